@@ -1,0 +1,237 @@
+"""TF Serving's JSON for tensors: requests to numpy arrays, numpy arrays to responses.
+
+https://www.tensorflow.org/tfx/serving/api_rest has the format: `instances` (a list of rows) or `inputs` (a column for
+each input), answered by `predictions` or `outputs`.
+
+NaN, Infinity and -Infinity are read and written as these bare words, as TF Serving does. They are an extension of
+JSON: Python's `json` reads them, a strict parser does not.
+
+One difference is on purpose: TF Serving wraps an integer that does not fit (256 as uint8 becomes 0); here it is an
+error.
+"""
+
+import base64
+import binascii
+import itertools
+import json
+
+import numpy as np
+
+from .errors import RequestError, invalid
+
+ROWS, COLUMNS = "instances", "inputs"
+_SHORT = 60
+
+
+def parse_request(body):
+    """Reads the body of a `:predict` request.
+
+    Args:
+        body: bytes.
+
+    Returns:
+        (signature name, "" for the default; ROWS or COLUMNS; the value under that key).
+
+    Raises:
+        RequestError: INVALID_ARGUMENT if it is not JSON, or not of TF Serving's form.
+    """
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise invalid(f"JSON parse error: {error}") from error
+    if not isinstance(document, dict):
+        raise invalid(f"the request must be a JSON object, received {_describe(document)}")
+    signature_name = document.get("signature_name", "")
+    if not isinstance(signature_name, str):
+        raise invalid(f"'signature_name' must be a string, received {_describe(signature_name)}")
+    formats = [key for key in (ROWS, COLUMNS) if key in document]
+    if len(formats) != 1:
+        raise invalid(f"the request needs exactly one of 'instances' and 'inputs', received {formats or 'neither'}")
+    return signature_name, formats[0], document[formats[0]]
+
+
+def to_arrays(request_format, value, specs):
+    """The tensors of a request.
+
+    Args:
+        request_format: ROWS or COLUMNS.
+        value: what stands under that key.
+        specs: {input name: an object with `dtype`}, the inputs of the signature.
+
+    Returns:
+        {input name: numpy array of the signature's dtype}; shapes are left to the caller.
+
+    Raises:
+        RequestError: INVALID_ARGUMENT, naming the input and the value that does not fit.
+    """
+    columns = _columns_of_rows(value, specs) if request_format == ROWS else _columns(value, specs)
+    return {name: _to_array(name, column, specs[name].dtype) for name, column in columns.items()}
+
+
+def to_json(request_format, outputs):
+    """The response: `predictions`, one entry a row, or `outputs`, one entry a tensor; a single tensor goes unnamed.
+
+    Args:
+        request_format: ROWS or COLUMNS, as the request had it.
+        outputs: {output name: numpy array}.
+
+    Returns:
+        str, JSON.
+
+    Raises:
+        RequestError: INVALID_ARGUMENT if rows are asked for and the outputs have different numbers of them;
+            UNIMPLEMENTED for a dtype that JSON has no form for.
+    """
+    values = {name: _to_list(name, array) for name, array in outputs.items()}
+    if request_format == COLUMNS:
+        return json.dumps({"outputs": _unnamed(values)})
+    if any(array.ndim == 0 for array in outputs.values()):
+        raise invalid("an output is a scalar; ask with 'inputs' instead of 'instances'")
+    if len({len(array) for array in outputs.values()}) != 1:
+        sizes = {name: len(array) for name, array in outputs.items()}
+        raise invalid(f"the outputs have different numbers of rows, {sizes}; ask with 'inputs' instead of 'instances'")
+    rows = [_unnamed(dict(zip(values, row, strict=True))) for row in zip(*values.values(), strict=True)]
+    return json.dumps({"predictions": rows})
+
+
+def _unnamed(values):
+    return next(iter(values.values())) if len(values) == 1 else values
+
+
+def _columns_of_rows(rows, specs):
+    if not isinstance(rows, list) or not rows:
+        raise invalid(f"'instances' must be a list of at least one row, received {_describe(rows)}")
+    named = [isinstance(row, dict) and not _is_base64(row) for row in rows]
+    if not any(named):
+        if len(specs) != 1:
+            raise invalid(f"'instances' has bare values, but the signature has several inputs: give each row as an"
+                          f" object of [{', '.join(sorted(specs))}]")
+        return {next(iter(specs)): rows}
+    if not all(named):
+        raise invalid(f"row {named.index(not named[0])} of 'instances' is not of the same kind as row 0: objects and"
+                      f" bare values cannot be mixed")
+    for index, row in enumerate(rows):
+        if set(row) != set(specs):
+            raise invalid(f"row {index} of 'instances' has [{', '.join(sorted(row))}], the signature's inputs are"
+                          f" [{', '.join(sorted(specs))}]")
+    return {name: [row[name] for row in rows] for name in specs}
+
+
+def _columns(value, specs):
+    if not isinstance(value, dict) or _is_base64(value):
+        if len(specs) != 1:
+            raise invalid(f"'inputs' must be an object of [{', '.join(sorted(specs))}], received {_describe(value)}")
+        return {next(iter(specs)): value}
+    if set(value) != set(specs):
+        raise invalid(f"'inputs' has [{', '.join(sorted(value))}], the signature's inputs are"
+                      f" [{', '.join(sorted(specs))}]")
+    return value
+
+
+def _to_array(name, value, dtype):
+    shape, flat = _flatten(name, value)
+    kinds = set(map(type, flat))
+    if dtype.is_integer:
+        _check_kinds(name, flat, kinds, {int}, dtype)
+        _check_range(name, flat, dtype)
+        array = np.array(flat, dtype=dtype.as_numpy_dtype)
+    elif dtype.is_floating:
+        _check_kinds(name, flat, kinds, {int, float}, dtype)
+        array = _floats(name, flat, dtype)
+    elif dtype.is_bool:
+        _check_kinds(name, flat, kinds, {bool}, dtype)
+        array = np.array(flat, dtype=bool)
+    elif dtype.name == "string":
+        _check_kinds(name, flat, kinds, {str, dict}, dtype)
+        array = np.empty(len(flat), dtype=object)
+        array[:] = [_to_bytes(name, item) for item in flat]
+    else:
+        raise _no_json_form("input", name, dtype.name)
+    return array.reshape(shape)
+
+
+def _flatten(name, value):
+    """(shape, list of the leaves) of nested lists; level by level, so that a large image costs no Python loop."""
+    shape, level = [], [value]
+    while True:
+        kinds = set(map(type, level))
+        if list not in kinds:
+            return shape, level
+        lengths = set(map(len, level)) if kinds == {list} else ()
+        if len(lengths) != 1:
+            what = f"lists of {sorted(lengths)} entries" if lengths else "lists beside single values"
+            raise invalid(f"input {name!r} is ragged: {what} at depth {len(shape)}")
+        shape.append(lengths.pop())
+        level = list(itertools.chain.from_iterable(level))
+
+
+def _check_kinds(name, flat, kinds, allowed, dtype):
+    if kinds - allowed:
+        wrong = next(item for item in flat if type(item) not in allowed)
+        raise invalid(f"input {name!r} needs {dtype.name} values, received {_describe(wrong)}")
+
+
+def _check_range(name, flat, dtype):
+    low, high = (min(flat), max(flat)) if flat else (0, 0)
+    if low < dtype.min or high > dtype.max:
+        wrong = low if low < dtype.min else high
+        raise invalid(f"input {name!r} needs {dtype.name} values in [{dtype.min}, {dtype.max}],"
+                      f" received {_describe(wrong)}")
+
+
+def _floats(name, flat, dtype):
+    try:
+        exact = np.array(flat, dtype=np.float64)
+    except OverflowError as error:
+        raise invalid(f"input {name!r} has an integer too large for {dtype.name}") from error
+    with np.errstate(over="ignore"):
+        array = exact.astype(dtype.as_numpy_dtype)
+    overflowed = np.isinf(array.astype(np.float64)) & np.isfinite(exact)
+    if overflowed.any():
+        raise invalid(f"input {name!r} has {exact[overflowed][0]}, too large for {dtype.name}")
+    return array
+
+
+def _is_base64(value):
+    return isinstance(value, dict) and set(value) == {"b64"} and isinstance(value["b64"], str)
+
+
+def _to_bytes(name, item):
+    if isinstance(item, str):
+        return item.encode("utf-8", errors="surrogatepass")
+    if not _is_base64(item):
+        raise invalid(f"input {name!r} needs strings or objects {{\"b64\": \"...\"}}, received {_describe(item)}")
+    try:
+        return base64.b64decode(item["b64"], validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise invalid(f"input {name!r} is not valid base64: {error}") from error
+
+
+def _to_list(name, array):
+    if array.dtype == object:
+        # TF Serving writes base64 for string outputs whose name says that they are bytes, text for the others.
+        if name.endswith("_bytes"):
+            encode = np.frompyfunc(lambda item: {"b64": base64.b64encode(item).decode("ascii")}, 1, 1)
+        else:
+            encode = np.frompyfunc(lambda item: item.decode("utf-8", errors="replace"), 1, 1)
+        return np.asarray(encode(array), dtype=object).tolist()
+    if array.dtype.kind in "biu" or array.dtype == np.float64:
+        return array.tolist()
+    if array.dtype.kind == "f" or array.dtype.name == "bfloat16":
+        # The shortest decimal that gives the same float32 back: 0.2, not 0.20000000298023224.
+        return array.astype(np.float32).astype(str).astype(np.float64).tolist()
+    raise _no_json_form("output", name, array.dtype)
+
+
+def _no_json_form(kind, name, dtype):
+    return RequestError("UNIMPLEMENTED", f"{kind} {name!r} has dtype {dtype}, which JSON has no form for; use gRPC")
+
+
+def _describe(value):
+    """A value in few characters, with JSON's word for its kind."""
+    kinds = {dict: "object", list: "list", str: "string", bool: "boolean", int: "integer", float: "number"}
+    try:
+        text = json.dumps(value) if not isinstance(value, (list, dict)) else f"with {len(value)} entries"
+    except (TypeError, ValueError):  # an integer too long to print
+        text = "too large to print"
+    return f"{kinds.get(type(value), '')} {text if len(text) <= _SHORT else text[:_SHORT] + '...'}".strip()

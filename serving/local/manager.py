@@ -1,0 +1,219 @@
+"""Which versions of which models are served: loads them, switches to new ones, and tells their states."""
+
+import gc
+import threading
+
+from absl import logging
+from tensorflow_serving.apis import get_model_status_pb2
+
+from .errors import CODE_NUMBER, RequestError, as_request_error, invalid
+from .servable import Servable
+from .versions import aspired_versions, checked_models, fingerprint, version_directories
+
+State = get_model_status_pb2.ModelVersionStatus.State
+
+
+class _Model:
+    """One model's configuration and versions. Its dictionaries are replaced, never changed: readers take no lock."""
+
+    def __init__(self, config):
+        self.config = config
+        self.servables = {}  # {version: Servable}, what requests may use
+        self.states = {}  # {version: (State, code name, message)}
+        self.failures = {}  # {version: fingerprint of the directory that did not load}
+        self.complaint = None
+
+    def set_state(self, version, state, code="OK", message=""):
+        self.states = self.states | {version: (state, code, message)}
+
+    def complain_once(self, message):
+        if message != self.complaint:
+            logging.warning("model %s: %s", self.config.name, message)
+        self.complaint = message
+
+
+class ModelManager:
+    """Holds the served models.
+
+    A version is loaded and warmed up completely before requests see it, and only then are older ones let go, so a
+    model that has served once goes on serving. A version that does not load is reported as failed, is not tried
+    again until its files change, and the version policy then chooses among the others.
+
+    Args:
+        load: makes a `Servable` of a directory.
+    """
+
+    def __init__(self, load=Servable):
+        self._load = load
+        self._models = {}
+        self._changes = threading.Lock()
+
+    def configure(self, server_config):
+        """Serves exactly the models of a `ModelServerConfig`; returns when they are loaded.
+
+        Raises:
+            RequestError: INVALID_ARGUMENT for a bad configuration (nothing changes then); FAILED_PRECONDITION if none
+                of the versions of a model loads.
+        """
+        configs = checked_models(server_config)
+        with self._changes:
+            models = {}
+            for name, config in configs.items():
+                models[name] = self._models.get(name, _Model(config))
+                if models[name].config.base_path != config.base_path:
+                    models[name] = _Model(config)
+                models[name].config = config
+                self._refresh(models[name])
+            self._models = models
+            gc.collect()
+        for name, model in models.items():
+            broken = [message for _, code, message in model.states.values() if code != "OK"]
+            if broken and not model.servables:
+                raise RequestError("FAILED_PRECONDITION", f"no version of model {name!r} loads: {broken[-1]}")
+
+    def poll(self):
+        """Looks at the file system once, and loads and unloads what has changed there."""
+        with self._changes:
+            for model in self._models.values():
+                self._refresh(model)
+
+    def available(self):
+        """{model name: sorted list of the versions that answer requests}."""
+        return {name: sorted(model.servables) for name, model in self._models.items()}
+
+    def find(self, model_spec):
+        """The (version, `Servable`) that a `ModelSpec` asks for: the newest unless it names a version or a label.
+
+        Raises:
+            RequestError: INVALID_ARGUMENT without a name or for an unknown label, NOT_FOUND for an unknown model or
+                a version that is not available.
+        """
+        model = self._model(model_spec.name)
+        servables = model.servables
+        choice = model_spec.WhichOneof("version_choice")
+        if choice == "version_label":
+            labels = model.config.version_labels
+            if model_spec.version_label not in labels:
+                raise invalid(f"model {model_spec.name!r} has no version label {model_spec.version_label!r};"
+                              f" its labels: {', '.join(sorted(labels)) or 'none'}")
+            version = labels[model_spec.version_label]
+        elif choice == "version":
+            version = model_spec.version.value
+        else:
+            version = max(servables, default=None)
+        if version not in servables:
+            wanted = "version yet" if version is None else f"version {version} available"
+            present = ", ".join(map(str, sorted(servables))) or "none"
+            raise RequestError("NOT_FOUND", f"model {model_spec.name!r} has no {wanted}; available: {present}")
+        return version, servables[version]
+
+    def status(self, model_spec):
+        """The `GetModelStatusResponse` for a `ModelSpec`: all versions ever seen, newest first, or the one it names.
+
+        Raises:
+            RequestError: as `find` does; a version that failed or ended has a status all the same.
+        """
+        model = self._model(model_spec.name)
+        states = model.states
+        if model_spec.WhichOneof("version_choice") == "version_label":
+            states = {version: states[version] for version in [self.find(model_spec)[0]]}
+        elif model_spec.HasField("version"):
+            states = {version: state for version, state in states.items() if version == model_spec.version.value}
+        if not states:
+            seen = ", ".join(map(str, sorted(model.states))) or "none"
+            raise RequestError("NOT_FOUND", f"model {model_spec.name!r} has no such version; seen so far: {seen}")
+        response = get_model_status_pb2.GetModelStatusResponse()
+        for version, (state, code, message) in sorted(states.items(), reverse=True):
+            entry = response.model_version_status.add(version=version, state=state)
+            entry.status.error_code = CODE_NUMBER[code]
+            entry.status.error_message = message
+        return response
+
+    def _model(self, name):
+        if not name:
+            raise invalid("model_spec.name is empty; name the model")
+        models = self._models
+        if name not in models:
+            raise RequestError("NOT_FOUND", f"model {name!r} is not served here; served: {', '.join(sorted(models))}")
+        return models[name]
+
+    def _refresh(self, model):
+        """Brings one model to what its policy asks for; the caller holds the lock."""
+        try:
+            directories = version_directories(model.config.base_path)
+        except RequestError as error:
+            model.complain_once(f"{error}; what is loaded goes on serving")
+            return
+        if not directories:
+            model.complain_once(f"no version under {model.config.base_path}; what is loaded goes on serving")
+            return
+        model.complaint = None
+        model.failures = {version: failed for version, failed in model.failures.items()
+                          if version in directories and failed == fingerprint(directories[version])}
+        while True:  # each turn loads everything that is asked for, or finds one more version that does not load
+            candidates = set(directories) - set(model.failures)
+            aspired = aspired_versions(model.config.model_version_policy, candidates)
+            missing = sorted(aspired - set(model.servables), reverse=True)
+            loaded = [self._load_version(model, version, directories[version]) for version in missing]
+            if all(loaded):
+                break
+        if aspired:  # a policy that asks for nothing that exists must not end a service
+            self._unload(model, set(model.servables) - aspired)
+
+    def _load_version(self, model, version, path):
+        before = fingerprint(path)
+        model.set_state(version, State.LOADING)
+        try:
+            servable = self._load(path)
+        except Exception as error:
+            failure = as_request_error(error)
+            message = f"version {version} at {path} does not load: {failure.reason}"
+            logging.warning("model %s: %s", model.config.name, message)
+            model.failures = model.failures | {version: before}
+            model.set_state(version, State.END, failure.code, message)
+            return False
+        replayed = servable.warm_up()
+        model.servables = model.servables | {version: servable}
+        model.set_state(version, State.AVAILABLE)
+        logging.info("model %s: version %d is available (%d warm-up requests)", model.config.name, version, replayed)
+        return True
+
+    def _unload(self, model, versions):
+        # Requests that run now hold the servable themselves; the last one to finish lets its memory go.
+        for version in versions:
+            model.set_state(version, State.UNLOADING)
+            model.servables = {key: value for key, value in model.servables.items() if key != version}
+            model.set_state(version, State.END)
+            logging.info("model %s: version %d is unloaded", model.config.name, version)
+        if versions:
+            gc.collect()
+
+
+class Poller:
+    """Calls `ModelManager.poll` every so many seconds on a thread of its own.
+
+    Args:
+        manager: the `ModelManager`.
+        seconds: the pause between two looks, > 0.
+    """
+
+    def __init__(self, manager, seconds):
+        self._manager = manager
+        self._seconds = seconds
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="poll", daemon=True)
+
+    def start(self):
+        """Begins polling."""
+        self._thread.start()
+
+    def stop(self):
+        """Asks the thread to end; a load that has begun is not waited for."""
+        self._stopped.set()
+
+    def _run(self):
+        while not self._stopped.wait(self._seconds):
+            try:
+                self._manager.poll()
+            except Exception:
+                logging.exception("polling the file system failed; the next turn tries again")

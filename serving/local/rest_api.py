@@ -1,0 +1,206 @@
+"""TF Serving's REST API over a `ModelManager`: status, metadata and predict, one thread a connection."""
+
+import http.server
+import json
+import re
+import threading
+import time
+import typing
+import urllib.parse
+
+from google.protobuf import json_format
+from tensorflow_serving.apis import get_model_metadata_pb2, model_pb2
+
+from . import json_tensors
+from .errors import RequestError, as_request_error, invalid
+from .grpc_api import EXAMPLES_ONLY, SIGNATURE_FIELD, metadata
+
+# The paths of http_rest_api_util.cc, to the letter; a wrong method or path under /v1/ is "Malformed request", 400.
+_MODEL = r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
+_POST_PATH = re.compile(_MODEL + r"(?P<api>:classify|:regress|:predict)", re.IGNORECASE)
+_GET_PATH = re.compile(_MODEL + r"(?P<api>/metadata)?", re.IGNORECASE)
+API_PREFIX = "/v1/"
+_APIS = {":predict": "Predict", ":classify": "Classify", ":regress": "Regress", "/metadata": "GetModelMetadata",
+         "": "GetModelStatus"}
+
+MAX_BODY_BYTES = 2**31 - 1  # as much as a gRPC message may have
+IDLE_SECONDS = 60  # a connection on which nothing comes is closed
+
+
+class RestServer(http.server.ThreadingHTTPServer):
+    """The HTTP server. It is bound when it is made, and listens from `serve_forever_in_thread` on.
+
+    Args:
+        address: (host, port).
+        manager: the `ModelManager`.
+        metrics: the `RequestMetrics`.
+        num_threads: how many requests are worked on at a time; more of them wait.
+        metrics_path: the URL path of Prometheus' page, None for no such page.
+
+    Raises:
+        OSError: if the port is taken.
+    """
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, address, manager, metrics, num_threads, metrics_path=None):
+        super().__init__(address, _Handler, bind_and_activate=False)
+        self.manager = manager
+        self.metrics = metrics
+        self.metrics_path = metrics_path
+        self.slots = threading.BoundedSemaphore(num_threads)
+        self._num_threads = num_threads
+        try:
+            self.server_bind()
+        except OSError:
+            self.server_close()
+            raise
+
+    def serve_forever_in_thread(self):
+        """Listens, and answers on threads of its own."""
+        self.server_activate()
+        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.1}, name="rest", daemon=True).start()
+
+    def stop(self, grace_seconds):
+        """Takes no new connection, and waits for the requests that are being worked on, at most so long."""
+        self.shutdown()
+        deadline = time.monotonic() + grace_seconds
+        for _ in range(self._num_threads):
+            if not self.slots.acquire(timeout=max(deadline - time.monotonic(), 0)):
+                break
+        self.server_close()
+
+    def handle_error(self, request, client_address):
+        """A client that hangs up in the middle is nobody's mistake here: no stack trace."""
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    server_version, sys_version = "local_server", ""  # not Python's version to whoever asks
+    protocol_version = "HTTP/1.1"  # connections stay open
+    timeout = IDLE_SECONDS
+    disable_nagle_algorithm = True  # headers and body are two writes; without this the second waits 40 ms
+
+    def do_GET(self):
+        self._answer()
+
+    do_POST = do_PUT = do_DELETE = do_PATCH = do_HEAD = do_OPTIONS = do_GET
+
+    def log_message(self, format, *args):
+        """The metrics count requests; a line for each would drown what matters."""
+
+    def send_error(self, code, message=None, explain=None):
+        """What http.server itself refuses (a broken request line, too long headers), in JSON as well."""
+        self.close_connection = True
+        self._send(code, json.dumps({"error": message or explain or self.responses[code][0]}))
+
+    def _answer(self):
+        try:
+            body = self._read_body()
+            path = urllib.parse.urlsplit(self.path).path
+            with self.server.slots:
+                if self.command == "GET" and path == self.server.metrics_path:
+                    self._send(200, self.server.metrics.page(), "text/plain; charset=utf-8")
+                else:
+                    self._send(*self._response(path, body))
+        except RequestError as error:  # the body was not read: the rest of the connection cannot be understood
+            self.send_error(error.http_status, error.reason)
+        except OSError:  # the connection is gone or silent; there is nobody to answer
+            self.close_connection = True
+
+    def _response(self, path, body):
+        """(HTTP status, JSON) for a request to the API; never raises."""
+        start, status, call = time.monotonic(), "OK", None
+        try:
+            call = _Call.of(self.command, path)
+            return 200, call.run(self.server.manager, body)
+        except Exception as error:
+            failure = as_request_error(error)
+            status = failure.code
+            return failure.http_status, json.dumps({"error": failure.reason})
+        finally:
+            if call is not None:
+                name = call.model_spec.name if call.model_spec.name in self.server.manager.available() else ""
+                self.server.metrics.record(name, call.api, "REST", status, time.monotonic() - start)
+
+    def _read_body(self):
+        if "Transfer-Encoding" in self.headers:
+            raise invalid("a chunked body is not supported; send Content-Length")
+        length = self.headers.get("Content-Length", "0")
+        if not (length.isascii() and length.isdecimal()) or int(length) > MAX_BODY_BYTES:
+            raise invalid(f"Content-Length must be an integer of at most {MAX_BODY_BYTES}, received {length[:40]!r}")
+        body = self.rfile.read(int(length))
+        if len(body) < int(length):
+            raise ConnectionError("the client hung up inside the body")
+        return body
+
+    def _send(self, status, text, content_type="application/json"):
+        content = text.encode("utf-8")
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(content)))
+        if self.close_connection:
+            self.send_header("Connection", "close")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+
+class _Call(typing.NamedTuple):
+    """What a method and a path ask for."""
+
+    api: str
+    model_spec: model_pb2.ModelSpec
+
+    @classmethod
+    def of(cls, command, path):
+        """Reads a request line.
+
+        Raises:
+            RequestError: INVALID_ARGUMENT for a path or method that the API does not have, NOT_FOUND outside of it.
+        """
+        if not path.lower().startswith(API_PREFIX):
+            raise RequestError("NOT_FOUND", f"nothing is served at {path}; the API is under /v1/models/")
+        pattern = {"POST": _POST_PATH, "GET": _GET_PATH}.get(command)
+        match = pattern.fullmatch(path) if pattern else None
+        if match is None:
+            raise invalid(f"Malformed request: {command} {path}")
+        spec = model_pb2.ModelSpec(name=urllib.parse.unquote(match["name"]))
+        if match["version"]:
+            if int(match["version"]) >= 2**63:
+                raise invalid(f"version {match['version']} is not a 64-bit integer")
+            spec.version.value = int(match["version"])
+        elif match["label"]:
+            spec.version_label = urllib.parse.unquote(match["label"])
+        api = match["api"] or ""
+        return cls(_APIS[api.lower()], spec)
+
+    def run(self, manager, body):
+        """The JSON of the answer."""
+        if self.api == "Predict":
+            return self._predict(manager, body)
+        if self.api == "GetModelMetadata":
+            return self._metadata(manager)
+        if self.api == "GetModelStatus":
+            return json.dumps(_as_dict(manager.status(self.model_spec)), indent=1)
+        raise RequestError("UNIMPLEMENTED", EXAMPLES_ONLY.format(self.api))
+
+    def _predict(self, manager, body):
+        signature_name, request_format, value = json_tensors.parse_request(body)
+        _, servable = manager.find(self.model_spec)
+        inputs = json_tensors.to_arrays(request_format, value, servable.input_specs(signature_name))
+        return json_tensors.to_json(request_format, servable.predict(signature_name, inputs))
+
+    def _metadata(self, manager):
+        request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=[SIGNATURE_FIELD])
+        request.model_spec.CopyFrom(self.model_spec)
+        response = metadata(manager, request)
+        signatures = get_model_metadata_pb2.SignatureDefMap()
+        response.metadata[SIGNATURE_FIELD].Unpack(signatures)
+        return json.dumps({"model_spec": _as_dict(response.model_spec),
+                           "metadata": {SIGNATURE_FIELD: _as_dict(signatures)}}, indent=1)
+
+
+def _as_dict(message):
+    return json_format.MessageToDict(message, preserving_proto_field_name=True,
+                                     always_print_fields_with_no_presence=True)

@@ -1,0 +1,111 @@
+"""The two front ends on their ports, the manager behind them, and their life from binding to a graceful stop."""
+
+import concurrent.futures
+
+import grpc
+from absl import logging
+from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
+
+from .errors import RequestError, UsageError
+from .grpc_api import ModelService, PredictionService
+from .manager import ModelManager, Poller
+from .monitoring import RequestMetrics
+from .rest_api import RestServer
+
+HOST = "0.0.0.0"
+GRACE_SECONDS = 10
+
+# TF Serving sets kint32max: 64 images of 64x64x3 as nested protobuf pass, and so does all that protobuf can hold.
+MAX_MESSAGE_BYTES = 2**31 - 1
+
+
+class LocalServer:
+    """A model server.
+
+    Args:
+        options: an object with `port`, `rest_api_port` (0 is off), `grpc_max_threads`, `grpc_channel_arguments`
+            (a list of pairs), `rest_api_num_threads`, `metrics_path` (None is off) and
+            `file_system_poll_wait_seconds` (0 looks at the file system once).
+
+    Raises:
+        UsageError: if a port is taken.
+    """
+
+    def __init__(self, options):
+        self._options = options
+        self._manager = ModelManager()
+        self._metrics = RequestMetrics()
+        self._poller = None
+        self._grpc = self._bind_grpc() if options.port else None
+        self._rest = self._bind_rest() if options.rest_api_port else None
+
+    def start(self, server_config):
+        """Loads the models, then answers.
+
+        Args:
+            server_config: a `ModelServerConfig`.
+
+        Returns:
+            One line that says what is served where.
+
+        Raises:
+            UsageError: if the configuration is bad or a model has only versions that do not load.
+        """
+        try:
+            self._manager.configure(server_config)
+        except RequestError as error:
+            raise UsageError(error.reason) from error
+        endpoints = []
+        if self._grpc:
+            self._grpc.start()
+            endpoints.append(f"gRPC at {HOST}:{self._options.port}")
+        if self._rest:
+            self._rest.serve_forever_in_thread()
+            endpoints.append(f"REST at {HOST}:{self._options.rest_api_port}")
+        if self._options.file_system_poll_wait_seconds:
+            self._poller = Poller(self._manager, self._options.file_system_poll_wait_seconds)
+            self._poller.start()
+        models = [f"{name} (version {', '.join(map(str, versions)) or 'none yet'})"
+                  for name, versions in sorted(self._manager.available().items())]
+        return f"ready: {', '.join(endpoints)}; serving {', '.join(models)}"
+
+    def stop(self):
+        """Takes no new request, lets those that run finish for up to `GRACE_SECONDS`, and gives the ports back."""
+        if self._poller:
+            self._poller.stop()
+        stopping = self._grpc.stop(GRACE_SECONDS) if self._grpc else None
+        if self._rest:
+            self._rest.stop(GRACE_SECONDS)
+        if stopping:
+            stopping.wait()
+        logging.info("stopped")
+
+    def _bind_grpc(self):
+        options = {
+            "grpc.max_receive_message_length": MAX_MESSAGE_BYTES,
+            "grpc.max_send_message_length": MAX_MESSAGE_BYTES,
+            "grpc.so_reuseport": 0,  # or a second server would bind the same port, and take half of the requests
+        }
+        options.update(self._options.grpc_channel_arguments)
+        workers = concurrent.futures.ThreadPoolExecutor(self._options.grpc_max_threads, thread_name_prefix="grpc")
+        server = grpc.server(workers, options=list(options.items()))
+        prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
+            PredictionService(self._manager, self._metrics), server)
+        model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(self._manager, self._metrics), server)
+        try:
+            if server.add_insecure_port(f"{HOST}:{self._options.port}") == 0:
+                raise RuntimeError("not bound")
+        except RuntimeError as error:
+            raise UsageError(_taken("port", self._options.port)) from error
+        return server
+
+    def _bind_rest(self):
+        try:
+            return RestServer((HOST, self._options.rest_api_port), self._manager, self._metrics,
+                              self._options.rest_api_num_threads, self._options.metrics_path)
+        except OSError as error:
+            raise UsageError(_taken("rest_api_port", self._options.rest_api_port)) from error
+
+
+def _taken(flag, port):
+    return f"--{flag}={port} cannot be bound: another server has it, or it needs more rights; choose another port"

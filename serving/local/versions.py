@@ -1,0 +1,119 @@
+"""Where versions of a model lie on disk, which of them a policy asks for, and what a model configuration must say."""
+
+import os
+
+from google.protobuf import text_format
+from tensorflow_serving.config import model_server_config_pb2
+
+from .errors import RequestError, UsageError, invalid, one_line
+
+SAVED_MODEL_FILE = "saved_model.pb"
+
+
+def single_model_config(name, base_path):
+    """The configuration that `--model_name` and `--model_base_path` stand for; a relative path is made absolute."""
+    config = model_server_config_pb2.ModelServerConfig()
+    config.model_config_list.config.add(name=name, base_path=os.path.abspath(base_path), model_platform="tensorflow")
+    return config
+
+
+def read_model_config(path):
+    """Reads a `ModelServerConfig` in protobuf's text format.
+
+    Raises:
+        UsageError: if the file cannot be read or does not parse.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            return text_format.Parse(file.read(), model_server_config_pb2.ModelServerConfig())
+    except OSError as error:
+        raise UsageError(f"--model_config_file={path} cannot be read: {error.strerror}") from error
+    except (text_format.ParseError, UnicodeDecodeError) as error:
+        raise UsageError(f"--model_config_file={path} is not a ModelServerConfig: {one_line(error)}") from error
+
+
+def checked_models(server_config):
+    """{model name: ModelConfig} of a configuration that this server can serve.
+
+    Raises:
+        RequestError: INVALID_ARGUMENT for a custom configuration, no model, a name twice, another platform than
+            TensorFlow, a base path that is relative, missing or itself a version, a bad version policy.
+    """
+    if server_config.WhichOneof("config") != "model_config_list":
+        raise invalid("the configuration needs a model_config_list; custom_model_config is not supported")
+    models = {}
+    for config in server_config.model_config_list.config:
+        if not config.name or "/" in config.name or ":" in config.name:
+            raise invalid(f"model name {config.name!r} must not be empty or contain '/' or ':'")
+        if config.name in models:
+            raise invalid(f"model {config.name!r} is configured twice")
+        if config.model_platform not in ("", "tensorflow"):
+            raise invalid(f"model {config.name!r} has model_platform {config.model_platform!r};"
+                          f" only 'tensorflow' is served")
+        _check_base_path(config)
+        policy = config.model_version_policy
+        if policy.WhichOneof("policy_choice") == "specific" and not policy.specific.versions:
+            raise invalid(f"model {config.name!r} has a specific version policy without versions")
+        models[config.name] = config
+    if not models:
+        raise invalid("the configuration has no model")
+    return models
+
+
+def _check_base_path(config):
+    if not os.path.isabs(config.base_path):
+        raise invalid(f"model {config.name!r} needs an absolute base_path, received {config.base_path!r}")
+    if not os.path.isdir(config.base_path):
+        raise invalid(f"model {config.name!r}: base path {config.base_path} is not a directory;"
+                      f" export a model there first")
+    if os.path.exists(os.path.join(config.base_path, SAVED_MODEL_FILE)):
+        raise invalid(f"model {config.name!r}: base path {config.base_path} is itself a version;"
+                      f" give the directory above it")
+
+
+def version_directories(base_path):
+    """{version: directory} of the complete versions under a base path.
+
+    A version is a directory with an integer for its name and a `saved_model.pb` in it. Anything else is left alone:
+    an exporter may be writing it.
+
+    Raises:
+        RequestError: NOT_FOUND if the base path cannot be listed.
+    """
+    try:
+        names = os.listdir(base_path)
+    except OSError as error:
+        raise RequestError("NOT_FOUND", f"base path {base_path} cannot be listed: {error.strerror}") from error
+    found = {}
+    for name in sorted(names):
+        path = os.path.join(base_path, name)
+        if name.isascii() and name.isdecimal() and os.path.exists(os.path.join(path, SAVED_MODEL_FILE)):
+            found[int(name)] = path
+    return found
+
+
+def aspired_versions(policy, candidates):
+    """The set of versions that a `ServableVersionPolicy` asks for, out of the candidates.
+
+    Without a policy the newest one is asked for, as in TF Serving.
+    """
+    choice = policy.WhichOneof("policy_choice")
+    if choice == "all":
+        return set(candidates)
+    if choice == "specific":
+        return set(candidates) & set(policy.specific.versions)
+    count = max(policy.latest.num_versions, 1)
+    return set(sorted(candidates)[-count:])
+
+
+def fingerprint(path):
+    """What changes when somebody rewrites a version: names, sizes and times of its graph and its variables."""
+    files = []
+    for folder in (path, os.path.join(path, "variables")):
+        try:
+            with os.scandir(folder) as entries:
+                stats = [(entry.path, entry.stat()) for entry in entries if entry.is_file()]
+            files += [(file, stat.st_size, stat.st_mtime_ns) for file, stat in stats]
+        except OSError:
+            files.append((folder, "unreadable"))
+    return tuple(sorted(files, key=str))

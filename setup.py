@@ -1,0 +1,41 @@
+"""Package tfcq; the tested versions are in constraints.txt."""
+
+import pathlib
+import re
+
+from setuptools import find_packages, setup
+
+ROOT = pathlib.Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "tfcq" / "__init__.py").read_text()).group(1)
+
+setup(
+    name="tfcq",
+    version=VERSION,
+    description="Generative image models trained for coverage and quality, with densities and SavedModel serving",
+    long_description=(ROOT / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    packages=find_packages(include=["tfcq", "tfcq.*"]),
+    python_requires=">=3.11,<3.14",
+    install_requires=[
+        "tensorflow>=2.21,<2.22",
+        "keras>=3.15,<4",
+        "tf-keras>=2.21,<2.22",  # tensorflow-probability does not import without it
+        "tensorflow-probability>=0.25,<0.26",
+        "tensorflow-gan>=2.1,<3",
+        "tensorflow-datasets>=4.9.10,<5",
+        "importlib_resources",  # tensorflow-datasets needs it and does not say so
+        "setuptools<81",  # tensorflow-hub, through tensorflow-gan, imports pkg_resources
+        "tensorboard>=2.20,<3",
+        "absl-py>=2.1",
+        "numpy>=1.26",
+        "pillow>=10",
+        "scikit-learn>=1.5",  # the digits and two photographs
+        "scikit-image>=0.24",  # more photographs
+    ],
+    extras_require={
+        "and-cuda": ["tensorflow[and-cuda]>=2.21,<2.22"],
+        "serving": ["tensorflow-serving-api>=2.21,<2.22", "grpcio>=1.60"],
+        "metrics": ["scipy>=1.13"],
+        "dev": ["pytest>=8", "pytest-timeout", "import-linter>=2", "ruff>=0.6", "scipy>=1.13", "pyyaml"],
+    },
+)

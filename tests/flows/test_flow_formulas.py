@@ -1,0 +1,250 @@
+"""Each flow against its formula in NumPy, its start, and what it refuses."""
+
+import flow_cases
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfcq import flows
+from tfcq.errors import UserError
+from tfcq.flows.conditioner import spawn_seeds
+
+
+def convolve(inputs, layer):
+    """A weight-normalised `SAME` convolution, by its definition."""
+    direction = layer.direction.numpy()
+    kernel = layer.magnitude.numpy() * direction / np.sqrt(np.sum(direction**2, axis=(0, 1, 2)))
+    border = kernel.shape[0] // 2
+    padded = np.pad(inputs, ((0, 0), (border, border), (border, border), (0, 0)))
+    height, width = inputs.shape[1:3]
+    outputs = sum(
+        padded[:, row : row + height, column : column + width] @ kernel[row, column]
+        for row in range(kernel.shape[0])
+        for column in range(kernel.shape[1])
+    )
+    return outputs + layer.bias.numpy()
+
+
+def condition(inputs, network):
+    """The residual conditioner, by its definition."""
+    hidden = convolve(inputs, network.first)
+    for block in range(network.blocks):
+        residual = convolve(np.maximum(hidden, 0), network.inner[2 * block])
+        hidden = hidden + convolve(np.maximum(residual, 0), network.inner[2 * block + 1])
+    outputs = convolve(np.maximum(hidden, 0), network.last)
+    return outputs[..., : network.outputs], outputs[..., network.outputs :]
+
+
+@pytest.mark.parametrize("parity", [0, 1])
+def test_checkerboard_coupling_is_its_formula(parity):
+    flow = flows.AffineCoupling(parity=parity, width=4, blocks=2, dtype="float64")
+    images = flow_cases.batch((4, 5, 2)).numpy()
+    flow.build(images.shape)
+    flow_cases.perturb(flow)
+    kept = np.zeros((4, 5, 1))
+    for row in range(4):
+        for column in range(5):
+            kept[row, column] = (row + column + parity) % 2 == 0
+    shift, raw = condition(np.concatenate([images * kept, 0 * images[..., :1] + kept], axis=-1), flow.conditioner)
+    log_scale = (1 - kept) * float(flow.log_scale_factor.value) * np.tanh(raw)
+    expected = kept * images + (1 - kept) * (images + shift) * np.exp(log_scale)
+    features, log_det = flow.inverse_and_log_det(images)
+    np.testing.assert_allclose(features, expected, rtol=1e-10)
+    np.testing.assert_allclose(log_det, log_scale.sum(axis=(1, 2, 3)), rtol=1e-10)
+    # What is kept is kept to the last bit: both directions read the very same values.
+    np.testing.assert_array_equal((features * kept).numpy(), images * kept)
+
+
+@pytest.mark.parametrize("parity", [0, 1])
+def test_channel_coupling_is_its_formula(parity):
+    flow = flows.AffineCoupling("channel", parity, width=4, blocks=1, dtype="float64")
+    images = flow_cases.batch((3, 3, 4)).numpy()
+    flow.build(images.shape)
+    flow_cases.perturb(flow)
+    halves = [images[..., :2], images[..., 2:]]
+    shift, raw = condition(halves[parity], flow.conditioner)
+    log_scale = float(flow.log_scale_factor.value) * np.tanh(raw)
+    halves[1 - parity] = (halves[1 - parity] + shift) * np.exp(log_scale)
+    features, log_det = flow.inverse_and_log_det(images)
+    np.testing.assert_allclose(features, np.concatenate(halves, axis=-1), rtol=1e-10)
+    np.testing.assert_allclose(log_det, log_scale.sum(axis=(1, 2, 3)), rtol=1e-10)
+    assert flow.conditioner.first.direction.shape[2] == 2
+
+
+@pytest.mark.parametrize("options", [{}, {"mask": "channel"}, {"weight_normalization": False}])
+def test_a_coupling_starts_as_the_identity(options):
+    flow = flows.AffineCoupling(**options, width=4, blocks=1)
+    images = flow_cases.batch((4, 4, 2), dtype="float32")
+    features, log_det = flow.inverse_and_log_det(images)
+    np.testing.assert_array_equal(features, images)
+    np.testing.assert_array_equal(log_det, np.zeros(5))
+
+
+def test_actnorm_is_its_formula():
+    flow = flows.ActNorm(dtype="float64")
+    images = flow_cases.batch((2, 3, 2)).numpy()
+    flow.build(images.shape)
+    flow.loc.assign([1.0, -2.0])
+    flow.log_scale.assign([0.5, -0.25])
+    features, log_det = flow.inverse_and_log_det(images)
+    np.testing.assert_allclose(features, (images - [1.0, -2.0]) / np.exp([0.5, -0.25]), rtol=1e-12)
+    np.testing.assert_allclose(log_det, np.full(5, -2 * 3 * (0.5 - 0.25)), rtol=1e-12)
+
+
+def test_actnorm_starts_by_normalizing_its_batch_and_survives_a_constant_channel():
+    flow = flows.ActNorm()
+    images = 3.0 * flow_cases.batch((4, 4, 3), size=16, dtype="float32").numpy() + [1.0, -5.0, 0.0]
+    images[..., 2] = 4.0
+    features = flow.initialize(images).numpy()
+    np.testing.assert_allclose(features.mean(axis=(0, 1, 2)), [0, 0, 0], atol=1e-5)
+    np.testing.assert_allclose(features.var(axis=(0, 1, 2)), [1, 1, 0], atol=1e-5)
+    np.testing.assert_array_equal(flow.log_scale.value[2], 0.0)
+    assert np.all(np.isfinite(flow.inverse_and_log_det(images)[1]))
+
+
+def test_every_actnorm_of_a_flow_is_initialized_by_what_reaches_it():
+    flow = flows.ImageFlow(scales=2, couplings=2, width=4, blocks=1, dtype="float64")
+    images = 2.0 * flow_cases.batch((4, 4, 3), size=16) + 1.0
+    flow.build((None, 4, 4, 3))
+    # Couplings away from the identity, so that each normalisation has something to do.
+    flow_cases.perturb(flow)
+    flow.initialize(images)
+    # Walk into the finest chain: after each ActNorm, mean 0 and variance 1.
+    normalized = 0
+    for layer in in_order(flow.flows[0].fine):
+        images = layer.inverse_and_log_det(images)[0]
+        if isinstance(layer, flows.ActNorm):
+            normalized += 1
+            np.testing.assert_allclose(np.mean(images, axis=(0, 1, 2)), 0, atol=1e-9)
+            np.testing.assert_allclose(np.var(images, axis=(0, 1, 2)), 1, atol=1e-9)
+    assert normalized == 4
+
+
+def test_batch_normalization_is_its_formula_in_training_and_out_of_it():
+    flow = flows.BatchNormalizationFlow(dtype="float64")
+    images = (2.0 * flow_cases.batch((2, 3, 2), size=8) + [1.0, -1.0]).numpy()
+    mean, variance = images.mean(axis=(0, 1, 2)), images.var(axis=(0, 1, 2))
+    features, log_det = flow.inverse_and_log_det(images, training=True)
+    np.testing.assert_allclose(features, (images - mean) / np.sqrt(variance + 1e-4), rtol=1e-10)
+    np.testing.assert_allclose(log_det, np.full(8, -0.5 * 6 * np.log(variance + 1e-4).sum()), rtol=1e-10)
+    np.testing.assert_allclose(flow.moving_mean.value, 0.1 * mean, rtol=1e-10)
+    np.testing.assert_allclose(flow.moving_variance.value, 0.9 + 0.1 * variance, rtol=1e-10)
+
+    features, log_det = flow.inverse_and_log_det(images, training=False)
+    moving_mean, moving_variance = 0.1 * mean, 0.9 + 0.1 * variance
+    np.testing.assert_allclose(features, (images - moving_mean) / np.sqrt(moving_variance + 1e-4), rtol=1e-10)
+    np.testing.assert_allclose(log_det, np.full(8, -3 * np.log(moving_variance + 1e-4).sum()), rtol=1e-10)
+
+    flow.initialize(images)
+    np.testing.assert_allclose(flow.moving_mean.value, mean, rtol=1e-10)
+    np.testing.assert_allclose(flow.moving_variance.value, variance, rtol=1e-10)
+
+
+def test_a_batch_normalized_conditioner_learns_statistics_only_in_the_training_inverse():
+    flow, images = flow_cases.make("conditioner_batch_normalization")
+    moving = flow.conditioner.normalizations[0].moving_mean
+    before = moving.numpy()
+    inference = flow.inverse_and_log_det(images, training=False)[0]
+    np.testing.assert_array_equal(moving.value, before)
+    training = flow.inverse_and_log_det(images, training=True)[0]
+    assert np.all(np.not_equal(moving.value, before))
+    assert not np.allclose(training, inference)
+
+
+def test_squeezes_put_pixels_where_they_say():
+    # The value says where it stood: row, column, colour.
+    images = np.fromfunction(lambda n, row, column, colour: 100 * row + 10 * column + colour, (1, 4, 4, 2))
+    by_rows = flows.Squeeze(dtype="float64").inverse_and_log_det(images)[0].numpy()
+    np.testing.assert_array_equal(by_rows[0, 0, 0], [0, 1, 10, 11, 100, 101, 110, 111])
+    np.testing.assert_array_equal(by_rows[0, 1, 0], [200, 201, 210, 211, 300, 301, 310, 311])
+    diagonals = flows.Squeeze(diagonals_first=True, dtype="float64").inverse_and_log_det(images)[0].numpy()
+    np.testing.assert_array_equal(diagonals[0, 0, 0], [0, 1, 110, 111, 100, 101, 10, 11])
+    for order in (False, True):
+        squeezed = flows.Squeeze(order, dtype="float64").inverse_and_log_det(images)[0]
+        np.testing.assert_array_equal(flows.Unsqueeze(order, dtype="float64").inverse_and_log_det(squeezed)[0], images)
+
+
+def test_a_multi_scale_flow_leaves_half_a_checkerboard_to_its_first_scale():
+    fine, coarse = flows.Chain([], dtype="float64"), flows.ActNorm(dtype="float64")
+    flow = flows.MultiScale(fine, coarse, dtype="float64")
+    images = flow_cases.batch((4, 4, 1))
+    flow.build((None, 4, 4, 1))
+    coarse.loc.assign([-100.0, -100.0])
+    moved = (flow.inverse_and_log_det(images)[0] - images)[0, :, :, 0].numpy()
+    np.testing.assert_allclose(moved, [[100, 0, 100, 0], [0, 100, 0, 100]] * 2, atol=1e-10)
+
+
+def test_a_permutation_is_the_seeds_and_a_weight_that_does_not_train():
+    drawn = []
+    for seed in (0, 0, 1):
+        flow = flows.ChannelPermutation(seed)
+        flow.build((None, 2, 2, 16))
+        drawn.append(flow.permutation.numpy())
+        assert not flow.trainable_weights and len(flow.non_trainable_weights) == 1
+    np.testing.assert_array_equal(drawn[0], drawn[1])
+    assert np.any(drawn[0] != drawn[2]) and sorted(drawn[2]) == list(range(16))
+    images = flow_cases.batch((2, 2, 16), dtype="float32").numpy()
+    np.testing.assert_array_equal(flow.inverse_and_log_det(images)[0], images[..., drawn[2]])
+
+
+def in_order(flow):
+    """The simple flows that `flow` is made of, in the order in which an image meets them."""
+    if isinstance(flow, flows.Chain):
+        inner = flow.flows
+    elif isinstance(flow, flows.MultiScale):
+        inner = [flow.fine, flow.coarse]
+    else:
+        return [flow]
+    return [layer for part in inner for layer in in_order(part)]
+
+
+@pytest.mark.parametrize(
+    ("scales", "expected"),
+    [
+        (0, []),
+        (1, ["checkerboard"] * 3),
+        (2, ["checkerboard"] * 3 + ["channel"] * 3 + ["checkerboard"] * 4),
+    ],
+)
+@pytest.mark.parametrize("normalization", ["actnorm", "batch", "none"])
+def test_an_image_flow_is_composed_as_its_authors_did(scales, expected, normalization):
+    flow = flows.ImageFlow(scales, width=4, blocks=0, normalization=normalization)
+    flow.build((None, 4, 4, 3))
+    layers = list(in_order(flow))
+    couplings = [layer for layer in layers if isinstance(layer, flows.AffineCoupling)]
+    assert [coupling.mask for coupling in couplings] == expected
+    assert [coupling.parity for coupling in couplings] == [0, 1, 0, 0, 1, 0, 0, 1, 0, 1][: len(expected)]
+    assert [coupling.width for coupling in couplings] == [4, 4, 4, 4, 4, 4, 8, 8, 8, 8][: len(expected)]
+    kinds = {"actnorm": flows.ActNorm, "batch": flows.BatchNormalizationFlow, "none": ()}
+    assert sum(isinstance(layer, kinds[normalization]) for layer in layers) == len(expected) * (normalization != "none")
+    assert len({coupling.seed for coupling in couplings}) == len(expected)
+    assert bool(flow.weights) == bool(scales)
+
+
+def test_seeds_differ_and_a_longer_list_begins_with_the_shorter():
+    assert spawn_seeds(0, 5)[:3] == spawn_seeds(0, 3)
+    assert len(set(spawn_seeds(0, 100) + spawn_seeds(1, 100))) == 200
+
+
+@pytest.mark.parametrize(
+    ("make", "shape", "message"),
+    [
+        (lambda: flows.ImageFlow(scales=3), (4, 6, 1), "divisible by 4, got 4x6"),
+        (lambda: flows.ImageFlow(scales=2), (7, 8, 1), "divisible by 2, got 7x8"),
+        (lambda: flows.ImageFlow(scales=-1), (4, 4, 1), "scales=-1"),
+        (lambda: flows.ImageFlow(normalization="layer"), (4, 4, 1), "got 'layer'"),
+        (lambda: flows.Squeeze(), (3, 4, 1), "got 3x4"),
+        (lambda: flows.Unsqueeze(), (4, 4, 6), "got 6"),
+        (lambda: flows.MultiScale(flows.ActNorm(), flows.ActNorm()), (4, 5, 1), "got 4x5"),
+        (lambda: flows.AffineCoupling("channel"), (4, 4, 1), "2 or more, got 1"),
+        (lambda: flows.AffineCoupling("stripes"), (4, 4, 1), "got 'stripes'"),
+        (lambda: flows.AffineCoupling(parity=2), (4, 4, 1), "got 2"),
+        (lambda: flows.AffineCoupling(width=0), (4, 4, 1), "width=0"),
+        (lambda: flows.BatchNormalizationFlow(rate=0.0), (4, 4, 1), "got 0.0"),
+        (lambda: flows.BatchNormalizationFlow(epsilon=0.0), (4, 4, 1), "got 0.0"),
+    ],
+)
+def test_a_mistake_is_named_in_one_line(make, shape, message):
+    with pytest.raises(UserError, match=message) as error:
+        make().inverse_and_log_det(tf.zeros((1, *shape)))
+    assert "\n" not in str(error.value)

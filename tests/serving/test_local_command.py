@@ -1,0 +1,70 @@
+"""Mistakes in the call of `serving/local_server.py`: one line, status 2, and no TensorFlow started for it."""
+
+import socket
+import subprocess
+import sys
+
+import pytest
+from conftest import REPOSITORY, free_ports
+
+COMMAND = [sys.executable, "-X", "importtime", str(REPOSITORY / "serving" / "local_server.py")]
+
+
+def run(*arguments):
+    """(exit status, stdout, the lines of stderr, imported modules)."""
+    done = subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=60)
+    imports = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
+    return done.returncode, done.stdout, lines, {line.rsplit("|", 1)[1].strip() for line in imports}
+
+
+@pytest.fixture
+def base(tmp_path):
+    (tmp_path / "model" / "1").mkdir(parents=True)
+    (tmp_path / "model" / "1" / "saved_model.pb").write_bytes(b"no graph")
+    (tmp_path / "no_proto.config").write_text("model_config_list { config { nonsense: 3 } }")
+    (tmp_path / "twice.config").write_text("model_config_list { %s }" % (
+        f'config {{ name: "a" base_path: "{tmp_path}/model" }}' * 2))
+    (tmp_path / "monitoring.config").write_text("prometheus { }")
+    return tmp_path
+
+
+@pytest.mark.parametrize("arguments, reason", [
+    (["--modelname=x"], "modelname"),
+    (["--port=70000"], "port"),
+    (["--port=many"], "port"),
+    (["--port=0"], "--rest_api_port=0"),
+    (["--port=8500", "--rest_api_port=8500"], "differ"),
+    ([], "--model_base_path"),
+    (["stray"], "'stray'"),
+    (["--model_base_path={base}/nowhere"], "not a directory"),
+    (["--model_base_path={base}/model/1"], "itself a version"),
+    (["--model_base_path={base}/model", "--model_name=a/b"], "'a/b'"),
+    (["--model_config_file={base}/nowhere"], "No such file"),
+    (["--model_config_file={base}/no_proto.config"], "nonsense"),
+    (["--model_config_file={base}/twice.config"], "twice"),
+    (["--model_base_path={base}/model", "--monitoring_config_file={base}/monitoring.config"], "prometheus"),
+    (["--model_base_path={base}/model", "--grpc_channel_arguments=grpc.max"], "key=value"),
+    (["--model_base_path={base}/model", "--file_system_poll_wait_seconds=-1"], "file_system_poll_wait_seconds"),
+])
+def test_mistake_is_one_line_and_status_2(base, arguments, reason):
+    status, output, lines, modules = run(*[argument.format(base=base) for argument in arguments])
+    assert status == 2 and output == ""
+    assert len(lines) == 1 and lines[0].startswith("local_server: ") and reason in lines[0]
+    assert "tensorflow" not in modules
+
+
+def test_taken_port_is_one_line_and_status_2(base):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = other.getsockname()[1]
+        for flag, off in (("port", "rest_api_port"), ("rest_api_port", "port")):
+            status, _, lines, modules = run(f"--model_base_path={base}/model", f"--{flag}={taken}", f"--{off}=0")
+            assert status == 2 and len(lines) == 1 and str(taken) in lines[0]
+            assert "tensorflow" not in modules
+
+
+def test_model_whose_only_version_is_broken_ends_the_start(base):
+    status, output, lines, modules = run(f"--model_base_path={base}/model", f"--port={free_ports(1)[0]}")
+    assert status == 2 and output == ""
+    assert "local_server: no version of model 'default' loads" in lines[-1] and "version 1" in lines[-1]
+    assert "tensorflow" in modules and "tfcq" not in modules  # a server does not need the library

@@ -1,0 +1,235 @@
+"""The client against a server of a few lines in this process; tests/serving has it against real ones."""
+
+import http.server
+import json
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from tfcq.client import Client, ServerError, row_seeds
+from tfcq.errors import UserError
+
+IMAGE_SHAPE = (2, 2, 3)
+NUM_PIXELS = 12
+
+
+def _tensor(dtype, *sizes):
+    dims = [{"size": str(size)} for size in (-1, *sizes)]
+    return {"dtype": dtype, "tensor_shape": {"dim": dims, "unknown_rank": False}}
+
+
+IMAGES, SEEDS = _tensor("DT_UINT8", *IMAGE_SHAPE), _tensor("DT_INT32", 2)
+SIGNATURES = {
+    "sample": {"inputs": {"seed": SEEDS, "temperature": _tensor("DT_FLOAT")}, "outputs": {"images": IMAGES}},
+    "likelihood": {"inputs": {"images": IMAGES, "seed": SEEDS},
+                   "outputs": {"log_prob": _tensor("DT_FLOAT"), "bits_per_dim": _tensor("DT_FLOAT")}},
+    "decode": {"inputs": {"latents": _tensor("DT_FLOAT", NUM_PIXELS)}, "outputs": {"images": IMAGES}},
+    "__saved_model_init_op": {"inputs": {}, "outputs": {"op": {"dtype": "DT_INVALID"}}},
+}
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Answers as TF Serving's REST API does; keeps the bodies of the requests in `server.bodies`."""
+
+    def log_message(self, *args):
+        pass
+
+    def do_GET(self):
+        if self.path.endswith("/metadata"):
+            self.answer(200, {"model_spec": {"name": "m", "version": "4"},
+                              "metadata": {"signature_def": {"signature_def": SIGNATURES}}})
+        else:
+            self.answer(200, {"model_version_status": [
+                {"version": "4", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}},
+                {"version": "5", "state": "END", "status": {"error_code": "UNKNOWN", "error_message": "broken"}}]})
+
+    def do_POST(self):
+        self.server.paths.append(self.path)
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.bodies.append(body)
+        if self.server.behaviour:
+            self.server.behaviour(self)
+            return
+        rows = body["inputs"]
+        if body.get("signature_name") == "likelihood":
+            means = [float(np.mean(image)) for image in rows["images"]]
+            self.answer(200, {"outputs": {"log_prob": means, "bits_per_dim": [mean / 2 for mean in means]}})
+        elif body.get("signature_name") == "decode":
+            self.answer(200, {"outputs": np.reshape(rows["latents"], (-1, *IMAGE_SHAPE)).astype(int).tolist()})
+        else:
+            self.answer(200, {"outputs": [np.full(IMAGE_SHAPE, row[1]).tolist() for row in rows["seed"]]})
+
+    def answer(self, status, content):
+        content = content if isinstance(content, bytes) else json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+
+@pytest.fixture
+def server():
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    server.bodies, server.paths, server.behaviour = [], [], None
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    server.url = f"http://127.0.0.1:{server.server_address[1]}"
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def client(server):
+    return Client.rest(server.url, "m", max_batch_size=3, timeout=5)
+
+
+def test_samples_travel_in_chunks_and_come_back_in_order(server, client):
+    images = client.sample(8, seed=5, temperature=np.arange(1, 9) / 10)
+    assert images.dtype == np.uint8 and images.shape == (8, *IMAGE_SHAPE)
+    np.testing.assert_array_equal(images[:, 0, 0, 0], np.arange(8))  # the server paints a row's number
+    assert [len(body["inputs"]["seed"]) for body in server.bodies] == [3, 3, 2]
+    np.testing.assert_allclose(sum((body["inputs"]["temperature"] for body in server.bodies), []), np.arange(1, 9) / 10,
+                               rtol=1e-6)
+    assert {body["signature_name"] for body in server.bodies} == {"sample"}
+
+
+def test_one_temperature_is_for_every_row(server, client):
+    client.sample(2, temperature=0.5)
+    assert server.bodies[0]["inputs"]["temperature"] == [0.5, 0.5]
+
+
+def test_likelihood_in_both_units(client):
+    images = np.stack([np.full(IMAGE_SHAPE, value, np.uint8) for value in (0, 10, 20, 30)])
+    for values, expected in ((client.log_prob(images), [0, 10, 20, 30]), (client.bits_per_dim(images), [0, 5, 10, 15])):
+        assert values.dtype == np.float32
+        np.testing.assert_array_equal(values, expected)
+
+
+def test_decode_takes_any_floats(client):
+    latents = np.arange(2 * NUM_PIXELS, dtype=np.float64).reshape(2, NUM_PIXELS)
+    images = client.decode(latents)
+    assert images.dtype == np.uint8
+    np.testing.assert_array_equal(images.reshape(2, -1), latents)
+
+
+def test_default_seeds_are_those_of_the_library():
+    from tfcq.randomness import row_seeds as library_row_seeds
+
+    for num_rows, seed in ((1, 0), (5, 7), (3, -2**31)):
+        seeds = row_seeds(num_rows, seed)
+        assert seeds.dtype == np.int32
+        np.testing.assert_array_equal(seeds, library_row_seeds(num_rows, seed))
+    assert len(np.unique(row_seeds(1000, 1), axis=0)) == 1000
+    np.testing.assert_array_equal(row_seeds(10, 3)[:4], row_seeds(4, 3))
+
+
+def test_default_seeds_and_given_seeds_are_sent(server, client):
+    client.log_prob(np.zeros((2, *IMAGE_SHAPE), np.uint8), seed=9)
+    client.sample(seeds=[[1, 2]])
+    assert [body["inputs"]["seed"] for body in server.bodies] == [[[9, 0], [9, 1]], [[1, 2]]]
+
+
+def test_metadata_and_status(client):
+    metadata = client.metadata()
+    assert (metadata["name"], metadata["version"]) == ("m", 4)
+    assert set(metadata["signatures"]) == {"sample", "likelihood", "decode"}
+    assert metadata["signatures"]["sample"] == {
+        "inputs": {"seed": {"dtype": "int32", "shape": [None, 2]},
+                   "temperature": {"dtype": "float32", "shape": [None]}},
+        "outputs": {"images": {"dtype": "uint8", "shape": [None, *IMAGE_SHAPE]}}}
+    assert client.status() == {4: {"state": "AVAILABLE", "error": ""}, 5: {"state": "END", "error": "broken"}}
+
+
+def test_version_and_name_are_in_the_path(server):
+    Client.rest(server.url + "/", "a name", version=3).predict("decode", {"latents": np.zeros((1, NUM_PIXELS))})
+    assert server.paths == ["/v1/models/a%20name/versions/3:predict"]
+
+
+@pytest.mark.parametrize("call", [
+    lambda client: client.sample(),
+    lambda client: client.sample(0),
+    lambda client: client.sample(2, seeds=[[0, 0]]),
+    lambda client: client.sample(2, seed=2**31),
+    lambda client: client.sample(2, temperature=[1.0, 1.0, 1.0]),
+    lambda client: client.sample(seeds=[0, 1]),
+    lambda client: client.sample(seeds=[[0.5, 1.0]]),
+    lambda client: client.sample(seeds=[[0, 2**31]]),
+    lambda client: client.log_prob(np.zeros(IMAGE_SHAPE, np.uint8)),
+    lambda client: client.log_prob(np.zeros((1, *IMAGE_SHAPE), np.float32)),
+    lambda client: client.log_prob(np.zeros((0, *IMAGE_SHAPE), np.uint8)),
+    lambda client: client.log_prob(np.zeros((2, *IMAGE_SHAPE), np.uint8), seeds=[[0, 0]]),
+    lambda client: client.decode(np.zeros((0, NUM_PIXELS))),
+])
+def test_mistakes_are_told_without_asking_the_server(server, client, call):
+    with pytest.raises(UserError) as caught:
+        call(client)
+    assert not isinstance(caught.value, ServerError) and "\n" not in str(caught.value)
+    assert not server.bodies
+
+
+@pytest.mark.parametrize("make", [
+    lambda: Client.rest("localhost:8501", "m"),
+    lambda: Client.grpc("grpc://localhost:8500", "m"),
+    lambda: Client.rest("http://localhost:8501", "m", max_batch_size=0),
+])
+def test_bad_addresses_and_sizes_are_refused_at_once(make):
+    with pytest.raises(UserError):
+        make()
+
+
+@pytest.mark.parametrize("status, content, code, reason", [
+    (400, {"error": "temperature\nmust be positive"}, "INVALID_ARGUMENT", "temperature must be positive"),
+    (404, {"error": "no such model"}, "NOT_FOUND", "no such model"),
+    (503, b"<html>busy</html>", "UNAVAILABLE", "<html>busy</html>"),
+    (418, {"other": 1}, "HTTP 418", "other"),
+    (200, b"not json", "UNAVAILABLE", "not JSON"),
+])
+def test_refusals_are_one_line_with_code_and_reason(server, client, status, content, code, reason):
+    server.behaviour = lambda handler: handler.answer(status, content)
+    with pytest.raises(ServerError) as caught:
+        client.sample(1)
+    assert caught.value.code == code and reason in str(caught.value) and "\n" not in str(caught.value)
+    assert caught.value.exit_status == 2
+
+
+def test_server_that_hangs_up_is_unavailable(server, client):
+    server.behaviour = lambda handler: handler.connection.shutdown(socket.SHUT_RDWR)
+    with pytest.raises(ServerError) as caught:
+        client.sample(1)
+    assert caught.value.code == "UNAVAILABLE"
+
+
+def closed_port():
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        return unused.getsockname()[1]
+
+
+@pytest.mark.parametrize("make", [
+    lambda port: Client.rest(f"http://127.0.0.1:{port}", "m", timeout=1),
+    lambda port: Client.grpc(f"127.0.0.1:{port}", "m", timeout=1),
+], ids=["rest", "grpc"])
+def test_no_server_and_a_silent_one_fail_within_the_timeout(make):
+    start = time.monotonic()
+    with pytest.raises(ServerError) as caught:
+        make(closed_port()).sample(1)
+    assert caught.value.code == "UNAVAILABLE"
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and never says a word
+        with pytest.raises(ServerError) as caught:
+            make(silent.getsockname()[1]).status()
+        assert caught.value.code in ("DEADLINE_EXCEEDED", "UNAVAILABLE")
+    assert time.monotonic() - start < 20
+    assert "\n" not in str(caught.value)
+
+
+def test_import_and_rest_need_no_tensorflow():
+    code = ("import sys, tfcq.client; tfcq.client.Client.rest('http://localhost:1', 'm');"
+            "sys.exit('tensorflow' in sys.modules or 'grpc' in sys.modules)")
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0

@@ -1,0 +1,40 @@
+"""tfcq: generative image models that both cover the data and look right.
+
+>>> config = tfcq.Config(data=tfcq.DataConfig(dataset="digits", image_size=8))      # doctest: +SKIP
+>>> tfcq.train(config, "runs/digits"); model = tfcq.load("runs/digits")             # doctest: +SKIP
+>>> images = model.sample(tfcq.row_seeds(16, seed=0))                               # doctest: +SKIP
+
+Importing the package imports no TensorFlow; the names below do, when they are first used.
+"""
+
+import importlib
+
+from tfcq.config import Config, CQFConfig, DataConfig, TrainingConfig
+from tfcq.errors import TrainingDiverged, TrainingInterrupted, UserError
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "train": "tfcq.training.run",
+    "load": "tfcq.training.workdir",
+    "evaluate": "tfcq.evaluation.run",
+    "export": "tfcq.exporting.export",
+    "row_seeds": "tfcq.randomness",
+}
+
+__all__ = [
+    "Config",
+    "CQFConfig",
+    "DataConfig",
+    "TrainingConfig",
+    "TrainingDiverged",
+    "TrainingInterrupted",
+    "UserError",
+    *_LAZY,
+]
+
+
+def __getattr__(name):
+    if name not in _LAZY:
+        raise AttributeError(f"module 'tfcq' has no attribute {name!r}")
+    return getattr(importlib.import_module(_LAZY[name]), name)

@@ -1,0 +1,121 @@
+"""Checkpoints: the last few to resume from, and the best on the validation split.
+
+Both are whole `tf.train.Checkpoint`s (weights, optimizers, step), written by `tf.train.CheckpointManager`: a disk that
+fills up while one is written leaves those before it as they were. One that cannot be read is passed over for the one
+before it.
+"""
+
+import pathlib
+import re
+
+import tensorflow as tf
+
+from tfcq.errors import UserError
+
+_READ_ERRORS = (tf.errors.OpError, ValueError, AssertionError, OSError)
+
+
+class Checkpoints:
+    """The checkpoints of a run that trains.
+
+    Args:
+        workdir: folder of the run.
+        model: a compiled `GenerativeModel`.
+        keep: how many of the last are kept.
+    """
+
+    def __init__(self, workdir, model, keep):
+        self._folder = pathlib.Path(workdir) / "checkpoints"
+        self._model = model
+        self.best_value = tf.Variable(float("inf"), trainable=False, dtype=tf.float64)
+        # The name of the optimizers' dict is part of the format.
+        self._checkpoint = tf.train.Checkpoint(
+            model=model, optimizers=dict(model.player_optimizers), best_value=self.best_value
+        )
+        self._keep, self._managers = keep, {}
+
+    def restore(self):
+        """Restores the newest checkpoint that can be read, and returns its step; 0 where there is none.
+
+        Raises:
+            UserError: there are some and none can be read.
+        """
+        return _restore_newest(lambda path: self._checkpoint.restore(path).assert_consumed(), self._folder / "last")
+
+    def save(self):
+        """Writes the last checkpoint, at the model's step."""
+        self._save("last", self._keep)
+
+    def save_if_best(self, value):
+        """Writes the best checkpoint where `value` (lower is better) is the lowest so far; returns whether it is."""
+        if not value < float(self.best_value):
+            return False
+        self.best_value.assign(value)
+        self._save("best", 1)
+        return True
+
+    def _save(self, kind, keep):
+        step = int(self._model.step)
+        if kind not in self._managers:
+            self._managers[kind] = tf.train.CheckpointManager(
+                self._checkpoint, str(self._folder / kind), keep, checkpoint_name="step"
+            )
+        try:
+            self._managers[kind].save(checkpoint_number=step)
+        except (tf.errors.OpError, OSError) as error:
+            raise UserError(
+                f"checkpoint of step {step} cannot be written to {self._folder / kind}: {_reason(error)}; those before "
+                "it are untouched; make room and run the same command again"
+            ) from error
+
+
+def restore_model(model, workdir, which="best"):
+    """Restores a model's weights alone; returns the step.
+
+    Args:
+        model: an uncompiled `GenerativeModel`.
+        workdir: folder of the run.
+        which: "best" (the last where no best is kept) or "last".
+
+    Raises:
+        UserError: nothing to restore.
+    """
+    if which not in ("best", "last"):
+        raise UserError(f"checkpoint: expected best or last, received {which!r}")
+    checkpoint = tf.train.Checkpoint(model=model)
+
+    def restore(path):
+        checkpoint.restore(path).assert_existing_objects_matched().expect_partial()
+
+    folder = pathlib.Path(workdir) / "checkpoints"
+    for kind in ("best", "last") if which == "best" else ("last",):
+        step = _restore_newest(restore, folder / kind)
+        if step:
+            return step
+    raise UserError(f"workdir {workdir}: expected a checkpoint in {folder}, found none; train first")
+
+
+def _restore_newest(restore, folder):
+    paths = sorted(folder.glob("step-*.index"), key=lambda path: _step(path), reverse=True)
+    failures = []
+    for path in paths:
+        try:
+            restore(str(path.with_suffix("")))
+        except _READ_ERRORS as error:
+            failures.append(f"{path.with_suffix('')} ({_reason(error)})")
+            continue
+        for failure in failures:
+            print(f"warning: checkpoint {failure} cannot be read; resumed from step {_step(path)}", flush=True)
+        return _step(path)
+    if failures:
+        raise UserError(f"no checkpoint can be read: {'; '.join(failures)}; remove {folder} to start again")
+    return 0
+
+
+def _step(path):
+    return int(re.fullmatch(r"step-(\d+)\.index", path.name).group(1))
+
+
+def _reason(error):
+    text = getattr(error, "message", None) or str(error)
+    return " ".join(text.split())[:200]

@@ -1,0 +1,16 @@
+"""Where images come from, and how they become batches.
+
+Example::
+
+    dataset = tfcq.data.load(DataConfig(dataset="digits"))
+    for images in dataset.train_batches(batch_size=64, seed=0):   # uint8 [64, 32, 32, 1], for ever
+        ...
+
+How an image travels: a source (`builtin`, `idx`, `folder`, `npz`, `tfds`) hands out raw images by index (`sources`),
+`transforms` gives each its final shape, `splits` says which index belongs to train, validation and test, and `dataset`
+makes batches. A new source is one function that returns a `sources.Source`, and its line in `dataset.SOURCES`.
+"""
+
+from tfcq.data.dataset import ImageDataset, load, user_error
+
+__all__ = ["ImageDataset", "load", "user_error"]

@@ -1,0 +1,220 @@
+"""The public side of the data: `load` makes an `ImageDataset`, which hands out batches.
+
+Images are held once, as uint8 of their final shape, where all splits together take at most `MEMORY_LIMIT`; batches are
+then gathered from that array. Larger sets are read and transformed anew each time, by index, on all CPUs. Both ways,
+batch number s of training is a pure function of (seed, s): the order of an epoch and its flips come from (seed, epoch)
+alone, so a run resumes anywhere at no cost.
+"""
+
+import functools
+import os
+import re
+
+import numpy as np
+import tensorflow as tf
+
+from tfcq.config import suggestion
+from tfcq.data.builtin import digits, photo_patches
+from tfcq.data.folder import folder
+from tfcq.data.idx import idx
+from tfcq.data.npz import npz
+from tfcq.data.splits import SPLITS, assign
+from tfcq.data.tfds import tfds
+from tfcq.data.transforms import Transform
+from tfcq.errors import UserError
+
+SOURCES = {"digits": digits, "photo_patches": photo_patches}
+"""Sources without a place: DataConfig -> Source."""
+
+PLACED_SOURCES = {"idx": idx, "folder": folder, "npz": npz}
+"""Sources "name:PLACE": PLACE -> Source. Any other name is TFDS's."""
+
+CHOICES = (*SOURCES, "idx:DIR", "folder:DIR", "npz:FILE")
+
+MEMORY_LIMIT = 4 * 2**30
+"""Bytes of transformed images, all splits together, that are held in memory."""
+
+
+def load(config):
+    """The images that a DataConfig names.
+
+    Args:
+        config: `tfcq.config.DataConfig`.
+
+    Returns:
+        ImageDataset.
+
+    Raises:
+        UserError: an unknown or broken source, images unfit for the configuration, or too few of them.
+    """
+    source = _open(config)
+    counts = {split: len(raw) for split, raw in source.splits.items()}
+    chosen, how = assign(counts, config.num_validation, config.dataset)
+    train = source.splits["train"]
+    transform = Transform.of(config, train.channels, train.name(0))
+    num_bytes = sum(counts.values()) * int(np.prod(transform.shape))
+    in_memory = num_bytes <= MEMORY_LIMIT
+    gather = {split: _gather(raw, transform, in_memory) for split, raw in source.splits.items()}
+    height, width, channels = transform.shape
+    held = f"{num_bytes / 2**20:.0f} MiB " + ("in memory" if in_memory else "decoded as needed")
+    notes = f"; {source.notes}" if source.notes else ""
+    description = f"{config.dataset}: {how}; {height}x{width}x{channels}, {held}{notes}"
+    splits = {split: (gather[origin], indices) for split, (origin, indices) in chosen.items()}
+    parallel_calls = 2 if in_memory else train.num_threads
+    return ImageDataset(description, transform.shape, splits, config.horizontal_flip, parallel_calls)
+
+
+class ImageDataset:
+    """Images of one shape in three splits; made by `load`.
+
+    Args:
+        description: one line: source, sizes of the splits, how they were made, what else is to know.
+        image_shape: (H, W, C).
+        splits: {"train" | "validation" | "test": (gather, indices)}: `gather` takes int64 [n] and gives uint8
+            [n, H, W, C]; `indices`, int64 [N], are the images of this split.
+        horizontal_flip: whether `train_batches` mirrors images at random.
+        parallel_calls: batches that are gathered at a time.
+    """
+
+    def __init__(self, description, image_shape, splits, horizontal_flip, parallel_calls=2):
+        self.description = description
+        self.image_shape = tuple(image_shape)
+        self._splits = splits
+        self._horizontal_flip = horizontal_flip
+        self._parallel_calls = parallel_calls
+
+    def num_images(self, split):
+        """How many images "train", "validation" or "test" has."""
+        return len(self._split(split)[1])
+
+    def images(self, split, indices):
+        """Some images of a split, uint8 [len(indices), H, W, C]; indices: a sequence of ints in 0 .. num_images - 1."""
+        indices = np.asarray(indices, np.int64).reshape(-1)
+        count = self.num_images(split)
+        if len(indices) and not 0 <= indices.min() <= indices.max() < count:
+            raise UserError(f"expected indices from 0 to {count - 1} into the {split} split, received {indices.min()} "
+                            f"to {indices.max()}")
+        return self._take(split, indices)
+
+    def train_batches(self, batch_size, seed, start_step=0):
+        """Batches for training, without end.
+
+        An epoch is num_images // batch_size batches of a fresh permutation; what is left over is not seen in that
+        epoch. With horizontal_flip each image is mirrored with probability 1/2, decided anew each epoch.
+
+        Args:
+            batch_size: images of a batch.
+            seed: int >= 0, of order and flips.
+            start_step: number of the first batch; the sequence goes on as if the earlier ones had been drawn.
+
+        Returns:
+            An infinite tf.data.Dataset of uint8 [batch_size, H, W, C], prefetched.
+
+        Raises:
+            UserError: fewer images than batch_size.
+        """
+        count = self.num_images("train")
+        if not 1 <= batch_size <= count:
+            raise UserError(f"batch_size={batch_size}: expected 1 to {count}, the number of train images of "
+                            f"{self.description.split(': ')[0]}; lower batch_size or add images")
+        if seed < 0 or start_step < 0:
+            raise UserError(f"expected seed and start_step of at least 0, received {seed} and {start_step}")
+        steps_per_epoch = count // batch_size
+
+        # Two epochs are in use where batches of the next are prepared while the last of this one are.
+        @functools.lru_cache(maxsize=2)
+        def plan(epoch):
+            # RandomState, as its streams are frozen (NEP 19): a run resumes alike under another NumPy.
+            order = np.random.RandomState([seed, epoch]).permutation(count)
+            flips = np.random.RandomState([seed, epoch, 1]).randint(2, size=count, dtype=np.uint8).astype(bool)
+            return order, flips
+
+        def batch(step):
+            epoch, position = divmod(int(step), steps_per_epoch)
+            order, flips = plan(epoch)
+            indices = order[position * batch_size:(position + 1) * batch_size]
+            images = self._take("train", indices)
+            if self._horizontal_flip:
+                flip = flips[indices]
+                images[flip] = images[flip, :, ::-1]
+            return images
+
+        return self._pipeline(tf.data.Dataset.counter(start_step), batch, batch_size)
+
+    def eval_batches(self, split, batch_size, num_images=None):
+        """A split once, in its fixed order, without flips.
+
+        Args:
+            split: "train", "validation" or "test".
+            batch_size: images of a batch; the last batch may have fewer.
+            num_images: only the first so many, where the split has more; None or 0: all.
+
+        Returns:
+            A finite tf.data.Dataset of uint8 [N, H, W, C], prefetched.
+        """
+        if batch_size < 1 or (num_images or 0) < 0:
+            raise UserError(f"expected batch_size of at least 1 and num_images of at least 0, received {batch_size} "
+                            f"and {num_images}")
+        count = min(num_images or self.num_images(split), self.num_images(split))
+
+        def batch(step):
+            return self._take(split, np.arange(step * batch_size, min((step + 1) * batch_size, count)))
+
+        return self._pipeline(tf.data.Dataset.range(-(-count // batch_size)), batch, None)
+
+    def _split(self, split):
+        if split not in self._splits:
+            raise UserError(f"split: expected one of {', '.join(SPLITS)}, received "
+                            f"{split!r}{suggestion(split, SPLITS)}")
+        return self._splits[split]
+
+    def _take(self, split, positions):
+        gather, indices = self._split(split)
+        return gather(indices[positions])
+
+    def _pipeline(self, steps, batch, batch_size):
+        def one(step):
+            # Not stateful: a pure function of the step, which may run in parallel under op determinism too.
+            images = tf.numpy_function(batch, [step], tf.uint8, stateful=False)
+            images.set_shape((batch_size, *self.image_shape))
+            return images
+
+        return steps.map(one, num_parallel_calls=self._parallel_calls, deterministic=True).prefetch(2)
+
+
+def user_error(error):
+    """The UserError inside an error of tf.data, or None.
+
+    Images that are decoded as needed can turn out broken in the middle of training; tf.data then raises a
+    tf.errors.OpError that has the one clear line somewhere in its text.
+    """
+    found = re.search(r"UserError: (.+)", str(error))
+    return UserError(found[1].strip()) if found else None
+
+
+def _gather(raw, transform, in_memory):
+    """The function from indices to transformed images."""
+    if in_memory:
+        return raw.all(transform).__getitem__
+    raw.check(transform)
+    return functools.partial(raw.take, transform=transform)
+
+
+def _open(config):
+    name, colon, place = config.dataset.partition(":")
+    if name in PLACED_SOURCES:
+        if not place:
+            raise UserError(f"dataset: expected {name}:PLACE, received {config.dataset!r}")
+        return PLACED_SOURCES[name](os.path.expanduser(place))
+    if config.dataset in SOURCES:
+        return SOURCES[config.dataset](config)
+    if colon and os.sep in place or os.path.exists(config.dataset):
+        # No name of TFDS: they have no path after the colon. The nearest prefix, or the one that the path calls for.
+        near = suggestion(name, PLACED_SOURCES) or f" (did you mean {_prefix(config.dataset)}:{config.dataset}?)"
+        raise UserError(f"dataset: expected {', '.join(CHOICES)} or the name of a TFDS data set, received "
+                        f"{config.dataset!r}{near}")
+    return tfds(config, CHOICES)
+
+
+def _prefix(path):
+    return "npz" if path.endswith(".npz") else "folder"

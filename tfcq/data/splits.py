@@ -1,0 +1,64 @@
+"""Which images train, which validate, which test: fixed for ever, whatever the training seed.
+
+- A source's own test split is the test split. A source without one gives a tenth of its images (at least 1).
+- A source's own validation split is the validation split. Otherwise `num_validation` images are held out of the
+  source's train images, or a tenth of them (at least 1) where `num_validation` is 0.
+- Held-out images are the first of one fixed permutation: test, then validation. The rest, in the source's order,
+  trains.
+"""
+
+import numpy as np
+
+from tfcq.errors import UserError
+
+SPLITS = ("train", "validation", "test")
+
+# Any constant would do; another one would move images between the splits of every model trained so far.
+SEED = 20190106
+
+
+def fixed_permutation(count):
+    """A permutation of range(count), int64 [count], the same in every version: NumPy froze RandomState's streams (NEP
+    19)."""
+    return np.random.RandomState(SEED).permutation(count)
+
+
+def assign(counts, num_validation, name):
+    """The images of each split.
+
+    Args:
+        counts: images of each split that the source has, {"train": n, ...}; "train" must be there.
+        num_validation: images to hold out for validation; 0: a tenth of the source's train images.
+        name: of the source, for messages.
+
+    Returns:
+        {split: (which of the source's splits, int64 indices into it)} for train, validation and test, and a sentence on
+        how.
+
+    Raises:
+        UserError: an empty split, or too few images for what is to be held out.
+    """
+    for split, count in counts.items():
+        if not count:
+            raise UserError(f"{name}: expected images in its {split} split, received none")
+    if num_validation and "validation" in counts:
+        raise UserError(f"num_validation={num_validation}: {name} has its own validation split of "
+                        f"{counts['validation']} images; expected num_validation=0")
+    count = counts["train"]
+    tenth = max(1, count // 10)
+    num_test = 0 if "test" in counts else tenth
+    if "validation" in counts:
+        num_validation = 0
+    else:
+        num_validation = num_validation or tenth
+    if num_test + num_validation >= count:
+        raise UserError(f"{name}: cannot hold {num_validation} images out for validation and {num_test} for test: "
+                        f"expected fewer than its {count} train images together; lower num_validation or add images")
+    held_out = fixed_permutation(count)[:num_test + num_validation]
+    chosen = {"train": ("train", np.setdiff1d(np.arange(count), held_out, assume_unique=True))}
+    for split, held in (("validation", held_out[num_test:]), ("test", held_out[:num_test])):
+        own = split in counts
+        chosen[split] = (split, np.arange(counts[split])) if own else ("train", held)
+    origin = {split: "(the source's own)" if split in counts else "(held out of train)" for split in chosen}
+    sizes = [f"{split} {len(chosen[split][1])} {origin[split]}" for split in ("validation", "test")]
+    return chosen, f"train {len(chosen['train'][1])}, {', '.join(sizes)}"

@@ -1,0 +1,206 @@
+"""TFDS image data sets by name, read at random from the record files that TFDS prepared.
+
+Nothing is ever downloaded: a data set that is not prepared is an error at once, which says how to prepare it.
+
+Why not TFDS's own input pipeline: it gives records in a stream, where an even shuffle of an epoch needs the whole set
+in a buffer and resuming must read again what was seen. Record files can be read at any place once it is known where
+each record starts. So a data set of any size has the same exact shuffle and the same instant resume as one in memory.
+Images are decoded by Pillow, as files of a folder are (`decoding`).
+
+A TFRecord is: uint64 length n, uint32 checksum of these 8 bytes, n bytes, uint32 checksum of those; little-endian
+(tensorflow.org/tutorials/load_data/tfrecord).
+"""
+
+import functools
+import io
+import os
+import struct
+import threading
+
+import numpy as np
+import tensorflow as tf
+
+from tfcq.config import suggestion
+from tfcq.data.decoding import decode
+from tfcq.data.sources import RawReader, Source, require_package
+from tfcq.data.splits import SPLITS
+from tfcq.data.transforms import to_channels
+from tfcq.errors import UserError
+
+BEFORE, AFTER = 12, 4
+"""Bytes around a TFRecord's content."""
+
+
+def tfds(config, choices):
+    """A prepared TFDS data set as a Source: its splits train, validation and test; its others are not used.
+
+    Args:
+        config: DataConfig; `dataset` is a name as `tfds.builder` takes it (perhaps name/config:version), `data_dir` the
+            place.
+        choices: other values of `dataset`, for the message about an unknown one.
+
+    Raises:
+        UserError: an unknown name, a data set not prepared there or damaged, without train split, or without an 8-bit
+            image.
+    """
+    library = require_package(_import_tfds, "tensorflow-datasets")
+    builder = _builder(library, config, choices)
+    key = _image_key(library, builder.info.features, config.dataset)
+    channels = builder.info.features[key].shape[-1]
+    available = builder.info.splits
+    if "train" not in available:
+        raise UserError(f"dataset={config.dataset}: expected a train split, received {', '.join(available)}")
+    return Source({split: Records(_records(library, builder, split), key, channels, f"{config.dataset} {split}")
+                   for split in SPLITS if split in available})
+
+
+class Records(RawReader):
+    """Images inside serialised tf.train.Examples.
+
+    Args:
+        records: a sequence of bytes, thread-safe to index.
+        key: of the feature that holds the encoded image in each.
+        channels: 1 or 3, to which all images are converted, as TFDS would; None: they stay as they are.
+        label: of the sequence, for messages.
+    """
+
+    def __init__(self, records, key, channels, label):
+        self.records = records
+        self.key = key
+        self.declared_channels = channels
+        self.label = label
+
+    def __len__(self):
+        return len(self.records)
+
+    @functools.cached_property
+    def channels(self):
+        return self.declared_channels or self.read(0).shape[2]
+
+    def name(self, index):
+        return f"{self.label}, image {index}"
+
+    def read(self, index):
+        example = tf.train.Example.FromString(self.records[index])
+        encoded = example.features.feature[self.key].bytes_list.value
+        if len(encoded) != 1:
+            raise UserError(f"{self.name(index)}: expected one encoded image in feature {self.key!r}, received "
+                            f"{len(encoded)}")
+        image = decode(io.BytesIO(encoded[0]), self.name(index))
+        return to_channels(image[None], self.declared_channels)[0] if self.declared_channels else image
+
+
+class TFRecordFiles:
+    """The records of TFRecord files by their number: a thread-safe sequence of bytes.
+
+    Args:
+        paths: local files, in order.
+        lengths: how many records each has.
+
+    Raises:
+        UserError: naming a file that is missing, truncated, or has another number of records.
+    """
+
+    def __init__(self, paths, lengths):
+        self.paths = paths
+        offsets = [record_offsets(path) for path in paths]
+        for path, expected, found in zip(paths, lengths, offsets):
+            if len(found) != expected:
+                raise UserError(f"{path}: expected {expected} records, received {len(found)}; prepare the data set "
+                                "again")
+        self.files = np.repeat(np.arange(len(paths)), lengths)
+        self.offsets = np.concatenate(offsets)
+
+    def __len__(self):
+        return len(self.offsets)
+
+    def __getitem__(self, index):
+        with open(self.paths[self.files[index]], "rb", buffering=0) as file:
+            file.seek(self.offsets[index])
+            length, = struct.unpack("<Q", file.read(8))
+            file.seek(BEFORE - 8, os.SEEK_CUR)
+            return file.read(length)
+
+
+def record_offsets(path):
+    """Where each record of a TFRecord file starts, int64 [N]; UserError where the file does not end with a record."""
+    try:
+        size, offset, offsets = os.path.getsize(path), 0, []
+        with open(path, "rb", buffering=0) as file:
+            while offset < size:
+                offsets.append(offset)
+                file.seek(offset)
+                header = file.read(8)
+                offset += BEFORE + struct.unpack("<Q", header.ljust(8, b"\xff"))[0] + AFTER
+    except OSError as error:
+        raise UserError(f"{path}: expected a local TFRecord file ({error.strerror}); prepare the data set "
+                        "again") from error
+    if offset != size:
+        raise UserError(f"{path}: expected whole TFRecords, received a file truncated or damaged in record "
+                        f"{len(offsets) - 1}; prepare the data set again")
+    return np.array(offsets, np.int64)
+
+
+class _Locked:
+    """A sequence that one thread at a time indexes."""
+
+    def __init__(self, records):
+        self.records = records
+        self.lock = threading.Lock()
+
+    def __len__(self):
+        return len(self.records)
+
+    def __getitem__(self, index):
+        with self.lock:
+            return self.records[int(index)]
+
+
+def _import_tfds():
+    import tensorflow_datasets
+    return tensorflow_datasets
+
+
+def _builder(library, config, choices):
+    where = config.data_dir or None
+    try:
+        builder = library.builder(config.dataset, data_dir=where)
+    except library.core.DatasetNotFoundError as error:
+        names = library.list_builders(with_community_datasets=False)
+        raise UserError(f"dataset: expected {', '.join(choices)} or the name of a TFDS data set, received "
+                        f"{config.dataset!r}{suggestion(config.dataset, [*choices, *names])}") from error
+    except Exception as error:  # TFDS raises many kinds for a wrong config, version or a missing dependency
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"dataset={config.dataset}: TFDS cannot make it ({reason})") from error
+    if not builder.is_prepared() or not builder.info.splits:
+        option = f" --data_dir={config.data_dir}" if config.data_dir else ""
+        raise UserError(f"dataset={config.dataset}: expected it prepared in {builder.data_path}, found nothing; where "
+                        f"there is a network run `tfds build {config.dataset}{option}`, copy the result there if need "
+                        "be, or give --data_dir")
+    return builder
+
+
+def _image_key(library, features, name):
+    images = [key for key, feature in features.items() if isinstance(feature, library.features.Image)]
+    if "image" not in images and len(images) != 1:
+        raise UserError(f"dataset={name}: expected a feature `image`, or one other image, received "
+                        f"{', '.join(features)}")
+    key = "image" if "image" in images else images[0]
+    if features[key].np_dtype != np.uint8:
+        raise UserError(f"dataset={name}: expected uint8 images in feature {key!r}, received "
+                        f"{np.dtype(features[key].np_dtype)}")
+    if features[key].shape[-1] not in (1, 3, None):
+        raise UserError(f"dataset={name}: expected grey or RGB images in feature {key!r}, received "
+                        f"{features[key].shape[-1]} channels")
+    return key
+
+
+def _records(library, builder, split):
+    info = builder.info.splits[split]
+    if builder.info.file_format == library.core.FileFormat.TFRECORD:
+        return TFRecordFiles([os.fspath(path) for path in info.filepaths], info.shard_lengths)
+    if builder.info.file_format == library.core.FileFormat.ARRAY_RECORD:
+        raw_bytes = library.core.decode.DeserializeMethod.RAW_BYTES
+        return _Locked(builder.as_data_source(split=split, deserialize_method=raw_bytes))
+    raise UserError(f"dataset={builder.info.name}: expected files of format tfrecord or array_record, received "
+                    f"{builder.info.file_format.value}; prepare it again in one of these")

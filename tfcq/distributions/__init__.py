@@ -1,0 +1,1 @@
+"""TFP distributions and bijectors without weights of their own."""

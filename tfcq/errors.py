@@ -1,0 +1,29 @@
+"""The errors that a user can mend: the entry points print their one line and exit with their status."""
+
+
+class UserError(ValueError):
+    """A mistake in flags, files or requests.
+
+    The message is one line: what happened, what was expected, what was received, how to mend it.
+    """
+
+    exit_status = 2
+
+
+class TrainingDiverged(ArithmeticError):
+    """A loss or a gradient stopped being finite; the last good checkpoint is untouched."""
+
+    exit_status = 1
+
+
+class TrainingInterrupted(Exception):
+    """SIGTERM or Ctrl-C arrived; the state was saved before this was raised.
+
+    Args:
+        signal_number: the signal (15 or 2); the exit status is 128 plus it, as shells have it.
+        step: the step that was saved.
+    """
+
+    def __init__(self, signal_number, step):
+        super().__init__(f"signal {signal_number} at step {step}: state saved; run the same command again to resume")
+        self.exit_status = 128 + signal_number

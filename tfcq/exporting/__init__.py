@@ -1,0 +1,1 @@
+"""From a workdir to a SavedModel that TF Serving loads."""

@@ -1,0 +1,125 @@
+"""What travels with an exported model: a card for people, a manifest for machines, requests to warm a server up."""
+
+import hashlib
+import json
+import pathlib
+
+import tensorflow as tf
+
+import tfcq
+
+_PROMISES = {
+    "sample": "images from the prior; the same seed gives the same image, alone or in a batch",
+    "likelihood": "log P(image) in nats and bits/dim: an importance-weighted lower bound",
+    "encode": "latents of images (posterior means)",
+    "decode": "images of latents",
+    "reconstruct": "images encoded, then decoded",
+}
+
+
+def model_card(config, environment, data_facts, metrics, step, signatures, num_importance_samples):
+    """The text of MODEL_CARD.md.
+
+    Args:
+        config: `tfcq.Config` of the run.
+        environment, data_facts, metrics: what the workdir recorded (dicts; metrics may be None).
+        step: training steps of the exported checkpoint.
+        signatures: {name: concrete function}.
+        num_importance_samples: K of `likelihood`.
+    """
+    lines = [
+        f"# {config.model}",
+        "",
+        f"A generative image model exported by tfcq {tfcq.__version__}.",
+        "",
+        "## Data",
+        "",
+        f"- {data_facts['description']}",
+        f"- images uint8, shape {data_facts['image_shape']}",
+        "",
+        "## Training",
+        "",
+        f"- step {step} of {config.training.train_steps}, batch {config.training.batch_size}, seed "
+        f"{config.training.seed}",
+        f"- tfcq commit {environment.get('commit')}",
+        "",
+        "## Measured",
+        "",
+    ]
+    lines += (
+        [f"    {line}" for line in json.dumps(metrics, indent=2).splitlines()] if metrics else ["Nothing was measured."]
+    )
+    lines += ["", "## Signatures", ""]
+    for name, function in signatures.items():
+        if name != "serving_default":
+            lines.append(
+                f"- `{name}`: {_promise(name, num_importance_samples)}. "
+                f"{_tensors(function.structured_input_signature[1])} -> {_tensors(function.structured_outputs)}"
+            )
+    lines += [
+        "",
+        "`serving_default` is `sample`.",
+        "",
+        "## Limits",
+        "",
+        "- Likelihoods compare models on one data set and one preprocessing; across data sets they order images by "
+        "simplicity as much as by kind.",
+        "- Samples repeat what is in the training data, its biases included, and may repeat single images of it.",
+        "",
+        "## Configuration",
+        "",
+        *[f"    {line}" for line in config.to_json().splitlines()],
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _promise(name, count):
+    return _PROMISES[name] + (f" with K = {count}" if name == "likelihood" else "")
+
+
+def _tensors(specs):
+    return ", ".join(
+        f"{name} {spec.dtype.name} [{', '.join('N' if size is None else str(size) for size in spec.shape)}]"
+        for name, spec in sorted(specs.items())
+    )
+
+
+def write_manifest(folder):
+    """Writes manifest.json into `folder`: size and SHA-256 of every other file below it."""
+    folder = pathlib.Path(folder)
+    files = {
+        str(path.relative_to(folder)): {
+            "bytes": path.stat().st_size,
+            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        }
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "manifest.json"
+    }
+    (folder / "manifest.json").write_text(json.dumps({"files": files}, indent=2) + "\n")
+
+
+def write_warmup(folder, inputs):
+    """Writes `assets.extra/tf_serving_warmup_requests`: one request a signature, which a server replays when it loads.
+
+    Args:
+        folder: of the SavedModel.
+        inputs: {signature: {tensor: array}}.
+
+    Returns:
+        Whether it could: the records need tensorflow-serving-api (the extra `serving`).
+    """
+    try:
+        from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2
+    except ImportError:
+        return False
+    path = pathlib.Path(folder) / "assets.extra" / "tf_serving_warmup_requests"
+    path.parent.mkdir(exist_ok=True)
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for signature, tensors in inputs.items():
+            request = predict_pb2.PredictRequest(
+                model_spec=model_pb2.ModelSpec(signature_name=signature),
+                inputs={name: tf.make_tensor_proto(value) for name, value in tensors.items()},
+            )
+            log = prediction_log_pb2.PredictionLog(predict_log=prediction_log_pb2.PredictLog(request=request))
+            writer.write(log.SerializeToString())
+    return True

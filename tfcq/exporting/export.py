@@ -1,0 +1,157 @@
+"""`tfcq.export`: a workdir's model as a SavedModel under BASE/<model name>/<version>/.
+
+It is written beside its place, answered from in a fresh process that knows only TensorFlow, compared with the live model,
+and only then renamed to the next version: a server that watches the folder never sees half a model.
+"""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+import tensorflow as tf
+
+from tfcq import workdir as workdirs
+from tfcq.errors import UserError
+from tfcq.exporting import card, verify
+from tfcq.exporting.signatures import ServingModule
+from tfcq.randomness import row_seeds
+
+_ROWS = 3  # of the comparison and of the warm-up
+_FLOAT_TOLERANCE = 1e-4  # relative; the same graph on the same machine gave 0.0
+
+
+def export(workdir, export_dir, num_importance_samples=10, checkpoint="best"):
+    """Exports the model of `workdir`.
+
+    Args:
+        workdir: folder of a run.
+        export_dir: BASE; the model goes to BASE/<model name>/<next integer>/.
+        num_importance_samples: K of the likelihood endpoint, which costs K decoder passes an image.
+        checkpoint: "best" or "last".
+
+    Returns:
+        pathlib.Path of the version's folder.
+
+    Raises:
+        UserError: no such run, a folder that cannot be written, or a SavedModel that answers otherwise than the model.
+    """
+    if num_importance_samples < 1:
+        raise UserError(f"num_importance_samples: expected at least 1, received {num_importance_samples}")
+    model = workdirs.load(workdir, checkpoint)
+    config = model.config_of_run
+    base = pathlib.Path(export_dir) / config.model
+    staged = base / f".staged-{os.getpid()}"
+    try:
+        base.mkdir(parents=True, exist_ok=True)
+        module = ServingModule(model, num_importance_samples)
+        signatures = module.signatures()
+        tf.saved_model.save(module, str(staged), signatures=signatures)
+        inputs = _example_inputs(model)
+        compare(_answers(signatures, inputs), _reloaded_answers(staged, inputs))
+        extra = staged / "assets.extra"
+        extra.mkdir(exist_ok=True)
+        if not card.write_warmup(staged, inputs):
+            print(
+                "warning: no warm-up requests were written: they need tensorflow-serving-api (pip install tfcq[serving])"
+            )
+        (extra / "MODEL_CARD.md").write_text(
+            card.model_card(
+                config,
+                _read_json(workdir, "environment.json"),
+                _read_json(workdir, "data.json"),
+                _read_json(workdir, "metrics.json"),
+                int(model.step),
+                signatures,
+                num_importance_samples,
+            )
+        )
+        card.write_manifest(staged)
+        return _rename_to_next_version(staged, base)
+    except (OSError, tf.errors.OpError) as error:
+        raise UserError(f"export_dir {export_dir}: cannot be written: {' '.join(str(error).split())[:200]}") from error
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def _read_json(workdir, name):
+    path = pathlib.Path(workdir) / name
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def _example_inputs(model):
+    """{signature: {tensor: array}} for every ability of the model, the images being its own samples."""
+    seeds = row_seeds(_ROWS, seed=7)
+    inputs = {"sample": {"seed": seeds, "temperature": np.array([1.0, 0.5, 0.0], np.float32)}}
+    images = {"images": model.sample(seeds).numpy(), "seed": seeds}
+    inputs |= {name: images for name in ("likelihood", "encode", "reconstruct") if name in model.abilities}
+    if "decode" in model.abilities:
+        latents = np.random.default_rng(7).standard_normal((_ROWS, *model.latent_shape)).astype(np.float32)
+        inputs["decode"] = {"latents": latents}
+    return inputs
+
+
+def _answers(signatures, inputs):
+    return {
+        f"{signature}/{name}": value.numpy()
+        for signature, tensors in inputs.items()
+        for name, value in signatures[signature](**{key: tf.constant(array) for key, array in tensors.items()}).items()
+    }
+
+
+def _reloaded_answers(folder, inputs):
+    with tempfile.TemporaryDirectory() as scratch:
+        given, answered = f"{scratch}/inputs.npz", f"{scratch}/outputs.npz"
+        np.savez(
+            given,
+            **{
+                f"{signature}/{name}": array for signature, tensors in inputs.items() for name, array in tensors.items()
+            },
+        )
+        process = subprocess.run(
+            [sys.executable, verify.__file__, str(folder), given, answered], capture_output=True, text=True
+        )
+        if process.returncode:
+            raise UserError(
+                f"the SavedModel cannot be used in a fresh process: {process.stderr.strip().splitlines()[-1]}"
+            )
+        with np.load(answered) as arrays:
+            return dict(arrays)
+
+
+def compare(live, reloaded):
+    """Raises UserError where a reloaded model's answers (dicts of arrays) are not the live model's.
+
+    Floats may differ by 1e-4 relatively, images by one grey level in one value of a hundred (a value at a bin's edge).
+    """
+    if live.keys() != reloaded.keys():
+        raise UserError(f"the SavedModel answers {sorted(reloaded)}, expected {sorted(live)}")
+    for name, expected in live.items():
+        received = reloaded[name]
+        if expected.shape != received.shape or expected.dtype != received.dtype:
+            raise UserError(
+                f"the SavedModel's {name} is {received.dtype} {received.shape}, expected {expected.dtype} {expected.shape}"
+            )
+        difference = np.abs(expected.astype(np.float64) - received)
+        if expected.dtype == np.uint8:
+            equal = difference.max() <= 1 and (difference > 0).mean() <= 0.01
+        else:
+            equal = np.all(difference <= _FLOAT_TOLERANCE * np.maximum(1.0, np.abs(expected)))
+        if not equal:
+            raise UserError(f"the SavedModel's {name} differs from the live model's by up to {difference.max():.3g}")
+
+
+def _rename_to_next_version(staged, base):
+    while True:
+        versions = [int(path.name) for path in base.iterdir() if path.name.isdigit()]
+        target = base / str(max(versions, default=0) + 1)
+        try:
+            target.mkdir()  # claims the number: a second export at the same time takes the next
+        except FileExistsError:
+            continue
+        staged.replace(target)
+        return target

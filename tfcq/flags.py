@@ -1,0 +1,154 @@
+"""absl flags generated from `tfcq.config`, and the one way in which the entry points start and fail.
+
+A flag left out is None here, and the dataclass's default holds: a knob is written down once. Systems may share a
+knob's name; the flag then tells each one's meaning and goes to the system that `--model` names.
+"""
+
+import dataclasses
+import os
+import sys
+import tempfile
+import typing
+
+from absl import flags
+
+from tfcq import config
+from tfcq.errors import TrainingDiverged, TrainingInterrupted, UserError
+
+_DEFINE = {bool: flags.DEFINE_bool, int: flags.DEFINE_integer, float: flags.DEFINE_float, str: flags.DEFINE_string}
+
+
+def define_config_flags():
+    """Makes one flag for each knob of every section, and `--model`; call it where the entry point's module loads."""
+    if "model" in flags.FLAGS:
+        return
+    flags.DEFINE_string("model", None, f"Which system: {' | '.join(config.SYSTEMS)} (default: cqf).")
+    for name, (kind, texts) in _knobs().items():
+        _DEFINE[kind](name, None, " ".join(texts))
+
+
+def _knobs():
+    """{flag name: (type, [help text of each section that has it])}."""
+    sections = {"": config.DataConfig, " ": config.TrainingConfig} | {
+        f"[{name}] ": kind for name, kind in config.SYSTEMS.items()
+    }
+    knobs = {}
+    for prefix, section in sections.items():
+        kinds = typing.get_type_hints(section)
+        for field in dataclasses.fields(section):
+            kind, texts = knobs.setdefault(field.name, (kinds[field.name], []))
+            if kind is not kinds[field.name]:
+                raise TypeError(
+                    f"knob {field.name} is {kind.__name__} in one system and {kinds[field.name].__name__} in another"
+                )
+            texts.append(prefix.strip() + (" " if prefix.strip() else "") + _help(field))
+    return knobs
+
+
+def _help(field):
+    facts = field.metadata
+    bounds = [
+        f"{word} {facts[key]}"
+        for word, key in (("at least", "minimum"), ("at most", "maximum"))
+        if facts[key] is not None
+    ]
+    text = facts["meaning"][0].upper() + facts["meaning"][1:]
+    unit = [f"in {facts['unit']}"] if facts["unit"] else []
+    return f"{text} ({'; '.join([f'default: {field.default}', *unit, *bounds])})."
+
+
+def config_from_flags():
+    """The Config that the flags describe.
+
+    Raises:
+        UserError: a value out of bounds, an impossible combination, or a knob that `--model` does not have.
+    """
+    model = flags.FLAGS.model or "cqf"
+    given = given_flags()
+    values = {"model": model, "data": {}, "training": {}, "system": {}}
+    homes = {"data": config.DataConfig, "training": config.TrainingConfig}
+    if model in config.SYSTEMS:
+        homes["system"] = config.SYSTEMS[model]
+    for name, value in given.items():
+        home = [section for section, kind in homes.items() if name in _names(kind)]
+        if not home and model in config.SYSTEMS:
+            owners = [system for system, kind in config.SYSTEMS.items() if name in _names(kind)]
+            raise UserError(f"--{name}: model={model} has no such knob; expected it with model={' or '.join(owners)}")
+        for section in home:
+            values[section][name] = value
+    return config.Config.from_dict(values)
+
+
+def given_flags():
+    """{name: value} of the knobs that the command line or a flagfile set."""
+    values = {name: flags.FLAGS[name].value for name in _knobs()}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _names(section):
+    return {field.name for field in dataclasses.fields(section)}
+
+
+def flagfile_name(argv):
+    """NAME of the last --flagfile=.../NAME.cfg on the command line, or None."""
+    name = None
+    for here, following in zip(argv, [*argv[1:], ""]):
+        flag, equals, path = here.partition("=")
+        if flag in ("--flagfile", "-flagfile"):
+            name = (path if equals else following).rpartition("/")[2].removesuffix(".cfg")
+    return name
+
+
+def run(main):
+    """Parses the command line, calls `main()` and exits: 0, or an error's one line on stderr and its status.
+
+    A user's mistake exits 2, a run that diverged 1, an interrupted one 130 (Ctrl-C) or 143 (SIGTERM).
+    """
+    from absl import app
+
+    app.define_help_flags()
+    for flag in flags.FLAGS.get_flags_for_module(__name__):  # --help shows them as the entry point's own
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
+    try:
+        rest = flags.FLAGS(sys.argv)
+    except flags.Error as error:
+        _fail(UserError(" ".join(str(error).split())))
+    except SystemExit:  # --help and its kin print and leave with 1, which scripts read as a failure
+        sys.exit(0)
+    if len(rest) > 1:
+        _fail(UserError(f"expected only --flags, received {rest[1]!r}"))
+    try:
+        main()
+    except (UserError, TrainingDiverged, TrainingInterrupted) as error:
+        _fail(error)
+    except KeyboardInterrupt:
+        _fail(TrainingInterrupted(2, 0), "interrupted")
+    sys.exit(0)
+
+
+def start_tensorflow():
+    """Imports TensorFlow without the dozen lines about its build that it writes to stderr; they are shown if it fails.
+
+    Entry points call it once the flags are known to be right, which takes a tenth of a second; this takes five.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 2)
+        try:
+            import tensorflow as tf
+
+            tf.config.list_physical_devices()
+        except BaseException:
+            said.seek(0)
+            os.write(kept, said.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def _fail(error, text=None):
+    print(f"error: {text or error}", file=sys.stderr, flush=True)
+    sys.exit(error.exit_status)

@@ -1,0 +1,63 @@
+"""What an image is here, and its units.
+
+`images` are uint8 [N, H, W, C] outside a model. Inside, `pixels` are float32 in [0, 256): the 8-bit value plus
+dequantisation noise in [0, 1), so that a density on [0, 256]^D bounds the probability of the 8-bit image and a uniform
+density costs exactly 8 bits a dimension.
+"""
+
+import math
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+
+
+def bits_per_dim(log_prob, image_shape):
+    """-log_prob / (D ln 2), in bits.
+
+    Args:
+        log_prob: float [N], nats per 8-bit image.
+        image_shape: (H, W, C); D = H W C.
+    """
+    return -log_prob / (math.prod(image_shape) * math.log(2.0))
+
+
+def dequantize(images, noise):
+    """Pixels float32 in [0, 256): `images` uint8 [N, H, W, C] plus `noise` [N, H, W, C] in [0, 1)."""
+    return tf.cast(images, tf.float32) + noise
+
+
+def quantize(pixels):
+    """The 8-bit images (uint8) whose bins [v, v + 1) hold `pixels`; values outside [0, 256) go to the nearest bin."""
+    return tf.cast(tf.clip_by_value(tf.math.floor(pixels), 0.0, 255.0), tf.uint8)
+
+
+def to_network_range(pixels):
+    """Pixels [0, 256] to [-1, 1], the range that discriminators see."""
+    return pixels / 128.0 - 1.0
+
+
+def grid(images, columns=None):
+    """One picture of many: uint8 [rows H, columns W, C] from uint8 [N, H, W, C], row by row; the rest stays black.
+
+    Args:
+        images: uint8 [N, H, W, C], N of at least 1.
+        columns: images in a row; None: as square as it gets.
+    """
+    images = np.asarray(images)
+    count, height, width, channels = images.shape
+    columns = columns or math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    cells = np.zeros((rows * columns, height, width, channels), np.uint8)
+    cells[:count] = images
+    cells = cells.reshape(rows, columns, height, width, channels)
+    return cells.transpose(0, 2, 1, 3, 4).reshape(rows * height, columns * width, channels)
+
+
+def write_png(path, picture):
+    """Writes uint8 [H, W, C] (C = 1 or 3) as a PNG, whole or not at all; makes the folder."""
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staged = path.with_name(path.name + ".partial")
+    staged.write_bytes(tf.io.encode_png(picture).numpy())
+    staged.replace(path)

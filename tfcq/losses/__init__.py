@@ -1,0 +1,1 @@
+"""Pure functions, one value per example; the trainer alone reduces over the batch."""

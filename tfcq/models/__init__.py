@@ -1,0 +1,33 @@
+"""One file a system. A module here is named as its key in `tfcq.config.SYSTEMS` and its class is `MODEL`."""
+
+import contextlib
+import importlib
+
+import keras
+
+
+def build(config, image_shape):
+    """The untrained model of a Config, all weights made.
+
+    Args:
+        config: `tfcq.Config`; its `training.precision` becomes the dtype policy of the layers, its `training.seed` the
+            seed of the weights.
+        image_shape: (H, W, C).
+
+    Returns:
+        A `tfcq.models.base.GenerativeModel`.
+    """
+    system = importlib.import_module(f"tfcq.models.{config.model}").MODEL
+    with _dtype_policy(config.training.precision):
+        keras.utils.set_random_seed(config.training.seed)
+        return system(config.system, tuple(image_shape), seed=config.training.seed)
+
+
+@contextlib.contextmanager
+def _dtype_policy(name):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

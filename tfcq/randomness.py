@@ -1,0 +1,101 @@
+"""Noise that depends on seeds alone: stateless, and the same for an image whatever stands beside it.
+
+Two sources with one interface, so that a model is written once for training and for its endpoints:
+
+* `RowNoise`: a seed for each row (`sample`, `likelihood`, evaluation). A row's noise does not depend on the batch.
+* `StepNoise`: one draw for the whole batch of a training step, of which a replica takes its own rows. The noise of a row
+  is then the same with one replica or with eight, which per-replica seeds would not give.
+
+Every draw has a `tag`: draws with other tags are independent. Philox is named everywhere, because XLA and plain kernels
+choose different generators for one seed otherwise.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+_ALGORITHM = "philox"
+
+
+def row_seeds(num_rows, seed=0, start=0):
+    """Seeds int32 [num_rows, 2] for rows `start`, `start` + 1, ... of the stream `seed`: (seed, row number)."""
+    rows = np.arange(start, start + num_rows, dtype=np.int64)
+    if seed < -(2**31) or seed >= 2**31 or start < 0 or start + num_rows > 2**31:
+        raise ValueError(
+            f"seed and row numbers must fit int32, received seed={seed}, rows {start} to {start + num_rows}"
+        )
+    return np.stack([np.full_like(rows, seed), rows], axis=1).astype(np.int32)
+
+
+def fold(seed, *numbers):
+    """A stateless seed int32 [2] that depends on `seed` (int32 [2]) and every one of `numbers` (int scalars)."""
+    for number in numbers:
+        seed = tf.random.experimental.stateless_fold_in(seed, number, alg=_ALGORITHM)
+    return seed
+
+
+class RowNoise:
+    """Noise of N rows, each from its own seed.
+
+    Args:
+        seeds: int32 [N, 2].
+        path: int scalars (tensors allowed) folded into every seed.
+    """
+
+    def __init__(self, seeds, path=()):
+        self._seeds = tf.convert_to_tensor(seeds, tf.int32)
+        self._path = tuple(path)
+
+    def fold(self, *numbers):
+        """The same rows with `numbers` folded into their seeds: independent of this object's draws."""
+        return RowNoise(self._seeds, (*self._path, *numbers))
+
+    def normal(self, row_shape, tag):
+        """Standard normal noise, float32 [N, *row_shape]."""
+        return self._draw(tf.random.stateless_normal, row_shape, tag)
+
+    def uniform(self, row_shape, tag):
+        """Noise uniform in [0, 1), float32 [N, *row_shape]."""
+        return self._draw(tf.random.stateless_uniform, row_shape, tag)
+
+    def _draw(self, draw, row_shape, tag):
+        row_shape = tuple(row_shape)
+        return tf.map_fn(
+            lambda seed: draw(row_shape, fold(seed, *self._path, tag), alg=_ALGORITHM),
+            self._seeds,
+            fn_output_signature=tf.TensorSpec(row_shape, tf.float32),
+        )
+
+
+class StepNoise:
+    """Noise of one training step: rows [first_row, first_row + num_rows) of a draw for all `total_rows`.
+
+    Args:
+        seed: int32 [2], of the run.
+        path: int scalars folded in: the step, the player, its turn.
+        num_rows: rows of this replica, static int.
+        first_row: number of this replica's first row in the whole batch.
+        total_rows: rows of the whole batch, static int.
+    """
+
+    def __init__(self, seed, path, num_rows, first_row=0, total_rows=None):
+        self._seed, self._path = seed, tuple(path)
+        self._num_rows, self._first_row, self._total_rows = num_rows, first_row, total_rows or num_rows
+
+    def fold(self, *numbers):
+        """The same rows with `numbers` folded into the seed: independent of this object's draws."""
+        return StepNoise(self._seed, (*self._path, *numbers), self._num_rows, self._first_row, self._total_rows)
+
+    def normal(self, row_shape, tag):
+        """Standard normal noise, float32 [num_rows, *row_shape]."""
+        return self._draw(tf.random.stateless_normal, row_shape, tag)
+
+    def uniform(self, row_shape, tag):
+        """Noise uniform in [0, 1), float32 [num_rows, *row_shape]."""
+        return self._draw(tf.random.stateless_uniform, row_shape, tag)
+
+    def _draw(self, draw, row_shape, tag):
+        rows = draw((self._total_rows, *row_shape), fold(self._seed, *self._path, tag), alg=_ALGORITHM)
+        if self._total_rows == self._num_rows:
+            return rows
+        begin = [self._first_row] + [0] * len(row_shape)
+        return tf.slice(rows, begin, (self._num_rows, *row_shape))

@@ -1,0 +1,59 @@
+"""Pictures of a trained model: `python -m tfcq.sample --workdir=DIR --mode=prior --num_samples=64 --output=FILE.png`."""
+
+from absl import flags
+
+from tfcq import flags as config_flags
+from tfcq.errors import UserError
+
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a trained run.")
+MODE = flags.DEFINE_enum(
+    "mode",
+    "prior",
+    ["prior", "reconstruct", "interpolate"],
+    "prior: new images | reconstruct: test images beside their reconstructions | interpolate: rows between "
+    "pairs of test images.",
+)
+NUM_SAMPLES = flags.DEFINE_integer("num_samples", 64, "New images, reconstructed images, or rows.", lower_bound=1)
+OUTPUT = flags.DEFINE_string("output", None, "PNG file (default: samples/MODE.png in the workdir).")
+SEED = flags.DEFINE_integer("seed", 0, "Of the images; image i of seed s is always the same.", lower_bound=0)
+TEMPERATURE = flags.DEFINE_float(
+    "temperature", 1.0, "Scales the prior's standard deviation (mode prior).", lower_bound=0.0
+)
+SPLIT = flags.DEFINE_enum("split", "test", ["train", "validation", "test"], "Of the images that are reconstructed.")
+CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", ["best", "last"], "Which checkpoint.")
+
+
+def main():
+    if not WORKDIR.value:
+        raise UserError("expected --workdir=DIR of a trained run")
+    config_flags.start_tensorflow()
+    from tfcq import images, workdir
+    from tfcq.evaluation import pictures
+
+    model = workdir.load(WORKDIR.value, CHECKPOINT.value)
+    if MODE.value == "prior":
+        picture = pictures.sample_grid(model, NUM_SAMPLES.value, SEED.value, TEMPERATURE.value)
+    elif MODE.value == "reconstruct":
+        picture = pictures.reconstruction_grid(model, _held_out(model, NUM_SAMPLES.value), SEED.value)
+    else:
+        picture = pictures.interpolation_grid(model, _held_out(model, 2 * NUM_SAMPLES.value), seed=SEED.value)
+    path = OUTPUT.value or f"{WORKDIR.value}/samples/{MODE.value}.png"
+    try:
+        images.write_png(path, picture)
+    except OSError as error:
+        raise UserError(f"output {path}: cannot be written: {error.strerror}") from error
+    print(f"wrote {path}", flush=True)
+
+
+def _held_out(model, count):
+    from tfcq import data
+
+    dataset = data.load(model.config_of_run.data)
+    available = dataset.num_images(SPLIT.value)
+    if count > available:
+        raise UserError(f"expected at most {available} images, the {SPLIT.value} split, received a need of {count}")
+    return dataset.images(SPLIT.value, list(range(count)))
+
+
+if __name__ == "__main__":
+    config_flags.run(main)

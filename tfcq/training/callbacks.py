@@ -1,0 +1,201 @@
+"""What happens between steps: guard, progress, scalars, evaluation, checkpoints. Keras callbacks that count steps.
+
+`fit` runs as one epoch of all remaining steps, so each callback looks at the number of the step that just ended.
+Their order matters: the guard before anything that writes, evaluation before the checkpoint of the same step.
+"""
+
+import signal
+import sys
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfcq import images as units
+from tfcq import workdir as workdirs
+from tfcq.errors import TrainingDiverged, TrainingInterrupted
+from tfcq.evaluation import pictures
+from tfcq.evaluation.likelihood import LikelihoodEvaluator
+
+_PICTURE_SEED = 0  # the same for every evaluation, so that grids of one run can be compared
+
+
+class StepCallback(keras.callbacks.Callback):
+    """Calls `on_step(step, logs)` with the number of the step that ended, counted over all runs of the workdir."""
+
+    def on_train_begin(self, logs=None):
+        self.step = int(self.model.step)
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.step += 1
+        self.on_step(self.step, logs)
+
+
+class FiniteGuard(StepCallback):
+    """Stops at the first loss or gradient that is not finite, before anything is saved."""
+
+    def on_step(self, step, logs):
+        for name, value in logs.items():
+            player, _, term = name.rpartition("/")
+            if term == "finite" and value < 1.0:
+                terms = {key: float(other) for key, other in logs.items() if not np.isfinite(other)}
+                raise TrainingDiverged(
+                    f"player {player} at step {step} (seed {self.model.seed}): loss or gradient is not finite "
+                    f"({', '.join(f'{key}={other}' for key, other in terms.items()) or 'loss scale exhausted'}); the checkpoint "
+                    "before is untouched; expected to be mended by a lower learning rate, clip_norm or float32"
+                )
+
+
+class Progress(StepCallback):
+    """A line with step, images/s and time left: rewritten on a terminal, a new one every 30 s elsewhere."""
+
+    def __init__(self, total_steps, images_per_step, shown):
+        super().__init__()
+        self._total, self._images, self._shown = total_steps, images_per_step, shown
+        self._terminal = sys.stdout.isatty()
+
+    def on_train_begin(self, logs=None):
+        super().on_train_begin(logs)
+        self._first = self.step
+        self._start = self._printed = time.monotonic()
+
+    def on_step(self, step, logs):
+        now = time.monotonic()
+        if step == self._first + 1:
+            self._start = now  # the first step traces and compiles
+        if now - self._printed < (0.5 if self._terminal else 30.0) and step != self._total:
+            return
+        self._printed = now
+        rate = (step - self._first - 1) * self._images / max(now - self._start, 1e-9)
+        left = (self._total - step) * self._images / rate if rate else float("nan")
+        text = ", ".join(f"{name.rpartition('/')[2]} {logs[name]:.4g}" for name in self._shown if name in logs)
+        line = f"step {step}/{self._total}  {rate:.1f} images/s  {left / 60:.1f} min left  {text}"
+        print(
+            f"\r{line:<110}" if self._terminal else line,
+            end="\n" if step == self._total or not self._terminal else "",
+            flush=True,
+        )
+
+
+class Scalars(StepCallback):
+    """Means of every logged term over `every` steps, learning rates and images/s to TensorBoard."""
+
+    def __init__(self, writer, every, images_per_step):
+        super().__init__()
+        self._writer, self._every, self._images = writer, every, images_per_step
+        self._sums, self._count = {}, 0
+
+    def on_step(self, step, logs):
+        now = time.monotonic()
+        if not self._count:
+            self._start = now
+        for name, value in logs.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+        self._count += 1
+        if step % self._every:
+            return
+        with self._writer.as_default(step):
+            for name, value in self._sums.items():
+                if not name.endswith("/finite"):
+                    tf.summary.scalar(name, value / self._count)
+            for name, optimizer in self.model.player_optimizers.items():
+                tf.summary.scalar(f"{name}/learning_rate", float(optimizer.learning_rate))
+            if self._count > 1:
+                tf.summary.scalar("images_per_second", (self._count - 1) * self._images / (now - self._start))
+        self._writer.flush()
+        self._sums, self._count = {}, 0
+
+
+class Evaluation(StepCallback):
+    """Every `every` steps, at the start and at the end: likelihood on the validation split, grids, a row of metrics.
+
+    Args:
+        workdir: folder of the run.
+        dataset: `ImageDataset`.
+        training: `TrainingConfig`.
+        writer: summary writer of tensorboard/validation.
+        checkpoints: keeps the best by validation bits/dim (models with a likelihood).
+    """
+
+    def __init__(self, workdir, dataset, training, writer, checkpoints):
+        super().__init__()
+        self._workdir, self._dataset, self._training = workdir, dataset, training
+        self._writer, self._checkpoints = writer, checkpoints
+
+    def on_train_begin(self, logs=None):
+        super().on_train_begin(logs)
+        available = self._dataset.num_images("validation")
+        self._num_images = min(self._training.validation_images or available, available)
+        self._likelihood = LikelihoodEvaluator(self.model) if "likelihood" in self.model.abilities else None
+        if self.step == 0:
+            self._evaluate(0)
+
+    def on_step(self, step, logs):
+        if step % self._training.evaluate_every == 0 or step == self._training.train_steps:
+            self._evaluate(step)
+
+    def _evaluate(self, step):
+        row = {"step": step, "split": "validation", "seed": self._training.seed}
+        with self._writer.as_default(step):
+            if self._likelihood:
+                batches = self._dataset.eval_batches("validation", self._training.batch_size, self._num_images)
+                summary = self._likelihood.summary(self._likelihood.elbo(batches, self._training.seed))
+                row["elbo"] = summary
+                tf.summary.scalar("bits_per_dim", summary["bits_per_dim"])
+                tf.summary.scalar("elbo", summary["nats"])
+            for name, picture in self._grids().items():
+                tf.summary.image(name, picture[None])
+                units.write_png(f"{self._workdir}/samples/{name}-{step:08d}.png", picture)
+        self._writer.flush()
+        workdirs.record_metrics(self._workdir, row)
+        if not self._likelihood:
+            print(f"\nstep {step}: grids in {self._workdir}/samples", flush=True)
+            return
+        best = step > 0 and self._checkpoints.save_if_best(row["elbo"]["bits_per_dim"])
+        print(
+            f"\nstep {step}: validation {row['elbo']['bits_per_dim']:.4f} bits/dim (ELBO, {self._num_images} images)"
+            + (", best so far" if best else ""),
+            flush=True,
+        )
+
+    def _grids(self):
+        count = self._training.grid_images
+        grids = {"samples": pictures.sample_grid(self.model, count, _PICTURE_SEED)}
+        if "reconstruct" in self.model.abilities:
+            held_out = range(min(count // 2 or 1, self._dataset.num_images("validation")))
+            images = self._dataset.images("validation", list(held_out))
+            grids["reconstructions"] = pictures.reconstruction_grid(self.model, images, _PICTURE_SEED)
+        return grids
+
+
+class Saver(StepCallback):
+    """Checkpoints every `every` steps and at the end; on SIGTERM or Ctrl-C saves and raises TrainingInterrupted."""
+
+    def __init__(self, checkpoints, every, total_steps):
+        super().__init__()
+        self._checkpoints, self._every, self._total = checkpoints, every, total_steps
+        self._signal, self._before = None, {}
+
+    def on_train_begin(self, logs=None):
+        super().on_train_begin(logs)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            try:
+                self._before[number] = signal.signal(number, self._note)
+            except ValueError:  # not the main thread: signals are its owner's affair
+                return
+
+    def _note(self, number, frame):
+        self._signal = number
+
+    def on_step(self, step, logs):
+        if step % self._every == 0 or step == self._total or self._signal:
+            self._checkpoints.save()
+        if self._signal:
+            raise TrainingInterrupted(int(self._signal), step)
+
+    def restore_handlers(self):
+        """Gives the signals back to those who had them."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
