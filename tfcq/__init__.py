@@ -16,7 +16,7 @@ __version__ = "0.1.0"
 
 _LAZY = {
     "train": "tfcq.training.run",
-    "load": "tfcq.training.workdir",
+    "load": "tfcq.workdir",
     "evaluate": "tfcq.evaluation.run",
     "export": "tfcq.exporting.export",
     "row_seeds": "tfcq.randomness",

@@ -12,7 +12,8 @@ import tensorflow as tf
 
 from tfcq.errors import UserError
 
-_READ_ERRORS = (tf.errors.OpError, ValueError, AssertionError, OSError)
+# IndexError: a data file that is too short, read from Python.
+_READ_ERRORS = (tf.errors.OpError, ValueError, AssertionError, OSError, IndexError)
 
 
 class Checkpoints:
@@ -48,25 +49,37 @@ class Checkpoints:
 
     def save_if_best(self, value):
         """Writes the best checkpoint where `value` (lower is better) is the lowest so far; returns whether it is."""
-        if not value < float(self.best_value):
+        if not value < float(self.best_value.numpy()):
             return False
         self.best_value.assign(value)
         self._save("best", 1)
         return True
 
     def _save(self, kind, keep):
-        step = int(self._model.step)
-        if kind not in self._managers:
-            self._managers[kind] = tf.train.CheckpointManager(
-                self._checkpoint, str(self._folder / kind), keep, checkpoint_name="step"
-            )
+        step = self._model.steps_taken
         try:
+            if kind not in self._managers:
+                self._managers[kind] = self._manager(kind, keep)
             self._managers[kind].save(checkpoint_number=step)
         except (tf.errors.OpError, OSError) as error:
             raise UserError(
                 f"checkpoint of step {step} cannot be written to {self._folder / kind}: {_reason(error)}; those before "
                 "it are untouched; make room and run the same command again"
             ) from error
+
+    def _manager(self, kind, keep):
+        def manager():
+            return tf.train.CheckpointManager(
+                self._checkpoint, str(self._folder / kind), keep, checkpoint_name="step"
+            )
+
+        try:
+            return manager()
+        except ValueError:
+            # TensorFlow passes over a damaged list of checkpoints, but neither over an empty one nor over one that is no
+            # text. Without it those that are there are not deleted any more; `restore` finds them by their names.
+            (self._folder / kind / "checkpoint").unlink()
+            return manager()
 
 
 def restore_model(model, workdir, which="best"):
@@ -96,7 +109,7 @@ def restore_model(model, workdir, which="best"):
 
 
 def _restore_newest(restore, folder):
-    paths = sorted(folder.glob("step-*.index"), key=lambda path: _step(path), reverse=True)
+    paths = sorted(filter(_step, folder.glob("step-*.index")), key=_step, reverse=True)
     failures = []
     for path in paths:
         try:
@@ -113,7 +126,9 @@ def _restore_newest(restore, folder):
 
 
 def _step(path):
-    return int(re.fullmatch(r"step-(\d+)\.index", path.name).group(1))
+    """The step that an index file's name tells, of at least 1; 0: another file."""
+    match = re.fullmatch(r"step-(\d+)\.index", path.name)
+    return int(match.group(1)) if match else 0
 
 
 def _reason(error):

@@ -14,7 +14,6 @@ import dataclasses
 import difflib
 import json
 import math
-import types
 import typing
 
 from tfcq.errors import UserError
@@ -49,7 +48,10 @@ def checked(field, kind, value):
     """`value` as `kind` (an int is taken where a float is meant), within the field's bounds, or UserError."""
     name = field.name
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        try:
+            value = float(value)
+        except OverflowError as error:
+            raise UserError(f"{name}: expected a finite number, received one of {value.bit_length()} bits") from error
     if type(value) is not kind:
         raise UserError(f"{name}: expected {kind.__name__}, received {value!r}")
     bounds = field.metadata
@@ -75,7 +77,7 @@ def suggestion(word, known):
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig(Section):
-    """Where images come from and what they look like when a model sees them: uint8 [image_size, image_size, channels]."""
+    """Where images come from, and what a model sees of them: uint8 [image_size, image_size, channels]."""
 
     dataset: str = knob(
         "digits",
@@ -218,6 +220,7 @@ class CQFConfig(Section):
     flow_conditioner_batch_normalization: bool = knob(
         False, "batch normalisation inside the conditioners (the paper's)"
     )
+    flow_output_kernel_size: int = knob(1, "side of the conditioners' last kernel", choices=(1, 3), unit="pixels")
 
     def check(self):
         if not self.coverage and not self.quality_weight:
@@ -267,7 +270,7 @@ class Config:
     training: TrainingConfig = TrainingConfig()
 
     def __post_init__(self):
-        if self.model not in SYSTEMS:
+        if self.model not in list(SYSTEMS):  # a list: what JSON holds here need not be hashable
             raise UserError(
                 f"model: expected one of {', '.join(SYSTEMS)}, received {self.model!r}{suggestion(self.model, SYSTEMS)}"
             )
@@ -293,7 +296,7 @@ class Config:
             raise UserError(f"config: expected a JSON object, received {type(values).__name__}")
         _refuse_unknown("config", values, [field.name for field in dataclasses.fields(cls)])
         model = values.get("model", "cqf")
-        if model not in SYSTEMS:
+        if model not in list(SYSTEMS):
             return cls(model=model)  # raises the one message about models
         kinds = {"data": DataConfig, "system": SYSTEMS[model], "training": TrainingConfig}
         return cls(model=model, **{name: _section(name, kind, values.get(name, {})) for name, kind in kinds.items()})
@@ -311,11 +314,13 @@ class Config:
     def differences(self, other):
         """Lines 'section.knob: mine -> theirs' for each knob in which two configs differ; [] where they are equal."""
         mine, theirs = _flat(self.to_dict()), _flat(other.to_dict())
-        missing = types.SimpleNamespace(__repr__=lambda: "absent")
+        def shown(values, name):
+            return repr(values[name]) if name in values else "absent"
+
         return [
-            f"{name}: {mine.get(name, missing)!r} -> {theirs.get(name, missing)!r}"
+            f"{name}: {shown(mine, name)} -> {shown(theirs, name)}"
             for name in sorted(mine.keys() | theirs.keys())
-            if mine.get(name, missing) != theirs.get(name, missing)
+            if shown(mine, name) != shown(theirs, name)
         ]
 
 

@@ -90,12 +90,19 @@ def _names(section):
 
 
 def flagfile_name(argv):
-    """NAME of the last --flagfile=.../NAME.cfg on the command line, or None."""
+    """NAME of the last --flagfile=.../NAME.cfg on the command line, or None.
+
+    Raises:
+        UserError: an empty file name, which absl passes over: an unset shell variable would train the defaults.
+    """
     name = None
     for here, following in zip(argv, [*argv[1:], ""]):
         flag, equals, path = here.partition("=")
         if flag in ("--flagfile", "-flagfile"):
-            name = (path if equals else following).rpartition("/")[2].removesuffix(".cfg")
+            path = path if equals else following
+            if not path:
+                raise UserError("--flagfile: expected the name of a file, received an empty one")
+            name = path.rpartition("/")[2].removesuffix(".cfg")
     return name
 
 
@@ -113,6 +120,8 @@ def run(main):
         rest = flags.FLAGS(sys.argv)
     except flags.Error as error:
         _fail(UserError(" ".join(str(error).split())))
+    except UnicodeDecodeError as error:
+        _fail(UserError(f"--flagfile: expected a text file with one --flag=value a line, received bytes: {error}"))
     except SystemExit:  # --help and its kin print and leave with 1, which scripts read as a failure
         sys.exit(0)
     if len(rest) > 1:

@@ -11,6 +11,8 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
+_SMALLEST_SHOWN = 32  # pixels; smaller images cannot be judged by eye
+
 
 def bits_per_dim(log_prob, image_shape):
     """-log_prob / (D ln 2), in bits.
@@ -38,7 +40,9 @@ def to_network_range(pixels):
 
 
 def grid(images, columns=None):
-    """One picture of many: uint8 [rows H, columns W, C] from uint8 [N, H, W, C], row by row; the rest stays black.
+    """One picture of many: uint8 [rows H z, columns W z, C] from uint8 [N, H, W, C], row by row; the rest stays black.
+
+    Small images are magnified z times, to at least 32 pixels, by repeating their pixels.
 
     Args:
         images: uint8 [N, H, W, C], N of at least 1.
@@ -51,7 +55,9 @@ def grid(images, columns=None):
     cells = np.zeros((rows * columns, height, width, channels), np.uint8)
     cells[:count] = images
     cells = cells.reshape(rows, columns, height, width, channels)
-    return cells.transpose(0, 2, 1, 3, 4).reshape(rows * height, columns * width, channels)
+    picture = cells.transpose(0, 2, 1, 3, 4).reshape(rows * height, columns * width, channels)
+    zoom = max(1, _SMALLEST_SHOWN // height)
+    return picture.repeat(zoom, axis=0).repeat(zoom, axis=1)
 
 
 def write_png(path, picture):
@@ -59,5 +65,8 @@ def write_png(path, picture):
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     staged = path.with_name(path.name + ".partial")
-    staged.write_bytes(tf.io.encode_png(picture).numpy())
-    staged.replace(path)
+    try:
+        staged.write_bytes(tf.io.encode_png(picture).numpy())
+        staged.replace(path)
+    finally:
+        staged.unlink(missing_ok=True)

@@ -7,8 +7,11 @@ Two sources with one interface, so that a model is written once for training and
   is then the same with one replica or with eight, which per-replica seeds would not give.
 
 Every draw has a `tag`: draws with other tags are independent. Philox is named everywhere, because XLA and plain kernels
-choose different generators for one seed otherwise.
+choose different generators for one seed otherwise. Only its integers are the same in both, so floats are made of them
+here: TensorFlow's kernels fill a mantissa from the lowest bits, XLA from the highest.
 """
+
+import math
 
 import numpy as np
 import tensorflow as tf
@@ -33,6 +36,17 @@ def fold(seed, *numbers):
     return seed
 
 
+def _uniform(row_shape, seed):
+    bits = tf.random.stateless_uniform(row_shape, seed, minval=None, maxval=None, dtype=tf.uint32, alg=_ALGORITHM)
+    return tf.cast(tf.bitwise.right_shift(bits, tf.constant(8, tf.uint32)), tf.float32) * 2.0**-24
+
+
+def _normal(row_shape, seed):
+    """Box and Muller's method."""
+    uniform = _uniform((*row_shape, 2), seed)
+    return tf.sqrt(-2.0 * tf.math.log(1.0 - uniform[..., 0])) * tf.cos(2.0 * math.pi * uniform[..., 1])
+
+
 class RowNoise:
     """Noise of N rows, each from its own seed.
 
@@ -51,16 +65,16 @@ class RowNoise:
 
     def normal(self, row_shape, tag):
         """Standard normal noise, float32 [N, *row_shape]."""
-        return self._draw(tf.random.stateless_normal, row_shape, tag)
+        return self._draw(_normal, row_shape, tag)
 
     def uniform(self, row_shape, tag):
         """Noise uniform in [0, 1), float32 [N, *row_shape]."""
-        return self._draw(tf.random.stateless_uniform, row_shape, tag)
+        return self._draw(_uniform, row_shape, tag)
 
     def _draw(self, draw, row_shape, tag):
         row_shape = tuple(row_shape)
         return tf.map_fn(
-            lambda seed: draw(row_shape, fold(seed, *self._path, tag), alg=_ALGORITHM),
+            lambda seed: draw(row_shape, fold(seed, *self._path, tag)),
             self._seeds,
             fn_output_signature=tf.TensorSpec(row_shape, tf.float32),
         )
@@ -87,14 +101,14 @@ class StepNoise:
 
     def normal(self, row_shape, tag):
         """Standard normal noise, float32 [num_rows, *row_shape]."""
-        return self._draw(tf.random.stateless_normal, row_shape, tag)
+        return self._draw(_normal, row_shape, tag)
 
     def uniform(self, row_shape, tag):
         """Noise uniform in [0, 1), float32 [num_rows, *row_shape]."""
-        return self._draw(tf.random.stateless_uniform, row_shape, tag)
+        return self._draw(_uniform, row_shape, tag)
 
     def _draw(self, draw, row_shape, tag):
-        rows = draw((self._total_rows, *row_shape), fold(self._seed, *self._path, tag), alg=_ALGORITHM)
+        rows = draw((self._total_rows, *row_shape), fold(self._seed, *self._path, tag))
         if self._total_rows == self._num_rows:
             return rows
         begin = [self._first_row] + [0] * len(row_shape)

@@ -28,15 +28,16 @@ def main():
         raise UserError("expected --workdir=DIR of a trained run")
     config_flags.start_tensorflow()
     from tfcq import images, workdir
-    from tfcq.evaluation import pictures
+    from tfcq.evaluation.pictures import Pictures
 
     model = workdir.load(WORKDIR.value, CHECKPOINT.value)
+    pictures = Pictures(model)
     if MODE.value == "prior":
-        picture = pictures.sample_grid(model, NUM_SAMPLES.value, SEED.value, TEMPERATURE.value)
+        picture = pictures.sample_grid(NUM_SAMPLES.value, SEED.value, TEMPERATURE.value)
     elif MODE.value == "reconstruct":
-        picture = pictures.reconstruction_grid(model, _held_out(model, NUM_SAMPLES.value), SEED.value)
+        picture = pictures.reconstruction_grid(_held_out(model, NUM_SAMPLES.value), SEED.value)
     else:
-        picture = pictures.interpolation_grid(model, _held_out(model, 2 * NUM_SAMPLES.value), seed=SEED.value)
+        picture = pictures.interpolation_grid(_held_out(model, 2 * NUM_SAMPLES.value), seed=SEED.value)
     path = OUTPUT.value or f"{WORKDIR.value}/samples/{MODE.value}.png"
     try:
         images.write_png(path, picture)

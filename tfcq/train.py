@@ -8,6 +8,7 @@ import sys
 from absl import flags
 
 from tfcq import flags as config_flags
+from tfcq.errors import UserError
 
 config_flags.define_config_flags()
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run (default: runs/NAME of the flagfile).")
@@ -18,6 +19,8 @@ def main():
     name = config_flags.flagfile_name(sys.argv)
     workdir = WORKDIR.value or f"runs/{name or config.model}"
     given = name or config_flags.given_flags() or flags.FLAGS.model
+    if not given and not WORKDIR.value:
+        raise UserError("expected --flagfile=configs/NAME.cfg, other flags of a run (--help), or --workdir=DIR to resume one")
 
     config_flags.start_tensorflow()
     from tfcq import workdir as workdirs

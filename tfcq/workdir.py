@@ -37,6 +37,8 @@ def read_config(workdir):
         return Config.from_json(path.read_text())
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: expected a configuration, cannot be read: {error}") from error
 
 
 def open_for(config, workdir):
@@ -56,8 +58,8 @@ def open_for(config, workdir):
         return
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / "config.json", config.to_json())
         write_text(folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
+        write_text(folder / "config.json", config.to_json())  # the last: it makes the folder a run
     except OSError as error:
         raise UserError(f"workdir {folder}: cannot be written: {error.strerror}") from error
 
@@ -72,7 +74,7 @@ def read_image_shape(workdir):
     """(H, W, C) of a run's images; UserError where the run has not started."""
     try:
         return tuple(json.loads((pathlib.Path(workdir) / "data.json").read_text())["image_shape"])
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"workdir {workdir}: expected data.json of a run that has started: {error}") from error
 
 
@@ -111,8 +113,11 @@ def write_text(path, text):
     """Writes a file whole or not at all."""
     path = pathlib.Path(path)
     staged = path.with_name(path.name + ".partial")
-    staged.write_text(text)
-    staged.replace(path)
+    try:
+        staged.write_text(text)
+        staged.replace(path)
+    finally:
+        staged.unlink(missing_ok=True)
 
 
 def record_metrics(workdir, row):

@@ -171,6 +171,15 @@ def test_a_missing_or_cut_record_file_is_named(tmp_path):
         load(config(str(tmp_path)))
 
 
+def test_files_without_random_access_are_refused(data_dir, monkeypatch):
+    class Formats:
+        TFRECORD = ARRAY_RECORD = "something else"
+
+    monkeypatch.setattr(tfds.core, "FileFormat", Formats)
+    with pytest.raises(UserError, match="expected files of format tfrecord or array_record, received tfrecord"):
+        load(config(data_dir))
+
+
 def test_tfrecord_files_are_those_that_tensorflow_writes(tmp_path):
     records = [[b"a", b"", b"x" * 5000], [], [b"last"]]
     paths = [str(tmp_path / f"{number}.tfrecord") for number in range(3)]

@@ -24,19 +24,14 @@ def step(flow, images):
 
 
 @pytest.mark.parametrize("name", FLOWS)
-def test_training_on_two_replicas_is_training_on_one(name):
-    devices = tf.config.list_logical_devices("CPU")
-    assert len(devices) >= 2, "tests/flows/conftest.py splits the CPU, unless TensorFlow had started before"
+def test_training_on_two_replicas_is_training_on_one(name, two_replicas):
     images = flow_cases.batch((4, 4, 2), size=8) * 2.0 + 1.0
     alone = FLOWS[name]()
     alone.build((None, 4, 4, 2))
     flow_cases.perturb(alone)
     expected = step(alone, images)
 
-    # Not by collective operations: their keys outlive a strategy, and a second one in the same process runs into them.
-    strategy = tf.distribute.MirroredStrategy(
-        [device.name for device in devices[:2]], cross_device_ops=tf.distribute.ReductionToOneDevice()
-    )
+    strategy = two_replicas
     with strategy.scope():
         flow = FLOWS[name]()
         flow.build((None, 4, 4, 2))

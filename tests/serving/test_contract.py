@@ -149,7 +149,7 @@ BAD_REQUESTS = {
     "wrong width": ("sample", {"seed": np.zeros([2, 3], np.int32), "temperature": ONES}, ""),
     "wrong rank": ("sample", {"seed": SEEDS[0], "temperature": ONES}, ""),
     "different numbers of rows": ("sample", {"seed": SEEDS, "temperature": np.ones(3, np.float32)}, ""),
-    "temperature of zero": ("sample", {"seed": SEEDS, "temperature": 0 * ONES}, "temperature"),
+    "negative temperature": ("sample", {"seed": SEEDS, "temperature": -ONES}, "temperature"),
     "temperature NaN": ("sample", {"seed": SEEDS, "temperature": np.nan * ONES}, "temperature"),
     "wrong image size": ("likelihood", {"images": np.zeros([2, 3, 5, 7], np.uint8), "seed": SEEDS}, ""),
 }

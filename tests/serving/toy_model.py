@@ -34,7 +34,7 @@ class ToyModel(tf.Module):
     def sample(self, seed, temperature):
         """Uniform images, darkened by temperatures below 1."""
         _same_rows(seed, temperature, "temperature")
-        tf.debugging.assert_greater(temperature, 0.0, message="temperature must be greater than 0")
+        tf.debugging.assert_non_negative(temperature, message="temperature must be at least 0")
         noise = tf.map_fn(_row_noise, seed, fn_output_signature=tf.TensorSpec(IMAGE_SHAPE, tf.float32))
         images = noise * self.brightest * temperature[:, None, None, None]
         return {"images": tf.cast(tf.clip_by_value(images, 0.0, 255.0), tf.uint8)}

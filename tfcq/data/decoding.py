@@ -1,11 +1,10 @@
 """Image files to arrays, by Pillow.
 
 What is accepted: 8 bits a channel, grey (also bilevel) or RGB (also palettes, which count as RGB). An EXIF orientation
-is
-honoured: pixels arrive as a viewer shows them. An alpha channel is dropped where every pixel is opaque; an image with
-a transparent pixel is refused, as its colours there depend on a background that nobody named. 16-bit, float and CMYK
-images are refused, as turning them into 8-bit grey or RGB is a choice of range or colour profile. Animations give their
-first frame.
+is honoured: pixels arrive as a viewer shows them. An alpha channel is dropped where every pixel is opaque; an image
+with a transparent pixel is refused, as its colours there depend on a background that nobody named. 16-bit, float and
+CMYK images are refused, as turning them into 8-bit grey or RGB is a choice of range or colour profile. Animations give
+their first frame.
 """
 
 import contextlib
@@ -40,8 +39,7 @@ def decode(file, name):
 
 
 def inspect(file, name):
-    """(h, w, c) of `decode`'s result from the header alone, h and w perhaps swapped by the EXIF orientation; raises as
-    it."""
+    """(h, w, c) of the image by its header alone; h and w are those before EXIF turns it. Raises as `decode`."""
     with _opened(file, name) as image:
         return image.height, image.width, _channels(image, name)
 

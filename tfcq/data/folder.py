@@ -53,7 +53,7 @@ def find_images(root):
     for parent, folders, files in os.walk(root, followlinks=True):
         seen.add(os.path.realpath(parent))
         # Links are followed, as classes are often linked in from elsewhere, but never round in circles.
-        folders[:] = [name for name in folders
+        folders[:] = [name for name in sorted(folders)
                       if not name.startswith(".") and os.path.realpath(os.path.join(parent, name)) not in seen]
         for name in files:
             if name.startswith("."):

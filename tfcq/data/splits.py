@@ -18,8 +18,7 @@ SEED = 20190106
 
 
 def fixed_permutation(count):
-    """A permutation of range(count), int64 [count], the same in every version: NumPy froze RandomState's streams (NEP
-    19)."""
+    """A permutation of range(count), int64 [count]; the same under every NumPy, as RandomState is frozen (NEP 19)."""
     return np.random.RandomState(SEED).permutation(count)
 
 

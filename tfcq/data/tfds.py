@@ -184,7 +184,7 @@ def _image_key(library, features, name):
     images = [key for key, feature in features.items() if isinstance(feature, library.features.Image)]
     if "image" not in images and len(images) != 1:
         raise UserError(f"dataset={name}: expected a feature `image`, or one other image, received "
-                        f"{', '.join(features)}")
+                        f"{', '.join(sorted(features))}")
     key = "image" if "image" in images else images[0]
     if features[key].np_dtype != np.uint8:
         raise UserError(f"dataset={name}: expected uint8 images in feature {key!r}, received "

@@ -10,50 +10,57 @@ from tfcq.randomness import row_seeds
 _BATCH = 64
 
 
-def _in_batches(function, *arrays):
-    compiled = tf.function(function, reduce_retracing=True)
-    count = len(arrays[0])
-    parts = [
-        compiled(*(array[start : start + _BATCH] for array in arrays)).numpy() for start in range(0, count, _BATCH)
-    ]
-    return np.concatenate(parts)
+class Pictures:
+    """What one model draws. Its functions are compiled once, when first used; its weights may change between calls.
 
-
-def samples(model, num_images, seed=0, temperature=1.0):
-    """uint8 [num_images, H, W, C] from the prior; image i has the seed (seed, i)."""
-    if "sample" not in model.abilities:
-        raise model.cannot("sample")
-    temperatures = np.full(num_images, temperature, np.float32)
-    return _in_batches(model.sample, row_seeds(num_images, seed), temperatures)
-
-
-def sample_grid(model, num_images, seed=0, temperature=1.0):
-    """A grid of `samples`: uint8 [H, W, C]."""
-    return grid(samples(model, num_images, seed, temperature))
-
-
-def reconstruction_grid(model, images, seed=0):
-    """Rows of pairs, each image beside its reconstruction: uint8 [H, W, C]."""
-    if "reconstruct" not in model.abilities:
-        raise model.cannot("reconstruct")
-    rebuilt = _in_batches(model.reconstruct, images, row_seeds(len(images), seed))
-    pairs = np.stack([images, rebuilt], axis=1).reshape(-1, *images.shape[1:])
-    columns = 2 * max(1, round(np.sqrt(len(pairs)) / 2))
-    return grid(pairs, columns)
-
-
-def interpolation_grid(model, images, num_steps=8, seed=0):
-    """A row for each pair of neighbouring images (0 and 1, 2 and 3, ...): linear between their latents, both ends included.
-
-    Raises:
-        UserError: fewer than two images, or a model without latents.
+    Args:
+        model: a `GenerativeModel`. What it cannot do raises its UserError.
     """
-    if not {"encode", "decode"} <= model.abilities:
-        raise model.cannot("interpolate (encode and decode)")
-    if len(images) < 2 or num_steps < 2:
-        raise UserError(f"interpolate: expected at least 2 images and 2 steps, received {len(images)} and {num_steps}")
-    images = images[: len(images) // 2 * 2]
-    latents = _in_batches(model.encode, images, row_seeds(len(images), seed))
-    shares = np.linspace(0.0, 1.0, num_steps, dtype=np.float32).reshape(1, -1, *[1] * (latents.ndim - 1))
-    path = (1.0 - shares) * latents[0::2, None] + shares * latents[1::2, None]
-    return grid(_in_batches(model.decode, path.reshape(-1, *latents.shape[1:])), num_steps)
+
+    def __init__(self, model):
+        self._model = model
+        self._compiled = {}
+
+    def samples(self, num_images, seed=0, temperature=1.0):
+        """uint8 [num_images, H, W, C] from the prior; image i has the seed (seed, i)."""
+        temperatures = np.full(num_images, temperature, np.float32)
+        return self._run("sample", row_seeds(num_images, seed), temperatures)
+
+    def sample_grid(self, num_images, seed=0, temperature=1.0):
+        """A grid of `samples`: uint8 [height, width, C]."""
+        return grid(self.samples(num_images, seed, temperature))
+
+    def reconstruction_grid(self, images, seed=0):
+        """Pairs of an image and its reconstruction, uint8 [height, width, C], for uint8 [N, H, W, C]."""
+        rebuilt = self._run("reconstruct", images, row_seeds(len(images), seed))
+        pairs = np.stack([images, rebuilt], axis=1).reshape(-1, *images.shape[1:])
+        columns = 2 * max(1, round(np.sqrt(len(pairs)) / 2))
+        return grid(pairs, columns)
+
+    def interpolation_grid(self, images, num_steps=8, seed=0):
+        """A row for each pair of neighbours (0 and 1, 2 and 3, ...): linear between their latents, both ends included.
+
+        Args:
+            images: uint8 [N, H, W, C]; an odd last one is left out.
+            num_steps: images in a row.
+            seed: of the dequantisation.
+
+        Raises:
+            UserError: fewer than two images or steps, or a model without latents of images.
+        """
+        if len(images) < 2 or num_steps < 2:
+            raise UserError(f"interpolate: expected at least 2 images and 2 steps, received {len(images)} and {num_steps}")
+        images = images[: len(images) // 2 * 2]
+        latents = self._run("encode", images, row_seeds(len(images), seed))
+        shares = np.linspace(0.0, 1.0, num_steps, dtype=np.float32).reshape(1, -1, *[1] * (latents.ndim - 1))
+        path = (1.0 - shares) * latents[0::2, None] + shares * latents[1::2, None]
+        return grid(self._run("decode", path.reshape(-1, *latents.shape[1:])), num_steps)
+
+    def _run(self, ability, *arrays):
+        if ability not in self._model.abilities:
+            raise self._model.cannot(ability)
+        if ability not in self._compiled:
+            self._compiled[ability] = tf.function(getattr(self._model, ability), reduce_retracing=True)
+        function, count = self._compiled[ability], len(arrays[0])
+        starts = range(0, count, _BATCH)
+        return np.concatenate([function(*(array[start : start + _BATCH] for array in arrays)).numpy() for start in starts])

@@ -3,6 +3,8 @@
 import sys
 import time
 
+import tensorflow as tf
+
 from tfcq import data
 from tfcq import workdir as workdirs
 from tfcq.config import suggestion
@@ -57,11 +59,14 @@ def evaluate(
         start = time.monotonic()
         batches = dataset.eval_batches(split, batch_size, total)
         progress = Progress(name, total)
-        if name == "elbo":
-            values, protocol = evaluator.elbo(batches, seed, progress), {}
-        else:
-            values = evaluator.log_prob(batches, num_importance_samples, seed, progress)
-            protocol = {"num_importance_samples": num_importance_samples}
+        try:
+            if name == "elbo":
+                values, protocol = evaluator.elbo(batches, seed, progress), {}
+            else:
+                values = evaluator.log_prob(batches, num_importance_samples, seed, progress)
+                protocol = {"num_importance_samples": num_importance_samples}
+        except tf.errors.OpError as error:
+            raise data.user_error(error) or error from error
         row[name] = evaluator.summary(values) | protocol | {"seconds": round(time.monotonic() - start, 1)}
         facts = row[name]
         error = facts["bits_per_dim_standard_error"]

@@ -54,7 +54,7 @@ def model_card(config, environment, data_facts, metrics, step, signatures, num_i
         if name != "serving_default":
             lines.append(
                 f"- `{name}`: {_promise(name, num_importance_samples)}. "
-                f"{_tensors(function.structured_input_signature[1])} -> {_tensors(function.structured_outputs)}"
+                f"{_tensors(_inputs(function))} -> {_tensors(function.structured_outputs)}"
             )
     lines += [
         "",
@@ -75,6 +75,10 @@ def model_card(config, environment, data_facts, metrics, step, signatures, num_i
 
 def _promise(name, count):
     return _PROMISES[name] + (f" with K = {count}" if name == "likelihood" else "")
+
+
+def _inputs(function):
+    return {spec.name: spec for spec in tf.nest.flatten(function.structured_input_signature)}
 
 
 def _tensors(specs):

@@ -54,7 +54,7 @@ class ServingModule(tf.Module):
     def _sample(self, seed, temperature):
         temperature = _checked(temperature, (), "temperature")
         with tf.control_dependencies(
-            [_require(tf.reduce_all(temperature >= 0.0), "temperature: expected at least 0", temperature)]
+            [_require(tf.reduce_all(temperature >= 0.0), "temperature: expected at least 0, received", temperature)]
         ):
             seed = _checked(seed, (2,), "seed", rows_of=temperature)
         return {"images": self._model.sample(seed, temperature)}
@@ -82,24 +82,19 @@ def _checked(tensor, row_shape, name, rows_of=None):
     # What the signature declares is known while tracing, and checks of known facts are dropped; so it is forgotten first.
     tensor = tf.raw_ops.PlaceholderWithDefault(input=tensor, shape=tf.TensorShape(None))
     shape = tf.shape(tensor)
-    expected = f"{name}: expected shape [N, {', '.join(map(str, row_shape))}] with N of at least 1, received"
-    with tf.control_dependencies([_require(tf.equal(tf.rank(tensor), len(row_shape) + 1), expected, shape)]):
-        shape = tf.identity(shape)
-    fits = tf.logical_and(tf.reduce_all(tf.equal(shape[1:], tf.constant(row_shape, tf.int32))), shape[0] > 0)
-    checks = [_require(fits, expected, shape)]
-    if rows_of is not None:
-        rows = tf.shape(rows_of)[0]
-        checks.append(
-            _require(
-                tf.equal(shape[0], rows),
-                f"{name}: expected as many rows as the other input",
-                tf.stack([rows, shape[0]]),
-            )
-        )
-    if tensor.dtype.is_floating:
-        checks.append(
-            _require(tf.reduce_all(tf.math.is_finite(tensor)), f"{name}: expected finite values, received", shape)
-        )
+    # As text, since the optimizer of graphs takes the declared rank for a fact: it drops a check of the rank alone.
+    sizes = tf.strings.reduce_join(tf.strings.as_string(shape[1:]), separator=",")
+    fits = tf.logical_and(tf.equal(sizes, ",".join(map(str, row_shape))), tf.reduce_sum(shape[:1]) > 0)
+    wanted = ", ".join(["N", *map(str, row_shape)])
+    checks = [_require(fits, f"{name}: expected shape [{wanted}] with N of at least 1, received", shape)]
+    with tf.control_dependencies(checks):
+        tensor = tf.identity(tensor)
+        if rows_of is not None:
+            rows = tf.stack([tf.shape(rows_of)[0], shape[0]])
+            checks.append(_require(tf.equal(*tf.unstack(rows)), f"{name}: expected as many rows as the other input", rows))
+        if tensor.dtype.is_floating:
+            finite = tf.reduce_all(tf.math.is_finite(tensor))
+            checks.append(_require(finite, f"{name}: expected finite values, received", shape))
     with tf.control_dependencies(checks):
         return tf.ensure_shape(tensor, (None, *row_shape))
 

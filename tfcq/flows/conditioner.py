@@ -17,7 +17,7 @@ SCALE_GAIN = 0.25
 class ResidualConditioner(keras.layers.Layer):
     """A pre-activated residual convolutional network with two outputs: a shift and a raw log-scale.
 
-    3x3 convolution; `blocks` times (ReLU, 3x3, ReLU, 3x3, added to its input); ReLU, 1x1 convolution. With batch
+    3x3 convolution; `blocks` times (ReLU, 3x3, ReLU, 3x3, added to its input); ReLU, 1x1 convolution (`output_kernel_size`). With batch
     normalisation, one before each ReLU. It differs from the authors' of RealNVP in two ways, both for speed: there are
     no 1x1 convolutions beside the blocks, and what the input is concatenated with is the coupling's affair.
 
@@ -30,6 +30,7 @@ class ResidualConditioner(keras.layers.Layer):
         blocks: the number of residual blocks.
         weight_normalization: whether the convolutions are weight-normalised.
         batch_normalization: whether there is batch normalisation, synchronised over replicas.
+        output_kernel_size: the side of the last convolution's kernel, in pixels.
         seed: an integer that fixes the initial values.
         **kwargs: Keras's (`name`, `dtype`, `trainable`).
 
@@ -48,6 +49,7 @@ class ResidualConditioner(keras.layers.Layer):
         blocks=2,
         weight_normalization=True,
         batch_normalization=False,
+        output_kernel_size=1,
         seed=0,
         **kwargs,
     ):
@@ -73,7 +75,7 @@ class ResidualConditioner(keras.layers.Layer):
         self.inner = [convolution(f"block_{index // 2}_{index % 2}") for index in range(2 * blocks)]
         self.last = Convolution(
             2 * outputs,
-            1,
+            output_kernel_size,
             1,
             weight_normalization,
             gain=[0.0] * outputs + [SCALE_GAIN] * outputs,

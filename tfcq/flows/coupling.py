@@ -35,6 +35,7 @@ class AffineCoupling(Flow):
         blocks: its number of residual blocks.
         weight_normalization: whether its convolutions are weight-normalised.
         batch_normalization: whether it has batch normalisation.
+        output_kernel_size: the side of its last convolution's kernel, in pixels.
         seed: an integer that fixes its initial values.
         **kwargs: Keras's (`name`, `dtype`, `trainable`).
 
@@ -54,6 +55,7 @@ class AffineCoupling(Flow):
         blocks=2,
         weight_normalization=True,
         batch_normalization=False,
+        output_kernel_size=1,
         seed=0,
         **kwargs,
     ):
@@ -68,6 +70,7 @@ class AffineCoupling(Flow):
         self.blocks = blocks
         self.weight_normalization = weight_normalization
         self.batch_normalization = batch_normalization
+        self.output_kernel_size = output_kernel_size
         self.seed = seed
 
     def build(self, images_shape):
@@ -90,6 +93,7 @@ class AffineCoupling(Flow):
             self.blocks,
             self.weight_normalization,
             self.batch_normalization,
+            self.output_kernel_size,
             self.seed,
             name="conditioner",
             dtype=self.dtype_policy,

@@ -28,6 +28,7 @@ class ImageFlow(Chain):
         normalization: "actnorm", before each coupling; "batch", after each, as the authors of RealNVP; "none".
         weight_normalization: whether the conditioners' convolutions are weight-normalised.
         conditioner_batch_normalization: whether the conditioners have batch normalisation.
+        output_kernel_size: the side of the conditioners' last kernel: 1, as the authors of RealNVP, or 3.
         seed: an integer that fixes the initial values.
         **kwargs: Keras's (`name`, `dtype`, `trainable`).
 
@@ -49,6 +50,7 @@ class ImageFlow(Chain):
         normalization="actnorm",
         weight_normalization=True,
         conditioner_batch_normalization=False,
+        output_kernel_size=1,
         seed=0,
         **kwargs,
     ):
@@ -63,6 +65,7 @@ class ImageFlow(Chain):
             "blocks": blocks,
             "weight_normalization": weight_normalization,
             "batch_normalization": conditioner_batch_normalization,
+            "output_kernel_size": output_kernel_size,
             "dtype": kwargs.get("dtype"),
         }
         # One for each of at most 2 * couplings + 1 couplings of a scale.

@@ -156,10 +156,15 @@ class GenerativeModel(keras.Model):
 
     def fit(self, x, **kwargs):
         """Keras's fit on a tf.data.Dataset of uint8 batches (see `batches_per_step`); a new model is initialised first."""
-        if int(self.step) == 0:
+        if self.steps_taken == 0:
             images = next(iter(x.take(1)))
             self.initialize(images[:, 0] if images.shape.rank == 5 else images)
         return super().fit(x, **({"shuffle": False} | kwargs))  # the data set has its order
+
+    @property
+    def steps_taken(self):
+        """int, the value of `step`; asked outside of a step. With several replicas a variable has no int() of its own."""
+        return int(self.step.value.numpy())
 
     @property
     def batches_per_step(self):

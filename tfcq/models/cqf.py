@@ -66,6 +66,7 @@ class CQF(GenerativeModel):
             normalization=config.flow_normalization,
             weight_normalization=config.flow_weight_normalization,
             conditioner_batch_normalization=config.flow_conditioner_batch_normalization,
+            output_kernel_size=config.flow_output_kernel_size,
             seed=seed,
             name="flow",
         )
@@ -125,7 +126,8 @@ class CQF(GenerativeModel):
     def _infer(self, features, training=False):
         """The posterior q(z|y), a TFP distribution over latents."""
         loc, log_scale = tf.split(self.encoder(features, training=training), 2, axis=-1)
-        log_scale = tf.clip_by_value(log_scale, -_LOG_SCALE_LIMIT, _LOG_SCALE_LIMIT)
+        # The gradient goes through the limits: one example that leaves them would otherwise stay outside for good.
+        log_scale = tfp.math.clip_by_value_preserve_gradient(log_scale, -_LOG_SCALE_LIMIT, _LOG_SCALE_LIMIT)
         return tfd.Independent(tfd.Normal(loc, tf.exp(log_scale)), len(self.latent_shape))
 
     def _prior(self):

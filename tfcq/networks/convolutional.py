@@ -86,5 +86,6 @@ def discriminator(image_shape, latent_size, width, name="discriminator"):
     layers = [keras.Input(image_shape)]
     for level in range(halvings(image_shape[0], latent_size)):
         layers += [keras.layers.Conv2D(width * 2**level, 4, 2, "same"), keras.layers.LeakyReLU(negative_slope=0.2)]
-    layers += [keras.layers.Flatten(), keras.layers.Dense(1, dtype="float32"), keras.layers.Reshape(())]
+    layers += [keras.layers.Flatten(), keras.layers.Dense(1, dtype="float32")]
+    layers += [keras.layers.Reshape((), dtype="float32")]
     return keras.Sequential(layers, name=name)

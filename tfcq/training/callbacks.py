@@ -15,8 +15,8 @@ import tensorflow as tf
 from tfcq import images as units
 from tfcq import workdir as workdirs
 from tfcq.errors import TrainingDiverged, TrainingInterrupted
-from tfcq.evaluation import pictures
 from tfcq.evaluation.likelihood import LikelihoodEvaluator
+from tfcq.evaluation.pictures import Pictures
 
 _PICTURE_SEED = 0  # the same for every evaluation, so that grids of one run can be compared
 
@@ -25,7 +25,7 @@ class StepCallback(keras.callbacks.Callback):
     """Calls `on_step(step, logs)` with the number of the step that ended, counted over all runs of the workdir."""
 
     def on_train_begin(self, logs=None):
-        self.step = int(self.model.step)
+        self.step = self.model.steps_taken
 
     def on_train_batch_end(self, batch, logs=None):
         self.step += 1
@@ -62,8 +62,9 @@ class Progress(StepCallback):
 
     def on_step(self, step, logs):
         now = time.monotonic()
-        if step == self._first + 1:
-            self._start = now  # the first step traces and compiles
+        if step == self._first + 1:  # it traces and compiles, and says nothing about the speed
+            self._start = self._printed = now
+            return
         if now - self._printed < (0.5 if self._terminal else 30.0) and step != self._total:
             return
         self._printed = now
@@ -100,7 +101,7 @@ class Scalars(StepCallback):
                 if not name.endswith("/finite"):
                     tf.summary.scalar(name, value / self._count)
             for name, optimizer in self.model.player_optimizers.items():
-                tf.summary.scalar(f"{name}/learning_rate", float(optimizer.learning_rate))
+                tf.summary.scalar(f"{name}/learning_rate", float(tf.convert_to_tensor(optimizer.learning_rate)))
             if self._count > 1:
                 tf.summary.scalar("images_per_second", (self._count - 1) * self._images / (now - self._start))
         self._writer.flush()
@@ -128,6 +129,7 @@ class Evaluation(StepCallback):
         available = self._dataset.num_images("validation")
         self._num_images = min(self._training.validation_images or available, available)
         self._likelihood = LikelihoodEvaluator(self.model) if "likelihood" in self.model.abilities else None
+        self._pictures = Pictures(self.model)
         if self.step == 0:
             self._evaluate(0)
 
@@ -161,11 +163,11 @@ class Evaluation(StepCallback):
 
     def _grids(self):
         count = self._training.grid_images
-        grids = {"samples": pictures.sample_grid(self.model, count, _PICTURE_SEED)}
+        grids = {"samples": self._pictures.sample_grid(count, _PICTURE_SEED)}
         if "reconstruct" in self.model.abilities:
             held_out = range(min(count // 2 or 1, self._dataset.num_images("validation")))
             images = self._dataset.images("validation", list(held_out))
-            grids["reconstructions"] = pictures.reconstruction_grid(self.model, images, _PICTURE_SEED)
+            grids["reconstructions"] = self._pictures.reconstruction_grid(images, _PICTURE_SEED)
         return grids
 
 

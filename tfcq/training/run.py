@@ -31,11 +31,7 @@ def train(config, workdir):
     workdirs.write_data_facts(workdir, dataset)
     with distribution.scope():
         model = models.build(config, dataset.image_shape)
-        model.compile(
-            {player.name: _optimizer(training, player) for player in model.players()},
-            jit_compile=training.jit_compile,
-            clip_norm=training.clip_norm,
-        )
+        compile_model(model, training)
         checkpoints = Checkpoints(workdir, model, training.keep_checkpoints)
         start = checkpoints.restore()
     print(
@@ -67,11 +63,19 @@ def train(config, workdir):
                 saver,
             ],
         )
+    except tf.errors.OpError as error:
+        raise data.user_error(error) or error from error  # an image that cannot be read, met while training
     finally:
         saver.restore_handlers()
         for writer in writers.values():
             writer.close()
     return model
+
+
+def compile_model(model, training):
+    """Gives `model` the optimizers that a TrainingConfig describes; call it under the strategy's scope."""
+    optimizers = {player.name: _optimizer(training, player) for player in model.players()}
+    model.compile(optimizers, jit_compile=training.jit_compile, clip_norm=training.clip_norm)
 
 
 def _step_batches(dataset, model, training, start):

@@ -29,7 +29,9 @@ def prepare(training):
         return tf.distribute.get_strategy()
     if training.batch_size % len(devices):
         raise UserError(f"batch_size={training.batch_size}: expected a multiple of the {len(devices)} devices")
-    return tf.distribute.MirroredStrategy([device.name for device in devices])
+    # Collectives between CPU devices keep keys that a second strategy of the same process runs into.
+    on_cpu = None if gpus else tf.distribute.ReductionToOneDevice()
+    return tf.distribute.MirroredStrategy([device.name for device in devices], cross_device_ops=on_cpu)
 
 
 def _split_cpu(count):

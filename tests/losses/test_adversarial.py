@@ -1,0 +1,145 @@
+"""Losses of the adversarial game against closed forms in NumPy float64, autodiff and finite differences."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfcq.losses import adversarial
+
+REAL = np.array([-1e4, -88.0, -3.0, -0.1, 0.0, 0.1, 2.0, 40.0, 1e4])
+GENERATED = REAL[::-1] + 0.25
+SHAPE = (3, 2, 2)
+
+
+def images(seed=0, count=4, dtype="float32"):
+    return tf.constant(np.random.default_rng(seed).uniform(-1.0, 1.0, (count, *SHAPE)), dtype)
+
+
+def mix(seed=9, count=4, dtype="float32"):
+    return tf.constant(np.random.default_rng(seed).uniform(0.0, 1.0, (count, 1, 1, 1)), dtype)
+
+
+def sigmoid(logits):
+    return np.exp(-np.logaddexp(0.0, -logits))
+
+
+def test_discriminator_cross_entropy_is_the_closed_form_and_does_not_overflow():
+    loss = adversarial.discriminator_cross_entropy(tf.constant(REAL, tf.float32), tf.constant(GENERATED, tf.float32))
+    assert loss.shape == (9,) and loss.dtype == tf.float32
+    np.testing.assert_allclose(loss, np.logaddexp(0.0, -REAL) + np.logaddexp(0.0, GENERATED), rtol=1e-6)
+    moderate = adversarial.discriminator_cross_entropy(tf.constant([1.5]), tf.constant([-0.5]))
+    np.testing.assert_allclose(moderate, -np.log(sigmoid(1.5)) - np.log(1.0 - sigmoid(-0.5)), rtol=1e-6)
+
+
+def test_discriminator_cross_entropy_has_the_closed_form_gradient():
+    real, generated = tf.constant(REAL, tf.float32), tf.constant(GENERATED, tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch([real, generated])
+        loss = adversarial.discriminator_cross_entropy(real, generated)
+    slopes = tape.gradient(loss, [real, generated])
+    np.testing.assert_allclose(slopes[0], sigmoid(REAL) - 1.0, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(slopes[1], sigmoid(GENERATED), rtol=1e-5, atol=1e-7)
+
+
+def test_generator_log_ratio_is_minus_the_log_odds():
+    loss = adversarial.generator_log_ratio(tf.constant(GENERATED, tf.float32))
+    assert loss.shape == (9,) and loss.dtype == tf.float32
+    np.testing.assert_allclose(loss, -GENERATED, rtol=1e-6)
+    probability = sigmoid(np.array([-2.0, 0.3]))
+    np.testing.assert_allclose(
+        adversarial.generator_log_ratio(tf.constant([-2.0, 0.3])), -np.log(probability / (1.0 - probability)), rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("norm", [0.25, 1.0, 3.0])
+def test_penalty_of_a_linear_discriminator(norm):
+    weights = np.random.default_rng(1).normal(size=SHAPE)
+    weights = (weights * norm / np.linalg.norm(weights)).astype(np.float32)
+    penalty = adversarial.gradient_penalty(
+        lambda x: tf.reduce_sum(x * weights, [1, 2, 3]) + 5.0, images(), images(seed=1), mix()
+    )
+    assert penalty.shape == (4,) and penalty.dtype == tf.float32
+    np.testing.assert_allclose(penalty, (norm - 1.0) ** 2, rtol=1e-5, atol=1e-10)
+
+
+@pytest.mark.parametrize("share", ["real", "generated", "mixed"])
+def test_penalty_of_a_quadratic_discriminator_is_taken_at_the_mixed_points(share):
+    scale = np.random.default_rng(2).uniform(0.5, 2.0, SHAPE).astype(np.float32)
+    real, generated = images(), images(seed=1)
+    shares = {"real": np.ones_like(mix()), "generated": np.zeros_like(mix()), "mixed": mix().numpy()}[share]
+    penalty = adversarial.gradient_penalty(
+        lambda x: tf.reduce_sum(scale * x**2, [1, 2, 3]), real, generated, tf.constant(shares)
+    )
+    shares = shares.astype(np.float64)
+    points = shares * real.numpy() + (1.0 - shares) * generated.numpy()
+    norms = np.sqrt(np.sum((2.0 * scale * points) ** 2, axis=(1, 2, 3)))
+    np.testing.assert_allclose(penalty, (norms - 1.0) ** 2, rtol=1e-5)
+
+
+def test_penalty_of_a_row_does_not_depend_on_the_other_rows():
+    network = discriminator()
+    real, generated, shares = images(dtype="float64"), images(seed=1, dtype="float64"), mix(dtype="float64")
+    together = adversarial.gradient_penalty(network, real, generated, shares)
+    alone = adversarial.gradient_penalty(network, real[2:3], generated[2:3], shares[2:3])
+    np.testing.assert_allclose(alone[0], together[2], rtol=1e-10)
+    assert len(np.unique(together)) == 4
+
+
+def discriminator():
+    """Smooth, so that finite differences of its penalty exist; float64, so that they are exact enough."""
+    keras.utils.set_random_seed(3)
+    layers = [
+        keras.layers.Conv2D(3, 2, activation="tanh", dtype="float64"),
+        keras.layers.Flatten(dtype="float64"),
+        keras.layers.Dense(1, dtype="float64"),
+        keras.layers.Reshape((), dtype="float64"),
+    ]
+    network = keras.Sequential([keras.Input(SHAPE, dtype="float64"), *layers])
+    assert network(images(dtype="float64")).dtype == tf.float64
+    return network
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_penalty_trains_the_discriminator_with_the_gradient_of_finite_differences(compiled):
+    network = discriminator()
+    real, generated = images(dtype="float64"), images(seed=1, dtype="float64")
+    shares = mix(dtype="float64")
+
+    def mean_penalty():
+        return tf.reduce_mean(adversarial.gradient_penalty(network, real, generated, shares))
+
+    def slopes():
+        with tf.GradientTape() as tape:
+            loss = mean_penalty()
+        return tape.gradient(loss, [weight.value for weight in network.trainable_variables])
+
+    gradients = (tf.function(slopes) if compiled else slopes)()
+    step, checked = 1e-5, 0
+    for weight, gradient in zip(network.trainable_variables, gradients, strict=True):
+        if gradient is None:  # the last bias moves no gradient of the logits
+            assert weight.shape == (1,)
+            continue
+        values = weight.numpy()
+        for index in list(np.ndindex(values.shape))[::3]:
+            sides = []
+            for sign in (1.0, -1.0):
+                moved = values.copy()
+                moved[index] += sign * step
+                weight.assign(moved)
+                sides.append(float(mean_penalty()))
+            weight.assign(values)
+            assert float(gradient[index]) == pytest.approx((sides[0] - sides[1]) / (2 * step), rel=1e-5, abs=1e-8)
+            checked += 1
+    assert checked > 8
+    assert float(tf.norm(gradients[0])) > 1e-3
+
+
+def test_penalty_of_a_flat_discriminator_is_one_with_a_finite_gradient():
+    weights = tf.Variable(tf.zeros(SHAPE))
+    with tf.GradientTape() as tape:
+        penalty = adversarial.gradient_penalty(
+            lambda x: tf.reduce_sum(x * weights, [1, 2, 3]), images(), images(seed=1), mix()
+        )
+    np.testing.assert_allclose(penalty, 1.0, rtol=1e-5)
+    assert np.all(np.isfinite(tape.gradient(penalty, weights)))

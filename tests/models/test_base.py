@@ -1,0 +1,255 @@
+"""The one train_step, on a model whose losses and gradients are known by hand."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import tiny_models as tiny
+
+from tfcq.errors import UserError
+from tfcq.models.base import GenerativeModel, Objective, Player, Terms
+from tfcq.randomness import StepNoise
+
+IMAGES = tiny.images((2, 2, 1), 8)
+SECOND = tiny.images((2, 2, 1), 8, seed=1)
+
+
+class Toy(GenerativeModel):
+    """A critic c with loss c m, and a maker with the losses 2 w m, which w feels, and v + w n m, which v and w feel.
+
+    m is the mean of an image / 100, n noise where `noisy`, else 1. `factor` multiplies the maker's losses.
+    """
+
+    def __init__(self, turns=1, noisy=False):
+        super().__init__((2, 2, 1), seed=3, name="toy")
+        self.turns, self.noisy, self.initialized_with = turns, noisy, None
+        weight = {"shape": (), "initializer": "ones", "dtype": "float32"}
+        self.critic = self.add_weight(name="critic", **weight)
+        self.v = self.add_weight(name="v", **weight)
+        self.w = self.add_weight(name="w", **weight)
+        self.unused = self.add_weight(name="unused", **weight)
+        self.factor = self.add_weight(name="factor", trainable=False, **weight)
+        self.built = True
+
+    @property
+    def abilities(self):
+        return frozenset({"sample"})
+
+    def players(self):
+        first, second = Objective(self._first, [self.w]), Objective(self._second, [self.v, self.w])
+        return [
+            Player("critic", [Objective(self._critic, [self.critic])], turns=self.turns),
+            Player("maker", [first, second]),
+        ]
+
+    def initialize(self, images):
+        self.initialized_with = images
+
+    @staticmethod
+    def _level(images):
+        return tf.reduce_mean(tf.cast(images, tf.float32), axis=[1, 2, 3]) / 100.0
+
+    def _critic(self, images, noise):
+        draw = noise.normal((), 0)
+        return Terms(self.critic.value * self._level(images), {"draw": draw, "level": self._level(images)})
+
+    def _first(self, images, noise):
+        total = 2.0 * self.factor.value * self.w.value * self._level(images)
+        return Terms(total, {"first": total})
+
+    def _second(self, images, noise):
+        factor = noise.normal((), 1) if self.noisy else 1.0
+        total = self.factor.value * (self.v.value + factor * self.w.value * self._level(images))
+        return Terms(total, {"second": total, "scalar": self.v.value})
+
+
+def compiled(optimizer=keras.optimizers.SGD, rate=1.0, policy="float32", turns=1, noisy=False, **options):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = Toy(turns, noisy)
+        model.compile({"critic": optimizer(rate), "maker": optimizer(rate)}, **options)
+    finally:
+        keras.config.set_dtype_policy(before)
+    return model
+
+
+def level(images):
+    return images.mean(axis=(1, 2, 3), dtype=np.float64) / 100.0
+
+
+def test_objectives_gradients_add_and_each_variable_feels_only_its_own():
+    model = compiled()
+    assert [variable.name for variable in model.players()[1].variables] == ["w", "v"]
+    logs = model.train_step(tf.constant(IMAGES))
+    mean = level(IMAGES).mean()
+    # dL/dc = m; dL/dw = 2 m + m; dL/dv = 1.
+    np.testing.assert_allclose(model.critic, 1.0 - mean, rtol=1e-6)
+    np.testing.assert_allclose(model.w, 1.0 - 3.0 * mean, rtol=1e-6)
+    np.testing.assert_allclose(model.v, 0.0, atol=1e-7)
+    assert float(model.unused) == 1.0 and int(model.step) == 1
+    expected = {
+        "critic/loss": mean,
+        "critic/level": mean,
+        "critic/gradient_norm": mean,
+        "maker/loss": 2.0 * mean + 1.0 + mean,
+        "maker/first": 2.0 * mean,
+        "maker/second": 1.0 + mean,
+        "maker/scalar": 1.0,
+        "maker/gradient_norm": np.hypot(3.0 * mean, 1.0),
+        "critic/finite": 1.0,
+        "maker/finite": 1.0,
+    }
+    assert logs.keys() == expected.keys() | {"critic/draw"}
+    for name, value in expected.items():
+        np.testing.assert_allclose(logs[name], value, rtol=1e-6, err_msg=name)
+
+
+def test_each_turn_has_images_and_noise_of_its_own():
+    model = compiled(turns=2)
+    assert model.batches_per_step == 2
+    draws = []
+    for step in range(2):
+        logs = model.train_step(tf.stack([IMAGES, SECOND], axis=1))
+        expected = StepNoise((3, 0), (step, 0, 1), 8).normal((), 0)
+        np.testing.assert_allclose(logs["critic/draw"], tf.reduce_mean(expected), rtol=1e-6)
+        np.testing.assert_allclose(logs["critic/level"], level(SECOND).mean(), rtol=1e-6)  # of the last turn
+        draws.append(float(logs["critic/draw"]))
+    np.testing.assert_allclose(model.critic, 1.0 - 2.0 * (level(IMAGES).mean() + level(SECOND).mean()), rtol=1e-5)
+    np.testing.assert_allclose(model.w, 1.0 - 6.0 * level(IMAGES).mean(), rtol=1e-5)  # one turn: the first images
+    assert draws[0] != draws[1]
+
+
+def test_a_variable_that_no_loss_reaches_is_named():
+    class Broken(Toy):
+        def players(self):
+            critic, maker = super().players()
+            return [critic, Player("maker", [*maker.objectives, Objective(self._first, [self.unused])])]
+
+    model = Broken()
+    model.compile({"critic": keras.optimizers.SGD(), "maker": keras.optimizers.SGD()})
+    with pytest.raises(ValueError, match=r"player maker: no gradient reaches .*unused"):
+        model.train_step(tf.constant(IMAGES))
+
+
+def test_optimizers_must_be_the_players():
+    with pytest.raises(ValueError, match=r"expected optimizers for \['critic', 'maker'\], received \['maker'\]"):
+        Toy().compile({"maker": keras.optimizers.SGD()})
+
+
+def test_every_optimizer_is_built_by_compile():
+    model = compiled(keras.optimizers.Adamax)
+    for player in model.players():
+        optimizer = model.player_optimizers[player.name]
+        assert optimizer.built and len(optimizer.variables) == 2 + 2 * len(player.variables)
+
+
+def test_clip_norm_scales_a_players_gradient_down_and_never_up():
+    free, clipped, loose = compiled(), compiled(clip_norm=0.5), compiled(clip_norm=1e6)
+    logs = [model.train_step(tf.constant(IMAGES)) for model in (free, clipped, loose)]
+    norm = float(logs[0]["maker/gradient_norm"])
+    assert norm > 1.0
+    for row in logs:  # what is logged is the norm before
+        np.testing.assert_allclose(row["maker/gradient_norm"], norm, rtol=1e-6)
+    step = {
+        name: np.array([getattr(model, key) for key in "vw"]) - 1.0
+        for name, model in (("free", free), ("clipped", clipped), ("loose", loose))
+    }
+    np.testing.assert_allclose(np.linalg.norm(step["clipped"]), 0.5, rtol=1e-5)
+    np.testing.assert_allclose(step["clipped"], step["free"] * 0.5 / norm, rtol=1e-5)
+    np.testing.assert_array_equal(step["loose"], step["free"])
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf])
+def test_what_is_not_finite_is_logged_for_its_player(poison):
+    model = compiled()
+    model.factor.assign(poison)
+    logs = model.train_step(tf.constant(IMAGES))
+    assert float(logs["maker/finite"]) == 0.0 and float(logs["critic/finite"]) == 1.0
+
+
+def test_half_precision_skips_a_step_that_overflows_and_goes_on():
+    model = compiled(policy="mixed_float16")
+    optimizer = model.player_optimizers["maker"]
+    assert float(optimizer.dynamic_scale) == 2.0**15
+    logs = model.train_step(tf.constant(IMAGES))
+    # The scale changes nothing where nothing overflows.
+    np.testing.assert_allclose(logs["maker/gradient_norm"], np.hypot(3.0 * level(IMAGES).mean(), 1.0), rtol=1e-5)
+    np.testing.assert_allclose(model.w, 1.0 - 3.0 * level(IMAGES).mean(), rtol=1e-5)
+
+    model.factor.assign(1e35)  # finite itself, but not 2**15 times
+    before = tiny.values([model.v, model.w])
+    logs = model.train_step(tf.constant(IMAGES))
+    assert not tiny.changed(before, [model.v, model.w])
+    assert float(optimizer.dynamic_scale) == 2.0**14 and float(logs["maker/finite"]) == 1.0
+    model.factor.assign(1.0)
+    model.train_step(tf.constant(IMAGES))
+    assert tiny.changed(before, [model.v, model.w]) == {"toy/v", "toy/w"}
+
+    model.factor.assign(np.nan)  # no overflow: a loss that is NaN at any scale
+    assert float(model.train_step(tf.constant(IMAGES))["maker/finite"]) == 0.0
+
+
+def test_a_loss_scale_that_is_exhausted_is_not_finite():
+    model = compiled(policy="mixed_float16")
+    model.player_optimizers["maker"].dynamic_scale.assign(0.5)
+    assert float(model.train_step(tf.constant(IMAGES))["maker/finite"]) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("policy", "optimizer"), [("float32", keras.optimizers.SGD), ("mixed_float16", keras.optimizers.Adamax)]
+)
+def test_two_replicas_are_one(two_replicas, policy, optimizer):
+    alone = compiled(optimizer, 0.1, policy, turns=2, noisy=True, clip_norm=2.0)
+    with two_replicas.scope():
+        both = compiled(optimizer, 0.1, policy, turns=2, noisy=True, clip_norm=2.0)
+    batch = np.stack([IMAGES, SECOND], axis=1)
+    expected, received = tiny.fit(alone, batch, 3), tiny.fit(both, batch, 3)
+    for weight, value in zip(both.weights, alone.weights, strict=True):
+        for replica in two_replicas.experimental_local_results(weight.value):
+            np.testing.assert_allclose(replica, value, rtol=1e-6, err_msg=weight.path)
+    for row, other in zip(expected, received, strict=True):
+        assert row.keys() == other.keys()
+        for name in row:
+            np.testing.assert_allclose(row[name], other[name], rtol=1e-5, err_msg=name)
+
+
+def test_xla_gives_the_same_step():
+    plain, xla = compiled(noisy=True), compiled(noisy=True, jit_compile=True)
+    for row, other in zip(tiny.fit(plain, IMAGES, 2), tiny.fit(xla, IMAGES, 2), strict=True):
+        assert row.keys() == other.keys()
+        for name in row:
+            np.testing.assert_allclose(row[name], other[name], rtol=1e-5, err_msg=name)
+    np.testing.assert_allclose(tiny.values(xla.weights), tiny.values(plain.weights), rtol=1e-5)
+
+
+@pytest.mark.parametrize("turns", [1, 2])
+def test_fit_initialises_a_new_model_and_no_other(turns):
+    model = compiled(turns=turns)
+    batch = IMAGES if turns == 1 else np.stack([IMAGES, SECOND], axis=1)
+    tiny.fit(model, batch, 1)
+    np.testing.assert_array_equal(model.initialized_with, IMAGES)
+    model.initialized_with = None
+    tiny.fit(model, batch, 1)
+    assert model.initialized_with is None and int(model.step) == 2
+
+
+def test_eager_fit_is_the_compiled_one():
+    eager, graph = compiled(noisy=True, run_eagerly=True), compiled(noisy=True)
+    for row, other in zip(tiny.fit(eager, IMAGES, 2), tiny.fit(graph, IMAGES, 2), strict=True):
+        for name in row:
+            np.testing.assert_allclose(row[name], other[name], rtol=1e-6, err_msg=name)
+
+
+def test_what_a_model_cannot_is_one_clear_line():
+    model, seeds = Toy(), np.zeros((1, 2), np.int32)
+    for call in (
+        lambda: model.elbo(IMAGES, seeds),
+        lambda: model.log_prob(IMAGES, seeds),
+        lambda: model.encode(IMAGES, seeds),
+        lambda: model.decode(np.zeros((1, 2))),
+        lambda: model.reconstruct(IMAGES, seeds),
+    ):
+        with pytest.raises(UserError, match=r"toy \(as configured\) cannot \w+; it can: sample") as raised:
+            call()
+        assert "\n" not in str(raised.value)

@@ -1,0 +1,115 @@
+"""Units of images against NumPy in float64, grids against arrays made by hand, PNGs against Pillow."""
+
+import math
+
+import numpy as np
+import PIL.Image
+import pytest
+import tensorflow as tf
+
+from tfcq import images
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 1), (32, 32, 3)])
+def test_a_uniform_density_costs_eight_bits(shape):
+    size = math.prod(shape)
+    log_prob = np.full([4], -size * math.log(256.0))
+    np.testing.assert_allclose(images.bits_per_dim(log_prob, shape), 8.0, rtol=1e-15)
+    np.testing.assert_allclose(images.bits_per_dim(tf.constant(log_prob, tf.float32), shape), 8.0, rtol=1e-6)
+    # One bit less a dimension is half the bins.
+    np.testing.assert_allclose(images.bits_per_dim(log_prob + size * math.log(2.0), shape), 7.0, rtol=1e-15)
+
+
+def test_quantize_floors_and_clips():
+    pixels = tf.constant([0.0, 255.999, -3.0, 300.0, 12.0, 11.9999, -1e-6, 256.0, 1e30, -1e30, 0.9999])
+    eight_bit = images.quantize(pixels)
+    assert eight_bit.dtype == tf.uint8
+    np.testing.assert_array_equal(eight_bit, [0, 255, 0, 255, 12, 11, 0, 255, 255, 0, 0])
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.5, 0.99999])
+def test_quantize_undoes_dequantize_for_every_value(noise):
+    values = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
+    pixels = images.dequantize(values, noise)
+    assert pixels.dtype == tf.float32
+    np.testing.assert_allclose(pixels, values.astype(np.float64) + noise, rtol=1e-6)
+    assert np.max(pixels) < 256.0
+    np.testing.assert_array_equal(images.quantize(pixels), values)
+
+
+def test_network_range():
+    pixels = tf.constant([0.0, 128.0, 256.0, 64.0])
+    np.testing.assert_array_equal(images.to_network_range(pixels), [-1.0, 0.0, 1.0, -0.5])
+
+
+def picture(size, value, channels=1):
+    """A large image that `grid` leaves at its size: `value` plus a ramp along the columns."""
+    return (np.full([size, size, channels], value) + np.arange(size)[None, :, None]).astype(np.uint8)
+
+
+def test_grid_fills_row_by_row_and_leaves_the_rest_black():
+    a, b, c, d, e = (picture(32, value) for value in (1, 50, 100, 150, 200))
+    black = np.zeros_like(a)
+    expected = np.concatenate([np.concatenate([a, b, c], 1), np.concatenate([d, e, black], 1)], 0)
+    grid = images.grid([a, b, c, d, e])
+    assert grid.dtype == np.uint8
+    np.testing.assert_array_equal(grid, expected)
+    np.testing.assert_array_equal(images.grid(tf.constant([a, b, c, d, e])), expected)
+
+
+def test_grid_columns_and_channels():
+    a, b, c = (picture(40, value, channels=3) + np.arange(3, dtype=np.uint8) for value in (1, 50, 100))
+    np.testing.assert_array_equal(images.grid([a, b, c], columns=1), np.concatenate([a, b, c], 0))
+    np.testing.assert_array_equal(images.grid([a, b, c], columns=3), np.concatenate([a, b, c], 1))
+    wide = np.concatenate([a, b, c, np.zeros_like(a)], 1)
+    np.testing.assert_array_equal(images.grid([a, b, c], columns=4), wide)
+    np.testing.assert_array_equal(images.grid([a]), a)
+
+
+def test_small_images_are_magnified_without_blurring():
+    small = np.array([[[[1], [2]], [[3], [4]]], [[[5], [6]], [[7], [8]]]], np.uint8)  # [2, 2, 2, 1]
+    by_hand = np.array([[1, 2, 5, 6], [3, 4, 7, 8]])
+    expected = np.kron(by_hand, np.ones((16, 16)))[..., None]  # 2 pixels become 32
+    np.testing.assert_array_equal(images.grid(small), expected)
+    assert images.grid(np.zeros((4, 10, 10, 3), np.uint8)).shape == (60, 60, 3)
+    assert images.grid(np.zeros((4, 32, 32, 3), np.uint8)).shape == (64, 64, 3)
+
+
+@pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB")])
+def test_png_is_read_back_by_pillow(tmp_path, channels, mode):
+    values = np.random.default_rng(0).integers(0, 256, (5, 7, channels)).astype(np.uint8)
+    path = tmp_path / "made" / "here" / "picture.png"
+    images.write_png(path, values)
+    with PIL.Image.open(path) as read:
+        assert read.format == "PNG" and read.mode == mode
+        np.testing.assert_array_equal(np.asarray(read).reshape(values.shape), values)
+    images.write_png(str(path), 255 - values)  # replaces
+    with PIL.Image.open(path) as read:
+        np.testing.assert_array_equal(np.asarray(read).reshape(values.shape), 255 - values)
+    assert [file.name for file in path.parent.iterdir()] == ["picture.png"]
+
+
+def test_a_png_that_cannot_be_written_leaves_nothing_behind(tmp_path, monkeypatch):
+    values = np.zeros((4, 4, 1), np.uint8)
+    path = tmp_path / "picture.png"
+    images.write_png(path, values)
+    whole = path.read_bytes()
+
+    def full_disk(self, data):
+        with open(self, "wb") as file:
+            file.write(data[:10])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        images.write_png(path, values + 1)
+    monkeypatch.undo()
+    assert path.read_bytes() == whole
+    assert [file.name for file in tmp_path.iterdir()] == ["picture.png"]
+
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(IsADirectoryError):
+        images.write_png(tmp_path / "folder.png", values)
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        images.write_png(tmp_path / "two.png", np.zeros((4, 4, 7), np.uint8))
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["folder.png", "picture.png"]

@@ -1,0 +1,167 @@
+"""Noise: rows that do not know their neighbours, replicas that share one draw, distributions as named."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy import stats
+
+from tfcq.randomness import RowNoise, StepNoise, fold, row_seeds
+
+KINDS = ("normal", "uniform")
+SHAPE = (3, 2, 1)
+
+
+def draw(noise, kind, shape=SHAPE, tag=0):
+    return getattr(noise, kind)(shape, tag).numpy()
+
+
+def test_row_seeds_count_from_start():
+    seeds = row_seeds(3, seed=7, start=5)
+    assert seeds.dtype == np.int32
+    np.testing.assert_array_equal(seeds, [[7, 5], [7, 6], [7, 7]])
+    np.testing.assert_array_equal(row_seeds(5, 7, 3)[2:], seeds)
+    assert row_seeds(0).shape == (0, 2)
+    np.testing.assert_array_equal(row_seeds(1, -(2**31), 2**31 - 1), [[-(2**31), 2**31 - 1]])
+
+
+@pytest.mark.parametrize("arguments", [(1, 2**31), (1, -(2**31) - 1), (1, 0, -1), (2, 0, 2**31 - 1)])
+def test_row_seeds_refuse_what_int32_cannot_hold(arguments):
+    with pytest.raises(ValueError, match="must fit int32, received seed="):
+        row_seeds(*arguments)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_row_is_the_same_alone_in_a_batch_and_in_another_order(kind):
+    seeds = row_seeds(6, seed=3)
+    together = draw(RowNoise(seeds), kind)
+    assert together.dtype == np.float32 and together.shape == (6, *SHAPE)
+    order = [4, 0, 5, 2]
+    np.testing.assert_array_equal(draw(RowNoise(seeds[order]), kind), together[order])
+    for row in range(6):
+        np.testing.assert_array_equal(draw(RowNoise(seeds[row : row + 1]), kind)[0], together[row])
+    assert len(np.unique(together)) == together.size  # no row and no entry repeats another
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_row_noise_depends_on_seed_tag_and_path_and_on_nothing_else(kind):
+    noise = RowNoise(row_seeds(4, seed=3))
+    draws = {
+        "itself": draw(noise, kind),
+        "tag": draw(noise, kind, tag=1),
+        "seed": draw(RowNoise(row_seeds(4, seed=4)), kind),
+        "rows": draw(RowNoise(row_seeds(4, seed=3, start=4)), kind),
+        "fold 0": draw(noise.fold(0), kind),
+        "fold 1": draw(noise.fold(1), kind),
+        "fold 1 2": draw(noise.fold(1, 2), kind),
+        "fold 2 1": draw(noise.fold(2, 1), kind),
+    }
+    values = np.concatenate([value.ravel() for value in draws.values()])
+    assert len(np.unique(values)) == values.size
+    np.testing.assert_array_equal(draw(noise, kind), draws["itself"])  # drawing changed nothing
+    np.testing.assert_array_equal(draw(noise.fold(1).fold(2), kind), draws["fold 1 2"])
+    np.testing.assert_array_equal(draw(RowNoise(row_seeds(4, seed=3), path=(1, 2)), kind), draws["fold 1 2"])
+
+
+def assert_distributed(values, distribution):
+    """Mean and variance within five standard errors, and Kolmogorov and Smirnov's test; seeds are fixed."""
+    values, count = np.asarray(values, np.float64).ravel(), np.size(values)
+    mean, variance, kurtosis = (float(value) for value in distribution.stats("mvk"))
+    assert abs(values.mean() - mean) < 5.0 * np.sqrt(variance / count)
+    assert abs(values.var() - variance) < 5.0 * variance * np.sqrt((kurtosis + 2.0) / count)
+    assert stats.kstest(values, distribution.cdf).pvalue > 1e-3
+
+
+@pytest.mark.parametrize(("kind", "distribution"), [("normal", stats.norm()), ("uniform", stats.uniform())])
+def test_distributions_within_a_row_across_rows_and_across_a_step(kind, distribution):
+    assert_distributed(draw(RowNoise(row_seeds(1, seed=1)), kind, (20000,)), distribution)
+    # In a graph, because 2000 rows are slow without.
+    across = tf.function(lambda: getattr(RowNoise(row_seeds(2000, seed=2)), kind)((2,), 0))
+    assert_distributed(across()[:, 0], distribution)
+    steps = StepNoise((5, 0), (1,), num_rows=200)
+    assert_distributed(draw(steps, kind, (100,)), distribution)
+    uniform = draw(steps, "uniform", (1000,))
+    assert uniform.min() >= 0.0 and uniform.max() < 1.0
+
+
+def test_neighbouring_rows_tags_and_steps_are_uncorrelated():
+    rows = draw(RowNoise(row_seeds(3, seed=1)), "normal", (10000,))
+    tagged = draw(RowNoise(row_seeds(1, seed=1)), "normal", (10000,), tag=1)
+    steps = [draw(StepNoise((1, 0), (step,), 1), "normal", (10000,)) for step in (0, 1)]
+    correlation = np.corrcoef(np.concatenate([rows, tagged, *steps]))
+    assert np.abs(correlation - np.eye(6)).max() < 5.0 / np.sqrt(10000)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("replicas", [2, 4])
+def test_rows_of_replicas_are_the_rows_of_one_draw(kind, replicas):
+    rows = 8 // replicas
+    whole = draw(StepNoise((9, 0), (3, 1, 0), num_rows=8), kind)
+    parts = [draw(StepNoise((9, 0), (3, 1, 0), rows, replica * rows, 8), kind) for replica in range(replicas)]
+    assert parts[0].shape == (rows, *SHAPE)
+    np.testing.assert_array_equal(np.concatenate(parts), whole)
+    folded = [draw(StepNoise((9, 0), (3,), rows, replica * rows, 8).fold(1, 0), kind) for replica in range(replicas)]
+    np.testing.assert_array_equal(np.concatenate(folded), whole)
+
+
+def test_replicas_of_a_strategy_share_one_draw(two_replicas):
+    def step():
+        context = tf.distribute.get_replica_context()
+        noise = StepNoise((9, 0), (tf.constant(3),), 4, context.replica_id_in_sync_group * 4, 8)
+        return noise.normal(SHAPE, 2)
+
+    rows = tf.function(lambda: two_replicas.experimental_local_results(two_replicas.run(step)))()
+    whole = draw(StepNoise((9, 0), (3,), num_rows=8), "normal", tag=2)
+    np.testing.assert_array_equal(np.concatenate([row.numpy() for row in rows]), whole)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_step_noise_depends_on_seed_step_and_tag(kind):
+    draws = [
+        draw(StepNoise((9, 0), (3,), 4), kind),
+        draw(StepNoise((9, 0), (3,), 4), kind, tag=1),
+        draw(StepNoise((9, 0), (4,), 4), kind),
+        draw(StepNoise((8, 0), (3,), 4), kind),
+        draw(StepNoise((9, 0), (3,), 4).fold(1), kind),
+        draw(StepNoise((9, 0), (3, 0), 4), kind),
+    ]
+    assert len(np.unique(np.concatenate(draws))) == sum(value.size for value in draws)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_graphs_and_xla_give_the_bits_of_eager(kind, jit_compile):
+    seeds = row_seeds(4, seed=11)
+
+    @tf.function(jit_compile=jit_compile)
+    def graph(seeds, step, first_row):
+        rows = getattr(RowNoise(seeds).fold(step), kind)(SHAPE, 2)
+        batch = getattr(StepNoise((11, 0), (step,), 2, first_row, 4), kind)(SHAPE, 2)
+        return rows, batch
+
+    rows, batch = graph(tf.constant(seeds), tf.constant(5), tf.constant(2))
+    expected_rows = draw(RowNoise(seeds).fold(5), kind, tag=2)
+    expected_batch = draw(StepNoise((11, 0), (5,), 2, 2, 4), kind, tag=2)
+    if kind == "uniform" or not jit_compile:
+        np.testing.assert_array_equal(rows, expected_rows)
+        np.testing.assert_array_equal(batch, expected_batch)
+    else:  # the same integers of Philox, but XLA rounds logarithms and cosines in its own way
+        np.testing.assert_allclose(rows, expected_rows, rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(batch, expected_batch, rtol=1e-6, atol=1e-6)
+
+
+def test_any_batch_size_in_one_graph():
+    graph = tf.function(
+        lambda seeds: RowNoise(seeds).uniform(SHAPE, 0), input_signature=[tf.TensorSpec([None, 2], tf.int32)]
+    )
+    for count in (1, 5):
+        seeds = row_seeds(count)
+        np.testing.assert_array_equal(graph(seeds), draw(RowNoise(seeds), "uniform"))
+
+
+def test_fold_is_philox_and_folds_every_number_in_order():
+    seed = (1, 2)
+    assert fold(seed) == seed
+    once = tf.random.experimental.stateless_fold_in(seed, 3, alg="philox")
+    np.testing.assert_array_equal(fold(seed, 3), once)
+    np.testing.assert_array_equal(fold(seed, 3, 4), tf.random.experimental.stateless_fold_in(once, 4, alg="philox"))
+    np.testing.assert_array_equal(fold(seed, tf.constant(3)), once)

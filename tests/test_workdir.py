@@ -1,0 +1,167 @@
+"""The folder of a run: made once, refused to another config, and what later commands read in it."""
+
+import json
+import os
+import re
+
+import pytest
+
+from tfcq import workdir as workdirs
+from tfcq.config import Config, DataConfig, TrainingConfig
+from tfcq.errors import UserError
+
+OTHER = Config(data=DataConfig(image_size=64), training=TrainingConfig(seed=3))
+
+
+def names(folder):
+    return sorted(file.name for file in folder.iterdir())
+
+
+def message_of(call, *arguments):
+    with pytest.raises(UserError) as raised:
+        call(*arguments)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+class Images:
+    """What `write_data_facts` reads of an `ImageDataset`."""
+
+    image_shape = (8, 12, 3)
+    description = "eight by twelve"
+
+
+def test_open_for_makes_the_folder_and_its_parents(tmp_path):
+    folder = tmp_path / "runs" / "one"
+    assert not workdirs.exists(folder)
+    workdirs.open_for(OTHER, folder)
+    assert workdirs.exists(folder) and workdirs.exists(str(folder))
+    assert names(folder) == ["config.json", "environment.json"]
+    assert workdirs.read_config(folder) == OTHER
+    assert json.loads((folder / "config.json").read_text()) == OTHER.to_dict()
+
+
+def test_the_environment_names_versions_devices_and_commit(tmp_path):
+    import keras
+    import tensorflow as tf
+
+    workdirs.open_for(Config(), tmp_path)
+    environment = json.loads((tmp_path / "environment.json").read_text())
+    assert environment["packages"]["tensorflow"] == tf.__version__
+    assert environment["packages"]["keras"] == keras.__version__
+    assert environment["packages"].keys() >= {"tfcq", "tensorflow-probability", "numpy"}
+    assert environment["python"].count(".") == 2 and environment["platform"]
+    assert len(environment["devices"]) == len(tf.config.list_logical_devices())
+    assert environment["commit"] is None or re.fullmatch("[0-9a-f]{40}", environment["commit"])
+
+
+def test_opening_again_with_the_same_config_touches_nothing(tmp_path):
+    workdirs.open_for(Config(), tmp_path)
+    (tmp_path / "environment.json").write_text("of the first time")
+    before = os.stat(tmp_path / "config.json").st_mtime_ns
+    workdirs.open_for(Config(), str(tmp_path))
+    assert os.stat(tmp_path / "config.json").st_mtime_ns == before
+    assert (tmp_path / "environment.json").read_text() == "of the first time"
+
+
+def test_another_config_is_refused_and_every_difference_named(tmp_path):
+    workdirs.open_for(Config(), tmp_path)
+    message = message_of(workdirs.open_for, OTHER, tmp_path)
+    assert "data.image_size: 32 -> 64; training.seed: 0 -> 3" in message
+    assert str(tmp_path) in message and "--workdir" in message
+    assert workdirs.read_config(tmp_path) == Config()
+
+
+def test_a_folder_that_holds_other_things_becomes_a_run(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    workdirs.open_for(Config(), tmp_path)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_a_file_where_the_folder_should_be(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "run"):
+        assert not workdirs.exists(path)
+        assert message_of(workdirs.open_for, Config(), path).startswith(f"workdir {path}: cannot be written: ")
+        assert "expected a trained run" in message_of(workdirs.read_config, path)
+
+
+def test_a_folder_whose_making_failed_is_no_run(tmp_path, monkeypatch):
+    (tmp_path / "environment.json").mkdir()  # cannot be replaced by a file
+    assert "cannot be written" in message_of(workdirs.open_for, Config(), tmp_path)
+    assert not workdirs.exists(tmp_path)
+    assert names(tmp_path) == ["environment.json"]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b'{"model": ', "expected JSON"),
+        (b"", "expected JSON"),
+        (b"\xff\xfe\x00{", "cannot be read"),
+        (b'{"model": "nvp"}', "expected one of cqf, received 'nvp'"),
+        (b'{"data": {"image_sise": 32}}', "unknown knob 'image_sise' (did you mean image_size?)"),
+        (b'{"training": {"batch_size": 0}}', "batch_size: expected at least 1, received 0"),
+    ],
+)
+def test_a_config_that_cannot_be_read(tmp_path, content, expected):
+    (tmp_path / "config.json").write_bytes(content)
+    message = message_of(workdirs.read_config, tmp_path)
+    assert message.startswith(f"{tmp_path / 'config.json'}: ") and expected in message
+    assert message_of(workdirs.open_for, Config(), tmp_path) == message
+    assert message_of(workdirs.load, tmp_path) == message
+
+
+def test_no_run_says_how_to_train_one(tmp_path):
+    message = message_of(workdirs.read_config, tmp_path / "nowhere")
+    assert "found none" in message and f"python -m tfcq.train --workdir={tmp_path / 'nowhere'}" in message
+    assert message_of(workdirs.load, tmp_path / "nowhere") == message
+
+
+def test_data_facts_are_read_back(tmp_path):
+    workdirs.write_data_facts(tmp_path, Images())
+    assert workdirs.read_image_shape(tmp_path) == (8, 12, 3)
+    assert json.loads((tmp_path / "data.json").read_text())["description"] == "eight by twelve"
+    assert names(tmp_path) == ["data.json"]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"[1, 2]", b"{}", b'{"image_shape": null}', b"\xff"])
+def test_data_facts_that_are_none(tmp_path, content):
+    if content is not None:
+        (tmp_path / "data.json").write_bytes(content)
+    assert "expected data.json of a run that has started" in message_of(workdirs.read_image_shape, tmp_path)
+
+
+def test_a_run_that_never_started_has_no_model(tmp_path):
+    workdirs.open_for(Config(), tmp_path)
+    assert "expected data.json of a run that has started" in message_of(workdirs.load, tmp_path)
+
+
+def test_write_text_replaces_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "facts.json"
+    workdirs.write_text(path, "one\n")
+    workdirs.write_text(str(path), "two ö\n")
+    assert path.read_text() == "two ö\n"
+
+    def full_disk(self, text):
+        with open(self, "w") as file:
+            file.write(text[:2])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_text", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        workdirs.write_text(path, "three\n")
+    assert path.read_text() == "two ö\n"
+    assert names(tmp_path) == ["facts.json"]
+
+
+def test_metrics_are_appended_and_the_last_is_kept(tmp_path):
+    first = workdirs.record_metrics(tmp_path, {"step": 1, "elbo": {"nats": -1.5}})
+    second = workdirs.record_metrics(tmp_path, {"step": 2, "elbo": None})
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", first.pop("time"))
+    assert first == {"step": 1, "elbo": {"nats": -1.5}}
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2]
+    assert json.loads(lines[0])["elbo"] == {"nats": -1.5}
+    assert json.loads((tmp_path / "metrics.json").read_text()) == second == json.loads(lines[1])
+    assert names(tmp_path) == ["metrics.json", "metrics.jsonl"]

@@ -1,0 +1,95 @@
+"""The smallest models and images that still have every part, for the tests of all that uses a model."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import tfcq
+from tfcq import models
+
+SYSTEM = {
+    "latent_channels": 2,
+    "latent_size": 2,
+    "width": 4,
+    "discriminator_width": 4,
+    "flow_couplings": 2,
+    "flow_blocks": 1,
+    "flow_width": 4,
+}
+TRAINING = {"batch_size": 8, "validation_images": 16, "grid_images": 4, "log_every": 1}
+ROWS = {
+    "gan": {"coverage": False, "flow_scales": 0},
+    "vae": {"quality_weight": 0.0, "flow_scales": 0},
+    "cq": {"flow_scales": 0},
+    "cqf": {},
+}
+"""The rows of the paper's Table 1, as knobs of `CQFConfig`."""
+
+
+def config(image_size=4, data=None, training=None, **system):
+    """A `tfcq.Config` of a tiny CQF; knobs override the tiny ones."""
+    return tfcq.Config(
+        data=tfcq.DataConfig(image_size=image_size, **(data or {})),
+        system=tfcq.CQFConfig(**(SYSTEM | system)),
+        training=tfcq.TrainingConfig(**(TRAINING | (training or {}))),
+    )
+
+
+def images(shape, count=8, seed=0):
+    """Reproducible uint8 [count, *shape]: smooth blobs with noise, so that no channel and no pixel is constant."""
+    random = np.random.RandomState(seed)
+    height, width, channels = shape
+    rows, columns = np.mgrid[0:height, 0:width]
+    centres = random.uniform(0, (height, width), (count, channels, 2))
+    squares = (rows - centres[..., 0, None, None]) ** 2 + (columns - centres[..., 1, None, None]) ** 2
+    blobs = 200.0 * np.exp(-squares / (height * width / 8.0)) + random.uniform(0, 50, (count, channels, height, width))
+    return np.clip(blobs, 0, 255).astype(np.uint8).transpose(0, 2, 3, 1)
+
+
+def shape_of(config, channels=1):
+    """(H, W, C) of a config's images."""
+    return (config.data.image_size, config.data.image_size, channels)
+
+
+def build(config, channels=1):
+    """An untrained, uncompiled model."""
+    return models.build(config, shape_of(config, channels))
+
+
+def compiled(config, channels=1, optimizer=keras.optimizers.Adamax, learning_rate=2e-3):
+    """A model with optimizers, its data-dependent weights set from `images`."""
+    model = build(config, channels)
+    model.compile(
+        {player.name: optimizer(learning_rate) for player in model.players()},
+        jit_compile=config.training.jit_compile,
+        clip_norm=config.training.clip_norm,
+    )
+    model.initialize(images(model.image_shape))
+    return model
+
+
+def fit(model, batch, steps):
+    """`steps` steps of `model.fit` on the same batch; returns a list of one dict of logs a step."""
+    rows = []
+    keep = keras.callbacks.LambdaCallback(on_train_batch_end=lambda _, logs: rows.append(dict(logs)))
+    dataset = tf.data.Dataset.from_tensors(batch).repeat()
+    model.fit(dataset, steps_per_epoch=steps, verbose=0, callbacks=[keep])
+    return rows
+
+
+def values(variables):
+    """Copies of Keras or TensorFlow variables as a list of arrays."""
+    return [tf.convert_to_tensor(variable).numpy() for variable in variables]
+
+
+def changed(before, variables):
+    """Paths of the variables that are not, to the bit, as in `before` (from `values`)."""
+    pairs = zip(variables, before, values(variables), strict=True)
+    return {variable.path for variable, old, new in pairs if old.tobytes() != new.tobytes()}
+
+
+def perturb(variables, scale=0.3, seed=0):
+    """Adds reproducible noise to variables, so that nothing is at its special first value (zeros, identities)."""
+    random = np.random.RandomState(seed)
+    for variable in variables:
+        variable.assign(tf.convert_to_tensor(variable) + scale * random.standard_normal(variable.shape).astype(np.float32))

@@ -1,0 +1,115 @@
+"""Times a configuration on random images: train step, log_prob (K = 1) and sample, beside the machine's own rates.
+
+Each line is one JSON object: images/s of the median call, the median and the extremes of a call in ms, peak memory of the
+process so far in MB, weights. Calls are timed until their results are on the host, after warm-up. Each round is a process of
+its own, so that rounds can alternate with another program (--beside): times on a shared machine compare only side by side.
+"""
+
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+
+from absl import flags
+
+from tfcq import flags as config_flags
+from tfcq.errors import UserError
+
+config_flags.define_config_flags()
+ROUNDS = flags.DEFINE_integer("rounds", 1, "How often everything is measured, each time in a new process.", lower_bound=1)
+BESIDE = flags.DEFINE_string("beside", None, "Shell command that is run after each round; its output is passed through.")
+CALLS = flags.DEFINE_integer("calls", 15, "Timed calls of each workload.", lower_bound=3)
+CHANNELS = flags.DEFINE_integer("image_channels", 3, "Channels of the random images.", lower_bound=1)
+
+
+def measure(call, warm_up=3, calls=15):
+    """Seconds of each of `calls` calls, after `warm_up` untimed ones."""
+    for _ in range(warm_up):
+        call()
+    seconds = []
+    for _ in range(calls):
+        begin = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - begin)
+    return seconds
+
+
+def report(workload, seconds, **facts):
+    median = statistics.median(seconds)
+    row = {
+        "workload": workload,
+        "median_ms": round(1e3 * median, 2),
+        "min_ms": round(1e3 * min(seconds), 2),
+        "max_ms": round(1e3 * max(seconds), 2),
+        "calls": len(seconds),
+        "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+    }
+    if "num_images" in facts:
+        row["images_per_second"] = round(facts.pop("num_images") / median, 1)
+    if "gflop" in facts:
+        row["gflop_per_second"] = round(facts.pop("gflop") / median, 1)
+    print(json.dumps(row | facts), flush=True)
+
+
+def machine_rates(tf):
+    """float32 GFLOP/s of a square matrix product and of a 3x3 convolution, 2 FLOP a multiply-add."""
+    left, right = tf.random.stateless_normal((2, 1024, 1024), (0, 1))
+    product = tf.function(tf.matmul)
+    report("machine: float32 matmul 1024", measure(lambda: product(left, right).numpy()), gflop=2 * 1024**3 / 1e9)
+    images, kernel = tf.random.stateless_normal((64, 32, 32, 32), (0, 2)), tf.random.stateless_normal((3, 3, 32, 32), (0, 3))
+    convolve = tf.function(lambda images, kernel: tf.nn.conv2d(images, kernel, 1, "SAME"))
+    gflop = 2 * 64 * 32 * 32 * 9 * 32 * 32 / 1e9
+    report("machine: float32 3x3 convolution", measure(lambda: convolve(images, kernel).numpy()), gflop=gflop)
+
+
+def measure_config(config):
+    config_flags.start_tensorflow()
+    import numpy as np
+    import tensorflow as tf
+
+    from tfcq import models
+    from tfcq.randomness import row_seeds
+    from tfcq.training import run, strategy
+
+    machine_rates(tf)
+    training, size = config.training, config.data.image_size
+    distribution = strategy.prepare(training)
+    with distribution.scope():
+        model = models.build(config, (size, size, CHANNELS.value))
+        run.compile_model(model, training)
+    batch, turns = training.batch_size, model.batches_per_step
+    images = np.random.default_rng(0).integers(0, 256, (batch, turns, *model.image_shape), np.uint8)
+    images = tf.constant(images if turns > 1 else images[:, 0])
+    iterator = iter(distribution.experimental_distribute_dataset(tf.data.Dataset.from_tensors(images).repeat()))
+    model.initialize(images[:, 0] if turns > 1 else images)
+    step = model.make_train_function()
+
+    def train():
+        return {name: float(value) for name, value in step(iterator).items()}
+
+    facts = {"config": config_flags.flagfile_name(sys.argv) or config.model, "batch_size": batch,
+             "num_weights": model.count_params(), "replicas": distribution.num_replicas_in_sync, "tensorflow": tf.__version__}
+    report("train step", measure(train, calls=CALLS.value), num_images=batch, **facts)
+    single, seeds = images[:, 0] if turns > 1 else images, row_seeds(batch)
+    if "likelihood" in model.abilities:
+        log_prob = tf.function(model.log_prob)
+        report("log_prob", measure(lambda: log_prob(single, seeds).numpy(), calls=CALLS.value), num_images=batch, **facts)
+    sample = tf.function(model.sample)
+    report("sample", measure(lambda: sample(seeds).numpy(), calls=CALLS.value), num_images=batch, **facts)
+
+
+def main():
+    config = config_flags.config_from_flags()
+    if ROUNDS.value == 1 and not BESIDE.value:
+        return measure_config(config)
+    this_round = [arg for arg in sys.argv[1:] if not arg.startswith(("--rounds", "--beside", "-rounds", "-beside"))]
+    for _ in range(ROUNDS.value):
+        for command in ([sys.executable, __file__, *this_round], ["bash", "-c", BESIDE.value or "true"]):
+            if subprocess.run(command).returncode:
+                raise UserError(f"a round failed: {' '.join(command)}")
+
+
+if __name__ == "__main__":
+    config_flags.run(main)
