@@ -5,7 +5,9 @@ import numpy as np
 import tensorflow as tf
 
 import tfcq
-from tfcq import models
+from tfcq import data as datasets
+from tfcq import models, workdir
+from tfcq.checkpoints import Checkpoints
 
 SYSTEM = {
     "latent_channels": 2,
@@ -16,7 +18,8 @@ SYSTEM = {
     "flow_blocks": 1,
     "flow_width": 4,
 }
-TRAINING = {"batch_size": 8, "validation_images": 16, "grid_images": 4, "log_every": 1}
+# Not deterministic: that switch is the whole process's, and would outlive the test that sets it.
+TRAINING = {"batch_size": 8, "validation_images": 16, "grid_images": 4, "log_every": 1, "deterministic": False}
 ROWS = {
     "gan": {"coverage": False, "flow_scales": 0},
     "vae": {"quality_weight": 0.0, "flow_scales": 0},
@@ -92,4 +95,20 @@ def perturb(variables, scale=0.3, seed=0):
     """Adds reproducible noise to variables, so that nothing is at its special first value (zeros, identities)."""
     random = np.random.RandomState(seed)
     for variable in variables:
-        variable.assign(tf.convert_to_tensor(variable) + scale * random.standard_normal(variable.shape).astype(np.float32))
+        variable.assign(
+            tf.convert_to_tensor(variable) + scale * random.standard_normal(variable.shape).astype(np.float32)
+        )
+
+
+def make_workdir(folder, config):
+    """The workdir of a run that took one step, without the time that takes: weights are random. Returns its model."""
+    dataset = datasets.load(config.data)
+    workdir.open_for(config, folder)
+    workdir.write_data_facts(folder, dataset)
+    model = models.build(config, dataset.image_shape)
+    model.compile({player.name: keras.optimizers.Adamax() for player in model.players()})
+    model.initialize(images(model.image_shape))
+    perturb(model.trainable_variables)
+    model.step.assign(1)
+    Checkpoints(folder, model, 2).save()
+    return model

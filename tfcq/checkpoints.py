@@ -76,8 +76,8 @@ class Checkpoints:
         try:
             return manager()
         except ValueError:
-            # TensorFlow passes over a damaged list of checkpoints, but neither over an empty one nor over one that is no
-            # text. Without it those that are there are not deleted any more; `restore` finds them by their names.
+            # TensorFlow passes over a damaged list of checkpoints, but not over an empty one or one that is no text.
+            # Without it those that are there are not deleted any more; `restore` finds them by their names.
             (self._folder / kind / "checkpoint").unlink()
             return manager()
 
@@ -101,10 +101,17 @@ def restore_model(model, workdir, which="best"):
         checkpoint.restore(path).assert_existing_objects_matched().expect_partial()
 
     folder = pathlib.Path(workdir) / "checkpoints"
-    for kind in ("best", "last") if which == "best" else ("last",):
-        step = _restore_newest(restore, folder / kind)
+    if which == "best":
+        try:
+            step = _restore_newest(restore, folder / "best")
+        except UserError as error:
+            print(f"warning: {error}; the last is taken instead of the best", flush=True)
+            step = 0
         if step:
             return step
+    step = _restore_newest(restore, folder / "last")
+    if step:
+        return step
     raise UserError(f"workdir {workdir}: expected a checkpoint in {folder}, found none; train first")
 
 
@@ -132,5 +139,7 @@ def _step(path):
 
 
 def _reason(error):
-    text = getattr(error, "message", None) or str(error)
-    return " ".join(text.split())[:200]
+    """What happened, in a line: TensorFlow's messages end with the cause and begin with names of its graph."""
+    text = re.sub(r"\{\{[^}]*\}\}|\[Op:\w+\]", "", getattr(error, "message", None) or str(error))
+    text = " ".join(text.split())
+    return text if len(text) <= 200 else f"{text[:100]} ... {text[-100:]}"

@@ -52,8 +52,13 @@ def _help(field):
         for word, key in (("at least", "minimum"), ("at most", "maximum"))
         if facts[key] is not None
     ]
-    text = facts["meaning"][0].upper() + facts["meaning"][1:]
+    text, words = facts["meaning"], facts["meaning"].split()
+    choices = [str(choice) for choice in facts["choices"] or ()]
+    if words[1:2] != ["|"] and words[0].strip(":") not in choices:  # a value keeps its case
+        text = text[0].upper() + text[1:]
     unit = [f"in {facts['unit']}"] if facts["unit"] else []
+    if not all(choice in facts["meaning"] for choice in choices):  # a meaning that explains them need not repeat them
+        bounds.append(f"one of {', '.join(choices)}")
     return f"{text} ({'; '.join([f'default: {field.default}', *unit, *bounds])})."
 
 

@@ -119,44 +119,41 @@ class LinearGaussian:
         return stats.multivariate_normal(self.bias, covariance).logpdf(features) - SIZE * math.log(128.0)
 
 
+def compiled_likelihoods(model):
+    """`elbo` and `log_prob`, each traced once for all rows and numbers of samples."""
+    images, seeds = tf.TensorSpec((None, *SHAPE), tf.uint8), tf.TensorSpec((None, 2), tf.int32)
+    log_prob = tf.function(model.log_prob, input_signature=[images, seeds, tf.TensorSpec((), tf.int32)])
+    return tf.function(model.elbo, input_signature=[images, seeds]), log_prob
+
+
 def test_an_exact_posterior_gives_the_closed_form_for_every_number_of_samples():
     case = LinearGaussian()
-    model, images, seeds = case.model(), tiny.images(SHAPE, 6), row_seeds(6, seed=2)
+    elbo, log_prob = compiled_likelihoods(case.model())
+    images, seeds = tiny.images(SHAPE, 200), row_seeds(200, seed=2)
     expected = case.log_prob(images, seeds)
     for count in (1, 2, 20):
-        np.testing.assert_allclose(model.log_prob(images, seeds, count), expected, rtol=2e-5)
+        np.testing.assert_allclose(log_prob(images, seeds, count), expected, rtol=2e-5)
     # The KL of the ELBO is exact and its other term is one draw: right in the mean, not at each draw.
-    bounds = np.stack(
-        [model.elbo(images, row_seeds(6, seed)) - case.log_prob(images, row_seeds(6, seed)) for seed in range(40)]
-    )
-    assert abs(bounds.mean()) < 4.0 * bounds.std() / math.sqrt(bounds.size)
+    errors = elbo(images, seeds).numpy() - expected
+    assert errors.std() > 0.1 and abs(errors.mean()) < 4.0 * errors.std() / math.sqrt(200)
 
 
 def test_a_wrong_posterior_bounds_from_below_and_more_samples_close_the_gap():
     case = LinearGaussian()
-    model = case.model(mean_shift=0.7, deviation_factor=1.3)
-    images = np.repeat(tiny.images(SHAPE, 1), 400, axis=0)
-    seeds = row_seeds(400, seed=3)
+    elbo, log_prob = compiled_likelihoods(case.model(mean_shift=0.7, deviation_factor=1.3))
+    images, seeds = np.repeat(tiny.images(SHAPE, 1), 400, axis=0), row_seeds(400, seed=3)
     expected = case.log_prob(images, seeds)
-    errors = {"elbo": model.elbo(images, seeds) - expected}
-    estimate = tf.function(
-        model.log_prob,
-        input_signature=[
-            tf.TensorSpec((None, *SHAPE), tf.uint8),
-            tf.TensorSpec((None, 2), tf.int32),
-            tf.TensorSpec((), tf.int32),
-        ],
-    )
-    for count in (1, 10, 100):
-        errors[count] = estimate(images, seeds, count) - expected
-    means = {name: float(tf.reduce_mean(error)) for name, error in errors.items()}
-    spread = {name: float(tf.math.reduce_std(error)) / 20.0 for name, error in errors.items()}
+    errors = {"elbo": elbo(images, seeds).numpy() - expected}
+    for count in (1, 8, 64):
+        errors[count] = log_prob(images, seeds, count).numpy() - expected
+    means = {name: error.mean() for name, error in errors.items()}
+    spread = {name: error.std() / math.sqrt(400) for name, error in errors.items()}
     # KL(q || posterior) of two independent normals, in closed form.
     gap = 2 * (0.5 * (1.3**2 + 0.7**2 - 1.0) - math.log(1.3))
     assert means["elbo"] == pytest.approx(-gap, abs=4.0 * spread["elbo"])
     assert means[1] == pytest.approx(-gap, abs=4.0 * spread[1])
-    assert means["elbo"] < means[10] < means[100]
-    assert abs(means[100]) < 0.02 < 0.3 < gap
+    assert means["elbo"] < means[8] < means[64]
+    assert abs(means[64]) < 0.03 < 0.3 < gap
 
 
 def test_the_graph_of_log_prob_does_not_grow_with_the_number_of_samples(flow_model):
@@ -247,17 +244,23 @@ def test_samples_are_decoded_draws_of_the_prior(flow_model):
 # Precision, XLA.
 
 
-@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16", "mixed_float16"])
-def test_each_precision_trains_and_its_densities_are_float32(precision):
-    model = tiny.compiled(tiny.config(training={"precision": precision}))
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_trains_and_its_densities_are_float32(precision):
+    model = tiny.compiled(tiny.config(training={"precision": precision}, flow_couplings=1))
     assert model.decoder.layers[0].compute_dtype == precision.removeprefix("mixed_")
     images, seeds = tiny.images(SHAPE), row_seeds(8)
     before = tiny.values(model.trainable_variables)
-    for row in tiny.fit(model, images, 3):
-        for name, value in row.items():
-            assert np.isfinite(value), name
+    half = precision == "mixed_float16"
+    for row in tiny.fit(model, images, 12 if half else 3):
         assert row["generator/finite"] == row["discriminator/finite"] == 1.0
+        for name, value in row.items():
+            # A step of half precision whose gradient overflows is skipped.
+            assert np.isfinite(value) or half and name.endswith("/gradient_norm"), name
+    # Nothing is left where it was, so steps were taken; the scale found its height by halving.
     assert tiny.changed(before, model.trainable_variables) == {variable.path for variable in model.trainable_variables}
+    if half:
+        scales = {name: float(optimizer.dynamic_scale) for name, optimizer in model.player_optimizers.items()}
+        assert scales["discriminator"] < 2.0**15 and all(scale >= 1.0 for scale in scales.values())
     for variable in model.variables:
         assert variable.dtype in ("float32", "int32"), variable.path
     features, log_det = model._features(images, RowNoise(seeds))
@@ -278,8 +281,8 @@ def test_half_precision_is_near_full_precision():
 
 @pytest.mark.slow
 def test_xla_gives_the_same_losses():
-    plain = tiny.compiled(tiny.config())
-    xla = tiny.compiled(tiny.config(training={"jit_compile": True}))
+    plain = tiny.compiled(tiny.config(flow_couplings=1))
+    xla = tiny.compiled(tiny.config(training={"jit_compile": True}, flow_couplings=1))
     batch = tiny.images(SHAPE)
     for row, other in zip(tiny.fit(plain, batch, 2), tiny.fit(xla, batch, 2), strict=True):
         assert row.keys() == other.keys()

@@ -17,7 +17,7 @@ SCALE_GAIN = 0.25
 class ResidualConditioner(keras.layers.Layer):
     """A pre-activated residual convolutional network with two outputs: a shift and a raw log-scale.
 
-    3x3 convolution; `blocks` times (ReLU, 3x3, ReLU, 3x3, added to its input); ReLU, 1x1 convolution (`output_kernel_size`). With batch
+    3x3 convolution; `blocks` times (ReLU, 3x3, ReLU, 3x3, added to its input); ReLU, 1x1 convolution. With batch
     normalisation, one before each ReLU. It differs from the authors' of RealNVP in two ways, both for speed: there are
     no 1x1 convolutions beside the blocks, and what the input is concatenated with is the coupling's affair.
 

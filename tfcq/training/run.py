@@ -6,6 +6,7 @@ import tensorflow as tf
 from tfcq import data, models
 from tfcq import workdir as workdirs
 from tfcq.checkpoints import Checkpoints
+from tfcq.errors import UserError
 from tfcq.training import callbacks, strategy
 
 
@@ -63,13 +64,24 @@ def train(config, workdir):
                 saver,
             ],
         )
-    except tf.errors.OpError as error:
-        raise data.user_error(error) or error from error  # an image that cannot be read, met while training
+    except (OSError, tf.errors.OpError) as error:
+        raise _in_a_line(error, workdir) or error from error
     finally:
         saver.restore_handlers()
         for writer in writers.values():
             writer.close()
     return model
+
+
+def _in_a_line(error, workdir):
+    """The UserError that says what a broken image or a full disk did in the middle of a run; None for other errors."""
+    if isinstance(error, OSError) or "No space left" in str(error):
+        reason = getattr(error, "strerror", None) or "No space left on device"
+        return UserError(
+            f"workdir {workdir}: cannot be written: {reason}; the checkpoints in it are untouched; make room and run the "
+            "same command again"
+        )
+    return data.user_error(error)
 
 
 def compile_model(model, training):

@@ -1,0 +1,33 @@
+"""One small configuration of every kind of model: what is registered here is tested by the whole conformance suite.
+
+A new system adds its goldens to `GOLDENS`, at least one whose `config.model` is its name, and nothing else.
+"""
+
+import dataclasses
+
+import tiny_models as tiny
+
+import tfcq
+
+
+@dataclasses.dataclass(frozen=True)
+class Golden:
+    """A configuration to test, and the channels of its images."""
+
+    config: tfcq.Config
+    channels: int = 1
+
+
+_ALL_BATCH_NORMALIZATIONS = {
+    "network_normalization": "batch",
+    "flow_normalization": "batch",
+    "flow_conditioner_batch_normalization": True,
+}
+
+GOLDENS = {
+    "cqf": Golden(tiny.config()),
+    "cqf_gan": Golden(tiny.config(network_normalization="batch", **tiny.ROWS["gan"])),
+    "cqf_vae_vector": Golden(tiny.config(latent_form="vector", pixel_transform="affine", **tiny.ROWS["vae"])),
+    "cqf_cq_rgb": Golden(tiny.config(discriminator_steps=2, **tiny.ROWS["cq"]), channels=3),
+    "cqf_two_scales_batch": Golden(tiny.config(flow_scales=2, flow_couplings=1, flow_blocks=0, **_ALL_BATCH_NORMALIZATIONS)),
+}

@@ -1,0 +1,186 @@
+"""What every system owes, proved on each golden: the tests know nothing of any system."""
+
+import dataclasses
+import functools
+
+import goldens
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import tiny_models as tiny
+
+from tfcq import config as configs
+from tfcq.checkpoints import Checkpoints, restore_model
+from tfcq.errors import UserError
+from tfcq.exporting.export import compare
+from tfcq.exporting.signatures import ServingModule
+from tfcq.randomness import row_seeds
+
+STEPS = 2
+ABILITIES = {
+    "sample": lambda model, images, seeds: [
+        model.sample(seeds),
+        model.sample(seeds, np.full(len(seeds), 0.5, np.float32)),
+    ],
+    "likelihood": lambda model, images, seeds: [
+        model.elbo(images, seeds),
+        model.log_prob(images, seeds),
+        model.log_prob(images, seeds, 2),
+    ],
+    "encode": lambda model, images, seeds: [model.encode(images, seeds)],
+    "decode": lambda model, images, seeds: [model.decode(latents(model, len(seeds)))],
+    "reconstruct": lambda model, images, seeds: [model.reconstruct(images, seeds)],
+}
+"""Every ability that a model may have, and the calls that it stands for."""
+
+
+def latents(model, count):
+    return np.random.RandomState(0).standard_normal((count, *model.latent_shape)).astype(np.float32)
+
+
+def compiled(config, channels):
+    # Where batch normalisation removes a bias, its gradient is rounding noise; at the usual epsilon Adamax would make
+    # a whole step of it, and two replicas would differ in what does nothing.
+    return tiny.compiled(config, channels, functools.partial(keras.optimizers.Adamax, epsilon=1e-2))
+
+
+def batch(model, golden):
+    """What a step of this model takes: [N, H, W, C], or [N, k, H, W, C]."""
+    turns = model.batches_per_step
+    images = tiny.images(model.image_shape, golden.config.training.batch_size * turns)
+    return images if turns == 1 else images.reshape(-1, turns, *model.image_shape)
+
+
+@dataclasses.dataclass
+class Trained:
+    """A golden after `STEPS` steps on one device."""
+
+    golden: goldens.Golden
+    model: tf.Module
+    before: list  # values of all variables before the first step
+    rows: list  # logs of each step
+
+
+@pytest.fixture(scope="module", params=goldens.GOLDENS)
+def trained(request):
+    golden = goldens.GOLDENS[request.param]
+    model = compiled(golden.config, golden.channels)
+    before = tiny.values(model.variables)
+    return Trained(golden, model, before, tiny.fit(model, batch(model, golden), STEPS))
+
+
+def test_every_system_has_a_golden():
+    registered = {golden.config.model for golden in goldens.GOLDENS.values()}
+    assert registered == set(configs.SYSTEMS), "register a tiny configuration of each system in goldens.py"
+
+
+def test_training_moves_every_variable_of_every_player(trained):
+    model = trained.model
+    assert model.built and model.steps_taken == STEPS
+    moved = tiny.changed(trained.before, model.variables)
+    players = model.players()
+    owned = [id(variable) for player in players for variable in player.variables]
+    assert len(owned) == len(set(owned)), "a variable has two players"
+    assert set(owned) == {id(variable) for variable in model.trainable_variables}, "a variable has no player"
+    for player in players:
+        assert {variable.path for variable in player.variables} <= moved
+        assert int(model.player_optimizers[player.name].iterations.numpy()) == STEPS * player.turns
+    names = [variable.path for variable in model.variables]
+    assert len(names) == len(set(names)), "two variables of one name"
+
+
+def test_logs_are_finite_and_complete(trained):
+    for row in trained.rows:
+        for player in trained.model.players():
+            assert {f"{player.name}/{name}" for name in ("loss", "gradient_norm", "finite")} <= row.keys()
+        for name, value in row.items():
+            assert np.ndim(value) == 0 and np.isfinite(value), name
+
+
+def test_a_checkpoint_restores_everything_into_a_model_of_another_seed(trained, tmp_path):
+    config = trained.golden.config
+    checkpoints = Checkpoints(tmp_path, trained.model, 2)
+    checkpoints.save()
+    assert checkpoints.save_if_best(3.0) and not checkpoints.save_if_best(3.5) and not checkpoints.save_if_best(np.nan)
+
+    seeded = dataclasses.replace(config, training=dataclasses.replace(config.training, seed=1))
+    other = compiled(seeded, trained.golden.channels)
+    expected = tiny.values(all_variables(trained.model))
+    assert len(tiny.changed(expected, all_variables(other))) > len(expected) / 4
+    restored = Checkpoints(tmp_path, other, 2)
+    assert restored.restore() == STEPS
+    assert not tiny.changed(expected, all_variables(other))
+
+    alone = tiny.build(seeded, trained.golden.channels)
+    assert restore_model(alone, tmp_path, "best") == STEPS
+    assert not tiny.changed(tiny.values(trained.model.variables), alone.variables)
+
+
+def all_variables(model):
+    optimizers = [variable for optimizer in model.player_optimizers.values() for variable in optimizer.variables]
+    return [*model.variables, *optimizers]
+
+
+@pytest.mark.parametrize("ability", ABILITIES)
+def test_abilities_are_what_works_and_the_others_say_so(trained, ability):
+    model, images, seeds = trained.model, tiny.images(trained.model.image_shape, 3), row_seeds(3)
+    assert model.abilities <= ABILITIES.keys()
+    if ability not in model.abilities and ability != "decode":
+        with pytest.raises(UserError, match=f"it can: {', '.join(sorted(model.abilities))}"):
+            ABILITIES[ability](model, images, seeds)
+        return
+    for value in ABILITIES[ability](model, images, seeds):
+        if ability == "likelihood":
+            assert value.dtype == tf.float32 and value.shape == (3,) and np.isfinite(value).all()
+            assert (value.numpy() < 0).all()  # a probability of an 8-bit image
+        elif ability == "encode":
+            assert value.dtype == tf.float32 and value.shape == (3, *model.latent_shape) and np.isfinite(value).all()
+        else:
+            assert value.dtype == tf.uint8 and value.shape == (3, *model.image_shape)
+
+
+def test_answers_do_not_change_the_model(trained):
+    before = tiny.values(trained.model.variables)
+    for ability in trained.model.abilities:
+        ABILITIES[ability](trained.model, tiny.images(trained.model.image_shape, 2), row_seeds(2))
+    assert not tiny.changed(before, trained.model.variables)
+
+
+def test_a_saved_model_answers_as_the_live_one(trained, tmp_path):
+    model = trained.model
+    module = ServingModule(model, num_importance_samples=2)
+    live = module.signatures()
+    assert live.keys() == model.abilities | {"serving_default"}
+    tf.saved_model.save(module, str(tmp_path), signatures=live)
+    reloaded = tf.saved_model.load(str(tmp_path)).signatures
+    values = {
+        "seed": row_seeds(3, seed=4),
+        "temperature": np.array([1.0, 0.5, 0.0], np.float32),
+        "images": tiny.images(model.image_shape, 3),
+        "latents": latents(model, 3),
+    }
+    for name, function in live.items():
+        inputs = {
+            spec.name: tf.constant(values[spec.name]) for spec in tf.nest.flatten(function.structured_input_signature)
+        }
+        answers = [
+            {key: value.numpy() for key, value in signature(**inputs).items()}
+            for signature in (function, reloaded[name])
+        ]
+        compare(*answers)
+        assert all(len(value) == 3 for value in answers[0].values())
+
+
+def test_two_replicas_take_the_step_of_one(trained, two_replicas):
+    golden, model = trained.golden, trained.model
+    with two_replicas.scope():
+        replicated = compiled(golden.config, golden.channels)
+    rows = tiny.fit(replicated, batch(model, golden), STEPS)
+    for row, other in zip(trained.rows, rows, strict=True):
+        assert row.keys() == other.keys()
+        for name in row:
+            np.testing.assert_allclose(other[name], row[name], rtol=1e-4, atol=1e-5, err_msg=name)
+    for variable, expected in zip(all_variables(replicated), all_variables(model), strict=True):
+        for replica in two_replicas.experimental_local_results(variable.value):
+            np.testing.assert_allclose(replica, expected.value, rtol=1e-4, atol=1e-6, err_msg=variable.path)

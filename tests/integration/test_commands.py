@@ -1,0 +1,119 @@
+"""The commands as processes: signals, exit statuses, what they print, and that a stopped run goes on."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tiny_models as tiny
+
+FLAGS = {
+    "dataset": "digits",
+    "image_size": 8,
+    "quality_weight": 0,
+    "flow_scales": 0,
+    "latent_size": 4,
+    "latent_channels": 2,
+    "width": 4,
+    "batch_size": 8,
+    "train_steps": 1500,
+    "checkpoint_every": 20,
+    "evaluate_every": 1500,
+    "validation_images": 16,
+    "grid_images": 4,
+}
+
+
+def command(module, **flags):
+    return [sys.executable, "-m", f"tfcq.{module}", *(f"--{name}={value}" for name, value in flags.items())]
+
+
+def start(arguments):
+    return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def last_step(workdir):
+    steps = [int(re.search(r"\d+", path.name)[0]) for path in (workdir / "checkpoints" / "last").glob("step-*.index")]
+    return max(steps, default=0)
+
+
+def stopped_by(number, workdir):
+    """Starts the training, sends it the signal once it has taken steps; returns (status, stderr)."""
+    before = last_step(workdir)
+    process = start(command("train", workdir=workdir, **FLAGS))
+    try:
+        while process.poll() is None and last_step(workdir) <= before:
+            time.sleep(0.005)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    return process.returncode, errors
+
+
+def state(workdir):
+    reader = tf.train.load_checkpoint(str(workdir / "checkpoints" / "last" / f"step-{FLAGS['train_steps']}"))
+    names = reader.get_variable_to_shape_map().keys() - {"_CHECKPOINTABLE_OBJECT_GRAPH"}
+    return {name: reader.get_tensor(name) for name in names if not name.startswith("save_counter")}
+
+
+@pytest.mark.slow
+def test_a_training_that_is_stopped_twice_ends_as_one_that_is_not(tmp_path):
+    stopped, whole = tmp_path / "stopped", tmp_path / "whole"
+    undisturbed = start(command("train", workdir=whole, **FLAGS))  # beside the others, to save time
+    try:
+        steps = []
+        for number, status in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+            returned, errors = stopped_by(number, stopped)
+            steps.append(last_step(stopped))
+            expected = (
+                f"error: signal {int(number)} at step {steps[-1]}: state saved; run the same command again to resume\n"
+            )
+            assert (returned, errors) == (status, expected)
+        assert 0 < steps[0] < steps[1] < FLAGS["train_steps"]
+        # The workdir alone is enough to go on.
+        done = subprocess.run(command("train", workdir=stopped), capture_output=True, text=True, timeout=200)
+        assert (done.returncode, done.stderr) == (0, ""), done.stderr
+        assert f"resumed from step {steps[1]}" in done.stdout
+        _, errors = undisturbed.communicate(timeout=200)
+        assert (undisturbed.returncode, errors) == (0, "")
+    finally:
+        undisturbed.kill()
+    expected, received = state(whole), state(stopped)
+    assert received.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(received[name], value, err_msg=name)
+
+
+@pytest.mark.slow
+def test_a_workdir_is_evaluated_and_drawn_by_commands_that_repeat_no_flag(tmp_path):
+    tiny.make_workdir(tmp_path, tiny.config(8, latent_size=4, **tiny.ROWS["vae"]))
+    picture = tmp_path / "picture.png"
+    evaluation = start(command("evaluate", workdir=tmp_path, num_images=20, num_importance_samples=2))
+    drawing = start(command("sample", workdir=tmp_path, mode="interpolate", num_samples=2, output=picture))
+    for process in (evaluation, drawing):
+        output, errors = process.communicate(timeout=200)
+        assert (process.returncode, errors) == (0, ""), errors
+        if process is evaluation:
+            assert re.search(r"^elbo: [\d.]+ \+- [\d.]+ bits/dim \(test, 20 images, ELBO\)$", output, re.M), output
+            assert re.search(r"^bits_per_dim: [\d.]+ \+- [\d.]+ bits/dim \(test, 20 images, K=2\)$", output, re.M), (
+                output
+            )
+        else:
+            assert output == f"wrote {picture}\n"
+    row = json.loads((tmp_path / "metrics.json").read_text())
+    assert row["bits_per_dim"]["num_importance_samples"] == 2 and row["split"] == "test"
+    assert tf.io.decode_png(picture.read_bytes()).shape == (2 * 32, 8 * 32, 1)
+
+
+@pytest.mark.parametrize("module", ["train", "evaluate", "sample", "export"])
+def test_a_mistake_is_one_line_and_status_2(module, tmp_path):
+    process = start(command(module, workdir=tmp_path / "none", no_such_flag=1))
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 2 and output == ""
+    assert re.fullmatch(r"error: .*no_such_flag.*\n", errors)

@@ -1,0 +1,95 @@
+"""A run that was stopped and resumed ends with the bits of one that was not."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tiny_models as tiny
+from tensorflow.python.framework import config as framework_config
+
+from tfcq.errors import TrainingInterrupted
+from tfcq.training import callbacks
+from tfcq.training.run import train
+
+STEPS = 6
+CONFIG = tiny.config(
+    8,
+    training={
+        "train_steps": STEPS,
+        "checkpoint_every": 2,
+        "evaluate_every": 100,
+        "deterministic": True,
+        "warmup_steps": 2,
+    },
+    latent_size=4,
+    flow_couplings=1,
+    network_normalization="batch",
+    flow_normalization="batch",
+    discriminator_steps=2,
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def deterministic_here_alone():
+    yield
+    framework_config.disable_op_determinism()
+
+
+def state(folder, step=STEPS):
+    """Every tensor of a last checkpoint: weights, optimizers, statistics, the step."""
+    reader = tf.train.load_checkpoint(str(folder / "checkpoints" / "last" / f"step-{step}"))
+    names = reader.get_variable_to_shape_map().keys() - {
+        "_CHECKPOINTABLE_OBJECT_GRAPH",
+        "save_counter/.ATTRIBUTES/VARIABLE_VALUE",
+    }
+    return {name: reader.get_tensor(name) for name in names}
+
+
+def interrupted_at(step, folder, monkeypatch):
+    """Trains until SIGTERM arrives during `step`."""
+    guard = callbacks.FiniteGuard.on_step
+
+    def kill_then_guard(self, now, logs):
+        if now == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        guard(self, now, logs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(callbacks.FiniteGuard, "on_step", kill_then_guard)
+        with pytest.raises(TrainingInterrupted) as raised:
+            train(CONFIG, folder)
+    assert raised.value.exit_status == 143 and f"at step {step}" in str(raised.value)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    train(CONFIG, folder)
+    return state(folder)
+
+
+def same_bits(received, expected):
+    assert received.keys() == expected.keys() and len(expected) > 50
+    return [name for name in expected if np.asarray(received[name]).tobytes() != np.asarray(expected[name]).tobytes()]
+
+
+@pytest.mark.slow
+def test_stopped_by_a_signal_and_resumed(uninterrupted, tmp_path, monkeypatch, capsys):
+    interrupted_at(3, tmp_path, monkeypatch)
+    assert same_bits(state(tmp_path, 3), uninterrupted)  # else nothing is proved
+    assert train(CONFIG, tmp_path).steps_taken == STEPS
+    assert "resumed from step 3" in capsys.readouterr().out
+    assert not same_bits(state(tmp_path), uninterrupted)
+
+
+@pytest.mark.slow
+def test_resumed_from_the_checkpoint_before_a_truncated_one(uninterrupted, tmp_path, monkeypatch, capsys):
+    interrupted_at(3, tmp_path, monkeypatch)
+    data = tmp_path / "checkpoints" / "last" / "step-3.data-00000-of-00001"
+    data.write_bytes(data.read_bytes()[: data.stat().st_size // 2])
+    assert train(CONFIG, tmp_path).steps_taken == STEPS
+    said = capsys.readouterr().out
+    assert "step-3" in said and "cannot be read; resumed from step 2" in said
+    assert not same_bits(state(tmp_path), uninterrupted)

@@ -1,0 +1,289 @@
+"""`tfcq.train` from a Config to a workdir, on real digits: what lies in the folder, what trains, what stops it."""
+
+import json
+import math
+import os
+import pathlib
+import signal
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tiny_models as tiny
+
+from tfcq import workdir as workdirs
+from tfcq.errors import TrainingDiverged, TrainingInterrupted, UserError
+from tfcq.evaluation.pictures import Pictures
+from tfcq.evaluation.run import evaluate
+from tfcq.training import callbacks
+from tfcq.training.run import LearningRate, train
+
+SMALL = {"latent_size": 4, "flow_couplings": 1}
+
+
+def config(row="vae", **training):
+    return tiny.config(8, training=training, **SMALL, **tiny.ROWS[row])
+
+
+def events(folder):
+    """{tag: {step: value}} of the scalars below a TensorBoard folder, and the tags of its images."""
+    scalars, pictures = {}, set()
+    for path in pathlib.Path(folder).iterdir():
+        for event in tf.compat.v1.train.summary_iterator(str(path)):
+            for value in event.summary.value:
+                if value.metadata.plugin_data.plugin_name == "images":
+                    pictures.add(value.tag)
+                else:
+                    scalars.setdefault(value.tag, {})[event.step] = float(tf.make_ndarray(value.tensor))
+    return scalars, pictures
+
+
+def listing(folder):
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in pathlib.Path(folder).rglob("*")}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A CQF with two discriminator turns and a schedule, trained four steps: (config, workdir, model)."""
+    folder = tmp_path_factory.mktemp("run") / "cqf"
+    settings = tiny.config(
+        8,
+        training={
+            "train_steps": 4,
+            "evaluate_every": 2,
+            "checkpoint_every": 2,
+            "learning_rate_schedule": "cosine",
+            "warmup_steps": 1,
+            "clip_norm": 100.0,
+        },
+        discriminator_steps=2,
+        **SMALL,
+    )
+    return settings, folder, train(settings, folder)
+
+
+# What a run leaves.
+
+
+def test_the_workdir_says_what_was_trained_on_what(run):
+    settings, folder, model = run
+    assert workdirs.read_config(folder) == settings
+    environment = json.loads((folder / "environment.json").read_text())
+    assert environment["packages"]["tensorflow"] == tf.__version__ and environment["devices"]
+    facts = json.loads((folder / "data.json").read_text())
+    assert facts["image_shape"] == [8, 8, 1] and "digits" in facts["description"]
+    assert model.steps_taken == 4 and model.image_shape == (8, 8, 1)
+
+
+def test_each_evaluation_is_a_row_and_the_last_is_metrics_json(run):
+    _, folder, _ = run
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [0, 2, 4]
+    for row in rows:
+        assert row["split"] == "validation" and row["seed"] == 0 and row["elbo"]["num_images"] == 16
+        assert row["elbo"]["nats"] == pytest.approx(-row["elbo"]["bits_per_dim"] * 64 * math.log(2.0))
+    assert json.loads((folder / "metrics.json").read_text()) == rows[-1]
+
+
+def test_tensorboard_has_every_term_norm_and_rate(run):
+    settings, folder, model = run
+    scalars, pictures = events(folder / "tensorboard" / "train")
+    discriminator = ["cross_entropy", "real_logits", "generated_logits", "gradient_penalty"]
+    generator = ["elbo", "kl", "reconstruction", "log_det", "bits_per_dim", "sigma", "quality"]
+    expected = {f"discriminator/{name}" for name in [*discriminator, "loss", "gradient_norm", "learning_rate"]}
+    expected |= {f"generator/{name}" for name in [*generator, "loss", "gradient_norm", "learning_rate"]}
+    assert scalars.keys() - {"images_per_second"} == expected and not pictures
+    for tag, values in scalars.items():
+        if tag != "images_per_second":
+            assert list(values) == [1, 2, 3, 4] and np.isfinite(list(values.values())).all(), tag
+    terms = {name: scalars[f"generator/{name}"][3] for name in generator}
+    assert terms["elbo"] == pytest.approx(terms["log_det"] - terms["reconstruction"] - terms["kl"], rel=1e-5)
+    assert scalars["generator/loss"][3] == pytest.approx(100.0 * terms["quality"] - terms["elbo"], rel=1e-5)
+    # The rate of the step that follows: warm-up from step 0, then half a cosine over steps 1 to 4.
+    for step, share in {
+        1: 1.0,
+        2: 0.5 * (1 + math.cos(math.pi / 3)),
+        3: 0.5 * (1 + math.cos(2 * math.pi / 3)),
+        4: 0.0,
+    }.items():
+        for player in ("discriminator", "generator"):
+            assert scalars[f"{player}/learning_rate"][step] == pytest.approx(2e-3 * share, abs=1e-9), (player, step)
+
+    scalars, pictures = events(folder / "tensorboard" / "validation")
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert pictures == {"samples", "reconstructions"}
+    for row in rows:
+        assert scalars["bits_per_dim"][row["step"]] == pytest.approx(row["elbo"]["bits_per_dim"], rel=1e-6)
+        assert scalars["elbo"][row["step"]] == pytest.approx(row["elbo"]["nats"], rel=1e-6)
+
+
+def test_pictures_are_of_fixed_seeds(run):
+    _, folder, model = run
+    names = {path.name for path in (folder / "samples").iterdir()}
+    assert names == {f"{kind}-{step:08d}.png" for kind in ("samples", "reconstructions") for step in (0, 2, 4)}
+    last = tf.io.decode_png((folder / "samples" / "samples-00000004.png").read_bytes()).numpy()
+    np.testing.assert_array_equal(last, Pictures(model).sample_grid(4, seed=0))
+
+
+def test_checkpoints_are_the_last_and_the_best(run):
+    _, folder, model = run
+    steps = sorted(path.name for path in (folder / "checkpoints" / "last").glob("*.index"))
+    assert steps == ["step-2.index", "step-4.index"]
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()][1:]
+    best = min(rows, key=lambda row: row["elbo"]["bits_per_dim"])
+    assert [path.name for path in (folder / "checkpoints" / "best").glob("*.index")] == [f"step-{best['step']}.index"]
+    assert workdirs.load(folder, "best").steps_taken == best["step"]
+    loaded = workdirs.load(folder, "last")
+    assert not tiny.changed(tiny.values(model.variables), loaded.variables)
+
+
+def test_a_finished_run_is_left_alone(run, capsys):
+    settings, folder, model = run
+    before = listing(folder)
+    again = train(settings, folder)
+    assert "nothing to do: 4 of 4 steps are done" in capsys.readouterr().out
+    after = listing(folder)
+    assert {name for name in after if before.get(name) != after[name]} <= {"data.json", "."}
+    assert not tiny.changed(tiny.values(model.variables), again.variables)
+
+
+def test_another_configuration_is_refused_with_the_difference(run):
+    settings, folder, _ = run
+    other = tiny.config(8, discriminator_steps=2, **(SMALL | {"flow_couplings": 2}))
+    before = listing(folder)
+    with pytest.raises(UserError, match=r"system.flow_couplings: 1 -> 2.*expected the same flags to resume"):
+        train(other, folder)
+    assert listing(folder) == before
+
+
+# Every row of Table 1, and two devices.
+
+
+@pytest.mark.parametrize("row", ["gan", "vae", "cq"])
+def test_rows_of_table_1_train_evaluate_and_sample(row, tmp_path):
+    model = train(config(row, train_steps=2, learning_rate=1e-3), tmp_path)
+    assert model.steps_taken == 2
+    loaded = workdirs.load(tmp_path)
+    assert Pictures(loaded).sample_grid(3).dtype == np.uint8
+    if row == "gan":
+        assert "elbo" not in json.loads((tmp_path / "metrics.json").read_text())
+        assert {path.name[:7] for path in (tmp_path / "samples").iterdir()} == {"samples"}
+        with pytest.raises(UserError, match="cannot likelihood; it can: decode, sample"):
+            evaluate(tmp_path, ["elbo"])
+    else:
+        assert 1.0 < evaluate(tmp_path, ["elbo"], num_images=16)["elbo"]["bits_per_dim"] < 20.0
+
+
+def test_two_devices_train_what_one_does(tmp_path):
+    alone = train(config(train_steps=2), tmp_path / "one")
+    both = train(config(train_steps=2, logical_devices=2, distribution="mirrored"), tmp_path / "two")
+    assert both.distribute_strategy.num_replicas_in_sync == 2
+    for weight, value in zip(workdirs.load(tmp_path / "two").variables, tiny.values(alone.variables), strict=True):
+        np.testing.assert_allclose(weight.value, value, rtol=1e-4, atol=1e-6, err_msg=weight.path)
+    rows = [json.loads((tmp_path / name / "metrics.json").read_text())["elbo"]["nats"] for name in ("one", "two")]
+    assert rows[0] == pytest.approx(rows[1], rel=1e-5)
+
+
+def test_devices_must_share_the_batch(tmp_path):
+    with pytest.raises(UserError, match="batch_size=7: expected a multiple of the 2 devices"):
+        train(config(batch_size=7, logical_devices=2), tmp_path)
+
+
+# What stops a run.
+
+
+def test_a_weight_that_is_nan_stops_and_keeps_the_last_checkpoint(tmp_path, monkeypatch):
+    settings = config(train_steps=5, checkpoint_every=2, evaluate_every=2)
+    save = callbacks.Saver.on_step
+
+    def save_then_poison(self, step, logs):
+        save(self, step, logs)
+        if step == 3:
+            self.model.encoder.trainable_variables[0].assign(
+                np.full_like(self.model.encoder.trainable_variables[0].value, np.nan)
+            )
+
+    with monkeypatch.context() as patch:
+        patch.setattr(callbacks.Saver, "on_step", save_then_poison)
+        with pytest.raises(TrainingDiverged, match=r"player generator at step 4 \(seed 0\)") as raised:
+            train(settings, tmp_path)
+    assert "generator/loss=nan" in str(raised.value) and raised.value.exit_status == 1
+    last = tmp_path / "checkpoints" / "last"
+    assert [path.name for path in last.glob("*.index")] == ["step-2.index"]
+    for variable in workdirs.load(tmp_path).variables:
+        assert np.isfinite(variable.value).all(), variable.path
+    assert train(settings, tmp_path).steps_taken == 5  # from step 2, the poison gone
+
+
+class Recorder:
+    """Stands for Checkpoints, and counts."""
+
+    saved = 0
+
+    def save(self):
+        self.saved += 1
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_after_the_step_and_gives_the_handlers_back(number, status):
+    before = signal.getsignal(number)
+    recorder = Recorder()
+    saver = callbacks.Saver(recorder, every=100, total_steps=1000)
+    saver.set_model(tiny.build(tiny.config(**tiny.ROWS["vae"])))
+    saver.on_train_begin()
+    try:
+        saver.on_train_batch_end(0)
+        assert not recorder.saved
+        os.kill(os.getpid(), number)
+        with pytest.raises(TrainingInterrupted, match=f"signal {int(number)} at step 2: state saved") as raised:
+            saver.on_train_batch_end(1)
+    finally:
+        saver.restore_handlers()
+    assert recorder.saved == 1 and raised.value.exit_status == status
+    assert signal.getsignal(number) is before
+
+
+def test_scalars_are_means_over_the_steps_between_rows(tmp_path):
+    writer = tf.summary.create_file_writer(str(tmp_path))
+    scalars = callbacks.Scalars(writer, every=3, images_per_step=8)
+    model = tiny.compiled(tiny.config(**tiny.ROWS["vae"]), learning_rate=0.125)
+    scalars.set_model(model)
+    scalars.on_train_begin()
+    for step, value in enumerate([1.0, 2.0, 6.0, 4.0, 4.0, 1.0, 100.0]):
+        scalars.on_train_batch_end(step, {"generator/loss": value, "generator/finite": 1.0})
+    writer.close()
+    found, _ = events(tmp_path)
+    assert found["generator/loss"] == {3: 3.0, 6: 3.0}
+    assert found["generator/learning_rate"] == {3: 0.125, 6: 0.125}
+    assert "generator/finite" not in found and found["images_per_second"].keys() == {3, 6}
+
+
+# Schedules.
+
+
+@pytest.mark.parametrize("shape", ["constant", "linear", "cosine"])
+@pytest.mark.parametrize("warmup", [0, 4])
+def test_learning_rates_meet_the_closed_form(shape, warmup):
+    schedule = LearningRate(0.1, 24, warmup, shape)
+    for step in range(30):
+        rise = min(1.0, (step + 1) / (warmup + 1))
+        done = min(max(step - warmup, 0) / (24 - warmup), 1.0)
+        fall = {"constant": 1.0, "linear": 1.0 - done, "cosine": math.cos(math.pi * done / 2) ** 2}[shape]
+        assert float(schedule(step)) == pytest.approx(0.1 * rise * fall, abs=1e-8), step
+    assert LearningRate(**schedule.get_config())(7) == schedule(7)
+
+
+@pytest.mark.parametrize("name", ["adamax", "adam"])
+def test_the_optimizer_and_its_rates_are_the_configurations(name, tmp_path):
+    """Seen from its first update of a constant gradient sign: both rules then move each weight by the rate."""
+    settings = config("cq", train_steps=1, optimizer=name, learning_rate=1e-3, discriminator_learning_rate=5e-3)
+    model = train(settings, tmp_path)
+    kinds = {player: type(optimizer).__name__.lower() for player, optimizer in model.player_optimizers.items()}
+    assert kinds == {"discriminator": name, "generator": name}
+    fresh = tiny.compiled(settings)
+    for part, rate in ((lambda m: m.decoder, 1e-3), (lambda m: m.discriminator, 5e-3)):
+        moved = [
+            np.abs(new.value - old.value).max()
+            for new, old in zip(part(model).trainable_variables, part(fresh).trainable_variables, strict=True)
+        ]
+        np.testing.assert_allclose(max(moved), rate, rtol=1e-3)

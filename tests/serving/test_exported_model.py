@@ -1,0 +1,64 @@
+"""The whole way once: trained, exported, served; the endpoints answer what the trained model answers."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import conftest as servers
+import numpy as np
+import pytest
+import tiny_models as tiny
+
+import tfcq
+from tfcq.client import Client
+from tfcq.exporting.export import export
+
+K = 4
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Folder of a tiny trained run."""
+    folder = tmp_path_factory.mktemp("served") / "run"
+    config = tiny.config(8, data={"dataset": "digits"}, training={"train_steps": 4, "checkpoint_every": 2})
+    tfcq.train(config, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(run):
+    """A local server of that run's export."""
+    export(run, run.parent / "exports", num_importance_samples=K)
+    process = servers.ServerProcess(run.parent, "--model_name=cqf", "--model_base_path=exports/cqf")
+    process.wait_until_ready()
+    yield process
+    assert process.stop() == 0
+
+
+@pytest.mark.slow
+def test_the_contract_holds_for_an_exported_model(server):
+    addresses = {"TFCQ_SERVER_GRPC": server.grpc_address, "TFCQ_SERVER_REST": server.rest_url, "TFCQ_SERVER_MODEL": "cqf"}
+    contract = pathlib.Path(__file__).parent / "test_contract.py"
+    outcome = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(contract)],
+        env=os.environ | addresses,
+        capture_output=True,
+        text=True,
+    )
+    assert outcome.returncode == 0, outcome.stdout[-3000:]
+    assert " passed" in outcome.stdout and "skipped" not in outcome.stdout
+
+
+@pytest.mark.parametrize("transport", ["grpc", "rest"])
+def test_endpoints_answer_what_the_trained_model_answers(run, server, transport):
+    address = server.grpc_address if transport == "grpc" else server.rest_url
+    client, model = getattr(Client, transport)(address, model="cqf"), tfcq.load(run)
+    seeds = tfcq.row_seeds(5, seed=3)
+    images = client.sample(seeds=seeds)
+    difference = np.abs(images.astype(int) - model.sample(seeds).numpy())
+    assert difference.max() <= 1 and (difference > 0).mean() < 0.01  # a value at a bin's edge may fall either way
+    log_prob = client.log_prob(images, seeds=seeds)
+    np.testing.assert_allclose(log_prob, model.log_prob(images, seeds, num_importance_samples=K), rtol=1e-5)
+    np.testing.assert_allclose(client.bits_per_dim(images, seeds=seeds), -log_prob / (64 * np.log(2)), rtol=1e-5)
+    np.testing.assert_allclose(client.encode(images, seeds=seeds), model.encode(images, seeds), rtol=1e-4, atol=1e-5)
