@@ -21,9 +21,9 @@ FLAGS = {
     "latent_channels": 2,
     "width": 4,
     "batch_size": 8,
-    "train_steps": 1500,
-    "checkpoint_every": 20,
-    "evaluate_every": 1500,
+    "train_steps": 600,
+    "checkpoint_every": 10,
+    "evaluate_every": 600,
     "validation_images": 16,
     "grid_images": 4,
 }
@@ -50,7 +50,7 @@ def stopped_by(number, workdir):
         while process.poll() is None and last_step(workdir) <= before:
             time.sleep(0.005)
         process.send_signal(number)
-        _, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=200)
     finally:
         process.kill()
     return process.returncode, errors
@@ -63,6 +63,7 @@ def state(workdir):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_training_that_is_stopped_twice_ends_as_one_that_is_not(tmp_path):
     stopped, whole = tmp_path / "stopped", tmp_path / "whole"
     undisturbed = start(command("train", workdir=whole, **FLAGS))  # beside the others, to save time
@@ -77,10 +78,10 @@ def test_a_training_that_is_stopped_twice_ends_as_one_that_is_not(tmp_path):
             assert (returned, errors) == (status, expected)
         assert 0 < steps[0] < steps[1] < FLAGS["train_steps"]
         # The workdir alone is enough to go on.
-        done = subprocess.run(command("train", workdir=stopped), capture_output=True, text=True, timeout=200)
+        done = subprocess.run(command("train", workdir=stopped), capture_output=True, text=True, timeout=400)
         assert (done.returncode, done.stderr) == (0, ""), done.stderr
         assert f"resumed from step {steps[1]}" in done.stdout
-        _, errors = undisturbed.communicate(timeout=200)
+        _, errors = undisturbed.communicate(timeout=400)
         assert (undisturbed.returncode, errors) == (0, "")
     finally:
         undisturbed.kill()
@@ -91,13 +92,14 @@ def test_a_training_that_is_stopped_twice_ends_as_one_that_is_not(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_workdir_is_evaluated_and_drawn_by_commands_that_repeat_no_flag(tmp_path):
     tiny.make_workdir(tmp_path, tiny.config(8, latent_size=4, **tiny.ROWS["vae"]))
     picture = tmp_path / "picture.png"
     evaluation = start(command("evaluate", workdir=tmp_path, num_images=20, num_importance_samples=2))
     drawing = start(command("sample", workdir=tmp_path, mode="interpolate", num_samples=2, output=picture))
     for process in (evaluation, drawing):
-        output, errors = process.communicate(timeout=200)
+        output, errors = process.communicate(timeout=400)
         assert (process.returncode, errors) == (0, ""), errors
         if process is evaluation:
             assert re.search(r"^elbo: [\d.]+ \+- [\d.]+ bits/dim \(test, 20 images, ELBO\)$", output, re.M), output

@@ -1,6 +1,7 @@
 """A run that was stopped and resumed ends with the bits of one that was not."""
 
 import os
+import shutil
 import signal
 
 import numpy as np
@@ -47,22 +48,6 @@ def state(folder, step=STEPS):
     return {name: reader.get_tensor(name) for name in names}
 
 
-def interrupted_at(step, folder, monkeypatch):
-    """Trains until SIGTERM arrives during `step`."""
-    guard = callbacks.FiniteGuard.on_step
-
-    def kill_then_guard(self, now, logs):
-        if now == step:
-            os.kill(os.getpid(), signal.SIGTERM)
-        guard(self, now, logs)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(callbacks.FiniteGuard, "on_step", kill_then_guard)
-        with pytest.raises(TrainingInterrupted) as raised:
-            train(CONFIG, folder)
-    assert raised.value.exit_status == 143 and f"at step {step}" in str(raised.value)
-
-
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole") / "run"
@@ -70,26 +55,46 @@ def uninterrupted(tmp_path_factory):
     return state(folder)
 
 
-def same_bits(received, expected):
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """The workdir of a run that SIGTERM stopped during step 3: the checkpoints of steps 2 and 3 are there."""
+    folder = tmp_path_factory.mktemp("stopped") / "run"
+    guard = callbacks.FiniteGuard.on_step
+
+    def kill_then_guard(self, step, logs):
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        guard(self, step, logs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(callbacks.FiniteGuard, "on_step", kill_then_guard)
+        with pytest.raises(TrainingInterrupted, match="at step 3") as raised:
+            train(CONFIG, folder)
+    assert raised.value.exit_status == 143
+    return folder
+
+
+def differing(received, expected):
+    """Names of the tensors that differ, in however little."""
     assert received.keys() == expected.keys() and len(expected) > 50
     return [name for name in expected if np.asarray(received[name]).tobytes() != np.asarray(expected[name]).tobytes()]
 
 
 @pytest.mark.slow
-def test_stopped_by_a_signal_and_resumed(uninterrupted, tmp_path, monkeypatch, capsys):
-    interrupted_at(3, tmp_path, monkeypatch)
-    assert same_bits(state(tmp_path, 3), uninterrupted)  # else nothing is proved
-    assert train(CONFIG, tmp_path).steps_taken == STEPS
+def test_stopped_by_a_signal_and_resumed(uninterrupted, stopped, tmp_path, capsys):
+    folder = shutil.copytree(stopped, tmp_path / "run")
+    assert differing(state(folder, 3), uninterrupted)  # else nothing is proved
+    assert train(CONFIG, folder).steps_taken == STEPS
     assert "resumed from step 3" in capsys.readouterr().out
-    assert not same_bits(state(tmp_path), uninterrupted)
+    assert not differing(state(folder), uninterrupted)
 
 
 @pytest.mark.slow
-def test_resumed_from_the_checkpoint_before_a_truncated_one(uninterrupted, tmp_path, monkeypatch, capsys):
-    interrupted_at(3, tmp_path, monkeypatch)
-    data = tmp_path / "checkpoints" / "last" / "step-3.data-00000-of-00001"
+def test_resumed_from_the_checkpoint_before_a_truncated_one(uninterrupted, stopped, tmp_path, capsys):
+    folder = shutil.copytree(stopped, tmp_path / "run")
+    data = folder / "checkpoints" / "last" / "step-3.data-00000-of-00001"
     data.write_bytes(data.read_bytes()[: data.stat().st_size // 2])
-    assert train(CONFIG, tmp_path).steps_taken == STEPS
+    assert train(CONFIG, folder).steps_taken == STEPS
     said = capsys.readouterr().out
     assert "step-3" in said and "cannot be read; resumed from step 2" in said
-    assert not same_bits(state(tmp_path), uninterrupted)
+    assert not differing(state(folder), uninterrupted)

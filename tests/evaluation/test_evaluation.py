@@ -1,0 +1,206 @@
+"""Likelihoods over a split, and grids of pictures."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tiny_models as tiny
+
+from tfcq import data
+from tfcq import workdir as workdirs
+from tfcq.errors import UserError
+from tfcq.evaluation.likelihood import LikelihoodEvaluator
+from tfcq.evaluation.pictures import Pictures
+from tfcq.evaluation.run import evaluate
+from tfcq.images import grid
+from tfcq.randomness import row_seeds
+
+SHAPE = (8, 8, 1)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """(workdir, model) of a VAE with a flow, on digits; the weights are random."""
+    folder = tmp_path_factory.mktemp("workdir") / "run"
+    tiny.make_workdir(folder, tiny.config(8, latent_size=4, flow_couplings=1, quality_weight=0.0))
+    return folder, workdirs.load(folder)
+
+
+@pytest.fixture(scope="module")
+def evaluator(run):
+    return LikelihoodEvaluator(run[1])
+
+
+def in_batches(images, size):
+    return [images[start : start + size] for start in range(0, len(images), size)]
+
+
+# Likelihoods.
+
+
+def test_numbers_do_not_depend_on_the_batch_size(evaluator):
+    images = tiny.images(SHAPE, 12)
+    for measure in (evaluator.elbo, lambda batches: evaluator.log_prob(batches, 3)):
+        whole = measure([images])
+        assert whole.dtype == np.float64 and whole.shape == (12,) and len(set(whole)) == 12
+        for size in (1, 5):
+            np.testing.assert_allclose(measure(in_batches(images, size)), whole, atol=1e-3)
+
+
+def test_each_image_has_the_seed_of_its_place(evaluator, run):
+    images = tiny.images(SHAPE, 4)
+    expected = run[1].elbo(images, row_seeds(4, seed=5))
+    np.testing.assert_allclose(evaluator.elbo(in_batches(images, 3), seed=5), expected, rtol=1e-5)
+    expected = run[1].log_prob(images, row_seeds(4, seed=5), 2)
+    np.testing.assert_allclose(evaluator.log_prob(in_batches(images, 3), 2, seed=5), expected, rtol=1e-5)
+    assert (np.abs(evaluator.elbo([images], seed=6) - evaluator.elbo([images], seed=5)) > 1e-3).all()
+
+
+def test_progress_is_told_how_many_images_are_done(evaluator):
+    done = []
+    evaluator.elbo(in_batches(tiny.images(SHAPE, 7), 3), progress=done.append)
+    assert done == [3, 6, 7]
+
+
+def test_one_graph_serves_every_batch_and_every_number_of_samples(run):
+    traces = []
+
+    class Counted:
+        image_shape = SHAPE
+
+        def elbo(self, images, seeds):
+            return tf.cast(seeds[:, 0], tf.float32)
+
+        def log_prob(self, images, seeds, count):
+            traces.append(count)
+            return tf.fill(tf.shape(images)[:1], tf.cast(count, tf.float32))
+
+    evaluator = LikelihoodEvaluator(Counted())
+    for count, size in ((1, 2), (1000, 5)):
+        np.testing.assert_array_equal(evaluator.log_prob(in_batches(tiny.images(SHAPE, 7), size), count), [count] * 7)
+    assert len(traces) == 1
+
+
+def test_the_summary_is_mean_and_standard_error(evaluator):
+    values = np.array([-100.0, -150.0, -80.0, -120.0, -170.0])
+    summary = evaluator.summary(values)
+    bits = -values / (64 * math.log(2.0))
+    error = math.sqrt(sum((bit - bits.mean()) ** 2 for bit in bits) / 4) / math.sqrt(5)
+    expected = {
+        "nats": -124.0,
+        "bits_per_dim": bits.mean(),
+        "bits_per_dim_standard_error": error,
+        "num_images": 5,
+    }
+    assert summary == pytest.approx(expected)
+    assert evaluator.summary(values[:1])["bits_per_dim_standard_error"] is None
+
+
+def test_evaluate_records_numbers_with_their_protocol(run, capsys):
+    folder, model = run
+    row = evaluate(folder, split="test", num_images=30, num_importance_samples=4, seed=3, batch_size=7)
+    dataset = data.load(workdirs.read_config(folder).data)
+    images, seeds = dataset.images("test", range(30)), row_seeds(30, seed=3)
+    for name, expected in (("elbo", model.elbo(images, seeds)), ("bits_per_dim", model.log_prob(images, seeds, 4))):
+        assert row[name]["nats"] == pytest.approx(float(tf.reduce_mean(expected)), rel=1e-5)
+        assert row[name]["num_images"] == 30
+    assert row["bits_per_dim"]["num_importance_samples"] == 4 and "num_importance_samples" not in row["elbo"]
+    protocol = {"step": 1, "checkpoint": "best", "split": "test", "seed": 3}
+    assert {key: row[key] for key in protocol} == protocol
+    assert json.loads((folder / "metrics.json").read_text()) == row
+    assert json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1]) == row
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"elbo: {row['elbo']['bits_per_dim']:.4f} +- ") and lines[0].endswith(
+        "(test, 30 images, ELBO)"
+    )
+    assert lines[1].endswith("(test, 30 images, K=4)")
+
+
+def test_evaluate_takes_no_more_images_than_there_are(run):
+    row = evaluate(run[0], ["elbo"], split="validation", num_images=10**6)
+    assert row["elbo"]["num_images"] == 179 and "bits_per_dim" not in row
+
+
+def test_evaluate_refuses_what_it_cannot(run, tmp_path):
+    with pytest.raises(
+        UserError, match=r"expected some of elbo, bits_per_dim, received 'elbow' \(did you mean elbo\?\)"
+    ):
+        evaluate(run[0], ["elbow"])
+    with pytest.raises(UserError, match="split: expected one of train, validation, test, received 'tset'"):
+        evaluate(run[0], ["elbo"], split="tset")
+    with pytest.raises(UserError, match="expected a trained run"):
+        evaluate(tmp_path)
+    tiny.make_workdir(tmp_path, tiny.config(8, latent_size=4, **tiny.ROWS["gan"]))
+    with pytest.raises(UserError, match="cannot likelihood; it can: decode, sample"):
+        evaluate(tmp_path)
+    assert not (tmp_path / "metrics.json").exists()
+
+
+# Pictures.
+
+
+@pytest.fixture(scope="module")
+def pictures(run):
+    return Pictures(run[1])
+
+
+def cells(picture, columns, zoom=4):
+    """The images of a grid of 8x8 images, which is magnified four times, row by row: uint8 [N, 8, 8, C]."""
+    small = picture[::zoom, ::zoom]
+    np.testing.assert_array_equal(small.repeat(zoom, 0).repeat(zoom, 1), picture)
+    rows = small.reshape(-1, 8, columns, 8, small.shape[-1])
+    return rows.transpose(0, 2, 1, 3, 4).reshape(-1, 8, 8, small.shape[-1])
+
+
+def near(received, expected):
+    """Images that another batch size may round otherwise in a few values."""
+    assert np.abs(received.astype(int) - np.asarray(expected).astype(int)).max() <= 1
+
+
+def test_samples_are_those_of_their_seeds_in_any_number(pictures, run):
+    seven = pictures.samples(7, seed=2, temperature=0.8)
+    near(seven, run[1].sample(row_seeds(7, seed=2), 0.8))
+    near(pictures.samples(3, seed=2, temperature=0.8), seven[:3])
+    assert pictures.samples(70).shape == (70, *SHAPE)  # more than a batch
+    picture = pictures.sample_grid(7, seed=2, temperature=0.8)
+    assert picture.shape == (3 * 32, 3 * 32, 1)
+    found = cells(picture, 3)
+    np.testing.assert_array_equal(found[:7], seven)
+    assert not found[7:].any()
+
+
+def test_reconstructions_stand_beside_their_images(pictures, run):
+    images = tiny.images(SHAPE, 6)
+    picture = pictures.reconstruction_grid(images, seed=1)
+    assert picture.shape == (3 * 32, 4 * 32, 1)
+    found = cells(picture, 4)
+    np.testing.assert_array_equal(found[0::2], images)
+    near(found[1::2], run[1].reconstruct(images, row_seeds(6, seed=1)))
+
+
+def test_interpolations_begin_and_end_with_reconstructions(pictures, run):
+    images = tiny.images(SHAPE, 5)
+    picture = pictures.interpolation_grid(images, num_steps=6, seed=1)
+    assert picture.shape == (2 * 32, 6 * 32, 1)  # two pairs; the odd one is left out
+    found = cells(picture, 6).reshape(2, 6, *SHAPE)
+    rebuilt = run[1].reconstruct(images[:4], row_seeds(4, seed=1)).numpy()
+    near(found[:, 0], rebuilt[0::2])
+    near(found[:, -1], rebuilt[1::2])
+    latents = run[1].encode(images[:4], row_seeds(4, seed=1))
+    near(found[:, 2], run[1].decode(0.6 * latents[0::2] + 0.4 * latents[1::2]))
+
+
+def test_interpolation_refuses_too_little(pictures):
+    for count, steps in ((1, 8), (4, 1)):
+        with pytest.raises(UserError, match=f"at least 2 images and 2 steps, received {count} and {steps}"):
+            pictures.interpolation_grid(tiny.images(SHAPE, count), steps)
+
+
+def test_a_model_without_an_encoder_draws_what_it_can():
+    pictures = Pictures(tiny.build(tiny.config(8, **tiny.ROWS["gan"])))
+    np.testing.assert_array_equal(pictures.sample_grid(2), grid(pictures.samples(2)))
+    for call in (pictures.reconstruction_grid, pictures.interpolation_grid):
+        with pytest.raises(UserError, match="it can: decode, sample"):
+            call(tiny.images(SHAPE, 2))
