@@ -141,7 +141,10 @@ class CQF(GenerativeModel):
 
     def _feature_distribution(self, means):
         """p(y|z): N(mu(z), sigma^2 I)."""
-        return tfd.Independent(tfd.Normal(means, tf.exp(self.log_sigma.value)), 3)
+        # One sigma a row: its gradient is then summed row by row. TensorFlow's threads sum a whole batch into one scalar in
+        # an order that changes from run to run, and so does the last bit.
+        sigma = tf.fill([tf.shape(means)[0], 1, 1, 1], tf.exp(self.log_sigma.value))
+        return tfd.Independent(tfd.Normal(means, sigma), 3)
 
     @staticmethod
     def _draw(posterior, noise):
