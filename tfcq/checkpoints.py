@@ -98,7 +98,7 @@ def restore_model(model, workdir, which="best"):
     checkpoint = tf.train.Checkpoint(model=model)
 
     def restore(path):
-        checkpoint.restore(path).assert_existing_objects_matched().expect_partial()
+        checkpoint.restore(path).expect_partial().assert_existing_objects_matched()
 
     folder = pathlib.Path(workdir) / "checkpoints"
     if which == "best":

@@ -75,6 +75,25 @@ def suggestion(word, known):
     return f" (did you mean {near[0]}?)" if near else ""
 
 
+LIKELIHOODS = ("elbo", "bits_per_dim")
+"""Metrics of real images under the model: bound by one draw, importance-weighted estimate."""
+
+DISTRIBUTIONS = (
+    "frechet_distance",
+    "classifier_score",
+    "kernel_distance",
+    "prd",
+    "neighbours",
+    "memorisation",
+    "ms_ssim",
+    "sliced_wasserstein",
+)
+"""Metrics of generated beside real images; `tfcq.evaluation.distributions` says what each is."""
+
+DISTRIBUTION_ALIASES = ("fid", "inception_score", "kid")
+"""What the first three that use features are called where those are the Inception graph's, and only there."""
+
+
 @dataclasses.dataclass(frozen=True)
 class DataConfig(Section):
     """Where images come from, and what a model sees of them: uint8 [image_size, image_size, channels]."""
@@ -157,6 +176,15 @@ class TrainingConfig(Section):
     keep_checkpoints: int = knob(3, "how many of the last are kept, besides the best", minimum=2, maximum=1000)
     validation_images: int = knob(1000, "images of a periodic evaluation; 0: the whole split", minimum=0, unit="images")
     grid_images: int = knob(64, "images in a grid of samples", minimum=1, maximum=1024, unit="images")
+    eval_metrics: str = knob(
+        "",
+        "metrics of tfcq.evaluate that need samples, separated by commas, in each periodic evaluation against the "
+        "validation split; empty: none",
+    )
+    eval_samples: int = knob(1000, "images generated for eval_metrics", minimum=2, unit="images")
+    eval_features: str = knob(
+        "efficientnet_lite0", "what eval_metrics compare, as --features of tfcq.evaluate; its weights must be at hand"
+    )
 
     def check(self):
         if self.warmup_steps >= self.train_steps and self.warmup_steps:
@@ -168,6 +196,55 @@ class TrainingConfig(Section):
                 f"logical_devices={self.logical_devices} with distribution=none: expected distribution=mirrored "
                 "or auto, or one device"
             )
+        known = (*DISTRIBUTIONS, *DISTRIBUTION_ALIASES)
+        for name in self.eval_metrics.split(",") if self.eval_metrics else ():
+            if name not in known:
+                raise UserError(
+                    f"eval_metrics: expected some of {', '.join(DISTRIBUTIONS)}, received {name!r}{suggestion(name, known)}"
+                )
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationConfig(Section):
+    """The protocol of an evaluation: what is compared with what, and how. Recorded with every number."""
+
+    split: str = knob("test", "the real images: of which split", choices=("train", "validation", "test"))
+    num_images: int = knob(
+        0, "real images of the likelihoods, the first of the split; 0: all", minimum=0, unit="images"
+    )
+    num_importance_samples: int = knob(50, "K of bits_per_dim, draws of the latents an image", minimum=1)
+    likelihood_dataset: str = knob(
+        "",
+        "another data set, named as in --dataset and prepared as the run's, whose likelihoods (same split) are set "
+        "beside; empty: none",
+    )
+    features: str = knob(
+        "efficientnet_lite0",
+        "what images are compared by: inception | efficientnet_lite0 | keras:NAME | saved_model:DIR | pixels",
+    )
+    feature_weights: str = knob("", "file or folder with the weights of --features; empty: its usual place")
+    num_samples: int = knob(
+        10000, "generated images, and at most so many real ones of the split", minimum=2, unit="images"
+    )
+    num_train_images: int = knob(
+        0,
+        "training images in which memorisation looks for the nearest; at least num_samples are used where there are; "
+        "0: num_samples",
+        minimum=0,
+        unit="images",
+    )
+    num_seeds: int = knob(1, "times that images are generated anew, with seed, seed + 1, ...", minimum=1, maximum=100)
+    seed: int = knob(0, "of all noise and of the choices of random metrics", minimum=0, maximum=2**31 - 101)
+    temperature: float = knob(1.0, "scales the prior's standard deviation", minimum=0.0)
+    batch_size: int = knob(250, "images at a time; changes no number but by rounding", minimum=1, unit="images")
+    checkpoint: str = knob("best", "which checkpoint", choices=("best", "last"))
+    distribution: str = knob(
+        "auto", "auto (mirrored where there are several devices) | none | mirrored", choices=("auto", "none", "mirrored")
+    )
+    logical_devices: int = knob(1, "split the CPU into this many devices", minimum=1, maximum=64)
+    cache_dir: str = knob(
+        "", "where features of real images are kept between evaluations; empty: ~/.cache/tfcq; none: nowhere"
+    )
 
 
 @dataclasses.dataclass(frozen=True)

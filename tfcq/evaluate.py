@@ -1,38 +1,41 @@
-"""Measures a trained model: `python -m tfcq.evaluate --workdir=DIR [--metrics=elbo,bits_per_dim] [--split=test]`."""
+"""Measures a trained model: `python -m tfcq.evaluate --workdir=DIR [--metrics=all] [--split=test]`.
+
+With `--compare=DIR,DIR,...` it sets what was measured in several workdirs side by side.
+"""
 
 from absl import flags
 
+from tfcq import config
 from tfcq import flags as config_flags
 from tfcq.errors import UserError
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a trained run.")
 METRICS = flags.DEFINE_list(
-    "metrics", ["elbo", "bits_per_dim"], "elbo | bits_per_dim (importance-weighted), separated by commas."
+    "metrics",
+    ["elbo", "bits_per_dim"],
+    "all, or some of elbo | bits_per_dim (importance-weighted) | frechet_distance | classifier_score | kernel_distance | prd | "
+    "neighbours | memorisation | ms_ssim | sliced_wasserstein, separated by commas; with --features=inception also fid | "
+    "inception_score | kid.",
 )
-SPLIT = flags.DEFINE_enum("split", "test", ["train", "validation", "test"], "Of the data set.")
-NUM_IMAGES = flags.DEFINE_integer("num_images", 0, "The first images of the split; 0: all.", lower_bound=0)
-SAMPLES = flags.DEFINE_integer("num_importance_samples", 50, "K of bits_per_dim.", lower_bound=1)
-SEED = flags.DEFINE_integer("seed", 0, "Of the noise.", lower_bound=0)
-BATCH_SIZE = flags.DEFINE_integer("batch_size", 250, "Images at a time; changes no number.", lower_bound=1)
-CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", ["best", "last"], "Which checkpoint.")
+REPORT = flags.DEFINE_bool("report", True, "Write report.md and its figures.")
+COMPARE = flags.DEFINE_list("compare", [], "Workdirs that were evaluated, to be put in one table and figure.")
+OUTPUT = flags.DEFINE_string("output", "comparison", "Folder for what --compare writes.")
+config_flags.define_section_flags(config.EvaluationConfig)
 
 
 def main():
-    if not WORKDIR.value:
-        raise UserError("expected --workdir=DIR of a trained run")
+    if bool(WORKDIR.value) == bool(COMPARE.value):
+        raise UserError("expected --workdir=DIR of a trained run, or --compare=DIR,DIR,... of evaluated ones")
+    protocol = config_flags.section_from_flags(config.EvaluationConfig)
+    if COMPARE.value:
+        from tfcq.evaluation.compare import compare
+
+        print(f"wrote {compare(COMPARE.value, OUTPUT.value)}", flush=True)
+        return
     config_flags.start_tensorflow()
     from tfcq.evaluation.run import evaluate
 
-    evaluate(
-        WORKDIR.value,
-        METRICS.value,
-        split=SPLIT.value,
-        num_images=NUM_IMAGES.value,
-        num_importance_samples=SAMPLES.value,
-        seed=SEED.value,
-        batch_size=BATCH_SIZE.value,
-        checkpoint=CHECKPOINT.value,
-    )
+    evaluate(WORKDIR.value, METRICS.value, REPORT.value, **vars(protocol))
 
 
 if __name__ == "__main__":

@@ -27,6 +27,19 @@ def define_config_flags():
         _DEFINE[kind](name, None, " ".join(texts))
 
 
+def define_section_flags(section):
+    """Makes one flag for each knob of one section, as an entry point that needs no Config does."""
+    kinds = typing.get_type_hints(section)
+    for field in dataclasses.fields(section):
+        _DEFINE[kinds[field.name]](field.name, None, _help(field))
+
+
+def section_from_flags(section):
+    """An instance of `section` with the knobs that the flags set; UserError where a value is out of bounds."""
+    values = {name: flags.FLAGS[name].value for name in _names(section)}
+    return section(**{name: value for name, value in values.items() if value is not None})
+
+
 def _knobs():
     """{flag name: (type, [help text of each section that has it])}."""
     sections = {"": config.DataConfig, " ": config.TrainingConfig} | {

@@ -71,11 +71,14 @@ def measure_config(config):
 
     from tfcq import models
     from tfcq.randomness import row_seeds
-    from tfcq.training import run, strategy
+    from tfcq import devices
+    from tfcq.training import run
 
     machine_rates(tf)
     training, size = config.training, config.data.image_size
-    distribution = strategy.prepare(training)
+    distribution = devices.prepare(
+        training.distribution, training.logical_devices, training.deterministic, training.batch_size
+    )
     with distribution.scope():
         model = models.build(config, (size, size, CHANNELS.value))
         run.compile_model(model, training)

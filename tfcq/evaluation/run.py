@@ -1,98 +1,179 @@
-"""`tfcq.evaluate`: measures the model of a workdir and records each number with its protocol."""
+"""`tfcq.evaluate`: measures the model of a workdir, records each number with its protocol, and writes the report."""
 
-import sys
+import dataclasses
+import math
 import time
 
 import tensorflow as tf
 
-from tfcq import data
+from tfcq import data, devices
 from tfcq import workdir as workdirs
-from tfcq.config import suggestion
+from tfcq.config import DISTRIBUTION_ALIASES as ALIASES
+from tfcq.config import DISTRIBUTIONS, LIKELIHOODS, EvaluationConfig, suggestion
 from tfcq.errors import UserError
-from tfcq.evaluation.likelihood import LikelihoodEvaluator
+from tfcq.evaluation.likelihood import LikelihoodEvaluator, likelihood_auroc
+from tfcq.evaluation.streaming import Progress
 
-METRICS = ("elbo", "bits_per_dim")
+METRICS = (*LIKELIHOODS, *DISTRIBUTIONS)
 
 
-def evaluate(
-    workdir,
-    metrics=METRICS,
-    split="test",
-    num_images=0,
-    num_importance_samples=50,
-    seed=0,
-    batch_size=250,
-    checkpoint="best",
-):
-    """Measures, prints, and records in metrics.json and metrics.jsonl.
+def evaluate(workdir, metrics=LIKELIHOODS, report=True, **protocol):
+    """Measures, prints, and records in metrics.json, metrics.jsonl, report.md and TensorBoard.
 
     Args:
         workdir: folder of a run.
-        metrics: names out of `METRICS`: "elbo" (one draw) and "bits_per_dim" (importance-weighted with K draws); both in
-            bits/dim and nats, with the standard error over images.
-        split: "train", "validation" or "test".
-        num_images: the first images of the split; 0: all.
-        num_importance_samples: K.
-        seed: of the noise.
-        batch_size: images at a time.
-        checkpoint: "best" or "last".
+        metrics: names out of `METRICS`, or "all": every one that the model and the extractor can give. "elbo" (one draw) and
+            "bits_per_dim" (importance-weighted with K draws) are in bits/dim and nats.
+        report: whether report.md and its figures are made.
+        **protocol: knobs of `EvaluationConfig`.
 
     Returns:
         The recorded row: a dict of plain values.
 
     Raises:
-        UserError: an unknown metric, or one that the model has not.
+        UserError: an unknown metric or knob, or something that the model or the extractor has not.
     """
-    for name in metrics:
-        if name not in METRICS:
-            raise UserError(
-                f"metrics: expected some of {', '.join(METRICS)}, received {name!r}{suggestion(name, METRICS)}"
-            )
-    model = workdirs.load(workdir, checkpoint)
-    if "likelihood" not in model.abilities:
-        raise model.cannot("likelihood")
+    asked = _names(metrics)
+    config = _protocol(protocol)
+    strategy = devices.prepare(config.distribution, config.logical_devices)
+    with strategy.scope():
+        model = workdirs.load(workdir, config.checkpoint)
+        extractor = _extractor(asked, model, config)
+    chosen = _possible(asked, model, extractor)
     dataset = data.load(model.config_of_run.data)
-    total = min(num_images or dataset.num_images(split), dataset.num_images(split))
-    evaluator = LikelihoodEvaluator(model)
-    row = {"step": int(model.step), "checkpoint": checkpoint, "split": split, "seed": seed}
-    for name in metrics:
-        start = time.monotonic()
-        batches = dataset.eval_batches(split, batch_size, total)
+    run = _Run(workdir, model, dataset, config, strategy, extractor)
+    row = {
+        "step": model.steps_taken,
+        "checkpoint": config.checkpoint,
+        "split": config.split,
+        "seed": config.seed,
+        "dataset": model.config_of_run.data.dataset,
+    }
+    drawn = {}
+    try:
+        run.measure_likelihoods([name for name in chosen if name in LIKELIHOODS], row, drawn)
+        run.measure_distributions([name for name in chosen if name in DISTRIBUTIONS], row, drawn)
+    except tf.errors.OpError as error:
+        raise data.user_error(error) or error from error
+    row = workdirs.record_metrics(workdir, row)
+    if report:
+        from tfcq.evaluation.report import write_report
+
+        print(f"wrote {write_report(workdir, model, dataset, row, drawn, config)}", flush=True)
+    return row
+
+
+def _names(metrics):
+    """The metrics asked for, or ["all"]; an unknown one is refused before anything is loaded."""
+    names = [metrics] if isinstance(metrics, str) else list(metrics)
+    known = (*METRICS, *ALIASES, "all")
+    for name in names:
+        if name not in known:
+            raise UserError(
+                f"metrics: expected all or some of {', '.join(METRICS)}, received {name!r}{suggestion(name, known)}"
+            )
+    if not names:
+        raise UserError(f"metrics: expected all or some of {', '.join(METRICS)}, received none")
+    return ["all"] if "all" in names else names
+
+
+def _protocol(knobs):
+    fields = [field.name for field in dataclasses.fields(EvaluationConfig)]
+    for name in knobs:
+        if name not in fields:
+            raise UserError(f"evaluate: unknown knob {name!r}{suggestion(name, fields)}")
+    return EvaluationConfig(**knobs)
+
+
+def _extractor(asked, model, config):
+    """The feature extractor, where a metric needs it."""
+    if "sample" not in model.abilities or not any(name not in LIKELIHOODS for name in asked):
+        return None
+    from tfcq import features
+
+    return features.load(config.features, config.feature_weights or None)
+
+
+def _possible(asked, model, extractor):
+    """The metrics to measure; with "all", what cannot be had is left out, otherwise it is an error."""
+    from tfcq.evaluation import distributions
+
+    if asked == ["all"]:
+        chosen = LIKELIHOODS * ("likelihood" in model.abilities)
+        chosen += DISTRIBUTIONS * ("sample" in model.abilities)
+        return [name for name in chosen if name != "classifier_score" or extractor.num_classes]
+    if "likelihood" not in model.abilities and any(name in LIKELIHOODS for name in asked):
+        raise model.cannot("likelihood")
+    if "sample" not in model.abilities and any(name not in LIKELIHOODS for name in asked):
+        raise model.cannot("sample")
+    if extractor is None:
+        return asked
+    chosen = [distributions.check_name(name, extractor) for name in asked]
+    if "classifier_score" in chosen and not extractor.num_classes:
+        raise UserError(f"metrics: classifier_score needs classes, which --features={extractor.name} does not have")
+    return chosen
+
+
+class _Run:
+    """One evaluation of one model."""
+
+    def __init__(self, workdir, model, dataset, config, strategy, extractor):
+        self.workdir, self.model, self.dataset, self.config = workdir, model, dataset, config
+        self.strategy, self.extractor = strategy, extractor
+
+    def measure_likelihoods(self, names, row, drawn):
+        """Adds entries to `row`, and per-image bits/dim to `drawn["likelihoods"]`."""
+        if not names:
+            return
+        evaluator = LikelihoodEvaluator(self.model, self.strategy)
+        for name in names:
+            bits = self._likelihood(name, evaluator, self.dataset, "", row)
+            drawn.setdefault("likelihoods", {})[name] = {self.model.config_of_run.data.dataset: bits}
+        if not self.config.likelihood_dataset:
+            return
+        color = {1: "grey", 3: "rgb"}[self.model.image_shape[-1]]  # as the run's images are, whatever the files have
+        settings = self.model.config_of_run.data
+        other = data.load(dataclasses.replace(settings, dataset=self.config.likelihood_dataset, color=color))
+        for name in names:
+            bits = self._likelihood(name, evaluator, other, "_other", row)
+            own = next(iter(drawn["likelihoods"][name].values()))
+            drawn["likelihoods"][name][self.config.likelihood_dataset] = bits
+            # How well the likelihood tells the two apart: 1/2 is not at all.
+            row[f"{name}_other"]["auroc"] = likelihood_auroc(own, bits)
+
+    def _likelihood(self, name, evaluator, dataset, suffix, row):
+        config, start = self.config, time.monotonic()
+        total = min(config.num_images or math.inf, dataset.num_images(config.split))
+        batches = dataset.eval_batches(config.split, config.batch_size, total)
         progress = Progress(name, total)
-        try:
-            if name == "elbo":
-                values, protocol = evaluator.elbo(batches, seed, progress), {}
-            else:
-                values = evaluator.log_prob(batches, num_importance_samples, seed, progress)
-                protocol = {"num_importance_samples": num_importance_samples}
-        except tf.errors.OpError as error:
-            raise data.user_error(error) or error from error
-        row[name] = evaluator.summary(values) | protocol | {"seconds": round(time.monotonic() - start, 1)}
-        facts = row[name]
-        error = facts["bits_per_dim_standard_error"]
+        if name == "elbo":
+            values, facts = evaluator.elbo(batches, config.seed, progress), {}
+        else:
+            values = evaluator.log_prob(batches, config.num_importance_samples, config.seed, progress)
+            facts = {"num_importance_samples": config.num_importance_samples}
+        entry = evaluator.summary(values) | facts | {"split": config.split, "seed": config.seed}
+        if suffix:
+            entry |= {"dataset": config.likelihood_dataset}
+        row[name + suffix] = entry | {"seconds": round(time.monotonic() - start, 1)}
+        error = entry["bits_per_dim_standard_error"]
         print(
-            f"{name}: {facts['bits_per_dim']:.4f}"
+            f"{name}: {entry['bits_per_dim']:.4f}"
             + ("" if error is None else f" +- {error:.4f}")
-            + f" bits/dim ({split}, {total} images"
-            + (f", K={num_importance_samples}" if protocol else ", ELBO")
+            + f" bits/dim ({config.likelihood_dataset + ' ' if suffix else ''}{config.split}, {total} images"
+            + (f", K={config.num_importance_samples}" if facts else ", ELBO")
             + ")",
             flush=True,
         )
-    return workdirs.record_metrics(workdir, row)
+        return evaluator.bits_per_dim(values)
 
-
-class Progress:
-    """Callable with the number of images done: a line that is rewritten on a terminal, one every 30 s elsewhere."""
-
-    def __init__(self, name, total):
-        self._name, self._total = name, total
-        self._start = self._printed = time.monotonic()
-        self._terminal = sys.stdout.isatty()
-
-    def __call__(self, done):
-        now = time.monotonic()
-        if now - self._printed < (0.5 if self._terminal else 30.0):
+    def measure_distributions(self, names, row, drawn):
+        """Adds entries to `row`; what the report draws goes to `drawn`."""
+        if not names:
             return
-        self._printed = now
-        line = f"{self._name}: {done}/{self._total} images, {done / (now - self._start):.1f} images/s"
-        print(f"\r{line:<80}" if self._terminal else line, end="\r" if self._terminal else "\n", flush=True)
+        from tfcq.evaluation.distributions import DistributionEvaluator
+
+        config = self.config
+        evaluator = DistributionEvaluator(self.model, self.dataset, self.extractor, config, self.strategy)
+        entries, pictures = evaluator.measure(names)
+        row |= entries
+        drawn |= pictures

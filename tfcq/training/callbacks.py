@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from tfcq import images as units
 from tfcq import workdir as workdirs
+from tfcq.config import EvaluationConfig
 from tfcq.errors import TrainingDiverged, TrainingInterrupted
 from tfcq.evaluation.likelihood import LikelihoodEvaluator
 from tfcq.evaluation.pictures import Pictures
@@ -130,12 +131,30 @@ class Evaluation(StepCallback):
         self._num_images = min(self._training.validation_images or available, available)
         self._likelihood = LikelihoodEvaluator(self.model) if "likelihood" in self.model.abilities else None
         self._pictures = Pictures(self.model)
+        self._distributions = self._distribution_evaluator() if self._training.eval_metrics else None
         if self.step == 0:
             self._evaluate(0)
 
     def on_step(self, step, logs):
         if step % self._training.evaluate_every == 0 or step == self._training.train_steps:
             self._evaluate(step)
+
+    def _distribution_evaluator(self):
+        """Compares samples with the validation split; loaded where it is asked for, as it imports half of SciPy."""
+        from tfcq import features
+        from tfcq.evaluation.distributions import DistributionEvaluator
+
+        training, strategy = self._training, self.model.distribute_strategy
+        protocol = EvaluationConfig(
+            split="validation",
+            num_samples=training.eval_samples,
+            seed=_PICTURE_SEED,
+            features=training.eval_features,
+            batch_size=training.batch_size,
+        )
+        with strategy.scope():
+            extractor = features.load(training.eval_features)
+        return DistributionEvaluator(self.model, self._dataset, extractor, protocol, strategy)
 
     def _evaluate(self, step):
         row = {"step": step, "split": "validation", "seed": self._training.seed}
@@ -146,6 +165,12 @@ class Evaluation(StepCallback):
                 row["elbo"] = summary
                 tf.summary.scalar("bits_per_dim", summary["bits_per_dim"])
                 tf.summary.scalar("elbo", summary["nats"])
+            if self._distributions and step:
+                print(flush=True)
+                entries, _ = self._distributions.measure(self._training.eval_metrics.split(","))
+                row |= entries
+                for name, entry in entries.items():
+                    tf.summary.scalar(name, entry["value"])
             for name, picture in self._grids().items():
                 tf.summary.image(name, picture[None])
                 units.write_png(f"{self._workdir}/samples/{name}-{step:08d}.png", picture)

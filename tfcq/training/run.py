@@ -3,11 +3,11 @@
 import keras
 import tensorflow as tf
 
-from tfcq import data, models
+from tfcq import data, devices, models
 from tfcq import workdir as workdirs
 from tfcq.checkpoints import Checkpoints
 from tfcq.errors import UserError
-from tfcq.training import callbacks, strategy
+from tfcq.training import callbacks
 
 
 def train(config, workdir):
@@ -26,7 +26,9 @@ def train(config, workdir):
         TrainingInterrupted: SIGTERM or Ctrl-C; the state is saved.
     """
     training = config.training
-    distribution = strategy.prepare(training)
+    distribution = devices.prepare(
+        training.distribution, training.logical_devices, training.deterministic, training.batch_size
+    )
     dataset = data.load(config.data)
     workdirs.open_for(config, workdir)
     workdirs.write_data_facts(workdir, dataset)

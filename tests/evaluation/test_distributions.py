@@ -1,0 +1,314 @@
+"""Generated beside real images: streaming, cache, protocol, names, and directions through the whole way."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tiny_models as tiny
+from scipy import linalg
+
+from tfcq import data, features
+from tfcq import workdir as workdirs
+from tfcq.config import DISTRIBUTIONS, DataConfig, EvaluationConfig
+from tfcq.errors import UserError
+from tfcq.evaluation import activations, distributions
+from tfcq.evaluation.activations import Activations, Activator
+from tfcq.evaluation.distributions import METRICS, DistributionEvaluator
+from tfcq.evaluation.run import evaluate
+from tfcq.randomness import row_seeds
+
+SHAPE = (8, 8, 1)
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return data.load(DataConfig(dataset="digits", image_size=8))
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    return features.load("pixels")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("workdir") / "run"
+    tiny.make_workdir(folder, tiny.config(8, latent_size=4, flow_couplings=1, quality_weight=0.0))
+    return folder
+
+
+class Painter:
+    """A model whose image of seed (s, i) is a real image with noise of its own: quality and coverage are known."""
+
+    image_shape = SHAPE
+    abilities = frozenset({"sample"})
+
+    def __init__(self, images, noise=0.0):
+        self._images, self._noise = tf.constant(images), noise
+
+    def sample(self, seeds, temperature=1.0):
+        index = tf.math.floormod(seeds[:, 1] * 7 + seeds[:, 0] * 13, tf.shape(self._images)[0])
+        images = tf.cast(tf.gather(self._images, index), tf.float32)
+        noise = tf.map_fn(
+            lambda seed: tf.random.stateless_normal(SHAPE, seed), seeds, fn_output_signature=tf.TensorSpec(SHAPE, tf.float32)
+        )
+        return tf.cast(tf.clip_by_value(images + self._noise * noise, 0.0, 255.0), tf.uint8)
+
+
+def protocol(**knobs):
+    return EvaluationConfig(**{"features": "pixels", "num_samples": 150, "cache_dir": "none", "batch_size": 64} | knobs)
+
+
+# Streams.
+
+
+def test_real_features_are_those_of_the_first_images(dataset, pixels):
+    found = Activator(pixels, SHAPE, batch_size=7).real(dataset, "test", 30)
+    images = dataset.images("test", range(30))
+    np.testing.assert_array_equal(found.images, images)
+    np.testing.assert_allclose(found.features, images.reshape(30, -1) / 255.0, rtol=1e-6)
+    assert found.logits is None and len(found) == 30 and len(found.first(4)) == 4
+    assert len(Activator(pixels, SHAPE).real(dataset, "test", 10**6)) == dataset.num_images("test")
+
+
+@pytest.mark.parametrize("batch_size", [4, 5, 50])
+def test_image_i_is_of_seed_i_whatever_the_batch(pixels, run, batch_size):
+    model = workdirs.load(run)
+    found = Activator(pixels, SHAPE, batch_size).generated(model, 11, seed=3, temperature=0.5)
+    expected = model.sample(row_seeds(11, seed=3), np.full(11, 0.5, np.float32)).numpy()
+    assert np.mean(found.images != expected) < 0.01  # a pixel at the edge of a bin may round the other way
+    np.testing.assert_allclose(found.features, found.images.reshape(11, -1) / 255.0, rtol=1e-6)
+
+
+def test_images_are_not_held_beyond_the_limit(dataset, pixels, monkeypatch):
+    monkeypatch.setattr(activations, "IMAGES_KEPT", 10)
+    activator = Activator(pixels, SHAPE, batch_size=4)
+    for found in (
+        activator.real(dataset, "test", 30),
+        activator.generated(Painter(dataset.images("train", range(50))), 30, seed=0),
+    ):
+        assert len(found.images) == 10 and len(found.features) == 30
+        np.testing.assert_allclose(found.features[:10], found.images.reshape(10, -1) / 255.0, rtol=1e-6)
+
+
+def test_two_replicas_find_the_same(dataset, pixels, two_replicas, run):
+    with two_replicas.scope():
+        model = workdirs.load(run)
+    alone = Activator(pixels, SHAPE, 7).generated(workdirs.load(run), 17, seed=1)
+    shared = Activator(pixels, SHAPE, 7, two_replicas).generated(model, 17, seed=1)
+    assert np.mean(alone.images != shared.images) < 0.01
+    np.testing.assert_array_equal(
+        Activator(pixels, SHAPE, 7, two_replicas).real(dataset, "test", 20).features,
+        Activator(pixels, SHAPE, 7).real(dataset, "test", 20).features,
+    )
+
+
+# The cache of real features.
+
+
+class Counting:
+    """An extractor that counts the images it sees, and whose every part of the key can be set."""
+
+    name, checksum, protocol, feature_size, num_classes, is_inception = "counting", "c", {"size": 8}, 64, 2, False
+
+    def __init__(self, **facts):
+        self.seen = tf.Variable(0)
+        for name, value in facts.items():
+            setattr(self, name, value)
+
+    def __call__(self, images):
+        self.seen.assign_add(tf.shape(images)[0])
+        flat = tf.reshape(tf.cast(images, tf.float32), (-1, 64))
+        return flat, flat[:, :2]
+
+
+def seen_by(dataset, folder, split="test", count=40, **facts):
+    extractor = Counting(**facts)
+    found = Activator(extractor, dataset.image_shape, 16, cache_dir=folder).real(dataset, split, count)
+    assert len(found) == len(found.logits) == len(found.images) == count
+    images = dataset.images(split, range(count))
+    np.testing.assert_array_equal(found.features, images.reshape(count, -1))
+    np.testing.assert_array_equal(found.logits, found.features[:, :2])
+    return int(extractor.seen)
+
+
+def test_real_features_are_made_once(dataset, tmp_path):
+    assert seen_by(dataset, tmp_path) == 40
+    assert seen_by(dataset, tmp_path) == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"split": "train"}, {"count": 41}, {"name": "other"}, {"checksum": "d"}, {"protocol": {"size": 9}}],
+    ids=lambda change: next(iter(change)),
+)
+def test_features_of_something_else_are_not_taken(dataset, tmp_path, change):
+    seen_by(dataset, tmp_path)
+    assert seen_by(dataset, tmp_path, **change) >= 40
+
+
+def test_features_of_other_pixels_are_not_taken(dataset, tmp_path):
+    seen_by(dataset, tmp_path)
+    inverted = data.ImageDataset(
+        "inverted", SHAPE, {"test": (lambda indices: 255 - dataset.images("test", indices), np.arange(100))}, False
+    )
+    seen_by(dataset, tmp_path, count=40)
+    assert seen_by(inverted, tmp_path) == 40
+
+
+def test_a_broken_cache_is_made_anew(dataset, tmp_path, capsys):
+    seen_by(dataset, tmp_path)
+    (file,) = tmp_path.glob("*.npz")
+    file.write_bytes(file.read_bytes()[:500])
+    assert seen_by(dataset, tmp_path) == 40
+    assert "cannot be read and is made anew" in capsys.readouterr().out
+    assert seen_by(dataset, tmp_path) == 0
+
+
+def test_a_folder_that_cannot_be_written_stops_nothing(dataset, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert seen_by(dataset, tmp_path / "file" / "cache") == 40
+    assert "cannot be written, going on without" in capsys.readouterr().out
+
+
+# Numbers.
+
+
+def test_every_metric_of_the_configuration_is_there():
+    assert tuple(METRICS) == DISTRIBUTIONS
+
+
+def test_the_frechet_distance_is_of_the_reference_and_the_samples(dataset, pixels):
+    painter = Painter(dataset.images("train", range(60)), noise=30.0)
+    entries, _ = DistributionEvaluator(painter, dataset, pixels, protocol(seed=2)).measure(["frechet_distance"])
+    sample = Activator(pixels, SHAPE).generated(painter, 150, seed=2).features.astype(np.float64)
+    sets = {"value": sample, "real": dataset.images("train", range(150)).reshape(150, -1) / 255.0}
+    real = dataset.images("test", range(150)).reshape(150, -1) / 255.0
+    for key, other in sets.items():
+        first, second = np.cov(real, rowvar=False), np.cov(other, rowvar=False)
+        root = linalg.sqrtm(first @ second).real
+        expected = np.sum((real.mean(0) - other.mean(0)) ** 2) + np.trace(first + second - 2 * root)
+        # sqrtm of singular covariances (digits have dead pixels) is good to a few digits
+        assert entries["fd_pixels"][key] == pytest.approx(expected, rel=1e-3)
+
+
+def test_an_entry_carries_its_protocol(dataset, pixels):
+    painter = Painter(dataset.images("train", range(60)))
+    config = protocol(split="validation", seed=5, num_seeds=2, temperature=0.9, num_samples=40)
+    entries, _ = DistributionEvaluator(painter, dataset, pixels, config).measure(["frechet_distance", "memorisation"])
+    entry = entries["fd_pixels"]
+    expected = {
+        "num_real": 40,
+        "num_generated": 40,
+        "num_real_as_generated": 40,
+        "split": "validation",
+        "temperature": 0.9,
+        "seeds": [5, 6],
+        "extractor": "pixels",
+        "checksum": "none",
+    }
+    assert {key: entry[key] for key in expected} == expected
+    assert entry["preprocessing"] == pixels.protocol and entry["seconds"] >= 0
+    assert entry["value"] == pytest.approx(np.mean(entry["per_seed"])) and len(set(entry["per_seed"])) == 2
+    assert entry["standard_deviation_over_seeds"] == pytest.approx(np.std(entry["per_seed"], ddof=1))
+    assert "40 images are too few for a covariance of 64 features" in entry["notes"][0]
+    assert entries["memorisation_pixels"]["num_train"] == 40
+    json.dumps(entries)
+
+
+def test_only_inception_is_called_fid(dataset):
+    class Inception(Counting):
+        is_inception = True
+
+    painter = Painter(dataset.images("train", range(60)))
+    names = ["fid", "kid", "inception_score", "prd"]
+    evaluator = DistributionEvaluator(painter, dataset, Inception(name="inception"), protocol(num_samples=70))
+    assert set(evaluator.measure(names)[0]) == {"fid", "kid", "inception_score", "prd_f8_inception", "prd_f1_8_inception"}
+    with pytest.raises(UserError, match="fid is the Inception graph's alone; expected frechet_distance with --features=counting"):
+        distributions.check_name("fid", Counting())
+
+
+def test_directions_through_the_whole_way(dataset, pixels):
+    """Copies of few images: high precision, low recall. More noise: worse, step by step. Fresh real images: the floor."""
+
+    def measured(painter):
+        names = ["frechet_distance", "prd", "neighbours", "memorisation"]
+        entries, _ = DistributionEvaluator(painter, dataset, pixels, protocol(num_samples=170)).measure(names)
+        return {name.removesuffix("_pixels"): entry["value"] for name, entry in entries.items()}, entries
+
+    train = dataset.images("train", range(1000))
+    faithful, entries = measured(Painter(dataset.images("validation", range(170))))
+    collapsed, _ = measured(Painter(train[:3]))
+    noisy = [measured(Painter(train, noise))[0] for noise in (20.0, 60.0, 180.0)]
+    copied, _ = measured(Painter(train[:170]))
+    assert collapsed["precision"] > 0.6 and collapsed["recall"] < 0.1 and collapsed["coverage"] < 0.15
+    assert collapsed["prd_f1_8"] > collapsed["prd_f8"]
+    assert faithful["recall"] > 0.6 and faithful["fd"] < 1.5 * entries["fd_pixels"]["real"]
+    assert faithful["fd"] < noisy[0]["fd"] < noisy[1]["fd"] < noisy[2]["fd"]
+    assert noisy[0]["precision"] > noisy[1]["precision"] >= noisy[2]["precision"]
+    assert copied["memorisation"] < -5.0 < -3.0 < faithful["memorisation"] < 3.0
+
+
+# The command's function.
+
+
+def test_all_metrics_into_one_row_and_report(run, tmp_path, capsys):
+    row = evaluate(
+        run, "all", num_samples=40, num_images=20, num_importance_samples=2, likelihood_dataset="photo_patches",
+        features="pixels", cache_dir=str(tmp_path), batch_size=16,
+    )  # fmt: skip
+    numbers = {name for name, entry in row.items() if isinstance(entry, dict)}
+    assert numbers == {
+        *("elbo", "bits_per_dim", "elbo_other", "bits_per_dim_other", "fd_pixels", "kd_pixels", "prd_f8_pixels"),
+        *("prd_f1_8_pixels", "precision_pixels", "recall_pixels", "density_pixels", "coverage_pixels"),
+        *("memorisation_pixels", "ms_ssim", "sliced_wasserstein"),
+    }
+    assert json.loads((run / "metrics.json").read_text()) == row
+    assert 0.0 <= row["elbo_other"]["auroc"] <= 1.0 and row["elbo_other"]["dataset"] == "photo_patches"
+    text = (run / "report.md").read_text()
+    for name in numbers:
+        assert f"| {name} | " in text and f"**{name}**" in text
+    for line in text.splitlines():
+        if line.startswith("!["):
+            picture = tf.io.decode_png((run / line.split("(")[1].rstrip(")")).read_bytes())
+            assert picture.shape[0] > 30
+    pictures = {path.stem for path in (run / "report").glob("*.png")}
+    assert pictures >= {
+        *("samples", "reconstructions", "interpolations", "nearest_neighbours", "prd", "histogram_elbo"),
+        "histogram_bits_per_dim",
+    }
+    assert any((run / "tensorboard" / "evaluation").iterdir())
+
+
+def test_what_cannot_be_measured_is_refused(run):
+    refusals = {
+        ("fid",): "fid is the Inception graph's alone",
+        ("classifier_score",): "classifier_score needs classes, which --features=pixels does not have",
+        ("frechet",): r"received 'frechet' \(did you mean frechet_distance\?\)",
+        (): "received none",
+    }
+    for names, message in refusals.items():
+        with pytest.raises(UserError, match=message):
+            evaluate(run, names, features="pixels", cache_dir="none")
+    with pytest.raises(UserError, match=r"unknown knob 'num_sample' \(did you mean num_samples\?\)"):
+        evaluate(run, ["elbo"], num_sample=3)
+
+
+def test_a_model_without_likelihood_has_all_the_rest(tmp_path):
+    tiny.make_workdir(tmp_path, tiny.config(8, latent_size=4, **tiny.ROWS["gan"]))
+    row = evaluate(tmp_path, "all", num_samples=30, features="pixels", cache_dir="none")
+    assert "fd_pixels" in row and "elbo" not in row
+    assert (tmp_path / "report" / "samples.png").exists() and not (tmp_path / "report" / "reconstructions.png").exists()
+
+
+def test_numbers_and_pictures_of_one_evaluation_do_not_mix_with_another(run):
+    evaluate(run, ["elbo"], num_images=10)
+    assert not (run / "report" / "prd.png").exists()
+    assert "fd_pixels" not in (run / "report.md").read_text()
+
+
+def test_activations_know_their_number():
+    one = Activations(np.zeros((5, 2), np.float32), None, np.zeros((3, *SHAPE), np.uint8))
+    assert len(one) == 5 and dataclasses.replace(one, images=one.images[:1]).images.shape[0] == 1

@@ -1,0 +1,165 @@
+"""What a feature extractor says of real and of generated images, streamed: features are kept, images are not."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import zipfile
+
+import numpy as np
+import tensorflow as tf
+
+from tfcq.evaluation.streaming import Progress, Sharded
+from tfcq.randomness import row_seeds
+
+IMAGES_KEPT = 8192
+"""How many images are kept for the metrics that look at pixels; features are kept of all."""
+
+_FINGERPRINTED = 256  # images that stand for their data set in the key of the cache
+
+
+@dataclasses.dataclass(frozen=True)
+class Activations:
+    """Of N images.
+
+    Attributes:
+        features: float32 [N, D].
+        logits: float32 [N, classes], or None where the extractor has no classes.
+        images: uint8 [min(N, IMAGES_KEPT), H, W, C], the first.
+    """
+
+    features: np.ndarray
+    logits: np.ndarray | None
+    images: np.ndarray
+
+    def __len__(self):
+        return len(self.features)
+
+    def first(self, count):
+        """The first `count` images' part."""
+        logits = None if self.logits is None else self.logits[:count]
+        return Activations(self.features[:count], logits, self.images[:count])
+
+
+class Activator:
+    """Runs images through an extractor; its functions are compiled once.
+
+    Args:
+        extractor: a `tfcq.features` extractor, made in the strategy's scope.
+        image_shape: (H, W, C).
+        batch_size: images at a time.
+        strategy: whose replicas share the work; None: one does it.
+        cache_dir: folder for the features of real images; None: they are not kept.
+    """
+
+    def __init__(self, extractor, image_shape, batch_size=250, strategy=None, cache_dir=None):
+        self.extractor = extractor
+        self._batch_size, self._strategy = batch_size, strategy
+        self._cache = Cache(cache_dir) if cache_dir else None
+        images = tf.TensorSpec((None, *image_shape), tf.uint8)
+        self._of_images = Sharded(self._outputs, (images,), strategy)
+        self._samplers = {}
+
+    def _outputs(self, images):
+        features, logits = self.extractor(images)
+        return (features,) if logits is None else (features, logits)
+
+    def real(self, dataset, split, count):
+        """Activations of the first `count` images of a split of an `ImageDataset` (all, where there are fewer)."""
+        count = min(count, dataset.num_images(split))
+        kept = dataset.images(split, range(min(count, IMAGES_KEPT)))
+        key = self._key(dataset, split, count)
+        outputs = self._cache.read(key) if self._cache else None
+        if outputs is None:
+            batches = dataset.eval_batches(split, self._batch_size, count)
+            outputs = self._stream(f"features of {split}", (self._of_images(np.asarray(batch)) for batch in batches), count)
+            if self._cache:
+                self._cache.write(key, outputs)
+        return self._activations(outputs, kept)
+
+    def generated(self, model, count, seed, temperature=1.0):
+        """Activations of images `model` draws: image i has the seed (seed, i)."""
+        if model not in self._samplers:
+
+            def sample(seeds, temperatures):
+                images = model.sample(seeds, temperatures)
+                return images, *self._outputs(images)
+
+            signature = (tf.TensorSpec((None, 2), tf.int32), tf.TensorSpec((None,), tf.float32))
+            self._samplers = {model: Sharded(sample, signature, self._strategy)}
+        sampler, kept = self._samplers[model], []
+
+        def batches():
+            for start in range(0, count, self._batch_size):
+                size = min(self._batch_size, count - start)
+                images, *outputs = sampler(row_seeds(size, seed, start), np.full(size, temperature, np.float32))
+                if start < IMAGES_KEPT:
+                    kept.append(images)
+                yield outputs
+
+        outputs = self._stream(f"samples of seed {seed}", batches(), count)
+        return self._activations(outputs, np.concatenate(kept)[:IMAGES_KEPT])
+
+    @staticmethod
+    def _activations(outputs, images):
+        features, logits = (*outputs, None)[:2]
+        return Activations(features, logits, images)
+
+    @staticmethod
+    def _stream(name, batches, total):
+        rows, done, progress = [], 0, Progress(name, total)
+        for outputs in batches:
+            rows.append(outputs)
+            done += len(outputs[0])
+            progress(done)
+        return [np.concatenate(column) for column in zip(*rows)]
+
+    def _key(self, dataset, split, count):
+        """What decides the features: images, as they come out of the preprocessing, and extractor."""
+        if not self._cache:
+            return None
+        positions = np.unique(np.linspace(0, count - 1, _FINGERPRINTED).astype(int))
+        facts = {
+            "images": hashlib.sha256(dataset.images(split, positions).tobytes()).hexdigest(),
+            "shape": list(dataset.image_shape),
+            "split": split,
+            "count": count,
+            "num_images": dataset.num_images(split),
+            "extractor": self.extractor.name,
+            "checksum": self.extractor.checksum,
+            "protocol": self.extractor.protocol,
+        }
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+class Cache:
+    """Features of real images on disk, one file a set; a broken file counts as none, a full disk is said and borne."""
+
+    def __init__(self, folder):
+        self._folder = pathlib.Path(folder).expanduser()
+
+    def read(self, key):
+        """The list of arrays of `key`, or None."""
+        try:
+            with np.load(self._folder / f"{key}.npz", allow_pickle=False) as arrays:
+                return [arrays[f"arr_{number}"] for number in range(len(arrays.files))]
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            print(f"cache {self._folder / key}.npz cannot be read and is made anew: {error}", flush=True)
+            return None
+
+    def write(self, key, outputs):
+        """Keeps a list of arrays, whole or not at all."""
+        path = self._folder / f"{key}.npz"
+        staged = path.with_name(f"{path.name}.{os.getpid()}.partial")
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with open(staged, "wb") as file:
+                np.savez(file, *outputs)
+            staged.replace(path)
+        except OSError as error:
+            print(f"cache {path} cannot be written, going on without: {error.strerror}", flush=True)
+            if staged.is_file():
+                staged.unlink()

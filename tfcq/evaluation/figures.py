@@ -1,0 +1,88 @@
+"""Figures of the report, drawn by matplotlib without a display: each function gives uint8 [H, W, 3]."""
+
+import numpy as np
+
+from tfcq.errors import UserError
+
+_INCHES, _DOTS = (6.4, 4.0), 110
+
+
+def prd_curves(curves):
+    """Precision against recall (Sajjadi et al. 2018, Fig. 5); curves: {label: {"precision": [A], "recall": [A]}}."""
+
+    def draw(axes):
+        for label, curve in curves.items():
+            axes.plot(curve["recall"], curve["precision"], label=label)
+        axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02), title="precision and recall (PRD)")
+        axes.legend(loc="lower left")
+
+    return _drawn(draw)
+
+
+def histogram(values, unit):
+    """Overlaid histograms of per-image values; values: {label: [N]}, unit: of the horizontal axis."""
+
+    def draw(axes):
+        bins = np.histogram_bin_edges(np.concatenate(list(values.values())), 60)
+        for label, one in values.items():
+            axes.hist(one, bins, density=True, alpha=0.55, label=f"{label}: mean {np.mean(one):.3f}")
+        axes.set(xlabel=unit, ylabel="density", title="per image")
+        axes.legend()
+
+    return _drawn(draw)
+
+
+def lines(series, x_label, title):
+    """Lines over a shared axis; series: {label: ([x], [y])}. The vertical range leaves out the highest twentieth."""
+
+    def draw(axes):
+        for label, (x, y) in series.items():
+            axes.plot(x, y, label=label, linewidth=1.0)
+        heights = np.concatenate([y for _, y in series.values()])
+        heights = heights[np.isfinite(heights)]
+        if len(heights):  # the first steps would press all the rest into a line
+            low, high = heights.min(), np.quantile(heights, 0.95)
+            margin = 0.08 * max(high - low, 1e-9)
+            axes.set_ylim(low - margin, high + margin)
+        axes.set(xlabel=x_label, title=title)
+        axes.legend()
+
+    return _drawn(draw)
+
+
+def bars(rows, errors):
+    """One panel a number, one bar a model; rows: {name of number: {label: value}}, errors: the same of half widths."""
+    labels = list(dict.fromkeys(label for row in rows.values() for label in row))
+    columns = min(4, len(rows))
+    height = -(-len(rows) // columns)
+
+    def draw(figure):
+        for place, (name, row) in enumerate(rows.items(), start=1):
+            axes = figure.add_subplot(height, columns, place)
+            for position, label in enumerate(labels):
+                if label in row:
+                    axes.bar(position, row[label], yerr=errors.get(name, {}).get(label), color=f"C{position}", capsize=3)
+            axes.set_title(name, fontsize=8)
+            axes.set_xticks(range(len(labels)), labels, rotation=30, ha="right", fontsize=7)
+            axes.tick_params(axis="y", labelsize=7)
+
+    return _rendered(draw, (3.0 * columns, 2.5 * height))
+
+
+def _drawn(draw):
+    return _rendered(lambda figure: draw(figure.add_subplot()), _INCHES)
+
+
+def _rendered(draw, inches):
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise UserError(
+            "the report's figures need matplotlib; expected pip install 'tfcq[metrics]', or --report=false"
+        ) from error
+    figure = Figure(inches, dpi=_DOTS, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    draw(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -1,0 +1,171 @@
+"""report.md of a workdir: every number with its protocol, and the pictures; the same goes to TensorBoard.
+
+Written from what an evaluation measured (`row`) and kept for drawing (`drawn`):
+
+    likelihoods       {"elbo" | "bits_per_dim": {data set: bits/dim [N]}}
+    prd_curve         {"precision": [A], "recall": [A]}
+    nearest           (generated uint8 [n, H, W, C], their nearest training images uint8 [3 n, H, W, C])
+"""
+
+import json
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+
+from tfcq import images as units
+from tfcq import workdir as workdirs
+from tfcq.evaluation import figures
+from tfcq.evaluation.pictures import Pictures
+
+FOLDER = "report"
+CURVES = "curves.npz"
+"""Beside the pictures: what --compare draws of several workdirs."""
+
+_GRID = 64
+_NEIGHBOURS = 3
+
+
+def write_report(workdir, model, dataset, row, drawn, config):
+    """Writes report.md, report/*.png and TensorBoard's tensorboard/evaluation.
+
+    Args:
+        workdir: folder of the run.
+        model: its model.
+        dataset: its `ImageDataset`.
+        row: the recorded numbers.
+        drawn: see the module.
+        config: `EvaluationConfig`.
+
+    Returns:
+        The path of report.md.
+    """
+    folder = pathlib.Path(workdir)
+    pictures = _pictures(folder, model, dataset, drawn, config)
+    for name, (picture, _) in pictures.items():
+        units.write_png(folder / FOLDER / f"{name}.png", picture)
+    for old in (folder / FOLDER).glob("*.png"):
+        if old.stem not in pictures:
+            old.unlink()  # of an evaluation whose numbers are not in this report
+    curves = {f"prd_{key}": value for key, value in drawn.get("prd_curve", {}).items()}
+    (folder / FOLDER).mkdir(parents=True, exist_ok=True)
+    np.savez(folder / FOLDER / CURVES, **curves)
+    _to_tensorboard(folder, row, pictures)
+    path = folder / "report.md"
+    workdirs.write_text(path, _text(model, dataset, row, pictures))
+    return path
+
+
+def _pictures(folder, model, dataset, drawn, config):
+    """{name: (uint8 [H, W, C], caption)}."""
+    artist, found = Pictures(model), {}
+    if "sample" in model.abilities:
+        caption = f"Samples, seeds ({config.seed}, 0) to ({config.seed}, {_GRID - 1}), temperature {config.temperature:g}."
+        found["samples"] = (artist.sample_grid(_GRID, config.seed, config.temperature), caption)
+    held_out = dataset.images(config.split, range(min(_GRID // 2, dataset.num_images(config.split))))
+    if "reconstruct" in model.abilities:
+        caption = f"Pairs of a {config.split} image and its reconstruction."
+        found["reconstructions"] = (artist.reconstruction_grid(held_out, config.seed), caption)
+    if {"encode", "decode"} <= model.abilities and len(held_out) >= 2:
+        caption = f"Rows from one {config.split} image to another, linear between their latents."
+        found["interpolations"] = (artist.interpolation_grid(held_out[:16], seed=config.seed), caption)
+    if "nearest" in drawn:
+        generated, nearest = drawn["nearest"]
+        nearest = nearest.reshape(len(generated), _NEIGHBOURS, *generated.shape[1:])
+        rows = np.concatenate([generated[:, None], nearest], axis=1)
+        caption = f"Generated images, each followed by its {_NEIGHBOURS} nearest training images in feature space."
+        found["nearest_neighbours"] = (units.grid(rows.reshape(-1, *generated.shape[1:]), 4 * (_NEIGHBOURS + 1)), caption)
+    for name, values in drawn.get("likelihoods", {}).items():
+        caption = f"{name}, {config.split} images, one value an image; lower is likelier."
+        found[f"histogram_{name}"] = (figures.histogram(values, "bits/dim"), caption)
+    if "prd_curve" in drawn:
+        caption = "Precision and recall for distributions (Sajjadi et al. 2018)."
+        found["prd"] = (figures.prd_curves({"model": drawn["prd_curve"]}), caption)
+    for name, series in training_curves(folder).items():
+        found[f"training_{name}"] = (figures.lines(series, "step", name), f"Training: {name}.")
+    return found
+
+
+def training_curves(workdir):
+    """{title: {label: (steps, values)}} of what training wrote to TensorBoard; empty where that is gone."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    curves = {}
+    for split in ("train", "validation"):
+        folder = pathlib.Path(workdir) / "tensorboard" / split
+        if not any(folder.glob("*tfevents*")):
+            continue
+        events = EventAccumulator(str(folder), size_guidance={"tensors": 10000})
+        events.Reload()
+        for tag in events.Tags()["tensors"]:
+            values = [(event.step, event.tensor_proto) for event in events.Tensors(tag)]
+            if not values or values[0][1].dtype != tf.float32.as_datatype_enum:
+                continue  # pictures
+            player, _, term = tag.rpartition("/")
+            if term not in ("bits_per_dim", "loss", "gradient_norm"):
+                continue
+            steps, numbers = zip(*[(step, float(tf.make_ndarray(proto))) for step, proto in values])
+            label = split if term == "bits_per_dim" else player
+            curves.setdefault(term, {})[label] = (np.array(steps), np.array(numbers))
+    return curves
+
+
+def _to_tensorboard(folder, row, pictures):
+    writer = tf.summary.create_file_writer(str(folder / "tensorboard" / "evaluation"))
+    with writer.as_default(row["step"]):
+        for name, entry in row.items():
+            if isinstance(entry, dict):
+                tf.summary.scalar(name, main_value(entry)[0])
+        for name, (picture, caption) in pictures.items():
+            tf.summary.image(name, picture[None], description=caption)
+    writer.close()
+
+
+def main_value(entry):
+    """(the number, its uncertainty or None, what the uncertainty is) of an entry of metrics.json."""
+    if "bits_per_dim" in entry:
+        return entry["bits_per_dim"], entry["bits_per_dim_standard_error"], "standard error over images"
+    for key, meaning in (
+        ("standard_deviation_over_seeds", "standard deviation over seeds"),
+        ("standard_error", "standard error"),
+        ("standard_deviation_over_splits", "standard deviation over splits"),
+    ):
+        if key in entry:
+            return entry["value"], entry[key], meaning
+    return entry["value"], None, ""
+
+
+def _text(model, dataset, row, pictures):
+    lines = [
+        f"# {model.config_of_run.model}, step {row['step']}",
+        "",
+        f"Data: {dataset.description}. Checkpoint: {row['checkpoint']}. Evaluated {row['time']}.",
+        "",
+        "| number | value | +- | real images in their place | generated / real images | seconds |",
+        "|---|---|---|---|---|---|",
+    ]
+    entries = {name: entry for name, entry in row.items() if isinstance(entry, dict)}
+    for name, entry in entries.items():
+        value, error, _ = main_value(entry)
+        counts = f"{entry['num_generated']} / {entry['num_real']}" if "num_real" in entry else f"- / {entry['num_images']}"
+        error = "" if error is None else f"{error:.2g}"
+        real = f"{entry['real']:.5g}" if "real" in entry else ""
+        lines.append(f"| {name} | {value:.5g} | {error} | {real} | {counts} | {entry['seconds']} |")
+    notes = dict.fromkeys(note for entry in entries.values() for note in entry.get("notes", ()))
+    lines += ["", *(f"- Note: {note}." for note in notes), ""]
+    lines += ["## Pictures", ""]
+    for name, (_, caption) in pictures.items():
+        lines += [f"{caption}", "", f"![{name}]({FOLDER}/{name}.png)", ""]
+    lines += ["## Protocol", "", "What each number means, and how it was measured; all of it is in metrics.json too.", ""]
+    for name, entry in entries.items():
+        lines += [f"**{name}**", ""]
+        _, error, meaning = main_value(entry)
+        if error is not None:
+            lines.append(f"- +-: {meaning}")
+        lines += [
+            f"- {key}: {json.dumps(value) if isinstance(value, (dict, list)) else value}"
+            for key, value in entry.items()
+            if key not in ("value", "notes")
+        ]
+        lines.append("")
+    return "\n".join(lines)
