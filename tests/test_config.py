@@ -73,6 +73,9 @@ UNUSUAL = {
         "keep_checkpoints": 4,
         "validation_images": 0,
         "grid_images": 6,
+        "eval_metrics": "prd,ms_ssim",
+        "eval_samples": 7,
+        "eval_features": "pixels",
     },
 }
 

@@ -199,7 +199,7 @@ def test_a_flagfile_that_is_no_text(command, tmp_path):
         ("sample", ["--workdir=here", "--mode=dream"], "--mode=dream"),
         ("sample", ["--workdir=here", "--num_samples=0"], "--num_samples=0"),
         ("sample", ["--workdir=here", "--temperature=-1"], "--temperature=-1"),
-        ("evaluate", ["--workdir=nowhere", "--metrics=elbow"], "expected some of elbo, bits_per_dim, received 'elbow'"),
+        ("evaluate", ["--workdir=nowhere", "--metrics=elbow"], "received 'elbow' (did you mean elbo?)"),
         ("evaluate", ["--wordir=here"], "Did you mean: workdir ?"),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value),
@@ -289,7 +289,7 @@ def test_every_knob_can_be_set(parse):
         "pixel_transform": "affine", "flow_normalization": "batch", "warmup_steps": "3",
         "beta_1": "0.25", "beta_2": "0.5", "learning_rate": "0.5",
         "discriminator_learning_rate": "0.125", "flow_output_kernel_size": "3", "latent_size": "8",
-        "coverage": "true", "flow_scales": "2",
+        "coverage": "true", "flow_scales": "2", "eval_metrics": "prd", "eval_features": "pixels",
     }  # fmt: skip
     given = {}
     for name, field in KNOBS.items():

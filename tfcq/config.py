@@ -94,6 +94,23 @@ DISTRIBUTION_ALIASES = ("fid", "inception_score", "kid")
 """What the first three that use features are called where those are the Inception graph's, and only there."""
 
 
+def metric_names(metrics):
+    """The list of metrics that a name, or a sequence of names, asks for; ["all"] where that is among them.
+
+    Raises:
+        UserError: an unknown name, or none.
+    """
+    names = [metrics] if isinstance(metrics, str) else list(metrics)
+    known = (*LIKELIHOODS, *DISTRIBUTIONS)
+    for name in names or [""]:
+        if name not in (*known, *DISTRIBUTION_ALIASES, "all"):
+            raise UserError(
+                f"metrics: expected all or some of {', '.join(known)}, received {name or 'none'!r}"
+                + suggestion(name, (*known, *DISTRIBUTION_ALIASES))
+            )
+    return ["all"] if "all" in names else names
+
+
 @dataclasses.dataclass(frozen=True)
 class DataConfig(Section):
     """Where images come from, and what a model sees of them: uint8 [image_size, image_size, channels]."""

@@ -13,8 +13,7 @@ def prepare(distribution="auto", logical_devices=1, deterministic=False, batch_s
     Args:
         distribution: "auto", "none" or "mirrored".
         logical_devices: into how many devices a CPU is split.
-        deterministic: whether the process keeps to deterministic kernels and, on CPUs, to one operation at a time (this only
-            where TensorFlow has not started in it).
+        deterministic: whether the process keeps to deterministic kernels.
         batch_size: images that the replicas must share evenly; 0: they need not.
 
     Raises:
@@ -31,8 +30,6 @@ def prepare(distribution="auto", logical_devices=1, deterministic=False, batch_s
         tf.config.experimental.set_memory_growth(gpu, True)
     if deterministic:
         tf.config.experimental.enable_op_determinism()
-        if not gpus:
-            _one_operation_at_a_time()
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")[:logical_devices]
     if distribution == "none" or (distribution == "auto" and len(devices) == 1):
         return tf.distribute.get_strategy()
@@ -41,18 +38,6 @@ def prepare(distribution="auto", logical_devices=1, deterministic=False, batch_s
     # Collectives between CPU devices keep keys that a second strategy of the same process runs into.
     on_cpu = None if gpus else tf.distribute.ReductionToOneDevice()
     return tf.distribute.MirroredStrategy([device.name for device in devices], cross_device_ops=on_cpu)
-
-
-def _one_operation_at_a_time():
-    """Each operation still uses all cores.
-
-    With operations side by side, about one fresh run in thirty at 32x32 on a busy CPU took another course within its first
-    steps, deterministic kernels or not; the values that changed had their inputs unchanged.
-    """
-    try:
-        tf.config.threading.set_inter_op_parallelism_threads(1)
-    except RuntimeError:
-        pass  # TensorFlow runs already in this process and keeps its threads
 
 
 def _split_cpu(count):

@@ -27,15 +27,16 @@ def main():
     if bool(WORKDIR.value) == bool(COMPARE.value):
         raise UserError("expected --workdir=DIR of a trained run, or --compare=DIR,DIR,... of evaluated ones")
     protocol = config_flags.section_from_flags(config.EvaluationConfig)
+    metrics = config.metric_names(METRICS.value)
+    config_flags.start_tensorflow()
     if COMPARE.value:
         from tfcq.evaluation.compare import compare
 
         print(f"wrote {compare(COMPARE.value, OUTPUT.value)}", flush=True)
         return
-    config_flags.start_tensorflow()
     from tfcq.evaluation.run import evaluate
 
-    evaluate(WORKDIR.value, METRICS.value, REPORT.value, **vars(protocol))
+    evaluate(WORKDIR.value, metrics, REPORT.value, **vars(protocol))
 
 
 if __name__ == "__main__":

@@ -69,9 +69,8 @@ def measure_config(config):
     import numpy as np
     import tensorflow as tf
 
-    from tfcq import models
+    from tfcq import devices, models
     from tfcq.randomness import row_seeds
-    from tfcq import devices
     from tfcq.training import run
 
     machine_rates(tf)

@@ -287,7 +287,7 @@ def test_what_cannot_be_measured_is_refused(run):
         ("fid",): "fid is the Inception graph's alone",
         ("classifier_score",): "classifier_score needs classes, which --features=pixels does not have",
         ("frechet",): r"received 'frechet' \(did you mean frechet_distance\?\)",
-        (): "received none",
+        (): "received 'none'",
     }
     for names, message in refusals.items():
         with pytest.raises(UserError, match=message):

@@ -113,6 +113,43 @@ def test_a_workdir_is_evaluated_and_drawn_by_commands_that_repeat_no_flag(tmp_pa
     assert tf.io.decode_png(picture.read_bytes()).shape == (2 * 32, 8 * 32, 1)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_samples_are_measured_on_two_devices_and_compared_by_commands(tmp_path):
+    for name in "ab":
+        tiny.make_workdir(tmp_path / name, tiny.config(8, latent_size=4, **tiny.ROWS["vae"]))
+    facts = {"metrics": "frechet_distance", "features": "pixels", "num_samples": 30, "cache_dir": tmp_path / "cache"}
+    runs = [start(command("evaluate", workdir=tmp_path / "a", logical_devices=2, **facts))]
+    runs += [start(command("evaluate", workdir=tmp_path / "b", **facts))]
+    for process in runs:
+        output, errors = process.communicate(timeout=400)
+        assert (process.returncode, errors) == (0, ""), errors
+    numbers = [json.loads((tmp_path / name / "metrics.json").read_text())["fd_pixels"] for name in "ab"]
+    assert numbers[0]["value"] == pytest.approx(numbers[1]["value"], rel=1e-2)  # the weights are the same
+    process = start(command("evaluate", compare=f"{tmp_path}/a,{tmp_path}/b", output=tmp_path / "c"))
+    output, errors = process.communicate(timeout=100)
+    assert (process.returncode, output, errors) == (0, f"wrote {tmp_path}/c/comparison.md\n", "")
+    assert "| number | a | b | real |" in (tmp_path / "c" / "comparison.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        ({"metrics": "frechet"}, r"did you mean frechet_distance\?"),
+        ({"features": "inceptoin"}, r"did you mean inception\?"),
+        ({"split": "tset"}, r"did you mean test\?"),
+        ({"num_seeds": 0}, "num_seeds: expected at least 1, received 0"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_wrong_protocol_is_one_line_and_status_2(flags, message, tmp_path):
+    tiny.make_workdir(tmp_path, tiny.config(8, latent_size=4, **tiny.ROWS["vae"]))
+    output, errors = (process := start(command("evaluate", workdir=tmp_path, **({"metrics": "prd"} | flags)))).communicate(
+        timeout=200
+    )
+    assert process.returncode == 2 and re.fullmatch(rf"error: .*{message}.*\n", errors), errors
+
+
 @pytest.mark.parametrize("module", ["train", "evaluate", "sample", "export"])
 def test_a_mistake_is_one_line_and_status_2(module, tmp_path):
     process = start(command(module, workdir=tmp_path / "none", no_such_flag=1))

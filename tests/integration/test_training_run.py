@@ -184,6 +184,22 @@ def test_two_devices_train_what_one_does(tmp_path):
     assert rows[0] == pytest.approx(rows[1], rel=1e-5)
 
 
+@pytest.mark.parametrize("devices", [{}, {"logical_devices": 2, "distribution": "mirrored"}], ids=["one", "two"])
+def test_samples_are_measured_during_training_where_it_is_asked_for(devices, tmp_path, capsys):
+    asked = {"eval_metrics": "frechet_distance,ms_ssim", "eval_samples": 24, "eval_features": "pixels"}
+    train(config("gan", train_steps=2, evaluate_every=1, **asked, **devices), tmp_path)
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [0, 1, 2] and "fd_pixels" not in rows[0]
+    values = [row["fd_pixels"]["value"] for row in rows[1:]]
+    assert values[0] != values[1] and min(values) > 0  # the samples are the weights' of the step
+    assert rows[1]["fd_pixels"]["num_generated"] == 24 and rows[1]["fd_pixels"]["split"] == "validation"
+    scalars, _ = events(tmp_path / "tensorboard" / "validation")
+    assert scalars["fd_pixels"] == pytest.approx({1: values[0], 2: values[1]}) and set(scalars["ms_ssim"]) == {1, 2}
+    assert "fd_pixels: " in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"eval_metrics: expected some of .*, received 'fidd'"):
+        config(eval_metrics="frechet_distance,fidd")
+
+
 def test_devices_must_share_the_batch(tmp_path):
     with pytest.raises(UserError, match="batch_size=7: expected a multiple of the 2 devices"):
         train(config(batch_size=7, logical_devices=2), tmp_path)

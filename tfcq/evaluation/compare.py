@@ -11,11 +11,9 @@ from tfcq.errors import UserError
 from tfcq.evaluation import figures
 from tfcq.evaluation.report import CURVES, FOLDER, main_value
 
-_RESULTS = {
-    "value", "real", "per_seed", "standard_deviation_over_seeds", "standard_deviation_over_splits", "standard_error", "seconds",
-    "nats", "bits_per_dim", "bits_per_dim_standard_error", "auroc", "notes", "levels",
-}  # fmt: skip
-"""What may differ between comparable entries; all else is their protocol."""
+_PROTOCOL = {"split", "dataset", "temperature", "seed", "seeds", "extractor", "checksum", "preprocessing", "block_size"}
+"""With every num_...: what two entries must share to be comparable."""
+
 
 
 def compare(workdirs_to_compare, output):
@@ -73,7 +71,7 @@ def _labels(folders):
 
 
 def _protocol(entry):
-    return {key: value for key, value in entry.items() if key not in _RESULTS}
+    return {key: value for key, value in entry.items() if key in _PROTOCOL or key.startswith("num_")}
 
 
 def _bars(measured, names):

@@ -147,7 +147,7 @@ def compare(name, real, generated, floor, seed, extractor, facts, train=None):
     lowest = metric.measure(real, floor, seed, *extra) if metric.floor and floor is not None else None
     seconds = round(time.monotonic() - start, 1)
     entries = {}
-    for key, value in measured[0].values.items():
+    for key in measured[0].values:
         values = [numbers.values[key] for numbers in measured]
         entry = {"value": float(np.mean(values))} | measured[0].details.get(key, {})
         if len(values) > 1:

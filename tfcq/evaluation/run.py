@@ -8,13 +8,10 @@ import tensorflow as tf
 
 from tfcq import data, devices
 from tfcq import workdir as workdirs
-from tfcq.config import DISTRIBUTION_ALIASES as ALIASES
-from tfcq.config import DISTRIBUTIONS, LIKELIHOODS, EvaluationConfig, suggestion
+from tfcq.config import DISTRIBUTIONS, LIKELIHOODS, EvaluationConfig, metric_names, suggestion
 from tfcq.errors import UserError
 from tfcq.evaluation.likelihood import LikelihoodEvaluator, likelihood_auroc
 from tfcq.evaluation.streaming import Progress
-
-METRICS = (*LIKELIHOODS, *DISTRIBUTIONS)
 
 
 def evaluate(workdir, metrics=LIKELIHOODS, report=True, **protocol):
@@ -22,8 +19,8 @@ def evaluate(workdir, metrics=LIKELIHOODS, report=True, **protocol):
 
     Args:
         workdir: folder of a run.
-        metrics: names out of `METRICS`, or "all": every one that the model and the extractor can give. "elbo" (one draw) and
-            "bits_per_dim" (importance-weighted with K draws) are in bits/dim and nats.
+        metrics: names out of `tfcq.config.LIKELIHOODS` and `DISTRIBUTIONS`, or "all": every one that the model and the
+            extractor can give. "elbo" (one draw) and "bits_per_dim" (importance-weighted, K draws) are in bits/dim and nats.
         report: whether report.md and its figures are made.
         **protocol: knobs of `EvaluationConfig`.
 
@@ -33,7 +30,7 @@ def evaluate(workdir, metrics=LIKELIHOODS, report=True, **protocol):
     Raises:
         UserError: an unknown metric or knob, or something that the model or the extractor has not.
     """
-    asked = _names(metrics)
+    asked = metric_names(metrics)
     config = _protocol(protocol)
     strategy = devices.prepare(config.distribution, config.logical_devices)
     with strategy.scope():
@@ -61,20 +58,6 @@ def evaluate(workdir, metrics=LIKELIHOODS, report=True, **protocol):
 
         print(f"wrote {write_report(workdir, model, dataset, row, drawn, config)}", flush=True)
     return row
-
-
-def _names(metrics):
-    """The metrics asked for, or ["all"]; an unknown one is refused before anything is loaded."""
-    names = [metrics] if isinstance(metrics, str) else list(metrics)
-    known = (*METRICS, *ALIASES, "all")
-    for name in names:
-        if name not in known:
-            raise UserError(
-                f"metrics: expected all or some of {', '.join(METRICS)}, received {name!r}{suggestion(name, known)}"
-            )
-    if not names:
-        raise UserError(f"metrics: expected all or some of {', '.join(METRICS)}, received none")
-    return ["all"] if "all" in names else names
 
 
 def _protocol(knobs):

@@ -18,7 +18,7 @@ References:
 import numpy as np
 
 from tfcq.errors import UserError
-from tfcq.metrics.frechet import check_features
+from tfcq.metrics.checks import check_features
 
 
 def classifier_score(logits, num_splits=10):

@@ -29,35 +29,9 @@ import dataclasses
 import numpy as np
 
 from tfcq.errors import UserError
+from tfcq.metrics.checks import check_features
 
 _ROWS_AT_ONCE = 4096  # 64 MB of float64 at 2048 dimensions, and enough for the product to run at full speed
-
-
-def check_features(features, name):
-    """The features as an array, if they are a set of at least two finite vectors.
-
-    Args:
-        features: float [N, D], N >= 2, D >= 1.
-        name: what the error message calls them.
-
-    Returns:
-        The same numbers as a NumPy array, not copied where they are one.
-
-    Raises:
-        UserError: another rank or type, fewer than two rows, no columns, or a value that is not finite.
-    """
-    features = np.asarray(features)
-    if features.ndim != 2 or features.shape[0] < 2 or features.shape[1] < 1 or features.dtype.kind != "f":
-        raise UserError(
-            f"{name}: expected float [N, D] with at least 2 rows and 1 column, "
-            f"received {features.dtype} {list(features.shape)}; pass one row an image"
-        )
-    if not (np.isfinite(features.min()) and np.isfinite(features.max())):  # both carry a NaN through; no mask is made
-        raise UserError(
-            f"{name}: expected finite numbers, received NaN or infinity in {features.dtype} {list(features.shape)}; "
-            "look for them in the images or in the network that made the features"
-        )
-    return features
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -24,7 +24,7 @@ References:
 import numpy as np
 
 from tfcq.errors import UserError
-from tfcq.metrics.frechet import check_features
+from tfcq.metrics.checks import check_features
 
 
 def kernel_distance(real, generated, block_size=1000, seed=0):

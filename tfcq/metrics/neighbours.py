@@ -26,27 +26,11 @@ import numpy as np
 import scipy.stats
 
 from tfcq.errors import UserError
-from tfcq.metrics.frechet import check_features
+from tfcq.metrics.checks import check_same_columns
 
 _BLOCK_ROWS = 1024
 # Relative to |a|^2 + |b|^2: covers the product's error at D of some thousands.
 _ROUNDING = 64 * np.finfo(np.float64).eps
-
-
-def check_same_columns(**features):
-    """The arrays of `features`, in their order, if they are sets of at least two finite vectors of one dimension.
-
-    Args:
-        **features: float [N, D] each, all with one D, under the names that a message should use.
-
-    Raises:
-        UserError: another rank or type, fewer than two rows, values that are not finite, or different D.
-    """
-    arrays = {name: check_features(values, name) for name, values in features.items()}
-    if len({array.shape[1] for array in arrays.values()}) != 1:
-        shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in arrays.items())
-        raise UserError(f"features: expected the same number of columns, received {shapes}; use one network for all")
-    return list(arrays.values())
 
 
 def nearest_neighbours(queries, bank, k=1):

@@ -17,7 +17,7 @@ import threadpoolctl
 from sklearn.cluster import MiniBatchKMeans
 
 from tfcq.errors import UserError
-from tfcq.metrics.neighbours import check_same_columns
+from tfcq.metrics.checks import check_same_columns
 
 _SMALLEST_ANGLE = 1e-10  # radians; at 0 and pi / 2 themselves the slope or its inverse is infinite
 _F_WEIGHT = 8.0  # the paper's choice: recall, or precision, counts 8 times the other

@@ -237,6 +237,9 @@ class GenerativeModel(keras.Model):
         """Keras's hook, so that replicas' logs are meaned (Keras 3's own function cannot run several replicas' steps)."""
         if self.train_function is not None and not force:
             return self.train_function
+        # TensorFlow 2.21's dependency optimizer drops control edges of graphs as large as a step's: reads of the flow's and
+        # the discriminator's weights then race with the updates of the same step.
+        tf.config.optimizer.set_experimental_options({"dependency_optimization": False})
         strategy = self.distribute_strategy
 
         def step(iterator):
