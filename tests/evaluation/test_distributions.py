@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -307,6 +308,20 @@ def test_numbers_and_pictures_of_one_evaluation_do_not_mix_with_another(run):
     evaluate(run, ["elbo"], num_images=10)
     assert not (run / "report" / "prd.png").exists()
     assert "fd_pixels" not in (run / "report.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "report"])
+def test_a_workdir_that_cannot_be_written_is_one_line(run, tmp_path, name):
+    folder = shutil.copytree(run, tmp_path / "run")
+    path = folder / name
+    if path.is_dir():
+        shutil.rmtree(path)
+        path.write_text("")  # a file where a folder must be
+    else:
+        path.unlink()
+        path.mkdir()
+    with pytest.raises(UserError, match="cannot be written: .*; make room and evaluate again"):
+        evaluate(folder, ["elbo"], num_images=4)
 
 
 def test_activations_know_their_number():

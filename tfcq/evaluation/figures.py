@@ -2,8 +2,6 @@
 
 import numpy as np
 
-from tfcq.errors import UserError
-
 _INCHES, _DOTS = (6.4, 4.0), 110
 
 
@@ -14,7 +12,7 @@ def prd_curves(curves):
         for label, curve in curves.items():
             axes.plot(curve["recall"], curve["precision"], label=label)
         axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02), title="precision and recall (PRD)")
-        axes.legend(loc="lower left")
+        axes.legend(loc="upper right")
 
     return _drawn(draw)
 
@@ -74,13 +72,10 @@ def _drawn(draw):
 
 
 def _rendered(draw, inches):
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UserError(
-            "the report's figures need matplotlib; expected pip install 'tfcq[metrics]', or --report=false"
-        ) from error
+    # Here, as it takes half a second that no other command needs.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(inches, dpi=_DOTS, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     draw(figure)

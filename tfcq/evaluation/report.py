@@ -105,8 +105,9 @@ def training_curves(workdir):
             if term not in ("bits_per_dim", "loss", "gradient_norm"):
                 continue
             steps, numbers = zip(*[(step, float(tf.make_ndarray(proto))) for step, proto in values])
-            label = split if term == "bits_per_dim" else player
-            curves.setdefault(term, {})[label] = (np.array(steps), np.array(numbers))
+            # Players' losses have scales of their own; bits/dim of the splits belong together.
+            title = term if term == "bits_per_dim" else f"{player}_{term}"
+            curves.setdefault(title, {})[split] = (np.array(steps), np.array(numbers))
     return curves
 
 

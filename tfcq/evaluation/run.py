@@ -52,11 +52,14 @@ def evaluate(workdir, metrics=LIKELIHOODS, report=True, **protocol):
         run.measure_distributions([name for name in chosen if name in DISTRIBUTIONS], row, drawn)
     except tf.errors.OpError as error:
         raise data.user_error(error) or error from error
-    row = workdirs.record_metrics(workdir, row)
-    if report:
-        from tfcq.evaluation.report import write_report
+    try:
+        row = workdirs.record_metrics(workdir, row)
+        if report:
+            from tfcq.evaluation.report import write_report
 
-        print(f"wrote {write_report(workdir, model, dataset, row, drawn, config)}", flush=True)
+            print(f"wrote {write_report(workdir, model, dataset, row, drawn, config)}", flush=True)
+    except OSError as error:
+        raise UserError(f"workdir {workdir}: cannot be written: {error.strerror}; make room and evaluate again") from error
     return row
 
 
