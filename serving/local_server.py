@@ -10,7 +10,7 @@ import os
 import signal
 import socket
 import sys
-import threading
+import time
 import types
 
 from absl import app, flags, logging
@@ -89,9 +89,9 @@ def main(argv):
     define_flags(flags.FLAGS)
     app.define_help_flags()
     flags.FLAGS.set_default("verbosity", logging.INFO)  # which versions come and go, as TF Serving logs it
-    stopped = threading.Event()
+    signals = []  # not an Event: its lock must not be taken by a handler that interrupts its owner
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopped.set())
+        signal.signal(number, lambda number, _: signals.append(number))
     try:
         options, server_config = read_options(argv, flags.FLAGS)
         logging.use_absl_handler()
@@ -103,9 +103,10 @@ def main(argv):
     except UsageError as error:
         print(f"local_server: {error}", file=sys.stderr)
         return 2
-    if not stopped.is_set():
+    if not signals:
         print(ready, flush=True)
-    stopped.wait()
+    while not signals:
+        time.sleep(0.1)
     server.stop()
     return 0
 
