@@ -149,7 +149,7 @@ def compare(name, real, generated, floor, seed, extractor, facts, train=None):
     entries = {}
     for key in measured[0].values:
         values = [numbers.values[key] for numbers in measured]
-        entry = {"value": float(np.mean(values))} | measured[0].details.get(key, {})
+        entry = {"value": float(np.mean(values)), "meaning": metric.meaning} | measured[0].details.get(key, {})
         if len(values) > 1:
             entry |= {"per_seed": values, "standard_deviation_over_seeds": float(np.std(values, ddof=1))}
         if lowest is not None:

@@ -137,7 +137,11 @@ class _Run:
         else:
             values = evaluator.log_prob(batches, config.num_importance_samples, config.seed, progress)
             facts = {"num_importance_samples": config.num_importance_samples}
-        entry = evaluator.summary(values) | facts | {"split": config.split, "seed": config.seed}
+        meaning = "bound on -log P(image) by one draw of noise and latents" + (
+            "" if name == "elbo" else ", tightened by K importance-weighted draws of the latents"
+        )
+        entry = evaluator.summary(values) | facts | {"meaning": f"{meaning}; lower bits/dim are better"}
+        entry |= {"split": config.split, "seed": config.seed}
         if suffix:
             entry |= {"dataset": config.likelihood_dataset}
         row[name + suffix] = entry | {"seconds": round(time.monotonic() - start, 1)}
