@@ -99,7 +99,9 @@ class DistributionEvaluator:
         for name in names:
             name = check_name(name, self._extractor)
             if name == "memorisation":
-                found, _ = compare(name, held_out, generated, None, config.seed, self._extractor, facts, train)
+                held_out_split = "test" if train is real else config.split
+                told = facts | {"split": held_out_split}
+                found, _ = compare(name, held_out, generated, None, config.seed, self._extractor, told, train)
             else:
                 found, drawn[f"{name}_curve"] = compare(
                     name, real, generated, floor, config.seed, self._extractor, facts
