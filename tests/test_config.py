@@ -7,10 +7,11 @@ import typing
 import pytest
 
 from tfcq import config as configs
-from tfcq.config import Config, CQFConfig, DataConfig, TrainingConfig
+from tfcq import knobs
+from tfcq.config import Config, CQFConfig, DataConfig, RealNVPConfig, TrainingConfig
 from tfcq.errors import UserError
 
-SECTIONS = (DataConfig, TrainingConfig, CQFConfig)
+SECTIONS = (DataConfig, TrainingConfig, CQFConfig, RealNVPConfig)
 FIELDS = [(section, field) for section in SECTIONS for field in dataclasses.fields(section)]
 KINDS = {section: typing.get_type_hints(section) for section in SECTIONS}
 
@@ -25,11 +26,27 @@ UNUSUAL = {
         "resize": "pad",
         "color": "grey",
         "horizontal_flip": True,
+        "train_split": "unlabelled",
+        "test_split": "validation",
         "num_validation": 7,
     },
     "system": {
         "coverage": False,
         "quality_weight": 0.1,
+        "quality_ramp_steps": 6,
+        "generator_loss": "saturating",
+        "discriminator_network": "residual",
+        "discriminator_blocks": 3,
+        "discriminator_weight_normalization": True,
+        "data_dependent_initialization": False,
+        "gradient_penalty_form": "real",
+        "network": "residual",
+        "latent_levels": 2,
+        "latent_blocks": 3,
+        "free_bits": 0.25,
+        "posterior": "iaf",
+        "iaf_width": 6,
+        "iaf_layers": 1,
         "latent_channels": 5,
         "latent_form": "vector",
         "latent_size": 6,
@@ -45,6 +62,7 @@ UNUSUAL = {
         "flow_couplings": 2,
         "flow_blocks": 0,
         "flow_width": 8,
+        "flow_width_factor": 1,
         "flow_normalization": "none",
         "flow_weight_normalization": False,
         "flow_conditioner_batch_normalization": True,
@@ -61,6 +79,7 @@ UNUSUAL = {
         "warmup_steps": 10,
         "beta_1": 0.5,
         "beta_2": 0.95,
+        "ema_decay": 0.5,
         "clip_norm": 2.5,
         "precision": "mixed_bfloat16",
         "distribution": "mirrored",
@@ -194,6 +213,7 @@ def test_sections_are_frozen():
         (TrainingConfig, {"logical_devices": 2, "distribution": "none"}, "logical_devices=2 with distribution=none"),
         (CQFConfig, {"coverage": False, "quality_weight": 0, "flow_scales": 0}, "nothing to train"),
         (CQFConfig, {"coverage": False}, "coverage=false with flow_scales=1"),
+        (RealNVPConfig, {"coverage": False}, "nothing to train"),
     ],
 )
 def test_combinations_that_cannot_work(section, knobs, expected):
@@ -206,6 +226,7 @@ def test_combinations_beside_those_are_fine():
     TrainingConfig(logical_devices=2, distribution="auto")
     CQFConfig(coverage=False, flow_scales=0)
     CQFConfig(quality_weight=0, flow_scales=3)
+    RealNVPConfig(coverage=False, quality_weight=1)  # its flow is all there is to train
 
 
 @pytest.mark.parametrize(
@@ -226,15 +247,34 @@ def test_image_sizes_that_can(image_size, latent_size, flow_scales):
 
 
 @pytest.mark.parametrize(
+    ("network", "latent_levels", "most"), [("plain", 4, 3), ("residual", 5, 4), ("plain", 10, 3)]
+)
+def test_latents_need_a_resolution_each(network, latent_levels, most):
+    def config(levels):
+        return Config(system=CQFConfig(network=network, latent_levels=levels))
+
+    assert f"latent_levels={latent_levels}: expected at most {most}" in message_of(config, latent_levels)
+    assert config(most).system.latent_levels == most
+
+
+def test_a_discriminator_of_a_flow_halves_images():
+    data = DataConfig(image_size=24)
+    assert Config("realnvp", data, RealNVPConfig()).model == "realnvp"  # without one, any size that the flow can take
+    message = message_of(Config, "realnvp", data, RealNVPConfig(quality_weight=1))
+    assert "image_size=24 with discriminator_size=4" in message
+    Config("realnvp", data, RealNVPConfig(quality_weight=1, discriminator_size=6))
+
+
+@pytest.mark.parametrize(
     ("text", "expected"),
     [
         ('{"data": {"image_sise": 32}}', "config.data: unknown knob 'image_sise' (did you mean image_size?)"),
         ('{"training": {"batchsize": 32}}', "config.training: unknown knob 'batchsize' (did you mean batch_size?)"),
         ('{"system": {"qwzx": 1}}', "config.system: unknown knob 'qwzx'"),
         ('{"trainin": {}}', "config: unknown knob 'trainin' (did you mean training?)"),
-        ('{"model": "cqff"}', "model: expected one of cqf, received 'cqff' (did you mean cqf?)"),
-        ('{"model": ["cqf"]}', "model: expected one of cqf, received ['cqf']"),
-        ('{"model": null}', "model: expected one of cqf, received None"),
+        ('{"model": "cqff"}', "model: expected one of cqf, realnvp, received 'cqff' (did you mean cqf?)"),
+        ('{"model": ["cqf"]}', "model: expected one of cqf, realnvp, received ['cqf']"),
+        ('{"model": null}', "model: expected one of cqf, realnvp, received None"),
         ("[]", "config: expected a JSON object, received list"),
         ('{"data": 3}', "config.data: expected a JSON object, received int"),
         ('{"system": null}', "config.system: expected a JSON object, received NoneType"),
@@ -269,9 +309,9 @@ def test_differences_name_each_knob_once():
 
 def test_differences_of_two_systems_say_what_is_absent(monkeypatch):
     @dataclasses.dataclass(frozen=True)
-    class OtherConfig(configs.Section):
-        depth: int = configs.knob(3, "how deep")
-        width: int = configs.knob(64, "how wide")
+    class OtherConfig(knobs.Section):
+        depth: int = knobs.knob(3, "how deep")
+        width: int = knobs.knob(64, "how wide")
 
         def check_image_size(self, image_size):
             pass

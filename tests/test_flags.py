@@ -17,6 +17,7 @@ from absl import flags as absl_flags
 import tfcq
 from tfcq import config as configs
 from tfcq import flags as config_flags
+from tfcq import knobs
 from tfcq.errors import TrainingDiverged, TrainingInterrupted, UserError
 
 SECTIONS = (configs.DataConfig, configs.TrainingConfig, configs.CQFConfig)
@@ -156,7 +157,7 @@ def test_a_missing_workdir_ends_a_process_with_one_line(tmp_path):
         (["--beta_1=1.5"], "beta_1: expected at most 0.999999, received 1.5"),
         (["--clip_norm=inf"], "clip_norm: expected a finite number, received inf"),
         (["--optimizer=adan"], "optimizer: expected one of adamax, adam, received 'adan' (did you mean adam?)"),
-        (["--model=cqff"], "model: expected one of cqf, received 'cqff' (did you mean cqf?)"),
+        (["--model=cqff"], "model: expected one of cqf, realnvp, received 'cqff' (did you mean cqf?)"),
         (["--coverage=false"], "coverage=false with flow_scales=1"),
         (["--nocoverage", "--flow_scales=0", "--quality_weight=0"], "nothing to train"),
         (["--image_size=24"], "image_size=24 with latent_size=4"),
@@ -258,7 +259,8 @@ def test_every_knob_is_a_flag_of_its_type_that_tells_bounds_and_unit(fresh_flags
             assert facts["maximum"] is None or f"at most {facts['maximum']}" in flag.help
             assert facts["unit"] is None or f"in {facts['unit']}" in flag.help
             assert all(str(choice) in flag.help for choice in facts["choices"] or ())
-    assert set(fresh_flags) == {"model", *KNOBS}
+    of_systems = {field.name for section in configs.SYSTEMS.values() for field in dataclasses.fields(section)}
+    assert set(fresh_flags) == {"model", *KNOBS, *of_systems}
     config_flags.define_config_flags()  # again is harmless
 
 
@@ -287,9 +289,11 @@ def test_every_knob_can_be_set(parse):
         "optimizer": "adam", "learning_rate_schedule": "linear", "precision": "mixed_float16",
         "distribution": "mirrored", "latent_form": "vector", "network_normalization": "batch",
         "pixel_transform": "affine", "flow_normalization": "batch", "warmup_steps": "3",
-        "beta_1": "0.25", "beta_2": "0.5", "learning_rate": "0.5",
-        "discriminator_learning_rate": "0.125", "flow_output_kernel_size": "3", "latent_size": "8",
-        "coverage": "true", "flow_scales": "2", "eval_metrics": "prd", "eval_features": "pixels",
+        "beta_1": "0.25", "beta_2": "0.5", "learning_rate": "0.5", "ema_decay": "0.25",
+        "discriminator_learning_rate": "0.125", "flow_output_kernel_size": "3", "flow_width_factor": "1", "latent_size": "8",
+        "coverage": "true", "flow_scales": "2", "train_split": "unlabelled", "test_split": "validation",
+        "network": "residual", "generator_loss": "saturating", "discriminator_network": "residual",
+        "gradient_penalty_form": "real", "posterior": "iaf", "eval_metrics": "prd", "eval_features": "pixels",
     }  # fmt: skip
     given = {}
     for name, field in KNOBS.items():
@@ -325,8 +329,8 @@ def test_a_later_flag_overrides_the_flagfile_and_an_earlier_one_does_not(parse, 
 
 def test_a_knob_of_another_system_names_its_owner(parse, monkeypatch):
     @dataclasses.dataclass(frozen=True)
-    class OtherConfig(configs.Section):
-        width: int = configs.knob(8, "how wide", minimum=1)
+    class OtherConfig(knobs.Section):
+        width: int = knobs.knob(8, "how wide", minimum=1)
 
         def check_image_size(self, image_size):
             pass
@@ -337,19 +341,27 @@ def test_a_knob_of_another_system_names_its_owner(parse, monkeypatch):
         parse("--model=other", "--flow_scales=2")
 
 
+def test_a_knob_that_systems_share_alike_is_told_once(fresh_flags):
+    config_flags.define_config_flags()
+    assert fresh_flags["flow_width"].help.startswith("[cqf, realnvp] Channels of a conditioner")
+    assert fresh_flags["flow_width"].help.count("Channels of a conditioner") == 1
+    assert fresh_flags["width"].help.startswith("[cqf] ")
+    assert not fresh_flags["batch_size"].help.startswith("[")
+
+
 def test_knobs_that_systems_share_must_agree_and_tell_both_meanings(fresh_flags, monkeypatch):
     @dataclasses.dataclass(frozen=True)
-    class OtherConfig(configs.Section):
-        width: int = configs.knob(8, "how wide the other is", minimum=1)
+    class OtherConfig(knobs.Section):
+        width: int = knobs.knob(8, "how wide the other is", minimum=1)
 
     monkeypatch.setitem(configs.SYSTEMS, "other", OtherConfig)
     config_flags.define_config_flags()
-    assert "[cqf] Channels of the widest" in fresh_flags["width"].help
+    assert "[cqf] Their channels at the finest" in fresh_flags["width"].help
     assert "[other] How wide the other is (default: 8" in fresh_flags["width"].help
 
     @dataclasses.dataclass(frozen=True)
-    class WrongConfig(configs.Section):
-        width: str = configs.knob("8", "another type")
+    class WrongConfig(knobs.Section):
+        width: str = knobs.knob("8", "another type")
 
     monkeypatch.setitem(configs.SYSTEMS, "wrong", WrongConfig)
     delattr(fresh_flags, "model")

@@ -9,7 +9,7 @@ Importing the package imports no TensorFlow; the names below do, when they are f
 
 import importlib
 
-from tfcq.config import Config, CQFConfig, DataConfig, TrainingConfig
+from tfcq.config import Config, CQFConfig, DataConfig, RealNVPConfig, TrainingConfig
 from tfcq.errors import TrainingDiverged, TrainingInterrupted, UserError
 
 __version__ = "0.1.0"
@@ -26,6 +26,7 @@ __all__ = [
     "Config",
     "CQFConfig",
     "DataConfig",
+    "RealNVPConfig",
     "TrainingConfig",
     "TrainingDiverged",
     "TrainingInterrupted",

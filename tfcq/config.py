@@ -11,104 +11,12 @@ Example::
 """
 
 import dataclasses
-import difflib
 import json
 import math
-import typing
 
 from tfcq.errors import UserError
-
-
-def knob(default, meaning, *, minimum=None, maximum=None, choices=None, unit=None):
-    """A dataclass field that knows its meaning (a sentence for `--help`), bounds (inclusive), choices and unit."""
-    metadata = {"meaning": meaning, "minimum": minimum, "maximum": maximum, "choices": choices, "unit": unit}
-    return dataclasses.field(default=default, metadata=metadata)
-
-
-@dataclasses.dataclass(frozen=True)
-class Section:
-    """Base of the groups of knobs: checks types and bounds of every field when it is made.
-
-    Raises:
-        UserError: one line naming the field, the bound and the value received.
-    """
-
-    def __post_init__(self):
-        types_of = typing.get_type_hints(type(self))
-        for field in dataclasses.fields(self):
-            value = checked(field, types_of[field.name], getattr(self, field.name))
-            object.__setattr__(self, field.name, value)
-        self.check()
-
-    def check(self):
-        """Combinations inside this section that cannot work raise UserError here."""
-
-
-def checked(field, kind, value):
-    """`value` as `kind` (an int is taken where a float is meant), within the field's bounds, or UserError."""
-    name = field.name
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        try:
-            value = float(value)
-        except OverflowError as error:
-            raise UserError(f"{name}: expected a finite number, received one of {value.bit_length()} bits") from error
-    if type(value) is not kind:
-        raise UserError(f"{name}: expected {kind.__name__}, received {value!r}")
-    bounds = field.metadata
-    if isinstance(value, float) and not math.isfinite(value):
-        raise UserError(f"{name}: expected a finite number, received {value}")
-    if bounds["choices"] is not None and value not in bounds["choices"]:
-        raise UserError(
-            f"{name}: expected one of {', '.join(map(str, bounds['choices']))}, received {value!r}"
-            + suggestion(value, bounds["choices"])
-        )
-    if bounds["minimum"] is not None and value < bounds["minimum"]:
-        raise UserError(f"{name}: expected at least {bounds['minimum']}, received {value}")
-    if bounds["maximum"] is not None and value > bounds["maximum"]:
-        raise UserError(f"{name}: expected at most {bounds['maximum']}, received {value}")
-    return value
-
-
-def suggestion(word, known):
-    """' (did you mean ...?)' for the known word nearest to `word`, or ''."""
-    near = difflib.get_close_matches(str(word), [str(one) for one in known], n=1)
-    return f" (did you mean {near[0]}?)" if near else ""
-
-
-LIKELIHOODS = ("elbo", "bits_per_dim")
-"""Metrics of real images under the model: bound by one draw, importance-weighted estimate."""
-
-DISTRIBUTIONS = (
-    "frechet_distance",
-    "classifier_score",
-    "kernel_distance",
-    "prd",
-    "neighbours",
-    "memorisation",
-    "ms_ssim",
-    "sliced_wasserstein",
-)
-"""Metrics of generated beside real images; `tfcq.evaluation.distributions` says what each is."""
-
-DISTRIBUTION_ALIASES = ("fid", "inception_score", "kid")
-"""What the first three that use features are called where those are the Inception graph's, and only there."""
-
-
-def metric_names(metrics):
-    """The list of metrics that a name, or a sequence of names, asks for; ["all"] where that is among them.
-
-    Raises:
-        UserError: an unknown name, or none.
-    """
-    names = [metrics] if isinstance(metrics, str) else list(metrics)
-    known = (*LIKELIHOODS, *DISTRIBUTIONS)
-    for name in names or [""]:
-        if name not in (*known, *DISTRIBUTION_ALIASES, "all"):
-            raise UserError(
-                f"metrics: expected all or some of {', '.join(known)}, received {name or 'none'!r}"
-                + suggestion(name, (*known, *DISTRIBUTION_ALIASES))
-            )
-    return ["all"] if "all" in names else names
+from tfcq.knobs import Section, knob, suggestion
+from tfcq.protocol import DISTRIBUTION_ALIASES, DISTRIBUTIONS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,6 +48,16 @@ class DataConfig(Section):
         choices=("source", "grey", "rgb"),
     )
     horizontal_flip: bool = knob(False, "mirror each training image with probability 1/2")
+    train_split: str = knob(
+        "train",
+        "the training images are this split of the data set; another than train only where TFDS has it (stl10: "
+        "unlabelled)",
+    )
+    test_split: str = knob(
+        "test",
+        "the test images are this split, or held out of the training images where the data set has no test; another "
+        "than test only where TFDS has it (lsun: validation)",
+    )
     num_validation: int = knob(
         0, "images held out of the training split for validation; 0: a tenth", minimum=0, unit="images"
     )
@@ -147,6 +65,10 @@ class DataConfig(Section):
     def check(self):
         if not self.dataset:
             raise UserError("dataset: expected a name, received an empty string")
+        if self.train_split == self.test_split:
+            raise UserError(
+                f"train_split and test_split: expected two different splits, received {self.train_split!r} for both"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,6 +88,13 @@ class TrainingConfig(Section):
     beta_1: float = knob(0.9, "decay of the first moment", minimum=0.0, maximum=0.999999)
     beta_2: float = knob(
         0.999, "decay of the second moment (Adamax: of the infinity norm)", minimum=0.0, maximum=0.999999
+    )
+    ema_decay: float = knob(
+        0.0,
+        "a running mean of the weights with this decay is what is evaluated and exported; lower in the first steps; "
+        "0: the weights themselves",
+        minimum=0.0,
+        maximum=0.999999,
     )
     clip_norm: float = knob(0.0, "each player's gradient is scaled down to this norm; 0: never", minimum=0.0)
     precision: str = knob(
@@ -222,82 +151,9 @@ class TrainingConfig(Section):
 
 
 @dataclasses.dataclass(frozen=True)
-class EvaluationConfig(Section):
-    """The protocol of an evaluation: what is compared with what, and how. Recorded with every number."""
+class FlowKnobs(Section):
+    """A RealNVP between features and pixels, of the systems that have one."""
 
-    split: str = knob("test", "the real images: of which split", choices=("train", "validation", "test"))
-    num_images: int = knob(
-        0, "real images of the likelihoods, the first of the split; 0: all", minimum=0, unit="images"
-    )
-    num_importance_samples: int = knob(50, "K of bits_per_dim, draws of the latents an image", minimum=1)
-    likelihood_dataset: str = knob(
-        "",
-        "another data set, named as in --dataset and prepared as the run's, whose likelihoods (same split) are set "
-        "beside; empty: none",
-    )
-    features: str = knob(
-        "efficientnet_lite0",
-        "what images are compared by: inception | efficientnet_lite0 | keras:NAME | saved_model:DIR | pixels",
-    )
-    feature_weights: str = knob("", "file or folder with the weights of --features; empty: its usual place")
-    num_samples: int = knob(
-        10000, "generated images, and at most so many real ones of the split", minimum=2, unit="images"
-    )
-    num_train_images: int = knob(
-        0,
-        "training images in which memorisation looks for the nearest; at least num_samples are used where there are; "
-        "0: num_samples",
-        minimum=0,
-        unit="images",
-    )
-    num_seeds: int = knob(1, "times that images are generated anew, with seed, seed + 1, ...", minimum=1, maximum=100)
-    seed: int = knob(0, "of all noise and of the choices of random metrics", minimum=0, maximum=2**31 - 101)
-    temperature: float = knob(1.0, "scales the prior's standard deviation", minimum=0.0)
-    batch_size: int = knob(250, "images at a time; changes no number but by rounding", minimum=1, unit="images")
-    checkpoint: str = knob("best", "which checkpoint", choices=("best", "last"))
-    distribution: str = knob(
-        "auto", "auto (mirrored where there are several devices) | none | mirrored", choices=("auto", "none", "mirrored")
-    )
-    logical_devices: int = knob(1, "split the CPU into this many devices", minimum=1, maximum=64)
-    cache_dir: str = knob(
-        "", "where features of real images are kept between evaluations; empty: ~/.cache/tfcq; none: nowhere"
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class CQFConfig(Section):
-    """Coverage and quality driven training (Shmelkov et al. 2018; Lucas et al. 2019, Adaptive Density Estimation).
-
-    The rows of Table 1: gan: coverage=false, flow_scales=0; vae: quality_weight=0, flow_scales=0; cq: flow_scales=0;
-    cqf: the defaults.
-    """
-
-    coverage: bool = knob(True, "train by the likelihood bound L_C (Eq. 6); false: by the discriminator alone (a GAN)")
-    quality_weight: float = knob(
-        100.0, "lambda, the weight of L_Q (Eq. 7), against an L_C in nats per image; 0: no discriminator", minimum=0.0
-    )
-    latent_channels: int = knob(32, "channels of the latent layer", minimum=1, maximum=4096)
-    latent_form: str = knob(
-        "map",
-        "map: latents [latent_size, latent_size, latent_channels] | vector: [latent_channels]",
-        choices=("map", "vector"),
-    )
-    latent_size: int = knob(
-        4, "side of the coarsest layer; image_size is halved until it is reached", minimum=1, maximum=256, unit="pixels"
-    )
-    width: int = knob(64, "channels of the widest resolution; doubled at each halving", minimum=1, maximum=4096)
-    network_normalization: str = knob("none", "in encoder and decoder", choices=("none", "batch"))
-    discriminator_width: int = knob(64, "as width, in the discriminator", minimum=1, maximum=4096)
-    discriminator_steps: int = knob(
-        1, "discriminator updates a step, each on images of its own", minimum=1, maximum=100
-    )
-    gradient_penalty: float = knob(
-        100.0, "weight of the discriminator's gradient penalty, two-sided at norm 1; 0: none", minimum=0.0
-    )
-    dequantize_real: bool = knob(True, "add the dequantisation noise to the real images that the discriminator sees")
-    initial_sigma: float = knob(
-        1.0, "first value of the decoder's learned scale, in feature space", minimum=1e-4, maximum=1e4
-    )
     pixel_transform: str = knob(
         "logit",
         "from pixels in (0, 1) to the flow: logit of 0.05 + 0.9 x | affine, to (-1, 1)",
@@ -306,7 +162,8 @@ class CQFConfig(Section):
     flow_scales: int = knob(1, "scales of the RealNVP between features and pixels; 0: no flow", minimum=0, maximum=6)
     flow_couplings: int = knob(3, "checkerboard couplings of a scale", minimum=1, maximum=64)
     flow_blocks: int = knob(2, "residual blocks of a coupling's conditioner", minimum=0, maximum=64)
-    flow_width: int = knob(32, "channels of a conditioner; doubled at each scale", minimum=1, maximum=4096)
+    flow_width: int = knob(32, "channels of a conditioner in the first scale", minimum=1, maximum=4096)
+    flow_width_factor: int = knob(2, "flow_width is multiplied by it at each further scale", choices=(1, 2))
     flow_normalization: str = knob(
         "actnorm", "between couplings: actnorm | batch (the paper's) | none", choices=("actnorm", "batch", "none")
     )
@@ -316,23 +173,8 @@ class CQFConfig(Section):
     )
     flow_output_kernel_size: int = knob(1, "side of the conditioners' last kernel", choices=(1, 3), unit="pixels")
 
-    def check(self):
-        if not self.coverage and not self.quality_weight:
-            raise UserError("coverage=false with quality_weight=0: nothing to train; expected one of the two losses")
-        if not self.coverage and self.flow_scales:
-            raise UserError(
-                f"coverage=false with flow_scales={self.flow_scales}: the flow is trained by the likelihood only; "
-                "expected flow_scales=0"
-            )
-
     def check_image_size(self, image_size):
-        """Raises UserError where the networks or the flow cannot halve `image_size` evenly."""
-        halvings = math.log2(image_size / self.latent_size) if image_size > self.latent_size else 0
-        if halvings < 1 or halvings != int(halvings):
-            raise UserError(
-                f"image_size={image_size} with latent_size={self.latent_size}: expected image_size = latent_size "
-                "times 2, 4, 8, ..."
-            )
+        """Raises UserError where the flow cannot halve `image_size` evenly."""
         if self.flow_scales > 1 and image_size % 2**self.flow_scales:
             raise UserError(
                 f"image_size={image_size} with flow_scales={self.flow_scales}: expected a multiple of "
@@ -340,7 +182,161 @@ class CQFConfig(Section):
             )
 
 
-SYSTEMS = {"cqf": CQFConfig}
+@dataclasses.dataclass(frozen=True)
+class AdversaryKnobs(Section):
+    """A discriminator and the game with it, of the systems that have one."""
+
+    coverage: bool = knob(True, "train by the likelihood (L_C, Eq. 6); false: by the discriminator alone")
+    quality_weight: float = knob(
+        100.0, "lambda, the weight of L_Q (Eq. 7), against an L_C in nats per image; 0: no discriminator", minimum=0.0
+    )
+    quality_ramp_steps: int = knob(0, "linear rise of lambda from 0", minimum=0, unit="steps")
+    generator_loss: str = knob(
+        "log_ratio",
+        "L_Q of an image: log_ratio, -log(D / (1 - D)) (the paper's) | non_saturating, -log D | saturating, log(1 - D)",
+        choices=("log_ratio", "non_saturating", "saturating"),
+    )
+    discriminator_network: str = knob(
+        "plain", "plain convolutions (Table 1) | residual blocks (Table 6)", choices=("plain", "residual")
+    )
+    discriminator_width: int = knob(
+        64, "channels at the finest resolution; doubled at each halving", minimum=1, maximum=4096
+    )
+    discriminator_blocks: int = knob(
+        1, "residual blocks at each resolution (discriminator_network=residual)", minimum=1, maximum=16
+    )
+    discriminator_weight_normalization: bool = knob(False, "weight normalisation in the discriminator")
+    data_dependent_initialization: bool = knob(
+        True,
+        "weight-normalised layers of encoder, decoder and discriminator start with outputs of mean 0 and variance 1 on "
+        "the first batch",
+    )
+    discriminator_steps: int = knob(
+        1, "discriminator updates a step, each on images of its own", minimum=1, maximum=100
+    )
+    gradient_penalty: float = knob(100.0, "weight of the discriminator's gradient penalty; 0: none", minimum=0.0)
+    gradient_penalty_form: str = knob(
+        "two_sided",
+        "with the gradient's norm g: two_sided, (g - 1)^2, or one_sided, max(0, g - 1)^2, between real and generated "
+        "images | real, g^2 / 2 at real images",
+        choices=("two_sided", "one_sided", "real"),
+    )
+    dequantize_real: bool = knob(True, "add the dequantisation noise to the real images that the discriminator sees")
+
+    def check(self):
+        if not self.coverage and not self.quality_weight:
+            raise UserError("coverage=false with quality_weight=0: nothing to train; expected one of the two losses")
+
+
+@dataclasses.dataclass(frozen=True)
+class CQFConfig(AdversaryKnobs, FlowKnobs):
+    """Coverage and quality driven training (Shmelkov et al. 2018; Lucas et al. 2019, Adaptive Density Estimation).
+
+    The rows of Table 1: gan: coverage=false, flow_scales=0; vae: quality_weight=0, flow_scales=0; cq: flow_scales=0;
+    cqf: the defaults.
+    """
+
+    network: str = knob(
+        "plain",
+        "encoder and decoder: plain convolutions (Table 1) | residual blocks (Table 6)",
+        choices=("plain", "residual"),
+    )
+    width: int = knob(
+        64, "their channels at the finest resolution; doubled at each halving", minimum=1, maximum=4096
+    )
+    network_normalization: str = knob("none", "in encoder and decoder", choices=("none", "batch", "weight"))
+    latent_channels: int = knob(32, "channels of a layer of latents", minimum=1, maximum=4096)
+    latent_form: str = knob(
+        "map",
+        "the coarsest layer: map, [latent_size, latent_size, latent_channels] | vector, [latent_channels]",
+        choices=("map", "vector"),
+    )
+    latent_size: int = knob(
+        4, "side of the coarsest layer; image_size is halved until it is reached", minimum=1, maximum=256, unit="pixels"
+    )
+    latent_levels: int = knob(
+        0,
+        "resolutions that have latents, from the coarsest; 0: all (plain networks: all but the images' own)",
+        minimum=0,
+        maximum=10,
+    )
+    latent_blocks: int = knob(1, "layers of latents at each of these resolutions", minimum=1, maximum=64)
+    free_bits: float = knob(
+        0.0,
+        "the KL of each layer and channel, summed over its pixels, counts at least this much in training",
+        minimum=0.0,
+        unit="nats",
+    )
+    posterior: str = knob(
+        "gaussian",
+        "of each layer: diagonal gaussian | iaf, one step of inverse autoregressive flow after it",
+        choices=("gaussian", "iaf"),
+    )
+    iaf_width: int = knob(32, "channels inside an autoregressive network, and of its context", minimum=1, maximum=4096)
+    iaf_layers: int = knob(2, "hidden layers of an autoregressive network", minimum=1, maximum=16)
+    initial_sigma: float = knob(
+        1.0, "first value of the decoder's learned scale, in feature space", minimum=1e-4, maximum=1e4
+    )
+
+    def check(self):
+        super().check()
+        if not self.coverage and self.flow_scales:
+            raise UserError(
+                f"coverage=false with flow_scales={self.flow_scales}: the flow is trained by the likelihood only; "
+                "expected flow_scales=0"
+            )
+
+    def num_halvings(self, image_size):
+        """How many times `image_size` is halved to reach latent_size; UserError where it cannot be."""
+        halvings = math.log2(image_size / self.latent_size) if image_size > self.latent_size else 0
+        if halvings < 1 or halvings != int(halvings):
+            raise UserError(
+                f"image_size={image_size} with latent_size={self.latent_size}: expected image_size = latent_size "
+                "times 2, 4, 8, ..."
+            )
+        return int(halvings)
+
+    def check_image_size(self, image_size):
+        """Raises UserError where the networks or the flow cannot halve `image_size` evenly."""
+        most = self.num_halvings(image_size) + (self.network == "residual")
+        if self.latent_levels > most:
+            raise UserError(
+                f"latent_levels={self.latent_levels}: expected at most {most}, the resolutions of a {self.network} "
+                f"network from latent_size={self.latent_size} for image_size={image_size}"
+            )
+        super().check_image_size(image_size)
+
+
+@dataclasses.dataclass(frozen=True)
+class RealNVPConfig(AdversaryKnobs, FlowKnobs):
+    """RealNVP by itself (Dinh et al. 2017): exact densities; with a discriminator, Flow-GAN (Grover et al. 2018).
+
+    MLE: the defaults; hybrid: quality_weight above 0; adversarial alone: coverage=false.
+    """
+
+    quality_weight: float = knob(
+        0.0,
+        "lambda, the weight of the discriminator's loss against a likelihood in nats per image (Flow-GAN); 0: no "
+        "discriminator",
+        minimum=0.0,
+    )
+    flow_scales: int = knob(2, "scales of the flow", minimum=1, maximum=6)
+    discriminator_size: int = knob(
+        4, "side at which the discriminator stops halving images", minimum=1, maximum=256, unit="pixels"
+    )
+
+    def check_image_size(self, image_size):
+        """Raises UserError where the flow or the discriminator cannot halve `image_size` evenly."""
+        super().check_image_size(image_size)
+        halvings = math.log2(image_size / self.discriminator_size) if image_size > self.discriminator_size else 0
+        if self.quality_weight and (halvings < 1 or halvings != int(halvings)):
+            raise UserError(
+                f"image_size={image_size} with discriminator_size={self.discriminator_size}: expected image_size = "
+                "discriminator_size times 2, 4, 8, ..."
+            )
+
+
+SYSTEMS = {"cqf": CQFConfig, "realnvp": RealNVPConfig}
 """--model's values: a system's name and the dataclass of its knobs."""
 
 

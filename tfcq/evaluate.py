@@ -5,8 +5,8 @@ With `--compare=DIR,DIR,...` it sets what was measured in several workdirs side 
 
 from absl import flags
 
-from tfcq import config
 from tfcq import flags as config_flags
+from tfcq import protocol
 from tfcq.errors import UserError
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a trained run.")
@@ -20,14 +20,14 @@ METRICS = flags.DEFINE_list(
 REPORT = flags.DEFINE_bool("report", True, "Write report.md and its figures.")
 COMPARE = flags.DEFINE_list("compare", [], "Workdirs that were evaluated, to be put in one table and figure.")
 OUTPUT = flags.DEFINE_string("output", "comparison", "Folder for what --compare writes.")
-config_flags.define_section_flags(config.EvaluationConfig)
+config_flags.define_section_flags(protocol.EvaluationConfig)
 
 
 def main():
     if bool(WORKDIR.value) == bool(COMPARE.value):
         raise UserError("expected --workdir=DIR of a trained run, or --compare=DIR,DIR,... of evaluated ones")
-    protocol = config_flags.section_from_flags(config.EvaluationConfig)
-    metrics = config.metric_names(METRICS.value)
+    knobs = config_flags.section_from_flags(protocol.EvaluationConfig)
+    metrics = protocol.metric_names(METRICS.value)
     config_flags.start_tensorflow()
     if COMPARE.value:
         from tfcq.evaluation.compare import compare
@@ -36,7 +36,7 @@ def main():
         return
     from tfcq.evaluation.run import evaluate
 
-    evaluate(WORKDIR.value, metrics, REPORT.value, **vars(protocol))
+    evaluate(WORKDIR.value, metrics, REPORT.value, **vars(knobs))
 
 
 if __name__ == "__main__":

@@ -41,21 +41,24 @@ def section_from_flags(section):
 
 
 def _knobs():
-    """{flag name: (type, [help text of each section that has it])}."""
-    sections = {"": config.DataConfig, " ": config.TrainingConfig} | {
-        f"[{name}] ": kind for name, kind in config.SYSTEMS.items()
-    }
+    """{flag name: (type, [help text, opened by the systems that it is of])}."""
     knobs = {}
-    for prefix, section in sections.items():
+    for system, section in {"data": config.DataConfig, "training": config.TrainingConfig, **config.SYSTEMS}.items():
         kinds = typing.get_type_hints(section)
         for field in dataclasses.fields(section):
-            kind, texts = knobs.setdefault(field.name, (kinds[field.name], []))
+            kind, systems_of = knobs.setdefault(field.name, (kinds[field.name], {}))
             if kind is not kinds[field.name]:
                 raise TypeError(
                     f"knob {field.name} is {kind.__name__} in one system and {kinds[field.name].__name__} in another"
                 )
-            texts.append(prefix.strip() + (" " if prefix.strip() else "") + _help(field))
-    return knobs
+            systems_of.setdefault(_help(field), []).append(system)
+    return {
+        name: (
+            kind,
+            [f"[{', '.join(names)}] {text}" if names[0] in config.SYSTEMS else text for text, names in systems_of.items()],
+        )
+        for name, (kind, systems_of) in knobs.items()
+    }
 
 
 def _help(field):

@@ -11,12 +11,13 @@ from scipy import linalg
 
 from tfcq import data, features
 from tfcq import workdir as workdirs
-from tfcq.config import DISTRIBUTIONS, DataConfig, EvaluationConfig
+from tfcq.config import DataConfig
 from tfcq.errors import UserError
 from tfcq.evaluation import activations, distributions
 from tfcq.evaluation.activations import Activations, Activator
 from tfcq.evaluation.distributions import METRICS, DistributionEvaluator
 from tfcq.evaluation.run import evaluate
+from tfcq.protocol import DISTRIBUTIONS, EvaluationConfig
 from tfcq.randomness import row_seeds
 
 SHAPE = (8, 8, 1)

@@ -9,11 +9,11 @@ import warnings
 
 import keras
 
-from tfcq.config import suggestion
 from tfcq.errors import UserError
 from tfcq.features.extractor import FeatureExtractor, full_precision
 from tfcq.features.files import checksum, first_line, require_file, require_server, stalled_download_fails
 from tfcq.features.preparation import BILINEAR, resize, to_rgb
+from tfcq.knobs import suggestion
 
 USUAL_SIZE = 224
 SIZES = {

@@ -1,12 +1,12 @@
 """Extractors by name."""
 
-from tfcq.config import suggestion
 from tfcq.errors import UserError
 from tfcq.features.efficientnet_lite import efficientnet_lite0
 from tfcq.features.inception import inception
 from tfcq.features.keras_application import keras_application
 from tfcq.features.pixels import Pixels
 from tfcq.features.saved_model import saved_model
+from tfcq.knobs import suggestion
 
 
 def _pixels(weights):

@@ -1,0 +1,67 @@
+"""What a knob and a group of knobs are: type, bounds, meaning and unit are checked and told from one place.
+
+Plain Python without TensorFlow; `tfcq.config` has the knobs themselves.
+"""
+
+import dataclasses
+import difflib
+import math
+import typing
+
+from tfcq.errors import UserError
+
+
+def knob(default, meaning, *, minimum=None, maximum=None, choices=None, unit=None):
+    """A dataclass field that knows its meaning (a sentence for `--help`), bounds (inclusive), choices and unit."""
+    metadata = {"meaning": meaning, "minimum": minimum, "maximum": maximum, "choices": choices, "unit": unit}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """Base of the groups of knobs: checks types and bounds of every field when it is made.
+
+    Raises:
+        UserError: one line naming the field, the bound and the value received.
+    """
+
+    def __post_init__(self):
+        types_of = typing.get_type_hints(type(self))
+        for field in dataclasses.fields(self):
+            value = checked(field, types_of[field.name], getattr(self, field.name))
+            object.__setattr__(self, field.name, value)
+        self.check()
+
+    def check(self):
+        """Combinations inside this section that cannot work raise UserError here."""
+
+
+def checked(field, kind, value):
+    """`value` as `kind` (an int is taken where a float is meant), within the field's bounds, or UserError."""
+    name = field.name
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        try:
+            value = float(value)
+        except OverflowError as error:
+            raise UserError(f"{name}: expected a finite number, received one of {value.bit_length()} bits") from error
+    if type(value) is not kind:
+        raise UserError(f"{name}: expected {kind.__name__}, received {value!r}")
+    bounds = field.metadata
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{name}: expected a finite number, received {value}")
+    if bounds["choices"] is not None and value not in bounds["choices"]:
+        raise UserError(
+            f"{name}: expected one of {', '.join(map(str, bounds['choices']))}, received {value!r}"
+            + suggestion(value, bounds["choices"])
+        )
+    if bounds["minimum"] is not None and value < bounds["minimum"]:
+        raise UserError(f"{name}: expected at least {bounds['minimum']}, received {value}")
+    if bounds["maximum"] is not None and value > bounds["maximum"]:
+        raise UserError(f"{name}: expected at most {bounds['maximum']}, received {value}")
+    return value
+
+
+def suggestion(word, known):
+    """' (did you mean ...?)' for the known word nearest to `word`, or ''."""
+    near = difflib.get_close_matches(str(word), [str(one) for one in known], n=1)
+    return f" (did you mean {near[0]}?)" if near else ""

@@ -1,0 +1,84 @@
+"""What an evaluation measures and how: the names of the metrics and the knobs of `tfcq.evaluate`. No TensorFlow."""
+
+import dataclasses
+
+from tfcq.errors import UserError
+from tfcq.knobs import Section, knob, suggestion
+
+LIKELIHOODS = ("elbo", "bits_per_dim")
+"""Metrics of real images under the model: bound by one draw, importance-weighted estimate."""
+
+DISTRIBUTIONS = (
+    "frechet_distance",
+    "classifier_score",
+    "kernel_distance",
+    "prd",
+    "neighbours",
+    "memorisation",
+    "ms_ssim",
+    "sliced_wasserstein",
+)
+"""Metrics of generated beside real images; `tfcq.evaluation.distributions` says what each is."""
+
+DISTRIBUTION_ALIASES = ("fid", "inception_score", "kid")
+"""What the first three that use features are called where those are the Inception graph's, and only there."""
+
+
+def metric_names(metrics):
+    """The list of metrics that a name, or a sequence of names, asks for; ["all"] where that is among them.
+
+    Raises:
+        UserError: an unknown name, or none.
+    """
+    names = [metrics] if isinstance(metrics, str) else list(metrics)
+    known = (*LIKELIHOODS, *DISTRIBUTIONS)
+    for name in names or [""]:
+        if name not in (*known, *DISTRIBUTION_ALIASES, "all"):
+            raise UserError(
+                f"metrics: expected all or some of {', '.join(known)}, received {name or 'none'!r}"
+                + suggestion(name, (*known, *DISTRIBUTION_ALIASES))
+            )
+    return ["all"] if "all" in names else names
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationConfig(Section):
+    """The protocol of an evaluation: what is compared with what, and how. Recorded with every number."""
+
+    split: str = knob("test", "the real images: of which split", choices=("train", "validation", "test"))
+    num_images: int = knob(
+        0, "real images of the likelihoods, the first of the split; 0: all", minimum=0, unit="images"
+    )
+    num_importance_samples: int = knob(50, "K of bits_per_dim, draws of the latents an image", minimum=1)
+    likelihood_dataset: str = knob(
+        "",
+        "another data set, named as in --dataset and prepared as the run's, whose likelihoods (same split) are set "
+        "beside; empty: none",
+    )
+    features: str = knob(
+        "efficientnet_lite0",
+        "what images are compared by: inception | efficientnet_lite0 | keras:NAME | saved_model:DIR | pixels",
+    )
+    feature_weights: str = knob("", "file or folder with the weights of --features; empty: its usual place")
+    num_samples: int = knob(
+        10000, "generated images, and at most so many real ones of the split", minimum=2, unit="images"
+    )
+    num_train_images: int = knob(
+        0,
+        "training images in which memorisation looks for the nearest; at least num_samples are used where there are; "
+        "0: num_samples",
+        minimum=0,
+        unit="images",
+    )
+    num_seeds: int = knob(1, "times that images are generated anew, with seed, seed + 1, ...", minimum=1, maximum=100)
+    seed: int = knob(0, "of all noise and of the choices of random metrics", minimum=0, maximum=2**31 - 101)
+    temperature: float = knob(1.0, "scales the prior's standard deviation", minimum=0.0)
+    batch_size: int = knob(250, "images at a time; changes no number but by rounding", minimum=1, unit="images")
+    checkpoint: str = knob("best", "which checkpoint", choices=("best", "last"))
+    distribution: str = knob(
+        "auto", "auto (mirrored where there are several devices) | none | mirrored", choices=("auto", "none", "mirrored")
+    )
+    logical_devices: int = knob(1, "split the CPU into this many devices", minimum=1, maximum=64)
+    cache_dir: str = knob(
+        "", "where features of real images are kept between evaluations; empty: ~/.cache/tfcq; none: nowhere"
+    )
