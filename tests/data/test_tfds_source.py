@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 from tfcq.config import DataConfig
 from tfcq.data import dataset as dataset_module
 from tfcq.data import load
-from tfcq.data.tfds import TFRecordFiles, record_offsets
+from tfcq.data.tfds import TFRecordFiles, record_offsets, roles
 from tfcq.errors import UserError
 
 COUNTS = {"train": 30, "test": 7}
@@ -52,6 +52,12 @@ ToyPixels = builder_class("toy_pixels", COUNTS, {
     "mask": tfds.features.Image(shape=(8, 8, 1)),
 }, lambda split: [{"image": pixels(split, number), "label": number % 2, "mask": np.zeros((8, 8, 1), np.uint8)}
                   for number in range(COUNTS[split])])
+
+
+def noise_builder(name, counts):
+    """A builder class whose split `split` has counts[split] images, `pixels(split, number)[:8]`."""
+    return builder_class(name, counts, {"image": tfds.features.Image(shape=(8, 8, 3))},
+                         lambda split: [{"image": pixels(split, number)[:8]} for number in range(counts[split])])
 
 
 def one_image_builder(name, splits, **features):
@@ -122,7 +128,7 @@ def test_a_grey_file_in_a_colour_data_set_is_converted_as_tfds_does(tmp_path):
 
 @pytest.mark.parametrize("splits, features, expected", [
     (["test"], {"image": (tfds.features.Image(shape=(8, 8, 3)), np.zeros((8, 8, 3), np.uint8))},
-     "expected a train split, received test"),
+     r"train_split: expected a split of toy_unfit \(test\), received 'train'"),
     (["train"], {"text": (tfds.features.Text(), "words"), "n": (tfds.features.Scalar(np.int64), 1)},
      "expected a feature `image`, or one other image, received n, text"),
     (["train"], {"image": (tfds.features.Image(shape=(8, 8, 1), dtype=np.uint16), np.zeros((8, 8, 1), np.uint16))},
@@ -136,6 +142,89 @@ def test_unfit_data_sets(tmp_path, splits, features, expected):
         load(config(str(tmp_path), dataset="toy_unfit"))
 
 
+def all_bytes(dataset, *splits):
+    """The images of some splits of a data set, as a set of bytes."""
+    return {image.tobytes() for split in splits for image in dataset.images(split, range(dataset.num_images(split)))}
+
+
+def made_bytes(split, count):
+    """What `noise_builder` put into a split, as a set of bytes."""
+    return {pixels(split, number)[:8].tobytes() for number in range(count)}
+
+
+def test_a_named_train_split_is_trained_on_and_the_own_train_is_not_used(tmp_path):
+    prepare(noise_builder("toy_unlabelled", {"train": 12, "test": 7, "unlabelled": 40}), tmp_path)
+    named = config(str(tmp_path), dataset="toy_unlabelled", train_split="unlabelled", num_validation=5)
+    dataset = load(named)
+    assert [dataset.num_images(split) for split in ("train", "validation", "test")] == [35, 5, 7]
+    assert all_bytes(dataset, "train", "validation") == made_bytes("unlabelled", 40)
+    assert all_bytes(dataset, "test") == made_bytes("test", 7)
+    assert "test 7 (the source's own)" in dataset.description
+    assert dataset.description.endswith("; train is its split unlabelled")
+    batch = next(dataset.train_batches(35, seed=0).as_numpy_iterator())
+    assert {image.tobytes() for image in batch} == all_bytes(dataset, "train")
+    plain = load(config(str(tmp_path), dataset="toy_unlabelled"))
+    assert all_bytes(plain, "train", "validation") == made_bytes("train", 12)
+    assert "its split" not in plain.description
+
+
+def test_a_named_test_split_is_tested_on_and_validation_is_then_held_out_of_train(tmp_path):
+    prepare(noise_builder("toy_scenes", {"train": 40, "validation": 6}), tmp_path)
+    dataset = load(config(str(tmp_path), dataset="toy_scenes", test_split="validation", num_validation=5))
+    assert [dataset.num_images(split) for split in ("train", "validation", "test")] == [35, 5, 6]
+    assert all_bytes(dataset, "test") == made_bytes("validation", 6)
+    assert all_bytes(dataset, "train", "validation") == made_bytes("train", 40)
+    assert dataset.description.endswith("; test is its split validation")
+    # Without the name, test is a tenth of train: LSUN's 300 images then validate.
+    plain = load(config(str(tmp_path), dataset="toy_scenes"))
+    assert [plain.num_images(split) for split in ("train", "validation", "test")] == [36, 6, 4]
+    assert all_bytes(plain, "validation") == made_bytes("validation", 6)
+
+
+# The splits of the papers' data sets, as the builders of tensorflow-datasets 4.9.10 make them.
+@pytest.mark.parametrize("available, knobs, expected", [
+    (["train", "test"], {}, {"train": "train", "test": "test"}),
+    (["train", "test", "unlabelled"], {"train_split": "unlabelled"}, {"train": "unlabelled", "test": "test"}),
+    (["train", "validation", "test"], {}, {"train": "train", "validation": "validation", "test": "test"}),
+    (["train", "validation"], {"test_split": "validation"}, {"train": "train", "test": "validation"}),
+    (["train", "validation"], {}, {"train": "train", "validation": "validation"}),
+    (["train", "validation", "test"], {"train_split": "validation"}, {"train": "validation", "test": "test"}),
+    (["train", "extra"], {"train_split": "extra", "test_split": "train"}, {"train": "extra", "test": "train"}),
+    (["train"], {}, {"train": "train"}),
+], ids=["cifar10", "stl10", "celeb_a", "lsun", "lsun-default", "train-on-validation", "test-on-train", "train-alone"])
+def test_roles_of_splits(available, knobs, expected):
+    assert roles(available, DataConfig(**knobs)) == expected
+
+
+@pytest.mark.parametrize("knobs, expected", [
+    ({"train_split": "unlabeled"}, "train_split: expected a split of stl10 (train, test, unlabelled), received "
+                                   "'unlabeled' (did you mean unlabelled?)"),
+    ({"test_split": "validation"}, "test_split: expected a split of stl10 (train, test, unlabelled), received "
+                                   "'validation'"),
+    ({"train_split": ""}, "train_split: expected a split of stl10 (train, test, unlabelled), received ''"),
+    ({"train_split": "train[:10%]"}, "train_split: expected a split of stl10 (train, test, unlabelled), received "
+                                     "'train[:10%]' (did you mean train?)"),
+])
+def test_a_missing_split_lists_those_there_are(knobs, expected):
+    with pytest.raises(UserError) as caught:
+        roles(["train", "test", "unlabelled"], DataConfig(dataset="stl10", **knobs))
+    assert str(caught.value) == expected
+
+
+def test_one_split_cannot_be_two():
+    for knobs in ({"train_split": "test"}, {"test_split": "train"}, {"train_split": "all", "test_split": "all"}):
+        with pytest.raises(UserError, match="expected two different splits, received '(test|train|all)' for both"):
+            DataConfig(**knobs)
+
+
+@pytest.mark.parametrize("dataset", ["digits", "photo_patches", "folder:somewhere", "npz:a.npz", "idx:somewhere"])
+@pytest.mark.parametrize("knob, expected, other", [("train_split", "train", "extra"),
+                                                   ("test_split", "test", "validation")])
+def test_other_sources_have_no_splits_to_name(dataset, knob, expected, other):
+    with pytest.raises(UserError, match=f"{knob}: expected {expected} with dataset={dataset}.*received '{other}'"):
+        load(DataConfig(dataset=dataset, **{knob: other}))
+
+
 def test_an_unprepared_data_set_fails_at_once_without_network(tmp_path, monkeypatch):
     def refuse(*arguments, **options):
         raise AssertionError("a connection was tried")
@@ -146,6 +235,17 @@ def test_an_unprepared_data_set_fails_at_once_without_network(tmp_path, monkeypa
         load(config(str(tmp_path), dataset="cifar10"))
     assert time.monotonic() - start < 10
     assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("name, shape", [
+    ("cifar10", (32, 32, 3)), ("stl10", (96, 96, 3)), ("celeb_a", (218, 178, 3)), ("lsun/bedroom", (None, None, 3)),
+    ("lsun/church_outdoor", (None, None, 3)), ("downsampled_imagenet/32x32", (None, None, 3)),
+    ("downsampled_imagenet/64x64", (None, None, 3)),
+])
+def test_the_papers_data_sets_are_known_to_tfds_by_these_names(tmp_path, name, shape):
+    with pytest.raises(UserError, match=f"dataset={name}: expected it prepared in {tmp_path}.*`tfds build {name} --d"):
+        load(config(str(tmp_path), dataset=name))
+    assert tfds.builder(name, data_dir=str(tmp_path)).info.features["image"].shape == shape
 
 
 @pytest.mark.parametrize("name, expected", [

@@ -13,7 +13,6 @@ import re
 import numpy as np
 import tensorflow as tf
 
-from tfcq.config import suggestion
 from tfcq.data.builtin import digits, photo_patches
 from tfcq.data.folder import folder
 from tfcq.data.idx import idx
@@ -22,6 +21,7 @@ from tfcq.data.splits import SPLITS, assign
 from tfcq.data.tfds import tfds
 from tfcq.data.transforms import Transform
 from tfcq.errors import UserError
+from tfcq.knobs import suggestion
 
 SOURCES = {"digits": digits, "photo_patches": photo_patches}
 """Sources without a place: DataConfig -> Source."""
@@ -202,6 +202,8 @@ def _gather(raw, transform, in_memory):
 
 def _open(config):
     name, colon, place = config.dataset.partition(":")
+    if name in PLACED_SOURCES or config.dataset in SOURCES:
+        _refuse_named_splits(config)
     if name in PLACED_SOURCES:
         if not place:
             raise UserError(f"dataset: expected {name}:PLACE, received {config.dataset!r}")
@@ -214,6 +216,14 @@ def _open(config):
         raise UserError(f"dataset: expected {', '.join(CHOICES)} or the name of a TFDS data set, received "
                         f"{config.dataset!r}{near}")
     return tfds(config, CHOICES)
+
+
+def _refuse_named_splits(config):
+    for knob, expected in (("train_split", "train"), ("test_split", "test")):
+        received = getattr(config, knob)
+        if received != expected:
+            raise UserError(f"{knob}: expected {expected} with dataset={config.dataset}, as only the splits of a TFDS "
+                            f"data set have other names; received {received!r}")
 
 
 def _prefix(path):

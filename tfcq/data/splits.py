@@ -1,6 +1,7 @@
 """Which images train, which validate, which test: fixed for ever, whatever the training seed.
 
 - A source's own test split is the test split. A source without one gives a tenth of its images (at least 1).
+  (Which of a TFDS data set's splits are its train and test: `tfds.roles`.)
 - A source's own validation split is the validation split. Otherwise `num_validation` images are held out of the
   source's train images, or a tenth of them (at least 1) where `num_validation` is 0.
 - Held-out images are the first of one fixed permutation: test, then validation. The rest, in the source's order,

@@ -20,38 +20,65 @@ import threading
 import numpy as np
 import tensorflow as tf
 
-from tfcq.config import suggestion
 from tfcq.data.decoding import decode
 from tfcq.data.sources import RawReader, Source, require_package
 from tfcq.data.splits import SPLITS
 from tfcq.data.transforms import to_channels
 from tfcq.errors import UserError
+from tfcq.knobs import suggestion
 
 BEFORE, AFTER = 12, 4
 """Bytes around a TFRecord's content."""
 
 
 def tfds(config, choices):
-    """A prepared TFDS data set as a Source: its splits train, validation and test; its others are not used.
+    """A prepared TFDS data set as a Source: of its splits those that `roles` chooses; its others are not used.
 
     Args:
         config: DataConfig; `dataset` is a name as `tfds.builder` takes it (perhaps name/config:version), `data_dir` the
-            place.
+            place, `train_split` and `test_split` are names of the data set's own splits.
         choices: other values of `dataset`, for the message about an unknown one.
 
     Raises:
-        UserError: an unknown name, a data set not prepared there or damaged, without train split, or without an 8-bit
-            image.
+        UserError: an unknown name, a data set not prepared there or damaged, without the splits that are asked for, or
+            without an 8-bit image.
     """
     library = require_package(_import_tfds, "tensorflow-datasets")
     builder = _builder(library, config, choices)
     key = _image_key(library, builder.info.features, config.dataset)
     channels = builder.info.features[key].shape[-1]
-    available = builder.info.splits
-    if "train" not in available:
-        raise UserError(f"dataset={config.dataset}: expected a train split, received {', '.join(available)}")
-    return Source({split: Records(_records(library, builder, split), key, channels, f"{config.dataset} {split}")
-                   for split in SPLITS if split in available})
+    chosen = roles(list(builder.info.splits), config)
+    splits = {role: Records(_records(library, builder, name), key, channels, f"{config.dataset} {name}")
+              for role, name in chosen.items()}
+    return Source(splits, ", ".join(f"{role} is its split {name}" for role, name in chosen.items() if role != name))
+
+
+def roles(available, config):
+    """Which split of a data set serves as train, validation and test.
+
+    Train and test are the splits that the configuration names. A split called validation keeps that role unless it has
+    one of those: LSUN's papers test on it.
+
+    Args:
+        available: names of the data set's splits.
+        config: DataConfig.
+
+    Returns:
+        {"train": name} and, where there are such splits, "validation" and "test".
+
+    Raises:
+        UserError: a named split is missing; only `test`, the default of test_split, may be.
+    """
+    chosen = {"train": config.train_split}
+    if config.test_split in available or config.test_split != "test":
+        chosen["test"] = config.test_split
+    for role, name in chosen.items():
+        if name not in available:
+            raise UserError(f"{role}_split: expected a split of {config.dataset} ({', '.join(available)}), received "
+                            f"{name!r}{suggestion(name, available)}")
+    if "validation" in available and "validation" not in chosen.values():
+        chosen["validation"] = "validation"
+    return {role: chosen[role] for role in SPLITS if role in chosen}
 
 
 class Records(RawReader):
