@@ -17,6 +17,10 @@ def _image_flow(**options):
     return lambda dtype, seed: flows.ImageFlow(couplings=2, **SMALL, **options, seed=seed, dtype=dtype)
 
 
+def _autoregressive(**options):
+    return lambda dtype, seed: flows.InverseAutoregressiveFlow(4, **options, seed=seed, dtype=dtype)
+
+
 def _multi_scale(dtype, seed):
     fine = flows.AffineCoupling(**SMALL, seed=seed, dtype=dtype)
     coarse = flows.AffineCoupling("channel", **SMALL, seed=seed + 1, dtype=dtype)
@@ -51,6 +55,8 @@ CASES = {
     "unsqueeze": (lambda dtype, seed: flows.Unsqueeze(dtype=dtype), (2, 3, 8)),
     "unsqueeze_diagonals": (lambda dtype, seed: flows.Unsqueeze(diagonals_first=True, dtype=dtype), (2, 2, 4)),
     "multi_scale": (_multi_scale, (4, 4, 1)),
+    "autoregressive": (_autoregressive(layers=2), (2, 3, 2)),
+    "autoregressive_vector": (_autoregressive(kernel_size=1), (1, 1, 4)),
     "chain": (_chain, (4, 4, 1)),
     "chain_empty": (lambda dtype, seed: flows.Chain([], dtype=dtype), (2, 2, 1)),
     "image_flow_no_scale": (_image_flow(scales=0), (3, 3, 1)),

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from tfcq import flows
 from tfcq.errors import UserError
-from tfcq.flows.conditioner import spawn_seeds
+from tfcq.networks.convolutions import spawn_seeds
 
 
 def convolve(inputs, layer):

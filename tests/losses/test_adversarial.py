@@ -1,10 +1,14 @@
 """Losses of the adversarial game against closed forms in NumPy float64, autodiff and finite differences."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfcq import config
+from tfcq.errors import UserError
 from tfcq.losses import adversarial
 
 REAL = np.array([-1e4, -88.0, -3.0, -0.1, 0.0, 0.1, 2.0, 40.0, 1e4])
@@ -50,6 +54,100 @@ def test_generator_log_ratio_is_minus_the_log_odds():
     np.testing.assert_allclose(
         adversarial.generator_log_ratio(tf.constant([-2.0, 0.3])), -np.log(probability / (1.0 - probability)), rtol=1e-6
     )
+
+
+# Each loss and its slope in NumPy, float64.
+GENERATOR_FORMULAS = {
+    "log_ratio": (lambda logits: -logits, lambda logits: -np.ones_like(logits)),
+    "non_saturating": (lambda logits: np.logaddexp(0.0, -logits), lambda logits: -sigmoid(-logits)),
+    "saturating": (lambda logits: -np.logaddexp(0.0, logits), lambda logits: -sigmoid(logits)),
+}
+
+
+@pytest.mark.parametrize("name", GENERATOR_FORMULAS)
+def test_generator_losses_and_their_slopes_do_not_overflow(name):
+    logits = tf.constant(GENERATED, tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        loss = adversarial.GENERATOR_LOSSES[name](logits)
+    value, slope = (formula(GENERATED) for formula in GENERATOR_FORMULAS[name])
+    assert loss.shape == (9,) and loss.dtype == tf.float32
+    np.testing.assert_allclose(loss, value, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(tape.gradient(loss, logits), slope, rtol=1e-5, atol=1e-7)
+
+
+def test_generator_losses_are_their_probabilities_and_add_up():
+    logits = np.array([-3.0, -0.2, 0.0, 1.7])
+    probability = sigmoid(logits)
+    log_ratio, non_saturating, saturating = (
+        adversarial.GENERATOR_LOSSES[name](tf.constant(logits, tf.float32)).numpy() for name in GENERATOR_FORMULAS
+    )
+    np.testing.assert_allclose(non_saturating, -np.log(probability), rtol=1e-5)
+    np.testing.assert_allclose(saturating, np.log(1.0 - probability), rtol=1e-5)
+    np.testing.assert_allclose(log_ratio, non_saturating + saturating, rtol=1e-5, atol=1e-6)
+
+
+def test_the_knobs_offer_what_the_losses_have():
+    choices = {field.name: field.metadata["choices"] for field in dataclasses.fields(config.AdversaryKnobs)}
+    assert set(choices["generator_loss"]) == set(adversarial.GENERATOR_LOSSES)
+    for form in choices["gradient_penalty_form"]:
+        penalty = adversarial.gradient_penalty(
+            lambda x: tf.reduce_sum(x, [1, 2, 3]), images(), images(seed=1), mix(), form
+        )
+        assert penalty.shape == (4,) and penalty.dtype == tf.float32
+    with pytest.raises(UserError, match="expected one of two_sided, one_sided, real, received 'zero'"):
+        adversarial.gradient_penalty(None, images(), None, None, form="zero")
+
+
+PENALTY_FORMULAS = {
+    "two_sided": lambda norm: (norm - 1.0) ** 2,
+    "one_sided": lambda norm: max(0.0, norm - 1.0) ** 2,
+    "real": lambda norm: norm**2 / 2.0,
+}
+
+
+@pytest.mark.parametrize("form", PENALTY_FORMULAS)
+@pytest.mark.parametrize("norm", [0.25, 1.0, 3.0, 1e4])
+def test_penalty_forms_of_a_linear_discriminator(norm, form):
+    weights = np.random.default_rng(1).normal(size=SHAPE)
+    weights = tf.Variable((weights * norm / np.linalg.norm(weights)).astype(np.float32))
+    with tf.GradientTape() as tape:
+        penalty = adversarial.gradient_penalty(
+            lambda x: tf.reduce_sum(x * weights, [1, 2, 3]) + 1e4, images(), images(seed=1), mix(), form
+        )
+    np.testing.assert_allclose(penalty, np.full(4, PENALTY_FORMULAS[form](norm)), rtol=1e-5, atol=1e-10)
+    slope = {"two_sided": 2 * (norm - 1), "one_sided": 2 * max(0.0, norm - 1), "real": norm}[form]
+    direction = weights.numpy() / norm
+    np.testing.assert_allclose(tape.gradient(penalty, weights), 4 * slope * direction, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("form", ["one_sided", "real"])
+def test_penalty_forms_are_taken_at_their_points(form):
+    scale = np.random.default_rng(2).uniform(0.5, 2.0, SHAPE).astype(np.float32)
+    real, generated, shares = images(), images(seed=1), mix()
+    absent = form == "real"
+    penalty = adversarial.gradient_penalty(
+        lambda x: tf.reduce_sum(scale * x**2, [1, 2, 3]),
+        real,
+        None if absent else generated,
+        None if absent else shares,
+        form,
+    )
+    share = 1.0 if absent else shares.numpy().astype(np.float64)
+    points = share * real.numpy() + (1.0 - share) * generated.numpy()
+    norms = np.sqrt(np.sum((2.0 * scale * points) ** 2, axis=(1, 2, 3)))
+    np.testing.assert_allclose(penalty, [PENALTY_FORMULAS[form](norm) for norm in norms], rtol=1e-5)
+
+
+@pytest.mark.parametrize("form", ["one_sided", "real"])
+def test_other_penalties_of_a_flat_discriminator_are_zero_with_a_finite_gradient(form):
+    weights = tf.Variable(tf.zeros(SHAPE))
+    with tf.GradientTape() as tape:
+        penalty = adversarial.gradient_penalty(
+            lambda x: tf.reduce_sum(x * weights, [1, 2, 3]), images(), images(seed=1), mix(), form
+        )
+    np.testing.assert_array_equal(penalty, 0.0)
+    np.testing.assert_array_equal(tape.gradient(penalty, weights), 0.0)
 
 
 @pytest.mark.parametrize("norm", [0.25, 1.0, 3.0])
@@ -100,14 +198,14 @@ def discriminator():
     return network
 
 
-@pytest.mark.parametrize("compiled", [False, True])
-def test_penalty_trains_the_discriminator_with_the_gradient_of_finite_differences(compiled):
+@pytest.mark.parametrize(("form", "compiled"), [("two_sided", False), ("two_sided", True), ("real", True)])
+def test_penalty_trains_the_discriminator_with_the_gradient_of_finite_differences(form, compiled):
     network = discriminator()
     real, generated = images(dtype="float64"), images(seed=1, dtype="float64")
     shares = mix(dtype="float64")
 
     def mean_penalty():
-        return tf.reduce_mean(adversarial.gradient_penalty(network, real, generated, shares))
+        return tf.reduce_mean(adversarial.gradient_penalty(network, real, generated, shares, form))
 
     def slopes():
         with tf.GradientTape() as tape:

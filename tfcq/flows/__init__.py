@@ -1,5 +1,6 @@
 """Bijections of images: Keras layers that own their weights and hand out TFP bijectors over them."""
 
+from tfcq.flows.autoregressive import InverseAutoregressiveFlow
 from tfcq.flows.base import Chain, Flow
 from tfcq.flows.coupling import AffineCoupling
 from tfcq.flows.image_flow import ImageFlow
@@ -16,6 +17,7 @@ __all__ = [
     "ChannelPermutation",
     "Flow",
     "ImageFlow",
+    "InverseAutoregressiveFlow",
     "MultiScale",
     "Squeeze",
     "Unsqueeze",

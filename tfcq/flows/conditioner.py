@@ -1,14 +1,14 @@
 """The residual network that reads one part of an image and says how the other part moves."""
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from tfcq.errors import UserError
-from tfcq.networks.convolutions import Convolution
+from tfcq.networks.convolutions import Convolution, spawn_seeds
+from tfcq.networks.normalization import BatchNormalization
 
-# The authors of RealNVP's batch normalisation: moving averages go a tenth of the way, and 1e-4 under the root.
-BATCH_NORMALIZATION = {"momentum": 0.9, "epsilon": 1e-4, "synchronized": True}
+# What the authors of RealNVP add to a variance.
+EPSILON = 1e-4
 
 # Keeps the raw scales of an untrained network where tanh is still steep.
 SCALE_GAIN = 0.25
@@ -86,9 +86,7 @@ class ResidualConditioner(keras.layers.Layer):
         self.normalizations = []
         if batch_normalization:
             self.normalizations = [
-                keras.layers.BatchNormalization(
-                    **BATCH_NORMALIZATION, name=f"normalization_{index}", dtype=self.dtype_policy
-                )
+                BatchNormalization(EPSILON, name=f"normalization_{index}", dtype=self.dtype_policy)
                 for index in range(2 * blocks + 1)
             ]
         # tf.train.Checkpoint follows attributes; what stands only in a list on a Keras layer it leaves out in silence.
@@ -120,8 +118,3 @@ class ResidualConditioner(keras.layers.Layer):
         if self.batch_normalization:
             hidden = self.normalizations[index](hidden, training=training)
         return tf.nn.relu(hidden)
-
-
-def spawn_seeds(seed, count):
-    """`count` integers that differ from one another and follow from `seed` alone, each below 2**31."""
-    return [int(state >> 1) for state in np.random.SeedSequence(seed).generate_state(count)]

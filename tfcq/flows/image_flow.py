@@ -2,11 +2,11 @@
 
 from tfcq.errors import UserError
 from tfcq.flows.base import Chain
-from tfcq.flows.conditioner import spawn_seeds
 from tfcq.flows.coupling import AffineCoupling
 from tfcq.flows.multi_scale import MultiScale
 from tfcq.flows.normalization import ActNorm, BatchNormalizationFlow
 from tfcq.flows.squeeze import Squeeze, Unsqueeze
+from tfcq.networks.convolutions import spawn_seeds
 
 NORMALIZATIONS = ("actnorm", "batch", "none")
 
@@ -16,7 +16,7 @@ class ImageFlow(Chain):
 
     A scale, image to feature: `couplings` checkerboard couplings of alternating parity; where another scale follows,
     these are followed by a squeeze, `couplings` channel couplings of alternating parity, an unsqueeze, and half of the
-    dimensions leaves (`MultiScale`), the other half meeting the next scale, of twice the width. The last of several
+    dimensions leaves (`MultiScale`), the other half meeting the next scale, usually of twice the width. The last of several
     scales has one checkerboard coupling more. One scale is just `couplings` checkerboards (the three layers of the
     coverage-and-quality-driven models); none is the identity, without weights.
 
@@ -25,6 +25,7 @@ class ImageFlow(Chain):
         couplings: the number of couplings of each kind in a scale.
         blocks: the residual blocks of each conditioner.
         width: the channels of the conditioners in the first scale.
+        width_factor: what these are multiplied by at each further scale; the authors of RealNVP double them.
         normalization: "actnorm", before each coupling; "batch", after each, as the authors of RealNVP; "none".
         weight_normalization: whether the conditioners' convolutions are weight-normalised.
         conditioner_batch_normalization: whether the conditioners have batch normalisation.
@@ -52,6 +53,7 @@ class ImageFlow(Chain):
         conditioner_batch_normalization=False,
         output_kernel_size=1,
         seed=0,
+        width_factor=2,
         **kwargs,
     ):
         if scales < 0 or couplings < 1:
@@ -76,7 +78,7 @@ class ImageFlow(Chain):
             for index in range(count):
                 name = f"scale_{scale}_{mask}_{index}"
                 coupling = AffineCoupling(
-                    mask, index % 2, width * 2**scale, seed=next(seeds), name=f"{name}_coupling", **options
+                    mask, index % 2, width * width_factor**scale, seed=next(seeds), name=f"{name}_coupling", **options
                 )
                 if normalization == "actnorm":
                     flows += [ActNorm(name=f"{name}_actnorm", dtype=options["dtype"]), coupling]
@@ -101,6 +103,23 @@ class ImageFlow(Chain):
 
         super().__init__(scale_flows(0) if scales else [], **kwargs)
         self.scales = scales
+
+    @classmethod
+    def of(cls, knobs, seed, name="flow"):
+        """The flow that `tfcq.config.FlowKnobs` describe."""
+        return cls(
+            scales=knobs.flow_scales,
+            couplings=knobs.flow_couplings,
+            blocks=knobs.flow_blocks,
+            width=knobs.flow_width,
+            width_factor=knobs.flow_width_factor,
+            normalization=knobs.flow_normalization,
+            weight_normalization=knobs.flow_weight_normalization,
+            conditioner_batch_normalization=knobs.flow_conditioner_batch_normalization,
+            output_kernel_size=knobs.flow_output_kernel_size,
+            seed=seed,
+            name=name,
+        )
 
     def build(self, images_shape):
         """Builds every coupling for `images_shape`, `(N, H, W, C)`."""

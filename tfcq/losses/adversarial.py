@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+from tfcq.errors import UserError
+
 
 def discriminator_cross_entropy(real_logits, generated_logits):
     """-log D(x) - log(1 - D(G(z))) (paper 000, Eq. 1, negated).
@@ -20,22 +22,57 @@ def generator_log_ratio(generated_logits):
     return -generated_logits
 
 
-def gradient_penalty(discriminator, real, generated, mix):
-    """(|grad_x D(x)|_2 - 1)^2 at points x between real and generated images (Gulrajani et al. 2017, Eq. 3).
+def generator_non_saturating(generated_logits):
+    """-log D (Goodfellow et al. 2014, section 3): steep where D is sure. float32 [N] -> float32 [N], nats."""
+    return tf.nn.softplus(-generated_logits)
+
+
+def generator_saturating(generated_logits):
+    """log(1 - D) (Goodfellow et al. 2014, Eq. 1): the game's own value. float32 [N] -> float32 [N], nats, at most 0."""
+    return -tf.nn.softplus(generated_logits)
+
+
+GENERATOR_LOSSES = {
+    "log_ratio": generator_log_ratio,
+    "non_saturating": generator_non_saturating,
+    "saturating": generator_saturating,
+}
+"""--generator_loss's values: functions from the logits of generated images to what the generator minimises."""
+
+# --gradient_penalty_form's values: functions of the squared norm of a gradient. The constant keeps the root's slope
+# finite where a gradient is exactly zero.
+_PENALTIES = {
+    "two_sided": lambda squared: tf.square(tf.sqrt(squared + 1e-12) - 1.0),
+    "one_sided": lambda squared: tf.square(tf.nn.relu(tf.sqrt(squared + 1e-12) - 1.0)),
+    "real": lambda squared: 0.5 * squared,
+}
+
+
+def gradient_penalty(discriminator, real, generated, mix, form="two_sided"):
+    """A penalty of g, the norm of the discriminator's gradient with respect to each image.
+
+    two_sided: (g - 1)^2, at points between real and generated images (Gulrajani et al. 2017, Eq. 3); one_sided:
+    max(0, g - 1)^2, there too (their section 4; Petzka et al. 2018); real: g^2 / 2 at the real images (Mescheder et
+    al. 2018, Eq. 9, R1).
 
     Args:
-        discriminator: function from images float32 [N, H, W, C] to logits [N].
-        real, generated: float32 [N, H, W, C], in the range that the discriminator sees.
-        mix: float32 [N, 1, 1, 1] in [0, 1], the share of the real image.
+        discriminator: function from images float32 [N, H, W, C] to logits [N], each of its own image alone.
+        real, generated: float32 [N, H, W, C], in the range that the discriminator sees; `generated` is not used for
+            form="real" and may be None.
+        mix: float32 [N, 1, 1, 1] in [0, 1], the share of the real image; not used for form="real", may be None.
+        form: "two_sided", "one_sided" or "real".
 
     Returns:
         float32 [N], without its coefficient. The gradient is taken in float32.
+
+    Raises:
+        UserError: for an unknown form.
     """
-    points = mix * real + (1.0 - mix) * generated
+    if form not in _PENALTIES:
+        raise UserError(f"form of a gradient penalty: expected one of {', '.join(_PENALTIES)}, received {form!r}")
+    points = tf.identity(real) if form == "real" else mix * real + (1.0 - mix) * generated
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(points)
         logits = discriminator(points)
     gradient = tape.gradient(logits, points)
-    # The constant keeps the root's slope finite where a gradient is exactly zero.
-    norm = tf.sqrt(tf.reduce_sum(tf.square(gradient), axis=[1, 2, 3]) + 1e-12)
-    return tf.square(norm - 1.0)
+    return _PENALTIES[form](tf.reduce_sum(tf.square(gradient), axis=[1, 2, 3]))

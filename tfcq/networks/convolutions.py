@@ -1,5 +1,11 @@
-"""A two-dimensional convolution whose kernel is split into a direction and a magnitude (weight normalisation)."""
+"""Two-dimensional convolutions whose kernel is split into a direction and a magnitude (weight normalisation).
 
+`Convolution` and `TransposedConvolution` can set magnitude and bias from a batch (data-dependent initialisation): one
+layer by `initialize`, a whole network by calling it once within `data_dependent_initialization`.
+"""
+
+import contextlib
+import contextvars
 import math
 
 import keras
@@ -8,8 +14,47 @@ import tensorflow as tf
 
 from tfcq.errors import UserError
 
-# A variance below this counts as none at all in the data-dependent initialisation.
+# The data-dependent initialisation takes a variance below this, of the outputs of a kernel of norm 1, for none at all.
 MINIMUM_VARIANCE = 1e-12
+
+# The layers that the surrounding `data_dependent_initialization` has initialised; None outside of one.
+_initialized_layers = contextvars.ContextVar("initialized_layers", default=None)
+
+
+@contextlib.contextmanager
+def data_dependent_initialization():
+    """Within it, a weight-normalised convolution with a bias initialises itself from the inputs of its first call.
+
+    So running a network once on a batch initialises its layers in their order, each on what those before it then give
+    (Salimans and Kingma 2016, section 3):
+
+        with data_dependent_initialization() as layers:
+            network(images)
+
+    A layer that is called again keeps what it has. Other layers do as ever. The network runs eagerly and is built
+    before; the variables may be mirrored, in which case the call stands under `strategy.scope()`, not in
+    `strategy.run`, whose threads do not see this context. A context within another joins it.
+
+    Yields:
+        The list of the layers initialised so far, in the order of their calls.
+
+    Raises:
+        UserError: from a layer called in a `tf.function`, or with inputs that are not finite.
+    """
+    running = _initialized_layers.get()
+    layers = [] if running is None else running
+    token = _initialized_layers.set(layers)
+    try:
+        yield layers
+    finally:
+        _initialized_layers.reset(token)
+
+
+def spawn_seeds(seed, count):
+    """`count` integers below 2**31 that follow from `seed` alone; for None as many None, which Keras draws."""
+    if seed is None:
+        return [None] * count
+    return [int(state >> 1) for state in np.random.SeedSequence(seed).generate_state(count)]
 
 
 class Convolution(keras.layers.Layer):
@@ -27,9 +72,10 @@ class Convolution(keras.layers.Layer):
         strides: the step between two outputs, in pixels; the padding is always `SAME`.
         weight_normalization: False learns the kernel directly.
         use_bias: whether a bias, zero at first, is added.
-        gain: the kernels' initial magnitude, relative to the variance-keeping one; one number, or one a filter. 0 makes
-            a filter's first outputs zero.
-        seed: an integer that fixes the initial values.
+        gain: the kernels' initial magnitude, relative to the variance-keeping one; after a data-dependent
+            initialisation the outputs' standard deviation. One number, or one a filter; 0 makes a filter's first
+            outputs zero.
+        seed: an integer that fixes the initial values; None draws one, which `keras.utils.set_random_seed` decides.
         **kwargs: Keras's (`name`, `dtype`, `trainable`).
 
     Raises:
@@ -68,7 +114,7 @@ class Convolution(keras.layers.Layer):
         """Makes the weights for `inputs_shape`, `(N, H, W, channels)`, of which only the channels count."""
         channels = inputs_shape[-1]
         shape = (self.kernel_size, self.kernel_size, channels, self.filters)
-        norms = math.sqrt(2.0) * np.broadcast_to(np.asarray(self.gain, "float64"), [self.filters])
+        norms = self._unit_gain_norm() * self._gains()
         # autocast=False: the norm is taken before the cast to the compute dtype.
         if self.weight_normalization:
             self.direction = self.add_weight(
@@ -97,28 +143,32 @@ class Convolution(keras.layers.Layer):
         """The kernel that is applied: `[kernel_size, kernel_size, channels, filters]`, in the variables' dtype."""
         if not self.weight_normalization:
             return self.kernel.value
-        return self.magnitude.value * tf.math.l2_normalize(self.direction.value, axis=[0, 1, 2])
+        return self.magnitude.value * self._unit_kernel()
 
     def call(self, inputs):
         """Convolves `inputs` `[N, H, W, channels]` into `[N, ceil(H / strides), ceil(W / strides), filters]`."""
-        outputs = tf.nn.conv2d(inputs, tf.cast(self.effective_kernel(), inputs.dtype), self.strides, "SAME")
-        if self.bias is None:
-            return outputs
-        return tf.nn.bias_add(outputs, tf.cast(self.bias.value, inputs.dtype))
+        layers = _initialized_layers.get()
+        if layers is None or self in layers or not (self.weight_normalization and self.use_bias):
+            return self._outputs(inputs)
+        outputs = self.initialize(inputs)
+        layers.append(self)
+        return outputs
 
     def initialize(self, inputs):
-        """Sets magnitudes and biases from a batch: each output channel then has mean 0 and variance 1 over it.
+        """Sets magnitudes and biases from a batch: over it, each output channel has mean 0 and its gain as deviation.
 
-        Equation 5 of the paper above. A channel that the batch leaves constant keeps its magnitude.
+        Equation 5 of the paper above, times the gain. A channel that the batch leaves constant keeps its magnitude. The
+        statistics are taken in the variables' dtype.
 
         Args:
             inputs: `[N, H, W, channels]`, eager.
 
         Returns:
-            The outputs after the initialisation, `[N, ceil(H / strides), ceil(W / strides), filters]`.
+            The outputs after the initialisation, as from `call`.
 
         Raises:
-            UserError: where the layer has no magnitude or no bias to set, or within a `tf.function`.
+            UserError: where the layer has no magnitude or no bias to set, within a `tf.function`, or for inputs that
+                are not finite.
         """
         if not (self.weight_normalization and self.use_bias):
             raise UserError(
@@ -127,19 +177,111 @@ class Convolution(keras.layers.Layer):
             )
         if not tf.executing_eagerly():
             raise UserError(f"{self.name}.initialize assigns weights once: call it eagerly, outside of tf.function")
-        outputs = self(inputs)
-        mean, variance = tf.nn.moments(tf.cast(outputs, self.variable_dtype), axes=[0, 1, 2])
+        inputs = tf.convert_to_tensor(inputs)
+        if not self.built:
+            self.build(inputs.shape)
+        outputs = self._convolve(tf.cast(inputs, self.variable_dtype), self._unit_kernel())
+        mean, variance = tf.nn.moments(outputs, axes=[0, 1, 2])
+        if not np.all(np.isfinite(variance)):
+            raise UserError(
+                f"{self.name}.initialize expected finite inputs, received some that are not (or overflow): check the "
+                "images and the layers before it"
+            )
         varies = variance > MINIMUM_VARIANCE
-        inverse_deviation = tf.where(varies, tf.math.rsqrt(tf.where(varies, variance, 1.0)), 1.0)
-        self.magnitude.assign(self.magnitude.value * inverse_deviation)
-        self.bias.assign((self.bias.value - mean) * inverse_deviation)
-        return self(inputs)
+        scaled = tf.constant(self._gains(), variance.dtype) * tf.math.rsqrt(tf.where(varies, variance, 1.0))
+        magnitude = tf.where(varies, scaled, self.magnitude.value)
+        self.magnitude.assign(magnitude)
+        self.bias.assign(-magnitude * mean)
+        return self._outputs(tf.cast(inputs, self.compute_dtype))
 
     def compute_output_shape(self, inputs_shape):
         """`(N, H, W, channels)` to the shape of the outputs; unknown sizes stay unknown."""
         batch, height, width, _ = inputs_shape
         sides = [None if side is None else -(-side // self.strides) for side in (height, width)]
         return (batch, *sides, self.filters)
+
+    def _gains(self):
+        return np.broadcast_to(np.asarray(self.gain, "float64"), [self.filters])
+
+    def _unit_gain_norm(self):
+        """The norm of the kernel of one output channel that keeps the variance of what a ReLU feeds it."""
+        return math.sqrt(2.0)
+
+    def _unit_kernel(self):
+        return tf.math.l2_normalize(self.direction.value, axis=[0, 1, 2])
+
+    def _outputs(self, inputs):
+        outputs = self._convolve(inputs, tf.cast(self.effective_kernel(), inputs.dtype))
+        if self.bias is None:
+            return outputs
+        return tf.nn.bias_add(outputs, tf.cast(self.bias.value, inputs.dtype))
+
+    def _convolve(self, inputs, kernel):
+        return tf.nn.conv2d(inputs, kernel, self.strides, "SAME")
+
+
+class TransposedConvolution(Convolution):
+    """A transposed convolution that multiplies both sides by `strides`, weight-normalised unless told otherwise.
+
+    The gradient of a `SAME` convolution with respect to its input, as a layer: input pixel (i, j) adds its kernel
+    around output pixel (strides i, strides j). Weights are those of `Convolution`, in its layout; the norm of an
+    output channel is over (kernel_size, kernel_size, channels).
+
+    An output pixel meets only every `strides`-th tap of the kernel in each direction, so the norm that keeps the
+    variance is `strides` times that of `Convolution`: exactly where `strides` divides `kernel_size`, else on the
+    average.
+
+    Args:
+        filters: the number of output channels.
+        kernel_size: the side of the kernel, in pixels; at least `strides`, or outputs would stay without an input.
+        strides: how many times larger the outputs are.
+        weight_normalization, use_bias, gain, seed, **kwargs: as for `Convolution`.
+
+    Raises:
+        UserError: as `Convolution`, and for a kernel smaller than the stride.
+
+    References:
+        Salimans and Kingma, "Weight normalization", 2016; Radford et al., DCGAN, 2016.
+    """
+
+    def __init__(
+        self,
+        filters,
+        kernel_size=4,
+        strides=2,
+        weight_normalization=True,
+        use_bias=True,
+        gain=1.0,
+        seed=0,
+        **kwargs,
+    ):
+        super().__init__(filters, kernel_size, strides, weight_normalization, use_bias, gain, seed, **kwargs)
+        if kernel_size < strides:
+            raise UserError(
+                f"kernel_size of a transposed convolution: expected at least strides={strides}, got {kernel_size}; "
+                "a smaller kernel leaves outputs without an input"
+            )
+
+    def call(self, inputs):
+        """Convolves `inputs` `[N, H, W, channels]` into `[N, strides H, strides W, filters]`."""
+        return super().call(inputs)
+
+    def compute_output_shape(self, inputs_shape):
+        """`(N, H, W, channels)` to the shape of the outputs; unknown sizes stay unknown."""
+        batch, height, width, _ = inputs_shape
+        sides = [None if side is None else side * self.strides for side in (height, width)]
+        return (batch, *sides, self.filters)
+
+    def _unit_gain_norm(self):
+        return self.strides * super()._unit_gain_norm()
+
+    def _convolve(self, inputs, kernel):
+        dynamic = tf.shape(inputs)
+        batch, height, width = (dynamic[axis] if size is None else size for axis, size in enumerate(inputs.shape[:3]))
+        outputs_shape = tf.stack([batch, height * self.strides, width * self.strides, self.filters])
+        # TensorFlow's order is that of the convolution whose gradient this is: outputs before inputs.
+        kernel = tf.transpose(kernel, [0, 1, 3, 2])
+        return tf.nn.conv2d_transpose(inputs, kernel, outputs_shape, self.strides, "SAME")
 
 
 def _constant(values):
