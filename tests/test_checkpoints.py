@@ -178,7 +178,7 @@ def test_a_loaded_workdir_is_the_float32_model_that_was_saved(tmp_path):
     Checkpoints(tmp_path, model, keep=2).save()
     loaded = workdirs.load(tmp_path)
     assert loaded.config_of_run == config
-    assert {layer.compute_dtype for layer in loaded.decoder.layers} == {"float32"}
+    assert {layer.compute_dtype for layer in loaded.decoder._flatten_layers()} == {"float32"}
     assert loaded.steps_taken == 5
     seeds = tf.constant([[0, 1], [0, 2]])
     np.testing.assert_array_equal(loaded.sample(seeds), model.sample(seeds))

@@ -1,5 +1,7 @@
 """The smallest models and images that still have every part, for the tests of all that uses a model."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -8,10 +10,13 @@ import tfcq
 from tfcq import data as datasets
 from tfcq import models, workdir
 from tfcq.checkpoints import Checkpoints
+from tfcq.config import SYSTEMS
 
 SYSTEM = {
     "latent_channels": 2,
     "latent_size": 2,
+    "discriminator_size": 2,
+    "iaf_width": 4,
     "width": 4,
     "discriminator_width": 4,
     "flow_couplings": 2,
@@ -29,11 +34,14 @@ ROWS = {
 """The rows of the paper's Table 1, as knobs of `CQFConfig`."""
 
 
-def config(image_size=4, data=None, training=None, **system):
-    """A `tfcq.Config` of a tiny CQF; knobs override the tiny ones."""
+def config(image_size=4, data=None, training=None, model="cqf", **system):
+    """A `tfcq.Config` of a tiny model; knobs override the tiny ones, of which a system takes those that it has."""
+    kind = SYSTEMS[model]
+    known = {field.name for field in dataclasses.fields(kind)}
     return tfcq.Config(
+        model=model,
         data=tfcq.DataConfig(image_size=image_size, **(data or {})),
-        system=tfcq.CQFConfig(**(SYSTEM | system)),
+        system=kind(**{name: value for name, value in SYSTEM.items() if name in known} | system),
         training=tfcq.TrainingConfig(**(TRAINING | (training or {}))),
     )
 
@@ -66,6 +74,7 @@ def compiled(config, channels=1, optimizer=keras.optimizers.Adamax, learning_rat
         {player.name: optimizer(learning_rate) for player in model.players()},
         jit_compile=config.training.jit_compile,
         clip_norm=config.training.clip_norm,
+        ema_decay=config.training.ema_decay,
     )
     model.initialize(images(model.image_shape))
     return model

@@ -131,7 +131,7 @@ def record_metrics(workdir, row):
 
 
 def load(workdir, checkpoint="best"):
-    """The trained model of a workdir, in float32.
+    """The trained model of a workdir, in float32; its weights are the running mean where the run kept one.
 
     Args:
         workdir: folder of a run.
@@ -147,10 +147,15 @@ def load(workdir, checkpoint="best"):
 
     from tfcq import models
     from tfcq.checkpoints import restore_model
+    from tfcq.models.averages import WeightAverages
 
     config = read_config(workdir)
     float32 = dataclasses.replace(config.training, precision="float32")
     model = models.build(dataclasses.replace(config, training=float32), read_image_shape(workdir))
+    if config.training.ema_decay:
+        model.averages = WeightAverages(model.trainable_variables, config.training.ema_decay)
     restore_model(model, workdir, checkpoint)
+    if model.averages:
+        model.averages.assign_to_variables()
     model.config_of_run = config
     return model

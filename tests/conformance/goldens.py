@@ -35,4 +35,32 @@ GOLDENS = {
         tiny.config(flow_scales=2, flow_couplings=1, flow_blocks=0, **_ALL_BATCH_NORMALIZATIONS),
         resting=("conditioner/first/magnitude",),
     ),
+    "cqf_ladder": Golden(
+        tiny.config(
+            8,
+            latent_blocks=2,
+            free_bits=0.02,
+            generator_loss="non_saturating",
+            gradient_penalty_form="real",
+            quality_ramp_steps=4,
+            flow_couplings=1,
+        ),
+    ),
+    "cqf_residual_iaf": Golden(
+        tiny.config(
+            network="residual",
+            network_normalization="weight",
+            posterior="iaf",
+            discriminator_network="residual",
+            discriminator_weight_normalization=True,
+            generator_loss="saturating",
+            gradient_penalty_form="one_sided",
+            flow_couplings=1,
+        ),
+        channels=3,
+    ),
+    "realnvp": Golden(tiny.config(model="realnvp", flow_couplings=1)),
+    "realnvp_flow_gan": Golden(
+        tiny.config(model="realnvp", quality_weight=2.0, flow_normalization="batch", flow_scales=1), channels=3
+    ),
 }

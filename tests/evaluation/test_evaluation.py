@@ -42,7 +42,7 @@ def in_batches(images, size):
 
 def test_numbers_do_not_depend_on_the_batch_size(evaluator):
     images = tiny.images(SHAPE, 12)
-    for measure in (evaluator.elbo, lambda batches: evaluator.log_prob(batches, 3)):
+    for measure in (lambda batches: evaluator.elbo_terms(batches)["elbo"], lambda batches: evaluator.log_prob(batches, 3)):
         whole = measure([images])
         assert whole.dtype == np.float64 and whole.shape == (12,) and len(set(whole)) == 12
         for size in (1, 5):
@@ -52,15 +52,17 @@ def test_numbers_do_not_depend_on_the_batch_size(evaluator):
 def test_each_image_has_the_seed_of_its_place(evaluator, run):
     images = tiny.images(SHAPE, 4)
     expected = run[1].elbo(images, row_seeds(4, seed=5))
-    np.testing.assert_allclose(evaluator.elbo(in_batches(images, 3), seed=5), expected, rtol=1e-5)
+    terms = evaluator.elbo_terms(in_batches(images, 3), seed=5)
+    np.testing.assert_allclose(terms["elbo"], expected, rtol=1e-5)
+    np.testing.assert_allclose(terms["log_det"] - terms["reconstruction"] - terms["kl"], expected, rtol=1e-5)
     expected = run[1].log_prob(images, row_seeds(4, seed=5), 2)
     np.testing.assert_allclose(evaluator.log_prob(in_batches(images, 3), 2, seed=5), expected, rtol=1e-5)
-    assert (np.abs(evaluator.elbo([images], seed=6) - evaluator.elbo([images], seed=5)) > 1e-3).all()
+    assert (np.abs(evaluator.elbo_terms([images], seed=6)["elbo"] - terms["elbo"]) > 1e-3).all()
 
 
 def test_progress_is_told_how_many_images_are_done(evaluator):
     done = []
-    evaluator.elbo(in_batches(tiny.images(SHAPE, 7), 3), progress=done.append)
+    evaluator.elbo_terms(in_batches(tiny.images(SHAPE, 7), 3), progress=done.append)
     assert done == [3, 6, 7]
 
 
@@ -70,8 +72,8 @@ def test_one_graph_serves_every_batch_and_every_number_of_samples(run):
     class Counted:
         image_shape = SHAPE
 
-        def elbo(self, images, seeds):
-            return tf.cast(seeds[:, 0], tf.float32)
+        def elbo_terms(self, images, seeds):
+            return {"elbo": tf.cast(seeds[:, 0], tf.float32)}
 
         def log_prob(self, images, seeds, count):
             traces.append(count)
@@ -106,6 +108,8 @@ def test_evaluate_records_numbers_with_their_protocol(run, capsys):
     for name, expected in (("elbo", model.elbo(images, seeds)), ("bits_per_dim", model.log_prob(images, seeds, 4))):
         assert row[name]["nats"] == pytest.approx(float(tf.reduce_mean(expected)), rel=1e-5)
         assert row[name]["num_images"] == 30
+    terms = row["elbo"]["terms"]
+    assert terms["log_det"] - terms["reconstruction"] - terms["kl"] == pytest.approx(row["elbo"]["nats"], rel=1e-5)
     assert row["bits_per_dim"]["num_importance_samples"] == 4 and "num_importance_samples" not in row["elbo"]
     protocol = {"step": 1, "checkpoint": "best", "split": "test", "seed": 3}
     assert {key: row[key] for key in protocol} == protocol

@@ -44,7 +44,7 @@ def listing(folder):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A CQF with two discriminator turns and a schedule, trained four steps: (config, workdir, model)."""
+    """A CQF with two layers of latents, two discriminator turns and a schedule, trained four steps: (config, workdir, model)."""
     folder = tmp_path_factory.mktemp("run") / "cqf"
     settings = tiny.config(
         8,
@@ -57,7 +57,7 @@ def run(tmp_path_factory):
             "clip_norm": 100.0,
         },
         discriminator_steps=2,
-        **SMALL,
+        **(SMALL | {"latent_size": 2}),  # two layers of latents
     )
     return settings, folder, train(settings, folder)
 
@@ -89,7 +89,8 @@ def test_tensorboard_has_every_term_norm_and_rate(run):
     settings, folder, model = run
     scalars, pictures = events(folder / "tensorboard" / "train")
     discriminator = ["cross_entropy", "real_logits", "generated_logits", "gradient_penalty"]
-    generator = ["elbo", "kl", "reconstruction", "log_det", "bits_per_dim", "sigma", "quality"]
+    generator = ["elbo", "kl", "kl/0", "kl/1", "reconstruction", "log_det", "bits_per_dim", "sigma"]
+    generator += ["quality", "quality_weight"]
     expected = {f"discriminator/{name}" for name in [*discriminator, "loss", "gradient_norm", "learning_rate"]}
     expected |= {f"generator/{name}" for name in [*generator, "loss", "gradient_norm", "learning_rate"]}
     assert scalars.keys() - {"images_per_second"} == expected and not pictures
@@ -98,6 +99,7 @@ def test_tensorboard_has_every_term_norm_and_rate(run):
             assert list(values) == [1, 2, 3, 4] and np.isfinite(list(values.values())).all(), tag
     terms = {name: scalars[f"generator/{name}"][3] for name in generator}
     assert terms["elbo"] == pytest.approx(terms["log_det"] - terms["reconstruction"] - terms["kl"], rel=1e-5)
+    assert terms["kl"] == pytest.approx(terms["kl/0"] + terms["kl/1"], rel=1e-5)  # of each layer of latents
     assert scalars["generator/loss"][3] == pytest.approx(100.0 * terms["quality"] - terms["elbo"], rel=1e-5)
     # The rate of the step that follows: warm-up from step 0, then half a cosine over steps 1 to 4.
     for step, share in {
@@ -115,6 +117,9 @@ def test_tensorboard_has_every_term_norm_and_rate(run):
     for row in rows:
         assert scalars["bits_per_dim"][row["step"]] == pytest.approx(row["elbo"]["bits_per_dim"], rel=1e-6)
         assert scalars["elbo"][row["step"]] == pytest.approx(row["elbo"]["nats"], rel=1e-6)
+        parts = {name: scalars[f"elbo/{name}"][row["step"]] for name in ("log_det", "reconstruction", "kl")}
+        total = parts["log_det"] - parts["reconstruction"] - parts["kl"]
+        assert total == pytest.approx(row["elbo"]["nats"], rel=1e-5)
 
 
 def test_pictures_are_of_fixed_seeds(run):

@@ -49,15 +49,15 @@ class Toy(GenerativeModel):
     def _level(images):
         return tf.reduce_mean(tf.cast(images, tf.float32), axis=[1, 2, 3]) / 100.0
 
-    def _critic(self, images, noise):
+    def _critic(self, images, noise, shared):
         draw = noise.normal((), 0)
         return Terms(self.critic.value * self._level(images), {"draw": draw, "level": self._level(images)})
 
-    def _first(self, images, noise):
+    def _first(self, images, noise, shared):
         total = 2.0 * self.factor.value * self.w.value * self._level(images)
         return Terms(total, {"first": total})
 
-    def _second(self, images, noise):
+    def _second(self, images, noise, shared):
         factor = noise.normal((), 1) if self.noisy else 1.0
         total = self.factor.value * (self.v.value + factor * self.w.value * self._level(images))
         return Terms(total, {"second": total, "scalar": self.v.value})
@@ -142,6 +142,81 @@ def test_every_optimizer_is_built_by_compile():
     for player in model.players():
         optimizer = model.player_optimizers[player.name]
         assert optimizer.built and len(optimizer.variables) == 2 + 2 * len(player.variables)
+
+
+class Game(GenerativeModel):
+    """Shared: g = w (2 + n), n noise. The critic c has the loss c g with g held fixed; the maker w the losses g and 3 c g."""
+
+    def __init__(self, turns=1):
+        super().__init__((2, 2, 1), seed=3, name="game")
+        weight = {"shape": (), "initializer": "ones", "dtype": "float32"}
+        self.critic, self.w = self.add_weight(name="critic", **weight), self.add_weight(name="w", **weight)
+        self.turns, self.calls, self.seen = turns, 0, []
+        self.built = True
+
+    def players(self):
+        return [
+            Player("critic", [Objective(self._critic, [self.critic])], turns=self.turns),
+            Player("maker", [Objective(self._alone, [self.w]), Objective(self._against, [self.w])]),
+        ]
+
+    def share(self, noise):
+        self.calls += 1
+        return {"generated": self.w.value * (2.0 + noise.normal((), 0))}
+
+    def _critic(self, images, noise, shared):
+        self.seen.append(tf.reduce_mean(shared["generated"]))
+        return Terms(self.critic.value * tf.stop_gradient(shared["generated"]), {})
+
+    def _alone(self, images, noise, shared):
+        return Terms(shared["generated"], {})
+
+    def _against(self, images, noise, shared):
+        self.seen.append(tf.reduce_mean(shared["generated"]))
+        return Terms(3.0 * self.critic.value * shared["generated"], {})
+
+
+def play(turns=1, **options):
+    model = Game(turns)
+    model.compile({name: keras.optimizers.SGD(0.125) for name in ("critic", "maker")}, **options)
+    return model
+
+
+def test_what_is_shared_is_made_once_and_gradients_pass_through_it():
+    model = play()
+    logs = model.train_step(tf.constant(IMAGES))
+    level = 2.0 + float(tf.reduce_mean(StepNoise((3, 0), (0, 2, 0), 8).normal((), 0)))  # 2: after the last player
+    assert model.calls == 1
+    np.testing.assert_allclose(logs["critic/loss"], level, rtol=1e-6)
+    critic = 1.0 - 0.125 * level
+    np.testing.assert_allclose(model.critic, critic, rtol=1e-6)
+    # The maker meets the critic that has just learned: d/dw (g + 3 c g) = (1 + 3 c) (2 + n).
+    np.testing.assert_allclose(logs["maker/loss"], (1.0 + 3.0 * critic) * level, rtol=1e-6)
+    np.testing.assert_allclose(model.w, 1.0 - 0.125 * (1.0 + 3.0 * critic) * level, rtol=1e-5)
+
+
+def test_each_turn_but_the_last_has_shared_tensors_of_its_own():
+    model = play(turns=3)
+    model.train_step(tf.stack([IMAGES] * 3, axis=1))
+    first, second, third, against = (float(value) for value in model.seen)
+    assert model.calls == 3 and third == against and len({first, second, third}) == 3
+
+
+def test_xla_shares_the_same():
+    plain, xla = play(), play(jit_compile=True)
+    for model in (plain, xla):
+        tiny.fit(model, IMAGES, 2)
+    np.testing.assert_allclose(tiny.values(xla.weights), tiny.values(plain.weights), rtol=1e-5)
+
+
+def test_two_replicas_share_the_draws_of_one(two_replicas):
+    alone = play()
+    with two_replicas.scope():
+        both = play()
+    expected, received = tiny.fit(alone, IMAGES, 2), tiny.fit(both, IMAGES, 2)
+    for row, other in zip(expected, received, strict=True):
+        for name in row:
+            np.testing.assert_allclose(row[name], other[name], rtol=1e-5, err_msg=name)
 
 
 def test_clip_norm_scales_a_players_gradient_down_and_never_up():

@@ -11,6 +11,7 @@ from scipy import stats
 
 from tfcq.errors import UserError
 from tfcq.models.cqf import _DEQUANTIZATION, CQF
+from tfcq.networks.latents import LatentLayer
 from tfcq.randomness import RowNoise, row_seeds
 
 SHAPE = (4, 4, 1)
@@ -41,7 +42,7 @@ class UniformPixels(CQF):
 def test_a_uniform_density_costs_exactly_8_bits_per_dimension(transform):
     system = tiny.config(pixel_transform=transform, **tiny.ROWS["vae"]).system
     model = UniformPixels(system, SHAPE)
-    for variable in model.encoder.layers[-1].variables:  # the posterior is the prior
+    for variable in model.encoder.head_0_0.variables:  # the posterior is the prior
         variable.assign(tf.zeros_like(variable))
     images = np.stack([np.full(SHAPE, 0), np.full(SHAPE, 255), *tiny.images(SHAPE, 6)]).astype(np.uint8)
     seeds = row_seeds(8, seed=1)
@@ -82,6 +83,17 @@ def test_the_log_determinant_is_that_of_the_whole_way_from_pixels(flow_model):
     np.testing.assert_allclose(log_det, expected, rtol=1e-4)
 
 
+class OneLayer:
+    """A decoder of one layer of latents, two numbers, whose means are a given function of them."""
+
+    def __init__(self, means):
+        self._means, self._layer = means, LatentLayer((2,))
+
+    def infer(self, evidence, noise, tag, training=False):
+        inferred = self._layer.infer(None, evidence[0], noise.normal((2,), tag))
+        return self._means(inferred.latents), [inferred]
+
+
 class LinearGaussian:
     """y = W z + b + sigma e with orthogonal columns in W, so that the exact posterior is a diagonal Gaussian."""
 
@@ -99,11 +111,11 @@ class LinearGaussian:
         """A CQF of it. The posterior is exact, or shifted by so many deviations and widened."""
         model = CQF(tiny.config(latent_form="vector", pixel_transform="affine", **tiny.ROWS["vae"]).system, SHAPE)
         model.log_sigma.assign(math.log(self.sigma))
-        dense = keras.layers.Dense(SIZE)
-        model.decoder = keras.Sequential([keras.Input((2,)), dense, keras.layers.Reshape(SHAPE)])
-        dense.set_weights([self.weights.T, self.bias])
+        weights, bias = tf.constant(self.weights.T, tf.float32), tf.constant(self.bias, tf.float32)
+        model.decoder = OneLayer(lambda latents: tf.reshape(latents @ weights + bias, [-1, *SHAPE]))
         dense = keras.layers.Dense(4)
-        model.encoder = keras.Sequential([keras.Input(SHAPE), keras.layers.Flatten(), dense])
+        dense.build((None, SIZE))
+        model.encoder = lambda features, training=False: [dense(tf.reshape(features, [-1, SIZE]))]
         shift = -self.bias @ self.projection + mean_shift * self.deviations
         log_deviations = np.log(deviation_factor * self.deviations)
         dense.set_weights(
@@ -247,7 +259,7 @@ def test_samples_are_decoded_draws_of_the_prior(flow_model):
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 def test_mixed_precision_trains_and_its_densities_are_float32(precision):
     model = tiny.compiled(tiny.config(training={"precision": precision}, flow_couplings=1))
-    assert model.decoder.layers[0].compute_dtype == precision.removeprefix("mixed_")
+    assert model.decoder.top.layers[0].compute_dtype == precision.removeprefix("mixed_")
     images, seeds = tiny.images(SHAPE), row_seeds(8)
     before = tiny.values(model.trainable_variables)
     half = precision == "mixed_float16"

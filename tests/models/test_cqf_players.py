@@ -35,7 +35,7 @@ def generator_variables(model):
 
 def take_turn(model, player, step):
     before = {name: tiny.values(variables) for name, variables in parts(model).items()}
-    model._take_turn(player, IMAGES, (step, 0, 0))
+    model._take_turn(player, IMAGES, (step, 0, 0), *model._shared(model.players(), model._noise((step, 2, 0), 8)))
     return {name: tiny.changed(before[name], variables) for name, variables in parts(model).items()}
 
 
@@ -70,12 +70,18 @@ def test_a_generator_turn_moves_all_but_the_discriminator(model):
     assert changed["generator"] == paths(generator_variables(model))  # batch statistics too
 
 
-def test_the_quality_loss_alone_moves_the_decoders_weights_alone(model):
+def quality_gradients(model, noise):
+    """What the quality loss alone tells its player: gradients, logs."""
     quality = Player("generator", [model.players()[1].objectives[1]])
-    assert paths(quality.variables) == paths(model.decoder.trainable_variables)
-    noise = StepNoise((0, 0), (2,), 8)
+    shared, tape = model._shared([quality], noise)
+    gradients, slopes, logs = model._gradients(quality, IMAGES, None, 1.0, shared)
+    return quality, model._pass_through(quality, gradients, slopes, shared, tape), logs
+
+
+def test_the_quality_loss_alone_moves_the_decoders_weights_alone(model):
     before = tiny.values(model.variables)
-    gradients, logs = model._gradients(quality, IMAGES, noise, 1.0)
+    quality, gradients, logs = quality_gradients(model, StepNoise((0, 0), (2,), 8))
+    assert paths(quality.variables) == paths(model.decoder.trainable_variables)
     # The statistics are the likelihood's to keep.
     assert not tiny.changed(before, model.variables)
     assert float(logs["loss"]) == pytest.approx(100.0 * float(logs["quality"]), rel=1e-6)
@@ -89,7 +95,7 @@ def test_the_coverage_loss_never_reaches_the_discriminator(model):
     coverage = model.players()[1].objectives[0]
     assert not paths(coverage.variables) & paths(model.discriminator.variables)
     with tf.GradientTape() as tape:
-        loss = tf.reduce_sum(coverage.loss(IMAGES, StepNoise((0, 0), (3,), 8)).total)
+        loss = tf.reduce_sum(coverage.loss(IMAGES, StepNoise((0, 0), (3,), 8), ()).total)
     gradients = tape.gradient(loss, [variable.value for variable in model.discriminator.trainable_variables])
     assert gradients == [None] * len(gradients)
 
@@ -98,11 +104,11 @@ def test_gradients_of_the_quality_loss_pass_through_the_flow(model):
     """Against the loss written down anew, a difference quotient, and what an identity in the flow's place gives."""
     weights = [variable.value for variable in model.decoder.trainable_variables]
     noise = StepNoise((0, 0), (4,), 8)
-    latents = noise.fold(1).normal(model.latent_shape, 1)
+    latents = noise.normal(model.latent_shape, 1)
 
     def loss(flow):
         with keras.StatelessScope():
-            means = model.decoder(latents, training=True)
+            means = model.decoder._descend(lambda layer, state: latents, training=True)
         unbounded = flow.forward_and_log_det(means)[0] if flow else means
         pixels = pixel_bijector("logit").forward(unbounded)
         return -100.0 * tf.reduce_mean(model.discriminator(to_network_range(pixels)))
@@ -112,7 +118,7 @@ def test_gradients_of_the_quality_loss_pass_through_the_flow(model):
             value = loss(flow)
         return tape.gradient(value, weights)
 
-    received, logs = model._gradients(Player("generator", [model.players()[1].objectives[1]]), IMAGES, noise, 1.0)
+    _, received, logs = quality_gradients(model, noise)
     np.testing.assert_allclose(logs["loss"], loss(model.flow), rtol=1e-4)
     norm = float(tf.linalg.global_norm(received))
     for ours, theirs in zip(received, gradient(model.flow), strict=True):
@@ -130,14 +136,19 @@ def test_gradients_of_the_quality_loss_pass_through_the_flow(model):
     assert (values[0] - values[1]) / 2e-3 == pytest.approx(norm, rel=0.05)
 
 
-def test_a_gans_generator_keeps_its_own_statistics_and_its_discriminator_does_not():
+def test_a_gans_generator_keeps_its_own_statistics():
+    """Once a step, from the images that both players look at."""
     model = tiny.compiled(tiny.config(network_normalization="batch", **tiny.ROWS["gan"]))
+    before = tiny.values(model.decoder.variables)
+    shared, tape = model._shared(model.players(), model._noise((0, 2, 0), 8))
+    statistics = {variable.path for variable in model.decoder.non_trainable_variables}
+    assert tiny.changed(before, model.decoder.variables) == statistics
     discriminator, generator = model.players()
     before = tiny.values(model.decoder.variables)
-    model._take_turn(discriminator, IMAGES, (0, 0, 0))
+    model._take_turn(discriminator, IMAGES, (0, 0, 0), shared, tape)
     assert not tiny.changed(before, model.decoder.variables)
-    model._take_turn(generator, IMAGES, (0, 1, 0))
-    assert tiny.changed(before, model.decoder.variables) == paths(model.decoder.variables)
+    model._take_turn(generator, IMAGES, (0, 1, 0), shared, tape)
+    assert tiny.changed(before, model.decoder.variables) == paths(model.decoder.trainable_variables)
 
 
 def test_rows_of_table_1_have_the_players_they_name():
@@ -160,7 +171,7 @@ def test_the_discriminators_images_are_dequantised_only_where_asked(dequantize):
     seen = []
     model.discriminator = lambda images: seen.append(images) or tf.reduce_mean(images, axis=[1, 2, 3])
     noise = StepNoise((0, 0), (5,), 8)
-    terms = model._discriminator_loss(IMAGES, noise)
+    terms = model._discriminator_loss(IMAGES, noise, model.share(noise))
     assert "gradient_penalty" not in terms.logs
     real = seen[0][:8].numpy() * 128.0 + 128.0 - IMAGES.numpy()
     expected = noise.uniform((4, 4, 1), 0) if dequantize else 0.5

@@ -46,11 +46,24 @@ def unordered_accesses(graph):
     return pairs, writes
 
 
+KNOBS = {
+    "cqf": {"network_normalization": "batch"},
+    "cqf-residual-iaf": {
+        "network": "residual",
+        "network_normalization": "weight",
+        "posterior": "iaf",
+        "training": {"ema_decay": 0.9},
+    },
+    "realnvp": {"model": "realnvp", "quality_weight": 1.0, "flow_normalization": "batch"},
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("knobs", [{}, {"flow_scales": 2, "network_normalization": "batch"}], ids=["cqf", "cqf-large"])
-def test_the_optimised_graph_of_a_step_keeps_every_order(knobs):
+@pytest.mark.parametrize("name", KNOBS)
+def test_the_optimised_graph_of_a_step_keeps_every_order(name):
     """TensorFlow's dependency optimizer drops such orders from a graph of this size (8,000 nodes); not from a tiny one's."""
-    model = tiny.compiled(tiny.config(32, flow_width=8, flow_couplings=3, flow_blocks=2, **knobs), channels=3)
+    knobs = {"flow_width": 8, "flow_couplings": 3, "flow_blocks": 2} | KNOBS[name]
+    model = tiny.compiled(tiny.config(32, **knobs), channels=3)
     step = model.make_train_function()
     batches = iter(tf.data.Dataset.from_tensors(tiny.images((32, 32, 3), 8)).repeat())
     context.enable_graph_collection()

@@ -23,13 +23,13 @@ class LikelihoodEvaluator:
         seeds = tf.TensorSpec((None, 2), tf.int32)
         counts = tf.TensorSpec((None,), tf.int32)
         self._image_shape = model.image_shape
-        self._elbo = Sharded(model.elbo, (images, seeds), strategy)
+        self._elbo = Sharded(model.elbo_terms, (images, seeds), strategy)
         self._log_prob = Sharded(
             lambda images, seeds, counts: model.log_prob(images, seeds, counts[0]), (images, seeds, counts), strategy
         )
 
-    def elbo(self, batches, seed=0, progress=None):
-        """ELBO of each image of `batches` (uint8 [n, H, W, C] each), float64 [N], nats."""
+    def elbo_terms(self, batches, seed=0, progress=None):
+        """{name: float64 [N], nats}: "elbo" of each image of `batches` (uint8 [n, H, W, C] each), and what it is made of."""
         return self._stream(self._elbo, batches, seed, progress)
 
     def log_prob(self, batches, num_importance_samples, seed=0, progress=None):
@@ -45,11 +45,11 @@ class LikelihoodEvaluator:
         values, start = [], 0
         for images in batches:
             images = np.asarray(images)
-            values.append(function(images, row_seeds(len(images), seed, start)).astype(np.float64))
+            values.append(function(images, row_seeds(len(images), seed, start)))
             start += len(images)
             if progress:
                 progress(start)
-        return np.concatenate(values)
+        return tf.nest.map_structure(lambda *parts: np.concatenate(parts).astype(np.float64), *values)
 
     def bits_per_dim(self, log_probs):
         """Bits/dim [N] of per-image nats [N]."""

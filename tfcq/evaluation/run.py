@@ -8,10 +8,11 @@ import tensorflow as tf
 
 from tfcq import data, devices
 from tfcq import workdir as workdirs
-from tfcq.config import DISTRIBUTIONS, LIKELIHOODS, EvaluationConfig, metric_names, suggestion
 from tfcq.errors import UserError
 from tfcq.evaluation.likelihood import LikelihoodEvaluator, likelihood_auroc
 from tfcq.evaluation.streaming import Progress
+from tfcq.knobs import suggestion
+from tfcq.protocol import DISTRIBUTIONS, LIKELIHOODS, EvaluationConfig, metric_names
 
 
 def evaluate(workdir, metrics=LIKELIHOODS, report=True, **protocol):
@@ -19,7 +20,7 @@ def evaluate(workdir, metrics=LIKELIHOODS, report=True, **protocol):
 
     Args:
         workdir: folder of a run.
-        metrics: names out of `tfcq.config.LIKELIHOODS` and `DISTRIBUTIONS`, or "all": every one that the model and the
+        metrics: names out of `tfcq.protocol.LIKELIHOODS` and `DISTRIBUTIONS`, or "all": every one that the model and the
             extractor can give. "elbo" (one draw) and "bits_per_dim" (importance-weighted, K draws) are in bits/dim and nats.
         report: whether report.md and its figures are made.
         **protocol: knobs of `EvaluationConfig`.
@@ -133,7 +134,9 @@ class _Run:
         batches = dataset.eval_batches(config.split, config.batch_size, total)
         progress = Progress(name, total)
         if name == "elbo":
-            values, facts = evaluator.elbo(batches, config.seed, progress), {}
+            terms = evaluator.elbo_terms(batches, config.seed, progress)
+            values = terms.pop("elbo")
+            facts = {"terms": {name: float(term.mean()) for name, term in terms.items()}}
         else:
             values = evaluator.log_prob(batches, config.num_importance_samples, config.seed, progress)
             facts = {"num_importance_samples": config.num_importance_samples}
@@ -150,7 +153,7 @@ class _Run:
             f"{name}: {entry['bits_per_dim']:.4f}"
             + ("" if error is None else f" +- {error:.4f}")
             + f" bits/dim ({config.likelihood_dataset + ' ' if suffix else ''}{config.split}, {total} images"
-            + (f", K={config.num_importance_samples}" if facts else ", ELBO")
+            + (", ELBO" if name == "elbo" else f", K={config.num_importance_samples}")
             + ")",
             flush=True,
         )

@@ -8,11 +8,12 @@ feature direction of a RealNVP. A VAE models y:
     L_Q = -E_z[logit D(v(mu(z)))]                                                                    (Eq. 7)
 
 sigma is one learned scalar. L_C, in nats per image, trains encoder, decoder, sigma and flow. lambda L_Q passes through the
-flow, on decoder means, and trains the decoder alone. The discriminator D has cross-entropy and a gradient penalty.
+flow, on decoder means, and trains the decoder and its priors alone. The discriminator D has cross-entropy and a gradient
+penalty. z is a hierarchy of latents, inferred from the top down (`tfcq.networks.hierarchy`); KL(q || p) is the sum over its
+layers, each given the draws above it.
 
-Where this departs from the paper: one latent layer with prior N(0, I) instead of a ladder (`_infer` and `_generate` are the
-only places that know); ActNorm is the flow's default normalisation, because with batch normalisation the direction that
-generates uses other statistics than the one that is trained.
+Where this departs from the paper: ActNorm is the flow's default normalisation, because with batch normalisation the direction
+that generates uses other statistics than the one that is trained; D and the generator look at the same draws of a step.
 
 Rows of Table 1: `gan` has only L_Q and neither encoder nor flow, `vae` only L_C without flow, `cq` both, `cqf` all.
 """
@@ -25,16 +26,18 @@ import tensorflow_probability as tfp
 
 from tfcq import images as units
 from tfcq.distributions.pixels import pixel_bijector
+from tfcq.flows.autoregressive import InverseAutoregressiveFlow
 from tfcq.flows.image_flow import ImageFlow
-from tfcq.losses import adversarial
-from tfcq.models.base import GenerativeModel, Objective, Player, Terms
-from tfcq.networks import convolutional
-from tfcq.randomness import RowNoise
+from tfcq.losses.free_bits import free_bits
+from tfcq.models import adversary
+from tfcq.models.base import GenerativeModel, Objective, Player, Terms, log_mean_exp
+from tfcq.networks.convolutions import data_dependent_initialization
+from tfcq.networks.hierarchy import Decoder, Encoder, Plan
+from tfcq.randomness import RowNoise, row_seeds
 
 tfd = tfp.distributions
 
-_DEQUANTIZATION, _LATENT, _MIX = range(3)  # tags of the draws
-_LOG_SCALE_LIMIT = 7.0  # of the posterior, either way; keeps exp and log finite
+_DEQUANTIZATION, _LATENT = 0, 1  # tags of the draws; layer i of the latents has _LATENT + i
 
 
 class CQF(GenerativeModel):
@@ -43,37 +46,36 @@ class CQF(GenerativeModel):
     Args:
         config: `tfcq.CQFConfig`.
         image_shape: (H, W, C).
-        seed: of the noise of training, and of the flow's fixed parts.
+        seed: of the weights and of the noise of training.
     """
 
     def __init__(self, config, image_shape, seed=0, name="cqf"):
         super().__init__(image_shape, seed, name)
         self.config = config
-        sizes = {"image_shape": self.image_shape, "latent_size": config.latent_size}
-        coder = sizes | {
-            "latent_channels": config.latent_channels,
-            "latent_form": config.latent_form,
-            "width": config.width,
-            "normalization": config.network_normalization,
-        }
-        self.decoder = convolutional.decoder(**coder)
-        self.latent_shape = tuple(self.decoder.input_shape[1:])
-        self.flow = ImageFlow(
-            scales=config.flow_scales,
-            couplings=config.flow_couplings,
-            blocks=config.flow_blocks,
-            width=config.flow_width,
-            normalization=config.flow_normalization,
-            weight_normalization=config.flow_weight_normalization,
-            conditioner_batch_normalization=config.flow_conditioner_batch_normalization,
-            output_kernel_size=config.flow_output_kernel_size,
-            seed=seed,
-            name="flow",
+        plan = Plan(
+            image_shape=self.image_shape,
+            halvings=config.num_halvings(self.image_shape[0]),
+            width=config.width,
+            network=config.network,
+            normalization=config.network_normalization,
+            latent_channels=config.latent_channels,
+            latent_form=config.latent_form,
+            levels=config.latent_levels,
+            blocks=config.latent_blocks,
+            context_channels=config.iaf_width if config.posterior == "iaf" else 0,
+            inference=config.coverage,
         )
+
+        def make_flow(seed, side):
+            return InverseAutoregressiveFlow(config.iaf_width, config.iaf_layers, 1 if side == 1 else 3, seed)
+
+        self.decoder = Decoder(plan, make_flow, seed)
+        self.latent_shape = self.decoder.latent_shape
+        self.flow = ImageFlow.of(config, seed)
         self.flow.build((None, *self.image_shape))
         self.encoder = self.log_sigma = self.discriminator = None
         if config.coverage:
-            self.encoder = convolutional.encoder(**coder)
+            self.encoder = Encoder(plan, seed + 1)
             self.log_sigma = self.add_weight(
                 name="log_sigma",
                 shape=(),
@@ -81,7 +83,7 @@ class CQF(GenerativeModel):
                 initializer=keras.initializers.Constant(math.log(config.initial_sigma)),
             )
         if config.quality_weight:
-            self.discriminator = convolutional.discriminator(**sizes, width=config.discriminator_width)
+            self.discriminator = adversary.build(config, self.image_shape, config.latent_size)
         self.built = True
 
     @property
@@ -106,8 +108,19 @@ class CQF(GenerativeModel):
         return [*players, Player("generator", objectives)]
 
     def initialize(self, images):
-        """Data-dependent initialisation of the flow's ActNorm layers on uint8 [N, H, W, C]."""
-        self.flow.initialize(pixel_bijector(self.config.pixel_transform).inverse(units.dequantize(images, 0.5)))
+        """Data-dependent initialisation on uint8 [N, H, W, C]: ActNorm layers of the flow, weight-normalised networks."""
+        pixels = units.dequantize(images, 0.5)
+        features = self.flow.initialize(pixel_bijector(self.config.pixel_transform).inverse(pixels))
+        if not self.config.data_dependent_initialization:
+            return
+        noise = RowNoise(row_seeds(len(images), self.seed))
+        with data_dependent_initialization():
+            if self.config.coverage:
+                self.decoder.infer(self.encoder(features), noise, _LATENT)
+            else:
+                self.decoder.generate(noise, _LATENT)
+            if self.discriminator:
+                self.discriminator(units.to_network_range(pixels))
 
     # The model.
 
@@ -123,22 +136,6 @@ class CQF(GenerativeModel):
         unbounded, _ = self.flow.forward_and_log_det(features, training=False)
         return pixel_bijector(self.config.pixel_transform).forward(unbounded)
 
-    def _infer(self, features, training=False):
-        """The posterior q(z|y), a TFP distribution over latents."""
-        loc, log_scale = tf.split(self.encoder(features, training=training), 2, axis=-1)
-        # The gradient goes through the limits: one example that leaves them would otherwise stay outside for good.
-        log_scale = tfp.math.clip_by_value_preserve_gradient(log_scale, -_LOG_SCALE_LIMIT, _LOG_SCALE_LIMIT)
-        return tfd.Independent(tfd.Normal(loc, tf.exp(log_scale)), len(self.latent_shape))
-
-    def _prior(self):
-        return tfd.Independent(tfd.Normal(tf.zeros(self.latent_shape), 1.0), len(self.latent_shape))
-
-    def _generate(self, noise, temperature=1.0, training=False):
-        """Decoder means, float32 [N, H, W, C], of latents drawn from the prior."""
-        latents = noise.normal(self.latent_shape, _LATENT)
-        temperature = tf.reshape(tf.cast(temperature, tf.float32), [-1] + [1] * len(self.latent_shape))
-        return self.decoder(latents * temperature, training=training)
-
     def _feature_distribution(self, means):
         """p(y|z): N(mu(z), sigma^2 I)."""
         # One sigma a row: its gradient is then summed row by row. TensorFlow's threads sum a whole batch into one scalar in
@@ -146,64 +143,56 @@ class CQF(GenerativeModel):
         sigma = tf.fill([tf.shape(means)[0], 1, 1, 1], tf.exp(self.log_sigma.value))
         return tfd.Independent(tfd.Normal(means, sigma), 3)
 
-    @staticmethod
-    def _draw(posterior, noise):
-        """A reparametrised draw of latents; its noise is ours because TFP's would differ from replica to replica."""
-        normal = posterior.distribution
-        return normal.loc + normal.scale * noise.normal(posterior.event_shape, _LATENT)
-
     # The losses.
 
     def _coverage_terms(self, images, noise, training=False):
+        """What L_C is made of, each [N], nats, and the list of `Inferred` of the layers of latents."""
         features, log_det = self._features(images, noise, training)
-        posterior = self._infer(features, training)
-        means = self.decoder(self._draw(posterior, noise), training=training)
+        means, inferred = self.decoder.infer(self.encoder(features, training=training), noise, _LATENT, training)
         reconstruction = -self._feature_distribution(means).log_prob(features)
-        kl = tfd.kl_divergence(posterior, self._prior())
-        return {"elbo": log_det - reconstruction - kl, "kl": kl, "reconstruction": reconstruction, "log_det": log_det}
+        kl = sum(tf.reduce_sum(layer.kl, axis=-1) for layer in inferred)
+        terms = {"elbo": log_det - reconstruction - kl, "kl": kl, "reconstruction": reconstruction, "log_det": log_det}
+        if len(inferred) > 1:
+            terms |= {f"kl/{number}": tf.reduce_sum(layer.kl, axis=-1) for number, layer in enumerate(inferred)}
+        return terms, inferred
 
-    def _coverage_loss(self, images, noise):
-        logs = self._coverage_terms(images, noise, training=True)
+    def _coverage_loss(self, images, noise, shared):
+        logs, inferred = self._coverage_terms(images, noise, training=True)
+        charged = sum(free_bits(layer.kl, self.config.free_bits) for layer in inferred)
+        total = logs["reconstruction"] - logs["log_det"] + charged
         logs["bits_per_dim"] = units.bits_per_dim(logs["elbo"], self.image_shape)
-        return Terms(-logs["elbo"], logs | {"sigma": tf.exp(self.log_sigma.value)})
+        return Terms(total, logs | {"sigma": tf.exp(self.log_sigma.value)})
 
-    def _quality_loss(self, images, noise):
-        # Batch statistics of the decoder are kept by the likelihood where there is one.
-        generated = self._generated(noise.fold(1), keep_statistics=not self.config.coverage)
-        log_ratio = adversarial.generator_log_ratio(self.discriminator(generated))
-        return Terms(self.config.quality_weight * log_ratio, {"quality": log_ratio})
+    def _quality_loss(self, images, noise, shared):
+        return adversary.quality_terms(self.config, self.discriminator, shared, self.step.value)
 
-    def _discriminator_loss(self, images, noise):
-        dequantization = noise.uniform(self.image_shape, _DEQUANTIZATION) if self.config.dequantize_real else 0.5
-        real = units.to_network_range(units.dequantize(images, dequantization))
-        generated = tf.stop_gradient(self._generated(noise.fold(1)))
-        real_logits, generated_logits = tf.split(self.discriminator(tf.concat([real, generated], 0)), 2)
-        cross_entropy = adversarial.discriminator_cross_entropy(real_logits, generated_logits)
-        logs = {"cross_entropy": cross_entropy, "real_logits": real_logits, "generated_logits": generated_logits}
-        if not self.config.gradient_penalty:
-            return Terms(cross_entropy, logs)
-        penalty = adversarial.gradient_penalty(self.discriminator, real, generated, noise.uniform((1, 1, 1), _MIX))
-        return Terms(cross_entropy + self.config.gradient_penalty * penalty, logs | {"gradient_penalty": penalty})
+    def _discriminator_loss(self, images, noise, shared):
+        return adversary.discriminator_terms(self.config, self.discriminator, images, shared, noise)
 
-    def _generated(self, noise, keep_statistics=False):
-        """Generated images for the discriminator, float32 [N, H, W, C] around [-1, 1]."""
-        if keep_statistics:
-            means = self._generate(noise, training=True)
+    def share(self, noise):
+        """The generated images of a step, float32 [N, H, W, C] around [-1, 1]."""
+        if not self.discriminator:
+            return ()
+        if self.config.coverage:
+            with keras.StatelessScope():  # the decoder's batch statistics are kept by the likelihood
+                means = self.decoder.generate(noise, _LATENT, training=True)
         else:
-            with keras.StatelessScope():  # assignments of batch statistics are dropped
-                means = self._generate(noise, training=True)
+            means = self.decoder.generate(noise, _LATENT, training=True)
         return units.to_network_range(self._pixels(means))
 
     # What it can do.
 
     def sample(self, seeds, temperature=1.0):
         """Images uint8 [N, H, W, C]: the decoder's mean through the flow, as the discriminator saw them."""
-        return units.quantize(self._pixels(self._generate(RowNoise(seeds), temperature)))
+        return units.quantize(self._pixels(self.decoder.generate(RowNoise(seeds), _LATENT, temperature)))
 
-    def elbo(self, images, seeds):
-        """-L_C with one draw of (u, z), float32 [N]; the KL is exact."""
+    def elbo_terms(self, images, seeds):
+        """-L_C with one draw of (u, z): elbo = log_det - reconstruction - kl, and kl/i of layer i from the top.
+
+        A layer's KL is exact given the draws above it; where its posterior has a flow, by this draw.
+        """
         self._require("likelihood")
-        return self._coverage_terms(images, RowNoise(seeds))["elbo"]
+        return self._coverage_terms(images, RowNoise(seeds))[0]
 
     def log_prob(self, images, seeds, num_importance_samples=1):
         """log 1/K sum_k p(v, z_k) / q(z_k | v), one u an image and K draws of z: a bound that tightens with K.
@@ -218,30 +207,24 @@ class CQF(GenerativeModel):
         self._require("likelihood")
         noise = RowNoise(seeds)
         features, log_det = self._features(images, noise)
-        posterior, prior = self._infer(features), self._prior()
+        evidence = self.encoder(features)
 
-        def add_draw(k, log_sum):
-            latents = self._draw(posterior, noise.fold(k))
-            log_weight = (
-                self._feature_distribution(self.decoder(latents)).log_prob(features)
-                + prior.log_prob(latents)
-                - posterior.log_prob(latents)
-            )
-            return k + 1, tfp.math.log_add_exp(log_sum, log_weight)
+        def log_weight(k):
+            means, inferred = self.decoder.infer(evidence, noise.fold(k), _LATENT)
+            return self._feature_distribution(means).log_prob(features) + sum(layer.log_ratio for layer in inferred)
 
-        count = tf.convert_to_tensor(num_importance_samples, tf.int32)
-        start = tf.fill(tf.shape(log_det), tf.constant(-float("inf")))
-        _, log_sum = tf.while_loop(lambda k, _: k < count, add_draw, (tf.constant(0), start), parallel_iterations=1)
-        return log_sum - tf.math.log(tf.cast(count, tf.float32)) + log_det
+        return log_mean_exp(log_weight, num_importance_samples, tf.shape(log_det)) + log_det
 
     def encode(self, images, seeds):
-        """Posterior means float32 [N, *latent_shape]; `seeds` decide the dequantisation."""
+        """The posteriors' central values from the top down, float32 [N, *latent_shape]; `seeds`: of the dequantisation."""
         self._require("encode")
-        return self._infer(self._features(images, RowNoise(seeds))[0]).distribution.loc
+        evidence = self.encoder(self._features(images, RowNoise(seeds))[0])
+        _, inferred = self.decoder.infer(evidence, None, _LATENT)
+        return self.decoder.join([layer.latents for layer in inferred])
 
     def decode(self, latents):
         """Images uint8 [N, H, W, C]: the decoder's mean through the flow."""
-        return units.quantize(self._pixels(self.decoder(latents)))
+        return units.quantize(self._pixels(self.decoder.decode(latents)))
 
     def _require(self, ability):
         if ability not in self.abilities:

@@ -4,6 +4,7 @@
 Their order matters: the guard before anything that writes, evaluation before the checkpoint of the same step.
 """
 
+import contextlib
 import signal
 import sys
 import time
@@ -14,10 +15,10 @@ import tensorflow as tf
 
 from tfcq import images as units
 from tfcq import workdir as workdirs
-from tfcq.config import EvaluationConfig
 from tfcq.errors import TrainingDiverged, TrainingInterrupted
 from tfcq.evaluation.likelihood import LikelihoodEvaluator
 from tfcq.evaluation.pictures import Pictures
+from tfcq.protocol import EvaluationConfig
 
 _PICTURE_SEED = 0  # the same for every evaluation, so that grids of one run can be compared
 
@@ -157,12 +158,30 @@ class Evaluation(StepCallback):
         return DistributionEvaluator(self.model, self._dataset, extractor, protocol, strategy)
 
     def _evaluate(self, step):
+        averages = self.model.averages if step else None
+        with averages.in_place() if averages else contextlib.nullcontext():
+            row = self._measure(step)
+        workdirs.record_metrics(self._workdir, row)
+        if not self._likelihood:
+            print(f"\nstep {step}: grids in {self._workdir}/samples", flush=True)
+            return
+        best = step > 0 and self._checkpoints.save_if_best(row["elbo"]["bits_per_dim"])
+        print(
+            f"\nstep {step}: validation {row['elbo']['bits_per_dim']:.4f} bits/dim (ELBO, {self._num_images} images)"
+            + (", best so far" if best else ""),
+            flush=True,
+        )
+
+    def _measure(self, step):
+        """The row of metrics of what would be served now; writes it to TensorBoard, with the grids."""
         row = {"step": step, "split": "validation", "seed": self._training.seed}
         with self._writer.as_default(step):
             if self._likelihood:
                 batches = self._dataset.eval_batches("validation", self._training.batch_size, self._num_images)
-                summary = self._likelihood.summary(self._likelihood.elbo(batches, self._training.seed))
-                row["elbo"] = summary
+                terms = self._likelihood.elbo_terms(batches, self._training.seed)
+                row["elbo"] = summary = self._likelihood.summary(terms.pop("elbo"))
+                for name, term in terms.items():
+                    tf.summary.scalar(f"elbo/{name}", term.mean())
                 tf.summary.scalar("bits_per_dim", summary["bits_per_dim"])
                 tf.summary.scalar("elbo", summary["nats"])
             if self._distributions and step:
@@ -175,16 +194,7 @@ class Evaluation(StepCallback):
                 tf.summary.image(name, picture[None])
                 units.write_png(f"{self._workdir}/samples/{name}-{step:08d}.png", picture)
         self._writer.flush()
-        workdirs.record_metrics(self._workdir, row)
-        if not self._likelihood:
-            print(f"\nstep {step}: grids in {self._workdir}/samples", flush=True)
-            return
-        best = step > 0 and self._checkpoints.save_if_best(row["elbo"]["bits_per_dim"])
-        print(
-            f"\nstep {step}: validation {row['elbo']['bits_per_dim']:.4f} bits/dim (ELBO, {self._num_images} images)"
-            + (", best so far" if best else ""),
-            flush=True,
-        )
+        return row
 
     def _grids(self):
         count = self._training.grid_images

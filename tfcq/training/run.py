@@ -89,7 +89,9 @@ def _in_a_line(error, workdir):
 def compile_model(model, training):
     """Gives `model` the optimizers that a TrainingConfig describes; call it under the strategy's scope."""
     optimizers = {player.name: _optimizer(training, player) for player in model.players()}
-    model.compile(optimizers, jit_compile=training.jit_compile, clip_norm=training.clip_norm)
+    model.compile(
+        optimizers, jit_compile=training.jit_compile, clip_norm=training.clip_norm, ema_decay=training.ema_decay
+    )
 
 
 def _step_batches(dataset, model, training, start):
