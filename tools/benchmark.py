@@ -21,6 +21,7 @@ config_flags.define_config_flags()
 ROUNDS = flags.DEFINE_integer("rounds", 1, "How often everything is measured, each time in a new process.", lower_bound=1)
 BESIDE = flags.DEFINE_string("beside", None, "Shell command that is run after each round; its output is passed through.")
 CALLS = flags.DEFINE_integer("calls", 15, "Timed calls of each workload.", lower_bound=3)
+PARTS = flags.DEFINE_bool("parts", False, "Also the parts of a train step, one by one, and their sum beside the step.")
 CHANNELS = flags.DEFINE_integer("image_channels", 3, "Channels of the random images.", lower_bound=1)
 
 
@@ -64,6 +65,54 @@ def machine_rates(tf):
     report("machine: float32 3x3 convolution", measure(lambda: convolve(images, kernel).numpy()), gflop=gflop)
 
 
+def measure_parts(tf, model, images, step_seconds):
+    """Each part of a step compiled by itself, on one device: what is shared, forward and both ways; each player's losses
+    given what is shared, forward and both ways; each player's update. Their sum is what the step would cost if nothing ran
+    twice and nothing overlapped."""
+    noise = model._noise((0, 0, 0), len(images))
+    players = model.players()
+    total = 0.0
+
+    def part(name, function, counted, turns=1):
+        nonlocal total
+        compiled = tf.function(function, autograph=False)
+        seconds = measure(lambda: tf.nest.map_structure(lambda value: value.numpy(), compiled()), calls=CALLS.value)
+        report(name, seconds, **({"turns": turns} if turns > 1 else {}))
+        total += counted * turns * statistics.median(seconds)
+
+    def norm(gradients):
+        return tf.linalg.global_norm([gradient for gradient in gradients if gradient is not None])
+
+    def share_both_ways():
+        shared, tape = model._shared(players, noise)
+        return norm(tape.gradient(shared, [variable.value for variable in players[-1].variables]))
+
+    shared = tf.nest.map_structure(tf.constant, tf.function(lambda: model.share(noise))())
+    if tf.nest.flatten(shared):
+        part("part: what is shared, forward", lambda: model.share(noise), 0)
+        part("part: what is shared, forward and backward", share_both_ways, 1)
+    for player in players:
+
+        def forward(player=player):
+            return [tf.reduce_mean(one.loss(images, noise, shared).total) for one in player.objectives]
+
+        def both_ways(player=player):
+            direct, through, _ = model._gradients(player, images, noise, 1.0, shared)
+            return norm([*direct, *tf.nest.flatten(through)])
+
+        def update(player=player):
+            # Gradients of zero: the rule costs the same, and little moves.
+            gradients = [tf.zeros_like(variable.value) for variable in player.variables]
+            model.player_optimizers[player.name].apply(gradients, player.variables)
+            return tf.constant(0)
+
+        part(f"part: {player.name}, forward", forward, 0, player.turns)
+        part(f"part: {player.name}, forward and backward", both_ways, 1, player.turns)
+        part(f"part: {player.name}, update", update, 1, player.turns)
+    print(json.dumps({"workload": "sum of the parts (not the lone forwards)", "ms": round(1e3 * total, 2),
+                      "step_ms": round(1e3 * step_seconds, 2), "step_over_sum": round(step_seconds / total, 3)}), flush=True)
+
+
 def measure_config(config):
     config_flags.start_tensorflow()
     import numpy as np
@@ -93,7 +142,10 @@ def measure_config(config):
 
     facts = {"config": config_flags.flagfile_name(sys.argv) or config.model, "batch_size": batch,
              "num_weights": model.count_params(), "replicas": distribution.num_replicas_in_sync, "tensorflow": tf.__version__}
-    report("train step", measure(train, calls=CALLS.value), num_images=batch, **facts)
+    seconds = measure(train, calls=CALLS.value)
+    report("train step", seconds, num_images=batch, **facts)
+    if PARTS.value:
+        measure_parts(tf, model, images[:, 0] if turns > 1 else images, statistics.median(seconds))
     single, seeds = images[:, 0] if turns > 1 else images, row_seeds(batch)
     if "likelihood" in model.abilities:
         log_prob = tf.function(model.log_prob)
