@@ -91,16 +91,15 @@ def measure_parts(tf, model, images, step_seconds):
     if tf.nest.flatten(shared):
         part("part: what is shared, forward", lambda: model.share(noise), 0)
         part("part: what is shared, forward and backward", share_both_ways, 1)
-    for player in players:
-
-        def forward(player=player):
+    def measure_player(player):
+        def forward():
             return [tf.reduce_mean(one.loss(images, noise, shared).total) for one in player.objectives]
 
-        def both_ways(player=player):
+        def both_ways():
             direct, through, _ = model._gradients(player, images, noise, 1.0, shared)
             return norm([*direct, *tf.nest.flatten(through)])
 
-        def update(player=player):
+        def update():
             # Gradients of zero: the rule costs the same, and little moves.
             gradients = [tf.zeros_like(variable.value) for variable in player.variables]
             model.player_optimizers[player.name].apply(gradients, player.variables)
@@ -109,6 +108,9 @@ def measure_parts(tf, model, images, step_seconds):
         part(f"part: {player.name}, forward", forward, 0, player.turns)
         part(f"part: {player.name}, forward and backward", both_ways, 1, player.turns)
         part(f"part: {player.name}, update", update, 1, player.turns)
+
+    for player in players:
+        measure_player(player)
     print(json.dumps({"workload": "sum of the parts (not the lone forwards)", "ms": round(1e3 * total, 2),
                       "step_ms": round(1e3 * step_seconds, 2), "step_over_sum": round(step_seconds / total, 3)}), flush=True)
 

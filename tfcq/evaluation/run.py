@@ -140,8 +140,8 @@ class _Run:
         else:
             values = evaluator.log_prob(batches, config.num_importance_samples, config.seed, progress)
             facts = {"num_importance_samples": config.num_importance_samples}
-        meaning = "bound on -log P(image) by one draw of noise and latents" + (
-            "" if name == "elbo" else ", tightened by K importance-weighted draws of the latents"
+        meaning = "bound on -log P(image) by one draw of what is random" + (
+            "" if name == "elbo" else ", tightened by K importance-weighted draws"
         )
         entry = evaluator.summary(values) | facts | {"meaning": f"{meaning}; lower bits/dim are better"}
         entry |= {"split": config.split, "seed": config.seed}
