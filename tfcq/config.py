@@ -228,6 +228,15 @@ class AdversaryKnobs(Section):
             raise UserError("coverage=false with quality_weight=0: nothing to train; expected one of the two losses")
 
 
+def _num_halvings(image_size, section, name):
+    """How many times `image_size` is halved to reach the knob `name` of `section`; UserError where it cannot be."""
+    size = getattr(section, name)
+    halvings = math.log2(image_size / size) if image_size > size else 0
+    if halvings < 1 or halvings != int(halvings):
+        raise UserError(f"image_size={image_size} with {name}={size}: expected image_size = {name} times 2, 4, 8, ...")
+    return int(halvings)
+
+
 @dataclasses.dataclass(frozen=True)
 class CQFConfig(AdversaryKnobs, FlowKnobs):
     """Coverage and quality driven training (Shmelkov et al. 2018; Lucas et al. 2019, Adaptive Density Estimation).
@@ -288,13 +297,7 @@ class CQFConfig(AdversaryKnobs, FlowKnobs):
 
     def num_halvings(self, image_size):
         """How many times `image_size` is halved to reach latent_size; UserError where it cannot be."""
-        halvings = math.log2(image_size / self.latent_size) if image_size > self.latent_size else 0
-        if halvings < 1 or halvings != int(halvings):
-            raise UserError(
-                f"image_size={image_size} with latent_size={self.latent_size}: expected image_size = latent_size "
-                "times 2, 4, 8, ..."
-            )
-        return int(halvings)
+        return _num_halvings(image_size, self, "latent_size")
 
     def check_image_size(self, image_size):
         """Raises UserError where the networks or the flow cannot halve `image_size` evenly."""
@@ -328,12 +331,8 @@ class RealNVPConfig(AdversaryKnobs, FlowKnobs):
     def check_image_size(self, image_size):
         """Raises UserError where the flow or the discriminator cannot halve `image_size` evenly."""
         super().check_image_size(image_size)
-        halvings = math.log2(image_size / self.discriminator_size) if image_size > self.discriminator_size else 0
-        if self.quality_weight and (halvings < 1 or halvings != int(halvings)):
-            raise UserError(
-                f"image_size={image_size} with discriminator_size={self.discriminator_size}: expected image_size = "
-                "discriminator_size times 2, 4, 8, ..."
-            )
+        if self.quality_weight:
+            _num_halvings(image_size, self, "discriminator_size")
 
 
 SYSTEMS = {"cqf": CQFConfig, "realnvp": RealNVPConfig}

@@ -10,7 +10,8 @@ import tiny_models as tiny
 from scipy import stats
 
 from tfcq.errors import UserError
-from tfcq.models.cqf import _DEQUANTIZATION, CQF
+from tfcq.models.cqf import CQF
+from tfcq.models.flow_model import DEQUANTIZATION
 from tfcq.networks.latents import LatentLayer
 from tfcq.randomness import RowNoise, row_seeds
 
@@ -63,8 +64,8 @@ def flow_model():
 
 def test_the_log_determinant_is_that_of_the_whole_way_from_pixels(flow_model):
     images, seeds = tiny.images(SHAPE, 3), row_seeds(3)
-    noise = RowNoise(seeds).uniform(SHAPE, _DEQUANTIZATION)
-    _, log_det = flow_model._features(images, RowNoise(seeds))
+    noise = RowNoise(seeds).uniform(SHAPE, DEQUANTIZATION)
+    _, log_det = flow_model.features(images, RowNoise(seeds))
 
     class Shift:  # _features of images + shift: the noise is where the pixels can be varied
         def __init__(self, uniform):
@@ -75,7 +76,7 @@ def test_the_log_determinant_is_that_of_the_whole_way_from_pixels(flow_model):
 
     with tf.GradientTape() as tape:
         tape.watch(noise)
-        features, _ = flow_model._features(images, Shift(noise))
+        features, _ = flow_model.features(images, Shift(noise))
         features = tf.reshape(features, [3, SIZE])
     jacobian = tf.reshape(tape.batch_jacobian(features, noise), [3, SIZE, SIZE])
     sign, expected = np.linalg.slogdet(jacobian.numpy().astype(np.float64))
@@ -125,7 +126,7 @@ class LinearGaussian:
 
     def log_prob(self, images, seeds):
         """float64 [N], nats per 8-bit image, with the model's own dequantisation noise."""
-        noise = RowNoise(seeds).uniform(SHAPE, _DEQUANTIZATION).numpy().astype(np.float64)
+        noise = RowNoise(seeds).uniform(SHAPE, DEQUANTIZATION).numpy().astype(np.float64)
         features = ((images + noise) / 128.0 - 1.0).reshape(len(images), SIZE)
         covariance = self.weights @ self.weights.T + self.sigma**2 * np.eye(SIZE)
         return stats.multivariate_normal(self.bias, covariance).logpdf(features) - SIZE * math.log(128.0)
@@ -275,8 +276,8 @@ def test_mixed_precision_trains_and_its_densities_are_float32(precision):
         assert scales["discriminator"] < 2.0**15 and all(scale >= 1.0 for scale in scales.values())
     for variable in model.variables:
         assert variable.dtype in ("float32", "int32"), variable.path
-    features, log_det = model._features(images, RowNoise(seeds))
-    for value in (features, log_det, model.elbo(images, seeds), model.log_prob(images, seeds), model._pixels(features)):
+    features, log_det = model.features(images, RowNoise(seeds))
+    for value in (features, log_det, model.elbo(images, seeds), model.log_prob(images, seeds), model.pixels(features)):
         assert value.dtype == tf.float32
     assert model.sample(seeds).dtype == tf.uint8
 

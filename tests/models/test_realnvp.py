@@ -40,7 +40,7 @@ def test_the_density_is_the_change_of_variables_from_pixels_to_a_standard_normal
 
     with tf.GradientTape() as tape:
         tape.watch(uniform)
-        latents = tf.reshape(model._latents(images, Given(uniform))[0], [3, SIZE])
+        latents = tf.reshape(model.features(images, Given(uniform))[0], [3, SIZE])
     jacobian = tf.reshape(tape.batch_jacobian(latents, uniform), [3, SIZE, SIZE]).numpy().astype(np.float64)
     expected = stats.norm.logpdf(latents.numpy().astype(np.float64)).sum(1) + np.linalg.slogdet(jacobian)[1]
     np.testing.assert_allclose(model.elbo(images, seeds), expected, rtol=1e-5)
@@ -50,7 +50,7 @@ def test_several_draws_of_the_dequantisation_are_averaged_in_probability(model):
     images, seeds = tiny.images(SHAPE, 4), row_seeds(4, seed=3)
     single = [
         (model._prior().log_prob(latents) + log_det).numpy().astype(np.float64)
-        for latents, log_det in (model._latents(images, RowNoise(seeds).fold(k)) for k in range(5))
+        for latents, log_det in (model.features(images, RowNoise(seeds).fold(k)) for k in range(5))
     ]
     np.testing.assert_allclose(
         model.log_prob(images, seeds, 5), special.logsumexp(single, axis=0) - math.log(5), rtol=1e-5
@@ -115,7 +115,7 @@ def test_the_adversarial_loss_trains_the_flow():
     received = model._pass_through(generator, gradients, slopes, shared, tape)
     values = [variable.value for variable in model.flow.trainable_variables]
     with tf.GradientTape() as other:
-        pixels = model._pixels(model._noise((0, 2, 0), 8).normal(SHAPE, 1))
+        pixels = model.pixels(model._noise((0, 2, 0), 8).normal(SHAPE, 1))
         loss = -3.0 * tf.reduce_mean(model.discriminator(pixels / 128.0 - 1.0))
     for ours, theirs in zip(received, other.gradient(loss, values), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)

@@ -6,7 +6,6 @@ A system subclasses `GenerativeModel`, makes its networks in `__init__` (all wei
   is a loss of one value per example together with the variables that may feel it. Where a loss must pass *through* a
   network without training it, the network's variables are simply not in that objective.
 * what it can do of `sample`, `elbo_terms`, `log_prob`, `encode`, `decode`, `reconstruct`, and `abilities` that names those.
-
 * `share`: what several losses of one step need, such as the generated images that the discriminator and its generator both
   look at. It is computed once at the start of the step; a loss whose gradient passes through it costs no second pass.
 

@@ -25,22 +25,17 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfcq import images as units
-from tfcq.distributions.pixels import pixel_bijector
 from tfcq.flows.autoregressive import InverseAutoregressiveFlow
-from tfcq.flows.image_flow import ImageFlow
 from tfcq.losses.free_bits import free_bits
-from tfcq.models import adversary
-from tfcq.models.base import GenerativeModel, Objective, Player, Terms, log_mean_exp
-from tfcq.networks.convolutions import data_dependent_initialization
+from tfcq.models.base import Terms, log_mean_exp
+from tfcq.models.flow_model import LATENT, FlowModel
 from tfcq.networks.hierarchy import Decoder, Encoder, Plan
 from tfcq.randomness import RowNoise, row_seeds
 
 tfd = tfp.distributions
 
-_DEQUANTIZATION, _LATENT = 0, 1  # tags of the draws; layer i of the latents has _LATENT + i
 
-
-class CQF(GenerativeModel):
+class CQF(FlowModel):
     """See the module.
 
     Args:
@@ -50,8 +45,7 @@ class CQF(GenerativeModel):
     """
 
     def __init__(self, config, image_shape, seed=0, name="cqf"):
-        super().__init__(image_shape, seed, name)
-        self.config = config
+        super().__init__(config, image_shape, config.latent_size, seed, name)
         plan = Plan(
             image_shape=self.image_shape,
             halvings=config.num_halvings(self.image_shape[0]),
@@ -71,9 +65,7 @@ class CQF(GenerativeModel):
 
         self.decoder = Decoder(plan, make_flow, seed)
         self.latent_shape = self.decoder.latent_shape
-        self.flow = ImageFlow.of(config, seed)
-        self.flow.build((None, *self.image_shape))
-        self.encoder = self.log_sigma = self.discriminator = None
+        self.encoder = self.log_sigma = None
         if config.coverage:
             self.encoder = Encoder(plan, seed + 1)
             self.log_sigma = self.add_weight(
@@ -82,8 +74,6 @@ class CQF(GenerativeModel):
                 dtype="float32",
                 initializer=keras.initializers.Constant(math.log(config.initial_sigma)),
             )
-        if config.quality_weight:
-            self.discriminator = adversary.build(config, self.image_shape, config.latent_size)
         self.built = True
 
     @property
@@ -91,50 +81,21 @@ class CQF(GenerativeModel):
         both = {"sample", "decode"}
         return frozenset(both | {"likelihood", "encode", "reconstruct"} if self.config.coverage else both)
 
-    def players(self):
-        players, objectives = [], []
-        if self.config.coverage:
-            covered = [
-                *self.encoder.trainable_variables,
-                *self.decoder.trainable_variables,
-                self.log_sigma,
-                *self.flow.trainable_variables,
-            ]
-            objectives.append(Objective(self._coverage_loss, covered))
-        if self.config.quality_weight:
-            discriminator = Objective(self._discriminator_loss, self.discriminator.trainable_variables)
-            players.append(Player("discriminator", [discriminator], turns=self.config.discriminator_steps))
-            objectives.append(Objective(self._quality_loss, self.decoder.trainable_variables))
-        return [*players, Player("generator", objectives)]
+    def coverage_variables(self):
+        networks = [*self.encoder.trainable_variables, *self.decoder.trainable_variables]
+        return [*networks, self.log_sigma, *self.flow.trainable_variables]
 
-    def initialize(self, images):
-        """Data-dependent initialisation on uint8 [N, H, W, C]: ActNorm layers of the flow, weight-normalised networks."""
-        pixels = units.dequantize(images, 0.5)
-        features = self.flow.initialize(pixel_bijector(self.config.pixel_transform).inverse(pixels))
-        if not self.config.data_dependent_initialization:
-            return
-        noise = RowNoise(row_seeds(len(images), self.seed))
-        with data_dependent_initialization():
-            if self.config.coverage:
-                self.decoder.infer(self.encoder(features), noise, _LATENT)
-            else:
-                self.decoder.generate(noise, _LATENT)
-            if self.discriminator:
-                self.discriminator(units.to_network_range(pixels))
+    def quality_variables(self):
+        return self.decoder.trainable_variables
+
+    def initialize_networks(self, features):
+        noise = RowNoise(row_seeds(len(features), self.seed))
+        if self.config.coverage:
+            self.decoder.infer(self.encoder(features), noise, LATENT)
+        else:
+            self.decoder.generate(noise, LATENT)
 
     # The model.
-
-    def _features(self, images, noise, training=False):
-        """Features y of dequantised images, and log|det dy/dv|, [N], nats."""
-        pixels = units.dequantize(images, noise.uniform(self.image_shape, _DEQUANTIZATION))
-        transform = pixel_bijector(self.config.pixel_transform)
-        features, log_det = self.flow.inverse_and_log_det(transform.inverse(pixels), training=training)
-        return features, log_det + transform.inverse_log_det_jacobian(pixels, event_ndims=3)
-
-    def _pixels(self, features):
-        """Pixels, float32, near [0, 256), of features; trains nothing and updates nothing in the flow by itself."""
-        unbounded, _ = self.flow.forward_and_log_det(features, training=False)
-        return pixel_bijector(self.config.pixel_transform).forward(unbounded)
 
     def _feature_distribution(self, means):
         """p(y|z): N(mu(z), sigma^2 I)."""
@@ -147,8 +108,8 @@ class CQF(GenerativeModel):
 
     def _coverage_terms(self, images, noise, training=False):
         """What L_C is made of, each [N], nats, and the list of `Inferred` of the layers of latents."""
-        features, log_det = self._features(images, noise, training)
-        means, inferred = self.decoder.infer(self.encoder(features, training=training), noise, _LATENT, training)
+        features, log_det = self.features(images, noise, training)
+        means, inferred = self.decoder.infer(self.encoder(features, training=training), noise, LATENT, training)
         reconstruction = -self._feature_distribution(means).log_prob(features)
         kl = sum(tf.reduce_sum(layer.kl, axis=-1) for layer in inferred)
         terms = {"elbo": log_det - reconstruction - kl, "kl": kl, "reconstruction": reconstruction, "log_det": log_det}
@@ -156,35 +117,24 @@ class CQF(GenerativeModel):
             terms |= {f"kl/{number}": tf.reduce_sum(layer.kl, axis=-1) for number, layer in enumerate(inferred)}
         return terms, inferred
 
-    def _coverage_loss(self, images, noise, shared):
+    def coverage_loss(self, images, noise, shared):
         logs, inferred = self._coverage_terms(images, noise, training=True)
         charged = sum(free_bits(layer.kl, self.config.free_bits) for layer in inferred)
         total = logs["reconstruction"] - logs["log_det"] + charged
         logs["bits_per_dim"] = units.bits_per_dim(logs["elbo"], self.image_shape)
         return Terms(total, logs | {"sigma": tf.exp(self.log_sigma.value)})
 
-    def _quality_loss(self, images, noise, shared):
-        return adversary.quality_terms(self.config, self.discriminator, shared, self.step.value)
-
-    def _discriminator_loss(self, images, noise, shared):
-        return adversary.discriminator_terms(self.config, self.discriminator, images, shared, noise)
-
-    def share(self, noise):
-        """The generated images of a step, float32 [N, H, W, C] around [-1, 1]."""
-        if not self.discriminator:
-            return ()
-        if self.config.coverage:
-            with keras.StatelessScope():  # the decoder's batch statistics are kept by the likelihood
-                means = self.decoder.generate(noise, _LATENT, training=True)
-        else:
-            means = self.decoder.generate(noise, _LATENT, training=True)
-        return units.to_network_range(self._pixels(means))
+    def generate_features(self, noise):
+        if not self.config.coverage:
+            return self.decoder.generate(noise, LATENT, training=True)
+        with keras.StatelessScope():  # the decoder's batch statistics are kept by the likelihood
+            return self.decoder.generate(noise, LATENT, training=True)
 
     # What it can do.
 
     def sample(self, seeds, temperature=1.0):
         """Images uint8 [N, H, W, C]: the decoder's mean through the flow, as the discriminator saw them."""
-        return units.quantize(self._pixels(self.decoder.generate(RowNoise(seeds), _LATENT, temperature)))
+        return units.quantize(self.pixels(self.decoder.generate(RowNoise(seeds), LATENT, temperature)))
 
     def elbo_terms(self, images, seeds):
         """-L_C with one draw of (u, z): elbo = log_det - reconstruction - kl, and kl/i of layer i from the top.
@@ -206,11 +156,11 @@ class CQF(GenerativeModel):
         """
         self._require("likelihood")
         noise = RowNoise(seeds)
-        features, log_det = self._features(images, noise)
+        features, log_det = self.features(images, noise)
         evidence = self.encoder(features)
 
         def log_weight(k):
-            means, inferred = self.decoder.infer(evidence, noise.fold(k), _LATENT)
+            means, inferred = self.decoder.infer(evidence, noise.fold(k), LATENT)
             return self._feature_distribution(means).log_prob(features) + sum(layer.log_ratio for layer in inferred)
 
         return log_mean_exp(log_weight, num_importance_samples, tf.shape(log_det)) + log_det
@@ -218,13 +168,13 @@ class CQF(GenerativeModel):
     def encode(self, images, seeds):
         """The posteriors' central values from the top down, float32 [N, *latent_shape]; `seeds`: of the dequantisation."""
         self._require("encode")
-        evidence = self.encoder(self._features(images, RowNoise(seeds))[0])
-        _, inferred = self.decoder.infer(evidence, None, _LATENT)
+        evidence = self.encoder(self.features(images, RowNoise(seeds))[0])
+        _, inferred = self.decoder.infer(evidence, None, LATENT)
         return self.decoder.join([layer.latents for layer in inferred])
 
     def decode(self, latents):
         """Images uint8 [N, H, W, C]: the decoder's mean through the flow."""
-        return units.quantize(self._pixels(self.decoder.decode(latents)))
+        return units.quantize(self.pixels(self.decoder.decode(latents)))
 
     def _require(self, ability):
         if ability not in self.abilities:

@@ -16,19 +16,14 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfcq import images as units
-from tfcq.distributions.pixels import pixel_bijector
-from tfcq.flows.image_flow import ImageFlow
-from tfcq.models import adversary
-from tfcq.models.base import GenerativeModel, Objective, Player, Terms, log_mean_exp
-from tfcq.networks.convolutions import data_dependent_initialization
+from tfcq.models.base import Terms, log_mean_exp
+from tfcq.models.flow_model import LATENT, FlowModel
 from tfcq.randomness import RowNoise
 
 tfd = tfp.distributions
 
-_DEQUANTIZATION, _LATENT = 0, 1  # tags of the draws
 
-
-class RealNVP(GenerativeModel):
+class RealNVP(FlowModel):
     """See the module.
 
     Args:
@@ -38,82 +33,44 @@ class RealNVP(GenerativeModel):
     """
 
     def __init__(self, config, image_shape, seed=0, name="realnvp"):
-        super().__init__(image_shape, seed, name)
-        self.config = config
+        super().__init__(config, image_shape, config.discriminator_size, seed, name)
         self.latent_shape = self.image_shape
-        self.flow = ImageFlow.of(config, seed)
-        self.flow.build((None, *self.image_shape))
-        self.discriminator = None
-        if config.quality_weight:
-            self.discriminator = adversary.build(config, self.image_shape, config.discriminator_size)
         self.built = True
 
     @property
     def abilities(self):
         return frozenset({"sample", "likelihood", "encode", "decode", "reconstruct"})
 
-    def players(self):
-        players, objectives = [], []
-        if self.config.coverage:
-            objectives.append(Objective(self._coverage_loss, self.flow.trainable_variables))
-        if self.discriminator:
-            discriminator = Objective(self._discriminator_loss, self.discriminator.trainable_variables)
-            players.append(Player("discriminator", [discriminator], turns=self.config.discriminator_steps))
-            objectives.append(Objective(self._quality_loss, self.flow.trainable_variables))
-        return [*players, Player("generator", objectives)]
+    def coverage_variables(self):
+        return self.flow.trainable_variables
 
-    def initialize(self, images):
-        """Data-dependent initialisation on uint8 [N, H, W, C]: ActNorm layers, a weight-normalised discriminator."""
-        pixels = units.dequantize(images, 0.5)
-        self.flow.initialize(pixel_bijector(self.config.pixel_transform).inverse(pixels))
-        if self.discriminator and self.config.data_dependent_initialization:
-            with data_dependent_initialization():
-                self.discriminator(units.to_network_range(pixels))
+    def quality_variables(self):
+        return self.flow.trainable_variables
 
     # The model.
-
-    def _latents(self, images, noise, training=False):
-        """Latents z of dequantised images, and log|det dz/dv|, [N], nats."""
-        pixels = units.dequantize(images, noise.uniform(self.image_shape, _DEQUANTIZATION))
-        transform = pixel_bijector(self.config.pixel_transform)
-        latents, log_det = self.flow.inverse_and_log_det(transform.inverse(pixels), training=training)
-        return latents, log_det + transform.inverse_log_det_jacobian(pixels, event_ndims=3)
 
     def _prior(self):
         return tfd.Independent(tfd.Normal(tf.zeros(self.image_shape), 1.0), 3)
 
-    def _pixels(self, latents):
-        unbounded, _ = self.flow.forward_and_log_det(latents, training=False)
-        return pixel_bijector(self.config.pixel_transform).forward(unbounded)
-
     def _density_terms(self, images, noise, training=False):
-        latents, log_det = self._latents(images, noise, training)
+        latents, log_det = self.features(images, noise, training)
         log_prior = self._prior().log_prob(latents)
         return {"elbo": log_prior + log_det, "log_prior": log_prior, "log_det": log_det}
 
     # The losses.
 
-    def _coverage_loss(self, images, noise, shared):
+    def coverage_loss(self, images, noise, shared):
         logs = self._density_terms(images, noise, training=True)
         return Terms(-logs["elbo"], logs | {"bits_per_dim": units.bits_per_dim(logs["elbo"], self.image_shape)})
 
-    def _quality_loss(self, images, noise, shared):
-        return adversary.quality_terms(self.config, self.discriminator, shared, self.step.value)
-
-    def _discriminator_loss(self, images, noise, shared):
-        return adversary.discriminator_terms(self.config, self.discriminator, images, shared, noise)
-
-    def share(self, noise):
-        """The generated images of a step, float32 [N, H, W, C] around [-1, 1]."""
-        if not self.discriminator:
-            return ()
-        return units.to_network_range(self._pixels(noise.normal(self.latent_shape, _LATENT)))
+    def generate_features(self, noise):
+        return noise.normal(self.latent_shape, LATENT)
 
     # What it can do.
 
     def sample(self, seeds, temperature=1.0):
         """Images uint8 [N, H, W, C]; `temperature`, float or [N], scales the prior's deviation."""
-        latents = RowNoise(seeds).normal(self.latent_shape, _LATENT)
+        latents = RowNoise(seeds).normal(self.latent_shape, LATENT)
         return self.decode(latents * tf.reshape(tf.cast(temperature, tf.float32), [-1, 1, 1, 1]))
 
     def elbo_terms(self, images, seeds):
@@ -131,11 +88,11 @@ class RealNVP(GenerativeModel):
 
     def encode(self, images, seeds):
         """Latents float32 [N, H, W, C]; `seeds` decide the dequantisation."""
-        return self._latents(images, RowNoise(seeds))[0]
+        return self.features(images, RowNoise(seeds))[0]
 
     def decode(self, latents):
         """Images uint8 [N, H, W, C] of latents."""
-        return units.quantize(self._pixels(latents))
+        return units.quantize(self.pixels(latents))
 
 
 MODEL = RealNVP

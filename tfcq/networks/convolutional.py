@@ -23,11 +23,7 @@ def discriminator(image_shape, latent_size, width, weight_normalization=False, n
     """
     layers = [keras.Input(image_shape)]
     for level in range(halvings(image_shape[0], latent_size)):
-        filters = width * 2**level
-        if weight_normalization:
-            layers.append(Convolution(filters, 4, 2, seed=None))
-        else:
-            layers.append(keras.layers.Conv2D(filters, 4, 2, "same"))
+        layers.append(Convolution(width * 2**level, 4, 2, weight_normalization, seed=None))
         layers.append(keras.layers.LeakyReLU(negative_slope=0.2))
     layers += [keras.layers.Flatten(), keras.layers.Dense(1, dtype="float32")]
     layers += [keras.layers.Reshape((), dtype="float32")]

@@ -337,16 +337,7 @@ class Decoder(keras.layers.Layer):
         for level in range(plan.num_resolutions - 1):
             up = TransposedConvolution(plan.channels(level + 1), 4, 2, seed=next(seeds), **plan.options)
             self._hold(_unit(plan.state_shape(level), up, plan, f"level_{level}_{plan.blocks - 1}"))
-        self.output_layer = TransposedConvolution(
-            plan.image_shape[2],
-            4,
-            2,
-            weight_normalization=plan.normalization == "weight",
-            seed=next(seeds),
-            dtype="float32",
-            name="output",
-        )
-        self.output_layer.build((None, *plan.state_shape(plan.num_resolutions - 1)))
+        self._build_output(TransposedConvolution, 4, 2, next(seeds))
 
     def _build_residual(self, seeds):
         plan = self.plan
@@ -365,14 +356,13 @@ class Decoder(keras.layers.Layer):
                 )
                 block.build((None, side, side, channels + joined))
                 self._hold(block)
-        self.output_layer = Convolution(
-            plan.image_shape[2],
-            3,
-            weight_normalization=plan.normalization == "weight",
-            seed=next(seeds),
-            dtype="float32",
-            name="output",
-        )
+        self._build_output(Convolution, 3, 1, next(seeds))
+
+    def _build_output(self, kind, kernel_size, strides, seed):
+        """From the last state to the means, in float32 whatever the precision policy."""
+        plan = self.plan
+        options = {"weight_normalization": plan.normalization == "weight", "seed": seed, "dtype": "float32"}
+        self.output_layer = kind(plan.image_shape[2], kernel_size, strides, name="output", **options)
         self.output_layer.build((None, *plan.state_shape(plan.num_resolutions - 1)))
 
     def _hold(self, layer):
