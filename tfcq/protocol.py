@@ -49,7 +49,9 @@ class EvaluationConfig(Section):
     num_images: int = knob(
         0, "real images of the likelihoods, the first of the split; 0: all", minimum=0, unit="images"
     )
-    num_importance_samples: int = knob(50, "K of bits_per_dim, draws of the latents an image", minimum=1)
+    num_importance_samples: int = knob(
+        50, "K of bits_per_dim: draws an image of the latents, or of the dequantisation where nothing else is random", minimum=1
+    )
     likelihood_dataset: str = knob(
         "",
         "another data set, named as in --dataset and prepared as the run's, whose likelihoods (same split) are set "

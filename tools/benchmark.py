@@ -91,6 +91,7 @@ def measure_parts(tf, model, images, step_seconds):
     if tf.nest.flatten(shared):
         part("part: what is shared, forward", lambda: model.share(noise), 0)
         part("part: what is shared, forward and backward", share_both_ways, 1)
+
     def measure_player(player):
         def forward():
             return [tf.reduce_mean(one.loss(images, noise, shared).total) for one in player.objectives]

@@ -50,7 +50,13 @@ class FiniteGuard(StepCallback):
 
 
 class Progress(StepCallback):
-    """A line with step, images/s and time left: rewritten on a terminal, a new one every 30 s elsewhere."""
+    """A line with step, images/s and time left: rewritten on a terminal, a new one every 30 s elsewhere.
+
+    Args:
+        total_steps: of the run.
+        images_per_step: that a step reads.
+        shown: {name of a logged term: what it is called in the line}.
+    """
 
     def __init__(self, total_steps, images_per_step, shown):
         super().__init__()
@@ -72,7 +78,7 @@ class Progress(StepCallback):
         self._printed = now
         rate = (step - self._first - 1) * self._images / max(now - self._start, 1e-9)
         left = (self._total - step) * self._images / rate if rate else float("nan")
-        text = ", ".join(f"{name.rpartition('/')[2]} {logs[name]:.4g}" for name in self._shown if name in logs)
+        text = ", ".join(f"{label} {logs[name]:.4g}" for name, label in self._shown.items() if name in logs)
         line = f"step {step}/{self._total}  {rate:.1f} images/s  {left / 60:.1f} min left  {text}"
         print(
             f"\r{line:<110}" if self._terminal else line,

@@ -51,7 +51,9 @@ def train(config, workdir):
     images_per_step = training.batch_size * model.batches_per_step
     writers = {name: tf.summary.create_file_writer(f"{workdir}/tensorboard/{name}") for name in ("train", "validation")}
     saver = callbacks.Saver(checkpoints, training.checkpoint_every, training.train_steps)
-    shown = [f"{player.name}/{term}" for player in model.players() for term in ("bits_per_dim", "loss")]
+    players = [player.name for player in model.players()]
+    shown = {f"{player}/bits_per_dim": "bits_per_dim" for player in players}
+    shown |= {f"{player}/loss": f"{player} loss" for player in players}
     try:
         model.fit(
             batches,
