@@ -142,6 +142,13 @@ def test_checkpoints_are_the_last_and_the_best(run):
     assert not tiny.changed(tiny.values(model.variables), loaded.variables)
 
 
+def test_the_last_line_of_progress_says_whose_loss_is_whose(tmp_path, capsys):
+    model = train(config("cqf", train_steps=2), tmp_path)
+    line = next(line for line in capsys.readouterr().out.splitlines() if "step 2/2 " in line)
+    for label in ("bits_per_dim", *(f"{player.name} loss" for player in model.players())):
+        assert line.count(f" {label} ") == 1, line
+
+
 def test_a_finished_run_is_left_alone(run, capsys):
     settings, folder, model = run
     before = listing(folder)

@@ -67,7 +67,7 @@ def test_the_log_determinant_is_that_of_the_whole_way_from_pixels(flow_model):
     noise = RowNoise(seeds).uniform(SHAPE, DEQUANTIZATION)
     _, log_det = flow_model.features(images, RowNoise(seeds))
 
-    class Shift:  # _features of images + shift: the noise is where the pixels can be varied
+    class Shift:  # features of images + shift: the noise is where the pixels can be varied
         def __init__(self, uniform):
             self._uniform = uniform
 

@@ -29,7 +29,6 @@ class FlowModel(GenerativeModel):
     def __init__(self, config, image_shape, smallest_size, seed, name):
         super().__init__(image_shape, seed, name)
         self.config = config
-        self.transform = pixel_bijector(config.pixel_transform)
         self.flow = ImageFlow.of(config, seed)
         self.flow.build((None, *self.image_shape))
         self.discriminator = None
@@ -60,6 +59,11 @@ class FlowModel(GenerativeModel):
 
     # What follows from it.
 
+    @property
+    def transform(self):
+        """A fresh bijector from the flow's images to pixels; not stored, as TFP's bijectors remember tensors."""
+        return pixel_bijector(self.config.pixel_transform)
+
     def players(self):
         players, objectives = [], []
         if self.config.coverage:
@@ -87,8 +91,9 @@ class FlowModel(GenerativeModel):
     def features(self, images, noise, training=False):
         """Features y of dequantised images, float32 [N, H, W, C], and log|det dy/dv|, [N], nats."""
         pixels = units.dequantize(images, noise.uniform(self.image_shape, DEQUANTIZATION))
-        features, log_det = self.flow.inverse_and_log_det(self.transform.inverse(pixels), training=training)
-        return features, log_det + self.transform.inverse_log_det_jacobian(pixels, event_ndims=3)
+        transform = self.transform
+        features, log_det = self.flow.inverse_and_log_det(transform.inverse(pixels), training=training)
+        return features, log_det + transform.inverse_log_det_jacobian(pixels, event_ndims=3)
 
     def pixels(self, features):
         """Pixels, float32, near [0, 256), of features; trains nothing and updates nothing in the flow by itself."""
