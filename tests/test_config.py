@@ -8,11 +8,13 @@ import pytest
 
 from tfcq import config as configs
 from tfcq import knobs
-from tfcq.config import Config, CQFConfig, DataConfig, RealNVPConfig, TrainingConfig
+from tfcq.config import Config, CQFConfig, DataConfig, GLFConfig, RealNVPConfig, TrainingConfig
 from tfcq.errors import UserError
 
-SECTIONS = (DataConfig, TrainingConfig, CQFConfig, RealNVPConfig)
-FIELDS = [(section, field) for section in SECTIONS for field in dataclasses.fields(section)]
+SECTIONS = (DataConfig, TrainingConfig, *configs.SYSTEMS.values())
+# A knob that several systems inherit unchanged is tested once.
+FIELDS = list({id(field): (section, field) for section in SECTIONS for field in dataclasses.fields(section)}.values())
+SYSTEM_NAMES = ", ".join(configs.SYSTEMS)
 KINDS = {section: typing.get_type_hints(section) for section in SECTIONS}
 
 # No value here is its knob's default.
@@ -76,6 +78,7 @@ UNUSUAL = {
         "learning_rate": 0.0,
         "discriminator_learning_rate": 1e-5,
         "learning_rate_schedule": "cosine",
+        "learning_rate_drops": "0.5:0.25",
         "warmup_steps": 10,
         "beta_1": 0.5,
         "beta_2": 0.95,
@@ -214,6 +217,14 @@ def test_sections_are_frozen():
         (CQFConfig, {"coverage": False, "quality_weight": 0, "flow_scales": 0}, "nothing to train"),
         (CQFConfig, {"coverage": False}, "coverage=false with flow_scales=1"),
         (RealNVPConfig, {"coverage": False}, "nothing to train"),
+        (configs.RAEGMMConfig, {"mixture_images": 1}, "mixture_images: expected 0, for all, or at least 2, received 1"),
+        (configs.VAEConfig, {"latent_dim": 1}, "latent_dim: expected at least 2"),
+        (GLFConfig, {"regularized": True, "first_stage_steps": 3}, "regularized with first_stage_steps"),
+        *(
+            (TrainingConfig, {"learning_rate_drops": text}, f"expected SHARE:FACTOR,... with shares between 0 and 1 and "
+             f"factors above 0 up to 1, received {text!r}")
+            for text in ("0.5", "0.5:2", "1.0:0.5", "0:0.5", "0.5:0", "0.5:0.5:0.5", "half:0.5", "0.5:nan")
+        ),
     ],
 )
 def test_combinations_that_cannot_work(section, knobs, expected):
@@ -257,6 +268,47 @@ def test_latents_need_a_resolution_each(network, latent_levels, most):
     assert config(most).system.latent_levels == most
 
 
+@pytest.mark.parametrize(
+    ("model", "knobs"),
+    [
+        ("glf", {"first_stage_steps": 9}),
+        ("two_stage_vae", {"first_stage_steps": 9}),
+        ("glann", {"first_stage_steps": 9}),
+        ("wae_gan", {"pretraining_steps": 9}),
+        ("wae_mmd", {"pretraining_steps": 9}),
+    ],
+)
+def test_a_first_stage_leaves_steps_to_the_next(model, knobs):
+    system, (name,) = configs.SYSTEMS[model](**knobs), knobs
+    message = message_of(Config, model, system=system, training=TrainingConfig(train_steps=9))
+    assert message.startswith(f"{name}: expected fewer than train_steps=9") and message.endswith("received 9")
+    assert Config(model, system=system, training=TrainingConfig(train_steps=10)).system == system
+
+
+@pytest.mark.parametrize("model", ["wae_gan", "wae_mmd"])
+def test_a_comparison_over_a_batch_needs_two_images(model):
+    message = message_of(Config, model, training=TrainingConfig(batch_size=1))
+    assert message.startswith("batch_size=1 with a Wasserstein auto-encoder: expected at least 2")
+    assert Config(model, training=TrainingConfig(batch_size=2)).model == model
+
+
+def test_densities_of_images_take_no_other_error_of_reconstructions():
+    for model in ("vae", "vae_flow_prior", "vae_flow_posterior", "two_stage_vae"):
+        values = {"model": model, "system": {"reconstruction": "perceptual"}}
+        assert "unknown knob 'reconstruction'" in message_of(Config.from_dict, values)
+
+
+def test_codes_of_training_images_cannot_be_mirrored():
+    message = message_of(Config, "glann", data=DataConfig(horizontal_flip=True))
+    assert message.startswith("horizontal_flip with model=glann")
+
+
+@pytest.mark.parametrize("model", ["glf", "vae", "wae_mmd", "two_stage_vae", "rae_gmm", "glann"])
+def test_auto_encoders_halve_images_twice(model):
+    assert "image_size=30: expected a multiple of 4" in message_of(Config, model, data=DataConfig(image_size=30))
+    assert Config(model, data=DataConfig(image_size=28)).model == model
+
+
 def test_a_discriminator_of_a_flow_halves_images():
     data = DataConfig(image_size=24)
     assert Config("realnvp", data, RealNVPConfig()).model == "realnvp"  # without one, any size that the flow can take
@@ -272,9 +324,9 @@ def test_a_discriminator_of_a_flow_halves_images():
         ('{"training": {"batchsize": 32}}', "config.training: unknown knob 'batchsize' (did you mean batch_size?)"),
         ('{"system": {"qwzx": 1}}', "config.system: unknown knob 'qwzx'"),
         ('{"trainin": {}}', "config: unknown knob 'trainin' (did you mean training?)"),
-        ('{"model": "cqff"}', "model: expected one of cqf, realnvp, received 'cqff' (did you mean cqf?)"),
-        ('{"model": ["cqf"]}', "model: expected one of cqf, realnvp, received ['cqf']"),
-        ('{"model": null}', "model: expected one of cqf, realnvp, received None"),
+        ('{"model": "cqff"}', f"model: expected one of {SYSTEM_NAMES}, received 'cqff' (did you mean cqf?)"),
+        ('{"model": ["cqf"]}', f"model: expected one of {SYSTEM_NAMES}, received ['cqf']"),
+        ('{"model": null}', f"model: expected one of {SYSTEM_NAMES}, received None"),
         ("[]", "config: expected a JSON object, received list"),
         ('{"data": 3}', "config.data: expected a JSON object, received int"),
         ('{"system": null}', "config.system: expected a JSON object, received NoneType"),
@@ -312,9 +364,6 @@ def test_differences_of_two_systems_say_what_is_absent(monkeypatch):
     class OtherConfig(knobs.Section):
         depth: int = knobs.knob(3, "how deep")
         width: int = knobs.knob(64, "how wide")
-
-        def check_image_size(self, image_size):
-            pass
 
     monkeypatch.setitem(configs.SYSTEMS, "other", OtherConfig)
     differences = Config().differences(Config(model="other"))

@@ -157,7 +157,7 @@ def test_a_missing_workdir_ends_a_process_with_one_line(tmp_path):
         (["--beta_1=1.5"], "beta_1: expected at most 0.999999, received 1.5"),
         (["--clip_norm=inf"], "clip_norm: expected a finite number, received inf"),
         (["--optimizer=adan"], "optimizer: expected one of adamax, adam, received 'adan' (did you mean adam?)"),
-        (["--model=cqff"], "model: expected one of cqf, realnvp, received 'cqff' (did you mean cqf?)"),
+        (["--model=cqff"], f"model: expected one of {', '.join(configs.SYSTEMS)}, received 'cqff' (did you mean cqf?)"),
         (["--coverage=false"], "coverage=false with flow_scales=1"),
         (["--nocoverage", "--flow_scales=0", "--quality_weight=0"], "nothing to train"),
         (["--image_size=24"], "image_size=24 with latent_size=4"),
@@ -294,6 +294,7 @@ def test_every_knob_can_be_set(parse):
         "coverage": "true", "flow_scales": "2", "train_split": "unlabelled", "test_split": "validation",
         "network": "residual", "generator_loss": "saturating", "discriminator_network": "residual",
         "gradient_penalty_form": "real", "posterior": "iaf", "eval_metrics": "prd", "eval_features": "pixels",
+        "learning_rate_drops": "0.5:0.5",
     }  # fmt: skip
     given = {}
     for name, field in KNOBS.items():
@@ -331,9 +332,6 @@ def test_a_knob_of_another_system_names_its_owner(parse, monkeypatch):
     @dataclasses.dataclass(frozen=True)
     class OtherConfig(knobs.Section):
         width: int = knobs.knob(8, "how wide", minimum=1)
-
-        def check_image_size(self, image_size):
-            pass
 
     monkeypatch.setitem(configs.SYSTEMS, "other", OtherConfig)
     assert parse("--model=other", "--width=3").system == OtherConfig(width=3)

@@ -9,11 +9,12 @@ Importing the package imports no TensorFlow; the names below do, when they are f
 
 import importlib
 
-from tfcq.config import Config, CQFConfig, DataConfig, RealNVPConfig, TrainingConfig
+from tfcq.config import SYSTEMS, Config, DataConfig, TrainingConfig
 from tfcq.errors import TrainingDiverged, TrainingInterrupted, UserError
 
 __version__ = "0.1.0"
 
+_SYSTEM_CONFIGS = {config.__name__: config for config in SYSTEMS.values()}  # CQFConfig, GLFConfig, ...
 _LAZY = {
     "train": "tfcq.training.run",
     "load": "tfcq.workdir",
@@ -24,18 +25,19 @@ _LAZY = {
 
 __all__ = [
     "Config",
-    "CQFConfig",
     "DataConfig",
-    "RealNVPConfig",
     "TrainingConfig",
     "TrainingDiverged",
     "TrainingInterrupted",
     "UserError",
+    *_SYSTEM_CONFIGS,
     *_LAZY,
 ]
 
 
 def __getattr__(name):
+    if name in _SYSTEM_CONFIGS:
+        return _SYSTEM_CONFIGS[name]
     if name not in _LAZY:
         raise AttributeError(f"module 'tfcq' has no attribute {name!r}")
     return getattr(importlib.import_module(_LAZY[name]), name)

@@ -12,229 +12,20 @@ Example::
 
 import dataclasses
 import json
-import math
 
 from tfcq.errors import UserError
+from tfcq.knob_groups import (
+    AdversaryKnobs,
+    AutoencoderKnobs,
+    DecoderScaleKnobs,
+    FlowKnobs,
+    LatentFlowKnobs,
+    ReconstructionKnobs,
+    StageKnobs,
+    num_halvings,
+)
 from tfcq.knobs import Section, knob, suggestion
-from tfcq.protocol import DISTRIBUTION_ALIASES, DISTRIBUTIONS
-
-
-@dataclasses.dataclass(frozen=True)
-class DataConfig(Section):
-    """Where images come from, and what a model sees of them: uint8 [image_size, image_size, channels]."""
-
-    dataset: str = knob(
-        "digits",
-        "digits | photo_patches | idx:DIR | folder:DIR | npz:FILE | the name of a TFDS image data "
-        "set (cifar10, celeb_a, ...)",
-    )
-    data_dir: str = knob("", "where TFDS keeps prepared data sets; empty: TFDS's own default")
-    image_size: int = knob(32, "side of the square images", minimum=4, maximum=1024, unit="pixels")
-    center_crop: int = knob(
-        0,
-        "side of the square cut from the centre of each source image before it is resized; 0: the largest square",
-        minimum=0,
-        maximum=16384,
-        unit="source pixels",
-    )
-    resize: str = knob(
-        "area",
-        "how the cut reaches image_size: area (antialiased, up or down) | pad (unscaled, centred in black)",
-        choices=("area", "pad"),
-    )
-    color: str = knob(
-        "source",
-        "grey | rgb | source (as the files are; mixed files are then an error)",
-        choices=("source", "grey", "rgb"),
-    )
-    horizontal_flip: bool = knob(False, "mirror each training image with probability 1/2")
-    train_split: str = knob(
-        "train",
-        "the training images are this split of the data set; another than train only where TFDS has it (stl10: "
-        "unlabelled)",
-    )
-    test_split: str = knob(
-        "test",
-        "the test images are this split, or held out of the training images where the data set has no test; another "
-        "than test only where TFDS has it (lsun: validation)",
-    )
-    num_validation: int = knob(
-        0, "images held out of the training split for validation; 0: a tenth", minimum=0, unit="images"
-    )
-
-    def check(self):
-        if not self.dataset:
-            raise UserError("dataset: expected a name, received an empty string")
-        if self.train_split == self.test_split:
-            raise UserError(
-                f"train_split and test_split: expected two different splits, received {self.train_split!r} for both"
-            )
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainingConfig(Section):
-    """How a model is trained; the same for every system."""
-
-    train_steps: int = knob(20000, "steps in all; a step takes each player's turns once", minimum=1, unit="steps")
-    batch_size: int = knob(64, "images of one update, over all replicas", minimum=1, maximum=65536, unit="images")
-    seed: int = knob(0, "of the weights, the order of the data and all noise", minimum=0, maximum=2**31 - 1)
-    optimizer: str = knob("adamax", "rule that updates the weights", choices=("adamax", "adam"))
-    learning_rate: float = knob(2e-3, "of every player but the discriminator", minimum=0.0, maximum=1.0)
-    discriminator_learning_rate: float = knob(2e-3, "of the discriminator", minimum=0.0, maximum=1.0)
-    learning_rate_schedule: str = knob(
-        "constant", "constant | linear or cosine decay to 0 over train_steps", choices=("constant", "linear", "cosine")
-    )
-    warmup_steps: int = knob(0, "linear rise of the learning rates from 0", minimum=0, unit="steps")
-    beta_1: float = knob(0.9, "decay of the first moment", minimum=0.0, maximum=0.999999)
-    beta_2: float = knob(
-        0.999, "decay of the second moment (Adamax: of the infinity norm)", minimum=0.0, maximum=0.999999
-    )
-    ema_decay: float = knob(
-        0.0,
-        "a running mean of the weights with this decay is what is evaluated and exported; lower in the first steps; "
-        "0: the weights themselves",
-        minimum=0.0,
-        maximum=0.999999,
-    )
-    clip_norm: float = knob(0.0, "each player's gradient is scaled down to this norm; 0: never", minimum=0.0)
-    precision: str = knob(
-        "float32",
-        "arithmetic of the networks; densities stay float32",
-        choices=("float32", "mixed_bfloat16", "mixed_float16"),
-    )
-    distribution: str = knob(
-        "auto",
-        "auto (mirrored where there are several devices) | none | mirrored",
-        choices=("auto", "none", "mirrored"),
-    )
-    logical_devices: int = knob(
-        1, "split the CPU into this many devices (to try mirrored training without GPUs)", minimum=1, maximum=64
-    )
-    jit_compile: bool = knob(False, "compile losses and gradients with XLA")
-    deterministic: bool = knob(
-        True, "only deterministic kernels: the same seed and devices give the same bits; slower on GPUs"
-    )
-    log_every: int = knob(50, "between rows of TensorBoard scalars", minimum=1, unit="steps")
-    evaluate_every: int = knob(
-        1000, "between evaluations on the validation split, with image grids", minimum=1, unit="steps"
-    )
-    checkpoint_every: int = knob(500, "between checkpoints", minimum=1, unit="steps")
-    keep_checkpoints: int = knob(3, "how many of the last are kept, besides the best", minimum=2, maximum=1000)
-    validation_images: int = knob(1000, "images of a periodic evaluation; 0: the whole split", minimum=0, unit="images")
-    grid_images: int = knob(64, "images in a grid of samples", minimum=1, maximum=1024, unit="images")
-    eval_metrics: str = knob(
-        "",
-        "metrics of tfcq.evaluate that need samples, separated by commas, in each periodic evaluation against the "
-        "validation split; empty: none",
-    )
-    eval_samples: int = knob(1000, "images generated for eval_metrics", minimum=2, unit="images")
-    eval_features: str = knob(
-        "efficientnet_lite0", "what eval_metrics compare, as --features of tfcq.evaluate; its weights must be at hand"
-    )
-
-    def check(self):
-        if self.warmup_steps >= self.train_steps and self.warmup_steps:
-            raise UserError(
-                f"warmup_steps: expected fewer than train_steps={self.train_steps}, received {self.warmup_steps}"
-            )
-        if self.logical_devices > 1 and self.distribution == "none":
-            raise UserError(
-                f"logical_devices={self.logical_devices} with distribution=none: expected distribution=mirrored "
-                "or auto, or one device"
-            )
-        known = (*DISTRIBUTIONS, *DISTRIBUTION_ALIASES)
-        for name in self.eval_metrics.split(",") if self.eval_metrics else ():
-            if name not in known:
-                raise UserError(
-                    f"eval_metrics: expected some of {', '.join(DISTRIBUTIONS)}, received {name!r}{suggestion(name, known)}"
-                )
-
-
-@dataclasses.dataclass(frozen=True)
-class FlowKnobs(Section):
-    """A RealNVP between features and pixels, of the systems that have one."""
-
-    pixel_transform: str = knob(
-        "logit",
-        "from pixels in (0, 1) to the flow: logit of 0.05 + 0.9 x | affine, to (-1, 1)",
-        choices=("logit", "affine"),
-    )
-    flow_scales: int = knob(1, "scales of the RealNVP between features and pixels; 0: no flow", minimum=0, maximum=6)
-    flow_couplings: int = knob(3, "checkerboard couplings of a scale", minimum=1, maximum=64)
-    flow_blocks: int = knob(2, "residual blocks of a coupling's conditioner", minimum=0, maximum=64)
-    flow_width: int = knob(32, "channels of a conditioner in the first scale", minimum=1, maximum=4096)
-    flow_width_factor: int = knob(2, "flow_width is multiplied by it at each further scale", choices=(1, 2))
-    flow_normalization: str = knob(
-        "actnorm", "between couplings: actnorm | batch (the paper's) | none", choices=("actnorm", "batch", "none")
-    )
-    flow_weight_normalization: bool = knob(True, "weight normalisation in the conditioners")
-    flow_conditioner_batch_normalization: bool = knob(
-        False, "batch normalisation inside the conditioners (the paper's)"
-    )
-    flow_output_kernel_size: int = knob(1, "side of the conditioners' last kernel", choices=(1, 3), unit="pixels")
-
-    def check_image_size(self, image_size):
-        """Raises UserError where the flow cannot halve `image_size` evenly."""
-        if self.flow_scales > 1 and image_size % 2**self.flow_scales:
-            raise UserError(
-                f"image_size={image_size} with flow_scales={self.flow_scales}: expected a multiple of "
-                f"{2**self.flow_scales}"
-            )
-
-
-@dataclasses.dataclass(frozen=True)
-class AdversaryKnobs(Section):
-    """A discriminator and the game with it, of the systems that have one."""
-
-    coverage: bool = knob(True, "train by the likelihood (L_C, Eq. 6); false: by the discriminator alone")
-    quality_weight: float = knob(
-        100.0, "lambda, the weight of L_Q (Eq. 7), against an L_C in nats per image; 0: no discriminator", minimum=0.0
-    )
-    quality_ramp_steps: int = knob(0, "linear rise of lambda from 0", minimum=0, unit="steps")
-    generator_loss: str = knob(
-        "log_ratio",
-        "L_Q of an image: log_ratio, -log(D / (1 - D)) (the paper's) | non_saturating, -log D | saturating, log(1 - D)",
-        choices=("log_ratio", "non_saturating", "saturating"),
-    )
-    discriminator_network: str = knob(
-        "plain", "plain convolutions (Table 1) | residual blocks (Table 6)", choices=("plain", "residual")
-    )
-    discriminator_width: int = knob(
-        64, "channels at the finest resolution; doubled at each halving", minimum=1, maximum=4096
-    )
-    discriminator_blocks: int = knob(
-        1, "residual blocks at each resolution (discriminator_network=residual)", minimum=1, maximum=16
-    )
-    discriminator_weight_normalization: bool = knob(False, "weight normalisation in the discriminator")
-    data_dependent_initialization: bool = knob(
-        True,
-        "weight-normalised layers of encoder, decoder and discriminator start with outputs of mean 0 and variance 1 on "
-        "the first batch",
-    )
-    discriminator_steps: int = knob(
-        1, "discriminator updates a step, each on images of its own", minimum=1, maximum=100
-    )
-    gradient_penalty: float = knob(100.0, "weight of the discriminator's gradient penalty; 0: none", minimum=0.0)
-    gradient_penalty_form: str = knob(
-        "two_sided",
-        "with the gradient's norm g: two_sided, (g - 1)^2, or one_sided, max(0, g - 1)^2, between real and generated "
-        "images | real, g^2 / 2 at real images",
-        choices=("two_sided", "one_sided", "real"),
-    )
-    dequantize_real: bool = knob(True, "add the dequantisation noise to the real images that the discriminator sees")
-
-    def check(self):
-        if not self.coverage and not self.quality_weight:
-            raise UserError("coverage=false with quality_weight=0: nothing to train; expected one of the two losses")
-
-
-def _num_halvings(image_size, section, name):
-    """How many times `image_size` is halved to reach the knob `name` of `section`; UserError where it cannot be."""
-    size = getattr(section, name)
-    halvings = math.log2(image_size / size) if image_size > size else 0
-    if halvings < 1 or halvings != int(halvings):
-        raise UserError(f"image_size={image_size} with {name}={size}: expected image_size = {name} times 2, 4, 8, ...")
-    return int(halvings)
+from tfcq.sections import DataConfig, TrainingConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -297,17 +88,18 @@ class CQFConfig(AdversaryKnobs, FlowKnobs):
 
     def num_halvings(self, image_size):
         """How many times `image_size` is halved to reach latent_size; UserError where it cannot be."""
-        return _num_halvings(image_size, self, "latent_size")
+        return num_halvings(image_size, self, "latent_size")
 
-    def check_image_size(self, image_size):
-        """Raises UserError where the networks or the flow cannot halve `image_size` evenly."""
+    def check_run(self, data, training):
+        """Raises UserError where the networks or the flow cannot halve image_size evenly."""
+        image_size = data.image_size
         most = self.num_halvings(image_size) + (self.network == "residual")
         if self.latent_levels > most:
             raise UserError(
                 f"latent_levels={self.latent_levels}: expected at most {most}, the resolutions of a {self.network} "
                 f"network from latent_size={self.latent_size} for image_size={image_size}"
             )
-        super().check_image_size(image_size)
+        super().check_run(data, training)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -328,14 +120,155 @@ class RealNVPConfig(AdversaryKnobs, FlowKnobs):
         4, "side at which the discriminator stops halving images", minimum=1, maximum=256, unit="pixels"
     )
 
-    def check_image_size(self, image_size):
-        """Raises UserError where the flow or the discriminator cannot halve `image_size` evenly."""
-        super().check_image_size(image_size)
+    def check_run(self, data, training):
+        """Raises UserError where the flow or the discriminator cannot halve image_size evenly."""
+        super().check_run(data, training)
         if self.quality_weight:
-            _num_halvings(image_size, self, "discriminator_size")
+            num_halvings(data.image_size, self, "discriminator_size")
 
 
-SYSTEMS = {"cqf": CQFConfig, "realnvp": RealNVPConfig}
+@dataclasses.dataclass(frozen=True)
+class GLFConfig(StageKnobs, LatentFlowKnobs, ReconstructionKnobs, AutoencoderKnobs):
+    """Generative latent flow (Xiao et al. 2019): an auto-encoder, and a flow of its latents."""
+
+    regularized: bool = knob(
+        False, "let the encoder feel the flow's likelihood too (the paper's regularized GLF, which degenerates)"
+    )
+    reconstruction_weight: float = knob(
+        1.0, "beta, the weight of the reconstruction's error; matters where regularized", minimum=0.0
+    )
+    first_stage_steps: int = knob(
+        0, "train the auto-encoder alone for so many steps, then the flow alone; 0: both at once", minimum=0, unit="steps"
+    )
+
+    def check(self):
+        if self.regularized and self.first_stage_steps:
+            raise UserError("regularized with first_stage_steps: the encoder cannot feel a flow that is trained after it")
+
+
+@dataclasses.dataclass(frozen=True)
+class VAEConfig(DecoderScaleKnobs, AutoencoderKnobs):
+    """The variational auto-encoder that GLF is compared with."""
+
+
+@dataclasses.dataclass(frozen=True)
+class VAEFlowPriorConfig(LatentFlowKnobs, DecoderScaleKnobs, AutoencoderKnobs):
+    """A VAE whose prior is a flow, learned with it (Eq. 4 of the GLF paper)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class VAEFlowPosteriorConfig(LatentFlowKnobs, DecoderScaleKnobs, AutoencoderKnobs):
+    """A VAE whose posterior goes through a flow (Rezende and Mohamed 2015)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class WAEKnobs(StageKnobs, ReconstructionKnobs, AutoencoderKnobs):
+    """A Wasserstein auto-encoder (Tolstikhin et al. 2018): a deterministic one whose latents are drawn to N(0, sigma^2 I)."""
+
+    divergence_weight: float = knob(
+        10.0,
+        "lambda, the weight of the distance between latents and prior, beside squares summed over an image (Tolstikhin et "
+        "al.'s code takes 0.05 of those: their 10 is 200 here)",
+        minimum=0.0,
+    )
+    prior_sigma: float = knob(1.0, "deviation of the prior", minimum=1e-4, maximum=1e4)
+    pretraining_steps: int = knob(
+        200, "first, the encoder alone learns the prior's mean and covariance", minimum=0, unit="steps"
+    )
+
+    def check_run(self, data, training):
+        """Raises UserError also where a batch has no covariance."""
+        super().check_run(data, training)
+        if training.batch_size < 2:
+            raise UserError(
+                f"batch_size={training.batch_size} with a Wasserstein auto-encoder: expected at least 2, as latents are "
+                "compared with the prior over a batch"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class WAEGANConfig(WAEKnobs):
+    """WAE-GAN: an adversary tells latents from draws of the prior."""
+
+    adversary_units: int = knob(512, "units of each of its four hidden layers", minimum=1, maximum=65536)
+    input_noise: float = knob(
+        0.01, "deviation of the noise on the pixels, in [0, 1], that the encoder sees in training", minimum=0.0, maximum=1.0
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class WAEMMDConfig(WAEKnobs):
+    """WAE-MMD: latents and draws of the prior are compared by a kernel."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TwoStageVAEConfig(StageKnobs, DecoderScaleKnobs, AutoencoderKnobs):
+    """Two-stage VAE (Dai and Wipf 2019): a VAE with a learned scale, then a VAE of its latents."""
+
+    learn_decoder_sigma: bool = knob(True, "learn the first decoder's deviation, one for all pixels")
+    decoder_sigma: float = knob(1.0, "its first value, for pixels in [0, 1]", minimum=1e-4, maximum=1e4)
+    first_stage_steps: int = knob(
+        10000, "steps of the first VAE; the second is trained after them", minimum=1, unit="steps"
+    )
+    second_stage_units: int = knob(1024, "units of the second VAE's hidden layers", minimum=1, maximum=65536)
+    second_stage_layers: int = knob(3, "hidden layers of its encoder and of its decoder each", minimum=1, maximum=16)
+
+
+@dataclasses.dataclass(frozen=True)
+class RAEGMMConfig(ReconstructionKnobs, AutoencoderKnobs):
+    """RAE + GMM (Ghosh et al. 2019): a regularised auto-encoder, and a mixture of Gaussians fitted to its latents."""
+
+    latent_penalty: float = knob(
+        1e-3, "weight of the latents' squared norm beside the reconstruction's error", minimum=0.0
+    )
+    mixture_components: int = knob(10, "Gaussians of the mixture", minimum=1, maximum=1000)
+    mixture_images: int = knob(
+        0, "training images whose latents the mixture is fitted to, the first ones; 0: all", minimum=0, unit="images"
+    )
+
+    def check(self):
+        super().check()
+        if self.mixture_images == 1:
+            raise UserError("mixture_images: expected 0, for all, or at least 2, received 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class GLANNConfig(StageKnobs, ReconstructionKnobs, AutoencoderKnobs):
+    """GLANN (Hoshen, Li and Malik 2019): a code for each training image (GLO), then a network that draws codes (IMLE)."""
+
+    first_stage_steps: int = knob(
+        10000, "steps of GLO; the network from noise to codes is trained after them", minimum=1, unit="steps"
+    )
+    codes_rate: float = knob(
+        10.0, "codes of the training images learn so many times as fast as the network", minimum=1e-3, maximum=1e3
+    )
+    noise_dim: int = knob(32, "values of the noise that codes are drawn from", minimum=1, maximum=4096)
+    imle_units: int = knob(128, "units of its hidden layers", minimum=1, maximum=65536)
+    imle_layers: int = knob(2, "hidden layers of the network from noise to codes", minimum=1, maximum=16)
+    pool_factor: int = knob(
+        2, "draws among which each epoch finds the nearest of every code, in numbers of training images", minimum=1, maximum=100
+    )
+
+    def check_run(self, data, training):
+        """Raises UserError also where images change from one epoch to the next."""
+        super().check_run(data, training)
+        if data.horizontal_flip:
+            raise UserError("horizontal_flip with model=glann: each training image has one code, and would need two")
+
+
+SYSTEMS = {
+    "cqf": CQFConfig,
+    "realnvp": RealNVPConfig,
+    "glf": GLFConfig,
+    "vae": VAEConfig,
+    "vae_flow_prior": VAEFlowPriorConfig,
+    "vae_flow_posterior": VAEFlowPosteriorConfig,
+    "wae_gan": WAEGANConfig,
+    "wae_mmd": WAEMMDConfig,
+    "two_stage_vae": TwoStageVAEConfig,
+    "rae_gmm": RAEGMMConfig,
+    "glann": GLANNConfig,
+}
 """--model's values: a system's name and the dataclass of its knobs."""
 
 
@@ -368,7 +301,7 @@ class Config:
         for name, kind in {"data": DataConfig, "system": SYSTEMS[self.model], "training": TrainingConfig}.items():
             if not isinstance(getattr(self, name), kind):
                 raise UserError(f"{name}: expected {kind.__name__}, received {type(getattr(self, name)).__name__}")
-        self.system.check_image_size(self.data.image_size)
+        self.system.check_run(self.data, self.training)
 
     def to_dict(self):
         """Nested plain dicts, as in `config.json`."""

@@ -35,6 +35,9 @@ class Section:
     def check(self):
         """Combinations inside this section that cannot work raise UserError here."""
 
+    def check_run(self, data, training):
+        """Those of a system's section with `DataConfig` and `TrainingConfig` raise UserError here."""
+
 
 def checked(field, kind, value):
     """`value` as `kind` (an int is taken where a float is meant), within the field's bounds, or UserError."""

@@ -1,0 +1,177 @@
+"""Groups of knobs that several systems share; a system's dataclass in `tfcq.config` inherits those that it has."""
+
+import dataclasses
+import math
+
+from tfcq.errors import UserError
+from tfcq.knobs import Section, knob
+
+
+@dataclasses.dataclass(frozen=True)
+class FlowKnobs(Section):
+    """A RealNVP between features and pixels, of the systems that have one."""
+
+    pixel_transform: str = knob(
+        "logit",
+        "from pixels in (0, 1) to the flow: logit of 0.05 + 0.9 x | affine, to (-1, 1)",
+        choices=("logit", "affine"),
+    )
+    flow_scales: int = knob(1, "scales of the RealNVP between features and pixels; 0: no flow", minimum=0, maximum=6)
+    flow_couplings: int = knob(3, "checkerboard couplings of a scale", minimum=1, maximum=64)
+    flow_blocks: int = knob(2, "residual blocks of a coupling's conditioner", minimum=0, maximum=64)
+    flow_width: int = knob(32, "channels of a conditioner in the first scale", minimum=1, maximum=4096)
+    flow_width_factor: int = knob(2, "flow_width is multiplied by it at each further scale", choices=(1, 2))
+    flow_normalization: str = knob(
+        "actnorm", "between couplings: actnorm | batch (the paper's) | none", choices=("actnorm", "batch", "none")
+    )
+    flow_weight_normalization: bool = knob(True, "weight normalisation in the conditioners")
+    flow_conditioner_batch_normalization: bool = knob(
+        False, "batch normalisation inside the conditioners (the paper's)"
+    )
+    flow_output_kernel_size: int = knob(1, "side of the conditioners' last kernel", choices=(1, 3), unit="pixels")
+
+    def check_run(self, data, training):
+        """Raises UserError where the flow cannot halve image_size evenly."""
+        image_size = data.image_size
+        if self.flow_scales > 1 and image_size % 2**self.flow_scales:
+            raise UserError(
+                f"image_size={image_size} with flow_scales={self.flow_scales}: expected a multiple of "
+                f"{2**self.flow_scales}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class AdversaryKnobs(Section):
+    """A discriminator and the game with it, of the systems that have one."""
+
+    coverage: bool = knob(True, "train by the likelihood (L_C, Eq. 6); false: by the discriminator alone")
+    quality_weight: float = knob(
+        100.0, "lambda, the weight of L_Q (Eq. 7), against an L_C in nats per image; 0: no discriminator", minimum=0.0
+    )
+    quality_ramp_steps: int = knob(0, "linear rise of lambda from 0", minimum=0, unit="steps")
+    generator_loss: str = knob(
+        "log_ratio",
+        "L_Q of an image: log_ratio, -log(D / (1 - D)) (the paper's) | non_saturating, -log D | saturating, log(1 - D)",
+        choices=("log_ratio", "non_saturating", "saturating"),
+    )
+    discriminator_network: str = knob(
+        "plain", "plain convolutions (Table 1) | residual blocks (Table 6)", choices=("plain", "residual")
+    )
+    discriminator_width: int = knob(
+        64, "channels at the finest resolution; doubled at each halving", minimum=1, maximum=4096
+    )
+    discriminator_blocks: int = knob(
+        1, "residual blocks at each resolution (discriminator_network=residual)", minimum=1, maximum=16
+    )
+    discriminator_weight_normalization: bool = knob(False, "weight normalisation in the discriminator")
+    data_dependent_initialization: bool = knob(
+        True,
+        "weight-normalised layers of encoder, decoder and discriminator start with outputs of mean 0 and variance 1 on "
+        "the first batch",
+    )
+    discriminator_steps: int = knob(
+        1, "discriminator updates a step, each on images of its own", minimum=1, maximum=100
+    )
+    gradient_penalty: float = knob(100.0, "weight of the discriminator's gradient penalty; 0: none", minimum=0.0)
+    gradient_penalty_form: str = knob(
+        "two_sided",
+        "with the gradient's norm g: two_sided, (g - 1)^2, or one_sided, max(0, g - 1)^2, between real and generated "
+        "images | real, g^2 / 2 at real images",
+        choices=("two_sided", "one_sided", "real"),
+    )
+    dequantize_real: bool = knob(True, "add the dequantisation noise to the real images that the discriminator sees")
+
+    def check(self):
+        if not self.coverage and not self.quality_weight:
+            raise UserError("coverage=false with quality_weight=0: nothing to train; expected one of the two losses")
+
+
+FIRST_STAGES = ("first_stage_steps", "pretraining_steps")
+"""Knobs that say how long a first stage of training is."""
+
+
+def num_halvings(image_size, section, name):
+    """How many times `image_size` is halved to reach the knob `name` of `section`; UserError where it cannot be."""
+    size = getattr(section, name)
+    halvings = math.log2(image_size / size) if image_size > size else 0
+    if halvings < 1 or halvings != int(halvings):
+        raise UserError(f"image_size={image_size} with {name}={size}: expected image_size = {name} times 2, 4, 8, ...")
+    return int(halvings)
+
+
+@dataclasses.dataclass(frozen=True)
+class AutoencoderKnobs(Section):
+    """The InfoGAN auto-encoder of the GLF family (Xiao et al. 2019, Appendix A, Table 3)."""
+
+    latent_dim: int = knob(20, "values of a latent vector", minimum=2, maximum=4096)
+    autoencoder_width: int = knob(
+        64, "channels of the convolution next to the images; the other has twice as many", minimum=1, maximum=4096
+    )
+    hidden_units: int = knob(1024, "units of the fully connected layers", minimum=1, maximum=65536)
+
+    def check_run(self, data, training):
+        """Raises UserError where the networks cannot halve image_size twice."""
+        super().check_run(data, training)
+        if data.image_size % 4:
+            raise UserError(
+                f"image_size={data.image_size}: expected a multiple of 4, as the auto-encoder halves images twice"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class ReconstructionKnobs(Section):
+    """What the auto-encoders that are no densities of images are trained by."""
+
+    reconstruction: str = knob(
+        "mse",
+        "error of a reconstruction, pixels in [0, 1]: mse, squares summed over all values | perceptual, distances of VGG16's "
+        "features",
+        choices=("mse", "perceptual"),
+    )
+    perceptual_weights: str = knob(
+        "", "file of VGG16's weights without its top, as Keras has them; empty: Keras's own, from its cache or downloaded"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class StageKnobs(Section):
+    """What holds for every system that trains in stages: the knob of `FIRST_STAGES` that it has is shorter than the run."""
+
+    def check_run(self, data, training):
+        """Raises UserError where the steps are over before the last stage begins."""
+        super().check_run(data, training)
+        for name in FIRST_STAGES:
+            steps = getattr(self, name, 0)
+            if steps >= training.train_steps:
+                raise UserError(
+                    f"{name}: expected fewer than train_steps={training.train_steps}, or nothing is left to what is trained "
+                    f"after it, received {steps}"
+                )
+
+
+@dataclasses.dataclass(frozen=True)
+class LatentFlowKnobs(Section):
+    """A flow between noise and latent vectors."""
+
+    latent_flow_blocks: int = knob(
+        4, "blocks of the latents' flow: two alternating couplings and a fixed permutation", minimum=1, maximum=64
+    )
+    latent_flow_units: int = knob(64, "units of a hidden layer of its couplings", minimum=1, maximum=65536)
+    latent_flow_layers: int = knob(2, "hidden layers of its couplings, before the linear one", minimum=1, maximum=16)
+    latent_flow_weight_decay: float = knob(
+        2e-5, "half of this, times the sum of the squares of its weights, is added to its loss", minimum=0.0, maximum=1.0
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class DecoderScaleKnobs(Section):
+    """p(x|z) = N(G(z), sigma^2 I) for pixels in [0, 1], of the auto-encoders that are densities."""
+
+    decoder_sigma: float = knob(
+        0.7071067811865476,
+        "deviation of a pixel in [0, 1] given its latents (the first value, where it is learned); 1 / sqrt(2) makes the "
+        "squared error count once (beta = 1)",
+        minimum=1e-4,
+        maximum=1e4,
+    )
+    learn_decoder_sigma: bool = knob(False, "learn that deviation, one for all pixels (Dai and Wipf 2019)")
