@@ -153,7 +153,7 @@ def load(workdir, checkpoint="best"):
     float32 = dataclasses.replace(config.training, precision="float32")
     model = models.build(dataclasses.replace(config, training=float32), read_image_shape(workdir))
     if config.training.ema_decay:
-        model.averages = WeightAverages(model.trainable_variables, config.training.ema_decay)
+        model.averages = WeightAverages(model.averaged_variables(), config.training.ema_decay)
     restore_model(model, workdir, checkpoint)
     if model.averages:
         model.averages.assign_to_variables()

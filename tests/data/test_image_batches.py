@@ -69,6 +69,17 @@ def test_resuming_gives_the_same_bits(make, start_step):
     np.testing.assert_array_equal(draw(dataset.train_batches(5, seed=1, start_step=start_step), 9), whole)
 
 
+@pytest.mark.parametrize("start_step", [0, 3, 6])
+def test_batches_with_indices_are_the_same_batches_and_say_which_images_they_have(make, start_step):
+    dataset = make()
+    pairs = list(dataset.train_batches(5, seed=1, start_step=start_step, with_indices=True).take(9).as_numpy_iterator())
+    alone = draw(dataset.train_batches(5, seed=1, start_step=start_step), 9)
+    np.testing.assert_array_equal([images for images, _ in pairs], alone)
+    for images, indices in pairs:
+        assert indices.dtype == np.int64
+        np.testing.assert_array_equal(dataset.images("train", indices), images)
+
+
 def test_the_seed_decides_the_order(make):
     one, again, other = (draw(make().train_batches(5, seed=seed), 4) for seed in (1, 1, 2))
     np.testing.assert_array_equal(one, again)

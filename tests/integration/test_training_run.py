@@ -11,12 +11,16 @@ import pytest
 import tensorflow as tf
 import tiny_models as tiny
 
+from tfcq import data
 from tfcq import workdir as workdirs
+from tfcq.checkpoints import Checkpoints
+from tfcq.config import TrainingConfig
 from tfcq.errors import TrainingDiverged, TrainingInterrupted, UserError
 from tfcq.evaluation.pictures import Pictures
 from tfcq.evaluation.run import evaluate
+from tfcq.randomness import row_seeds
 from tfcq.training import callbacks
-from tfcq.training.run import LearningRate, train
+from tfcq.training.run import LearningRate, compile_model, train
 
 SMALL = {"latent_size": 4, "flow_couplings": 1}
 
@@ -186,6 +190,21 @@ def test_rows_of_table_1_train_evaluate_and_sample(row, tmp_path):
         assert 1.0 < evaluate(tmp_path, ["elbo"], num_images=16)["elbo"]["bits_per_dim"] < 20.0
 
 
+def test_a_model_of_latents_is_told_and_recorded_while_it_trains(tmp_path, capsys):
+    settings = tiny.config(8, model="glf", training={"train_steps": 2})
+    model = train(settings, tmp_path)
+    row = json.loads((tmp_path / "metrics.json").read_text())
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("step 2: validation ")]
+    assert told == [
+        f"step 2: validation latent_log_prob {row['latent_log_prob']['value']:.4g}, reconstruction_error "
+        f"{row['reconstruction_error']['value']:.4g} (16 images)"
+    ]
+    images = data.load(settings.data).images("validation", range(16))
+    expected = model.latent_likelihood(images, row_seeds(16))
+    for name, values in expected.items():
+        assert row[name]["value"] == pytest.approx(float(np.mean(values)), rel=1e-4)
+
+
 def test_two_devices_train_what_one_does(tmp_path):
     alone = train(config(train_steps=2), tmp_path / "one")
     both = train(config(train_steps=2, logical_devices=2, distribution="mirrored"), tmp_path / "two")
@@ -271,6 +290,22 @@ def test_a_signal_saves_after_the_step_and_gives_the_handlers_back(number, statu
     assert signal.getsignal(number) is before
 
 
+def test_a_signal_saves_before_the_model_settles_and_once_more_after_it():
+    recorder, seen = Recorder(), []
+    model = tiny.build(tiny.config(**tiny.ROWS["vae"]))
+    model.fit_to_data = lambda: seen.append(recorder.saved) or True
+    saver = callbacks.Saver(recorder, every=100, total_steps=1000)
+    saver.set_model(model)
+    saver.on_train_begin()
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(TrainingInterrupted):
+            saver.on_train_batch_end(0)
+    finally:
+        saver.restore_handlers()
+    assert seen == [1] and recorder.saved == 2
+
+
 def test_scalars_are_means_over_the_steps_between_rows(tmp_path):
     writer = tf.summary.create_file_writer(str(tmp_path))
     scalars = callbacks.Scalars(writer, every=3, images_per_step=8)
@@ -284,6 +319,29 @@ def test_scalars_are_means_over_the_steps_between_rows(tmp_path):
     assert found["generator/loss"] == {3: 3.0, 6: 3.0}
     assert found["generator/learning_rate"] == {3: 0.125, 6: 0.125}
     assert "generator/finite" not in found and found["images_per_second"].keys() == {3, 6}
+
+
+def test_scalars_are_means_over_the_steps_that_have_them(tmp_path):
+    writer = tf.summary.create_file_writer(str(tmp_path))
+    scalars = callbacks.Scalars(writer, every=5, images_per_step=8)
+    scalars.set_model(tiny.compiled(tiny.config(**tiny.ROWS["vae"])))
+    scalars.on_train_begin()
+    for step in range(5):  # a stage of training ends after two
+        scalars.on_train_batch_end(step, {f"{'first' if step < 2 else 'second'}/loss": step + 1.0})
+    writer.close()
+    found, _ = events(tmp_path)
+    assert found["first/loss"] == {5: 1.5} and found["second/loss"] == {5: 4.0}
+
+
+def test_the_best_checkpoint_is_of_the_last_stage(tmp_path, monkeypatch):
+    tried = []
+    monkeypatch.setattr(Checkpoints, "save_if_best", lambda self, value: tried.append(value))
+    settings = tiny.config(
+        8, model="two_stage_vae", first_stage_steps=2, training={"train_steps": 4, "evaluate_every": 1}
+    )
+    train(settings, tmp_path)
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert tried == [row["elbo"]["bits_per_dim"] for row in rows if row["step"] > 2] and len(rows) == 5
 
 
 # Schedules.
@@ -301,6 +359,13 @@ def test_learning_rates_meet_the_closed_form(shape, warmup):
     assert LearningRate(**schedule.get_config())(7) == schedule(7)
 
 
+def test_learning_rates_drop_at_their_shares_of_the_steps():
+    schedule = LearningRate(0.1, 20, 0, "constant", *TrainingConfig(learning_rate_drops="0.5:0.5,0.75:0.2").drops())
+    rates = [float(schedule(step)) for step in range(22)]
+    np.testing.assert_allclose(rates, [0.1] * 10 + [0.05] * 5 + [0.01] * 7, rtol=1e-6)
+    assert LearningRate(**schedule.get_config())(17) == schedule(17)
+
+
 @pytest.mark.parametrize("name", ["adamax", "adam"])
 def test_the_optimizer_and_its_rates_are_the_configurations(name, tmp_path):
     """Seen from its first update of a constant gradient sign: both rules then move each weight by the rate."""
@@ -315,3 +380,30 @@ def test_the_optimizer_and_its_rates_are_the_configurations(name, tmp_path):
             for new, old in zip(part(model).trainable_variables, part(fresh).trainable_variables, strict=True)
         ]
         np.testing.assert_allclose(max(moved), rate, rtol=1e-3)
+
+
+@pytest.mark.parametrize("shape", ["constant", "linear", "cosine"])
+def test_a_stage_that_is_over_before_the_warm_up_still_has_a_rate(shape):
+    schedule = LearningRate(0.1, 5, 9, shape)
+    rates = [float(schedule(step)) for step in range(5)]
+    np.testing.assert_allclose(rates, [0.01 * (step + 1) for step in range(5)], rtol=1e-5)
+    assert 0.0 <= float(LearningRate(0.1, 5, 5, shape)(4)) <= 0.1
+
+
+def test_each_stage_may_have_drops_of_its_own():
+    def rates(drops, model="two_stage_vae", **knobs):
+        built = tiny.build(tiny.config(8, model=model, **knobs))
+        compile_model(built, TrainingConfig(train_steps=12, optimizer="adam", learning_rate=0.1, learning_rate_drops=drops))
+        found = {}
+        for name, optimizer in built.player_optimizers.items():
+            optimizer.iterations.assign(5)
+            found[name] = round(float(tf.convert_to_tensor(optimizer.learning_rate)), 6)
+        return found
+
+    stages = {"first_stage_steps": 4}  # and 8
+    assert rates("0.5:0.5", **stages) == {"autoencoder": 0.05, "second_stage": 0.05}
+    assert rates("0.9:0.1", **stages) == {"autoencoder": 0.01, "second_stage": 0.1}
+    assert rates("/0.5:0.5", **stages) == {"autoencoder": 0.1, "second_stage": 0.05}
+    assert rates("0.5:0.5/", **stages) == {"autoencoder": 0.05, "second_stage": 0.1}
+    with pytest.raises(UserError, match=r"one for each of the 1 stage\(s\) of vae .* received 2: '/0.5:0.5'"):
+        rates("/0.5:0.5", model="vae")

@@ -96,7 +96,7 @@ class ImageDataset:
                             f"to {indices.max()}")
         return self._take(split, indices)
 
-    def train_batches(self, batch_size, seed, start_step=0):
+    def train_batches(self, batch_size, seed, start_step=0, with_indices=False):
         """Batches for training, without end.
 
         An epoch is num_images // batch_size batches of a fresh permutation; what is left over is not seen in that
@@ -106,9 +106,11 @@ class ImageDataset:
             batch_size: images of a batch.
             seed: int >= 0, of order and flips.
             start_step: number of the first batch; the sequence goes on as if the earlier ones had been drawn.
+            with_indices: whether each batch comes with the numbers of its images in the train split.
 
         Returns:
-            An infinite tf.data.Dataset of uint8 [batch_size, H, W, C], prefetched.
+            An infinite tf.data.Dataset of uint8 [batch_size, H, W, C], or of pairs of that and int64 [batch_size],
+            prefetched.
 
         Raises:
             UserError: fewer images than batch_size.
@@ -139,7 +141,19 @@ class ImageDataset:
                 images[flip] = images[flip, :, ::-1]
             return images
 
-        return self._pipeline(tf.data.Dataset.counter(start_step), batch, batch_size)
+        def numbers(step):
+            epoch, position = divmod(int(step), steps_per_epoch)
+            return plan(epoch)[0][position * batch_size:(position + 1) * batch_size].astype(np.int64)
+
+        steps = tf.data.Dataset.counter(start_step)
+        if not with_indices:
+            return self._pipeline(steps, batch, batch_size)
+
+        def one(step):
+            indices = tf.numpy_function(numbers, [step], tf.int64, stateful=False)
+            return tf.ensure_shape(indices, (batch_size,))
+
+        return tf.data.Dataset.zip(self._pipeline(steps, batch, batch_size), steps.map(one))
 
     def eval_batches(self, split, batch_size, num_images=None):
         """A split once, in its fixed order, without flips.

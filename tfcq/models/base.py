@@ -5,7 +5,11 @@ A system subclasses `GenerativeModel`, makes its networks in `__init__` (all wei
 * `players()`: who is trained, in which order, how often. A player owns variables and one optimizer; each of its objectives
   is a loss of one value per example together with the variables that may feel it. Where a loss must pass *through* a
   network without training it, the network's variables are simply not in that objective.
-* what it can do of `sample`, `elbo_terms`, `log_prob`, `encode`, `decode`, `reconstruct`, and `abilities` that names those.
+* what it can do of `sample`, `elbo_terms` and `log_prob`, `latent_likelihood`, `encode`, `decode`, `reconstruct`,
+  `interpolate`, and `abilities` that names those.
+* `stage_starts`: where training has stages, the step at which each begins; a player belongs to one of them.
+* `attach`, `begin_step`, `settle`: hooks of what is not learned from a batch by gradients (a mixture that is fitted, codes of
+  training images, a matching that is made anew each epoch).
 * `share`: what several losses of one step need, such as the generated images that the discriminator and its generator both
   look at. It is computed once at the start of the step; a loss whose gradient passes through it costs no second pass.
 
@@ -13,6 +17,7 @@ The trainer below walks the players, means over the batch, scales for replicas, 
 against values that are not finite, keeps the running mean of the weights, and logs. No system repeats it.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 
@@ -21,8 +26,12 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfcq.errors import UserError
+from tfcq.models import interpolation
 from tfcq.models.averages import WeightAverages
 from tfcq.randomness import StepNoise
+
+ABILITIES = ("sample", "likelihood", "latent_likelihood", "encode", "decode", "reconstruct", "interpolate")
+"""What can be asked of models; each is an endpoint too."""
 
 
 @dataclasses.dataclass
@@ -43,7 +52,8 @@ class Objective:
     """A loss and the variables whose gradient it gives.
 
     Attributes:
-        loss: function (images uint8 [N, H, W, C], noise, shared) -> Terms; `shared` is what the model's `share` gave.
+        loss: function (images uint8 [N, H, W, C], noise, shared) -> Terms; `shared` is what the model's `share` gave. With
+            `needs_indices` of the model `images` is a pair: the images, and int64 [N], their numbers in the train split.
         variables: Keras variables, each one of the player's.
     """
 
@@ -53,11 +63,19 @@ class Objective:
 
 @dataclasses.dataclass(frozen=True)
 class Player:
-    """Who is trained: a name for logs and optimizer, objectives whose gradients add up, and turns in each step."""
+    """Who is trained.
+
+    Attributes:
+        name: for logs and optimizer.
+        objectives: list of Objective; their gradients add up.
+        turns: in each step.
+        stage: of training, in which it plays; see `GenerativeModel.stage_starts`.
+    """
 
     name: str
     objectives: list
     turns: int = 1
+    stage: int = 0
 
     @property
     def variables(self):
@@ -85,18 +103,55 @@ class GenerativeModel(keras.Model):
         )
         self.player_optimizers = {}
         self.averages = None
+        self._settled_at = None
+        self._next_step = 0  # as `step`, but known outside of the graph
         self._jit_players = False
         self._clip_norm = 0.0
 
     # What a system offers.
 
+    needs_indices = False
+    """Whether a step takes (images, their numbers in the train split int64 [N]) instead of images alone."""
+
     def players(self):
-        """list of Player, in the order of their turns."""
+        """list of Player of all stages, in the order of their turns."""
         raise NotImplementedError
 
     @property
+    def stage_starts(self):
+        """tuple of ints: the step at which each stage of training begins, the first 0."""
+        return (0,)
+
+    def averaged_variables(self):
+        """The weights that a running mean is kept of, the same ones before and after `attach`; all by default."""
+        return self.trainable_variables
+
+    def attach(self, dataset, batch_size):
+        """Called before `compile` where the model is to be trained; nothing by default.
+
+        Here a model makes what it needs while it is trained and never after, such as a code of each training image.
+
+        Args:
+            dataset: `tfcq.data.ImageDataset`.
+            batch_size: images of a step, over all replicas.
+        """
+
+    def begin_step(self, step):
+        """Called outside of the graph before step number `step` (from 0); nothing by default."""
+
+    def fit_to_data(self):
+        """Brings up to date what is fitted to the attached data instead of learned by gradients; nothing by default.
+
+        It must follow from weights and data alone. Called by `settle`.
+
+        Returns:
+            Whether a weight may have changed.
+        """
+        return False
+
+    @property
     def abilities(self):
-        """frozenset of what can be asked of this model: sample, likelihood, encode, decode, reconstruct."""
+        """frozenset of what can be asked of this model, out of `ABILITIES`."""
         raise NotImplementedError
 
     def share(self, noise):
@@ -145,6 +200,40 @@ class GenerativeModel(keras.Model):
         """Images encoded, then decoded: uint8 [N, H, W, C]."""
         return self.decode(self.encode(images, seeds))
 
+    def latent_likelihood(self, images, seeds):
+        """{"latent_log_prob", "reconstruction_error"}, float32 [N] each, of models that are no density of images."""
+        raise self.cannot("latent_likelihood")
+
+    def noise_of(self, latents):
+        """The noise that latents [N, *latent_shape] are made of, where the model makes them of noise; else themselves."""
+        return latents
+
+    def latents_of(self, noise):
+        """Inverse of `noise_of`."""
+        return noise
+
+    def interpolate(self, images, other_images, share, spherical, seeds):
+        """Images between two images: a way between their noise (`noise_of` their latents), decoded.
+
+        Args:
+            images, other_images: uint8 [N, H, W, C].
+            share: float32 [N], where on the way: 0 at the first, 1 at the other.
+            spherical: bool [N]; False: a straight way; True: Shoemake's (1985), along a great circle where both have one
+                length.
+            seeds: int32 [N, 2], of what is random in `encode`.
+
+        Returns:
+            uint8 [N, H, W, C].
+        """
+        self.require("interpolate")
+        ends = [self.noise_of(self.encode(one, seeds)) for one in (images, other_images)]
+        return self.decode(self.latents_of(interpolation.between(*ends, share, spherical)))
+
+    def require(self, ability):
+        """Raises the UserError of `cannot` where this model lacks `ability`."""
+        if ability not in self.abilities:
+            raise self.cannot(ability)
+
     def cannot(self, ability):
         """The error that says that this model lacks `ability`, and what it has."""
         return UserError(f"{self.name} (as configured) cannot {ability}; it can: {', '.join(sorted(self.abilities))}")
@@ -172,7 +261,7 @@ class GenerativeModel(keras.Model):
             optimizer.build(player.variables)
             self.player_optimizers[name] = optimizer
         self._jit_players, self._clip_norm = jit_compile, clip_norm
-        self.averages = WeightAverages(self.trainable_variables, ema_decay) if ema_decay else None
+        self.averages = WeightAverages(self.averaged_variables(), ema_decay) if ema_decay else None
         super().compile(
             optimizer=list(self.player_optimizers.values())[-1], jit_compile=False, auto_scale_loss=False, **kwargs
         )
@@ -180,11 +269,34 @@ class GenerativeModel(keras.Model):
     def fit(self, x, **kwargs):
         """Keras's fit on a tf.data.Dataset of uint8 batches (see `batches_per_step`); a new model is initialised first."""
         if self.steps_taken == 0:
-            images = next(iter(x.take(1)))
+            images = tf.nest.flatten(next(iter(x.take(1))))[0]
             self.initialize(images[:, 0] if images.shape.rank == 5 else images)
             if self.averages:
                 self.averages.restart()
+        self._next_step = self.steps_taken
         return super().fit(x, **({"shuffle": False} | kwargs))  # the data set has its order
+
+    def settle(self):
+        """Makes the model whole for an evaluation or a checkpoint: `fit_to_data`, once for each step that asks for it.
+
+        Returns:
+            Whether a weight may have changed.
+        """
+        step = self.steps_taken
+        if self._settled_at == step:
+            return False
+        with self.served_weights():
+            changed = self.fit_to_data()
+        self._settled_at = step
+        return changed
+
+    def served_weights(self):
+        """A context in which the weights are those that would be served: the running mean, where one is kept."""
+        return self.averages.in_place() if self.averages and self.steps_taken else contextlib.nullcontext()
+
+    def stage_at(self, step):
+        """The number of the stage that step number `step` (from 0) belongs to."""
+        return sum(step >= start for start in self.stage_starts) - 1
 
     @property
     def steps_taken(self):
@@ -193,21 +305,35 @@ class GenerativeModel(keras.Model):
 
     @property
     def batches_per_step(self):
-        """k: each player's turn wants images of its own, so a step takes uint8 [N, k, H, W, C], or [N, H, W, C] for k = 1."""
+        """k: each player's turn wants images of its own, so a step takes uint8 [N, k, H, W, C], or [N, H, W, C] for k = 1.
+
+        The same holds for the indices of `needs_indices`.
+        """
         return max(player.turns for player in self.players())
 
-    def train_step(self, images):
-        """One step on the images of this replica: every player's turns. Returns {"player/term": scalar} of this replica."""
-        logs, players, step = {}, self.players(), self.step.value
-        shared, tape = self._shared(players, self._noise((step, len(players), 0), images.shape[0]))
+    def train_step(self, batch, stage=0):
+        """One step of a stage on the images of this replica: every player's turns.
+
+        Args:
+            batch: see `batches_per_step` and `needs_indices`.
+            stage: int.
+
+        Returns:
+            {"player/term": scalar} of this replica.
+        """
+        step, several = self.step.value, self.batches_per_step > 1
+        players = [player for player in self.players() if player.stage == stage]
+        logs, num_rows = {}, _num_rows(batch)
+        shared, tape = self._shared(players, self._noise((step, len(players), 0), num_rows))
         for number, player in enumerate(players):
             for turn in range(player.turns):
-                batch, path = images[:, turn] if images.shape.rank == 5 else images, (step, number, turn)
+                images = tf.nest.map_structure(lambda part, turn=turn: part[:, turn], batch) if several else batch
+                path = (step, number, turn)
                 if turn < player.turns - 1:
-                    own = self._shared([], self._noise((*path, 1), images.shape[0]))
-                    logs |= self._take_turn(player, batch, path, *own)
+                    own = self._shared([], self._noise((*path, 1), num_rows))
+                    logs |= self._take_turn(player, images, path, *own)
                 else:
-                    logs |= self._take_turn(player, batch, path, shared, tape)
+                    logs |= self._take_turn(player, images, path, shared, tape)
         self.step.assign_add(1)
         return logs
 
@@ -226,13 +352,14 @@ class GenerativeModel(keras.Model):
         return shared, tape
 
     def _take_turn(self, player, images, path, shared=(), tape=None):
+        num_rows = _num_rows(images)
         context = tf.distribute.get_replica_context()
         replicas = context.num_replicas_in_sync
         optimizer = self.player_optimizers[player.name]
         scale = optimizer.scale_loss(1.0) if isinstance(optimizer, keras.optimizers.LossScaleOptimizer) else 1.0
 
         def compute(images, shared, scale, *path):
-            return self._gradients(player, images, self._noise(path, images.shape[0]), scale / replicas, shared)
+            return self._gradients(player, images, self._noise(path, num_rows), scale / replicas, shared)
 
         if self._jit_players:
             compute = tf.function(compute, jit_compile=True)
@@ -305,21 +432,35 @@ class GenerativeModel(keras.Model):
         tf.config.optimizer.set_experimental_options({"dependency_optimization": False})
         strategy = self.distribute_strategy
 
-        def step(iterator):
-            logs = strategy.run(self.train_step, args=(next(iterator),))
+        def step(iterator, stage):
+            logs = strategy.run(self.train_step, args=(next(iterator), stage))
             if self.averages:
                 self.averages.update(self.step.value)
             if strategy.num_replicas_in_sync == 1:
                 return logs
             return {name: strategy.reduce("MEAN", value, axis=None) for name, value in logs.items()}
 
-        self.train_function = step if self.run_eagerly else tf.function(step, reduce_retracing=True)
+        traced = step if self.run_eagerly else tf.function(step, reduce_retracing=True)
+        self._next_step = self.steps_taken
+
+        def next_step(iterator):
+            number, self._next_step = self._next_step, self._next_step + 1
+            self.begin_step(number)
+            return traced(iterator, self.stage_at(number))
+
+        self.train_function = next_step
         return self.train_function
+
+
+def _num_rows(batch):
+    """N of images [N, ...], alone or with their indices."""
+    return tf.nest.flatten(batch)[0].shape[0]
 
 
 def _add(gradients, variable, gradient):
     """Adds `gradient`, if there is one, to what `gradients` ({id: tensor}) has of `variable`."""
     if gradient is not None:
+        gradient = tf.convert_to_tensor(gradient)  # a gather's is sparse
         known = gradients.get(id(variable))
         gradients[id(variable)] = gradient if known is None else known + gradient
 

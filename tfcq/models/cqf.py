@@ -79,7 +79,8 @@ class CQF(FlowModel):
     @property
     def abilities(self):
         both = {"sample", "decode"}
-        return frozenset(both | {"likelihood", "encode", "reconstruct"} if self.config.coverage else both)
+        more = {"likelihood", "encode", "reconstruct", "interpolate"}
+        return frozenset(both | more if self.config.coverage else both)
 
     def coverage_variables(self):
         networks = [*self.encoder.trainable_variables, *self.decoder.trainable_variables]
@@ -141,7 +142,7 @@ class CQF(FlowModel):
 
         A layer's KL is exact given the draws above it; where its posterior has a flow, by this draw.
         """
-        self._require("likelihood")
+        self.require("likelihood")
         return self._coverage_terms(images, RowNoise(seeds))[0]
 
     def log_prob(self, images, seeds, num_importance_samples=1):
@@ -154,7 +155,7 @@ class CQF(FlowModel):
             seeds: int32 [N, 2].
             num_importance_samples: K, int or scalar int tensor.
         """
-        self._require("likelihood")
+        self.require("likelihood")
         noise = RowNoise(seeds)
         features, log_det = self.features(images, noise)
         evidence = self.encoder(features)
@@ -167,7 +168,7 @@ class CQF(FlowModel):
 
     def encode(self, images, seeds):
         """The posteriors' central values from the top down, float32 [N, *latent_shape]; `seeds`: of the dequantisation."""
-        self._require("encode")
+        self.require("encode")
         evidence = self.encoder(self.features(images, RowNoise(seeds))[0])
         _, inferred = self.decoder.infer(evidence, None, LATENT)
         return self.decoder.join([layer.latents for layer in inferred])
@@ -175,10 +176,6 @@ class CQF(FlowModel):
     def decode(self, latents):
         """Images uint8 [N, H, W, C]: the decoder's mean through the flow."""
         return units.quantize(self.pixels(self.decoder.decode(latents)))
-
-    def _require(self, ability):
-        if ability not in self.abilities:
-            raise self.cannot(ability)
 
 
 MODEL = CQF

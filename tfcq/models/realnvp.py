@@ -39,7 +39,7 @@ class RealNVP(FlowModel):
 
     @property
     def abilities(self):
-        return frozenset({"sample", "likelihood", "encode", "decode", "reconstruct"})
+        return frozenset({"sample", "likelihood", "encode", "decode", "reconstruct", "interpolate"})
 
     def coverage_variables(self):
         return self.flow.trainable_variables

@@ -4,7 +4,6 @@
 Their order matters: the guard before anything that writes, evaluation before the checkpoint of the same step.
 """
 
-import contextlib
 import signal
 import sys
 import time
@@ -16,7 +15,7 @@ import tensorflow as tf
 from tfcq import images as units
 from tfcq import workdir as workdirs
 from tfcq.errors import TrainingDiverged, TrainingInterrupted
-from tfcq.evaluation.likelihood import LikelihoodEvaluator
+from tfcq.evaluation.likelihood import LatentLikelihoodEvaluator, LikelihoodEvaluator
 from tfcq.evaluation.pictures import Pictures
 from tfcq.protocol import EvaluationConfig
 
@@ -93,27 +92,27 @@ class Scalars(StepCallback):
     def __init__(self, writer, every, images_per_step):
         super().__init__()
         self._writer, self._every, self._images = writer, every, images_per_step
-        self._sums, self._count = {}, 0
+        self._values, self._count = {}, 0
 
     def on_step(self, step, logs):
         now = time.monotonic()
         if not self._count:
             self._start = now
-        for name, value in logs.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value
+        for name, value in logs.items():  # not every stage of training has every term
+            self._values.setdefault(name, []).append(value)
         self._count += 1
         if step % self._every:
             return
         with self._writer.as_default(step):
-            for name, value in self._sums.items():
+            for name, values in self._values.items():
                 if not name.endswith("/finite"):
-                    tf.summary.scalar(name, value / self._count)
+                    tf.summary.scalar(name, sum(values) / len(values))
             for name, optimizer in self.model.player_optimizers.items():
                 tf.summary.scalar(f"{name}/learning_rate", float(tf.convert_to_tensor(optimizer.learning_rate)))
             if self._count > 1:
                 tf.summary.scalar("images_per_second", (self._count - 1) * self._images / (now - self._start))
         self._writer.flush()
-        self._sums, self._count = {}, 0
+        self._values, self._count = {}, 0
 
 
 class Evaluation(StepCallback):
@@ -124,7 +123,7 @@ class Evaluation(StepCallback):
         dataset: `ImageDataset`.
         training: `TrainingConfig`.
         writer: summary writer of tensorboard/validation.
-        checkpoints: keeps the best by validation bits/dim (models with a likelihood).
+        checkpoints: keeps the best by validation bits/dim (models with a likelihood of images; of the last stage).
     """
 
     def __init__(self, workdir, dataset, training, writer, checkpoints):
@@ -137,6 +136,8 @@ class Evaluation(StepCallback):
         available = self._dataset.num_images("validation")
         self._num_images = min(self._training.validation_images or available, available)
         self._likelihood = LikelihoodEvaluator(self.model) if "likelihood" in self.model.abilities else None
+        latents = "latent_likelihood" in self.model.abilities
+        self._latent_likelihood = LatentLikelihoodEvaluator(self.model) if latents else None
         self._pictures = Pictures(self.model)
         self._distributions = self._distribution_evaluator() if self._training.eval_metrics else None
         if self.step == 0:
@@ -164,14 +165,19 @@ class Evaluation(StepCallback):
         return DistributionEvaluator(self.model, self._dataset, extractor, protocol, strategy)
 
     def _evaluate(self, step):
-        averages = self.model.averages if step else None
-        with averages.in_place() if averages else contextlib.nullcontext():
+        self.model.settle()
+        with self.model.served_weights():
             row = self._measure(step)
         workdirs.record_metrics(self._workdir, row)
+        if self._latent_likelihood:
+            told = ", ".join(f"{name} {row[name]['value']:.4g}" for name in LatentLikelihoodEvaluator.meanings)
+            print(f"\nstep {step}: validation {told} ({self._num_images} images)", flush=True)
         if not self._likelihood:
             print(f"\nstep {step}: grids in {self._workdir}/samples", flush=True)
             return
-        best = step > 0 and self._checkpoints.save_if_best(row["elbo"]["bits_per_dim"])
+        # What an earlier stage reaches says nothing of a model whose last stage is not trained.
+        in_last_stage = step > 0 and self.model.stage_at(step - 1) == len(self.model.stage_starts) - 1
+        best = in_last_stage and self._checkpoints.save_if_best(row["elbo"]["bits_per_dim"])
         print(
             f"\nstep {step}: validation {row['elbo']['bits_per_dim']:.4f} bits/dim (ELBO, {self._num_images} images)"
             + (", best so far" if best else ""),
@@ -190,6 +196,11 @@ class Evaluation(StepCallback):
                     tf.summary.scalar(f"elbo/{name}", term.mean())
                 tf.summary.scalar("bits_per_dim", summary["bits_per_dim"])
                 tf.summary.scalar("elbo", summary["nats"])
+            if self._latent_likelihood:
+                batches = self._dataset.eval_batches("validation", self._training.batch_size, self._num_images)
+                row |= self._latent_likelihood.entries(batches, self._training.seed)
+                for name in LatentLikelihoodEvaluator.meanings:
+                    tf.summary.scalar(name, row[name]["value"])
             if self._distributions and step:
                 print(flush=True)
                 entries, _ = self._distributions.measure(self._training.eval_metrics.split(","))
@@ -232,7 +243,12 @@ class Saver(StepCallback):
         self._signal = number
 
     def on_step(self, step, logs):
-        if step % self._every == 0 or step == self._total or self._signal:
+        if self._signal:
+            self._checkpoints.save()  # at once: who sent it may not wait until the model has settled
+            if self.model.settle():
+                self._checkpoints.save()
+        elif step % self._every == 0 or step == self._total:
+            self.model.settle()
             self._checkpoints.save()
         if self._signal:
             raise TrainingInterrupted(int(self._signal), step)

@@ -34,11 +34,13 @@ def train(config, workdir):
     workdirs.write_data_facts(workdir, dataset)
     with distribution.scope():
         model = models.build(config, dataset.image_shape)
+        num_weights = model.count_params()  # what `attach` adds is of training alone
+        model.attach(dataset, training.batch_size)
         compile_model(model, training)
         checkpoints = Checkpoints(workdir, model, training.keep_checkpoints)
         start = checkpoints.restore()
     print(
-        f"{config.model}: {model.count_params():,} weights; {dataset.description}; "
+        f"{config.model}: {num_weights:,} weights; {dataset.description}; "
         f"{distribution.num_replicas_in_sync} replica(s); workdir {workdir}"
         + (f"; resumed from step {start}" if start else ""),
         flush=True,
@@ -89,52 +91,80 @@ def _in_a_line(error, workdir):
 
 
 def compile_model(model, training):
-    """Gives `model` the optimizers that a TrainingConfig describes; call it under the strategy's scope."""
-    optimizers = {player.name: _optimizer(training, player) for player in model.players()}
+    """Gives `model` the optimizers that a TrainingConfig describes; call it under the strategy's scope.
+
+    Raises:
+        UserError: learning_rate_drops with another number of lists than the model has stages.
+    """
+    count, drops = len(model.stage_starts), training.drops()
+    if len(drops) not in (1, count):
+        raise UserError(
+            f"learning_rate_drops: expected one list, or one for each of the {count} stage(s) of {model.name} as configured, "
+            f"received {len(drops)}: {training.learning_rate_drops!r}"
+        )
+    drops = drops * count if len(drops) == 1 else drops
+    ends = [*model.stage_starts[1:], training.train_steps]
+    lengths = [max(1, end - start) for start, end in zip(model.stage_starts, ends, strict=True)]
+    optimizers = {
+        player.name: _optimizer(training, player, lengths[player.stage], drops[player.stage]) for player in model.players()
+    }
     model.compile(
         optimizers, jit_compile=training.jit_compile, clip_norm=training.clip_norm, ema_decay=training.ema_decay
     )
 
 
 def _step_batches(dataset, model, training, start):
-    """uint8 [batch_size, H, W, C] a step, or [batch_size, k, H, W, C] where a player takes k turns."""
+    """What `GenerativeModel.batches_per_step` and `needs_indices` say: uint8 [batch_size, H, W, C], or [batch_size, k, ...]."""
     turns = model.batches_per_step
-    batches = dataset.train_batches(training.batch_size * turns, training.seed, start)
+    batches = dataset.train_batches(training.batch_size * turns, training.seed, start, model.needs_indices)
     if turns > 1:
-        shape = (turns, training.batch_size, *dataset.image_shape)
-        batches = batches.map(lambda images: tf.transpose(tf.reshape(images, shape), (1, 0, 2, 3, 4)))
+
+        def by_turns(part):
+            part = tf.reshape(part, (turns, training.batch_size, *part.shape[1:]))
+            return tf.transpose(part, (1, 0, *range(2, part.shape.rank)))
+
+        batches = batches.map(lambda *parts: tf.nest.map_structure(by_turns, parts if len(parts) > 1 else parts[0]))
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     return batches.with_options(options)
 
 
-def _optimizer(training, player):
+def _optimizer(training, player, num_steps, drops):
+    """Of a player whose stage of training has `num_steps` steps and these `drops` of the learning rate."""
     rate = training.discriminator_learning_rate if player.name == "discriminator" else training.learning_rate
     kind = {"adamax": keras.optimizers.Adamax, "adam": keras.optimizers.Adam}[training.optimizer]
-    if training.learning_rate_schedule != "constant" or training.warmup_steps:
+    if training.learning_rate_schedule != "constant" or training.warmup_steps or drops:
         # An optimizer counts its updates: one for each turn.
         rate = LearningRate(
             rate,
-            training.train_steps * player.turns,
+            num_steps * player.turns,
             training.warmup_steps * player.turns,
             training.learning_rate_schedule,
+            drops,
         )
     return kind(rate, beta_1=training.beta_1, beta_2=training.beta_2, name=f"{player.name}_optimizer")
 
 
 @keras.saving.register_keras_serializable("tfcq")
 class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
-    """Linear warm-up from 0 over `warmup_steps`, then constant, or a linear or cosine fall to 0 at `total_steps`."""
+    """Linear warm-up from 0 over `warmup_steps`, then constant, or a linear or cosine fall to 0 at `total_steps`.
 
-    def __init__(self, rate, total_steps, warmup_steps, shape):
-        self._arguments = {"rate": rate, "total_steps": total_steps, "warmup_steps": warmup_steps, "shape": shape}
+    Each of `drops`, (share, factor), multiplies what is then by its factor from that share of `total_steps` on.
+    """
+
+    def __init__(self, rate, total_steps, warmup_steps, shape, drops=()):
+        drops = [tuple(drop) for drop in drops]
+        self._arguments = {"rate": rate, "total_steps": total_steps, "warmup_steps": warmup_steps, "shape": shape, "drops": drops}
 
     def __call__(self, step):
-        rate, total, warmup, shape = self._arguments.values()
+        rate, total, warmup, shape, drops = self._arguments.values()
         step = tf.cast(step, tf.float32)
         rise = tf.minimum(1.0, (step + 1.0) / (warmup + 1.0))
-        done = tf.clip_by_value((step - warmup) / (total - warmup), 0.0, 1.0)
+        # A stage may be over before the warm-up is.
+        done = tf.clip_by_value((step - warmup) / max(total - warmup, 1), 0.0, 1.0)
         fall = {"constant": 1.0, "linear": 1.0 - done, "cosine": 0.5 * (1.0 + tf.cos(3.141592653589793 * done))}[shape]
+        for share, factor in drops:
+            fall *= tf.where(step >= share * total, factor, 1.0)
         return rate * rise * fall
 
     def get_config(self):
