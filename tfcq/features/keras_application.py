@@ -41,8 +41,8 @@ class KerasApplication(FeatureExtractor):
         size = SIZES.get(key, USUAL_SIZE)
         module = inspect.getmodule(function)
         self.preprocess = module.preprocess_input
-        with _weights_files(module, key, weights) as used, full_precision():
-            self.network = _build(function, key, size, weights)
+        with full_precision():
+            self.network, path = load_network(key, weights, size, pooling="avg")
         self.network.trainable = False
         protocol = {
             "input_size": size,
@@ -52,7 +52,7 @@ class KerasApplication(FeatureExtractor):
             "layer": "last convolution, mean over places",
             "feature_size": self.network.output_shape[1],
         }
-        super().__init__(f"keras_{key}", checksum=checksum(used[0]), protocol=protocol,
+        super().__init__(f"keras_{key}", checksum=checksum(path), protocol=protocol,
                          feature_size=self.network.output_shape[1])
 
     def _extract(self, images):
@@ -76,8 +76,6 @@ def keras_application(name, weights=None):
     if key not in known:
         raise UserError(f"features: expected keras: and one of {', '.join(known)}, received {name!r}"
                         f"{suggestion(key, known)}")
-    if weights is not None:
-        weights = require_file(weights, f"the Keras weights file of {known[key].__name__} without its top")
     return KerasApplication(key, weights)
 
 
@@ -87,12 +85,30 @@ def applications():
             if inspect.isfunction(function)}
 
 
-def _build(function, key, size, weights):
+def load_network(key, weights, size, pooling=None):
+    """A network without its classifier, and the path of the file that its weights were read from.
+
+    Args:
+        key: of `applications()`.
+        weights, size: a local file of the weights or None for Keras's own; the side of the images.
+        pooling: of the last maps, as keras.applications has it.
+
+    Raises:
+        UserError: weights that are missing, of another network, or cannot be downloaded.
+    """
+    function = applications()[key]
+    if weights is not None:
+        weights = require_file(weights, f"the Keras weights file of {function.__name__} without its top")
+    with _weights_files(inspect.getmodule(function), key, weights) as used:
+        return _build(function, key, size, weights, pooling), used[0]
+
+
+def _build(function, key, size, weights, pooling):
     try:
         with warnings.catch_warnings():
             # Keras leaves layers that such a file lacks at their random start, and only warns.
             warnings.filterwarnings("error", message="Skipping nested container")
-            return function(include_top=False, weights="imagenet", input_shape=(size, size, 3), pooling="avg")
+            return function(include_top=False, weights="imagenet", input_shape=(size, size, 3), pooling=pooling)
     except UserError:
         raise
     except Exception as error:  # what HDF5, Keras's loaders and its downloader raise has no common class

@@ -1,0 +1,134 @@
+"""The flow of latent vectors: autodiff Jacobians, the formula in NumPy, permutations that survive a reload."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_probability as tfp
+import tiny_models as tiny
+
+from tfcq.flows.latent_flow import LOG_SCALE_LIMIT, LatentFlow, weight_decay
+
+
+def flow_of(dim=5, blocks=2, seed=3, scale=0.2):
+    flow = LatentFlow(dim, blocks, units=6, layers=2, seed=seed)
+    tiny.perturb(flow.trainable_variables, scale)
+    return flow
+
+
+def rows(count, dim, seed=0):
+    return np.random.RandomState(seed).standard_normal((count, dim)).astype(np.float32)
+
+
+@pytest.mark.parametrize("dim", [2, 5, 8])
+@pytest.mark.parametrize("blocks", [1, 3])
+def test_log_determinants_are_those_of_autodiff_jacobians(dim, blocks):
+    flow, noise = flow_of(dim, blocks), tf.constant(rows(4, dim))
+    for function, log_det, inputs in (
+        (lambda x: flow.bijector().forward(x), flow.bijector().forward_log_det_jacobian(noise, 1), noise),
+        (lambda x: flow.bijector().inverse(x), flow.bijector().inverse_log_det_jacobian(noise, 1), noise),
+    ):
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            outputs = function(inputs)
+        jacobians = tape.batch_jacobian(outputs, inputs).numpy().astype(np.float64)
+        assert np.abs(jacobians - np.eye(dim)).max() > 0.1  # no identity, which would prove nothing
+        np.testing.assert_allclose(log_det, np.linalg.slogdet(jacobians)[1], rtol=1e-4, atol=1e-4)
+
+
+def flow_order(flow):
+    """The order that a flow's permutations alone would leave noise in."""
+    order = np.arange(flow.dim)
+    for block in reversed(range(flow.blocks)):
+        order = order[getattr(flow, f"permutation_{block}").numpy()]
+    return order
+
+
+def test_forward_and_inverse_undo_each_other():
+    flow, noise = flow_of(7, 4, scale=0.1), rows(50, 7)
+    latents = flow.bijector().forward(noise)
+    np.testing.assert_allclose(flow.bijector().inverse(tf.identity(latents)), noise, atol=2e-4)
+    assert np.abs(latents - noise[:, flow_order(flow)]).max() > 0.1  # more than permutations
+
+
+def test_one_block_is_the_formula_in_numpy():
+    """Towards noise: undo the first coupling, then the second, then the permutation."""
+    flow = flow_of(5, 1)
+    latents = rows(6, 5, seed=1).astype(np.float64)
+
+    def network(index, inputs):
+        weights = {name: value.numpy().astype(np.float64) for name, value in layers(flow, index).items()}
+        for layer in ("hidden_0", "hidden_1"):
+            inputs = np.maximum(inputs @ weights[f"{layer}/kernel"] + weights[f"{layer}/bias"], 0.0)
+        return np.split(inputs @ weights["outputs/kernel"] + weights["outputs/bias"], 2, axis=1)
+
+    value, log_det = latents.copy(), 0.0
+    for index, kept, moved in ((0, slice(0, 2), slice(2, 5)), (1, slice(2, 5), slice(0, 2))):
+        shift, raw = network(index, value[:, kept])
+        log_scale = LOG_SCALE_LIMIT * np.tanh(raw / LOG_SCALE_LIMIT)
+        value[:, moved] = (value[:, moved] - shift) * np.exp(-log_scale)
+        log_det = log_det - log_scale.sum(1)
+    permutation = flow.permutation_0.numpy()
+    noise = np.empty_like(value)
+    noise[:, permutation] = value  # forward takes noise[permutation]
+    bijector = flow.bijector()
+    np.testing.assert_allclose(bijector.inverse(latents.astype(np.float32)), noise, rtol=1e-3, atol=1e-4)
+    expected = log_det - 0.5 * (noise**2).sum(1) - 2.5 * np.log(2.0 * np.pi)
+    np.testing.assert_allclose(flow.distribution().log_prob(latents.astype(np.float32)), expected, rtol=1e-4)
+
+
+def layers(flow, index):
+    network = getattr(flow, f"coupling_0_{index}")
+    return {variable.path.split(f"{network.name}/")[1]: variable.value for variable in network.variables}
+
+
+def test_the_density_integrates_to_one():
+    flow = flow_of(2, 2, scale=0.1)
+    axis = np.linspace(-12.0, 12.0, 801)
+    places = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2).astype(np.float32)
+    density = np.exp(flow.distribution().log_prob(places).numpy().astype(np.float64))
+    assert density.sum() * (axis[1] - axis[0]) ** 2 == pytest.approx(1.0, abs=2e-3)
+
+
+def test_a_coupling_of_the_flow_is_tfps(monkeypatch):
+    kinds = [type(bijector) for bijector in flow_of(4, 2).bijector().bijectors]
+    block = [tfp.bijectors.RealNVP, tfp.bijectors.RealNVP, tfp.bijectors.Permute]
+    assert kinds == 2 * block
+
+
+def test_permutations_survive_a_reload_and_differ_between_seeds_and_blocks(tmp_path):
+    flow, other = flow_of(9, 2, seed=1), flow_of(9, 2, seed=2)
+    orders = [one.numpy() for one in (flow.permutation_0, flow.permutation_1, other.permutation_0)]
+    assert all(sorted(order) == list(range(9)) for order in orders)
+    assert not np.array_equal(orders[0], orders[1]) and not np.array_equal(orders[0], orders[2])
+    latents = rows(3, 9)
+    expected = flow.distribution().log_prob(latents)
+    assert np.all(np.abs(other.distribution().log_prob(latents) - expected) > 1e-3)
+    path = tf.train.Checkpoint(flow=flow).save(str(tmp_path / "checkpoint"))
+    tf.train.Checkpoint(flow=other).restore(path).assert_consumed()
+    np.testing.assert_array_equal(other.distribution().log_prob(latents), expected)
+
+
+def test_temperature_scales_the_noise():
+    flow, latents = flow_of(4), rows(3, 4)
+    noise = flow.bijector().inverse(latents).numpy().astype(np.float64)
+    log_det = flow.bijector().inverse_log_det_jacobian(tf.constant(latents), 1)
+    expected = -0.5 * (noise**2).sum(1) / 0.25 - 4 * np.log(0.5) - 2.0 * np.log(2.0 * np.pi) + log_det
+    np.testing.assert_allclose(flow.distribution(0.5).log_prob(latents), expected, rtol=1e-4)
+
+
+def test_scales_are_limited_and_huge_latents_stay_finite():
+    flow = flow_of(4, 1, scale=30.0)
+    latents = 1e3 * rows(8, 4)
+    assert np.isfinite(flow.distribution().log_prob(latents)).all()
+    most = 4 * LOG_SCALE_LIMIT + 1e-3
+    assert np.abs(flow.bijector().inverse_log_det_jacobian(tf.constant(latents), 1)).max() <= most
+
+
+def test_the_gradient_of_the_weight_decay_is_rate_times_weight():
+    flow = flow_of(3, 1)
+    variables = flow.trainable_variables
+    assert all("permutation" not in variable.path for variable in variables)
+    with tf.GradientTape() as tape:
+        penalty = weight_decay(flow, 0.03)
+    for variable, gradient in zip(variables, tape.gradient(penalty, [one.value for one in variables]), strict=True):
+        np.testing.assert_allclose(gradient, 0.03 * variable.numpy(), rtol=1e-5)

@@ -1,0 +1,76 @@
+"""The levels of VGG16 that the perceptual loss of paper 001 compares (Hoshen and Wolf 2018; Simonyan and Zisserman 2015).
+
+Layers 2, 7, 12, 21 and 30 of PyTorch's VGG16: the first three for images of 28 or 32 pixels, four for 64, five from 128 on.
+PyTorch's ReLU works in place, so what the authors compare at a level is what the ReLU after it leaves, but at the last one,
+where none follows. Grey images are repeated to colour, and sides padded with black to a multiple of 32 (28 to 32).
+
+Their pixels are in [-1, 1], where PyTorch's weights expect (x - mean) / 0.226 or so for x in [0, 1]; Keras's weights are for
+differences to a mean of x in [0, 255], blue first. So one unit there is 0.226 * 255 here. What comes out is divided by it again:
+but for its biases such a network is homogeneous, and the levels then weigh beside the pixels about as much as the authors'.
+"""
+
+import keras
+import tensorflow as tf
+
+from tfcq.features.extractor import full_precision
+from tfcq.features.keras_application import load_network
+
+LAYERS = ("block1_conv2", "block2_conv2", "block3_conv2", "block4_conv3", "block5_pool")
+"""Keras's names of the five."""
+
+UNIT = 0.226 * 255.0
+"""Keras's unit of a pixel, and of a feature, for one of PyTorch's."""
+
+_MULTIPLE = 32
+
+
+def num_levels(image_size):
+    """How many levels images of a side, in pixels, are compared at."""
+    return 3 if image_size <= 32 else 4 if image_size <= 64 else 5
+
+
+class VGGLevels:
+    """Images float32 [N, H, W, C] in [0, 1], C 1 or 3 -> a list of float32 [N, h, w, channels], one a level.
+
+    Differentiable in the images; the weights are fixed. It is no Keras layer: nobody saves the weights with a model.
+
+    Args:
+        weights: file of VGG16's weights without its top, as Keras has them; None: Keras's own, from its cache or downloaded.
+
+    Raises:
+        UserError: weights that are missing, of another network, or cannot be downloaded.
+    """
+
+    def __init__(self, weights=None):
+        with full_precision():
+            network, _ = load_network("vgg16", weights, _MULTIPLE)
+        network.trainable = False
+        self._layers = [layer for layer in network.layers if layer.name.startswith("block")]
+
+    def __call__(self, images):
+        if images.shape[-1] == 1:
+            images = tf.repeat(images, 3, axis=-1)
+        height, width = images.shape[1:3]
+        images = tf.pad(images, [(0, 0), _padding(height), _padding(width), (0, 0)])
+        hidden = UNIT * (2.0 * images[..., ::-1] - 1.0)
+        wanted = LAYERS[: num_levels(max(height, width))]
+        levels = []
+        for layer in self._layers:
+            if not isinstance(layer, keras.layers.Conv2D):
+                hidden = layer(hidden)
+            else:
+                kernel, bias = layer.kernel.value, layer.bias.value
+                hidden = tf.nn.bias_add(tf.nn.conv2d(hidden, kernel, 1, "SAME"), bias)
+                if layer.name != wanted[-1]:
+                    hidden = tf.nn.relu(hidden)
+            if layer.name in wanted:
+                levels.append(hidden / UNIT)
+            if layer.name == wanted[-1]:
+                return levels
+        raise AssertionError("VGG16 without its layers")
+
+
+def _padding(side):
+    """Pixels before and after, to the next multiple of 32."""
+    missing = -side % _MULTIPLE
+    return missing // 2, missing - missing // 2
