@@ -22,6 +22,20 @@ SYSTEM = {
     "flow_couplings": 2,
     "flow_blocks": 1,
     "flow_width": 4,
+    "latent_dim": 3,
+    "autoencoder_width": 2,
+    "hidden_units": 6,
+    "latent_flow_blocks": 2,
+    "latent_flow_units": 4,
+    "latent_flow_layers": 1,
+    "pretraining_steps": 1,
+    "adversary_units": 4,
+    "second_stage_units": 4,
+    "second_stage_layers": 1,
+    "mixture_components": 2,
+    "noise_dim": 6,
+    "imle_units": 8,
+    "imle_layers": 1,
 }
 # Not deterministic: that switch is the whole process's, and would outlive the test that sets it.
 TRAINING = {"batch_size": 8, "validation_images": 16, "grid_images": 4, "log_every": 1, "deterministic": False}
@@ -57,6 +71,11 @@ def images(shape, count=8, seed=0):
     return np.clip(blobs, 0, 255).astype(np.uint8).transpose(0, 2, 3, 1)
 
 
+def dataset(shape, count=20):
+    """An `ImageDataset` of `images`, all of them in the train split."""
+    return datasets.ImageDataset("tiny: images", shape, {"train": (images(shape, count).__getitem__, np.arange(count))}, False)
+
+
 def shape_of(config, channels=1):
     """(H, W, C) of a config's images."""
     return (config.data.image_size, config.data.image_size, channels)
@@ -68,8 +87,9 @@ def build(config, channels=1):
 
 
 def compiled(config, channels=1, optimizer=keras.optimizers.Adamax, learning_rate=2e-3):
-    """A model with optimizers, its data-dependent weights set from `images`."""
+    """A model with optimizers, attached to `dataset`, its data-dependent weights set from `images`."""
     model = build(config, channels)
+    model.attach(dataset(model.image_shape), config.training.batch_size)
     model.compile(
         {player.name: optimizer(learning_rate) for player in model.players()},
         jit_compile=config.training.jit_compile,
@@ -81,11 +101,12 @@ def compiled(config, channels=1, optimizer=keras.optimizers.Adamax, learning_rat
 
 
 def fit(model, batch, steps):
-    """`steps` steps of `model.fit` on the same batch; returns a list of one dict of logs a step."""
+    """`steps` steps of `model.fit` on the same batch, then `settle`; returns a list of one dict of logs a step."""
     rows = []
     keep = keras.callbacks.LambdaCallback(on_train_batch_end=lambda _, logs: rows.append(dict(logs)))
-    dataset = tf.data.Dataset.from_tensors(batch).repeat()
-    model.fit(dataset, steps_per_epoch=steps, verbose=0, callbacks=[keep])
+    batches = tf.data.Dataset.from_tensors(batch).repeat()
+    model.fit(batches, steps_per_epoch=steps, verbose=0, callbacks=[keep])
+    model.settle()
     return rows
 
 
@@ -111,10 +132,11 @@ def perturb(variables, scale=0.3, seed=0):
 
 def make_workdir(folder, config):
     """The workdir of a run that took one step, without the time that takes: weights are random. Returns its model."""
-    dataset = datasets.load(config.data)
+    source = datasets.load(config.data)
     workdir.open_for(config, folder)
-    workdir.write_data_facts(folder, dataset)
-    model = models.build(config, dataset.image_shape)
+    workdir.write_data_facts(folder, source)
+    model = models.build(config, source.image_shape)
+    model.attach(source, config.training.batch_size)
     model.compile({player.name: keras.optimizers.Adamax() for player in model.players()})
     model.initialize(images(model.image_shape))
     perturb(model.trainable_variables)

@@ -12,11 +12,21 @@ import tfcq
 
 @dataclasses.dataclass(frozen=True)
 class Golden:
-    """A configuration to test, the channels of its images, and how names of weights end that need not move at once."""
+    """What is tested.
+
+    Attributes:
+        config: the configuration.
+        channels: of its images.
+        resting: how names of weights end that need not move at once.
+        steps: as many as reach every stage of training.
+        attached: how names of weights end that `attach` makes: they are needed in training alone.
+    """
 
     config: tfcq.Config
     channels: int = 1
     resting: tuple = ()
+    steps: int = 2
+    attached: tuple = ()
 
 
 _ALL_BATCH_NORMALIZATIONS = {
@@ -62,5 +72,19 @@ GOLDENS = {
     "realnvp": Golden(tiny.config(model="realnvp", flow_couplings=1)),
     "realnvp_flow_gan": Golden(
         tiny.config(model="realnvp", quality_weight=2.0, flow_normalization="batch", flow_scales=1), channels=3
+    ),
+    "glf": Golden(tiny.config(model="glf", regularized=True)),
+    "glf_two_stages": Golden(tiny.config(model="glf", first_stage_steps=2), channels=3, steps=4),
+    "vae": Golden(tiny.config(model="vae")),
+    "vae_learned_scale": Golden(tiny.config(model="vae", learn_decoder_sigma=True, training={"ema_decay": 0.9}), channels=3),
+    "vae_flow_prior": Golden(tiny.config(model="vae_flow_prior")),
+    "vae_flow_posterior": Golden(tiny.config(model="vae_flow_posterior")),
+    "wae_gan": Golden(tiny.config(model="wae_gan"), steps=3),
+    "wae_mmd": Golden(tiny.config(model="wae_mmd"), steps=3),
+    "two_stage_vae": Golden(tiny.config(model="two_stage_vae", first_stage_steps=2), steps=4),
+    "rae_gmm": Golden(tiny.config(model="rae_gmm", training={"ema_decay": 0.9})),
+    "glann": Golden(
+        tiny.config(model="glann", first_stage_steps=2, training={"ema_decay": 0.9}), steps=5,
+        attached=("codes", "matched_noise"),
     ),
 }

@@ -17,7 +17,6 @@ from tfcq.exporting.export import compare
 from tfcq.exporting.signatures import ServingModule
 from tfcq.randomness import row_seeds
 
-STEPS = 2
 ABILITIES = {
     "sample": lambda model, images, seeds: [
         model.sample(seeds),
@@ -31,6 +30,11 @@ ABILITIES = {
     "encode": lambda model, images, seeds: [model.encode(images, seeds)],
     "decode": lambda model, images, seeds: [model.decode(latents(model, len(seeds)))],
     "reconstruct": lambda model, images, seeds: [model.reconstruct(images, seeds)],
+    "latent_likelihood": lambda model, images, seeds: list(model.latent_likelihood(images, seeds).values()),
+    "interpolate": lambda model, images, seeds: [
+        model.interpolate(images, images[::-1], np.linspace(0.0, 1.0, len(seeds), dtype=np.float32), spherical, seeds)
+        for spherical in np.array([[False], [True]]).repeat(len(seeds), 1)
+    ],
 }
 """Every ability that a model may have, and the calls that it stands for."""
 
@@ -46,15 +50,16 @@ def compiled(config, channels):
 
 
 def batch(model, golden):
-    """What a step of this model takes: [N, H, W, C], or [N, k, H, W, C]."""
+    """What a step of this model takes: [N, H, W, C], or [N, k, H, W, C], perhaps with the images' numbers."""
     turns = model.batches_per_step
     images = tiny.images(model.image_shape, golden.config.training.batch_size * turns)
-    return images if turns == 1 else images.reshape(-1, turns, *model.image_shape)
+    images = images if turns == 1 else images.reshape(-1, turns, *model.image_shape)
+    return (images, np.arange(len(images))) if model.needs_indices else images
 
 
 @dataclasses.dataclass
 class Trained:
-    """A golden after `STEPS` steps on one device."""
+    """A golden after its steps on one device."""
 
     golden: goldens.Golden
     model: tf.Module
@@ -67,7 +72,7 @@ def trained(request):
     golden = goldens.GOLDENS[request.param]
     model = compiled(golden.config, golden.channels)
     before = tiny.values(model.variables)
-    return Trained(golden, model, before, tiny.fit(model, batch(model, golden), STEPS))
+    return Trained(golden, model, before, tiny.fit(model, batch(model, golden), golden.steps))
 
 
 def test_every_system_has_a_golden():
@@ -76,24 +81,32 @@ def test_every_system_has_a_golden():
 
 
 def test_training_moves_every_variable_of_every_player(trained):
-    model = trained.model
-    assert model.built and model.steps_taken == STEPS
+    model, steps = trained.model, trained.golden.steps
+    assert model.built and model.steps_taken == steps
     moved = tiny.changed(trained.before, model.variables)
     players = model.players()
-    owned = [id(variable) for player in players for variable in player.variables]
-    assert len(owned) == len(set(owned)), "a variable has two players"
-    assert set(owned) == {id(variable) for variable in model.trainable_variables}, "a variable has no player"
+    starts = (*model.stage_starts, steps)
+    for stage in range(len(model.stage_starts)):
+        owned = [id(variable) for player in players if player.stage == stage for variable in player.variables]
+        assert owned and len(owned) == len(set(owned)), "a variable has two players"
+    owned = {id(variable) for player in players for variable in player.variables}
+    assert owned == {id(variable) for variable in model.trainable_variables}, "a variable has no player"
     for player in players:
         paths = {variable.path for variable in player.variables}
         assert {path for path in paths if not path.endswith(trained.golden.resting)} <= moved
-        assert int(model.player_optimizers[player.name].iterations.numpy()) == STEPS * player.turns
+        assert int(model.player_optimizers[player.name].iterations.numpy()) == player.turns * (
+            starts[player.stage + 1] - starts[player.stage]
+        )
     names = [variable.path for variable in model.variables]
     assert len(names) == len(set(names)), "two variables of one name"
 
 
 def test_logs_are_finite_and_complete(trained):
-    for row in trained.rows:
-        for player in trained.model.players():
+    model = trained.model
+    for step, row in enumerate(trained.rows):
+        playing = [player for player in model.players() if player.stage == model.stage_at(step)]
+        assert {name.split("/")[0] for name in row} == {player.name for player in playing}
+        for player in playing:
             assert {f"{player.name}/{name}" for name in ("loss", "gradient_norm", "finite")} <= row.keys()
         for name, value in row.items():
             assert np.ndim(value) == 0 and np.isfinite(value), name
@@ -110,12 +123,13 @@ def test_a_checkpoint_restores_everything_into_a_model_of_another_seed(trained, 
     expected = tiny.values(all_variables(trained.model))
     assert len(tiny.changed(expected, all_variables(other))) > len(expected) / 4
     restored = Checkpoints(tmp_path, other, 2)
-    assert restored.restore() == STEPS
+    assert restored.restore() == trained.golden.steps
     assert not tiny.changed(expected, all_variables(other))
 
     alone = tiny.build(seeded, trained.golden.channels)
-    assert restore_model(alone, tmp_path, "best") == STEPS
-    assert not tiny.changed(tiny.values(trained.model.variables), alone.variables)
+    assert restore_model(alone, tmp_path, "best") == trained.golden.steps
+    kept = [one for one in trained.model.variables if not one.path.endswith(trained.golden.attached)]
+    assert not tiny.changed(tiny.values(kept), alone.variables)
 
 
 def all_variables(model):
@@ -135,6 +149,8 @@ def test_abilities_are_what_works_and_the_others_say_so(trained, ability):
         if ability == "likelihood":
             assert value.dtype == tf.float32 and value.shape == (3,) and np.isfinite(value).all()
             assert (value.numpy() < 0).all()  # a probability of an 8-bit image
+        elif ability == "latent_likelihood":
+            assert value.dtype == tf.float32 and value.shape == (3,) and np.isfinite(value).all()
         elif ability == "encode":
             assert value.dtype == tf.float32 and value.shape == (3, *model.latent_shape) and np.isfinite(value).all()
         else:
@@ -160,6 +176,9 @@ def test_a_saved_model_answers_as_the_live_one(trained, tmp_path):
         "temperature": np.array([1.0, 0.5, 0.0], np.float32),
         "images": tiny.images(model.image_shape, 3),
         "latents": latents(model, 3),
+        "other_images": tiny.images(model.image_shape, 3, seed=1),
+        "share": np.array([0.0, 0.3, 1.0], np.float32),
+        "spherical": np.array([True, False, True]),
     }
     for name, function in live.items():
         inputs = {
@@ -177,7 +196,7 @@ def test_two_replicas_take_the_step_of_one(trained, two_replicas):
     golden, model = trained.golden, trained.model
     with two_replicas.scope():
         replicated = compiled(golden.config, golden.channels)
-    rows = tiny.fit(replicated, batch(model, golden), STEPS)
+    rows = tiny.fit(replicated, batch(model, golden), golden.steps)
     for row, other in zip(trained.rows, rows, strict=True):
         assert row.keys() == other.keys()
         for name in row:

@@ -1,0 +1,112 @@
+"""GLF: who feels the latents' likelihood, what the loss is made of, and that regularisation shrinks latents."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tiny_models as tiny
+
+from tfcq.randomness import RowNoise, row_seeds
+
+SHAPE = (8, 8, 1)
+IMAGES = tiny.images(SHAPE, 8)
+
+
+def model_of(**knobs):
+    model = tiny.compiled(tiny.config(8, model="glf", **knobs))
+    tiny.perturb(model.trainable_variables, 0.1)
+    return model
+
+
+def gradients(model, loss, variables):
+    values = [variable.value for variable in variables]
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(values)
+        total = tf.reduce_mean(loss())
+    return tape.gradient(total, values)
+
+
+@pytest.mark.parametrize("regularized", [False, True])
+def test_the_encoder_feels_the_likelihood_only_where_regularized(regularized):
+    """The loss with and without its reconstruction: the encoder's gradient of the rest is exactly zero, or not."""
+    model = model_of(regularized=regularized, reconstruction_weight=0.0)
+    noise = model._noise((0, 0, 0), 8)
+    loss = model.players()[0].objectives[0].loss
+    of_encoder = gradients(model, lambda: loss(IMAGES, noise, ()).total, model.encoder.trainable_variables)
+    of_flow = gradients(model, lambda: loss(IMAGES, noise, ()).total, model.flow.trainable_variables)
+    assert all(np.any(gradient != 0.0) for gradient in of_flow)
+    moved = [np.any(np.asarray(gradient) != 0.0) for gradient in of_encoder if gradient is not None]
+    # A weight times zero still has a gradient: exact zeros.
+    assert any(moved) if regularized else not any(moved)
+
+
+def test_the_loss_is_made_of_squares_and_the_latents_likelihood():
+    model = model_of(reconstruction_weight=3.0, latent_flow_weight_decay=0.5)
+    terms = model.players()[0].objectives[0].loss(IMAGES, model._noise((0, 0, 0), 8), ())
+    pixels = (IMAGES.astype(np.float64) + 0.5) / 256.0
+    latents = model.encoder(pixels.astype(np.float32), training=True)
+    rebuilt = model.decoder(latents, training=True).numpy().astype(np.float64)
+    squares = ((pixels - rebuilt) ** 2).sum((1, 2, 3))
+    bijector = model.flow.bijector()
+    noise = bijector.inverse(latents).numpy().astype(np.float64)
+    nll = 0.5 * (noise**2).sum(1) + 1.5 * np.log(2.0 * np.pi) - bijector.inverse_log_det_jacobian(latents, 1)
+    decay = 0.25 * sum((variable.numpy().astype(np.float64) ** 2).sum() for variable in model.flow.trainable_variables)
+    np.testing.assert_allclose(terms.logs["reconstruction"], squares, rtol=1e-4)
+    np.testing.assert_allclose(terms.total, 3.0 * squares + nll + decay, rtol=1e-4)
+
+
+def test_in_two_stages_each_part_is_trained_alone():
+    model = model_of(first_stage_steps=2)
+    parts = [model.encoder, model.decoder, model.flow]
+    for steps, moving in ((2, [True, True, False]), (1, [False, False, True])):
+        before = [tiny.values(part.variables) for part in parts]
+        tiny.fit(model, IMAGES, steps)
+        changed = [bool(tiny.changed(values, part.variables)) for values, part in zip(before, parts, strict=True)]
+        assert changed == moving
+
+
+def test_samples_are_decoded_noise_through_the_flow():
+    model, seeds = model_of(), row_seeds(5)
+    noise = 0.5 * RowNoise(seeds).normal(model.latent_shape, 0)
+    latents = model.flow.bijector().forward(noise)
+    pixels = 256.0 * model.decoder(latents).numpy()
+    np.testing.assert_array_equal(model.sample(seeds, 0.5), np.clip(np.floor(pixels), 0, 255).astype(np.uint8))
+
+
+def test_latent_likelihood_is_the_flows_density_and_the_squared_error():
+    model, seeds = model_of(), row_seeds(8)
+    answer = model.latent_likelihood(IMAGES, seeds)
+    latents = model.encode(IMAGES, seeds)
+    with tf.GradientTape() as tape:
+        tape.watch(latents)
+        noise = model.flow.bijector().inverse(latents)
+    jacobians = np.linalg.slogdet(tape.batch_jacobian(noise, latents).numpy().astype(np.float64))[1]
+    density = -0.5 * (noise.numpy().astype(np.float64) ** 2).sum(1) - 1.5 * np.log(2.0 * np.pi) + jacobians
+    np.testing.assert_allclose(answer["latent_log_prob"], density, rtol=1e-4)
+    pixels = (IMAGES.astype(np.float64) + 0.5) / 256.0
+    rebuilt = model.decoder(latents).numpy().astype(np.float64)
+    np.testing.assert_allclose(answer["reconstruction_error"], ((pixels - rebuilt) ** 2).sum((1, 2, 3)), rtol=1e-4)
+
+
+def test_interpolation_is_straight_in_the_space_of_noise():
+    model, seeds = model_of(), row_seeds(4)
+    first, second = IMAGES[:4], IMAGES[4:]
+    ends = [model.flow.bijector().inverse(model.encode(images, seeds)) for images in (first, second)]
+    halfway = model.decode(model.flow.bijector().forward(0.5 * (ends[0] + ends[1])))
+    share, straight = np.full(4, 0.5, np.float32), np.zeros(4, bool)
+    between = model.interpolate(first, second, share, straight, seeds).numpy().astype(int)
+    assert np.abs(between - halfway.numpy().astype(int)).max() <= 1
+    at_the_end = model.interpolate(first, second, 2.0 * share, straight, seeds).numpy().astype(int)
+    assert np.abs(at_the_end - model.reconstruct(second, seeds).numpy().astype(int)).max() <= 1
+
+
+def test_regularized_latents_shrink_and_glfs_do_not():
+    """The paper's Figure 4 in small: without the stop-gradient the likelihood is raised by making latents small."""
+    scales, images = {}, tiny.images(SHAPE, 32)
+    for regularized in (False, True):
+        model = tiny.compiled(
+            tiny.config(8, model="glf", regularized=regularized, reconstruction_weight=0.1), learning_rate=1e-2
+        )
+        rows = tiny.fit(model, images, 120)
+        scales[regularized] = [row["autoencoder/latents_mean_square"] for row in (rows[0], rows[-1])]
+    assert scales[True][1] < 0.25 * scales[True][0]
+    assert scales[False][1] > 0.5 * scales[False][0]

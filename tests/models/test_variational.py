@@ -1,0 +1,152 @@
+"""The VAEs of the GLF family: densities against closed forms and numerical integrals, bounds in their order."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tiny_models as tiny
+from scipy import stats
+
+from tfcq.randomness import RowNoise, StepNoise, row_seeds
+
+SHAPE = (4, 4, 1)
+IMAGES = tiny.images(SHAPE, 6)
+VAES = ["vae", "vae_flow_prior", "vae_flow_posterior", "two_stage_vae"]
+
+
+def model_of(name, scale=0.15, **knobs):
+    model = tiny.build(tiny.config(4, model=name, latent_dim=2, decoder_sigma=0.3, **knobs))
+    tiny.perturb(model.trainable_variables, scale if name != "vae_flow_posterior" else scale / 2.0)
+    # Posteriors near the priors: importance weights are then even, and few draws tell the integral.
+    for layer in (model.encoder.layers[-1], *([model.second_encoder.last] if name == "two_stage_vae" else [])):
+        layer.kernel.assign(0.2 * layer.kernel)
+        layer.bias.assign(np.float32([0.1, -0.1, 0.2, 0.2]))
+    return model
+
+
+@pytest.fixture(scope="module", params=VAES)
+def model(request):
+    return model_of(request.param)
+
+
+def log_prob_of(model):
+    """Compiled, as its loop over draws is slow otherwise."""
+    compiled = tf.function(model.log_prob, reduce_retracing=True)
+    return lambda images, seeds, count: compiled(images, seeds, tf.constant(count))
+
+
+class Fixed:
+    """Noise that is given: uniform for the pixels, normals by tag."""
+
+    def __init__(self, uniform, normals):
+        self._uniform, self._normals = uniform, normals
+
+    def uniform(self, shape, tag):
+        return tf.constant(self._uniform, tf.float32)
+
+    def normal(self, shape, tag):
+        return tf.constant(self._normals[tag - 1], tf.float32)
+
+    def fold(self, *numbers):
+        return self
+
+
+def test_the_importance_weighted_estimate_meets_a_numerical_integral(model):
+    """log p(v) = log of the integral of p(v|z) p(z), on a grid, for the prior that samples are drawn from."""
+    seeds = row_seeds(2, seed=5)
+    estimate = log_prob_of(model)(IMAGES[:2], seeds, 4000).numpy()
+    pixels = (IMAGES[:2] + RowNoise(seeds).uniform(SHAPE, 0).numpy()) / 256.0
+    axis = np.linspace(-8.0, 8.0, 129)
+    places = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2).astype(np.float32)
+    if model.name == "two_stage_vae":
+        inner = np.stack(np.meshgrid(np.linspace(-5, 5, 41), np.linspace(-5, 5, 41)), -1).reshape(-1, 2)
+        means = model.second_decoder(inner.astype(np.float32)).numpy().astype(np.float64)
+        weights = np.exp(-0.5 * (inner**2).sum(1)) / (2.0 * np.pi) * 0.25**2
+        gamma = float(np.exp(model.log_gamma.numpy()))
+        squares = ((places[:, None].astype(np.float64) - means) ** 2).sum(-1)
+        log_prior = np.log((np.exp(-0.5 * squares / gamma**2) / (2.0 * np.pi * gamma**2)) @ weights)
+    elif model.name == "vae_flow_prior":
+        log_prior = model.flow.distribution().log_prob(places).numpy().astype(np.float64)
+    else:
+        log_prior = -0.5 * (places.astype(np.float64) ** 2).sum(1) - np.log(2.0 * np.pi)
+    decoded = model.decoder(places).numpy().astype(np.float64)
+    for row in range(2):
+        densities = stats.norm.logpdf(pixels[row], decoded, np.exp(model.log_sigma.numpy()))
+        likelihood = densities.sum((1, 2, 3)) - 16.0 * np.log(256.0)
+        expected = np.log(np.sum(np.exp(likelihood + log_prior)) * (axis[1] - axis[0]) ** 2)
+        assert estimate[row] == pytest.approx(expected, abs=0.05)
+
+
+def test_bounds_tighten_with_more_draws(model):
+    images = np.repeat(IMAGES, 20, axis=0)
+    seeds = row_seeds(len(images))
+    log_prob = log_prob_of(model)
+    bounds = [float(tf.reduce_mean(log_prob(images, seeds, count))) for count in (1, 8, 64)]
+    elbo, one = model.elbo(images, seeds), log_prob(images, seeds, 1)
+    assert bounds[0] < bounds[1] < bounds[2]
+    # With one draw the estimate is the bound, but for the exact KL in it: the same mean.
+    error = float(np.std(elbo) + np.std(one)) / np.sqrt(len(images))
+    assert float(tf.reduce_mean(elbo)) == pytest.approx(bounds[0], abs=4.0 * error)
+    assert float(tf.reduce_mean(elbo)) < bounds[2]
+
+
+def test_the_elbos_terms_add_up_and_the_kl_is_the_expected_log_ratio(model):
+    terms = model.elbo_terms(IMAGES, row_seeds(len(IMAGES)))
+    np.testing.assert_allclose(terms["elbo"], -terms["reconstruction"] - terms["kl"], rtol=1e-5)
+    images = np.repeat(IMAGES[:1], 4000, axis=0)
+    _, kl, log_ratio, _ = model.infer(model.unit_pixels(images), StepNoise((0, 2), (), len(images)))
+    error = np.std(log_ratio) / np.sqrt(len(images)) + np.std(kl) / np.sqrt(len(images))
+    assert float(tf.reduce_mean(kl)) == pytest.approx(-float(tf.reduce_mean(log_ratio)), abs=5.0 * error + 1e-4)
+    assert float(tf.reduce_mean(kl)) > 0.0
+
+
+def test_a_posterior_through_a_flow_has_the_density_of_the_change_of_variables():
+    model = model_of("vae_flow_posterior")
+    normal = np.random.RandomState(0).standard_normal((6, 2))
+    pixels = model.unit_pixels(IMAGES)
+    latents, _, log_ratio, _ = model.infer(pixels, Fixed(0.5, [normal]))
+    mean, log_scale = np.split(model.encoder(pixels).numpy().astype(np.float64), 2, axis=1)
+    drawn = tf.constant(mean + np.exp(log_scale) * normal, tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(drawn)
+        moved = model.flow.bijector().forward(drawn)
+    jacobian = np.linalg.slogdet(tape.batch_jacobian(moved, drawn).numpy().astype(np.float64))[1]
+    log_posterior = stats.norm.logpdf(normal).sum(1) - log_scale.sum(1) - jacobian
+    log_prior = stats.norm.logpdf(moved.numpy().astype(np.float64)).sum(1)
+    np.testing.assert_allclose(latents, moved, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(log_ratio, log_prior - log_posterior, rtol=1e-3, atol=1e-3)
+
+
+def test_a_fixed_scale_stays_and_a_learned_one_finds_the_mean_squared_error():
+    fixed, learned = (
+        tiny.compiled(tiny.config(4, model="vae", learn_decoder_sigma=learn, decoder_sigma=0.5), learning_rate=0.02)
+        for learn in (False, True)
+    )
+    for model in (fixed, learned):
+        tiny.fit(model, IMAGES, 200)
+    assert float(np.exp(fixed.log_sigma.numpy())) == pytest.approx(0.5)
+    # The maximum of the likelihood over sigma is where sigma^2 is the mean squared error.
+    noise = learned._noise((200, 0, 0), 6)
+    pixels = learned.unit_pixels(IMAGES, noise.uniform(SHAPE, 0))
+    latents, *_ = learned.infer(pixels, noise, training=True)
+    error = float(tf.sqrt(tf.reduce_mean(tf.square(pixels - learned.decoder(latents, training=True)))))
+    assert float(np.exp(learned.log_sigma.numpy())) == pytest.approx(error, rel=0.15)
+
+
+def test_the_first_of_two_stages_trains_the_first_vae_alone_and_the_second_the_other():
+    model = tiny.compiled(tiny.config(4, model="two_stage_vae", first_stage_steps=2))
+    first, second = [model.encoder, model.decoder], [model.second_encoder, model.second_decoder]
+    for steps, moving, resting in ((2, first, second), (2, second, first)):
+        before = [tiny.values(part.variables) for part in (*moving, *resting)]
+        tiny.fit(model, IMAGES, steps)
+        changed = [bool(tiny.changed(old, part.variables)) for old, part in zip(before, (*moving, *resting), strict=True)]
+        assert changed == [True, True, False, False]
+
+
+def test_samples_of_two_stages_have_the_moments_of_both():
+    model = model_of("two_stage_vae")
+    latents = model.draw_latents(StepNoise((0, 1), (), 4000)).numpy()
+    noise = np.random.RandomState(0).standard_normal((4000, 2)).astype(np.float32)
+    means = model.second_decoder(noise).numpy()
+    expected = means.var(0) + float(np.exp(2.0 * model.log_gamma.numpy()))
+    np.testing.assert_allclose(latents.var(0), expected, rtol=0.1)
+    np.testing.assert_allclose(latents.mean(0), means.mean(0), atol=0.1)

@@ -1,0 +1,33 @@
+"""The errors of reconstruction that the deterministic auto-encoders may train by."""
+
+import tensorflow as tf
+
+from tfcq.features.vgg_levels import VGGLevels
+from tfcq.losses.perceptual import perceptual_distance
+
+
+class ReconstructionError:
+    """Pixels and their reconstructions, float32 [N, H, W, C] in [0, 1] -> float32 [N].
+
+    "mse": the squares of the differences, summed over all values. (Their mean would weigh colour by a third.)
+    "perceptual": `perceptual_distance` of pixels in [-1, 1] and of the levels of VGG16 of those; its weights are read by
+    `load`, as only training needs them. This object is no Keras layer, so that they are in no checkpoint and no export.
+
+    Args:
+        knobs: with `reconstruction` and `perceptual_weights`.
+    """
+
+    def __init__(self, knobs):
+        self._knobs = knobs
+        self._levels = None
+
+    def load(self):
+        """Reads what the error needs; call it under the strategy's scope. UserError where it cannot be had."""
+        if self._knobs.reconstruction == "perceptual":
+            self._levels = VGGLevels(self._knobs.perceptual_weights or None)
+
+    def __call__(self, pixels, rebuilt):
+        if self._knobs.reconstruction == "mse":
+            return tf.reduce_sum(tf.square(pixels - rebuilt), axis=[1, 2, 3])
+        levels = zip(self._levels(pixels), self._levels(rebuilt), strict=True)
+        return perceptual_distance([(2.0 * pixels - 1.0, 2.0 * rebuilt - 1.0), *levels])
