@@ -29,6 +29,11 @@ SIGNATURES = {
     "likelihood": {"inputs": {"images": IMAGES, "seed": SEEDS},
                    "outputs": {"log_prob": _tensor("DT_FLOAT"), "bits_per_dim": _tensor("DT_FLOAT")}},
     "decode": {"inputs": {"latents": _tensor("DT_FLOAT", NUM_PIXELS)}, "outputs": {"images": IMAGES}},
+    "latent_likelihood": {"inputs": {"images": IMAGES, "seed": SEEDS},
+                          "outputs": {"latent_log_prob": _tensor("DT_FLOAT"), "reconstruction_error": _tensor("DT_FLOAT")}},
+    "interpolate": {"inputs": {"images": IMAGES, "other_images": IMAGES, "share": _tensor("DT_FLOAT"),
+                               "spherical": _tensor("DT_BOOL"), "seed": SEEDS},
+                    "outputs": {"images": IMAGES}},
     "__saved_model_init_op": {"inputs": {}, "outputs": {"op": {"dtype": "DT_INVALID"}}},
 }
 
@@ -59,6 +64,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if body.get("signature_name") == "likelihood":
             means = [float(np.mean(image)) for image in rows["images"]]
             self.answer(200, {"outputs": {"log_prob": means, "bits_per_dim": [mean / 2 for mean in means]}})
+        elif body.get("signature_name") == "latent_likelihood":
+            means = [float(np.mean(image)) for image in rows["images"]]
+            self.answer(200, {"outputs": {"latent_log_prob": means, "reconstruction_error": [-mean for mean in means]}})
+        elif body.get("signature_name") == "interpolate":
+            chosen = [other if share > 0.5 else one
+                      for one, other, share in zip(rows["images"], rows["other_images"], rows["share"])]
+            self.answer(200, {"outputs": chosen})
         elif body.get("signature_name") == "decode":
             self.answer(200, {"outputs": np.reshape(rows["latents"], (-1, *IMAGE_SHAPE)).astype(int).tolist()})
         else:
@@ -113,6 +125,24 @@ def test_likelihood_in_both_units(client):
         np.testing.assert_array_equal(values, expected)
 
 
+def test_what_is_known_of_latents_is_two_numbers_an_image(client):
+    images = np.stack([np.full(IMAGE_SHAPE, value, np.uint8) for value in (1, 2)])
+    log_prob, error = client.latent_likelihood(images)
+    np.testing.assert_array_equal(log_prob, [1, 2])
+    np.testing.assert_array_equal(error, [-1, -2])
+
+
+def test_interpolation_sends_both_images_and_the_way(server, client):
+    images, other_images = np.zeros((5, *IMAGE_SHAPE), np.uint8), np.full((5, *IMAGE_SHAPE), 9, np.uint8)
+    between = client.interpolate(images, other_images, np.linspace(0.0, 1.0, 5), spherical=True, seed=3)
+    assert between.dtype == np.uint8
+    np.testing.assert_array_equal(between[:, 0, 0, 0], [0, 0, 0, 9, 9])
+    inputs = [body["inputs"] for body in server.bodies]
+    assert [part["share"] for part in inputs] == [[0.0, 0.25, 0.5], [0.75, 1.0]]
+    assert [part["spherical"] for part in inputs] == [[True] * 3, [True] * 2]
+    assert inputs[1]["seed"] == [[3, 3], [3, 4]]
+
+
 def test_decode_takes_any_floats(client):
     latents = np.arange(2 * NUM_PIXELS, dtype=np.float64).reshape(2, NUM_PIXELS)
     images = client.decode(latents)
@@ -140,7 +170,7 @@ def test_default_seeds_and_given_seeds_are_sent(server, client):
 def test_metadata_and_status(client):
     metadata = client.metadata()
     assert (metadata["name"], metadata["version"]) == ("m", 4)
-    assert set(metadata["signatures"]) == {"sample", "likelihood", "decode"}
+    assert set(metadata["signatures"]) == {"sample", "likelihood", "latent_likelihood", "interpolate", "decode"}
     assert metadata["signatures"]["sample"] == {
         "inputs": {"seed": {"dtype": "int32", "shape": [None, 2]},
                    "temperature": {"dtype": "float32", "shape": [None]}},
@@ -167,6 +197,9 @@ def test_version_and_name_are_in_the_path(server):
     lambda client: client.log_prob(np.zeros((0, *IMAGE_SHAPE), np.uint8)),
     lambda client: client.log_prob(np.zeros((2, *IMAGE_SHAPE), np.uint8), seeds=[[0, 0]]),
     lambda client: client.decode(np.zeros((0, NUM_PIXELS))),
+    lambda client: client.interpolate(np.zeros((2, *IMAGE_SHAPE), np.uint8), np.zeros((1, *IMAGE_SHAPE), np.uint8), 0.5),
+    lambda client: client.interpolate(*np.zeros((2, 2, *IMAGE_SHAPE), np.uint8), [0.5, 0.5, 0.5]),
+    lambda client: client.interpolate(*np.zeros((2, 2, *IMAGE_SHAPE), np.float32), 0.5),
 ])
 def test_mistakes_are_told_without_asking_the_server(server, client, call):
     with pytest.raises(UserError) as caught:

@@ -106,10 +106,7 @@ class Client:
         if (num_images is None) == (seeds is None):
             raise UserError("sample needs either num_images or seeds, and not both")
         seeds = self._seeds(num_images if seeds is None else len(seeds), seeds, seed)
-        temperatures = np.asarray(temperature, np.float32)
-        if temperatures.shape not in ((), (len(seeds),)):
-            raise UserError(f"temperature must be one number or [{len(seeds)}], received shape {temperatures.shape}")
-        temperatures = np.ascontiguousarray(np.broadcast_to(temperatures, len(seeds)))
+        temperatures = _for_each_row("temperature", temperature, np.float32, len(seeds))
         return self.predict("sample", {"seed": seeds, "temperature": temperatures})["images"]
 
     def log_prob(self, images, seeds=None, seed=0):
@@ -119,6 +116,16 @@ class Client:
     def bits_per_dim(self, images, seeds=None, seed=0):
         """-log_prob / (D ln 2), float32 [N]; a model that calls all images equally likely scores 8."""
         return self._on_images("likelihood", images, seeds, seed)["bits_per_dim"]
+
+    def latent_likelihood(self, images, seeds=None, seed=0):
+        """What an auto-encoder that is no density says of uint8 images [N, H, W, C].
+
+        Returns:
+            (latent_log_prob float32 [N], nats; reconstruction_error float32 [N], squares of the differences of pixels in
+            [0, 1], summed).
+        """
+        answer = self._on_images("latent_likelihood", images, seeds, seed)
+        return answer["latent_log_prob"], answer["reconstruction_error"]
 
     def encode(self, images, seeds=None, seed=0):
         """The latents of uint8 images [N, H, W, C]: float32 [N, ...]."""
@@ -131,6 +138,28 @@ class Client:
     def reconstruct(self, images, seeds=None, seed=0):
         """Images through the latents and back, uint8 [N, H, W, C]."""
         return self._on_images("reconstruct", images, seeds, seed)["images"]
+
+    def interpolate(self, images, other_images, share, spherical=False, seeds=None, seed=0):
+        """Images between two images.
+
+        Args:
+            images, other_images: uint8 [N, H, W, C].
+            share: float or [N], where on the way: 0 at the first, 1 at the other.
+            spherical: bool or [N]; whether the way is a great circle instead of a straight line.
+            seeds, seed: as in `sample`.
+
+        Returns:
+            uint8 [N, H, W, C].
+        """
+        other_images, rows = _checked_images(other_images), len(images)
+        if len(other_images) != rows:
+            raise UserError(f"other_images must be as many as images, {rows}, received {len(other_images)}")
+        between = {
+            "other_images": other_images,
+            "share": _for_each_row("share", share, np.float32, rows),
+            "spherical": _for_each_row("spherical", spherical, np.bool_, rows),
+        }
+        return self._on_images("interpolate", images, seeds, seed, between)["images"]
 
     def predict(self, signature, inputs):
         """Runs any signature, in chunks of at most `max_batch_size` rows.
@@ -169,14 +198,10 @@ class Client:
         """{version: {"state": "AVAILABLE" | "LOADING" | "END" | ..., "error": str, empty if all is well}}."""
         return self._transport.status()
 
-    def _on_images(self, signature, images, seeds, seed):
-        images = np.asarray(images)
-        if images.dtype != np.uint8 or images.ndim != 4:
-            raise UserError(
-                f"images must be uint8 [N, H, W, C] with values 0 to 255, received {images.dtype}"
-                f" {list(images.shape)}; convert them first"
-            )
-        return self.predict(signature, {"images": images, "seed": self._seeds(len(images), seeds, seed)})
+    def _on_images(self, signature, images, seeds, seed, more=()):
+        images = _checked_images(images)
+        inputs = {"images": images, "seed": self._seeds(len(images), seeds, seed)}
+        return self.predict(signature, inputs | dict(more))
 
     @staticmethod
     def _seeds(num_rows, seeds, seed):
@@ -197,6 +222,24 @@ def row_seeds(num_rows, seed=0):
     if num_rows < 1 or not -(2**31) <= seed < 2**31:
         raise UserError(f"num_images must be at least 1 and seed an int32, received {num_rows} and {seed}")
     return np.stack([np.full(num_rows, seed), np.arange(num_rows)], axis=1).astype(np.int32)
+
+
+def _for_each_row(name, value, dtype, num_rows):
+    """[num_rows] of one value, or of as many."""
+    values = np.asarray(value, dtype)
+    if values.shape not in ((), (num_rows,)):
+        raise UserError(f"{name} must be one value or [{num_rows}], received shape {values.shape}")
+    return np.ascontiguousarray(np.broadcast_to(values, num_rows))
+
+
+def _checked_images(images):
+    images = np.asarray(images)
+    if images.dtype != np.uint8 or images.ndim != 4:
+        raise UserError(
+            f"images must be uint8 [N, H, W, C] with values 0 to 255, received {images.dtype}"
+            f" {list(images.shape)}; convert them first"
+        )
+    return images
 
 
 def _fits_int32(array):

@@ -12,10 +12,10 @@ from tfcq.errors import UserError
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a trained run.")
 METRICS = flags.DEFINE_list(
     "metrics",
-    ["elbo", "bits_per_dim"],
-    "all, or some of elbo | bits_per_dim (importance-weighted) | frechet_distance | classifier_score | kernel_distance | prd | "
-    "neighbours | memorisation | ms_ssim | sliced_wasserstein, separated by commas; with --features=inception also fid | "
-    "inception_score | kid.",
+    None,
+    "all, or some of elbo | bits_per_dim (importance-weighted) | latent_likelihood | frechet_distance | classifier_score | "
+    "kernel_distance | prd | neighbours | memorisation | ms_ssim | sliced_wasserstein, separated by commas; "
+    "with --features=inception also fid | inception_score | kid (default: the likelihoods that the model has).",
 )
 REPORT = flags.DEFINE_bool("report", True, "Write report.md and its figures.")
 COMPARE = flags.DEFINE_list("compare", [], "Workdirs that were evaluated, to be put in one table and figure.")
@@ -27,7 +27,7 @@ def main():
     if bool(WORKDIR.value) == bool(COMPARE.value):
         raise UserError("expected --workdir=DIR of a trained run, or --compare=DIR,DIR,... of evaluated ones")
     knobs = config_flags.section_from_flags(protocol.EvaluationConfig)
-    metrics = protocol.metric_names(METRICS.value)
+    metrics = None if METRICS.value is None else protocol.metric_names(METRICS.value)
     config_flags.start_tensorflow()
     if COMPARE.value:
         from tfcq.evaluation.compare import compare

@@ -8,6 +8,9 @@ from tfcq.knobs import Section, knob, suggestion
 LIKELIHOODS = ("elbo", "bits_per_dim")
 """Metrics of real images under the model: bound by one draw, importance-weighted estimate."""
 
+LATENT_LIKELIHOODS = ("latent_likelihood",)
+"""Of real images, for models that are a density of latents and not of images."""
+
 DISTRIBUTIONS = (
     "frechet_distance",
     "classifier_score",
@@ -31,7 +34,7 @@ def metric_names(metrics):
         UserError: an unknown name, or none.
     """
     names = [metrics] if isinstance(metrics, str) else list(metrics)
-    known = (*LIKELIHOODS, *DISTRIBUTIONS)
+    known = (*LIKELIHOODS, *LATENT_LIKELIHOODS, *DISTRIBUTIONS)
     for name in names or [""]:
         if name not in (*known, *DISTRIBUTION_ALIASES, "all"):
             raise UserError(

@@ -14,6 +14,12 @@ MODE = flags.DEFINE_enum(
     "pairs of test images.",
 )
 NUM_SAMPLES = flags.DEFINE_integer("num_samples", 64, "New images, reconstructed images, or rows.", lower_bound=1)
+INTERPOLATION = flags.DEFINE_enum(
+    "interpolation",
+    "linear",
+    ["linear", "spherical"],
+    "The way of mode interpolate, in the space of the noise that latents are made of (of the latents, where they are not).",
+)
 OUTPUT = flags.DEFINE_string("output", None, "PNG file (default: samples/MODE.png in the workdir).")
 SEED = flags.DEFINE_integer("seed", 0, "Of the images; image i of seed s is always the same.", lower_bound=0)
 TEMPERATURE = flags.DEFINE_float(
@@ -37,7 +43,9 @@ def main():
     elif MODE.value == "reconstruct":
         picture = pictures.reconstruction_grid(_held_out(model, NUM_SAMPLES.value), SEED.value)
     else:
-        picture = pictures.interpolation_grid(_held_out(model, 2 * NUM_SAMPLES.value), seed=SEED.value)
+        images_of_pairs = _held_out(model, 2 * NUM_SAMPLES.value)
+        spherical = INTERPOLATION.value == "spherical"
+        picture = pictures.interpolation_grid(images_of_pairs, seed=SEED.value, spherical=spherical)
     path = OUTPUT.value or f"{WORKDIR.value}/samples/{MODE.value}.png"
     try:
         images.write_png(path, picture)

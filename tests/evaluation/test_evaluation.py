@@ -138,8 +138,33 @@ def test_evaluate_refuses_what_it_cannot(run, tmp_path):
         evaluate(tmp_path)
     tiny.make_workdir(tmp_path, tiny.config(8, latent_size=4, **tiny.ROWS["gan"]))
     with pytest.raises(UserError, match="cannot likelihood; it can: decode, sample"):
+        evaluate(tmp_path, ["elbo"])
+    with pytest.raises(UserError, match="has no likelihood; expected --metrics=frechet_distance,"):
         evaluate(tmp_path)
     assert not (tmp_path / "metrics.json").exists()
+
+
+def test_a_density_of_latents_is_measured_as_such(tmp_path, capsys):
+    model = tiny.make_workdir(tmp_path, tiny.config(8, model="glf"))
+    row = evaluate(tmp_path, num_images=30, seed=3, batch_size=7)
+    images = data.load(workdirs.read_config(tmp_path).data).images("test", range(30))
+    expected = model.latent_likelihood(images, row_seeds(30, seed=3))
+    lines = capsys.readouterr().out.splitlines()
+    for name, line in zip(("latent_log_prob", "reconstruction_error"), lines):
+        values = expected[name].numpy().astype(np.float64)
+        assert row[name]["value"] == pytest.approx(values.mean(), rel=1e-5)
+        assert row[name]["standard_error"] == pytest.approx(values.std(ddof=1) / np.sqrt(30), rel=1e-4)
+        assert (row[name]["num_images"], row[name]["split"]) == (30, "test")
+        assert line.startswith(f"{name}: {row[name]['value']:.5g} +- ") and line.endswith("(test, 30 images)")
+        assert f"| {name} | {row[name]['value']:.5g} |" in (tmp_path / "report.md").read_text()
+    assert "elbo" not in row and "bits_per_dim" not in row
+    with pytest.raises(UserError, match="cannot likelihood; it can: .*latent_likelihood"):
+        evaluate(tmp_path, ["elbo"])
+
+
+def test_a_density_of_images_is_none_of_latents(run):
+    with pytest.raises(UserError, match="cannot latent_likelihood"):
+        evaluate(run[0], ["latent_likelihood"])
 
 
 # Pictures.
@@ -189,11 +214,19 @@ def test_interpolations_begin_and_end_with_reconstructions(pictures, run):
     picture = pictures.interpolation_grid(images, num_steps=6, seed=1)
     assert picture.shape == (2 * 32, 6 * 32, 1)  # two pairs; the odd one is left out
     found = cells(picture, 6).reshape(2, 6, *SHAPE)
-    rebuilt = run[1].reconstruct(images[:4], row_seeds(4, seed=1)).numpy()
-    near(found[:, 0], rebuilt[0::2])
-    near(found[:, -1], rebuilt[1::2])
-    latents = run[1].encode(images[:4], row_seeds(4, seed=1))
-    near(found[:, 2], run[1].decode(0.6 * latents[0::2] + 0.4 * latents[1::2]))
+    seeds = row_seeds(2, seed=1)  # a pair's
+    first, second = images[0:4:2], images[1:4:2]
+    near(found[:, 0], run[1].reconstruct(first, seeds))
+    near(found[:, -1], run[1].reconstruct(second, seeds))
+    near(found[:, 2], run[1].decode(0.6 * run[1].encode(first, seeds) + 0.4 * run[1].encode(second, seeds)))
+
+
+def test_a_spherical_interpolation_takes_another_way_between_the_same_ends(pictures):
+    images = tiny.images(SHAPE, 2)
+    ways = [cells(pictures.interpolation_grid(images, num_steps=5, spherical=way), 5) for way in (False, True)]
+    for place in (0, -1):
+        near(ways[0][place], ways[1][place])
+    assert np.abs(ways[0][2].astype(int) - ways[1][2]).max() > 2
 
 
 def test_interpolation_refuses_too_little(pictures):

@@ -1,4 +1,4 @@
-"""Likelihoods of a model over batches of images, per image, streamed."""
+"""Likelihoods of a model over batches of images, or of their latents, per image, streamed."""
 
 import numpy as np
 import tensorflow as tf
@@ -30,7 +30,7 @@ class LikelihoodEvaluator:
 
     def elbo_terms(self, batches, seed=0, progress=None):
         """{name: float64 [N], nats}: "elbo" of each image of `batches` (uint8 [n, H, W, C] each), and what it is made of."""
-        return self._stream(self._elbo, batches, seed, progress)
+        return _stream(self._elbo, batches, seed, progress)
 
     def log_prob(self, batches, num_importance_samples, seed=0, progress=None):
         """Importance-weighted log-likelihood of each image with K draws, float64 [N], nats."""
@@ -38,18 +38,7 @@ class LikelihoodEvaluator:
         def log_prob(images, seeds):
             return self._log_prob(images, seeds, np.full(len(images), num_importance_samples, np.int32))
 
-        return self._stream(log_prob, batches, seed, progress)
-
-    @staticmethod
-    def _stream(function, batches, seed, progress):
-        values, start = [], 0
-        for images in batches:
-            images = np.asarray(images)
-            values.append(function(images, row_seeds(len(images), seed, start)))
-            start += len(images)
-            if progress:
-                progress(start)
-        return tf.nest.map_structure(lambda *parts: np.concatenate(parts).astype(np.float64), *values)
+        return _stream(log_prob, batches, seed, progress)
 
     def bits_per_dim(self, log_probs):
         """Bits/dim [N] of per-image nats [N]."""
@@ -65,6 +54,41 @@ class LikelihoodEvaluator:
             "bits_per_dim_standard_error": None if error is None else float(error),
             "num_images": len(bits),
         }
+
+
+class LatentLikelihoodEvaluator:
+    """What `latent_likelihood` says, of a model that is a density of latents and not of images; as `LikelihoodEvaluator`."""
+
+    meanings = {
+        "latent_log_prob": "log p(latents of an image), nats: a density of latents, and none of images; higher is likelier",
+        "reconstruction_error": "squared differences of an image and its reconstruction, pixels in [0, 1], summed; lower is "
+        "better",
+    }
+    """{name of a number: what it means}."""
+
+    def __init__(self, model, strategy=None):
+        images, seeds = tf.TensorSpec((None, *model.image_shape), tf.uint8), tf.TensorSpec((None, 2), tf.int32)
+        self._terms = Sharded(model.latent_likelihood, (images, seeds), strategy)
+
+    def entries(self, batches, seed=0, progress=None):
+        """{name: {"value": mean over the images, "standard_error", "num_images", "meaning"}} of the names of `meanings`."""
+        found = {}
+        for name, values in _stream(self._terms, batches, seed, progress).items():
+            error = {"standard_error": float(values.std(ddof=1) / np.sqrt(len(values)))} if len(values) > 1 else {}
+            found[name] = {"value": float(values.mean())} | error
+            found[name] |= {"num_images": len(values), "meaning": self.meanings[name]}
+        return found
+
+
+def _stream(function, batches, seed, progress):
+    values, start = [], 0
+    for images in batches:
+        images = np.asarray(images)
+        values.append(function(images, row_seeds(len(images), seed, start)))
+        start += len(images)
+        if progress:
+            progress(start)
+    return tf.nest.map_structure(lambda *parts: np.concatenate(parts).astype(np.float64), *values)
 
 
 def likelihood_auroc(inside, outside):

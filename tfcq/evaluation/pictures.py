@@ -37,24 +37,26 @@ class Pictures:
         columns = 2 * max(1, round(np.sqrt(len(pairs)) / 2))
         return grid(pairs, columns)
 
-    def interpolation_grid(self, images, num_steps=8, seed=0):
-        """A row for each pair of neighbours (0 and 1, 2 and 3, ...): linear between their latents, both ends included.
+    def interpolation_grid(self, images, num_steps=8, seed=0, spherical=False):
+        """A row for each pair of neighbours (0 and 1, 2 and 3, ...): the model's way between them, both ends included.
 
         Args:
             images: uint8 [N, H, W, C]; an odd last one is left out.
             num_steps: images in a row.
             seed: of the dequantisation.
+            spherical: see `GenerativeModel.interpolate`.
 
         Raises:
             UserError: fewer than two images or steps, or a model without latents of images.
         """
         if len(images) < 2 or num_steps < 2:
             raise UserError(f"interpolate: expected at least 2 images and 2 steps, received {len(images)} and {num_steps}")
-        images = images[: len(images) // 2 * 2]
-        latents = self._run("encode", images, row_seeds(len(images), seed))
-        shares = np.linspace(0.0, 1.0, num_steps, dtype=np.float32).reshape(1, -1, *[1] * (latents.ndim - 1))
-        path = (1.0 - shares) * latents[0::2, None] + shares * latents[1::2, None]
-        return grid(self._run("decode", path.reshape(-1, *latents.shape[1:])), num_steps)
+        first, second = (images[start : len(images) // 2 * 2 : 2] for start in (0, 1))
+        pairs = len(first)
+        shares = np.tile(np.linspace(0.0, 1.0, num_steps, dtype=np.float32), pairs)
+        first, second, seeds = (np.repeat(rows, num_steps, axis=0) for rows in (first, second, row_seeds(pairs, seed)))
+        between = self._run("interpolate", first, second, shares, np.full(len(shares), spherical), seeds)
+        return grid(between, num_steps)
 
     def _run(self, ability, *arrays):
         if ability not in self._model.abilities:

@@ -67,7 +67,10 @@ def _pictures(folder, model, dataset, drawn, config):
         caption = f"Pairs of a {config.split} image and its reconstruction."
         found["reconstructions"] = (artist.reconstruction_grid(held_out, config.seed), caption)
     if {"encode", "decode"} <= model.abilities and len(held_out) >= 2:
-        caption = f"Rows from one {config.split} image to another, linear between their latents."
+        caption = (
+            f"Rows from one {config.split} image to another, straight in the space of the noise that latents are made of, or "
+            "of the latents where they are made of none."
+        )
         found["interpolations"] = (artist.interpolation_grid(held_out[:16], seed=config.seed), caption)
     if "nearest" in drawn:
         generated, nearest = drawn["nearest"]

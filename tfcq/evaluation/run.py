@@ -9,19 +9,20 @@ import tensorflow as tf
 from tfcq import data, devices
 from tfcq import workdir as workdirs
 from tfcq.errors import UserError
-from tfcq.evaluation.likelihood import LikelihoodEvaluator, likelihood_auroc
+from tfcq.evaluation.likelihood import LatentLikelihoodEvaluator, LikelihoodEvaluator, likelihood_auroc
 from tfcq.evaluation.streaming import Progress
 from tfcq.knobs import suggestion
-from tfcq.protocol import DISTRIBUTIONS, LIKELIHOODS, EvaluationConfig, metric_names
+from tfcq.protocol import DISTRIBUTIONS, LATENT_LIKELIHOODS, LIKELIHOODS, EvaluationConfig, metric_names
 
 
-def evaluate(workdir, metrics=LIKELIHOODS, report=True, **protocol):
+def evaluate(workdir, metrics=None, report=True, **protocol):
     """Measures, prints, and records in metrics.json, metrics.jsonl, report.md and TensorBoard.
 
     Args:
         workdir: folder of a run.
-        metrics: names out of `tfcq.protocol.LIKELIHOODS` and `DISTRIBUTIONS`, or "all": every one that the model and the
-            extractor can give. "elbo" (one draw) and "bits_per_dim" (importance-weighted, K draws) are in bits/dim and nats.
+        metrics: names out of `tfcq.protocol.LIKELIHOODS`, `LATENT_LIKELIHOODS` and `DISTRIBUTIONS`, or "all": every one that
+            the model and the extractor can give. "elbo" (one draw) and "bits_per_dim" (importance-weighted, K draws) are in
+            bits/dim and nats. None: the likelihoods, of images or else of latents, that the model has.
         report: whether report.md and its figures are made.
         **protocol: knobs of `EvaluationConfig`.
 
@@ -31,11 +32,12 @@ def evaluate(workdir, metrics=LIKELIHOODS, report=True, **protocol):
     Raises:
         UserError: an unknown metric or knob, or something that the model or the extractor has not.
     """
-    asked = metric_names(metrics)
+    asked = None if metrics is None else metric_names(metrics)
     config = _protocol(protocol)
     strategy = devices.prepare(config.distribution, config.logical_devices)
     with strategy.scope():
         model = workdirs.load(workdir, config.checkpoint)
+        asked = asked or _default_metrics(model)
         extractor = _extractor(asked, model, config)
     chosen = _possible(asked, model, extractor)
     dataset = data.load(model.config_of_run.data)
@@ -50,6 +52,7 @@ def evaluate(workdir, metrics=LIKELIHOODS, report=True, **protocol):
     drawn = {}
     try:
         run.measure_likelihoods([name for name in chosen if name in LIKELIHOODS], row, drawn)
+        run.measure_latent_likelihood([name for name in chosen if name in LATENT_LIKELIHOODS], row)
         run.measure_distributions([name for name in chosen if name in DISTRIBUTIONS], row, drawn)
     except tf.errors.OpError as error:
         raise data.user_error(error) or error from error
@@ -72,9 +75,21 @@ def _protocol(knobs):
     return EvaluationConfig(**knobs)
 
 
+def _default_metrics(model):
+    for ability, metrics in (("likelihood", LIKELIHOODS), ("latent_likelihood", LATENT_LIKELIHOODS)):
+        if ability in model.abilities:
+            return list(metrics)
+    raise UserError(f"{model.name} (as configured) has no likelihood; expected --metrics={','.join(DISTRIBUTIONS[:3])} or others")
+
+
+def _compares_samples(name):
+    """Whether a metric, or "all", looks at generated images."""
+    return name not in (*LIKELIHOODS, *LATENT_LIKELIHOODS)
+
+
 def _extractor(asked, model, config):
     """The feature extractor, where a metric needs it."""
-    if "sample" not in model.abilities or not any(name not in LIKELIHOODS for name in asked):
+    if "sample" not in model.abilities or not any(_compares_samples(name) for name in asked):
         return None
     from tfcq import features
 
@@ -87,11 +102,14 @@ def _possible(asked, model, extractor):
 
     if asked == ["all"]:
         chosen = LIKELIHOODS * ("likelihood" in model.abilities)
+        chosen += LATENT_LIKELIHOODS * ("latent_likelihood" in model.abilities)
         chosen += DISTRIBUTIONS * ("sample" in model.abilities)
         return [name for name in chosen if name != "classifier_score" or extractor.num_classes]
     if "likelihood" not in model.abilities and any(name in LIKELIHOODS for name in asked):
         raise model.cannot("likelihood")
-    if "sample" not in model.abilities and any(name not in LIKELIHOODS for name in asked):
+    if "latent_likelihood" not in model.abilities and any(name in LATENT_LIKELIHOODS for name in asked):
+        raise model.cannot("latent_likelihood")
+    if "sample" not in model.abilities and any(_compares_samples(name) for name in asked):
         raise model.cannot("sample")
     if extractor is None:
         return asked
@@ -158,6 +176,19 @@ class _Run:
             flush=True,
         )
         return evaluator.bits_per_dim(values)
+
+    def measure_latent_likelihood(self, names, row):
+        """Adds entries to `row`."""
+        if not names:
+            return
+        config, start = self.config, time.monotonic()
+        total = min(config.num_images or math.inf, self.dataset.num_images(config.split))
+        batches = self.dataset.eval_batches(config.split, config.batch_size, total)
+        evaluator = LatentLikelihoodEvaluator(self.model, self.strategy)
+        for name, entry in evaluator.entries(batches, config.seed, Progress("latent_likelihood", total)).items():
+            row[name] = entry | {"split": config.split, "seconds": round(time.monotonic() - start, 1)}
+            error = f" +- {entry['standard_error']:.2g}" if "standard_error" in entry else ""
+            print(f"{name}: {entry['value']:.5g}{error} ({config.split}, {total} images)", flush=True)
 
     def measure_distributions(self, names, row, drawn):
         """Adds entries to `row`; what the report draws goes to `drawn`."""

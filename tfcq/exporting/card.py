@@ -11,9 +11,12 @@ import tfcq
 _PROMISES = {
     "sample": "images from the prior; the same seed gives the same image, alone or in a batch",
     "likelihood": "log P(image) in nats and bits/dim: an importance-weighted lower bound",
+    "latent_likelihood": "log p(latents) of images in nats, and the squared error of their reconstructions, pixels in [0, 1]",
     "encode": "latents of images (posterior means)",
     "decode": "images of latents",
     "reconstruct": "images encoded, then decoded",
+    "interpolate": "an image at a share (0 to 1) of the way between two images, straight or spherical, in the space of the "
+    "noise that latents are made of, or of the latents where they are made of none",
 }
 
 

@@ -88,7 +88,11 @@ def _example_inputs(model):
     seeds = row_seeds(_ROWS, seed=7)
     inputs = {"sample": {"seed": seeds, "temperature": np.array([1.0, 0.5, 0.0], np.float32)}}
     images = {"images": model.sample(seeds).numpy(), "seed": seeds}
-    inputs |= {name: images for name in ("likelihood", "encode", "reconstruct") if name in model.abilities}
+    of_images = ("likelihood", "latent_likelihood", "encode", "reconstruct")
+    inputs |= {name: images for name in of_images if name in model.abilities}
+    if "interpolate" in model.abilities:
+        between = {"share": np.linspace(0.0, 1.0, _ROWS, dtype=np.float32), "spherical": np.arange(_ROWS) % 2 == 0}
+        inputs["interpolate"] = images | {"other_images": images["images"][::-1].copy()} | between
     if "decode" in model.abilities:
         latents = np.random.default_rng(7).standard_normal((_ROWS, *model.latent_shape)).astype(np.float32)
         inputs["decode"] = {"latents": latents}

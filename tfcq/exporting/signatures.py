@@ -2,9 +2,11 @@
 
     sample (also serving_default)   seed int32 [N, 2], temperature float32 [N]      -> images uint8 [N, H, W, C]
     likelihood                      images uint8 [N, H, W, C], seed int32 [N, 2]    -> log_prob, bits_per_dim float32 [N]
+    latent_likelihood               images, seed                                    -> latent_log_prob, reconstruction_error
     encode                          images, seed                                    -> latents float32 [N, ...]
     decode                          latents                                         -> images
     reconstruct                     images, seed                                    -> images
+    interpolate                     images, other_images, share float32 [N], spherical bool [N], seed -> images
 
 A row's answer depends on that row alone, so a server may batch requests together. A loaded SavedModel does not enforce
 the shapes that its signatures declare, so the graph does: a wrong request fails with INVALID_ARGUMENT and the reason.
@@ -13,8 +15,7 @@ the shapes that its signatures declare, so the graph does: a wrong request fails
 import tensorflow as tf
 
 from tfcq.images import bits_per_dim
-
-ORDER = ("sample", "likelihood", "encode", "decode", "reconstruct")
+from tfcq.models.base import ABILITIES
 
 
 class ServingModule(tf.Module):
@@ -36,17 +37,21 @@ class ServingModule(tf.Module):
         images = tf.TensorSpec((None, *self._model.image_shape), tf.uint8, "images")
         seed = tf.TensorSpec((None, 2), tf.int32, "seed")
         temperature = tf.TensorSpec((None,), tf.float32, "temperature")
+        other = tf.TensorSpec(images.shape, tf.uint8, "other_images")
+        share, spherical = tf.TensorSpec((None,), tf.float32, "share"), tf.TensorSpec((None,), tf.bool, "spherical")
         specs = {
             "sample": (seed, temperature),
             "likelihood": (images, seed),
+            "latent_likelihood": (images, seed),
             "encode": (images, seed),
             "reconstruct": (images, seed),
+            "interpolate": (images, other, share, spherical, seed),
         }
         if "decode" in self._model.abilities:
             specs["decode"] = (tf.TensorSpec((None, *self._model.latent_shape), tf.float32, "latents"),)
         functions = {
             name: tf.function(getattr(self, "_" + name), input_signature=specs[name]).get_concrete_function()
-            for name in ORDER
+            for name in ABILITIES
             if name in self._model.abilities
         }
         return functions | {"serving_default": functions["sample"]}
@@ -63,6 +68,9 @@ class ServingModule(tf.Module):
         log_prob = self._model.log_prob(*self._images_and_seed(images, seed), self._count)
         return {"log_prob": log_prob, "bits_per_dim": bits_per_dim(log_prob, self._model.image_shape)}
 
+    def _latent_likelihood(self, images, seed):
+        return self._model.latent_likelihood(*self._images_and_seed(images, seed))
+
     def _encode(self, images, seed):
         return {"latents": self._model.encode(*self._images_and_seed(images, seed))}
 
@@ -71,6 +79,13 @@ class ServingModule(tf.Module):
 
     def _reconstruct(self, images, seed):
         return {"images": self._model.reconstruct(*self._images_and_seed(images, seed))}
+
+    def _interpolate(self, images, other_images, share, spherical, seed):
+        images, seed = self._images_and_seed(images, seed)
+        other_images = _checked(other_images, self._model.image_shape, "other_images", rows_of=images)
+        share = _checked(share, (), "share", rows_of=images)
+        spherical = _checked(spherical, (), "spherical", rows_of=images)
+        return {"images": self._model.interpolate(images, other_images, share, spherical, seed)}
 
     def _images_and_seed(self, images, seed):
         images = _checked(images, self._model.image_shape, "images")
