@@ -126,10 +126,10 @@ def dry_run(*arguments, which="train"):
 
 @pytest.mark.parametrize("name", TABLES)
 def test_every_row_makes_a_valid_config(name):
-    rows = dry_run(f"--table={name}", "--image_size=32", "--budget_steps=7", "--batch_size=5")
+    rows = dry_run(f"--table={name}", "--image_size=32", "--budget_steps=300", "--batch_size=5")
     assert list(rows) == [row.name for row in TABLES[name].rows]
     for flags in rows.values():
-        assert flags["train_steps"] == flags["evaluate_every"] == "7" and flags["batch_size"] == "5"
+        assert flags["train_steps"] == flags["evaluate_every"] == "300" and flags["batch_size"] == "5"
     assert len({json.dumps(flags) for flags in rows.values()}) == len(rows)  # no two rows are the same model
 
 
@@ -149,13 +149,22 @@ def test_each_row_is_measured_by_what_it_can_do():
     assert rows["gan"] == both | {"metrics": "frechet_distance,classifier_score,kernel_distance"}
     assert rows["vae"] == both | {"metrics": "bits_per_dim,elbo,frechet_distance,classifier_score,kernel_distance"}
     assert set(dry_run(*arguments, "--metrics=elbo", which="evaluate")) == {"vae", "cq", "cqf"}
+    latents = ["--table=glf", "--image_size=28", "--budget_steps=300", "--metrics=elbo,latent_likelihood"]
+    rows = {name: flags["metrics"] for name, flags in dry_run(*latents, which="evaluate").items()}
+    assert {name for name, metrics in rows.items() if metrics == "latent_likelihood"} == {
+        "wae_gan", "rae_gmm", "glf", "glf_perceptual"}  # fmt: skip
+    assert {name for name, metrics in rows.items() if metrics == "elbo"} == {
+        "vae", "two_stage_vae", "vae_flow_prior", "vae_flow_posterior"}  # fmt: skip
 
 
 def test_narrow_multiplies_the_widths_that_are_not_given():
-    table = TABLES["2"]
+    table, names = TABLES["2"], ("width", "discriminator_width", "flow_width", "iaf_width")
     large = table.row("cqf_residual_iaf_large_d")
-    assert [table.flags(large, {}, 0.25)[name] for name in WIDTHS] == [8, 16, 8, 8]
-    assert [table.flags(large, {"width": 50}, 0.01)[name] for name in WIDTHS] == [50, 2, 1, 1]
+    assert [table.flags(large, {}, 0.25)[name] for name in names] == [8, 16, 8, 8]
+    assert [table.flags(large, {"width": 50}, 0.01)[name] for name in names] == [50, 2, 1, 1]
+    latent = TABLES["glf"].flags(TABLES["glf"].row("glf"), {}, 0.5)
+    assert {name: latent[name] for name in latent if name in WIDTHS} == {
+        "autoencoder_width": 32, "hidden_units": 512, "latent_flow_units": 32}  # fmt: skip
     assert table.flags(large, {"discriminator_width": 20})["discriminator_width"] == 40
     assert TABLES["1"].flags(TABLES["1"].row("cq"), {"width": 200})["width"] == 204  # 2 %, where that is more than one
 
@@ -170,7 +179,7 @@ def test_the_papers_numbers_show_the_orders_that_are_expected(name):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--dataset=digits", "--budget_steps=1"], "expected --table=1|2|3a|3b"),
+        (["--dataset=digits", "--budget_steps=1"], "expected --table=1|2|3a|3b|glf"),
         (["--table=1", "--budget_steps=1"], "expected --dataset="),
         (["--table=1", "--dataset=digits"], "expected one of --budget_minutes and --budget_steps, received neither"),
         (["--table=1", "--dataset=digits", "--budget_steps=1", "--budget_minutes=1"], "received both"),
@@ -187,14 +196,38 @@ def test_the_papers_numbers_show_the_orders_that_are_expected(name):
         (["--table=1", "--dataset=digits", "--budget_steps=1", "--metrics=fdi"], "received 'fdi'"),
         (
             ["--table=1", "--dataset=digits", "--budget_minutes=1", "--learning_rate_schedule=cosine"],
-            "expected constant, or --budget_steps",
+            "learning_rate_schedule=cosine with --budget_minutes",
         ),
+        (["--table=glf", "--dataset=digits", "--budget_minutes=1"], "row vae: --learning_rate_drops=0.5:0.5 with --budget_min"),
+        (
+            ["--table=glf", "--dataset=digits", "--budget_minutes=1", "--learning_rate_drops="],
+            "row two_stage_vae: stages of training with --budget_minutes",
+        ),
+        (["--table=1", "--dataset=digits", "--budget_steps=1", "--latent_dim=5"], "no row of this table has such a knob"),
+        (["--table=1", "--dataset=digits", "--budget_steps=1", "--row_steps=cqf:0"], "received 'cqf:0'"),
+        (["--table=1", "--dataset=digits", "--budget_steps=1", "--row_steps=cgf:9"], "received 'cgf'"),
+        (["--table=1", "--dataset=digits", "--budget_minutes=1", "--row_steps=cqf:9"], "--row_steps with --budget_minutes"),
     ],
 )
 def test_mistakes_are_one_line(arguments, expected):
     done = command_line(*arguments)
     assert done.returncode == 2 and expected in done.stderr
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+
+
+def test_rows_of_several_systems_take_the_knobs_that_they_have():
+    rows = dry_run("--table=glf", "--image_size=28", "--budget_steps=330", "--row_steps=glf:50", "--latent_flow_units=7")
+    assert {name for name, row in rows.items() if "latent_flow_units" in row} == {
+        "vae_flow_prior", "vae_flow_posterior", "glf", "glf_perceptual"}  # fmt: skip
+    assert rows["glf"]["model"] == rows["glf_perceptual"]["model"] == "glf" and rows["vae"]["model"] == "vae"
+    assert rows["glf"]["train_steps"] == "50" and rows["vae"]["train_steps"] == "330"
+    # 500 epochs of GLO before 50, 400 of the first VAE before 800.
+    stages = {name: row["first_stage_steps"] for name, row in rows.items() if "first_stage_steps" in row}
+    assert stages == {"glann": "300", "two_stage_vae": "110", "glf": "0", "glf_perceptual": "0"}
+    longer = dry_run("--table=glf", "--image_size=28", "--budget_steps=110", "--rows=glann", "--first_stage_steps=9")
+    assert longer["glann"]["first_stage_steps"] == "9"
+    assert dry_run("--table=glf", "--image_size=28", "--budget_steps=99", "--rows=glf", "--first_stage_steps=9")["glf"][
+        "first_stage_steps"] == "0"  # fmt: skip
 
 
 def test_a_schedule_has_its_end_where_steps_are_given():
@@ -425,6 +458,14 @@ def test_orders_are_answered_both_ways(tmp_path):
     assert "on the bits/dim: no (cqf 3.5, cq 3.4, vae 5.2)" in text
     bits = {"scales_1_blocks_2": record(1.0, 3.5), "scales_2_blocks_2": record(1.0, 3.5)}
     assert "on the bits/dim: no (scales_2_blocks_2 3.5, scales_1_blocks_2 3.5)" in written(bits, tmp_path, "3a")
+
+
+def test_a_paper_without_bits_per_dim_is_drawn_as_bars(tmp_path):
+    rows = {"glf": record(20.0), "vae": record(50.0, 5.2)}
+    text = written(rows, tmp_path, "glf")
+    cells = table_of(text)
+    assert "paper: BPD" not in cells["glf"] and cells["glf"]["paper: FID"] == "21.3" and cells["vae"]["fd_lite"] == "50"
+    assert "- glf before vae and vae_flow_posterior and vae_flow_prior on the Frechet distance: unknown" in text
 
 
 def test_orders_of_a_number_that_is_better_higher():

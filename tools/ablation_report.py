@@ -102,8 +102,8 @@ def _text(table, rows, told):
     ]
     lines = [f"# {table.title}", "", f"The paper's columns: {table.source}. The others are ours.", ""]
     lines += [
-        "**Ours are of narrow networks, a short budget and data of our own choice: their levels do not compare with the "
-        "paper's, only the order of the rows does. A Frechet distance or score whose name is not fid or inception_score is "
+        "**Ours are of the widths, budget and data told below: their levels do not compare with the paper's, only the order of "
+        "the rows does. A Frechet distance or score whose name is not fid or inception_score is "
         "not the paper's quantity either.**",
         "",
         _line(headings),
@@ -119,7 +119,7 @@ def _text(table, rows, told):
     if any(floors.values()):
         cells = ["-"] * len(paper) + [floors[name] or "-" for name in names]
         lines.append(_line(["real images in their place", *cells, "-", "-", "-", "-"]))
-    lines += ["", "n/a: not measured (a GAN has no likelihood).", "", "![ours and the paper's](table.png)", ""]
+    lines += ["", "n/a: not measured (not every model has a likelihood).", "", "![ours and the paper's](table.png)", ""]
     lines += ["## Does the paper's order show?", "", *(_order(order, table, rows) for order in table.orders), ""]
     lines += ["## Protocol", "", *(f"- {sentence}" for sentence in told), *_data(rows), ""]
     lines += [f"- {line}" for name in names for line in _protocol(rows, name)]
@@ -195,7 +195,7 @@ def _plain(value):
 
 
 def _draw(table, rows, path):
-    """Bits/dim against Frechet distance, ours and the paper's; a row without a likelihood is a line at its distance."""
+    """Ours and the paper's, side by side: bits/dim against Frechet distance, or the distances where the paper has no bits/dim."""
     # Here, as it takes half a second that an error in the flags need not wait for.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -209,21 +209,38 @@ def _draw(table, rows, path):
     paper = {row.name: row.paper for row in table.rows}
     distance = next((name for name in _columns(rows) if is_number(name, "frechet_distance")), "Frechet distance")
     panels = (("ours", ours, distance), ("the paper's", paper, "FID"))
+    draw = _draw_points if any("bits_per_dim" in row.paper for row in table.rows) else _draw_bars
     for place, (title, numbers, label) in enumerate(panels, start=1):
         axes = figure.add_subplot(1, 2, place)
-        drawn = 0
-        for color, (name, row) in enumerate(numbers.items()):
-            bits, height = row.get("bits_per_dim"), row.get("frechet_distance")
-            if height is None:
-                continue
-            drawn += 1
-            if bits is None:
-                axes.axhline(height, color=f"C{color}", linestyle="--", linewidth=1.0, label=f"{name} (no bits/dim)")
-            else:
-                axes.scatter([bits], [height], color=f"C{color}", label=name)
-        axes.set(xlabel="bits/dim (lower is better)", ylabel=f"{label} (lower is better)", title=title)
-        if drawn:
-            axes.legend(fontsize=7)
-        else:
+        axes.set(title=title)
+        drawn = {
+            f"C{color}": (name, row)
+            for color, (name, row) in enumerate(numbers.items())
+            if row.get("frechet_distance") is not None
+        }
+        draw(axes, drawn, f"{label} (lower is better)")
+        if not drawn:
             axes.text(0.5, 0.5, "nothing measured", ha="center", transform=axes.transAxes)
     canvas.print_png(path)
+
+
+def _draw_points(axes, drawn, label):
+    """Bits/dim against Frechet distance; a row without a likelihood is a line at its distance."""
+    for color, (name, row) in drawn.items():
+        bits, height = row.get("bits_per_dim"), row["frechet_distance"]
+        if bits is None:
+            axes.axhline(height, color=color, linestyle="--", linewidth=1.0, label=f"{name} (no bits/dim)")
+        else:
+            axes.scatter([bits], [height], color=color, label=name)
+    axes.set(xlabel="bits/dim (lower is better)", ylabel=label)
+    if drawn:
+        axes.legend(fontsize=7)
+
+
+def _draw_bars(axes, drawn, label):
+    """A bar for each row's Frechet distance, the first row on top."""
+    for color, (name, row) in drawn.items():
+        bar = axes.barh([name], [row["frechet_distance"]], color=color)
+        axes.bar_label(bar, fmt="%.4g", fontsize=7)
+    axes.invert_yaxis()
+    axes.set(xlabel=label)

@@ -34,39 +34,61 @@ class Budget:
     Attributes:
         minutes: of wall-clock time, counted as `ablation_process.Clock` says; more than 0.
         steps: exactly so many.
+        row_steps: {row name: steps}, instead of `steps`.
     """
 
     minutes: float | None = None
     steps: int | None = None
+    row_steps: dict = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         if (self.minutes is None) == (self.steps is None):
             received = "neither" if self.minutes is None else "both"
             raise UserError(f"budget: expected one of --budget_minutes and --budget_steps, received {received}")
+        if self.row_steps and self.steps is None:
+            raise UserError("--row_steps with --budget_minutes: expected --budget_steps, the steps of the other rows")
 
     @property
     def seconds(self):
         """Of training; None where the budget is a number of steps."""
         return None if self.minutes is None else 60.0 * self.minutes
 
-    def flags(self, given):
+    def steps_of(self, row):
+        """The steps of the row of that name; None where the budget is time."""
+        return self.row_steps.get(row, self.steps)
+
+    def flags(self, flags, row="", first_stage_share=0.0):
         """The flags of tfcq.train that keep the budget; periodic evaluations only at the end, or never, unless given.
 
+        Args:
+            flags: {flag of tfcq.train: value}, the row's.
+            row: its name.
+            first_stage_share: of its steps, those of its first stage of training, where it has stages.
+
         Raises:
-            UserError: a given flag that the budget decides, or a schedule that needs a number of steps to end at.
+            UserError: a flag that the budget decides, or a schedule that needs a number of steps to end at.
         """
-        if "train_steps" in given:
+        if "train_steps" in flags:
             raise UserError(
-                f"--train_steps={given['train_steps']}: the budget says when a row ends; expected --budget_steps instead"
+                f"--train_steps={flags['train_steps']}: the budget says when a row ends; expected --budget_steps instead"
             )
-        schedule = given.get("learning_rate_schedule", "constant")
-        if self.steps is None and schedule != "constant":
-            raise UserError(
-                f"--learning_rate_schedule={schedule} with --budget_minutes: nobody knows at which step the time is spent; "
-                "expected constant, or --budget_steps"
-            )
-        steps = self.steps or ENDLESS
-        return {"train_steps": steps} | ({} if "evaluate_every" in given else {"evaluate_every": steps})
+        steps = self.steps_of(row) or ENDLESS
+        own = {"train_steps": steps} | ({} if "evaluate_every" in flags else {"evaluate_every": steps})
+        if first_stage_share and "first_stage_steps" not in flags:
+            own["first_stage_steps"] = max(1, round(first_stage_share * steps))
+        if self.steps is None:
+            schedule = flags.get("learning_rate_schedule", "constant")
+            needing = {
+                f"--learning_rate_schedule={schedule}": schedule != "constant",
+                f"--learning_rate_drops={flags.get('learning_rate_drops')}": bool(flags.get("learning_rate_drops")),
+                "stages of training": "first_stage_steps" in own,
+            }
+            for what, needed in needing.items():
+                if needed:
+                    raise UserError(
+                        f"{what} with --budget_minutes: nobody knows at which step the time is spent; expected --budget_steps"
+                    )
+        return own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,7 +204,7 @@ class Ablation:
         saved = saved_step(workdir)
         before = record["seconds"] * min(1.0, saved / record["step"]) if record["step"] else 0.0
         record |= {"step": saved, "seconds": before}
-        if saved and (before >= budget.seconds if budget.seconds else saved >= budget.steps):
+        if saved and (before >= budget.seconds if budget.seconds else saved >= budget.steps_of(job.name)):
             return
         self._save()
         clock = Clock(before)

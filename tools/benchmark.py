@@ -1,4 +1,5 @@
-"""Times a configuration on random images: train step, log_prob (K = 1) and sample, beside the machine's own rates.
+"""Times a configuration on random images: train step (of each stage of training), log_prob (K = 1) and sample, beside the
+machine's own rates.
 
 Each line is one JSON object: images/s of the median call, the median and the extremes of a call in ms, peak memory of the
 process so far in MB, weights. Calls are timed until their results are on the host, after warm-up. Each round is a process of
@@ -23,9 +24,15 @@ BESIDE = flags.DEFINE_string("beside", None, "Shell command that is run after ea
 CALLS = flags.DEFINE_integer("calls", 15, "Timed calls of each workload.", lower_bound=3)
 PARTS = flags.DEFINE_bool("parts", False, "Also the parts of a train step, one by one, and their sum beside the step.")
 CHANNELS = flags.DEFINE_integer("image_channels", 3, "Channels of the random images.", lower_bound=1)
+TRAINING_IMAGES = flags.DEFINE_integer(
+    "training_images", 50000, "Images of the data set that the batch is said to be of (glann has a code for each).", lower_bound=1
+)
 
 
-def measure(call, warm_up=3, calls=15):
+_WARM_UP = 3  # untimed calls
+
+
+def measure(call, warm_up=_WARM_UP, calls=15):
     """Seconds of each of `calls` calls, after `warm_up` untimed ones."""
     for _ in range(warm_up):
         call()
@@ -35,6 +42,14 @@ def measure(call, warm_up=3, calls=15):
         call()
         seconds.append(time.perf_counter() - begin)
     return seconds
+
+
+class RandomImages:
+    """What `GenerativeModel.attach` asks of a data set; there are no images in it to be read."""
+
+    def num_images(self, split):
+        """Of any split."""
+        return TRAINING_IMAGES.value
 
 
 def report(workload, seconds, **facts):
@@ -65,12 +80,12 @@ def machine_rates(tf):
     report("machine: float32 3x3 convolution", measure(lambda: convolve(images, kernel).numpy()), gflop=gflop)
 
 
-def measure_parts(tf, model, images, step_seconds):
-    """Each part of a step compiled by itself, on one device: what is shared, forward and both ways; each player's losses
-    given what is shared, forward and both ways; each player's update. Their sum is what the step would cost if nothing ran
+def measure_parts(tf, model, images, stage, step_seconds):
+    """Each part of a step of a stage compiled by itself, on one device: what is shared, forward and both ways; each player's
+    losses given what is shared, forward and both ways; each player's update. Their sum is what the step would cost if nothing ran
     twice and nothing overlapped."""
-    noise = model._noise((0, 0, 0), len(images))
-    players = model.players()
+    noise = model._noise((0, 0, 0), len(tf.nest.flatten(images)[0]))
+    players = [player for player in model.players() if player.stage == stage]
     total = 0.0
 
     def part(name, function, counted, turns=1):
@@ -132,23 +147,31 @@ def measure_config(config):
     )
     with distribution.scope():
         model = models.build(config, (size, size, CHANNELS.value))
+        num_weights = model.count_params()
+        model.attach(RandomImages(), training.batch_size)
         run.compile_model(model, training)
     batch, turns = training.batch_size, model.batches_per_step
     images = np.random.default_rng(0).integers(0, 256, (batch, turns, *model.image_shape), np.uint8)
     images = tf.constant(images if turns > 1 else images[:, 0])
-    iterator = iter(distribution.experimental_distribute_dataset(tf.data.Dataset.from_tensors(images).repeat()))
+    taken = (images, tf.range(batch, dtype=tf.int64)) if model.needs_indices else images
+    iterator = iter(distribution.experimental_distribute_dataset(tf.data.Dataset.from_tensors(taken).repeat()))
     model.initialize(images[:, 0] if turns > 1 else images)
-    step = model.make_train_function()
-
-    def train():
-        return {name: float(value) for name, value in step(iterator).items()}
-
     facts = {"config": config_flags.flagfile_name(sys.argv) or config.model, "batch_size": batch,
-             "num_weights": model.count_params(), "replicas": distribution.num_replicas_in_sync, "tensorflow": tf.__version__}
-    seconds = measure(train, calls=CALLS.value)
-    report("train step", seconds, num_images=batch, **facts)
-    if PARTS.value:
-        measure_parts(tf, model, images[:, 0] if turns > 1 else images, statistics.median(seconds))
+             "num_weights": num_weights, "replicas": distribution.num_replicas_in_sync, "tensorflow": tf.__version__}
+    for stage, start in enumerate(model.stage_starts):
+        model.step.assign(start)
+        step = model.make_train_function(force=True)
+
+        def train(step=step):
+            return {name: float(value) for name, value in step(iterator).items()}
+
+        if stage + 1 < len(model.stage_starts) and model.stage_starts[stage + 1] - start < CALLS.value + _WARM_UP:
+            print(f"stage {stage} is too short to be timed", file=sys.stderr)
+            continue
+        seconds = measure(train, calls=CALLS.value)
+        report("train step", seconds, num_images=batch, **facts, stage=stage)
+        if PARTS.value:
+            measure_parts(tf, model, images[:, 0] if turns > 1 else taken, stage, statistics.median(seconds))
     single, seeds = images[:, 0] if turns > 1 else images, row_seeds(batch)
     if "likelihood" in model.abilities:
         log_prob = tf.function(model.log_prob)

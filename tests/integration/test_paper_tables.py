@@ -1,4 +1,4 @@
-"""Every row of the paper's Tables 1 to 3, tiny: it trains, resumes, runs on two devices, exports and answers."""
+"""Every row of the CQF paper's Tables 1 to 3, tiny: it trains, resumes, runs on two devices, exports and answers."""
 
 import dataclasses
 import pathlib
@@ -21,7 +21,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "tools"))
 from ablation_rows import TABLES
 
 SMALL = {"latent_size": 2, "latent_channels": 2, "flow_couplings": 1}
-STEPS = 2
+STEPS = 1
 
 pytestmark = pytest.mark.slow
 
@@ -37,7 +37,8 @@ def config_of(table, row):
 
 
 ROWS = {}
-for number, table in TABLES.items():
+for number in ("1", "2", "3a", "3b"):
+    table = TABLES[number]
     for row in table.rows:
         config = config_of(table, row)
         if config not in ROWS.values():  # some rows stand in two tables
@@ -56,7 +57,7 @@ def compiled(config):
 @pytest.mark.parametrize("name", ROWS)
 def test_a_row_trains_resumes_runs_on_two_devices_and_answers_as_exported(name, two_replicas, tmp_path, monkeypatch):
     # The other endpoints are the same functions of the same networks; the conformance suite exports them too.
-    monkeypatch.setattr(exported, "ORDER", ("sample", "likelihood"))
+    monkeypatch.setattr(exported, "ABILITIES", ("sample", "likelihood"))
     config = ROWS[name]
     model = compiled(config)
     batch = tiny.images(model.image_shape, 8)
