@@ -145,7 +145,7 @@ class Client:
         Args:
             images, other_images: uint8 [N, H, W, C].
             share: float or [N], where on the way: 0 at the first, 1 at the other.
-            spherical: bool or [N]; whether the way is a great circle instead of a straight line.
+            spherical: bool or [N]; True: Shoemake's way instead of a straight line.
             seeds, seed: as in `sample`.
 
         Returns:

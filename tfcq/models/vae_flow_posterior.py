@@ -5,11 +5,10 @@
 F is one bijection for all images. The KL is by one draw. `encode` gives F(m(x)), the posterior's central value.
 """
 
-from tfcq.flows.latent_flow import LatentFlow, weight_decay
-from tfcq.models.variational import LATENT, VariationalAutoencoder
+from tfcq.models.variational import LATENT, FlowVariationalAutoencoder
 
 
-class VAEFlowPosterior(VariationalAutoencoder):
+class VAEFlowPosterior(FlowVariationalAutoencoder):
     """See the module.
 
     Args:
@@ -20,11 +19,7 @@ class VAEFlowPosterior(VariationalAutoencoder):
 
     def __init__(self, config, image_shape, seed=0, name="vae_flow_posterior"):
         super().__init__(config, image_shape, seed, name)
-        self.flow = LatentFlow.of(config, seed + 2)
         self.built = True
-
-    def autoencoder_variables(self):
-        return [*super().autoencoder_variables(), *self.flow.trainable_variables]
 
     def infer(self, pixels, noise, training=False):
         base, bijector = self._gaussian(pixels, training), self.flow.bijector()
@@ -36,9 +31,6 @@ class VAEFlowPosterior(VariationalAutoencoder):
 
     def posterior_mean(self, pixels, training=False):
         return self.flow.bijector().forward(super().posterior_mean(pixels, training))
-
-    def penalty(self):
-        return weight_decay(self.flow, self.config.latent_flow_weight_decay)
 
 
 MODEL = VAEFlowPosterior

@@ -8,11 +8,10 @@ entropy keeps the latents from shrinking. As sigma falls, GLF is what remains.
 
 import math
 
-from tfcq.flows.latent_flow import LatentFlow, weight_decay
-from tfcq.models.variational import LATENT, VariationalAutoencoder
+from tfcq.models.variational import LATENT, FlowVariationalAutoencoder
 
 
-class VAEFlowPrior(VariationalAutoencoder):
+class VAEFlowPrior(FlowVariationalAutoencoder):
     """See the module.
 
     Args:
@@ -23,11 +22,7 @@ class VAEFlowPrior(VariationalAutoencoder):
 
     def __init__(self, config, image_shape, seed=0, name="vae_flow_prior"):
         super().__init__(config, image_shape, seed, name)
-        self.flow = LatentFlow.of(config, seed + 2)
         self.built = True
-
-    def autoencoder_variables(self):
-        return [*super().autoencoder_variables(), *self.flow.trainable_variables]
 
     def infer(self, pixels, noise, training=False):
         posterior = self._gaussian(pixels, training)
@@ -37,9 +32,6 @@ class VAEFlowPrior(VariationalAutoencoder):
         entropy_loss = 0.5 * self.latent_shape[0] * math.log(2.0 * math.pi * math.e) - posterior.entropy()
         logs = {"latent_nll": -log_prior, "entropy_loss": entropy_loss}
         return latents, -log_prior - posterior.entropy(), log_prior - posterior.log_prob(latents), logs
-
-    def penalty(self):
-        return weight_decay(self.flow, self.config.latent_flow_weight_decay)
 
     def noise_of(self, latents):
         return self.flow.bijector().inverse(latents)

@@ -15,6 +15,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfcq import images as units
+from tfcq.flows.latent_flow import LatentFlow, weight_decay
 from tfcq.models.autoencoder import LEVELS, Autoencoder
 from tfcq.models.base import Objective, Player, Terms, log_mean_exp
 from tfcq.randomness import RowNoise
@@ -136,3 +137,22 @@ class VariationalAutoencoder(Autoencoder):
             return self.log_density(pixels, self.decoder(latents)) + log_ratio
 
         return log_mean_exp(log_weight, num_importance_samples, tf.shape(images)[:1])
+
+
+class FlowVariationalAutoencoder(VariationalAutoencoder):
+    """Base of those with a flow of latents that the bound trains too, with its weight decay.
+
+    Args:
+        config: `AutoencoderKnobs`, `DecoderScaleKnobs` and `LatentFlowKnobs` of the system.
+        image_shape, seed, name: as of `VariationalAutoencoder`.
+    """
+
+    def __init__(self, config, image_shape, seed, name):
+        super().__init__(config, image_shape, seed, name)
+        self.flow = LatentFlow.of(config, seed + 2)
+
+    def autoencoder_variables(self):
+        return [*super().autoencoder_variables(), *self.flow.trainable_variables]
+
+    def penalty(self):
+        return weight_decay(self.flow, self.config.latent_flow_weight_decay)
