@@ -4,6 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfcq import flows
+from tfcq.flows.dense_conditioner import DenseConditioner
 
 # Couplings with little networks; the suite runs eagerly, so no case is traced more than it must.
 SMALL = {"width": 4, "blocks": 1}
@@ -47,6 +48,7 @@ CASES = {
     "channel_second_odd": (_coupling(mask="channel", parity=1), (3, 4, 3)),
     "plain_kernels": (_coupling(weight_normalization=False), (4, 4, 2)),
     "conditioner_batch_normalization": (_coupling(batch_normalization=True), (4, 4, 2)),
+    "dense_conditioner": (_coupling(mask="channel", conditioner=DenseConditioner.maker(8, 2)), (4, 4, 2)),
     "actnorm": (lambda dtype, seed: flows.ActNorm(dtype=dtype), (4, 3, 3)),
     "batch_normalization": (lambda dtype, seed: flows.BatchNormalizationFlow(dtype=dtype), (4, 3, 3)),
     "permutation": (lambda dtype, seed: flows.ChannelPermutation(seed=seed, dtype=dtype), (2, 2, 7)),

@@ -37,6 +37,9 @@ class AffineCoupling(Flow):
         batch_normalization: whether it has batch normalisation.
         output_kernel_size: the side of its last convolution's kernel, in pixels.
         seed: an integer that fixes its initial values.
+        conditioner: makes another conditioner, a Keras layer with the inputs and outputs of `ResidualConditioner`, from
+            (number of moving channels, seed, name, dtype); width, blocks and the knobs of normalisation and kernel are
+            then without meaning.
         **kwargs: Keras's (`name`, `dtype`, `trainable`).
 
     Raises:
@@ -57,6 +60,7 @@ class AffineCoupling(Flow):
         batch_normalization=False,
         output_kernel_size=1,
         seed=0,
+        conditioner=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -72,6 +76,20 @@ class AffineCoupling(Flow):
         self.batch_normalization = batch_normalization
         self.output_kernel_size = output_kernel_size
         self.seed = seed
+        self._make_conditioner = conditioner or self._residual_conditioner
+
+    def _residual_conditioner(self, outputs, seed, name, dtype):
+        return ResidualConditioner(
+            outputs,
+            self.width,
+            self.blocks,
+            self.weight_normalization,
+            self.batch_normalization,
+            self.output_kernel_size,
+            seed,
+            name=name,
+            dtype=dtype,
+        )
 
     def build(self, images_shape):
         """Makes `a` and the conditioner for `images_shape`, `(N, H, W, C)`."""
@@ -87,17 +105,7 @@ class AffineCoupling(Flow):
             first, second = channels // 2, channels - channels // 2
             read, moved = (first, second) if self.parity == 0 else (second, first)
         self.log_scale_factor = self.add_transform_weight("log_scale_factor", ())
-        self.conditioner = ResidualConditioner(
-            moved,
-            self.width,
-            self.blocks,
-            self.weight_normalization,
-            self.batch_normalization,
-            self.output_kernel_size,
-            self.seed,
-            name="conditioner",
-            dtype=self.dtype_policy,
-        )
+        self.conditioner = self._make_conditioner(moved, self.seed, "conditioner", self.dtype_policy)
         self.conditioner.build((*outer, read))
 
     def _inverse_and_log_det(self, images, training):

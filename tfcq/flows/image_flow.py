@@ -31,6 +31,7 @@ class ImageFlow(Chain):
         conditioner_batch_normalization: whether the conditioners have batch normalisation.
         output_kernel_size: the side of the conditioners' last kernel: 1, as the authors of RealNVP, or 3.
         seed: an integer that fixes the initial values.
+        conditioner: makes other conditioners, as of `AffineCoupling`; blocks, width and the like are then without meaning.
         **kwargs: Keras's (`name`, `dtype`, `trainable`).
 
     Raises:
@@ -54,6 +55,7 @@ class ImageFlow(Chain):
         output_kernel_size=1,
         seed=0,
         width_factor=2,
+        conditioner=None,
         **kwargs,
     ):
         if scales < 0 or couplings < 1:
@@ -68,6 +70,7 @@ class ImageFlow(Chain):
             "weight_normalization": weight_normalization,
             "batch_normalization": conditioner_batch_normalization,
             "output_kernel_size": output_kernel_size,
+            "conditioner": conditioner,
             "dtype": kwargs.get("dtype"),
         }
         # One for each of at most 2 * couplings + 1 couplings of a scale.
