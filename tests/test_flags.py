@@ -286,7 +286,7 @@ def test_flags_reach_their_sections(parse):
 def test_every_knob_can_be_set(parse):
     choices = {
         "dataset": "npz:a.npz", "data_dir": "sets", "resize": "pad", "color": "rgb", "image_size": "64",
-        "optimizer": "adam", "learning_rate_schedule": "linear", "precision": "mixed_float16",
+        "optimizer": "adam", "learning_rate_schedule": "exponential", "precision": "mixed_float16",
         "distribution": "mirrored", "latent_form": "vector", "network_normalization": "batch",
         "pixel_transform": "affine", "flow_normalization": "batch", "warmup_steps": "3",
         "beta_1": "0.25", "beta_2": "0.5", "learning_rate": "0.5", "ema_decay": "0.25",
@@ -294,7 +294,7 @@ def test_every_knob_can_be_set(parse):
         "coverage": "true", "flow_scales": "2", "train_split": "unlabelled", "test_split": "validation",
         "network": "residual", "generator_loss": "saturating", "discriminator_network": "residual",
         "gradient_penalty_form": "real", "posterior": "iaf", "eval_metrics": "prd", "eval_features": "pixels",
-        "learning_rate_drops": "0.5:0.5",
+        "held_out": "last", "learning_rate_drops": "0.5:0.5", "learning_rate_decay": "0.75", "learning_rate_floor": "0.25",
     }  # fmt: skip
     given = {}
     for name, field in KNOBS.items():

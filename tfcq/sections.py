@@ -36,6 +36,13 @@ class DataConfig(Section):
         choices=("source", "grey", "rgb"),
     )
     horizontal_flip: bool = knob(False, "mirror each training image with probability 1/2")
+    random_translation: float = knob(
+        0.0,
+        "move each training image by up to this share of its side, down or up and right or left, by whole pixels; its edge is "
+        "repeated where it leaves",
+        minimum=0.0,
+        maximum=1.0,
+    )
     train_split: str = knob(
         "train",
         "the training images are this split of the data set; another than train only where TFDS has it (stl10: "
@@ -48,6 +55,12 @@ class DataConfig(Section):
     )
     num_validation: int = knob(
         0, "images held out of the training split for validation; 0: a tenth", minimum=0, unit="images"
+    )
+    held_out: str = knob(
+        "random",
+        "which images are held out where a source has no such split: random, by one permutation fixed for ever | last, the "
+        "source's last ones",
+        choices=("random", "last"),
     )
 
     def check(self):
@@ -70,8 +83,14 @@ class TrainingConfig(Section):
     learning_rate: float = knob(2e-3, "of every player but the discriminator", minimum=0.0, maximum=1.0)
     discriminator_learning_rate: float = knob(2e-3, "of the discriminator", minimum=0.0, maximum=1.0)
     learning_rate_schedule: str = knob(
-        "constant", "constant | linear or cosine decay to 0 over train_steps", choices=("constant", "linear", "cosine")
+        "constant",
+        "constant | linear or cosine decay to 0 over train_steps | exponential, times learning_rate_decay each step",
+        choices=("constant", "linear", "cosine", "exponential"),
     )
+    learning_rate_decay: float = knob(
+        0.999999, "factor of a step (learning_rate_schedule=exponential)", minimum=0.5, maximum=1.0
+    )
+    learning_rate_floor: float = knob(0.0, "schedules and drops end here instead of lower", minimum=0.0, maximum=1.0)
     learning_rate_drops: str = knob(
         "",
         "where the learning rates fall, SHARE:FACTOR,...: 0.5:0.5,0.9:0.1 halves them after half of the steps (of the "
@@ -127,7 +146,20 @@ class TrainingConfig(Section):
     )
 
     def check(self):
-        self.drops()
+        drops = self.drops()
+        if self.learning_rate_floor > self.learning_rate:
+            raise UserError(
+                f"learning_rate_floor={self.learning_rate_floor}: expected at most learning_rate={self.learning_rate}"
+            )
+        if self.learning_rate_floor and self.learning_rate_schedule == "constant" and not any(drops):
+            raise UserError(
+                "learning_rate_floor with learning_rate_schedule=constant: nothing falls; expected a schedule or drops"
+            )
+        default = type(self).__dataclass_fields__["learning_rate_decay"].default
+        if self.learning_rate_decay != default and self.learning_rate_schedule != "exponential":
+            raise UserError(
+                f"learning_rate_decay with learning_rate_schedule={self.learning_rate_schedule}: expected exponential"
+            )
         if self.warmup_steps >= self.train_steps and self.warmup_steps:
             raise UserError(
                 f"warmup_steps: expected fewer than train_steps={self.train_steps}, received {self.warmup_steps}"

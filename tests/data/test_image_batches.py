@@ -117,6 +117,34 @@ def test_flips_belong_to_the_image_not_to_the_place_in_the_batch(make):
     assert len(small) == len(large) == 22 and small == large
 
 
+def test_images_move_by_whole_pixels_up_to_the_share_and_repeat_their_edges(tmp_path):
+    random, count, side = np.random.RandomState(0), 40, 16
+    images = random.randint(0, 256, (count, side, side, 3)).astype(np.uint8)
+    path = tmp_path / "noise.npz"
+    np.savez(path, train=images, test=images[:2], validation=images[:2])
+    data = load(DataConfig(dataset=f"npz:{path}", image_size=side, random_translation=0.15))  # 2.4 pixels
+    padded = np.pad(images, [(0, 0), (3, 3), (3, 3), (0, 0)], mode="edge")
+    found, num_epochs = [], 25
+    for drawn, index in data.train_batches(count, seed=0, with_indices=True).take(num_epochs).unbatch().as_numpy_iterator():
+        moves = [
+            (down, right)
+            for down in range(-3, 4)
+            for right in range(-3, 4)
+            if np.array_equal(drawn, padded[index, 3 - down : 3 - down + side, 3 - right : 3 - right + side])
+        ]
+        assert len(moves) == 1
+        found += moves
+    # Uniform between -2.4 and 2.4, rounded: whole pixels have 1 / 4.8 each, the last ones 0.9 / 4.8; 2000 draws.
+    values, counts = np.unique(np.array(found), return_counts=True)
+    np.testing.assert_array_equal(values, [-2, -1, 0, 1, 2])
+    expected = 2 * count * num_epochs * np.array([0.9, 1, 1, 1, 0.9]) / 4.8
+    assert np.sum((counts - expected) ** 2 / expected) < 18.5  # chi-square of 4 degrees of freedom, p = 0.001
+    down, right = np.array(found).T
+    assert abs(np.corrcoef(down, right)[0, 1]) < 0.1
+    again = draw(data.train_batches(count, seed=0, start_step=3), 1)
+    np.testing.assert_array_equal(again[0], draw(data.train_batches(count, seed=0).skip(3), 1)[0])
+
+
 def test_training_leaves_the_held_images_alone(make):
     dataset = make(horizontal_flip=True)
     before = dataset.images("train", range(NUM_TRAIN))
@@ -135,6 +163,13 @@ def test_evaluation_shows_every_image_once_in_order_and_unflipped(make, batch_si
 def test_evaluation_of_the_first_images(make, num_images, expected):
     batches = list(make().eval_batches("test", 3, num_images).as_numpy_iterator())
     np.testing.assert_array_equal(np.concatenate(batches), numbered(7, 201)[:expected])
+
+
+def test_the_last_training_images_validate_where_it_is_asked_for(tmp_path):
+    path = tmp_path / "no_validation.npz"
+    np.savez(path, train=numbered(20, 1), test=numbered(3, 201))
+    data = load(DataConfig(dataset=f"npz:{path}", image_size=SIZE, num_validation=4, held_out="last"))
+    assert sorted(numbers(data.images("validation", range(4)))) == [17, 18, 19, 20]
 
 
 def test_single_images(make):

@@ -41,6 +41,16 @@ def test_held_out_images_are_a_random_subset_and_train_keeps_the_source_order():
     assert np.all(np.diff(chosen["train"][1]) > 0)
 
 
+@pytest.mark.parametrize("counts, validation, test", [
+    ({"train": 60, "test": 10}, range(50, 60), range(10)),
+    ({"train": 60}, range(44, 54), range(54, 60)),
+])
+def test_the_last_images_may_be_held_out(counts, validation, test):
+    chosen, _ = assign(counts, 10, "toy", held_out="last")
+    assert sorted(chosen["validation"][1]) == list(validation) and sorted(chosen["test"][1]) == list(test)
+    np.testing.assert_array_equal(chosen["train"][1], np.arange(validation[0]))
+
+
 @pytest.mark.parametrize("counts, num_validation, expected", [
     ({"train": 60, "test": 10}, 60, "hold 60 images out for validation and 0 for test.*fewer than its 60 train images"),
     ({"train": 60}, 54, "hold 54 images out for validation and 6 for test"),

@@ -124,6 +124,7 @@ def test_tensorboard_has_every_term_norm_and_rate(run):
         parts = {name: scalars[f"elbo/{name}"][row["step"]] for name in ("log_det", "reconstruction", "kl")}
         total = parts["log_det"] - parts["reconstruction"] - parts["kl"]
         assert total == pytest.approx(row["elbo"]["nats"], rel=1e-5)
+        assert row["elbo"]["terms"].items() >= {name: pytest.approx(value, rel=1e-6) for name, value in parts.items()}.items()
 
 
 def test_pictures_are_of_fixed_seeds(run):
@@ -380,6 +381,15 @@ def test_the_optimizer_and_its_rates_are_the_configurations(name, tmp_path):
             for new, old in zip(part(model).trainable_variables, part(fresh).trainable_variables, strict=True)
         ]
         np.testing.assert_allclose(max(moved), rate, rtol=1e-3)
+
+
+def test_an_exponential_rate_falls_to_its_floor():
+    schedule = LearningRate(2e-3, 10**9, 3, "exponential", decay=0.999, floor=1e-4)
+    for step in (3, 4, 100, 2000, 2998, 5000, 10**6):
+        assert float(schedule(step)) == pytest.approx(max(2e-3 * 0.999 ** (step - 3), 1e-4), rel=1e-4)
+    assert float(schedule(0)) == pytest.approx(2e-3 / 4)
+    slow = LearningRate(2e-3, 10**9, 0, "exponential", decay=0.999999)
+    assert float(slow(2_000_000)) == pytest.approx(2e-3 * 0.999999**2_000_000, rel=1e-3)
 
 
 @pytest.mark.parametrize("shape", ["constant", "linear", "cosine"])

@@ -2,8 +2,8 @@
 
 Images are held once, as uint8 of their final shape, where all splits together take at most `MEMORY_LIMIT`; batches are
 then gathered from that array. Larger sets are read and transformed anew each time, by index, on all CPUs. Both ways,
-batch number s of training is a pure function of (seed, s): the order of an epoch and its flips come from (seed, epoch)
-alone, so a run resumes anywhere at no cost.
+batch number s of training is a pure function of (seed, s): the order of an epoch, its flips and its moves come from (seed,
+epoch) alone, so a run resumes anywhere at no cost.
 """
 
 import functools
@@ -19,7 +19,7 @@ from tfcq.data.idx import idx
 from tfcq.data.npz import npz
 from tfcq.data.splits import SPLITS, assign
 from tfcq.data.tfds import tfds
-from tfcq.data.transforms import Transform
+from tfcq.data.transforms import Transform, translate
 from tfcq.errors import UserError
 from tfcq.knobs import suggestion
 
@@ -49,7 +49,7 @@ def load(config):
     """
     source = _open(config)
     counts = {split: len(raw) for split, raw in source.splits.items()}
-    chosen, how = assign(counts, config.num_validation, config.dataset)
+    chosen, how = assign(counts, config.num_validation, config.dataset, config.held_out)
     train = source.splits["train"]
     transform = Transform.of(config, train.channels, train.name(0))
     num_bytes = sum(counts.values()) * int(np.prod(transform.shape))
@@ -61,7 +61,9 @@ def load(config):
     description = f"{config.dataset}: {how}; {height}x{width}x{channels}, {held}{notes}"
     splits = {split: (gather[origin], indices) for split, (origin, indices) in chosen.items()}
     parallel_calls = 2 if in_memory else train.num_threads
-    return ImageDataset(description, transform.shape, splits, config.horizontal_flip, parallel_calls)
+    return ImageDataset(
+        description, transform.shape, splits, config.horizontal_flip, parallel_calls, config.random_translation
+    )
 
 
 class ImageDataset:
@@ -74,14 +76,16 @@ class ImageDataset:
             [n, H, W, C]; `indices`, int64 [N], are the images of this split.
         horizontal_flip: whether `train_batches` mirrors images at random.
         parallel_calls: batches that are gathered at a time.
+        random_translation: share of an image's side by which `train_batches` moves images at most.
     """
 
-    def __init__(self, description, image_shape, splits, horizontal_flip, parallel_calls=2):
+    def __init__(self, description, image_shape, splits, horizontal_flip, parallel_calls=2, random_translation=0.0):
         self.description = description
         self.image_shape = tuple(image_shape)
         self._splits = splits
         self._horizontal_flip = horizontal_flip
         self._parallel_calls = parallel_calls
+        self._random_translation = random_translation
 
     def num_images(self, split):
         """How many images "train", "validation" or "test" has."""
@@ -100,11 +104,12 @@ class ImageDataset:
         """Batches for training, without end.
 
         An epoch is num_images // batch_size batches of a fresh permutation; what is left over is not seen in that
-        epoch. With horizontal_flip each image is mirrored with probability 1/2, decided anew each epoch.
+        epoch. With horizontal_flip each image is mirrored with probability 1/2, with random_translation moved by numbers of
+        pixels that are uniform up to that share of its side and rounded; both are decided anew each epoch.
 
         Args:
             batch_size: images of a batch.
-            seed: int >= 0, of order and flips.
+            seed: int >= 0, of order, flips and moves.
             start_step: number of the first batch; the sequence goes on as if the earlier ones had been drawn.
             with_indices: whether each batch comes with the numbers of its images in the train split.
 
@@ -123,23 +128,29 @@ class ImageDataset:
             raise UserError(f"expected seed and start_step of at least 0, received {seed} and {start_step}")
         steps_per_epoch = count // batch_size
 
+        def moves(epoch):
+            most = self._random_translation * np.array(self.image_shape[:2])
+            if not most.any():
+                return None
+            return np.rint(np.random.RandomState([seed, epoch, 2]).uniform(-most, most, (count, 2))).astype(np.int64)
+
         # Two epochs are in use where batches of the next are prepared while the last of this one are.
         @functools.lru_cache(maxsize=2)
         def plan(epoch):
             # RandomState, as its streams are frozen (NEP 19): a run resumes alike under another NumPy.
             order = np.random.RandomState([seed, epoch]).permutation(count)
             flips = np.random.RandomState([seed, epoch, 1]).randint(2, size=count, dtype=np.uint8).astype(bool)
-            return order, flips
+            return order, flips, moves(epoch)
 
         def batch(step):
             epoch, position = divmod(int(step), steps_per_epoch)
-            order, flips = plan(epoch)
+            order, flips, moved = plan(epoch)
             indices = order[position * batch_size:(position + 1) * batch_size]
             images = self._take("train", indices)
             if self._horizontal_flip:
                 flip = flips[indices]
                 images[flip] = images[flip, :, ::-1]
-            return images
+            return images if moved is None else translate(images, moved[indices])
 
         def numbers(step):
             epoch, position = divmod(int(step), steps_per_epoch)

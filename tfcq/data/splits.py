@@ -4,8 +4,8 @@
   (Which of a TFDS data set's splits are its train and test: `tfds.roles`.)
 - A source's own validation split is the validation split. Otherwise `num_validation` images are held out of the
   source's train images, or a tenth of them (at least 1) where `num_validation` is 0.
-- Held-out images are the first of one fixed permutation: test, then validation. The rest, in the source's order,
-  trains.
+- Held-out images are the first of one fixed permutation (`held_out` "random"), or the source's last ones ("last", from the
+  end): test, then validation. The rest, in the source's order, trains.
 """
 
 import numpy as np
@@ -23,13 +23,14 @@ def fixed_permutation(count):
     return np.random.RandomState(SEED).permutation(count)
 
 
-def assign(counts, num_validation, name):
+def assign(counts, num_validation, name, held_out="random"):
     """The images of each split.
 
     Args:
         counts: images of each split that the source has, {"train": n, ...}; "train" must be there.
         num_validation: images to hold out for validation; 0: a tenth of the source's train images.
         name: of the source, for messages.
+        held_out: which images are held out, "random" or "last".
 
     Returns:
         {split: (which of the source's splits, int64 indices into it)} for train, validation and test, and a sentence on
@@ -54,11 +55,13 @@ def assign(counts, num_validation, name):
     if num_test + num_validation >= count:
         raise UserError(f"{name}: cannot hold {num_validation} images out for validation and {num_test} for test: "
                         f"expected fewer than its {count} train images together; lower num_validation or add images")
-    held_out = fixed_permutation(count)[:num_test + num_validation]
-    chosen = {"train": ("train", np.setdiff1d(np.arange(count), held_out, assume_unique=True))}
-    for split, held in (("validation", held_out[num_test:]), ("test", held_out[:num_test])):
+    order = fixed_permutation(count) if held_out == "random" else np.arange(count)[::-1]
+    chosen_out = order[:num_test + num_validation]
+    chosen = {"train": ("train", np.setdiff1d(np.arange(count), chosen_out, assume_unique=True))}
+    for split, held in (("validation", chosen_out[num_test:]), ("test", chosen_out[:num_test])):
         own = split in counts
         chosen[split] = (split, np.arange(counts[split])) if own else ("train", held)
-    origin = {split: "(the source's own)" if split in counts else "(held out of train)" for split in chosen}
+    held = "(held out of train)" if held_out == "random" else "(held out, the last of train)"
+    origin = {split: "(the source's own)" if split in counts else held for split in chosen}
     sizes = [f"{split} {len(chosen[split][1])} {origin[split]}" for split in ("validation", "test")]
     return chosen, f"train {len(chosen['train'][1])}, {', '.join(sizes)}"

@@ -120,6 +120,14 @@ def to_channels(images, channels):
     return ((299 * red + 587 * green + 114 * blue + 500) // 1000).astype(np.uint8)[..., None]
 
 
+def translate(images, moves):
+    """[N, h, w, c], each moved down and right by its row of `moves`, int [N, 2] in pixels; edges repeated where it leaves."""
+    count, height, width = images.shape[:3]
+    rows = np.clip(np.arange(height) - moves[:, :1], 0, height - 1)
+    columns = np.clip(np.arange(width) - moves[:, 1:], 0, width - 1)
+    return images[np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
 def _overlap_sums(values, side):
     """[N, h, w, c] -> float64 [N, side, w, c]: sums over rows, weighted by side times their part in the target."""
     count, height, width, channels = values.shape

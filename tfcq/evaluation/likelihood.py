@@ -55,6 +55,12 @@ class LikelihoodEvaluator:
             "num_images": len(bits),
         }
 
+    def parts(self, terms):
+        """{"terms": {name: mean}, nats; "terms_bits_per_dim"} of what bounds consist of, {name: [N], nats}."""
+        nats = {name: float(term.mean()) for name, term in terms.items()}
+        bits = {name: -float(self.bits_per_dim(term)) for name, term in nats.items()}
+        return {"terms": nats, "terms_bits_per_dim": bits}
+
 
 class LatentLikelihoodEvaluator:
     """What `latent_likelihood` says, of a model that is a density of latents and not of images; as `LikelihoodEvaluator`."""

@@ -191,7 +191,8 @@ class Evaluation(StepCallback):
             if self._likelihood:
                 batches = self._dataset.eval_batches("validation", self._training.batch_size, self._num_images)
                 terms = self._likelihood.elbo_terms(batches, self._training.seed)
-                row["elbo"] = summary = self._likelihood.summary(terms.pop("elbo"))
+                summary = self._likelihood.summary(terms.pop("elbo"))
+                row["elbo"] = summary | self._likelihood.parts(terms)
                 for name, term in terms.items():
                     tf.summary.scalar(f"elbo/{name}", term.mean())
                 tf.summary.scalar("bits_per_dim", summary["bits_per_dim"])
@@ -216,10 +217,15 @@ class Evaluation(StepCallback):
     def _grids(self):
         count = self._training.grid_images
         grids = {"samples": self._pictures.sample_grid(count, _PICTURE_SEED)}
-        if "reconstruct" in self.model.abilities:
-            held_out = range(min(count // 2 or 1, self._dataset.num_images("validation")))
-            images = self._dataset.images("validation", list(held_out))
-            grids["reconstructions"] = self._pictures.reconstruction_grid(images, _PICTURE_SEED)
+        images = self._dataset.images("validation", range(min(count // 2 or 1, self._dataset.num_images("validation"))))
+        for ability, name in (
+            ("reconstruct", "reconstructions"),
+            ("generative_reconstruct", "generative_reconstructions"),
+        ):
+            if ability in self.model.abilities:
+                grids[name] = self._pictures.reconstruction_grid(images, _PICTURE_SEED, ability)
+        if "super_resolve" in self.model.abilities:
+            grids["super_resolutions"] = self._pictures.super_resolution_grid(images[:8], seed=_PICTURE_SEED)
         return grids
 
 

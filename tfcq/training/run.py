@@ -1,5 +1,7 @@
 """`tfcq.train`: from a Config to a trained workdir."""
 
+import math
+
 import keras
 import tensorflow as tf
 
@@ -141,31 +143,46 @@ def _optimizer(training, player, num_steps, drops):
             training.warmup_steps * player.turns,
             training.learning_rate_schedule,
             drops,
+            training.learning_rate_decay ** (1.0 / player.turns),
+            training.learning_rate_floor,
         )
     return kind(rate, beta_1=training.beta_1, beta_2=training.beta_2, name=f"{player.name}_optimizer")
 
 
 @keras.saving.register_keras_serializable("tfcq")
 class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
-    """Linear warm-up from 0 over `warmup_steps`, then constant, or a linear or cosine fall to 0 at `total_steps`.
+    """Linear warm-up from 0 over `warmup_steps`, then constant, a linear or cosine fall to 0 at `total_steps`, or exponential.
 
-    Each of `drops`, (share, factor), multiplies what is then by its factor from that share of `total_steps` on.
+    Each of `drops`, (share, factor), multiplies what is then by its factor from that share of `total_steps` on. An exponential
+    fall multiplies by `decay` each step. What falls, by a drop too, ends at `floor`; the warm-up rises from 0 all the same.
     """
 
-    def __init__(self, rate, total_steps, warmup_steps, shape, drops=()):
-        drops = [tuple(drop) for drop in drops]
-        self._arguments = {"rate": rate, "total_steps": total_steps, "warmup_steps": warmup_steps, "shape": shape, "drops": drops}
+    def __init__(self, rate, total_steps, warmup_steps, shape, drops=(), decay=1.0, floor=0.0):
+        self._arguments = {
+            "rate": rate,
+            "total_steps": total_steps,
+            "warmup_steps": warmup_steps,
+            "shape": shape,
+            "drops": [tuple(drop) for drop in drops],
+            "decay": decay,
+            "floor": floor,
+        }
 
     def __call__(self, step):
-        rate, total, warmup, shape, drops = self._arguments.values()
+        rate, total, warmup, shape, drops, decay, floor = self._arguments.values()
         step = tf.cast(step, tf.float32)
         rise = tf.minimum(1.0, (step + 1.0) / (warmup + 1.0))
         # A stage may be over before the warm-up is.
         done = tf.clip_by_value((step - warmup) / max(total - warmup, 1), 0.0, 1.0)
-        fall = {"constant": 1.0, "linear": 1.0 - done, "cosine": 0.5 * (1.0 + tf.cos(3.141592653589793 * done))}[shape]
+        fall = {
+            "constant": 1.0,
+            "linear": 1.0 - done,
+            "cosine": 0.5 * (1.0 + tf.cos(math.pi * done)),
+            "exponential": tf.exp(math.log(decay) * tf.maximum(step - warmup, 0.0)),
+        }[shape]
         for share, factor in drops:
             fall *= tf.where(step >= share * total, factor, 1.0)
-        return rate * rise * fall
+        return rise * tf.maximum(rate * fall, min(floor, rate))
 
     def get_config(self):
         return dict(self._arguments)
