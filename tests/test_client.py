@@ -34,6 +34,8 @@ SIGNATURES = {
     "interpolate": {"inputs": {"images": IMAGES, "other_images": IMAGES, "share": _tensor("DT_FLOAT"),
                                "spherical": _tensor("DT_BOOL"), "seed": SEEDS},
                     "outputs": {"images": IMAGES}},
+    "super_resolve": {"inputs": {"compressed": _tensor("DT_UINT8", 1, 1, 3), "seed": SEEDS}, "outputs": {"images": IMAGES}},
+    "generative_reconstruct": {"inputs": {"images": IMAGES, "seed": SEEDS}, "outputs": {"images": IMAGES}},
     "__saved_model_init_op": {"inputs": {}, "outputs": {"op": {"dtype": "DT_INVALID"}}},
 }
 
@@ -71,6 +73,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             chosen = [other if share > 0.5 else one
                       for one, other, share in zip(rows["images"], rows["other_images"], rows["share"])]
             self.answer(200, {"outputs": chosen})
+        elif body.get("signature_name") == "super_resolve":
+            self.answer(200, {"outputs": np.tile(rows["compressed"], (1, 2, 2, 1)).tolist()})
+        elif body.get("signature_name") == "generative_reconstruct":
+            self.answer(200, {"outputs": (255 - np.array(rows["images"])).tolist()})
         elif body.get("signature_name") == "decode":
             self.answer(200, {"outputs": np.reshape(rows["latents"], (-1, *IMAGE_SHAPE)).astype(int).tolist()})
         else:
@@ -143,6 +149,20 @@ def test_interpolation_sends_both_images_and_the_way(server, client):
     assert inputs[1]["seed"] == [[3, 3], [3, 4]]
 
 
+def test_compressed_images_have_a_shape_of_their_own(server, client):
+    compressed = np.arange(12, dtype=np.uint8).reshape(4, 1, 1, 3)
+    images = client.super_resolve(compressed, seed=3)
+    assert images.dtype == np.uint8
+    np.testing.assert_array_equal(images, np.tile(compressed, (1, 2, 2, 1)))
+    assert [len(body["inputs"]["compressed"]) for body in server.bodies] == [3, 1]
+    assert server.bodies[1]["inputs"]["seed"] == [[3, 3]]
+
+
+def test_images_that_a_first_stage_makes_come_back(client):
+    images = np.arange(2 * NUM_PIXELS, dtype=np.uint8).reshape(2, *IMAGE_SHAPE)
+    np.testing.assert_array_equal(client.generative_reconstruct(images), 255 - images)
+
+
 def test_decode_takes_any_floats(client):
     latents = np.arange(2 * NUM_PIXELS, dtype=np.float64).reshape(2, NUM_PIXELS)
     images = client.decode(latents)
@@ -170,7 +190,7 @@ def test_default_seeds_and_given_seeds_are_sent(server, client):
 def test_metadata_and_status(client):
     metadata = client.metadata()
     assert (metadata["name"], metadata["version"]) == ("m", 4)
-    assert set(metadata["signatures"]) == {"sample", "likelihood", "latent_likelihood", "interpolate", "decode"}
+    assert set(metadata["signatures"]) == SIGNATURES.keys() - {"__saved_model_init_op"}
     assert metadata["signatures"]["sample"] == {
         "inputs": {"seed": {"dtype": "int32", "shape": [None, 2]},
                    "temperature": {"dtype": "float32", "shape": [None]}},
@@ -197,6 +217,8 @@ def test_version_and_name_are_in_the_path(server):
     lambda client: client.log_prob(np.zeros((0, *IMAGE_SHAPE), np.uint8)),
     lambda client: client.log_prob(np.zeros((2, *IMAGE_SHAPE), np.uint8), seeds=[[0, 0]]),
     lambda client: client.decode(np.zeros((0, NUM_PIXELS))),
+    lambda client: client.super_resolve(np.zeros((2, 1, 1, 3), np.float32)),
+    lambda client: client.super_resolve(np.zeros((2, 1, 1, 3), np.uint8), seeds=[[0, 0]]),
     lambda client: client.interpolate(np.zeros((2, *IMAGE_SHAPE), np.uint8), np.zeros((1, *IMAGE_SHAPE), np.uint8), 0.5),
     lambda client: client.interpolate(*np.zeros((2, 2, *IMAGE_SHAPE), np.uint8), [0.5, 0.5, 0.5]),
     lambda client: client.interpolate(*np.zeros((2, 2, *IMAGE_SHAPE), np.float32), 0.5),

@@ -139,6 +139,16 @@ class Client:
         """Images through the latents and back, uint8 [N, H, W, C]."""
         return self._on_images("reconstruct", images, seeds, seed)["images"]
 
+    def generative_reconstruct(self, images, seeds=None, seed=0):
+        """Images of what a model's first stage keeps of images, the rest being generated: uint8 [N, H, W, C]."""
+        return self._on_images("generative_reconstruct", images, seeds, seed)["images"]
+
+    def super_resolve(self, compressed, seeds=None, seed=0):
+        """Images uint8 [N, H, W, C] of compressed ones, uint8 [N, h, w, c] of the shape that `metadata` tells."""
+        compressed = _checked_images(compressed)
+        inputs = {"compressed": compressed, "seed": self._seeds(len(compressed), seeds, seed)}
+        return self.predict("super_resolve", inputs)["images"]
+
     def interpolate(self, images, other_images, share, spherical=False, seeds=None, seed=0):
         """Images between two images.
 

@@ -8,6 +8,9 @@ from tfcq.errors import UserError
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a trained run.")
 EXPORT_DIR = flags.DEFINE_string("export_dir", None, "BASE of the exported models.")
 CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", ["best", "last"], "Which checkpoint.")
+IMAGE_DRAW = flags.DEFINE_enum(
+    "image_draw", "", ["", "sample", "mode"], "How images are drawn of logistic mixtures, instead of the run's --image_draw."
+)
 SAMPLES = flags.DEFINE_integer(
     "num_importance_samples", 10, "K of the likelihood endpoint; its cost grows with K.", lower_bound=1
 )
@@ -19,7 +22,7 @@ def main():
     config_flags.start_tensorflow()
     from tfcq.exporting.export import export
 
-    path = export(WORKDIR.value, EXPORT_DIR.value, SAMPLES.value, CHECKPOINT.value)
+    path = export(WORKDIR.value, EXPORT_DIR.value, SAMPLES.value, CHECKPOINT.value, IMAGE_DRAW.value)
     print(f"exported {path}", flush=True)
 
 

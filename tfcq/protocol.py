@@ -60,6 +60,14 @@ class EvaluationConfig(Section):
         "another data set, named as in --dataset and prepared as the run's, whose likelihoods (same split) are set "
         "beside; empty: none",
     )
+    likelihood_test_split: str = knob(
+        "test", "which split of it is its test, as --test_split (downsampled_imagenet: validation)"
+    )
+    image_draw: str = knob(
+        "",
+        "how images are drawn of logistic mixtures, instead of the run's --image_draw: sample | mode; empty: as the run says",
+        choices=("", "sample", "mode"),
+    )
     features: str = knob(
         "efficientnet_lite0",
         "what images are compared by: inception | efficientnet_lite0 | keras:NAME | saved_model:DIR | pixels",

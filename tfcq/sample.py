@@ -9,9 +9,10 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a trained run.")
 MODE = flags.DEFINE_enum(
     "mode",
     "prior",
-    ["prior", "reconstruct", "interpolate"],
-    "prior: new images | reconstruct: test images beside their reconstructions | interpolate: rows between "
-    "pairs of test images.",
+    ["prior", "reconstruct", "generative_reconstruct", "super_resolve", "interpolate"],
+    "prior: new images | reconstruct: test images beside their reconstructions | generative_reconstruct: beside what the "
+    "first of two stages makes of them | super_resolve: test images, their compressed images, and images drawn of those | "
+    "interpolate: rows between pairs of test images.",
 )
 NUM_SAMPLES = flags.DEFINE_integer("num_samples", 64, "New images, reconstructed images, or rows.", lower_bound=1)
 INTERPOLATION = flags.DEFINE_enum(
@@ -26,6 +27,9 @@ TEMPERATURE = flags.DEFINE_float(
     "temperature", 1.0, "Scales the prior's standard deviation (mode prior).", lower_bound=0.0
 )
 SPLIT = flags.DEFINE_enum("split", "test", ["train", "validation", "test"], "Of the images that are reconstructed.")
+IMAGE_DRAW = flags.DEFINE_enum(
+    "image_draw", "", ["", "sample", "mode"], "How images are drawn of logistic mixtures, instead of the run's --image_draw."
+)
 CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", ["best", "last"], "Which checkpoint.")
 
 
@@ -36,12 +40,16 @@ def main():
     from tfcq import images, workdir
     from tfcq.evaluation.pictures import Pictures
 
-    model = workdir.load(WORKDIR.value, CHECKPOINT.value)
+    model = workdir.load(WORKDIR.value, CHECKPOINT.value, IMAGE_DRAW.value)
     pictures = Pictures(model)
     if MODE.value == "prior":
         picture = pictures.sample_grid(NUM_SAMPLES.value, SEED.value, TEMPERATURE.value)
-    elif MODE.value == "reconstruct":
-        picture = pictures.reconstruction_grid(_held_out(model, NUM_SAMPLES.value), SEED.value)
+    elif MODE.value in ("reconstruct", "generative_reconstruct"):
+        model.require(MODE.value)
+        picture = pictures.reconstruction_grid(_held_out(model, NUM_SAMPLES.value), SEED.value, MODE.value)
+    elif MODE.value == "super_resolve":
+        model.require(MODE.value)
+        picture = pictures.super_resolution_grid(_held_out(model, NUM_SAMPLES.value), seed=SEED.value)
     else:
         images_of_pairs = _held_out(model, 2 * NUM_SAMPLES.value)
         spherical = INTERPOLATION.value == "spherical"

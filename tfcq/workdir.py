@@ -130,18 +130,19 @@ def record_metrics(workdir, row):
     return row
 
 
-def load(workdir, checkpoint="best"):
+def load(workdir, checkpoint="best", image_draw=""):
     """The trained model of a workdir, in float32; its weights are the running mean where the run kept one.
 
     Args:
         workdir: folder of a run.
         checkpoint: "best" (on the validation split; the last where none is kept) or "last".
+        image_draw: instead of the run's knob of that name, where its system has one; empty: the run's.
 
     Returns:
         A `tfcq.models.base.GenerativeModel`; `model.config_of_run` is its Config.
 
     Raises:
-        UserError: no run, no checkpoint, or none that can be read.
+        UserError: no run, no checkpoint, or none that can be read; image_draw of a system without that knob.
     """
     import dataclasses
 
@@ -150,6 +151,10 @@ def load(workdir, checkpoint="best"):
     from tfcq.models.averages import WeightAverages
 
     config = read_config(workdir)
+    if image_draw:
+        if not hasattr(config.system, "image_draw"):
+            raise UserError(f"image_draw={image_draw}: model={config.model} has no such knob; its images are drawn in one way")
+        config = dataclasses.replace(config, system=dataclasses.replace(config.system, image_draw=image_draw))
     float32 = dataclasses.replace(config.training, precision="float32")
     model = models.build(dataclasses.replace(config, training=float32), read_image_shape(workdir))
     if config.training.ema_decay:

@@ -30,6 +30,8 @@ ABILITIES = {
     "encode": lambda model, images, seeds: [model.encode(images, seeds)],
     "decode": lambda model, images, seeds: [model.decode(latents(model, len(seeds)))],
     "reconstruct": lambda model, images, seeds: [model.reconstruct(images, seeds)],
+    "generative_reconstruct": lambda model, images, seeds: [model.generative_reconstruct(images, seeds)],
+    "super_resolve": lambda model, images, seeds: [model.super_resolve(compressed(model, images), seeds)],
     "latent_likelihood": lambda model, images, seeds: list(model.latent_likelihood(images, seeds).values()),
     "interpolate": lambda model, images, seeds: [
         model.interpolate(images, images[::-1], np.linspace(0.0, 1.0, len(seeds), dtype=np.float32), spherical, seeds)
@@ -37,6 +39,10 @@ ABILITIES = {
     ],
 }
 """Every ability that a model may have, and the calls that it stands for."""
+
+
+def compressed(model, images):
+    return model.compress(images).numpy() if "super_resolve" in model.abilities else images
 
 
 def latents(model, count):
@@ -176,6 +182,7 @@ def test_a_saved_model_answers_as_the_live_one(trained, tmp_path):
         "temperature": np.array([1.0, 0.5, 0.0], np.float32),
         "images": tiny.images(model.image_shape, 3),
         "latents": latents(model, 3),
+        "compressed": compressed(model, tiny.images(model.image_shape, 3)),
         "other_images": tiny.images(model.image_shape, 3, seed=1),
         "share": np.array([0.0, 0.3, 1.0], np.float32),
         "spherical": np.array([True, False, True]),

@@ -271,6 +271,9 @@ def test_all_metrics_into_one_row_and_report(run, tmp_path, capsys):
     text = (run / "report.md").read_text()
     for name in numbers:
         assert f"| {name} | " in text and f"**{name}**" in text
+    for name in ("elbo", "elbo_other"):
+        for term, nats in row[name]["terms"].items():
+            assert f"| {term} | {nats:.5g} | {nats / (np.prod(SHAPE) * np.log(2.0)):.5g} |" in text
     for line in text.splitlines():
         if line.startswith("!["):
             picture = tf.io.decode_png((run / line.split("(")[1].rstrip(")")).read_bytes())

@@ -30,12 +30,40 @@ class Pictures:
         """A grid of `samples`: uint8 [height, width, C]."""
         return grid(self.samples(num_images, seed, temperature))
 
-    def reconstruction_grid(self, images, seed=0):
-        """Pairs of an image and its reconstruction, uint8 [height, width, C], for uint8 [N, H, W, C]."""
-        rebuilt = self._run("reconstruct", images, row_seeds(len(images), seed))
+    def reconstruction_grid(self, images, seed=0, ability="reconstruct"):
+        """Pairs of an image and its reconstruction, uint8 [height, width, C], for uint8 [N, H, W, C].
+
+        Args:
+            images: uint8 [N, H, W, C].
+            seed: of what is random in it.
+            ability: which: "reconstruct" or "generative_reconstruct".
+        """
+        rebuilt = self._run(ability, images, row_seeds(len(images), seed))
         pairs = np.stack([images, rebuilt], axis=1).reshape(-1, *images.shape[1:])
         columns = 2 * max(1, round(np.sqrt(len(pairs)) / 2))
         return grid(pairs, columns)
+
+    def super_resolution_grid(self, images, num_draws=4, seed=0):
+        """A row for each image: it, its compressed image enlarged, and draws of images given that.
+
+        Args:
+            images: uint8 [N, H, W, C].
+            num_draws: images drawn for each.
+            seed: of the draws.
+
+        Raises:
+            UserError: a model without super-resolution.
+        """
+        self._model.require("super_resolve")
+        compressed = self._model.compress(images).numpy()
+        rows, shape = len(images), images.shape[1:]
+        repeated = np.repeat(compressed, num_draws, axis=0)
+        drawn = self._run("super_resolve", repeated, row_seeds(len(repeated), seed)).reshape(rows, num_draws, *shape)
+        times = shape[0] // compressed.shape[1]
+        larger = compressed.repeat(times, 1).repeat(times, 2)
+        larger = np.broadcast_to(larger, (rows, *shape))  # grey ones have a channel of their own
+        cells = np.concatenate([images[:, None], larger[:, None], drawn], axis=1)
+        return grid(cells.reshape(-1, *shape), 2 + num_draws)
 
     def interpolation_grid(self, images, num_steps=8, seed=0, spherical=False):
         """A row for each pair of neighbours (0 and 1, 2 and 3, ...): the model's way between them, both ends included.

@@ -66,6 +66,13 @@ def _pictures(folder, model, dataset, drawn, config):
     if "reconstruct" in model.abilities:
         caption = f"Pairs of a {config.split} image and its reconstruction."
         found["reconstructions"] = (artist.reconstruction_grid(held_out, config.seed), caption)
+    if "generative_reconstruct" in model.abilities:
+        caption = f"Pairs of a {config.split} image and what the first of two stages keeps of it, the rest generated."
+        picture = artist.reconstruction_grid(held_out, config.seed, "generative_reconstruct")
+        found["generative_reconstructions"] = (picture, caption)
+    if "super_resolve" in model.abilities:
+        caption = f"Rows of a {config.split} image, its compressed image, and images drawn given that."
+        found["super_resolutions"] = (artist.super_resolution_grid(held_out[:8], seed=config.seed), caption)
     if {"encode", "decode"} <= model.abilities and len(held_out) >= 2:
         caption = (
             f"Rows from one {config.split} image to another, straight in the space of the noise that latents are made of, or "
@@ -139,6 +146,14 @@ def main_value(entry):
     return entry["value"], None, ""
 
 
+def _terms(name, entry):
+    """Lines of a table of what a bound consists of."""
+    lines = ["", f"| terms of {name}, means over the images | nats | bits/dim |", "|---|---|---|"]
+    return lines + [
+        f"| {term} | {nats:.5g} | {entry['terms_bits_per_dim'][term]:.5g} |" for term, nats in entry["terms"].items()
+    ]
+
+
 def _text(model, dataset, row, pictures):
     lines = [
         f"# {model.config_of_run.model}, step {row['step']}",
@@ -155,6 +170,7 @@ def _text(model, dataset, row, pictures):
         error = "" if error is None else f"{error:.2g}"
         real = f"{entry['real']:.5g}" if "real" in entry else ""
         lines.append(f"| {name} | {value:.5g} | {error} | {real} | {counts} | {entry['seconds']} |")
+    lines += [line for name, entry in entries.items() if "terms" in entry for line in _terms(name, entry)]
     notes = dict.fromkeys(note for entry in entries.values() for note in entry.get("notes", ()))
     lines += ["", *(f"- Note: {note}." for note in notes), ""]
     lines += ["## Pictures", ""]

@@ -13,6 +13,7 @@ from tfcq.evaluation.likelihood import LatentLikelihoodEvaluator, LikelihoodEval
 from tfcq.evaluation.streaming import Progress
 from tfcq.knobs import suggestion
 from tfcq.protocol import DISTRIBUTIONS, LATENT_LIKELIHOODS, LIKELIHOODS, EvaluationConfig, metric_names
+from tfcq.sections import DataConfig
 
 
 def evaluate(workdir, metrics=None, report=True, **protocol):
@@ -36,7 +37,7 @@ def evaluate(workdir, metrics=None, report=True, **protocol):
     config = _protocol(protocol)
     strategy = devices.prepare(config.distribution, config.logical_devices)
     with strategy.scope():
-        model = workdirs.load(workdir, config.checkpoint)
+        model = workdirs.load(workdir, config.checkpoint, config.image_draw)
         asked = asked or _default_metrics(model)
         extractor = _extractor(asked, model, config)
     chosen = _possible(asked, model, extractor)
@@ -49,6 +50,8 @@ def evaluate(workdir, metrics=None, report=True, **protocol):
         "seed": config.seed,
         "dataset": model.config_of_run.data.dataset,
     }
+    if hasattr(model.config_of_run.system, "image_draw"):
+        row["image_draw"] = model.config_of_run.system.image_draw
     drawn = {}
     try:
         run.measure_likelihoods([name for name in chosen if name in LIKELIHOODS], row, drawn)
@@ -137,8 +140,18 @@ class _Run:
         if not self.config.likelihood_dataset:
             return
         color = {1: "grey", 3: "rgb"}[self.model.image_shape[-1]]  # as the run's images are, whatever the files have
-        settings = self.model.config_of_run.data
-        other = data.load(dataclasses.replace(settings, dataset=self.config.likelihood_dataset, color=color))
+        settings = self.model.config_of_run.data  # how its images are cut and resized; its splits are its own
+        other = data.load(
+            DataConfig(
+                dataset=self.config.likelihood_dataset,
+                data_dir=settings.data_dir,
+                image_size=settings.image_size,
+                center_crop=settings.center_crop,
+                resize=settings.resize,
+                color=color,
+                test_split=self.config.likelihood_test_split,
+            )
+        )
         for name in names:
             bits = self._likelihood(name, evaluator, other, "_other", row)
             own = next(iter(drawn["likelihoods"][name].values()))
@@ -154,7 +167,7 @@ class _Run:
         if name == "elbo":
             terms = evaluator.elbo_terms(batches, config.seed, progress)
             values = terms.pop("elbo")
-            facts = {"terms": {name: float(term.mean()) for name, term in terms.items()}}
+            facts = evaluator.parts(terms)
         else:
             values = evaluator.log_prob(batches, config.num_importance_samples, config.seed, progress)
             facts = {"num_importance_samples": config.num_importance_samples}
@@ -175,6 +188,9 @@ class _Run:
             + ")",
             flush=True,
         )
+        if name == "elbo":
+            terms = ", ".join(f"{term} {nats:.5g}" for term, nats in entry["terms"].items())
+            print(f"  of {-entry['nats']:.5g} nats: {terms}", flush=True)
         return evaluator.bits_per_dim(values)
 
     def measure_latent_likelihood(self, names, row):

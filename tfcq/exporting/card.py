@@ -14,7 +14,9 @@ _PROMISES = {
     "latent_likelihood": "log p(latents) of images in nats, and the squared error of their reconstructions, pixels in [0, 1]",
     "encode": "latents of images (posterior means)",
     "decode": "images of latents",
-    "reconstruct": "images encoded, then decoded",
+    "reconstruct": "images through the latents of their posterior and back; where an image is drawn, so is this one",
+    "generative_reconstruct": "images of what the first of two stages keeps of images; the rest is generated",
+    "super_resolve": "images of compressed ones (a smaller or a grey copy, of 8 bits)",
     "interpolate": "an image at a share (0 to 1) of the way between two images, straight or spherical, in the space of the "
     "noise that latents are made of, or of the latents where they are made of none",
 }

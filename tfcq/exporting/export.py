@@ -25,7 +25,7 @@ _ROWS = 3  # of the comparison and of the warm-up
 _FLOAT_TOLERANCE = 1e-4  # relative; the same graph on the same machine gave 0.0
 
 
-def export(workdir, export_dir, num_importance_samples=10, checkpoint="best"):
+def export(workdir, export_dir, num_importance_samples=10, checkpoint="best", image_draw=""):
     """Exports the model of `workdir`.
 
     Args:
@@ -33,6 +33,7 @@ def export(workdir, export_dir, num_importance_samples=10, checkpoint="best"):
         export_dir: BASE; the model goes to BASE/<model name>/<next integer>/.
         num_importance_samples: K of the likelihood endpoint, which costs K decoder passes an image.
         checkpoint: "best" or "last".
+        image_draw: as of `tfcq.load`.
 
     Returns:
         pathlib.Path of the version's folder.
@@ -42,7 +43,7 @@ def export(workdir, export_dir, num_importance_samples=10, checkpoint="best"):
     """
     if num_importance_samples < 1:
         raise UserError(f"num_importance_samples: expected at least 1, received {num_importance_samples}")
-    model = workdirs.load(workdir, checkpoint)
+    model = workdirs.load(workdir, checkpoint, image_draw)
     config = model.config_of_run
     base = pathlib.Path(export_dir) / config.model
     staged = base / f".staged-{os.getpid()}"
@@ -88,11 +89,13 @@ def _example_inputs(model):
     seeds = row_seeds(_ROWS, seed=7)
     inputs = {"sample": {"seed": seeds, "temperature": np.array([1.0, 0.5, 0.0], np.float32)}}
     images = {"images": model.sample(seeds).numpy(), "seed": seeds}
-    of_images = ("likelihood", "latent_likelihood", "encode", "reconstruct")
+    of_images = ("likelihood", "latent_likelihood", "encode", "reconstruct", "generative_reconstruct")
     inputs |= {name: images for name in of_images if name in model.abilities}
     if "interpolate" in model.abilities:
         between = {"share": np.linspace(0.0, 1.0, _ROWS, dtype=np.float32), "spherical": np.arange(_ROWS) % 2 == 0}
         inputs["interpolate"] = images | {"other_images": images["images"][::-1].copy()} | between
+    if "super_resolve" in model.abilities:
+        inputs["super_resolve"] = {"compressed": model.compress(images["images"]).numpy(), "seed": seeds}
     if "decode" in model.abilities:
         latents = np.random.default_rng(7).standard_normal((_ROWS, *model.latent_shape)).astype(np.float32)
         inputs["decode"] = {"latents": latents}
@@ -130,7 +133,8 @@ def _reloaded_answers(folder, inputs):
 def compare(live, reloaded):
     """Raises UserError where a reloaded model's answers (dicts of arrays) are not the live model's.
 
-    Floats may differ by 1e-4 relatively, images by one grey level in one value of a hundred (a value at a bin's edge).
+    Floats may differ by 1e-4 relatively, images in one value of a hundred: one at a bin's edge moves by a grey level, one whose
+    component of a mixture is drawn at the edge of another by any number.
     """
     if live.keys() != reloaded.keys():
         raise UserError(f"the SavedModel answers {sorted(reloaded)}, expected {sorted(live)}")
@@ -142,7 +146,7 @@ def compare(live, reloaded):
             )
         difference = np.abs(expected.astype(np.float64) - received)
         if expected.dtype == np.uint8:
-            equal = difference.max() <= 1 and (difference > 0).mean() <= 0.01
+            equal = (difference > 0).mean() <= 0.01
         else:
             equal = np.all(difference <= _FLOAT_TOLERANCE * np.maximum(1.0, np.abs(expected)))
         if not equal:

@@ -6,6 +6,8 @@
     encode                          images, seed                                    -> latents float32 [N, ...]
     decode                          latents                                         -> images
     reconstruct                     images, seed                                    -> images
+    generative_reconstruct          images, seed                                    -> images
+    super_resolve                   compressed uint8 [N, h, w, c], seed             -> images
     interpolate                     images, other_images, share float32 [N], spherical bool [N], seed -> images
 
 A row's answer depends on that row alone, so a server may batch requests together. A loaded SavedModel does not enforce
@@ -45,8 +47,11 @@ class ServingModule(tf.Module):
             "latent_likelihood": (images, seed),
             "encode": (images, seed),
             "reconstruct": (images, seed),
+            "generative_reconstruct": (images, seed),
             "interpolate": (images, other, share, spherical, seed),
         }
+        if "super_resolve" in self._model.abilities:
+            specs["super_resolve"] = (tf.TensorSpec((None, *self._model.compressed_shape), tf.uint8, "compressed"), seed)
         if "decode" in self._model.abilities:
             specs["decode"] = (tf.TensorSpec((None, *self._model.latent_shape), tf.float32, "latents"),)
         functions = {
@@ -79,6 +84,13 @@ class ServingModule(tf.Module):
 
     def _reconstruct(self, images, seed):
         return {"images": self._model.reconstruct(*self._images_and_seed(images, seed))}
+
+    def _generative_reconstruct(self, images, seed):
+        return {"images": self._model.generative_reconstruct(*self._images_and_seed(images, seed))}
+
+    def _super_resolve(self, compressed, seed):
+        compressed = _checked(compressed, self._model.compressed_shape, "compressed")
+        return {"images": self._model.super_resolve(compressed, _checked(seed, (2,), "seed", rows_of=compressed))}
 
     def _interpolate(self, images, other_images, share, spherical, seed):
         images, seed = self._images_and_seed(images, seed)

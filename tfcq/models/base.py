@@ -6,7 +6,7 @@ A system subclasses `GenerativeModel`, makes its networks in `__init__` (all wei
   is a loss of one value per example together with the variables that may feel it. Where a loss must pass *through* a
   network without training it, the network's variables are simply not in that objective.
 * what it can do of `sample`, `elbo_terms` and `log_prob`, `latent_likelihood`, `encode`, `decode`, `reconstruct`,
-  `interpolate`, and `abilities` that names those.
+  `interpolate`, `super_resolve`, ..., and `abilities` that names those.
 * `stage_starts`: where training has stages, the step at which each begins; a player belongs to one of them.
 * `attach`, `begin_step`, `settle`: hooks of what is not learned from a batch by gradients (a mixture that is fitted, codes of
   training images, a matching that is made anew each epoch).
@@ -30,7 +30,17 @@ from tfcq.models import interpolation
 from tfcq.models.averages import WeightAverages
 from tfcq.randomness import StepNoise
 
-ABILITIES = ("sample", "likelihood", "latent_likelihood", "encode", "decode", "reconstruct", "interpolate")
+ABILITIES = (
+    "sample",
+    "likelihood",
+    "latent_likelihood",
+    "encode",
+    "decode",
+    "reconstruct",
+    "generative_reconstruct",
+    "interpolate",
+    "super_resolve",
+)
 """What can be asked of models; each is an endpoint too."""
 
 
@@ -199,6 +209,14 @@ class GenerativeModel(keras.Model):
     def reconstruct(self, images, seeds):
         """Images encoded, then decoded: uint8 [N, H, W, C]."""
         return self.decode(self.encode(images, seeds))
+
+    def generative_reconstruct(self, images, seeds):
+        """Images of what a model's first stage keeps of images, the rest being generated: uint8 [N, H, W, C]."""
+        raise self.cannot("generative_reconstruct")
+
+    def super_resolve(self, compressed, seeds):
+        """Images uint8 [N, H, W, C] of compressed ones, uint8 [N, *compressed_shape]."""
+        raise self.cannot("super_resolve")
 
     def latent_likelihood(self, images, seeds):
         """{"latent_log_prob", "reconstruction_error"}, float32 [N] each, of models that are no density of images."""
