@@ -28,6 +28,8 @@ UNUSUAL = {
         "resize": "pad",
         "color": "grey",
         "horizontal_flip": True,
+        "random_translation": 0.25,
+        "held_out": "last",
         "train_split": "unlabelled",
         "test_split": "validation",
         "num_validation": 7,
@@ -75,10 +77,12 @@ UNUSUAL = {
         "batch_size": 3,
         "seed": 2**31 - 1,
         "optimizer": "adam",
-        "learning_rate": 0.0,
+        "learning_rate": 0.125,
         "discriminator_learning_rate": 1e-5,
-        "learning_rate_schedule": "cosine",
+        "learning_rate_schedule": "exponential",
         "learning_rate_drops": "0.5:0.25",
+        "learning_rate_decay": 0.75,
+        "learning_rate_floor": 1e-6,
         "warmup_steps": 10,
         "beta_1": 0.5,
         "beta_2": 0.95,
@@ -181,6 +185,13 @@ def test_bounds_and_choices_are_inclusive_and_hold(section, field):
         assert message_of(section, **{field.name: outside}).startswith(f"{field.name}: expected one of ")
 
 
+NEEDED = {
+    "learning_rate_decay": {"learning_rate_schedule": "exponential"},
+    "learning_rate_floor": {"learning_rate_schedule": "linear", "learning_rate": 1.0},
+}
+"""Knobs that have no meaning without others."""
+
+
 @pytest.mark.parametrize(("section", "field"), FIELDS, ids=identifier)
 def test_floats_are_finite_and_take_integers(section, field):
     if KINDS[section][field.name] is not float:
@@ -192,7 +203,7 @@ def test_floats_are_finite_and_take_integers(section, field):
     assert "expected a finite number" in message_of(section, **{field.name: 10**400})
     bounds = [bound for bound in (field.metadata["minimum"], field.metadata["maximum"]) if bound is not None]
     integer = next(value for value in (1, 0) if section is not TrainingConfig or value <= max(bounds))
-    value = getattr(section(**{field.name: integer}), field.name)
+    value = getattr(section(**(NEEDED.get(field.name, {}) | {field.name: integer})), field.name)
     assert type(value) is float and value == integer
 
 
@@ -298,9 +309,23 @@ def test_densities_of_images_take_no_other_error_of_reconstructions():
         assert "unknown knob 'reconstruction'" in message_of(Config.from_dict, values)
 
 
-def test_codes_of_training_images_cannot_be_mirrored():
-    message = message_of(Config, "glann", data=DataConfig(horizontal_flip=True))
-    assert message.startswith("horizontal_flip with model=glann")
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [
+        ({"learning_rate_floor": 0.1, "learning_rate_schedule": "linear"}, "expected at most learning_rate=0.002"),
+        ({"learning_rate_floor": 1e-4}, "learning_rate_floor with learning_rate_schedule=constant: nothing falls"),
+        ({"learning_rate_decay": 0.9, "learning_rate_schedule": "cosine"}, "learning_rate_schedule=cosine: expected exponential"),
+    ],
+)
+def test_a_rate_that_could_not_fall_as_told_is_refused(knobs, message):
+    assert message in message_of(TrainingConfig, **knobs)
+    TrainingConfig(learning_rate_floor=1e-4, learning_rate_drops="0.5:0.1")  # a drop falls
+
+
+@pytest.mark.parametrize("knobs", [{"horizontal_flip": True}, {"random_translation": 0.1}])
+def test_codes_of_training_images_allow_no_other_images(knobs):
+    message = message_of(Config, "glann", data=DataConfig(**knobs))
+    assert message.startswith(f"{next(iter(knobs))} with model=glann")
 
 
 @pytest.mark.parametrize("model", ["glf", "vae", "wae_mmd", "two_stage_vae", "rae_gmm", "glann"])

@@ -113,3 +113,33 @@ def test_a_png_that_cannot_be_written_leaves_nothing_behind(tmp_path, monkeypatc
     with pytest.raises(tf.errors.InvalidArgumentError):
         images.write_png(tmp_path / "two.png", np.zeros((4, 4, 7), np.uint8))
     assert sorted(file.name for file in tmp_path.iterdir()) == ["folder.png", "picture.png"]
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 1), (6, 4, 1), (16, 16, 3), (32, 32, 3)])
+def test_half_the_side_is_pillows_antialiased_bilinear(shape):
+    given = np.random.RandomState(0).randint(0, 256, (5, *shape)).astype(np.uint8)
+    found = images.halve(given)
+    assert found.dtype == tf.uint8 and found.shape == (5, shape[0] // 2, shape[1] // 2, shape[2])
+    for image, smaller in zip(given, found.numpy(), strict=True):
+        picture = PIL.Image.fromarray(image if shape[2] == 3 else image[..., 0])
+        expected = picture.resize((shape[1] // 2, shape[0] // 2), PIL.Image.Resampling.BILINEAR)
+        # Pillow rounds after each axis.
+        assert np.abs(smaller.astype(int) - np.asarray(expected).reshape(smaller.shape)).max() <= 1
+
+
+def test_means_of_halves_are_exact_and_rounded_half_up():
+    weights = np.array([1.0, 3.0, 3.0, 1.0]) / 8.0
+    given = np.random.RandomState(1).randint(0, 256, (20, 8, 8, 1)).astype(np.uint8)
+    inner = np.einsum("i,j,nij->n", weights, weights, given[:, 1:5, 1:5, 0].astype(np.float64))
+    np.testing.assert_array_equal(images.halve(given)[:, 1, 1, 0], np.floor(inner + 0.5))
+    corner = np.einsum("i,j,nij->n", weights[1:], weights[1:], given[:, :3, :3, 0].astype(np.float64)) * (8 / 7) ** 2
+    np.testing.assert_array_equal(images.halve(given)[:, 0, 0, 0], np.floor(corner + 0.5))
+    compiled = tf.function(images.halve, jit_compile=True)
+    np.testing.assert_array_equal(compiled(given), images.halve(given))
+
+
+def test_luminance_is_pillows():
+    given = np.random.RandomState(0).randint(0, 256, (5, 8, 8, 3)).astype(np.uint8)
+    expected = np.stack([np.asarray(PIL.Image.fromarray(image).convert("L"))[..., None] for image in given])
+    found = images.luminance(given).numpy()
+    assert found.dtype == np.uint8 and np.abs(found.astype(int) - expected).max() <= 1

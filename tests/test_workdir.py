@@ -5,6 +5,7 @@ import os
 import re
 
 import pytest
+import tiny_models as tiny
 
 from tfcq import workdir as workdirs
 from tfcq.config import Config, DataConfig, TrainingConfig
@@ -116,6 +117,12 @@ def test_no_run_says_how_to_train_one(tmp_path):
     message = message_of(workdirs.read_config, tmp_path / "nowhere")
     assert "found none" in message and f"python -m tfcq.train --workdir={tmp_path / 'nowhere'}" in message
     assert message_of(workdirs.load, tmp_path / "nowhere") == message
+
+
+def test_images_of_a_model_without_mixtures_are_drawn_in_one_way(tmp_path):
+    tiny.make_workdir(tmp_path, tiny.config(8, **tiny.ROWS["vae"]))
+    message = message_of(workdirs.load, tmp_path, "best", "mode")
+    assert message == "image_draw=mode: model=cqf has no such knob; its images are drawn in one way"
 
 
 def test_data_facts_are_read_back(tmp_path):

@@ -36,6 +36,9 @@ SYSTEM = {
     "noise_dim": 6,
     "imle_units": 8,
     "imle_layers": 1,
+    "growth_scale": 0.03,
+    "steps_scale": 0.1,
+    "prior_couplings": 1,
 }
 # Not deterministic: that switch is the whole process's, and would outlive the test that sets it.
 TRAINING = {"batch_size": 8, "validation_images": 16, "grid_images": 4, "log_every": 1, "deterministic": False}

@@ -20,6 +20,7 @@ from tfcq.knob_groups import (
     DecoderScaleKnobs,
     FlowKnobs,
     LatentFlowKnobs,
+    LogisticVAEKnobs,
     ReconstructionKnobs,
     StageKnobs,
     num_halvings,
@@ -252,8 +253,25 @@ class GLANNConfig(StageKnobs, ReconstructionKnobs, AutoencoderKnobs):
     def check_run(self, data, training):
         """Raises UserError also where images change from one epoch to the next."""
         super().check_run(data, training)
-        if data.horizontal_flip:
-            raise UserError("horizontal_flip with model=glann: each training image has one code, and would need two")
+        for name in ("horizontal_flip", "random_translation"):
+            if getattr(data, name):
+                raise UserError(f"{name} with model=glann: each training image has one code, and would need more")
+
+
+@dataclasses.dataclass(frozen=True)
+class VAEBijectivePriorConfig(LogisticVAEKnobs):
+    """The VAE with a bijective prior (Gatopoulos, Stol and Tomczak 2020)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SRVAEConfig(LogisticVAEKnobs):
+    """srVAE (Gatopoulos, Stol and Tomczak 2020): first a compressed image, then the image given that."""
+
+    compression: str = knob(
+        "downscale",
+        "the compressed image: downscale, half the side, antialiased | grey, its luminance; 8 bits both",
+        choices=("downscale", "grey"),
+    )
 
 
 SYSTEMS = {
@@ -268,6 +286,8 @@ SYSTEMS = {
     "two_stage_vae": TwoStageVAEConfig,
     "rae_gmm": RAEGMMConfig,
     "glann": GLANNConfig,
+    "vae_bijective_prior": VAEBijectivePriorConfig,
+    "srvae": SRVAEConfig,
 }
 """--model's values: a system's name and the dataclass of its knobs."""
 

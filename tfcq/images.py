@@ -34,6 +34,32 @@ def quantize(pixels):
     return tf.cast(tf.clip_by_value(tf.math.floor(pixels), 0.0, 255.0), tf.uint8)
 
 
+def halve(images):
+    """Half the side, antialiased: uint8 [N, H, W, C] to uint8 [N, H / 2, W / 2, C], H and W even.
+
+    Each output pixel is a mean under a triangle of twice its width: weights 1, 3, 3, 1 along either axis, without those
+    outside of the image, as Pillow's bilinear filter has them. The means are exact, rounded half up: the same everywhere.
+    """
+    sums = _triangle_sums(_triangle_sums(tf.cast(images, tf.int32), 1), 2)
+    ones = np.ones((1, *images.shape[1:3], 1), np.int32)
+    areas = _triangle_sums(_triangle_sums(ones, 1), 2)
+    return tf.cast((2 * sums + areas) // (2 * areas), tf.uint8)
+
+
+def _triangle_sums(values, axis):
+    """Sums of int32 [N, H, W, C] under weights 1, 3, 3, 1 along an axis, at every other pixel."""
+    length = values.shape[axis]
+    padded = tf.pad(values, [[1, 1] if index == axis else [0, 0] for index in range(4)])
+    taps = [padded[(slice(None),) * axis + (slice(first, first + length - 1, 2),)] for first in range(4)]
+    return taps[0] + 3 * (taps[1] + taps[2]) + taps[3]
+
+
+def luminance(images):
+    """Grey of colours: uint8 [N, H, W, 3] to uint8 [N, H, W, 1], 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601), rounded half up."""
+    red, green, blue = tf.unstack(tf.cast(images, tf.int32), axis=-1)
+    return tf.cast((299 * red + 587 * green + 114 * blue + 500) // 1000, tf.uint8)[..., None]
+
+
 def to_network_range(pixels):
     """Pixels [0, 256] to [-1, 1], the range that discriminators see."""
     return pixels / 128.0 - 1.0

@@ -175,3 +175,40 @@ class DecoderScaleKnobs(Section):
         maximum=1e4,
     )
     learn_decoder_sigma: bool = knob(False, "learn that deviation, one for all pixels (Dai and Wipf 2019)")
+
+
+@dataclasses.dataclass(frozen=True)
+class LogisticVAEKnobs(Section):
+    """What the VAEs of Gatopoulos, Stol and Tomczak (2020) share; the networks' sizes are the paper's, times the scales."""
+
+    latent_channels: int = knob(16, "channels of a map of latents, of a quarter of the images' side", minimum=2, maximum=1024)
+    mixture_components: int = knob(10, "logistics of a pixel's mixture", minimum=1, maximum=1000)
+    growth_scale: float = knob(1.0, "multiplies the channels that each step of a dense block adds", minimum=1e-3, maximum=16.0)
+    steps_scale: float = knob(1.0, "multiplies the steps of the dense blocks", minimum=1e-3, maximum=16.0)
+    prior_scales: int = knob(2, "scales of the flow that is the latents' prior", minimum=1, maximum=6)
+    prior_couplings: int = knob(
+        3,
+        "its couplings: so many checkerboards and as many channel-wise ones a scale; the last scale has checkerboards alone, one "
+        "more where there are several",
+        minimum=1,
+        maximum=32,
+    )
+    image_draw: str = knob(
+        "sample",
+        "how images are drawn of their mixtures: sample, exactly | mode, the means of the likeliest component (the authors')",
+        choices=("sample", "mode"),
+    )
+
+    @property
+    def image_divisor(self):
+        """What the sides of images are multiples of."""
+        return 4 * 2 ** (self.prior_scales - 1)
+
+    def check_run(self, data, training):
+        """Raises UserError where images cannot be halved twice to the latents and then inside their prior."""
+        super().check_run(data, training)
+        if data.image_size % self.image_divisor:
+            raise UserError(
+                f"image_size={data.image_size} with prior_scales={self.prior_scales}: expected a multiple of "
+                f"{self.image_divisor}, as latents have a quarter of the side and each further scale of their prior halves it"
+            )

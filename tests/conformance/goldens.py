@@ -77,6 +77,11 @@ GOLDENS = {
     "glf_two_stages": Golden(tiny.config(model="glf", first_stage_steps=2), channels=3, steps=4),
     "vae": Golden(tiny.config(model="vae")),
     "vae_learned_scale": Golden(tiny.config(model="vae", learn_decoder_sigma=True, training={"ema_decay": 0.9}), channels=3),
+    # A weight-normalised kernel of one entry has a direction without a gradient: a narrow attention's.
+    "vae_bijective_prior": Golden(tiny.config(16, model="vae_bijective_prior"), resting=("gates/direction",)),
+    "srvae": Golden(
+        tiny.config(16, model="srvae", training={"ema_decay": 0.9}), channels=3, resting=("gates/direction",)
+    ),
     "vae_flow_prior": Golden(tiny.config(model="vae_flow_prior")),
     "vae_flow_posterior": Golden(tiny.config(model="vae_flow_posterior")),
     "wae_gan": Golden(tiny.config(model="wae_gan"), steps=3),

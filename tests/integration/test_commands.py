@@ -156,3 +156,38 @@ def test_a_mistake_is_one_line_and_status_2(module, tmp_path):
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 2 and output == ""
     assert re.fullmatch(r"error: .*no_such_flag.*\n", errors)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_an_srvae_is_drawn_measured_and_exported_by_commands(tmp_path):
+    workdir = tmp_path / "run"
+    tiny.make_workdir(workdir, tiny.config(16, model="srvae", data={"color": "rgb", "num_validation": 100}))
+    modes = ("super_resolve", "generative_reconstruct")
+    processes = {
+        mode: start(command("sample", workdir=workdir, mode=mode, num_samples=2, output=tmp_path / f"{mode}.png"))
+        for mode in modes
+    }
+    export = {"export_dir": tmp_path, "num_importance_samples": 2, "image_draw": "mode"}
+    processes["export"] = start(command("export", workdir=workdir, **export))
+    processes["refused"] = start(command("sample", workdir=workdir, image_draw="median"))
+    protocol = {"metrics": "elbo", "num_images": 4, "likelihood_dataset": "photo_patches"}
+    processes["evaluate"] = start(command("evaluate", workdir=workdir, **protocol))
+    outputs = {name: (*process.communicate(timeout=600), process.returncode) for name, process in processes.items()}
+    _, errors, status = outputs.pop("refused")
+    assert status == 2 and errors.count("\n") == 1 and "image_draw" in errors, errors
+    for _, errors, status in outputs.values():
+        assert (status, errors) == (0, ""), errors
+    for mode, columns in zip(modes, (6, 2)):  # an image, its compressed image and four draws; pairs
+        picture = tf.io.decode_png((tmp_path / f"{mode}.png").read_bytes())
+        assert picture.shape == (2 * 32, columns * 32, 3)
+    assert (tmp_path / "srvae" / "1" / "saved_model.pb").is_file()
+    card = (tmp_path / "srvae" / "1" / "assets.extra" / "MODEL_CARD.md").read_text()
+    assert "`super_resolve`" in card and "`generative_reconstruct`" in card and '"image_draw": "mode"' in card
+    row = json.loads((workdir / "metrics.json").read_text())
+    assert row["image_draw"] == "sample" and row["elbo_other"]["dataset"] == "photo_patches"
+    text = (workdir / "report.md").read_text()
+    for term in ("reconstruction_x", "reconstruction_y", "kl_z", "kl_u"):
+        assert f"| {term} | {row['elbo']['terms'][term]:.5g} | {row['elbo']['terms_bits_per_dim'][term]:.5g} |" in text
+    pictures = {path.stem for path in (workdir / "report").glob("*.png")}
+    assert pictures >= {"samples", "reconstructions", "generative_reconstructions", "super_resolutions"}
