@@ -98,6 +98,7 @@ def compiled(config, channels=1, optimizer=keras.optimizers.Adamax, learning_rat
         jit_compile=config.training.jit_compile,
         clip_norm=config.training.clip_norm,
         ema_decay=config.training.ema_decay,
+        micro_batches=config.training.micro_batches,
     )
     model.initialize(images(model.image_shape))
     return model

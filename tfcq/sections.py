@@ -78,6 +78,13 @@ class TrainingConfig(Section):
 
     train_steps: int = knob(20000, "steps in all; a step takes each player's turns once", minimum=1, unit="steps")
     batch_size: int = knob(64, "images of one update, over all replicas", minimum=1, maximum=65536, unit="images")
+    micro_batches: int = knob(
+        1,
+        "parts, one after the other, in which a replica's batch goes through the losses: activations are those of a part; batch "
+        "normalisation sees parts",
+        minimum=1,
+        maximum=4096,
+    )
     seed: int = knob(0, "of the weights, the order of the data and all noise", minimum=0, maximum=2**31 - 1)
     optimizer: str = knob("adamax", "rule that updates the weights", choices=("adamax", "adam"))
     learning_rate: float = knob(2e-3, "of every player but the discriminator", minimum=0.0, maximum=1.0)
@@ -146,6 +153,11 @@ class TrainingConfig(Section):
     )
 
     def check(self):
+        if self.batch_size % self.micro_batches:
+            raise UserError(
+                f"micro_batches={self.micro_batches}: expected a divisor of batch_size={self.batch_size} (with several replicas, "
+                "of what each has)"
+            )
         drops = self.drops()
         if self.learning_rate_floor > self.learning_rate:
             raise UserError(

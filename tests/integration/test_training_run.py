@@ -235,6 +235,8 @@ def test_samples_are_measured_during_training_where_it_is_asked_for(devices, tmp
 def test_devices_must_share_the_batch(tmp_path):
     with pytest.raises(UserError, match="batch_size=7: expected a multiple of the 2 devices"):
         train(config(batch_size=7, logical_devices=2), tmp_path)
+    with pytest.raises(UserError, match="micro_batches=2: expected a divisor of 3, a replica's images"):
+        train(config(batch_size=6, micro_batches=2, logical_devices=2), tmp_path)
 
 
 # What stops a run.

@@ -7,7 +7,8 @@ import tensorflow as tf
 import tiny_models as tiny
 
 from tfcq.errors import UserError
-from tfcq.models.base import GenerativeModel, Objective, Player, Terms
+from tfcq.models.base import GenerativeModel
+from tfcq.models.players import Objective, Player, Terms
 from tfcq.randomness import StepNoise
 
 IMAGES = tiny.images((2, 2, 1), 8)
@@ -160,7 +161,7 @@ class Game(GenerativeModel):
             Player("maker", [Objective(self._alone, [self.w]), Objective(self._against, [self.w])]),
         ]
 
-    def share(self, noise):
+    def share(self, images, noise, kept=None):
         self.calls += 1
         return {"generated": self.w.value * (2.0 + noise.normal((), 0))}
 
@@ -193,6 +194,30 @@ def test_what_is_shared_is_made_once_and_gradients_pass_through_it():
     # The maker meets the critic that has just learned: d/dw (g + 3 c g) = (1 + 3 c) (2 + n).
     np.testing.assert_allclose(logs["maker/loss"], (1.0 + 3.0 * critic) * level, rtol=1e-6)
     np.testing.assert_allclose(model.w, 1.0 - 0.125 * (1.0 + 3.0 * critic) * level, rtol=1e-5)
+
+
+@pytest.mark.parametrize("turns", [1, 2])
+def test_micro_batches_take_the_step_of_one_batch(turns):
+    batch = tf.constant(IMAGES) if turns == 1 else tf.stack([IMAGES, SECOND], axis=1)
+    whole, parts = play(turns), play(turns, micro_batches=4)
+    whole_logs, parts_logs = whole.train_step(batch), tf.function(parts.train_step)(batch)
+    assert whole_logs.keys() == parts_logs.keys()
+    for name, value in whole_logs.items():
+        np.testing.assert_allclose(parts_logs[name], value, rtol=1e-5, err_msg=name)
+    for ours, theirs in zip(parts.variables, whole.variables, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, err_msg=ours.path)
+    # The same with noise in the losses and two objectives.
+    whole, parts = compiled(turns=turns, noisy=True), compiled(turns=turns, noisy=True, micro_batches=2)
+    whole_logs, parts_logs = whole.train_step(batch), tf.function(parts.train_step)(batch)
+    for name, value in whole_logs.items():
+        np.testing.assert_allclose(parts_logs[name], value, rtol=1e-5, err_msg=name)
+    np.testing.assert_allclose(parts.w, whole.w, rtol=1e-5)
+
+
+def test_micro_batches_divide_the_batch():
+    model = play(micro_batches=3)
+    with pytest.raises(ValueError, match="micro_batches=3: expected a divisor of 8, a replica's images"):
+        model.train_step(tf.constant(IMAGES))
 
 
 def test_each_turn_but_the_last_has_shared_tensors_of_its_own():

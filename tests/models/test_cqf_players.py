@@ -8,7 +8,7 @@ import tiny_models as tiny
 
 from tfcq.distributions.pixels import pixel_bijector
 from tfcq.images import to_network_range
-from tfcq.models.base import Player
+from tfcq.models.players import Player
 from tfcq.randomness import StepNoise
 
 IMAGES = tf.constant(tiny.images((4, 4, 1)))
@@ -35,7 +35,7 @@ def generator_variables(model):
 
 def take_turn(model, player, step):
     before = {name: tiny.values(variables) for name, variables in parts(model).items()}
-    model._take_turn(player, IMAGES, (step, 0, 0), *model._shared(model.players(), model._noise((step, 2, 0), 8)))
+    model._take_turn(player, IMAGES, (step, 0, 0), *model._shared(model.players(), IMAGES, model._noise((step, 2, 0), 8)))
     return {name: tiny.changed(before[name], variables) for name, variables in parts(model).items()}
 
 
@@ -73,7 +73,7 @@ def test_a_generator_turn_moves_all_but_the_discriminator(model):
 def quality_gradients(model, noise):
     """What the quality loss alone tells its player: gradients, logs."""
     quality = Player("generator", [model.players()[1].objectives[1]])
-    shared, tape = model._shared([quality], noise)
+    shared, tape = model._shared([quality], IMAGES, noise)
     gradients, slopes, logs = model._gradients(quality, IMAGES, None, 1.0, shared)
     return quality, model._pass_through(quality, gradients, slopes, shared, tape), logs
 
@@ -140,7 +140,7 @@ def test_a_gans_generator_keeps_its_own_statistics():
     """Once a step, from the images that both players look at."""
     model = tiny.compiled(tiny.config(network_normalization="batch", **tiny.ROWS["gan"]))
     before = tiny.values(model.decoder.variables)
-    shared, tape = model._shared(model.players(), model._noise((0, 2, 0), 8))
+    shared, tape = model._shared(model.players(), IMAGES, model._noise((0, 2, 0), 8))
     statistics = {variable.path for variable in model.decoder.non_trainable_variables}
     assert tiny.changed(before, model.decoder.variables) == statistics
     discriminator, generator = model.players()
@@ -171,7 +171,7 @@ def test_the_discriminators_images_are_dequantised_only_where_asked(dequantize):
     seen = []
     model.discriminator = lambda images: seen.append(images) or tf.reduce_mean(images, axis=[1, 2, 3])
     noise = StepNoise((0, 0), (5,), 8)
-    terms = model._discriminator_loss(IMAGES, noise, model.share(noise))
+    terms = model._discriminator_loss(IMAGES, noise, model.share(IMAGES, noise))
     assert "gradient_penalty" not in terms.logs
     real = seen[0][:8].numpy() * 128.0 + 128.0 - IMAGES.numpy()
     expected = noise.uniform((4, 4, 1), 0) if dequantize else 0.5

@@ -109,7 +109,7 @@ def test_the_adversarial_loss_trains_the_flow():
     """Its gradient, through what is shared, is that of the loss written down anew."""
     model = perturbed(quality_weight=3.0, coverage=False)
     images = tf.constant(tiny.images(SHAPE))
-    shared, tape = model._shared(model.players(), model._noise((0, 2, 0), 8))
+    shared, tape = model._shared(model.players(), images, model._noise((0, 2, 0), 8))
     generator = model.players()[1]
     gradients, slopes, _ = model._gradients(generator, images, None, 1.0, shared)
     received = model._pass_through(generator, gradients, slopes, shared, tape)

@@ -8,7 +8,8 @@ import pytest
 import tensorflow as tf
 import tiny_models as tiny
 
-from tfcq.models.base import GenerativeModel, Objective, Player, Terms
+from tfcq.models.base import GenerativeModel
+from tfcq.models.players import Objective, Player, Terms
 
 IMAGES = tiny.images((2, 2, 1), 4)
 

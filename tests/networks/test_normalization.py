@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 import tiny_models as tiny
 
-from tfcq.networks.normalization import BatchNormalization
+from tfcq.networks.normalization import BatchNormalization, frozen_statistics, statistics_of
 
 MAPS = np.random.default_rng(0).normal(3.0, 2.0, (6, 5, 4, 3)).astype(np.float32)
 
@@ -112,3 +112,19 @@ def test_the_gradient_has_a_gradient():
     direction = np.random.default_rng(1).normal(size=MAPS.shape).astype(np.float32)
     ends = [float(penalty(inputs + side * 1e-2 * direction)) for side in (1.0, -1.0)]
     assert (slope * direction).sum() == pytest.approx((ends[0] - ends[1]) / 2e-2, rel=0.02)
+
+
+@pytest.mark.parametrize("inputs", [MAPS, MAPS[:, 0, 0]], ids=["maps", "vectors"])
+def test_statistics_move_where_they_are_owned_and_by_parts(inputs):
+    layer, other = pair(inputs.shape)[0], pair(inputs.shape)[0]
+    old, mean = layer.moving_mean.numpy(), inputs.mean(axis=tuple(range(inputs.ndim - 1)))
+    with statistics_of([layer.gamma], 0.25):
+        for _ in range(4):
+            layer(tf.constant(inputs), training=True)
+        other(tf.constant(inputs), training=True)
+        with frozen_statistics():
+            layer(tf.constant(inputs), training=True)
+    np.testing.assert_allclose(layer.moving_mean, 0.9 * old + 0.1 * mean, rtol=1e-5)
+    np.testing.assert_array_equal(other.moving_mean, old)
+    other(tf.constant(inputs), training=True)
+    np.testing.assert_allclose(other.moving_mean, 0.9 * old + 0.1 * mean, rtol=1e-5)

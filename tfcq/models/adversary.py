@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tfcq import images as units
 from tfcq.losses import adversarial
-from tfcq.models.base import Terms
+from tfcq.models.players import Terms
 from tfcq.networks import convolutional, residual
 
 DEQUANTIZATION, MIX = 0, 1

@@ -27,8 +27,9 @@ import tensorflow_probability as tfp
 from tfcq import images as units
 from tfcq.flows.autoregressive import InverseAutoregressiveFlow
 from tfcq.losses.free_bits import free_bits
-from tfcq.models.base import Terms, log_mean_exp
+from tfcq.models.base import log_mean_exp
 from tfcq.models.flow_model import LATENT, FlowModel
+from tfcq.models.players import Terms
 from tfcq.networks.hierarchy import Decoder, Encoder, Plan
 from tfcq.randomness import RowNoise, row_seeds
 

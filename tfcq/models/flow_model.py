@@ -8,7 +8,8 @@ from tfcq import images as units
 from tfcq.distributions.pixels import pixel_bijector
 from tfcq.flows.image_flow import ImageFlow
 from tfcq.models import adversary
-from tfcq.models.base import GenerativeModel, Objective, Player
+from tfcq.models.base import GenerativeModel
+from tfcq.models.players import Objective, Player
 from tfcq.networks.convolutions import data_dependent_initialization
 
 DEQUANTIZATION, LATENT = 0, 1
@@ -84,7 +85,7 @@ class FlowModel(GenerativeModel):
                 if self.discriminator:
                     self.discriminator(units.to_network_range(pixels))
 
-    def share(self, noise):
+    def share(self, images, noise, kept=None):
         """The generated images of a step, float32 [N, H, W, C] around [-1, 1]."""
         return units.to_network_range(self.pixels(self.generate_features(noise))) if self.discriminator else ()
 

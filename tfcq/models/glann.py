@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfcq.models.autoencoder import Autoencoder
-from tfcq.models.base import Objective, Player, Terms
+from tfcq.models.players import Objective, Player, Terms
 from tfcq.models.reconstruction import ReconstructionError
 from tfcq.networks.dense import Perceptron
 

@@ -20,7 +20,7 @@ import tensorflow as tf
 
 from tfcq.flows.latent_flow import LatentFlow, weight_decay
 from tfcq.models.autoencoder import Autoencoder
-from tfcq.models.base import Objective, Player, Terms
+from tfcq.models.players import Objective, Player, Terms
 from tfcq.models.reconstruction import ReconstructionError
 
 _LATENT = 0  # tag of the draws

@@ -20,7 +20,8 @@ from tfcq.distributions.logistic_mixture import DiscretizedLogisticMixture, num_
 from tfcq.errors import UserError
 from tfcq.flows import ImageFlow
 from tfcq.flows.dense_conditioner import DenseConditioner
-from tfcq.models.base import GenerativeModel, Objective, Player, Terms, log_mean_exp
+from tfcq.models.base import GenerativeModel, log_mean_exp
+from tfcq.models.players import Objective, Player, Terms
 from tfcq.networks.convolutions import data_dependent_initialization
 from tfcq.randomness import RowNoise, row_seeds
 

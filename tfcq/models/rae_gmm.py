@@ -13,7 +13,7 @@ import tensorflow_probability as tfp
 
 from tfcq.errors import UserError
 from tfcq.models.autoencoder import Autoencoder
-from tfcq.models.base import Objective, Player, Terms
+from tfcq.models.players import Objective, Player, Terms
 from tfcq.models.reconstruction import ReconstructionError
 
 tfd = tfp.distributions

@@ -16,8 +16,9 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfcq import images as units
-from tfcq.models.base import Terms, log_mean_exp
+from tfcq.models.base import log_mean_exp
 from tfcq.models.flow_model import LATENT, FlowModel
+from tfcq.models.players import Terms
 from tfcq.randomness import RowNoise
 
 tfd = tfp.distributions

@@ -16,7 +16,7 @@ layer again.
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfcq.models.base import Objective, Player, Terms
+from tfcq.models.players import Objective, Player, Terms
 from tfcq.models.variational import DEQUANTIZATION, LATENT, LOG_SCALES, VariationalAutoencoder
 from tfcq.networks.dense import Perceptron
 

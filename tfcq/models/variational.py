@@ -17,7 +17,8 @@ import tensorflow_probability as tfp
 from tfcq import images as units
 from tfcq.flows.latent_flow import LatentFlow, weight_decay
 from tfcq.models.autoencoder import LEVELS, Autoencoder
-from tfcq.models.base import Objective, Player, Terms, log_mean_exp
+from tfcq.models.base import log_mean_exp
+from tfcq.models.players import Objective, Player, Terms
 from tfcq.randomness import RowNoise
 
 tfd = tfp.distributions

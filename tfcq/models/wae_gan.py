@@ -8,7 +8,7 @@ noise in training.
 import keras
 import tensorflow as tf
 
-from tfcq.models.base import Objective, Player, Terms
+from tfcq.models.players import Objective, Player, Terms
 from tfcq.models.wasserstein import PIXELS, WassersteinAutoencoder
 from tfcq.networks.dense import Perceptron
 

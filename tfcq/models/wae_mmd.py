@@ -4,7 +4,8 @@ The statistic is of the whole batch, over all replicas: `tfcq.losses.maximum_mea
 """
 
 from tfcq.losses.maximum_mean_discrepancy import inverse_multiquadratic_mmd
-from tfcq.models.wasserstein import WassersteinAutoencoder, of_all_replicas
+from tfcq.models.trainer import of_all_replicas
+from tfcq.models.wasserstein import WassersteinAutoencoder
 
 
 class WAEMMD(WassersteinAutoencoder):

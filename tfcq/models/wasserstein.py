@@ -10,8 +10,9 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfcq.models.autoencoder import Autoencoder
-from tfcq.models.base import Objective, Player, Terms
+from tfcq.models.players import Objective, Player, Terms
 from tfcq.models.reconstruction import ReconstructionError
+from tfcq.models.trainer import of_all_replicas
 
 tfd = tfp.distributions
 
@@ -94,14 +95,6 @@ class WassersteinAutoencoder(Autoencoder):
 
     def draw_latents(self, noise, temperature=1.0):
         return self.draw_prior(noise, LATENT) * tf.reshape(tf.cast(temperature, tf.float32), [-1, 1])
-
-
-def of_all_replicas(rows):
-    """[M, d] of all replicas from this one's [N, d]: a statistic of a batch must not depend on how it is split."""
-    context = tf.distribute.get_replica_context()
-    if context is None or context.num_replicas_in_sync == 1:
-        return rows
-    return context.all_gather(rows, axis=0)
 
 
 def _moments(rows):

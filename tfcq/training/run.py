@@ -31,6 +31,9 @@ def train(config, workdir):
     distribution = devices.prepare(
         training.distribution, training.logical_devices, training.deterministic, training.batch_size
     )
+    of_a_replica = training.batch_size // distribution.num_replicas_in_sync
+    if of_a_replica % training.micro_batches:
+        raise UserError(f"micro_batches={training.micro_batches}: expected a divisor of {of_a_replica}, a replica's images")
     dataset = data.load(config.data)
     workdirs.open_for(config, workdir)
     workdirs.write_data_facts(workdir, dataset)
@@ -67,6 +70,7 @@ def train(config, workdir):
             callbacks=[
                 callbacks.FiniteGuard(),
                 callbacks.Progress(training.train_steps, images_per_step, shown),
+                callbacks.Balance(training.log_every),
                 callbacks.Scalars(writers["train"], training.log_every, images_per_step),
                 callbacks.Evaluation(workdir, dataset, training, writers["validation"], checkpoints),
                 saver,
@@ -111,7 +115,11 @@ def compile_model(model, training):
         player.name: _optimizer(training, player, lengths[player.stage], drops[player.stage]) for player in model.players()
     }
     model.compile(
-        optimizers, jit_compile=training.jit_compile, clip_norm=training.clip_norm, ema_decay=training.ema_decay
+        optimizers,
+        jit_compile=training.jit_compile,
+        clip_norm=training.clip_norm,
+        ema_decay=training.ema_decay,
+        micro_batches=training.micro_batches,
     )
 
 
