@@ -1,4 +1,4 @@
-"""Every row of the CQF paper's Tables 1 to 3, tiny: it trains, resumes, runs on two devices, exports and answers."""
+"""Every row of the CQF paper's Tables 1 to 3, tiny: it trains and resumes; one of each kind runs on two devices and answers."""
 
 import dataclasses
 import pathlib
@@ -45,6 +45,12 @@ for number in ("1", "2", "3a", "3b"):
             ROWS[f"{number}-{row.name}"] = config
 
 
+ALIKE = {
+    "3a-scales_2_blocks_2", "3a-scales_2_blocks_4", "3b-scales_1_blocks_2", "3b-scales_2_blocks_2", "3b-scales_3_blocks_2"
+}  # fmt: skip
+"""Rows that differ from the largest of their table in nothing but how many scales and blocks the flow has."""
+
+
 def compiled(config):
     model = tiny.build(config, channels=3)
     # The epsilon keeps rounding noise, where a gradient is nearly zero, from becoming a whole step of Adamax.
@@ -55,7 +61,7 @@ def compiled(config):
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_a_row_trains_resumes_runs_on_two_devices_and_answers_as_exported(name, two_replicas, tmp_path, monkeypatch):
+def test_a_row_trains_and_resumes_and_its_kind_is_replicated_and_exported(name, two_replicas, tmp_path, monkeypatch):
     # The other endpoints are the same functions of the same networks; the conformance suite exports them too.
     monkeypatch.setattr(exported, "ABILITIES", ("sample", "likelihood"))
     config = ROWS[name]
@@ -73,6 +79,8 @@ def test_a_row_trains_resumes_runs_on_two_devices_and_answers_as_exported(name, 
     assert tiny.fit(resumed, batch, 1) == expected
     assert not tiny.changed(tiny.values(model.variables), resumed.variables)
 
+    if name in ALIKE:  # the largest stands for them
+        return
     assert_exported(model, tmp_path / "saved_model")
     with two_replicas.scope():
         replicated = compiled(config)
