@@ -31,6 +31,7 @@ SIGNATURES = {
     "decode": {"inputs": {"latents": _tensor("DT_FLOAT", NUM_PIXELS)}, "outputs": {"images": IMAGES}},
     "latent_likelihood": {"inputs": {"images": IMAGES, "seed": SEEDS},
                           "outputs": {"latent_log_prob": _tensor("DT_FLOAT"), "reconstruction_error": _tensor("DT_FLOAT")}},
+    "energy": {"inputs": {"images": IMAGES, "seed": SEEDS}, "outputs": {"energy": _tensor("DT_FLOAT")}},
     "interpolate": {"inputs": {"images": IMAGES, "other_images": IMAGES, "share": _tensor("DT_FLOAT"),
                                "spherical": _tensor("DT_BOOL"), "seed": SEEDS},
                     "outputs": {"images": IMAGES}},
@@ -69,6 +70,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         elif body.get("signature_name") == "latent_likelihood":
             means = [float(np.mean(image)) for image in rows["images"]]
             self.answer(200, {"outputs": {"latent_log_prob": means, "reconstruction_error": [-mean for mean in means]}})
+        elif body.get("signature_name") == "energy":
+            self.answer(200, {"outputs": [float(np.max(image)) for image in rows["images"]]})
         elif body.get("signature_name") == "interpolate":
             chosen = [other if share > 0.5 else one
                       for one, other, share in zip(rows["images"], rows["other_images"], rows["share"])]
@@ -136,6 +139,15 @@ def test_what_is_known_of_latents_is_two_numbers_an_image(client):
     log_prob, error = client.latent_likelihood(images)
     np.testing.assert_array_equal(log_prob, [1, 2])
     np.testing.assert_array_equal(error, [-1, -2])
+
+
+def test_energy_is_a_number_an_image(server, client):
+    images = np.stack([np.full(IMAGE_SHAPE, value, np.uint8) for value in (4, 1, 3, 2)])
+    energy = client.energy(images, seed=5)
+    assert energy.dtype == np.float32
+    np.testing.assert_array_equal(energy, [4, 1, 3, 2])
+    assert [body["signature_name"] for body in server.bodies] == ["energy"] * 2
+    assert server.bodies[1]["inputs"]["seed"] == [[5, 3]]
 
 
 def test_interpolation_sends_both_images_and_the_way(server, client):

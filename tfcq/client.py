@@ -117,6 +117,10 @@ class Client:
         """-log_prob / (D ln 2), float32 [N]; a model that calls all images equally likely scores 8."""
         return self._on_images("likelihood", images, seeds, seed)["bits_per_dim"]
 
+    def energy(self, images, seeds=None, seed=0):
+        """float32 [N], higher for images that look less real to the model; no log-density."""
+        return self._on_images("energy", images, seeds, seed)["energy"]
+
     def latent_likelihood(self, images, seeds=None, seed=0):
         """What an auto-encoder that is no density says of uint8 images [N, H, W, C].
 

@@ -89,7 +89,7 @@ def _example_inputs(model):
     seeds = row_seeds(_ROWS, seed=7)
     inputs = {"sample": {"seed": seeds, "temperature": np.array([1.0, 0.5, 0.0], np.float32)}}
     images = {"images": model.sample(seeds).numpy(), "seed": seeds}
-    of_images = ("likelihood", "latent_likelihood", "encode", "reconstruct", "generative_reconstruct")
+    of_images = ("likelihood", "latent_likelihood", "energy", "encode", "reconstruct", "generative_reconstruct")
     inputs |= {name: images for name in of_images if name in model.abilities}
     if "interpolate" in model.abilities:
         between = {"share": np.linspace(0.0, 1.0, _ROWS, dtype=np.float32), "spherical": np.arange(_ROWS) % 2 == 0}

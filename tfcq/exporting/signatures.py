@@ -3,6 +3,7 @@
     sample (also serving_default)   seed int32 [N, 2], temperature float32 [N]      -> images uint8 [N, H, W, C]
     likelihood                      images uint8 [N, H, W, C], seed int32 [N, 2]    -> log_prob, bits_per_dim float32 [N]
     latent_likelihood               images, seed                                    -> latent_log_prob, reconstruction_error
+    energy                          images, seed                                    -> energy float32 [N]
     encode                          images, seed                                    -> latents float32 [N, ...]
     decode                          latents                                         -> images
     reconstruct                     images, seed                                    -> images
@@ -45,6 +46,7 @@ class ServingModule(tf.Module):
             "sample": (seed, temperature),
             "likelihood": (images, seed),
             "latent_likelihood": (images, seed),
+            "energy": (images, seed),
             "encode": (images, seed),
             "reconstruct": (images, seed),
             "generative_reconstruct": (images, seed),
@@ -72,6 +74,9 @@ class ServingModule(tf.Module):
     def _likelihood(self, images, seed):
         log_prob = self._model.log_prob(*self._images_and_seed(images, seed), self._count)
         return {"log_prob": log_prob, "bits_per_dim": bits_per_dim(log_prob, self._model.image_shape)}
+
+    def _energy(self, images, seed):
+        return {"energy": self._model.energy(*self._images_and_seed(images, seed))}
 
     def _latent_likelihood(self, images, seed):
         return self._model.latent_likelihood(*self._images_and_seed(images, seed))
