@@ -75,6 +75,7 @@ UNUSUAL = {
     "training": {
         "train_steps": 11,
         "batch_size": 3,
+        "micro_batches": 1,
         "seed": 2**31 - 1,
         "optimizer": "adam",
         "learning_rate": 0.125,
@@ -123,7 +124,7 @@ def test_unusual_values_cover_every_knob_and_no_default():
     for name, section in (("data", DataConfig), ("system", CQFConfig), ("training", TrainingConfig)):
         assert UNUSUAL[name].keys() == {field.name for field in dataclasses.fields(section)}
         same = [field.name for field in dataclasses.fields(section) if UNUSUAL[name][field.name] == field.default]
-        assert not same
+        assert not set(same) - {"micro_batches"}  # free bits exclude it; its round trip is below
 
 
 def test_json_round_trip_of_every_knob():
@@ -134,6 +135,8 @@ def test_json_round_trip_of_every_knob():
     assert json.loads(text) == UNUSUAL  # floats to the last bit, and nothing beside the knobs
     assert isinstance(again.system, CQFConfig) and again.system.initial_sigma == 1 / 3
     assert Config.from_json(Config().to_json()) == Config()
+    parts = Config(training=TrainingConfig(batch_size=6, micro_batches=3))
+    assert Config.from_json(parts.to_json()) == parts and parts.training.micro_batches == 3
     assert Config() != config
 
 
@@ -287,6 +290,8 @@ def test_latents_need_a_resolution_each(network, latent_levels, most):
         ("glann", {"first_stage_steps": 9}),
         ("wae_gan", {"pretraining_steps": 9}),
         ("wae_mmd", {"pretraining_steps": 9}),
+        ("introvae", {"pretraining_steps": 9}),
+        ("soft_introvae", {"pretraining_steps": 9}),
     ],
 )
 def test_a_first_stage_leaves_steps_to_the_next(model, knobs):
@@ -294,6 +299,47 @@ def test_a_first_stage_leaves_steps_to_the_next(model, knobs):
     message = message_of(Config, model, system=system, training=TrainingConfig(train_steps=9))
     assert message.startswith(f"{name}: expected fewer than train_steps=9") and message.endswith("received 9")
     assert Config(model, system=system, training=TrainingConfig(train_steps=10)).system == system
+
+
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [
+        ({"pretraining_steps": 0}, "margin=auto with pretraining_steps=0: nothing suggests a margin"),
+        ({"margin": "a lot"}, "margin: expected auto or a number above 0, received 'a lot'"),
+        ({"margin": "-1"}, "margin: expected auto or a number above 0, received '-1'"),
+        ({"margin": "nan"}, "margin: expected auto or a number above 0, received 'nan'"),
+        ({"adversarial_weight": 0.0, "generator_adversarial_weight": 0.5}, "generator_adversarial_weight=0.5 with adversarial_"),
+    ],
+)
+def test_a_margin_is_a_number_or_found_by_pretraining(knobs, message):
+    assert message_of(configs.IntroVAEConfig, **knobs).startswith(message)
+    configs.IntroVAEConfig(pretraining_steps=0, margin="7.5")
+    configs.IntroVAEConfig(pretraining_steps=0, adversarial_weight=0.0)  # a VAE has none
+
+
+@pytest.mark.parametrize(("image_size", "fits"), [(32, True), (8, True), (4, False), (48, False)])
+def test_introspective_networks_halve_images_down_to_four_pixels(image_size, fits):
+    for model in ("introvae", "soft_introvae"):
+        data = DataConfig(image_size=image_size)
+        if fits:
+            assert Config(model, data=data).model == model
+        else:
+            assert message_of(Config, model, data=data).startswith(f"image_size={image_size}: expected a power of two")
+
+
+@pytest.mark.parametrize(
+    ("model", "system", "message"),
+    [
+        ("wae_gan", {}, "micro_batches=2 with a Wasserstein auto-encoder: expected 1"),
+        ("introvae", {"margin_form": "batch_mean"}, "micro_batches=2 with margin_form=batch_mean: expected 1, or per_sample"),
+        ("cqf", {"free_bits": 0.5}, "micro_batches=2 with free_bits=0.5: expected 1"),
+        ("realnvp", {}, "micro_batches=2: expected a divisor of batch_size=9"),
+    ],
+)
+def test_batches_are_cut_into_equal_parts_where_no_loss_looks_across_them(model, system, message):
+    size = 9 if model == "realnvp" else 8
+    values = {"model": model, "system": system, "training": {"batch_size": size, "micro_batches": 2}}
+    assert message_of(Config.from_dict, values).startswith(message)
 
 
 @pytest.mark.parametrize("model", ["wae_gan", "wae_mmd"])

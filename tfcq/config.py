@@ -12,6 +12,7 @@ Example::
 
 import dataclasses
 import json
+import math
 
 from tfcq.errors import UserError
 from tfcq.knob_groups import (
@@ -19,6 +20,7 @@ from tfcq.knob_groups import (
     AutoencoderKnobs,
     DecoderScaleKnobs,
     FlowKnobs,
+    IntrospectiveKnobs,
     LatentFlowKnobs,
     LogisticVAEKnobs,
     ReconstructionKnobs,
@@ -100,6 +102,9 @@ class CQFConfig(AdversaryKnobs, FlowKnobs):
                 f"latent_levels={self.latent_levels}: expected at most {most}, the resolutions of a {self.network} "
                 f"network from latent_size={self.latent_size} for image_size={image_size}"
             )
+        if self.free_bits and training.micro_batches > 1:
+            given = f"micro_batches={training.micro_batches} with free_bits={self.free_bits:g}"
+            raise UserError(f"{given}: expected 1, as free bits are of a batch's mean KL")
         super().check_run(data, training)
 
 
@@ -184,6 +189,11 @@ class WAEKnobs(StageKnobs, ReconstructionKnobs, AutoencoderKnobs):
             raise UserError(
                 f"batch_size={training.batch_size} with a Wasserstein auto-encoder: expected at least 2, as latents are "
                 "compared with the prior over a batch"
+            )
+        if training.micro_batches > 1:
+            raise UserError(
+                f"micro_batches={training.micro_batches} with a Wasserstein auto-encoder: expected 1, as latents are compared "
+                "with the prior over a batch"
             )
 
 
@@ -274,6 +284,63 @@ class SRVAEConfig(LogisticVAEKnobs):
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class IntroVAEConfig(IntrospectiveKnobs):
+    """IntroVAE (Huang, Li, He, Sun and Tan 2018)."""
+
+    adversarial_weight: float = knob(
+        0.25, "alpha, of the KLs of generated images (Eq. 11 and 12); 0: a plain VAE, trained as one", minimum=0.0
+    )
+    generator_adversarial_weight: float = knob(
+        0.0, "another alpha for the generator (Eq. 12; the authors' code: 0.5); 0: adversarial_weight", minimum=0.0
+    )
+    reconstruction_weight: float = knob(
+        0.5, "beta, of half the squared error summed over pixels in [0, 1]: it depends on the number of pixels", minimum=0.0
+    )
+    pretraining_steps: int = knob(
+        1000, "first, encoder and generator are trained as a VAE, without introspection", minimum=0, unit="steps"
+    )
+    margin: str = knob(
+        "auto", "m, nats, that the encoder pushes the KL of generated images to: a number | auto, what pre-training suggests"
+    )
+    margin_form: str = knob(
+        "per_sample",
+        "the hinge is of each image's KL: per_sample (Eq. 11) | of the batch's mean: batch_mean (the authors' code)",
+        choices=("per_sample", "batch_mean"),
+    )
+
+    def check(self):
+        super().check()
+        if self.generator_adversarial_weight and not self.adversarial_weight:
+            given = f"generator_adversarial_weight={self.generator_adversarial_weight:g}"
+            raise UserError(f"{given} with adversarial_weight=0, a plain VAE: expected 0")
+        if self.margin == "auto":
+            if self.adversarial_weight and not self.pretraining_steps:
+                raise UserError("margin=auto with pretraining_steps=0: nothing suggests a margin; expected a number, or steps")
+            return
+        try:
+            margin = float(self.margin)
+        except ValueError:
+            margin = math.nan
+        if not 0.0 < margin < math.inf:
+            raise UserError(f"margin: expected auto or a number above 0, received {self.margin!r}")
+
+    def check_run(self, data, training):
+        """Raises UserError also where a batch's mean would be a part's."""
+        super().check_run(data, training)
+        if self.margin_form == "batch_mean" and training.micro_batches > 1:
+            raise UserError(f"micro_batches={training.micro_batches} with margin_form=batch_mean: expected 1, or per_sample")
+
+
+@dataclasses.dataclass(frozen=True)
+class SoftIntroVAEConfig(IntrospectiveKnobs):
+    """Soft-IntroVAE (Daniel and Tamar 2021)."""
+
+    reconstruction_weight: float = knob(1.0, "beta_rec, of squared errors summed over pixels in [0, 1]", minimum=0.0)
+    kl_weight: float = knob(1.0, "beta_kl, of KLs in the bound", minimum=0.0)
+    negative_weight: float = knob(256.0, "beta_neg, of generated images' KLs inside the exponential", minimum=0.0)
+
+
 SYSTEMS = {
     "cqf": CQFConfig,
     "realnvp": RealNVPConfig,
@@ -288,6 +355,8 @@ SYSTEMS = {
     "glann": GLANNConfig,
     "vae_bijective_prior": VAEBijectivePriorConfig,
     "srvae": SRVAEConfig,
+    "introvae": IntroVAEConfig,
+    "soft_introvae": SoftIntroVAEConfig,
 }
 """--model's values: a system's name and the dataclass of its knobs."""
 

@@ -150,6 +150,33 @@ class StageKnobs(Section):
 
 
 @dataclasses.dataclass(frozen=True)
+class IntrospectiveKnobs(StageKnobs):
+    """Networks and pre-training of IntroVAE (Huang et al. 2018, Appendix B) and of Soft-IntroVAE."""
+
+    latent_dim: int = knob(256, "values of a latent vector", minimum=2, maximum=4096)
+    width: int = knob(
+        32,
+        "channels at the images' resolution, doubled at each halving, up to 512; the paper's at 256x256; it has 16 at 1024x1024",
+        minimum=1,
+        maximum=512,
+    )
+    network_normalization: str = knob("batch", "in encoder and generator", choices=("batch", "none"))
+    recompute_gradients: bool = knob(
+        False, "compute the blocks' inner values again for their gradients instead of keeping them: less memory, more time"
+    )
+    pretraining_steps: int = knob(
+        0, "first, encoder and generator are trained as a VAE, without introspection", minimum=0, unit="steps"
+    )
+
+    def check_run(self, data, training):
+        """Raises UserError also where the networks do not fit image_size."""
+        super().check_run(data, training)
+        size = data.image_size
+        if size < 8 or size & (size - 1):
+            raise UserError(f"image_size={size}: expected a power of two, at least 8, as the networks halve images down to 4")
+
+
+@dataclasses.dataclass(frozen=True)
 class LatentFlowKnobs(Section):
     """A flow between noise and latent vectors."""
 

@@ -45,11 +45,25 @@ def measure(call, warm_up=_WARM_UP, calls=15):
 
 
 class RandomImages:
-    """What `GenerativeModel.attach` asks of a data set; there are no images in it to be read."""
+    """What `GenerativeModel.attach` and `begin_step` ask of a data set, on random images of a shape."""
+
+    def __init__(self, image_shape):
+        self._image_shape = image_shape
 
     def num_images(self, split):
         """Of any split."""
         return TRAINING_IMAGES.value
+
+    def images(self, split, indices):
+        """uint8 [N, H, W, C], whichever are asked for."""
+        return random_images(len(indices), self._image_shape)
+
+
+def random_images(count, image_shape):
+    """uint8 [count, *image_shape]."""
+    import numpy as np
+
+    return np.random.default_rng(0).integers(0, 256, (count, *image_shape), np.uint8)
 
 
 def report(workload, seconds, **facts):
@@ -99,12 +113,12 @@ def measure_parts(tf, model, images, stage, step_seconds):
         return tf.linalg.global_norm([gradient for gradient in gradients if gradient is not None])
 
     def share_both_ways():
-        shared, tape = model._shared(players, noise)
+        shared, tape = model._shared(players, images, noise)
         return norm(tape.gradient(shared, [variable.value for variable in players[-1].variables]))
 
-    shared = tf.nest.map_structure(tf.constant, tf.function(lambda: model.share(noise))())
+    shared = tf.nest.map_structure(tf.constant, tf.function(lambda: model.share(images, noise))())
     if tf.nest.flatten(shared):
-        part("part: what is shared, forward", lambda: model.share(noise), 0)
+        part("part: what is shared, forward", lambda: model.share(images, noise), 0)
         part("part: what is shared, forward and backward", share_both_ways, 1)
 
     def measure_player(player):
@@ -133,7 +147,6 @@ def measure_parts(tf, model, images, stage, step_seconds):
 
 def measure_config(config):
     config_flags.start_tensorflow()
-    import numpy as np
     import tensorflow as tf
 
     from tfcq import devices, models
@@ -148,10 +161,10 @@ def measure_config(config):
     with distribution.scope():
         model = models.build(config, (size, size, CHANNELS.value))
         num_weights = model.count_params()
-        model.attach(RandomImages(), training.batch_size)
+        model.attach(RandomImages(model.image_shape), training.batch_size)
         run.compile_model(model, training)
     batch, turns = training.batch_size, model.batches_per_step
-    images = np.random.default_rng(0).integers(0, 256, (batch, turns, *model.image_shape), np.uint8)
+    images = random_images(batch, (turns, *model.image_shape))
     images = tf.constant(images if turns > 1 else images[:, 0])
     taken = (images, tf.range(batch, dtype=tf.int64)) if model.needs_indices else images
     iterator = iter(distribution.experimental_distribute_dataset(tf.data.Dataset.from_tensors(taken).repeat()))

@@ -32,6 +32,7 @@ ABILITIES = {
     "reconstruct": lambda model, images, seeds: [model.reconstruct(images, seeds)],
     "generative_reconstruct": lambda model, images, seeds: [model.generative_reconstruct(images, seeds)],
     "super_resolve": lambda model, images, seeds: [model.super_resolve(compressed(model, images), seeds)],
+    "energy": lambda model, images, seeds: [model.energy(images, seeds)],
     "latent_likelihood": lambda model, images, seeds: list(model.latent_likelihood(images, seeds).values()),
     "interpolate": lambda model, images, seeds: [
         model.interpolate(images, images[::-1], np.linspace(0.0, 1.0, len(seeds), dtype=np.float32), spherical, seeds)
@@ -155,7 +156,7 @@ def test_abilities_are_what_works_and_the_others_say_so(trained, ability):
         if ability == "likelihood":
             assert value.dtype == tf.float32 and value.shape == (3,) and np.isfinite(value).all()
             assert (value.numpy() < 0).all()  # a probability of an 8-bit image
-        elif ability == "latent_likelihood":
+        elif ability in ("latent_likelihood", "energy"):
             assert value.dtype == tf.float32 and value.shape == (3,) and np.isfinite(value).all()
         elif ability == "encode":
             assert value.dtype == tf.float32 and value.shape == (3, *model.latent_shape) and np.isfinite(value).all()

@@ -68,25 +68,29 @@ def test_endpoints_answer_what_the_trained_model_answers(run, server, transport)
 def latent_run(tmp_path_factory):
     """Folder of a tiny trained run of a model of latents, with its export."""
     folder = tmp_path_factory.mktemp("served_latents") / "run"
-    config = tiny.config(8, data={"dataset": "digits"}, training={"train_steps": 2}, model="glf")
+    config = tiny.config(8, data={"dataset": "digits"}, training={"train_steps": 2}, model="introvae")
     tfcq.train(config, folder)
     export(folder, folder.parent / "exports")
     return folder
 
 
 def test_endpoints_of_a_model_of_latents_answer_the_same_by_both_transports(latent_run):
-    server = servers.ServerProcess(latent_run.parent, "--model_name=glf", "--model_base_path=exports/glf")
+    server = servers.ServerProcess(latent_run.parent, "--model_name=introvae", "--model_base_path=exports/introvae")
     server.wait_until_ready()
     model, seeds = tfcq.load(latent_run), tfcq.row_seeds(4, seed=3)
     images, other_images = tiny.images(model.image_shape, 4), tiny.images(model.image_shape, 4, seed=1)
     share, spherical = np.float32([0.0, 0.3, 0.6, 1.0]), np.array([True, False, True, False])
     expected = model.interpolate(images, other_images, share, spherical, seeds).numpy()
     likelihood = model.latent_likelihood(images, seeds)
-    for client in (Client.grpc(server.grpc_address, model="glf"), Client.rest(server.rest_url, model="glf")):
+    for client in (
+        Client.grpc(server.grpc_address, model="introvae"),
+        Client.rest(server.rest_url, model="introvae"),
+    ):
         between = client.interpolate(images, other_images, share, spherical, seeds=seeds)
         assert np.abs(between.astype(int) - expected).max() <= 1
         log_prob, error = client.latent_likelihood(images, seeds=seeds)
         np.testing.assert_allclose(log_prob, likelihood["latent_log_prob"], rtol=1e-4)
         np.testing.assert_allclose(error, likelihood["reconstruction_error"], rtol=1e-4)
-        assert "likelihood" not in client.metadata()["signatures"]  # the flow's density is of latents
+        np.testing.assert_allclose(client.energy(images, seeds=seeds), model.energy(images, seeds), rtol=1e-4)
+        assert "likelihood" not in client.metadata()["signatures"]  # its density is of latents
     assert server.stop() == 0

@@ -1,7 +1,8 @@
-"""What the GLF family shares: an auto-encoder of latent vectors, and how to draw latents (Xiao et al. 2019).
+"""What GLF's family and the introspective VAEs share: an auto-encoder of latent vectors, and how to draw latents.
 
-Pixels are x = (x8 + u) / 256 in [0, 1): u ~ U[0, 1) where the model is a density of images, else u = 1/2. The decoder G ends in a
-sigmoid. A system says how latents are drawn, and perhaps how likely they are.
+Pixels are x = (x8 + u) / 256 in [0, 1): u ~ U[0, 1) where the model is a density of images, else u = 1/2. The decoder of GLF's
+family (Xiao et al. 2019) ends in a sigmoid, IntroVAE's in nothing. A system says how latents are drawn, and perhaps how likely
+they are.
 """
 
 import tensorflow as tf
@@ -30,10 +31,15 @@ class Autoencoder(GenerativeModel):
         super().__init__(image_shape, seed, name)
         self.config = config
         self.latent_shape = (config.latent_dim,)
-        options = {"width": config.autoencoder_width, "hidden_units": config.hidden_units}
         outputs = config.latent_dim if encoder_outputs is None else encoder_outputs
-        self.encoder = infogan.encoder(self.image_shape, outputs, seed=seed, **options) if outputs else None
-        self.decoder = infogan.decoder(self.image_shape, config.latent_dim, seed=seed + 1, **options)
+        self.encoder, self.decoder = self.make_networks(outputs, seed)
+
+    def make_networks(self, outputs, seed):
+        """(encoder, or None for 0 outputs, decoder); those of the paper by default."""
+        config = self.config
+        options = {"width": config.autoencoder_width, "hidden_units": config.hidden_units}
+        encoder = infogan.encoder(self.image_shape, outputs, seed=seed, **options) if outputs else None
+        return encoder, infogan.decoder(self.image_shape, config.latent_dim, seed=seed + 1, **options)
 
     @property
     def abilities(self):

@@ -86,6 +86,28 @@ class Progress(StepCallback):
         )
 
 
+class Balance(StepCallback):
+    """Prints the model's warnings about its players' balance, judged every `every` steps, when they begin or change."""
+
+    def __init__(self, every):
+        super().__init__()
+        self._every, self._told = every, None
+        self._sums, self._counts = {}, {}
+
+    def on_step(self, step, logs):
+        for name, value in logs.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+            self._counts[name] = self._counts.get(name, 0) + 1
+        if step % self._every:
+            return
+        warning = self.model.balance_warning({name: total / self._counts[name] for name, total in self._sums.items()})
+        self._sums, self._counts = {}, {}
+        kind = warning and warning.rpartition(":")[2]  # the numbers before it are never the same
+        if warning and kind != self._told:
+            print(f"\nstep {step}: warning: {warning}", flush=True)
+        self._told = kind
+
+
 class Scalars(StepCallback):
     """Means of every logged term over `every` steps, learning rates and images/s to TensorBoard."""
 

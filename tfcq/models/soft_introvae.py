@@ -1,0 +1,70 @@
+"""Soft-IntroVAE (Daniel and Tamar 2021), on the networks of IntroVAE: an exponential in the place of the hinge and its margin.
+
+    L_E = s (b_rec R(x) + b_kl KL(x)) + 1/4 sum_{s' in r, p} exp(-2 s (b_rec R(ng(x_s')) + b_neg KL(ng(x_s'))))
+    L_G = s (b_rec R(x) + 1/2 b_kl (KL(x_r) + KL(x_p)) + 1/2 10^-8 b_rec (R'(x_r) + R'(x_p)))
+
+with s = 1 / (H W C), R the squared error of an image and its reconstruction, summed, KL as in IntroVAE, ng without gradient, and
+R' the error of a generated image, held fixed, and its reconstruction from held latents.
+"""
+
+import math
+
+import tensorflow as tf
+
+from tfcq.models.introspective import IntrospectiveVAE, draw, kl_of, squared_error
+from tfcq.models.players import Terms
+from tfcq.networks.normalization import frozen_statistics
+
+_AGAIN = {"reconstructed": 2, "sampled": 3}  # tags of the draws of the generated images' latents
+_GENERATED_ERROR = 1e-8  # the weight of R'
+
+
+class SoftIntroVAE(IntrospectiveVAE):
+    """See the module.
+
+    Args:
+        config: `tfcq.SoftIntroVAEConfig`.
+        image_shape: (S, S, C), S a power of two.
+        seed: of the weights and of the noise of training.
+    """
+
+    def __init__(self, config, image_shape, seed=0, name="soft_introvae"):
+        super().__init__(config, image_shape, seed, name)
+        self.scale = 1.0 / math.prod(self.image_shape)
+        self.built = True
+
+    def weighted_vae_loss(self, error, kl):
+        return self.scale * (self.config.reconstruction_weight * error + self.config.kl_weight * kl)
+
+    def _encoder_loss(self, images, noise, shared):
+        config, logs, total = self.config, {}, 0.0
+        for name, tag in _AGAIN.items():
+            given = tf.stop_gradient(shared[name])
+            parameters = self.posterior_of_generated(given)
+            with frozen_statistics():
+                again = self.decoder(draw(*parameters, noise.normal(self.latent_shape, tag)), training=True)
+            error, kl = squared_error(given, again), kl_of(*parameters)
+            weighted = config.reconstruction_weight * error + config.negative_weight * kl
+            total += 0.25 * tf.exp(-2.0 * self.scale * weighted)
+            logs |= {f"kl_{name}": kl, f"reconstruction_of_{name}": error}
+        error = squared_error(self.unit_pixels(images), shared["reconstructed"])
+        real = kl_of(shared["mean"], shared["log_variance"])
+        return Terms(total + self.weighted_vae_loss(error, real), logs | {"kl_real": real, "reconstruction": error})
+
+    def _generator_loss(self, images, noise, shared):
+        config, logs = self.config, {}
+        error = squared_error(self.unit_pixels(images), shared["reconstructed"])
+        total = config.reconstruction_weight * error
+        for name, tag in _AGAIN.items():
+            parameters = self.posterior_of_generated(shared[name])
+            latents = tf.stop_gradient(draw(*parameters, noise.normal(self.latent_shape, tag)))
+            with frozen_statistics():
+                again = self.decoder(latents, training=True)
+            of_generated = squared_error(tf.stop_gradient(shared[name]), again)
+            kl = kl_of(*parameters)
+            total += 0.5 * (config.kl_weight * kl + _GENERATED_ERROR * config.reconstruction_weight * of_generated)
+            logs |= {f"kl_{name}": kl}
+        return Terms(self.scale * total, logs | {"reconstruction": error})
+
+
+MODEL = SoftIntroVAE

@@ -1,0 +1,185 @@
+"""Encoder and generator of IntroVAE (paper 002: Huang et al. 2018, Appendix B), for sides 2^k from 8 on.
+
+    encoder    5x5 convolution, BN, LeakyReLU(0.2), mean of 2x2; then for each further width a block and the mean of 2x2; a
+               block at 4x4; fully connected
+    generator  fully connected to 4x4 maps of the last width, ReLU; for each width from the last to the first a block and each
+               pixel repeated 2x2 times; a block; 5x5 convolution, no activation
+    block      3x3 convolution, BN, LeakyReLU, 3x3 convolution, plus the input (by a 1x1 convolution where widths differ), BN,
+               LeakyReLU
+
+The paper's fully connected layer of 8192 values is that of 512 channels at 4x4; smaller images and widths have fewer. Widths
+start at `width` and double at each halving, up to 512: with 32 those of 256x256 (32, 64, 128, 256, 512, 512), with 16 those of
+1024x1024, as in the authors' code. Convolutions before a batch normalisation have no bias. Outputs are float32.
+"""
+
+import math
+
+import keras
+import tensorflow as tf
+
+from tfcq.networks.convolutions import Convolution, spawn_seeds
+from tfcq.networks.normalization import BatchNormalization, frozen_statistics
+
+MOST_WIDTH = 512
+"""Channels of no layer are more."""
+
+SMALLEST = 4
+"""Side of the maps between the convolutions and the fully connected layers, pixels."""
+
+_SLOPE = 0.2  # of LeakyReLU below 0
+
+
+def widths(image_size, width):
+    """Channels at each resolution from `image_size` / 2 down to 4, a list; the first is that of the images' own too."""
+    return [min(MOST_WIDTH, width * 2**halving) for halving in range(int(math.log2(image_size // SMALLEST)))]
+
+
+class Block(keras.layers.Layer):
+    """A residual block with the normalisation and the activation after the sum; see the module.
+
+    Args:
+        filters: channels of its outputs.
+        normalization: "batch" or "none"; convolutions have biases where there is none.
+        seed: an integer that fixes the initial values.
+        **kwargs: Keras's (`name`, `dtype`, `trainable`).
+    """
+
+    def __init__(self, filters, normalization="batch", seed=0, **kwargs):
+        super().__init__(**kwargs)
+        self.filters, self.normalization = filters, normalization
+        self._seeds = spawn_seeds(seed, 3)
+
+    def build(self, inputs_shape):
+        """Makes the weights for `inputs_shape`, `(N, H, W, channels)`."""
+        batch = self.normalization == "batch"
+        options = {"weight_normalization": False, "use_bias": not batch, "dtype": self.dtype_policy}
+        inner = (*inputs_shape[:-1], self.filters)
+        self.first = Convolution(self.filters, 3, seed=self._seeds[0], name="first", **options)
+        self.second = Convolution(self.filters, 3, seed=self._seeds[1], name="second", **options)
+        self.first.build(inputs_shape)
+        self.second.build(inner)
+        self.skip = None
+        if inputs_shape[-1] != self.filters:
+            options["use_bias"] = False
+            self.skip = Convolution(self.filters, 1, gain=0.5**0.5, seed=self._seeds[2], name="skip", **options)
+            self.skip.build(inputs_shape)
+        self.first_normalization = self.second_normalization = None
+        if batch:
+            self.first_normalization = BatchNormalization(name="first_normalization", dtype=self.dtype_policy)
+            self.second_normalization = BatchNormalization(name="second_normalization", dtype=self.dtype_policy)
+            self.first_normalization.build(inner)
+            self.second_normalization.build(inner)
+
+    def call(self, inputs, training=False):
+        """`inputs` `[N, H, W, channels]` to `[N, H, W, filters]`."""
+        hidden = self.first(inputs)
+        if self.first_normalization:
+            hidden = self.first_normalization(hidden, training=training)
+        hidden = self.second(tf.nn.leaky_relu(hidden, _SLOPE)) + (self.skip(inputs) if self.skip else inputs)
+        if self.second_normalization:
+            hidden = self.second_normalization(hidden, training=training)
+        return tf.nn.leaky_relu(hidden, _SLOPE)
+
+    def compute_output_shape(self, inputs_shape):
+        """`(N, H, W, channels)` to `(N, H, W, filters)`."""
+        return (*inputs_shape[:-1], self.filters)
+
+
+class Recomputed(keras.layers.Layer):
+    """A layer whose inner values are not kept for its gradient but computed again: less memory, about a third more work.
+
+    The second time a batch normalisation leaves its moving statistics alone.
+
+    Args:
+        layer: with `call(inputs, training)`.
+        **kwargs: Keras's.
+    """
+
+    def __init__(self, layer, **kwargs):
+        super().__init__(**kwargs)
+        self.layer = layer
+
+    def build(self, inputs_shape):
+        """Builds the layer."""
+        self.layer.build(inputs_shape)
+
+    def call(self, inputs, training=False):
+        """What the layer gives."""
+        calls = []
+
+        def run(values):
+            calls.append(None)
+            with frozen_statistics(len(calls) > 1):
+                return self.layer(values, training=training)
+
+        return tf.recompute_grad(run)(inputs) if training else self.layer(inputs)
+
+    def compute_output_shape(self, inputs_shape):
+        """That of the layer."""
+        return self.layer.compute_output_shape(inputs_shape)
+
+
+def encoder(image_shape, outputs, width, normalization="batch", recompute=False, seed=0, name="encoder"):
+    """Network from images float32 [N, S, S, C] to float32 [N, outputs].
+
+    Args:
+        image_shape: (S, S, C), S a power of two, at least 8.
+        outputs: parameters of the latents' distribution.
+        width: channels at the images' own resolution.
+        normalization: "batch" or "none".
+        recompute: whether blocks, and what comes before them, are `Recomputed`.
+        seed: an integer that fixes the initial values.
+        name: of the network.
+    """
+    channels = widths(image_shape[0], width)
+    seeds = iter(spawn_seeds(seed, len(channels) + 2))
+    block, again = _blocks(normalization, recompute)
+    first = Convolution(
+        channels[0], 5, weight_normalization=False, use_bias=normalization == "none", seed=next(seeds), name="first"
+    )
+    normalizations = [BatchNormalization(name="first_normalization")] if normalization == "batch" else []
+    stem = [first, *normalizations, keras.layers.LeakyReLU(_SLOPE), keras.layers.AveragePooling2D(2)]
+    layers = [keras.Input(image_shape), again(keras.Sequential(stem, name="stem"))]
+    for index, filters in enumerate(channels[1:]):
+        layers += [block(filters, next(seeds), f"block_{index}"), keras.layers.AveragePooling2D(2)]
+    layers += [
+        block(channels[-1], next(seeds), "block_last"),
+        keras.layers.Flatten(),
+        keras.layers.Dense(
+            outputs, kernel_initializer=keras.initializers.LecunNormal(next(seeds)), dtype="float32", name="outputs"
+        ),
+    ]
+    return keras.Sequential(layers, name=name)
+
+
+def generator(image_shape, latent_dim, width, normalization="batch", recompute=False, seed=0, name="decoder"):
+    """Network from latents float32 [N, latent_dim] to images float32 [N, S, S, C]; arguments as of `encoder`."""
+    channels = widths(image_shape[0], width)[::-1]
+    seeds = iter(spawn_seeds(seed, len(channels) + 3))
+    block, _ = _blocks(normalization, recompute)
+    state = (SMALLEST, SMALLEST, channels[0])
+    layers = [
+        keras.Input((latent_dim,)),
+        keras.layers.Dense(
+            math.prod(state), "relu", kernel_initializer=keras.initializers.HeNormal(next(seeds)), name="first"
+        ),
+        keras.layers.Reshape(state),
+    ]
+    for index, filters in enumerate(channels):
+        layers += [block(filters, next(seeds), f"block_{index}"), keras.layers.UpSampling2D(interpolation="nearest")]
+    layers += [
+        block(channels[-1], next(seeds), "block_last"),
+        Convolution(
+            image_shape[-1], 5, weight_normalization=False, gain=0.5**0.5, seed=next(seeds), name="outputs", dtype="float32"
+        ),
+    ]
+    return keras.Sequential(layers, name=name)
+
+
+def _blocks(normalization, recompute):
+    """(function that makes a block, function that a layer goes through to be computed again or not)."""
+
+    def again(layer):
+        return Recomputed(layer, name=f"recomputed_{layer.name}") if recompute else layer
+
+    return lambda filters, seed, name: again(Block(filters, normalization, seed, name=name)), again
