@@ -83,6 +83,9 @@ class EvaluationConfig(Section):
         minimum=0,
         unit="images",
     )
+    num_pairs: int = knob(
+        2000, "random pairs of generated images that ms_ssim is the mean of, where there are so many", minimum=2, unit="pairs"
+    )
     num_seeds: int = knob(1, "times that images are generated anew, with seed, seed + 1, ...", minimum=1, maximum=100)
     seed: int = knob(0, "of all noise and of the choices of random metrics", minimum=0, maximum=2**31 - 101)
     temperature: float = knob(1.0, "scales the prior's standard deviation", minimum=0.0)

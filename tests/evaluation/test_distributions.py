@@ -13,7 +13,7 @@ from tfcq import data, features
 from tfcq import workdir as workdirs
 from tfcq.config import DataConfig
 from tfcq.errors import UserError
-from tfcq.evaluation import activations, distributions
+from tfcq.evaluation import activations, distributions, report
 from tfcq.evaluation.activations import Activations, Activator
 from tfcq.evaluation.distributions import METRICS, DistributionEvaluator
 from tfcq.evaluation.run import evaluate
@@ -252,6 +252,34 @@ def test_directions_through_the_whole_way(dataset, pixels):
     assert copied["memorisation"] < -5.0 < -3.0 < faithful["memorisation"] < 3.0
 
 
+def test_the_nearest_training_images_are_found_in_features_and_in_pixels(dataset, pixels):
+    config = EvaluationConfig(num_samples=30, num_train_images=300, cache_dir="none", batch_size=7)
+    copied = dataset.images("train", range(250, 280))  # of those that are beyond the first num_samples
+    _, drawn = DistributionEvaluator(Painter(copied), dataset, pixels, config).measure(["kernel_distance"], draw=True)
+    shown, spaces = drawn["nearest"]
+    assert shown.shape == (16, *SHAPE) and list(spaces) == ["feature space", "pixel space"]
+    for nearest in spaces.values():
+        assert nearest.shape == (3 * 16, *SHAPE) and nearest.dtype == np.uint8
+        np.testing.assert_array_equal(nearest[::3], shown)  # a copy's nearest is what it copies
+
+
+def test_images_are_kept_where_a_metric_looks_at_them(dataset, pixels):
+    config = EvaluationConfig(num_samples=40, cache_dir="none")
+    evaluator = DistributionEvaluator(Painter(dataset.images("test", range(40))), dataset, pixels, config)
+    for names, expected in ((["kernel_distance"], 16), (["kernel_distance", "ms_ssim"], 40), (["prd"], 16)):
+        assert "nearest" not in evaluator.measure(names)[1]  # nothing is drawn: nothing is looked for
+        _, drawn = evaluator.measure(names, draw=True)
+        assert len(drawn["nearest"][0]) == 16
+        (activations,) = evaluator._real.values()
+        assert [len(one.images) for one in activations] == [expected] * 4
+
+
+def test_ms_ssim_is_over_as_many_pairs_as_asked(dataset, pixels):
+    config = EvaluationConfig(num_samples=30, num_pairs=11, cache_dir="none")
+    entries, _ = DistributionEvaluator(Painter(dataset.images("test", range(30))), dataset, pixels, config).measure(["ms_ssim"])
+    assert entries["ms_ssim"]["num_pairs"] == 11
+
+
 # The command's function.
 
 
@@ -280,10 +308,29 @@ def test_all_metrics_into_one_row_and_report(run, tmp_path, capsys):
             assert picture.shape[0] > 30
     pictures = {path.stem for path in (run / "report").glob("*.png")}
     assert pictures >= {
-        *("samples", "reconstructions", "interpolations", "nearest_neighbours", "prd", "histogram_elbo"),
-        "histogram_bits_per_dim",
+        *("samples", "reconstructions", "interpolations", "nearest_neighbours_feature", "prd", "histogram_elbo"),
+        *("nearest_neighbours_pixel", "histogram_bits_per_dim"),
     }
     assert any((run / "tensorboard" / "evaluation").iterdir())
+
+
+def test_an_introspective_encoders_balance_is_one_figure(tmp_path):
+    writer = tf.summary.create_file_writer(str(tmp_path / "tensorboard" / "train"))
+    with writer.as_default():
+        for step in (10, 20):
+            for number, term in enumerate(("kl_real", "kl_reconstructed", "kl_sampled", "margin", "loss")):
+                tf.summary.scalar(f"encoder/{term}", float(number + step), step=step)
+                tf.summary.scalar(f"generator/{term}", -1.0, step=step)
+    writer.close()
+    curves = report.training_curves(tmp_path)
+    assert curves.keys() == {"balance", "encoder_loss", "generator_loss"}
+    found = {label: (list(steps), list(values)) for label, (steps, values) in curves["balance"].items()}
+    assert found == {
+        "KL of real images, nats": ([10, 20], [10.0, 20.0]),
+        "KL of reconstructions": ([10, 20], [11.0, 21.0]),
+        "KL of samples": ([10, 20], [12.0, 22.0]),
+        "margin": ([10, 20], [13.0, 23.0]),
+    }
 
 
 def test_what_cannot_be_measured_is_refused(run):

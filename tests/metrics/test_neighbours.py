@@ -131,6 +131,22 @@ def test_close_copies_far_from_the_origin_keep_their_distances(block_rows):
     np.testing.assert_array_equal(distances[15:], 0.0)  # exactly
 
 
+@pytest.mark.parametrize("sizes", [(80,), (1, 40, 2, 37)])
+def test_search_in_pixels_agrees_with_scipy_however_the_bank_is_cut(sizes):
+    random = np.random.default_rng(0)
+    queries, bank = (random.integers(0, 256, (count, 3, 4, 3), dtype=np.uint8) for count in (5, 80))
+    bank[70] = bank[7]  # of equals the first
+    queries[0] = bank[7]
+    batches = np.split(bank, np.cumsum(sizes)[:-1])
+    distances, indices = neighbours.nearest_in_pixels(queries, iter(batches), 4)
+    expected = scipy.spatial.distance.cdist(*(images.reshape(len(images), -1).astype(np.float64) for images in (queries, bank)))
+    np.testing.assert_array_equal(indices, np.argsort(expected, axis=1, kind="stable")[:, :4])
+    np.testing.assert_allclose(distances, np.sort(expected, axis=1)[:, :4], rtol=1e-12)
+    assert list(indices[0, :2]) == [7, 70] and list(distances[0, :2]) == [0.0, 0.0]
+    with pytest.raises(UserError, match="expected 1 to 80, the rows of the bank, received 81"):
+        neighbours.nearest_in_pixels(queries, iter(batches), 81)
+
+
 def test_memorisation_worked_by_hand():
     # Nearest training points: generated 0, 1, 4; test 1, 2, 3, 10. Of the 12 pairs generated is greater in 3 (4 over 1,
     # 2, 3) and equal in 1: U = 3.5; ranks with one tie of two among 7: variance = 12/12 (8 - 6/42).

@@ -16,6 +16,9 @@ from tfcq.randomness import row_seeds
 IMAGES_KEPT = 8192
 """How many images are kept for the metrics that look at pixels; features are kept of all."""
 
+IMAGES_SHOWN = 16
+"""How many are kept where no metric does: those that the report shows."""
+
 _FINGERPRINTED = 256  # images that stand for their data set in the key of the cache
 
 
@@ -26,7 +29,7 @@ class Activations:
     Attributes:
         features: float32 [N, D].
         logits: float32 [N, classes], or None where the extractor has no classes.
-        images: uint8 [min(N, IMAGES_KEPT), H, W, C], the first.
+        images: uint8 [min(N, IMAGES_KEPT or IMAGES_SHOWN), H, W, C], the first.
     """
 
     features: np.ndarray
@@ -65,10 +68,13 @@ class Activator:
         features, logits = self.extractor(images)
         return (features,) if logits is None else (features, logits)
 
-    def real(self, dataset, split, count):
-        """Activations of the first `count` images of a split of an `ImageDataset` (all, where there are fewer)."""
+    def real(self, dataset, split, count, num_kept=None):
+        """Activations of the first `count` images of a split of an `ImageDataset` (all, where there are fewer).
+
+        `num_kept` images themselves are kept; None: IMAGES_KEPT.
+        """
         count = min(count, dataset.num_images(split))
-        kept = dataset.images(split, range(min(count, IMAGES_KEPT)))
+        kept = dataset.images(split, range(min(count, IMAGES_KEPT if num_kept is None else num_kept)))
         key = self._key(dataset, split, count)
         outputs = self._cache.read(key) if self._cache else None
         if outputs is None:
@@ -78,8 +84,9 @@ class Activator:
                 self._cache.write(key, outputs)
         return self._activations(outputs, kept)
 
-    def generated(self, model, count, seed, temperature=1.0):
-        """Activations of images `model` draws: image i has the seed (seed, i)."""
+    def generated(self, model, count, seed, temperature=1.0, num_kept=None):
+        """Activations of images `model` draws: image i has the seed (seed, i). `num_kept`: as of `real`."""
+        num_kept = IMAGES_KEPT if num_kept is None else num_kept
         if model not in self._samplers:
 
             def sample(seeds, temperatures):
@@ -94,12 +101,12 @@ class Activator:
             for start in range(0, count, self._batch_size):
                 size = min(self._batch_size, count - start)
                 images, *outputs = sampler(row_seeds(size, seed, start), np.full(size, temperature, np.float32))
-                if start < IMAGES_KEPT:
+                if start < num_kept:
                     kept.append(images)
                 yield outputs
 
         outputs = self._stream(f"samples of seed {seed}", batches(), count)
-        return self._activations(outputs, np.concatenate(kept)[:IMAGES_KEPT])
+        return self._activations(outputs, np.concatenate(kept)[:num_kept])
 
     @staticmethod
     def _activations(outputs, images):

@@ -11,16 +11,16 @@ from collections.abc import Callable
 import numpy as np
 
 from tfcq.errors import UserError
-from tfcq.evaluation.activations import Activator
+from tfcq.evaluation.activations import IMAGES_SHOWN, Activator
 from tfcq.metrics.classifier_score import classifier_score
 from tfcq.metrics.diversity import ms_ssim_diversity
 from tfcq.metrics.frechet import GaussianStatistics, frechet_distance
 from tfcq.metrics.kernel import kernel_distance
-from tfcq.metrics.neighbours import memorisation_report, nearest_neighbours, neighbour_scores
+from tfcq.metrics.neighbours import memorisation_report, nearest_in_pixels, nearest_neighbours, neighbour_scores
 from tfcq.metrics.precision_recall import prd
 from tfcq.metrics.sliced_wasserstein import sliced_wasserstein
 
-_SHOWN = 16  # generated images that are shown beside their nearest training images
+_NEAREST = 3  # training images beside each generated one that is shown
 
 
 @dataclasses.dataclass
@@ -45,7 +45,8 @@ class Metric:
     """A line of `METRICS`.
 
     Attributes:
-        measure: function (real, generated, seed) -> Numbers; memorisation's has the training images as a fourth.
+        measure: function (real, generated, seed) -> Numbers; memorisation's has the training images as a fourth. What else
+            it takes by name has defaults, and may come from the protocol.
         needs: "features", "logits" or "images".
         meaning: for the report, with the direction that is better.
         floor: whether real images are measured in the place of the generated ones too.
@@ -76,57 +77,72 @@ class DistributionEvaluator:
         self._model, self._dataset, self._extractor, self._config = model, dataset, extractor, config
         cache = {"": "~/.cache/tfcq", "none": None}.get(config.cache_dir, config.cache_dir)
         self._activator = Activator(extractor, model.image_shape, config.batch_size, strategy, cache)
-        self._real = None
+        self._real = {}  # by how many images are kept
 
-    def measure(self, names):
+    def measure(self, names, draw=False):
         """Measures and prints.
 
         Args:
             names: keys of `METRICS`, or, where the extractor is the Inception graph, their other names.
+            draw: whether the training images nearest to generated ones are looked for too.
 
         Returns:
             ({name of number: entry}, what the report draws: {"prd_curve", "nearest"}).
         """
-        config = self._config
-        self._real = self._real or self._real_activations()  # the same for every call
-        real, floor, train, held_out = self._real
+        config, names = self._config, [check_name(name, self._extractor) for name in names]
+        num_kept = None if any(METRICS[name].needs == "images" for name in names) else IMAGES_SHOWN
+        if num_kept not in self._real:
+            self._real = {num_kept: self._real_activations(num_kept)}  # the same for every call
+        real, floor, train, held_out = self._real[num_kept]
         generated = [
-            self._activator.generated(self._model, config.num_samples, seed, config.temperature)
+            self._activator.generated(self._model, config.num_samples, seed, config.temperature, num_kept)
             for seed in range(config.seed, config.seed + config.num_seeds)
         ]
         facts = {"split": config.split, "temperature": config.temperature}
         entries, drawn = {}, {}
         for name in names:
-            name = check_name(name, self._extractor)
             if name == "memorisation":
                 held_out_split = "test" if train is real else config.split
                 told = facts | {"split": held_out_split}
                 found, _ = compare(name, held_out, generated, None, config.seed, self._extractor, told, train)
             else:
+                options = {"num_pairs": config.num_pairs} if name == "ms_ssim" else {}
                 found, drawn[f"{name}_curve"] = compare(
-                    name, real, generated, floor, config.seed, self._extractor, facts
+                    name, real, generated, floor, config.seed, self._extractor, facts, **options
                 )
             entries |= found
             for key, entry in found.items():
                 print(line(key, entry), flush=True)
-        count = min(_SHOWN, len(generated[0].images))
-        _, nearest = nearest_neighbours(generated[0].features[:count], train.features, 3)
-        split = config.split if train is real else "train"
-        drawn["nearest"] = (generated[0].images[:count], self._dataset.images(split, nearest.reshape(-1)))
+        if draw:
+            drawn["nearest"] = self._nearest(generated[0], train, config.split if train is real else "train")
         return entries, {key: value for key, value in drawn.items() if value is not None}
 
-    def _real_activations(self):
-        """(the reference, the floor's, training images, held-out images)."""
-        config, activations = self._config, self._activator.real
-        real = activations(self._dataset, config.split, config.num_samples)
+    def _nearest(self, generated, train, split):
+        """(generated images, {space: their nearest training images, those of one image together})."""
+        shown = generated.images[:IMAGES_SHOWN]
+        batches = self._dataset.eval_batches(split, self._config.batch_size, len(train))
+        found = {
+            "feature space": nearest_neighbours(generated.features[: len(shown)], train.features, _NEAREST),
+            "pixel space": nearest_in_pixels(shown, batches, _NEAREST),
+        }
+        return shown, {space: self._dataset.images(split, places.reshape(-1)) for space, (_, places) in found.items()}
+
+    def _real_activations(self, num_kept):
+        """(the reference, the floor's, training images, held-out images), with `num_kept` images each."""
+        config = self._config
+
+        def activations(split, count):
+            return self._activator.real(self._dataset, split, count, num_kept)
+
+        real = activations(config.split, config.num_samples)
         if config.split == "train":
-            test = activations(self._dataset, "test", config.num_samples)
+            test = activations("test", config.num_samples)
             return real, test, real, test
-        train = activations(self._dataset, "train", max(config.num_train_images, config.num_samples))
+        train = activations("train", max(config.num_train_images, config.num_samples))
         return real, train.first(config.num_samples), train, real
 
 
-def compare(name, real, generated, floor, seed, extractor, facts, train=None):
+def compare(name, real, generated, floor, seed, extractor, facts, train=None, **options):
     """One metric, measured on each seed's images.
 
     Args:
@@ -138,6 +154,7 @@ def compare(name, real, generated, floor, seed, extractor, facts, train=None):
         extractor: whose features they are.
         facts: dict written beside each number: split, checkpoint, ...
         train: Activations of training images, for memorisation.
+        **options: of the metric.
 
     Returns:
         ({name of number: its entry, plain values}, what the report draws of the first seed, or None).
@@ -145,8 +162,8 @@ def compare(name, real, generated, floor, seed, extractor, facts, train=None):
     metric = METRICS[name]
     start = time.monotonic()
     extra = () if train is None else (train,)
-    measured = [metric.measure(real, one, seed + number, *extra) for number, one in enumerate(generated)]
-    lowest = metric.measure(real, floor, seed, *extra) if metric.floor and floor is not None else None
+    measured = [metric.measure(real, one, seed + number, *extra, **options) for number, one in enumerate(generated)]
+    lowest = metric.measure(real, floor, seed, *extra, **options) if metric.floor and floor is not None else None
     seconds = round(time.monotonic() - start, 1)
     entries = {}
     for key in measured[0].values:
@@ -257,8 +274,8 @@ def _memorisation(real, generated, seed, train):
     return Numbers({"memorisation": result.pop("data_copying_z")}, {"memorisation": result})
 
 
-def _ms_ssim(real, generated, seed):
-    pairs = min(2000, len(generated.images) * (len(generated.images) - 1) // 2)
+def _ms_ssim(real, generated, seed, num_pairs=2000):
+    pairs = min(num_pairs, len(generated.images) * (len(generated.images) - 1) // 2)
     result = dict(ms_ssim_diversity(generated.images, pairs, seed))
     return Numbers({"ms_ssim": result.pop("mean")}, {"ms_ssim": result})
 

@@ -4,7 +4,7 @@ Written from what an evaluation measured (`row`) and kept for drawing (`drawn`):
 
     likelihoods       {"elbo" | "bits_per_dim": {data set: bits/dim [N]}}
     prd_curve         {"precision": [A], "recall": [A]}
-    nearest           (generated uint8 [n, H, W, C], their nearest training images uint8 [3 n, H, W, C])
+    nearest           (generated uint8 [n, H, W, C], {space: their nearest training images uint8 [k n, H, W, C]})
 """
 
 import json
@@ -23,7 +23,13 @@ CURVES = "curves.npz"
 """Beside the pictures: what --compare draws of several workdirs."""
 
 _GRID = 64
-_NEIGHBOURS = 3
+_BALANCE = {
+    "kl_real": "KL of real images, nats",
+    "kl_reconstructed": "KL of reconstructions",
+    "kl_sampled": "KL of samples",
+    "margin": "margin",
+}
+"""What an introspective encoder logs, and the curves of one figure that show it (paper 002, Fig. 5)."""
 
 
 def write_report(workdir, model, dataset, row, drawn, config):
@@ -80,11 +86,13 @@ def _pictures(folder, model, dataset, drawn, config):
         )
         found["interpolations"] = (artist.interpolation_grid(held_out[:16], seed=config.seed), caption)
     if "nearest" in drawn:
-        generated, nearest = drawn["nearest"]
-        nearest = nearest.reshape(len(generated), _NEIGHBOURS, *generated.shape[1:])
-        rows = np.concatenate([generated[:, None], nearest], axis=1)
-        caption = f"Generated images, each followed by its {_NEIGHBOURS} nearest training images in feature space."
-        found["nearest_neighbours"] = (units.grid(rows.reshape(-1, *generated.shape[1:]), 4 * (_NEIGHBOURS + 1)), caption)
+        generated, spaces = drawn["nearest"]
+        for space, nearest in spaces.items():
+            nearest = nearest.reshape(len(generated), -1, *generated.shape[1:])
+            rows = np.concatenate([generated[:, None], nearest], axis=1)
+            caption = f"Generated images, each followed by its {nearest.shape[1]} nearest training images in {space}."
+            name = f"nearest_neighbours_{space.split()[0]}"
+            found[name] = (units.grid(rows.reshape(-1, *generated.shape[1:]), 4 * rows.shape[1]), caption)
     for name, values in drawn.get("likelihoods", {}).items():
         caption = f"{name}, {config.split} images, one value an image; lower is likelier."
         found[f"histogram_{name}"] = (figures.histogram(values, "bits/dim"), caption)
@@ -112,12 +120,15 @@ def training_curves(workdir):
             if not values or values[0][1].dtype != tf.float32.as_datatype_enum:
                 continue  # pictures
             player, _, term = tag.rpartition("/")
-            if term not in ("bits_per_dim", "loss", "gradient_norm"):
+            title, label = term, split
+            if term in _BALANCE and player == "encoder":
+                title, label = "balance", _BALANCE[term]
+            elif term in ("loss", "gradient_norm"):  # players' have scales of their own; bits/dim of the splits belong together
+                title = f"{player}_{term}"
+            elif term != "bits_per_dim":
                 continue
             steps, numbers = zip(*[(step, float(tf.make_ndarray(proto))) for step, proto in values])
-            # Players' losses have scales of their own; bits/dim of the splits belong together.
-            title = term if term == "bits_per_dim" else f"{player}_{term}"
-            curves.setdefault(title, {})[split] = (np.array(steps), np.array(numbers))
+            curves.setdefault(title, {})[label] = (np.array(steps), np.array(numbers))
     return curves
 
 

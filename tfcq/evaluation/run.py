@@ -214,6 +214,6 @@ class _Run:
 
         config = self.config
         evaluator = DistributionEvaluator(self.model, self.dataset, self.extractor, config, self.strategy)
-        entries, pictures = evaluator.measure(names)
+        entries, pictures = evaluator.measure(names, draw=True)
         row |= entries
         drawn |= pictures

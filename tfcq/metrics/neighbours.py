@@ -29,6 +29,7 @@ from tfcq.errors import UserError
 from tfcq.metrics.checks import check_same_columns
 
 _BLOCK_ROWS = 1024
+_VALUES = 2**24  # pixels of a bank that are in float64 at a time
 # Relative to |a|^2 + |b|^2: covers the product's error at D of some thousands.
 _ROUNDING = 64 * np.finfo(np.float64).eps
 
@@ -51,6 +52,37 @@ def nearest_neighbours(queries, bank, k=1):
     queries, bank = check_same_columns(queries=queries, bank=bank)
     _check_count(k, len(bank), "the bank")
     return _search(queries, bank, k, same=False)
+
+
+def nearest_in_pixels(queries, batches, k=1):
+    """Each image's k nearest of a bank that is read once, a batch at a time, by the squared differences of pixels.
+
+    Args:
+        queries: uint8 [N, H, W, C].
+        batches: iterable of uint8 [M, H, W, C], at least k images in all.
+        k: how many.
+
+    Returns:
+        (distances, indices): float64 [N, k], ascending, in 8-bit values, exact to the root's rounding, and int64 [N, k],
+        places in the bank; of images equally far the first ones.
+
+    Raises:
+        UserError: for fewer than k images in the bank.
+    """
+    rows = np.asarray(queries).reshape(len(queries), -1).astype(np.float64)  # sums of squares of integers: exact
+    best, best_index, seen = np.full((len(rows), 0), np.inf), np.zeros((len(rows), 0), np.int64), 0
+    squares = np.einsum("ij,ij->i", rows, rows)[:, None]
+    size = max(1, _VALUES // rows.shape[1])
+    for images in (batch[start : start + size] for batch in batches for start in range(0, len(batch), size)):
+        bank = np.asarray(images).reshape(len(images), -1).astype(np.float64)
+        squared = squares + np.einsum("ij,ij->i", bank, bank) - 2.0 * rows @ bank.T
+        index = np.broadcast_to(np.arange(seen, seen + len(bank)), squared.shape)
+        best, best_index = np.concatenate([best, squared], axis=1), np.concatenate([best_index, index], axis=1)
+        order = np.argsort(best, axis=1, kind="stable")[:, :k]
+        best, best_index = np.take_along_axis(best, order, axis=1), np.take_along_axis(best_index, order, axis=1)
+        seen += len(bank)
+    _check_count(k, seen, "the bank")
+    return np.sqrt(best), best_index
 
 
 def neighbour_scores(real, generated, k=3, density_k=5):
