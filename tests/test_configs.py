@@ -1,6 +1,7 @@
 """The flagfiles of `configs/`: each parses, names its own command, and says where its result is or UNMEASURED."""
 
 import functools
+import itertools
 import pathlib
 import re
 
@@ -9,8 +10,10 @@ from absl import flags as absl_flags
 
 from tfcq import flags as config_flags
 from tfcq.config import Config, CQFConfig, DataConfig, RealNVPConfig
+from tfcq.protocol import EvaluationConfig, metric_names
 
 FOLDER = pathlib.Path(__file__).parent.parent / "configs"
+PROTOCOLS = {path.stem: path for path in sorted((FOLDER / "evaluation").glob("*.cfg"))}
 FLAGFILES = {path.stem: path for path in sorted(FOLDER.glob("*.cfg"))}
 README = (FOLDER / "README.md").read_text(encoding="utf-8")
 
@@ -21,7 +24,8 @@ OF_TOOLS = {"quickstart": "tools/quickstart", "benchmark_cqf": "tools/benchmark"
 def table(heading):
     """The first table below a heading of configs/README.md: a list of {column: cell} as strings."""
     section = README.split(f"\n## {heading}\n")[1].split("\n## ")[0]
-    lines = [line.strip() for line in section.splitlines() if line.startswith("|")]
+    below = itertools.dropwhile(lambda line: not line.startswith("|"), section.splitlines())
+    lines = list(itertools.takewhile(lambda line: line.startswith("|"), below))
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     return [dict(zip(rows[0], row, strict=True)) for row in rows[2:]]
 
@@ -30,9 +34,9 @@ ROWS = {row["flagfile"].strip("`").removesuffix(".cfg"): row for row in table("D
 BEST = [name for name in ROWS if name.endswith("_cqf")]
 
 
-@pytest.fixture(name="parse")
-def fixture_parse(monkeypatch):
-    """Function from arguments to the Config that they describe, with flags of its own."""
+@pytest.fixture(name="own_flags")
+def fixture_own_flags(monkeypatch):
+    """The FlagValues in which flags are defined and looked up: none but this test's."""
     values = absl_flags.FlagValues()
     monkeypatch.setattr(absl_flags, "FLAGS", values)
     defines = {bool: absl_flags.DEFINE_bool, int: absl_flags.DEFINE_integer, float: absl_flags.DEFINE_float,
@@ -40,10 +44,16 @@ def fixture_parse(monkeypatch):
     own = {kind: functools.partial(define, flag_values=values) for kind, define in defines.items()}
     monkeypatch.setattr(config_flags, "_DEFINE", own)
     monkeypatch.setattr(absl_flags, "DEFINE_string", own[str])
+    return values
+
+
+@pytest.fixture(name="parse")
+def fixture_parse(own_flags):
+    """Function from arguments to the Config that they describe."""
     config_flags.define_config_flags()
 
     def parse(*arguments):
-        values(["program", *arguments])
+        own_flags(["program", *arguments])
         return config_flags.config_from_flags()
 
     return parse
@@ -158,3 +168,46 @@ def test_later_flags_override(name, parse):
     # As the comment of the LSUN flagfiles proposes.
     data = parse(f"--flagfile={FLAGFILES[name]}", "--dataset=folder:images", "--test_split=test").data
     assert (data.dataset, data.test_split) == ("folder:images", "test")
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_a_protocol_of_an_evaluation_parses_and_names_its_command(name, own_flags):
+    text = PROTOCOLS[name].read_text(encoding="utf-8")
+    command = rf"^# python -m tfcq.evaluate --flagfile=configs/evaluation/{name}\.cfg --workdir=DIR( --feature_weights=FILE)?$"
+    assert re.search(command, text, re.MULTILINE)
+    assert f"`evaluation/{name}.cfg`" in README
+    absl_flags.DEFINE_list("metrics", None, "As of tfcq.evaluate.", flag_values=own_flags)
+    config_flags.define_section_flags(EvaluationConfig)
+    own_flags(["program", f"--flagfile={PROTOCOLS[name]}"])
+    assert metric_names(own_flags.metrics) == own_flags.metrics
+    given = {line.partition("=")[0].lstrip("-") for line in text.splitlines() if line.startswith("--")} - {"metrics"}
+    knobs, defaults = config_flags.section_from_flags(EvaluationConfig), EvaluationConfig()
+    # What is given is what differs from the defaults: a preset that says nothing new would be read for nothing.
+    assert given == {key for key, value in vars(knobs).items() if value != getattr(defaults, key)} | given & {"num_samples"}
+
+
+def test_the_protocols_of_paper_002_are_those_of_its_table_2():
+    assert PROTOCOLS.keys() == {"introvae_ms_ssim", "introvae_fid"}
+    pairs, fid = (PROTOCOLS[name].read_text(encoding="utf-8").splitlines() for name in ("introvae_ms_ssim", "introvae_fid"))
+    assert {"--metrics=ms_ssim", "--num_pairs=10000"} <= set(pairs)
+    assert {"--metrics=fid", "--features=inception", "--num_samples=50000", "--split=train"} <= set(fid)
+
+
+INTROSPECTIVE = {row["flagfile"].strip("`").removesuffix(".cfg"): row for row in table("IntroVAE and Soft-IntroVAE (paper 002)")}
+
+
+@pytest.mark.parametrize("name", INTROSPECTIVE)
+def test_introvae_at_its_sizes_is_that_of_the_table(name, config_of):
+    row, config = INTROSPECTIVE[name], config_of(name)
+    dataset, *splits = re.findall(r"`([^`]+)`", row["data (TFDS)"])
+    assert config.model == "introvae" and config.data.dataset == dataset
+    assert splits == ([config.data.test_split] if config.data.test_split != "test" else [])
+    assert config.data.image_size == int(row["resolution"]) and config.training.batch_size == int(row["batch"])
+    system = config.system
+    assert (system.latent_dim, system.reconstruction_weight) == (int(row["z"]), float(row["beta"]))
+    assert system.margin == row["margin"] and system.adversarial_weight == 0.25
+    # Channels double at each halving up to 512; with these the largest maps are those of the paper's Appendix B.
+    assert system.width == (16 if config.data.image_size > 256 else 32)
+    # From 512 pixels on a batch does not fit into the memory of one device at once.
+    assert (config.training.micro_batches > 1) == system.recompute_gradients == (config.data.image_size > 256)
+    assert all(figure in comment(name) for figure in re.findall(r"\d+\.\d+", row["the paper's MS-SSIM / FID"]))
