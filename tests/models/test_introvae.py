@@ -210,6 +210,7 @@ def test_parts_on_two_replicas_take_a_step(two_replicas):
         model = tiny.compiled(
             tiny.config(8, model="introvae", pretraining_steps=0, margin="5", training={"micro_batches": 2}), 3
         )
+    model.run_eagerly = True  # tracing takes longer than all of this
     before = tiny.values(model.variables)
     (row,) = tiny.fit(model, tiny.images((8, 8, 3)), 1)
     assert all(np.isfinite(value) for value in row.values())
@@ -247,7 +248,9 @@ def test_pretraining_is_a_vae_and_suggests_a_margin(capsys):
 def test_a_run_resumed_around_the_end_of_pretraining_ends_as_an_uninterrupted_one(stop, tmp_path, capsys):
     config = tiny.config(8, model="introvae", pretraining_steps=3, margin="auto", training={"ema_decay": 0.5})
     images = tiny.images((8, 8, 1))
-    uninterrupted, first, second = (tiny.compiled(config) for _ in range(3))
+    uninterrupted, first, second = models = [tiny.compiled(config) for _ in range(3)]
+    for model in models:
+        model.run_eagerly = True  # tracing takes longer than all of this
     tiny.fit(uninterrupted, images, 5)
     assert capsys.readouterr().out.count("pre-training is over") == 1
     tiny.fit(first, images, stop)
