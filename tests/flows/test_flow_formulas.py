@@ -4,25 +4,11 @@ import flow_cases
 import numpy as np
 import pytest
 import tensorflow as tf
+from numpy_layers import convolve_weight_normalized as convolve
 
 from tfcq import flows
 from tfcq.errors import UserError
 from tfcq.networks.convolutions import spawn_seeds
-
-
-def convolve(inputs, layer):
-    """A weight-normalised `SAME` convolution, by its definition."""
-    direction = layer.direction.numpy()
-    kernel = layer.magnitude.numpy() * direction / np.sqrt(np.sum(direction**2, axis=(0, 1, 2)))
-    border = kernel.shape[0] // 2
-    padded = np.pad(inputs, ((0, 0), (border, border), (border, border), (0, 0)))
-    height, width = inputs.shape[1:3]
-    outputs = sum(
-        padded[:, row : row + height, column : column + width] @ kernel[row, column]
-        for row in range(kernel.shape[0])
-        for column in range(kernel.shape[1])
-    )
-    return outputs + layer.bias.numpy()
 
 
 def condition(inputs, network):

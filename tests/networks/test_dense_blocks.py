@@ -3,24 +3,10 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from numpy_layers import convolve_weight_normalized as convolve
 
 from tfcq.networks import dense_blocks
 from tfcq.networks.convolutions import data_dependent_initialization
-
-
-def convolve(inputs, layer):
-    """A weight-normalised `SAME` convolution of stride 1 in float64, by its definition."""
-    direction = layer.direction.numpy().astype(np.float64)
-    kernel = layer.magnitude.numpy() * direction / np.sqrt(np.sum(direction**2, axis=(0, 1, 2)))
-    border = kernel.shape[0] // 2
-    padded = np.pad(inputs, ((0, 0), (border, border), (border, border), (0, 0)))
-    height, width = inputs.shape[1:3]
-    outputs = sum(
-        padded[:, row : row + height, column : column + width] @ kernel[row, column]
-        for row in range(kernel.shape[0])
-        for column in range(kernel.shape[1])
-    )
-    return outputs + layer.bias.numpy()
 
 
 def elu(values):

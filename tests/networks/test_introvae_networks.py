@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from numpy_layers import convolve
 
 from tfcq.networks import introvae
 
@@ -10,17 +11,6 @@ from tfcq.networks import introvae
 def test_widths_are_the_papers():
     assert introvae.widths(256, 32) == [32, 64, 128, 256, 512, 512]
     assert introvae.widths(1024, 16) == [16, 32, 64, 128, 256, 512, 512, 512]
-
-
-def convolve(inputs, kernel):
-    border = kernel.shape[0] // 2
-    padded = np.pad(inputs, ((0, 0), (border, border), (border, border), (0, 0)))
-    height, width = inputs.shape[1:3]
-    return sum(
-        padded[:, row : row + height, column : column + width] @ kernel[row, column]
-        for row in range(kernel.shape[0])
-        for column in range(kernel.shape[1])
-    )
 
 
 def normalize(values):

@@ -9,7 +9,8 @@ A system (`tfcq.models.base.GenerativeModel`) says:
 * `attach`, `begin_step`, `settle`: hooks of what is not learned from a batch by gradients (a mixture that is fitted, codes of
   training images, a matching that is made anew each epoch).
 * `share`: what several losses of one step need, such as the generated images that the discriminator and its generator both
-  look at. It is computed once at the start of the step; a loss whose gradient passes through it costs no second pass.
+  look at. Without micro-batches it is computed once at the start of the step; a loss whose gradient passes through it costs no
+  second pass.
 
 The trainer below walks the players, means over the batch (part by part where it is to fit into memory), scales for replicas,
 sums the objectives' gradients, guards against values that are not finite, keeps the running mean of the weights, and logs. No

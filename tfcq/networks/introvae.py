@@ -86,7 +86,7 @@ class Block(keras.layers.Layer):
 
 
 class Recomputed(keras.layers.Layer):
-    """A layer whose inner values are not kept for its gradient but computed again: less memory, about a third more work.
+    """A layer whose inner values are not kept for its gradient but computed again: less memory, one more forward pass.
 
     The second time a batch normalisation leaves its moving statistics alone.
 
