@@ -162,7 +162,7 @@ def test_a_mistake_is_one_line_and_status_2(module, tmp_path):
 @pytest.mark.timeout(900)
 def test_an_srvae_is_drawn_measured_and_exported_by_commands(tmp_path):
     workdir = tmp_path / "run"
-    tiny.make_workdir(workdir, tiny.config(16, model="srvae", data={"color": "rgb", "num_validation": 100}))
+    tiny.make_workdir(workdir, tiny.config(16, model="srvae", prior_scales=1, data={"color": "rgb", "num_validation": 100}))
     modes = ("super_resolve", "generative_reconstruct")
     processes = {
         mode: start(command("sample", workdir=workdir, mode=mode, num_samples=2, output=tmp_path / f"{mode}.png"))

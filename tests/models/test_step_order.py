@@ -10,21 +10,21 @@ from tensorflow.python.eager import context
 WRITES = {"AssignVariableOp", "AssignAddVariableOp", "AssignSubVariableOp", "ResourceApplyAdam"}
 
 
-def ancestors(nodes, name):
-    """Names of all nodes that must run before `name`."""
+def ancestors(sources, name):
+    """Names of all nodes that must run before `name`; `sources` has those of each node that it waits for at once."""
     found, waiting = set(), [name]
     while waiting:
-        for source in nodes[waiting.pop()].input:
-            source = source.lstrip("^").split(":")[0]
-            if source in nodes and source not in found:
-                found.add(source)
-                waiting.append(source)
+        more = sources[waiting.pop()] - found
+        found |= more
+        waiting += more
     return found
 
 
 def unordered_accesses(graph):
     """Pairs (write, other access) of one variable in a GraphDef of which neither must run before the other."""
     nodes = {node.name: node for node in graph.node}
+    named = {node.name: {source.lstrip("^").split(":")[0] for source in node.input} for node in graph.node}
+    sources = {name: inputs & nodes.keys() for name, inputs in named.items()}
     accesses = collections.defaultdict(list)
     for node in graph.node:
         for source in node.input:
@@ -33,7 +33,7 @@ def unordered_accesses(graph):
                 accesses[source].append(node.name)
     pairs, writes = [], 0
     for names in accesses.values():
-        before = {name: ancestors(nodes, name) for name in names} if len(names) > 1 else {}
+        before = {name: ancestors(sources, name) for name in names} if len(names) > 1 else {}
         for write in names:
             if nodes[write].op not in WRITES:
                 continue
