@@ -23,8 +23,9 @@ def ancestors(sources, name):
 def unordered_accesses(graph):
     """Pairs (write, other access) of one variable in a GraphDef of which neither must run before the other."""
     nodes = {node.name: node for node in graph.node}
-    named = {node.name: {source.lstrip("^").split(":")[0] for source in node.input} for node in graph.node}
-    sources = {name: inputs & nodes.keys() for name, inputs in named.items()}
+    sources = {
+        node.name: {source.lstrip("^").split(":")[0] for source in node.input} & nodes.keys() for node in graph.node
+    }
     accesses = collections.defaultdict(list)
     for node in graph.node:
         for source in node.input:
