@@ -92,10 +92,13 @@ def test_the_soft_losses_are_those_of_their_definition():
     noise, scale = StepNoise((0, 0), (1, 2), 8), 1.0 / np.prod(SHAPE)
     real, *_, error = parts_of(model, shared)
     exponentials, kls, errors = 0.0, 0.0, 0.0
-    for name, tag in (("reconstructed", 2), ("sampled", 3)):
-        mean, log_variance = model.posterior_of_generated(shared[name])
-        again = model.decoder(mean + tf.exp(0.5 * log_variance) * noise.normal(model.latent_shape, tag), training=True)
-        of_generated = np.sum((shared[name].numpy().astype(np.float64) - again.numpy()) ** 2, axis=(1, 2, 3))
+    names = ("reconstructed", "sampled")
+    parameters = [model.posterior_of_generated(shared[name]) for name in names]
+    draws = [noise.normal(model.latent_shape, tag) for tag in (2, 3)]
+    latents = [mean + tf.exp(0.5 * log_variance) * one for (mean, log_variance), one in zip(parameters, draws)]
+    images = np.split(model.decoder(tf.concat(latents, 0), training=True), 2)
+    for name, (mean, log_variance), again in zip(names, parameters, images):
+        of_generated = np.sum((shared[name].numpy().astype(np.float64) - again) ** 2, axis=(1, 2, 3))
         kl = numpy_kl(mean, log_variance)
         exponentials += 0.25 * np.exp(-2.0 * scale * (0.8 * of_generated + 3.0 * kl))
         kls, errors = kls + kl, errors + of_generated
@@ -103,6 +106,23 @@ def test_the_soft_losses_are_those_of_their_definition():
     np.testing.assert_allclose(model._encoder_loss(IMAGES, noise, shared).total, expected, rtol=1e-4)
     expected = scale * (0.8 * error + 0.5 * 0.6 * kls + 0.5e-8 * 0.8 * errors)
     np.testing.assert_allclose(model._generator_loss(IMAGES, noise, shared).total, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_reconstructions_and_samples_are_after_training_what_they_were_in_it(name):
+    """The generator's moving statistics are those that it normalises by, however far the posterior is from the prior."""
+    model = model_of(name)
+    bias = model.encoder.get_layer("outputs").bias
+    bias.assign(bias + np.where(np.arange(bias.shape[0]) < model.config.latent_dim, 4.0, 0.0))  # means
+    rows = 4 * len(IMAGES)
+    images = tf.constant(np.tile(IMAGES, (4, 1, 1, 1)))
+    for step in range(40):  # of fixed weights: moving statistics come to those of such a batch
+        shared, _ = model._shared(model.players(), images, model._noise((step, 2, 0), rows))
+    prior = model._noise((39, 2, 0), rows).normal(model.latent_shape, 1)
+    for kind, latents in (("reconstructed", shared["latents"]), ("sampled", prior)):
+        ours = model.decoder(latents).numpy()
+        off = np.sqrt(np.mean((ours - shared[kind]) ** 2)) / np.std(shared[kind])
+        assert off < 0.1, (kind, off)
 
 
 @pytest.mark.parametrize(("moving", "still"), [("encoder", "decoder"), ("decoder", "encoder")])
@@ -127,8 +147,9 @@ def test_the_generators_reconstruction_does_not_reach_the_encoder_through_z():
     assert player.name == "generator" and player.variables == model.decoder.trainable_variables
     found, _ = model._felt(player, IMAGES, (0, 1, 0), shared, tape)
     pixels, values = model.unit_pixels(IMAGES), [variable.value for variable in model.decoder.trainable_variables]
+    latents = tf.constant(np.concatenate([shared["latents"], model._noise((0, 2, 0), 8).normal(model.latent_shape, 1)]))
     with tf.GradientTape() as direct:
-        error = squared_error(pixels, model.decoder(tf.constant(shared["latents"].numpy()), training=True))
+        error = squared_error(pixels, model.decoder(latents, training=True)[:8])
         loss = tf.reduce_mean(0.5 * error)
     for gradient, expected in zip(found, direct.gradient(loss, values), strict=True):
         np.testing.assert_allclose(gradient, expected, rtol=1e-3, atol=1e-4 * float(tf.reduce_max(tf.abs(expected))) + 1e-7)
@@ -140,10 +161,11 @@ def test_the_encoder_feels_its_reconstruction_through_z_but_generated_images_as_
     shared, tape = shared_of(model)
     found, _ = model._felt(model.players()[0], IMAGES, (0, 0, 0), shared, tape)
     values = [variable.value for variable in model.encoder.trainable_variables]
-    noise = model._noise((0, 2, 0), 8).normal(model.latent_shape, 0)
+    noise, prior = (model._noise((0, 2, 0), 8).normal(model.latent_shape, tag) for tag in (0, 1))
     with tf.GradientTape() as direct:
         mean, log_variance = model.posterior_of(model.unit_pixels(IMAGES), training=True)
-        rebuilt = model.decoder(mean + tf.exp(0.5 * log_variance) * noise, training=True)
+        latents = mean + tf.exp(0.5 * log_variance) * noise
+        rebuilt = model.decoder(tf.concat([latents, prior], 0), training=True)[:8]
         hinges = [
             1e6 - kl_of(*model.posterior_of_generated(tf.constant(shared[name].numpy())))
             for name in ("reconstructed", "sampled")

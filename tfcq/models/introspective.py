@@ -8,9 +8,10 @@ which are made once (`share`). The encoder feels x_r through z in its reconstruc
 generator meets the encoder that has just moved, and feels x_r and x_p but not z. Before that, `pretraining_steps` train both
 as one VAE (alpha = 0 in the paper).
 
-Batch normalisation sees real, reconstructed and sampled images apart. The encoder's moving statistics are those of real images
-alone, which is what its endpoints see; a departure from the authors' code, where every pass moves them. The generator's are those
-of reconstructions and samples, as there.
+Batch normalisation of the encoder sees real, reconstructed and sampled images apart, and its moving statistics are those of
+real images alone, which is what its endpoints see. That of the generator sees reconstructions and samples as one batch. Both
+depart from the authors' code, where all passes are apart and all move the statistics: its generator normalises by statistics of
+latents of one kind while it learns and by a mixture of both kinds afterwards, which spoilt reconstructions here.
 """
 
 import tensorflow as tf
@@ -97,10 +98,8 @@ class IntrospectiveVAE(Autoencoder):
             mean, log_variance = self.posterior_of(self.unit_pixels(images), training=True)
             kept = {"latents": draw(mean, log_variance, noise.normal(self.latent_shape, LATENT))}
             posterior = {"mean": mean, "log_variance": log_variance}
-        return posterior | kept | {
-            "reconstructed": self.decoder(kept["latents"], training=True),
-            "sampled": self.decoder(noise.normal(self.latent_shape, SAMPLED), training=True),
-        }
+        latents = {"reconstructed": kept["latents"], "sampled": noise.normal(self.latent_shape, SAMPLED)}
+        return posterior | kept | self.generate(latents)
 
     def keep(self, images, noise):
         with frozen_statistics():
@@ -108,6 +107,11 @@ class IntrospectiveVAE(Autoencoder):
         return {"latents": draw(*parameters, noise.normal(self.latent_shape, LATENT))}
 
     # Parts of losses.
+
+    def generate(self, latents):
+        """{name: images [N, S, S, C]} of {name: latents [N, latent_dim]}, made as one batch."""
+        images = self.decoder(tf.concat(list(latents.values()), axis=0), training=True)
+        return dict(zip(latents, tf.split(images, len(latents), axis=0)))
 
     def posterior_of(self, pixels, training=False):
         """Mean and log-variance of q(z|x), float32 [N, latent_dim], of pixels float32 [N, S, S, C] in [0, 1]."""

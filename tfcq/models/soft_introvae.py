@@ -37,13 +37,12 @@ class SoftIntroVAE(IntrospectiveVAE):
         return self.scale * (self.config.reconstruction_weight * error + self.config.kl_weight * kl)
 
     def _encoder_loss(self, images, noise, shared):
-        config, logs, total = self.config, {}, 0.0
-        for name, tag in _AGAIN.items():
-            given = tf.stop_gradient(shared[name])
-            parameters = self.posterior_of_generated(given)
-            with frozen_statistics():
-                again = self.decoder(draw(*parameters, noise.normal(self.latent_shape, tag)), training=True)
-            error, kl = squared_error(given, again), kl_of(*parameters)
+        config, total = self.config, 0.0
+        given = {name: tf.stop_gradient(shared[name]) for name in _AGAIN}
+        parameters = {name: self.posterior_of_generated(given[name]) for name in _AGAIN}
+        again, logs = self._again(parameters, noise), {}
+        for name in _AGAIN:
+            error, kl = squared_error(given[name], again[name]), kl_of(*parameters[name])
             weighted = config.reconstruction_weight * error + config.negative_weight * kl
             total += 0.25 * tf.exp(-2.0 * self.scale * weighted)
             logs |= {f"kl_{name}": kl, f"reconstruction_of_{name}": error}
@@ -52,19 +51,22 @@ class SoftIntroVAE(IntrospectiveVAE):
         return Terms(total + self.weighted_vae_loss(error, real), logs | {"kl_real": real, "reconstruction": error})
 
     def _generator_loss(self, images, noise, shared):
-        config, logs = self.config, {}
+        config = self.config
         error = squared_error(self.unit_pixels(images), shared["reconstructed"])
+        parameters = {name: self.posterior_of_generated(shared[name]) for name in _AGAIN}
+        again, logs = self._again(tf.nest.map_structure(tf.stop_gradient, parameters), noise), {}
         total = config.reconstruction_weight * error
-        for name, tag in _AGAIN.items():
-            parameters = self.posterior_of_generated(shared[name])
-            latents = tf.stop_gradient(draw(*parameters, noise.normal(self.latent_shape, tag)))
-            with frozen_statistics():
-                again = self.decoder(latents, training=True)
-            of_generated = squared_error(tf.stop_gradient(shared[name]), again)
-            kl = kl_of(*parameters)
+        for name in _AGAIN:
+            of_generated, kl = squared_error(tf.stop_gradient(shared[name]), again[name]), kl_of(*parameters[name])
             total += 0.5 * (config.kl_weight * kl + _GENERATED_ERROR * config.reconstruction_weight * of_generated)
             logs |= {f"kl_{name}": kl}
         return Terms(self.scale * total, logs | {"reconstruction": error})
+
+    def _again(self, parameters, noise):
+        """{name: reconstructions} of generated images, of {name: (mean, log-variance) of their latents}."""
+        draws = {name: draw(*parameters[name], noise.normal(self.latent_shape, tag)) for name, tag in _AGAIN.items()}
+        with frozen_statistics():
+            return self.generate(draws)
 
 
 MODEL = SoftIntroVAE
