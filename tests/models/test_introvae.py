@@ -1,5 +1,6 @@
 """IntroVAE and Soft-IntroVAE: losses by hand, who moves and who does not, parts and recomputation, the margin."""
 
+import collections
 import re
 
 import numpy as np
@@ -10,6 +11,7 @@ import tiny_models as tiny
 
 from tfcq.checkpoints import Checkpoints
 from tfcq.models.introspective import kl_of, squared_error
+from tfcq.networks.introvae import Block
 from tfcq.randomness import StepNoise, row_seeds
 from tfcq.training.callbacks import Balance
 
@@ -207,6 +209,21 @@ def test_parts_leave_the_other_player_alone_and_move_statistics_as_far_as_one_ba
         np.testing.assert_allclose(normalization.moving_mean, 0.9 * old + 0.1 * mean, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize(("name", "generated"), [("introvae", 1), ("soft_introvae", 3)])
+def test_images_are_made_once_and_encoded_once_a_player(name, generated, monkeypatch):
+    """Encoder: real images, and generated ones of both kinds before and after its step. Soft: two reconstructions again."""
+    model, counts, call = model_of(name), collections.Counter(), Block.call
+    owners = {id(model.encoder.layers[-3]): "encoder", id(model.decoder.layers[-2]): "decoder"}  # their last blocks
+
+    def counted(self, *arguments, **options):
+        counts[owners.get(id(self))] += 1
+        return call(self, *arguments, **options)
+
+    monkeypatch.setattr(Block, "call", counted)
+    tf.function(model.train_step, autograph=False).get_concrete_function(tf.TensorSpec(IMAGES.shape, tf.uint8))
+    assert (counts["encoder"], counts["decoder"]) == (5, generated)
+
+
 def graph_of_a_step(**knobs):
     model = model_of("introvae", **knobs)
     return tf.function(model.train_step).get_concrete_function(tf.TensorSpec(IMAGES.shape, tf.uint8)).graph
@@ -342,3 +359,33 @@ def test_a_lost_balance_is_told(kls, expected):
     found = model.balance_warning({f"encoder/{name}": kl for name, kl in zip(names, kls)})
     assert (found is None) if expected is None else (expected in found and "margin 10" in found)
     assert model.balance_warning({"vae/loss": 1.0}) is None
+
+
+@pytest.mark.parametrize(("negative", "pull"), [(256.0, 1.0), (64.0, 1.0), (6.0, 0.5)])
+def test_the_level_of_the_soft_losses_is_where_push_and_pull_are_equal(negative, pull):
+    knobs = {"kl_weight": pull, "negative_weight": negative, "reconstruction_weight": 0.0}
+    model = tiny.build(tiny.config(16, model="soft_introvae", **knobs), 3)
+    kl, scale = tf.constant(model.level), 1.0 / np.prod(SHAPE)
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(kl)
+        pushed, pulled = 0.25 * tf.exp(-2.0 * scale * negative * kl), scale * pull * kl
+    assert float(kl) > 0.0
+    np.testing.assert_allclose(-tape.gradient(pushed, kl), tape.gradient(pulled, kl), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("knobs", "level"),
+    [({"negative_weight": 0.0}, 0.0), ({"kl_weight": 0.0}, np.inf), ({"negative_weight": 1.0}, 0.0)],
+)
+def test_a_push_or_a_pull_that_is_not_there_has_its_level(knobs, level):
+    assert tiny.build(tiny.config(16, model="soft_introvae", **knobs), 3).level == level
+
+
+def test_soft_introvae_warns_where_real_images_are_above_its_level():
+    model = tiny.build(tiny.config(16, model="soft_introvae"), 3)  # 768 values an image: 7.3 nats
+    logs = {"encoder/kl_reconstructed": 9.0, "encoder/kl_sampled": 9.0}
+    assert model.balance_warning(logs | {"encoder/kl_real": 7.2}) is None
+    found = model.balance_warning(logs | {"encoder/kl_real": 7.4})
+    assert "KL of real 7.4" in found and "balance 7.278" in found and "a lower --negative_weight" in found
+    weak = tiny.build(tiny.config(16, model="soft_introvae", negative_weight=3.0), 3)
+    assert "a higher --negative_weight" in weak.balance_warning(logs | {"encoder/kl_real": 200.0})

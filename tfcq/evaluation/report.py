@@ -28,6 +28,7 @@ _BALANCE = {
     "kl_reconstructed": "KL of reconstructions",
     "kl_sampled": "KL of samples",
     "margin": "margin",
+    "balance": "balance of push and pull",
 }
 """What an introspective encoder logs, and the curves of one figure that show it (paper 002, Fig. 5)."""
 

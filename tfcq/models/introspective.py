@@ -89,6 +89,28 @@ class IntrospectiveVAE(Autoencoder):
     def _generator_loss(self, images, noise, shared):
         raise NotImplementedError
 
+    level_name = ""
+    """What the KL is called that generated images are held at, in logs and warnings."""
+
+    @property
+    def level(self):
+        """That KL, nats."""
+        raise NotImplementedError
+
+    def unbalanced(self, level, real, *generated):
+        """What is wrong where KLs stand like this to the level, floats, nats, and which knob would help; else None."""
+        raise NotImplementedError
+
+    def balance_warning(self, logs):
+        """A sentence where encoder and generator have lost their balance, to judge by mean logs; else None."""
+        names = [f"encoder/{name}" for name in ("kl_real", "kl_reconstructed", "kl_sampled")]
+        if any(name not in logs for name in names):
+            return None
+        level, (real, reconstructed, sampled) = float(tf.convert_to_tensor(self.level)), (logs[name] for name in names)
+        wrong = self.unbalanced(level, real, reconstructed, sampled)
+        told = f"KL of real {real:.4g}, reconstructed {reconstructed:.4g}, sampled {sampled:.4g} nats"
+        return f"{told}, {self.level_name} {level:.4g}: {wrong}" if wrong else None
+
     # What a step shares.
 
     def share(self, images, noise, kept=None):

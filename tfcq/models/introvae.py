@@ -66,21 +66,20 @@ class IntroVAE(IntrospectiveVAE):
             flush=True,
         )
 
-    def balance_warning(self, logs):
-        """A sentence where encoder and generator have lost their balance, to judge by mean logs; else None."""
-        names = ("kl_real", "kl_reconstructed", "kl_sampled")
-        if any(f"encoder/{name}" not in logs for name in names):
-            return None
-        margin = float(tf.convert_to_tensor(self.margin))
-        real, *generated = (logs[f"encoder/{name}"] for name in names)
-        told = f"KL of real {real:.4g}, reconstructed {generated[0]:.4g}, sampled {generated[1]:.4g} nats, margin {margin:.4g}"
-        if real > margin:
-            return f"{told}: real images are above the margin; a higher --margin or a lower --reconstruction_weight would help"
-        if any(kl > 2.0 * margin for kl in generated):
-            return f"{told}: the generator is far behind the encoder; a higher --adversarial_weight or lower --margin would help"
-        if any(kl < 0.5 * margin for kl in generated):
+    level_name = "margin"
+
+    @property
+    def level(self):
+        return self.margin.value
+
+    def unbalanced(self, level, real, *generated):
+        if real > level:
+            return "real images are above the margin; a higher --margin or a lower --reconstruction_weight would help"
+        if any(kl > 2.0 * level for kl in generated):
+            return "the generator is far behind the encoder; a higher --adversarial_weight or lower --margin would help"
+        if any(kl < 0.5 * level for kl in generated):
             return (
-                f"{told}: the encoder no longer tells generated images; a --generator_adversarial_weight below "
+                "the encoder no longer tells generated images; a --generator_adversarial_weight below "
                 f"{self.generator_weight:g} or a lower --margin would help"
             )
         return None
@@ -114,7 +113,7 @@ class IntroVAE(IntrospectiveVAE):
         hinges = self._hinge(reconstructed) + self._hinge(sampled)
         total = self.weighted_vae_loss(error, real) + self.config.adversarial_weight * hinges
         kls = {"kl_real": real, "kl_reconstructed": reconstructed, "kl_sampled": sampled}
-        return Terms(total, kls | {"reconstruction": error, "margin": self.margin.value})
+        return Terms(total, kls | {"reconstruction": error, self.level_name: self.level})
 
     def _generator_loss(self, images, noise, shared):
         error = squared_error(self.unit_pixels(images), shared["reconstructed"])
