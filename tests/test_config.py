@@ -301,6 +301,11 @@ def test_a_first_stage_leaves_steps_to_the_next(model, knobs):
     assert Config(model, system=system, training=TrainingConfig(train_steps=10)).system == system
 
 
+def test_a_vae_without_introspection_has_no_first_stage():
+    system = configs.IntroVAEConfig(adversarial_weight=0.0)
+    assert Config("introvae", system=system, training=TrainingConfig(train_steps=1)).system.pretraining_steps == 1000
+
+
 @pytest.mark.parametrize(
     ("knobs", "message"),
     [

@@ -325,6 +325,10 @@ class IntroVAEConfig(IntrospectiveKnobs):
         if not 0.0 < margin < math.inf:
             raise UserError(f"margin: expected auto or a number above 0, received {self.margin!r}")
 
+    def first_stages(self):
+        """As of every system; the pre-training of a plain VAE is all of its training."""
+        return super().first_stages() if self.adversarial_weight else {}
+
     def check_run(self, data, training):
         """Raises UserError also where a batch's mean would be a part's."""
         super().check_run(data, training)
@@ -337,8 +341,12 @@ class SoftIntroVAEConfig(IntrospectiveKnobs):
     """Soft-IntroVAE (Daniel and Tamar 2021)."""
 
     reconstruction_weight: float = knob(1.0, "beta_rec, of squared errors summed over pixels in [0, 1]", minimum=0.0)
-    kl_weight: float = knob(1.0, "beta_kl, of KLs in the bound", minimum=0.0)
-    negative_weight: float = knob(256.0, "beta_neg, of generated images' KLs inside the exponential", minimum=0.0)
+    kl_weight: float = knob(1.0, "beta_kl, of KLs in the bound and of those that the generator lowers", minimum=1e-6)
+    negative_weight: float = knob(
+        256.0,
+        "beta_neg, of generated images' KLs inside the exponential; 256 is for 32x32 in colour, as it hangs on the size",
+        minimum=0.0,
+    )
 
 
 SYSTEMS = {

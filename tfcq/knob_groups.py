@@ -140,13 +140,16 @@ class StageKnobs(Section):
     def check_run(self, data, training):
         """Raises UserError where the steps are over before the last stage begins."""
         super().check_run(data, training)
-        for name in FIRST_STAGES:
-            steps = getattr(self, name, 0)
+        for name, steps in self.first_stages().items():
             if steps >= training.train_steps:
                 raise UserError(
                     f"{name}: expected fewer than train_steps={training.train_steps}, or nothing is left to what is trained "
                     f"after it, received {steps}"
                 )
+
+    def first_stages(self):
+        """{knob: steps} of what comes before the last stage."""
+        return {name: getattr(self, name) for name in FIRST_STAGES if hasattr(self, name)}
 
 
 @dataclasses.dataclass(frozen=True)

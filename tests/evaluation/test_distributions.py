@@ -17,6 +17,8 @@ from tfcq.evaluation import activations, distributions, report
 from tfcq.evaluation.activations import Activations, Activator
 from tfcq.evaluation.distributions import METRICS, DistributionEvaluator
 from tfcq.evaluation.run import evaluate
+from tfcq.models.introvae import IntroVAE
+from tfcq.models.soft_introvae import SoftIntroVAE
 from tfcq.protocol import DISTRIBUTIONS, EvaluationConfig
 from tfcq.randomness import row_seeds
 
@@ -331,6 +333,7 @@ def test_an_introspective_encoders_balance_is_one_figure(tmp_path):
         "KL of samples": ([10, 20], [12.0, 22.0]),
         "margin": ([10, 20], [13.0, 23.0]),
     }
+    assert {IntroVAE.level_name, SoftIntroVAE.level_name} <= report._BALANCE.keys()
 
 
 def test_what_cannot_be_measured_is_refused(run):

@@ -3,6 +3,7 @@
 import collections
 import re
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -10,6 +11,7 @@ import tensorflow_probability as tfp
 import tiny_models as tiny
 
 from tfcq.checkpoints import Checkpoints
+from tfcq.models import soft_introvae
 from tfcq.models.introspective import kl_of, squared_error
 from tfcq.networks.introvae import Block
 from tfcq.randomness import StepNoise, row_seeds
@@ -20,11 +22,21 @@ IMAGES = tiny.images(SHAPE, 8)
 SYSTEMS = ("introvae", "soft_introvae")
 
 
-def model_of(name, training=None, **knobs):
+def model_of(name, training=None, optimizer=keras.optimizers.Adamax, away=0.1, **knobs):
+    """A model of 16x16 in colour, `away` from its first values."""
     margin = {"margin": "5"} if name == "introvae" else {}
-    model = tiny.compiled(tiny.config(16, model=name, training=training, **({"pretraining_steps": 0} | margin | knobs)), 3)
-    tiny.perturb(model.trainable_variables, 0.1)
+    config = tiny.config(16, model=name, training=training, **({"pretraining_steps": 0} | margin | knobs))
+    model = tiny.compiled(config, 3, optimizer)
+    tiny.perturb(model.trainable_variables, away)
     return model
+
+
+def assert_updates_agree(model, other, before):
+    """Of SGD, whose updates are gradients; those of a first step of Adam are nothing but signs."""
+    for one, ours, old in zip(model.trainable_variables, other.trainable_variables, before, strict=True):
+        update, size = one.numpy() - old, np.abs(one.numpy() - old).max()
+        assert 0.0 < size < 1e3
+        np.testing.assert_allclose(ours.numpy() - old, update, rtol=1e-3, atol=1e-3 * size, err_msg=one.path)
 
 
 @pytest.fixture(scope="module", params=SYSTEMS)
@@ -59,9 +71,7 @@ def test_energy_is_the_kl_of_the_posterior(model):
 def parts_of(model, shared):
     """What equations 11 and 12 consist of, in float64, batch normalisation by each batch's statistics."""
     pixels = (IMAGES.astype(np.float64) + 0.5) / 256.0
-    kls = {
-        name: numpy_kl(*model.posterior_of_generated(shared[name])) for name in ("reconstructed", "sampled")
-    }
+    kls = {name: numpy_kl(*parameters) for name, parameters in model.posteriors_of_generated(shared).items()}
     real = numpy_kl(shared["mean"], shared["log_variance"])
     error = np.sum((pixels - shared["reconstructed"].numpy()) ** 2, axis=(1, 2, 3))
     return real, kls["reconstructed"], kls["sampled"], error
@@ -72,10 +82,13 @@ def test_the_losses_are_equations_11_and_12(form):
     model = model_of("introvae", margin_form=form, adversarial_weight=0.3, reconstruction_weight=0.7)
     shared, _ = shared_of(model)
     real, reconstructed, sampled, error = parts_of(model, shared)
-    model.margin.assign(margin := float(np.median(np.concatenate([reconstructed, sampled]))))  # some are above it
+    margin = float(np.median(np.concatenate([reconstructed, sampled])))  # some are above it
     if form == "batch_mean":
         reconstructed, sampled = reconstructed.mean(), sampled.mean()
+        margin = 0.3 * reconstructed + 0.7 * sampled  # one of the two is
+    model.margin.assign(margin)
     hinges = np.maximum(0.0, margin - reconstructed) + np.maximum(0.0, margin - sampled)
+    assert np.min([reconstructed, sampled]) < margin < np.max([reconstructed, sampled])
     found = model._encoder_loss(IMAGES, StepNoise((0, 0), (), 8), shared)
     np.testing.assert_allclose(found.total, real + 0.3 * hinges + 0.7 * 0.5 * error, rtol=1e-4)
     real, reconstructed, sampled, error = parts_of(model, shared)
@@ -94,12 +107,11 @@ def test_the_soft_losses_are_those_of_their_definition():
     noise, scale = StepNoise((0, 0), (1, 2), 8), 1.0 / np.prod(SHAPE)
     real, *_, error = parts_of(model, shared)
     exponentials, kls, errors = 0.0, 0.0, 0.0
-    names = ("reconstructed", "sampled")
-    parameters = [model.posterior_of_generated(shared[name]) for name in names]
+    parameters = model.posteriors_of_generated(shared)
     draws = [noise.normal(model.latent_shape, tag) for tag in (2, 3)]
-    latents = [mean + tf.exp(0.5 * log_variance) * one for (mean, log_variance), one in zip(parameters, draws)]
+    latents = [mean + tf.exp(0.5 * log_variance) * one for (mean, log_variance), one in zip(parameters.values(), draws)]
     images = np.split(model.decoder(tf.concat(latents, 0), training=True), 2)
-    for name, (mean, log_variance), again in zip(names, parameters, images):
+    for (name, (mean, log_variance)), again in zip(parameters.items(), images, strict=True):
         of_generated = np.sum((shared[name].numpy().astype(np.float64) - again) ** 2, axis=(1, 2, 3))
         kl = numpy_kl(mean, log_variance)
         exponentials += 0.25 * np.exp(-2.0 * scale * (0.8 * of_generated + 3.0 * kl))
@@ -168,37 +180,67 @@ def test_the_encoder_feels_its_reconstruction_through_z_but_generated_images_as_
         mean, log_variance = model.posterior_of(model.unit_pixels(IMAGES), training=True)
         latents = mean + tf.exp(0.5 * log_variance) * noise
         rebuilt = model.decoder(tf.concat([latents, prior], 0), training=True)[:8]
-        hinges = [
-            1e6 - kl_of(*model.posterior_of_generated(tf.constant(shared[name].numpy())))
-            for name in ("reconstructed", "sampled")
-        ]
+        held = {name: tf.constant(shared[name].numpy()) for name in ("reconstructed", "sampled")}
+        hinges = [1e6 - kl_of(*parameters) for parameters in model.posteriors_of_generated(held).values()]
         error = squared_error(model.unit_pixels(IMAGES), rebuilt)
         loss = tf.reduce_mean(kl_of(mean, log_variance) + 0.5 * sum(hinges) + 0.5 * 0.5 * error)
     for gradient, expected in zip(found, direct.gradient(loss, values), strict=True):
         np.testing.assert_allclose(gradient, expected, rtol=2e-3, atol=2e-4 * float(tf.reduce_max(tf.abs(expected))) + 1e-6)
 
 
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_soft_players_feel_generated_images_and_their_latents_as_given_where_they_are(number, monkeypatch):
+    monkeypatch.setattr(soft_introvae, "_GENERATED_ERROR", 1.0)  # so small a weight would hide what R' reaches
+    model = model_of("soft_introvae", reconstruction_weight=0.8, kl_weight=0.6, negative_weight=3.0)
+    shared, tape = shared_of(model)
+    player = model.players()[number]
+    found, _ = model._felt(player, IMAGES, (0, number, 0), shared, tape)
+    pixels, scale, held = model.unit_pixels(IMAGES), 1.0 / np.prod(SHAPE), tf.stop_gradient
+    noise, prior = (model._noise((0, 2, 0), 8).normal(model.latent_shape, tag) for tag in (0, 1))
+    again_noise = tf.concat([model._noise((0, number, 0), 8).normal(model.latent_shape, tag) for tag in (2, 3)], 0)
+    with tf.GradientTape() as direct:
+        mean, log_variance = model.posterior_of(pixels, training=True)
+        latents = mean + tf.exp(0.5 * log_variance) * noise
+        made = model.decoder(tf.concat([latents if number == 0 else held(latents), prior], 0), training=True)
+        error = squared_error(pixels, made[:8])
+        seen = dict(zip(("reconstructed", "sampled"), tf.split(made if number else held(made), 2)))
+        means, log_variances = (tf.concat(ones, 0) for ones in zip(*model.posteriors_of_generated(seen).values()))
+        draws = means + tf.exp(0.5 * log_variances) * again_noise
+        errors = squared_error(held(made), model.decoder(held(draws) if number else draws, training=True))
+        kls = kl_of(means, log_variances)
+        if number == 0:
+            pushes = 0.25 * tf.exp(-2.0 * scale * (0.8 * errors + 3.0 * kls))
+            loss = tf.reduce_mean(scale * (0.8 * error + 0.6 * kl_of(mean, log_variance))) + 2.0 * tf.reduce_mean(pushes)
+        else:
+            loss = scale * (0.8 * tf.reduce_mean(error) + 2.0 * tf.reduce_mean(0.5 * 0.6 * kls + 0.5 * 0.8 * errors))
+    values = [variable.value for variable in player.variables]
+    for gradient, expected in zip(found, direct.gradient(loss, values), strict=True):
+        size = float(tf.reduce_max(tf.abs(expected)))
+        np.testing.assert_allclose(gradient, expected, rtol=2e-3, atol=2e-4 * size + 1e-6)
+
+
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_micro_batches_take_the_step_of_one_batch(name):
-    models = [
-        model_of(name, {"micro_batches": parts}, network_normalization="none") for parts in (1, 4)
-    ]
+    options = {"optimizer": keras.optimizers.SGD, "away": 0.03, "network_normalization": "none"}
+    models = [model_of(name, {"micro_batches": parts}, **options) for parts in (1, 4)]
+    before = tiny.values(models[0].trainable_variables)
     assert [model.micro_batches for model in models] == [1, 4]
     logs = [tf.function(model.train_step)(tf.constant(IMAGES)) for model in models]
     assert logs[0].keys() == logs[1].keys()
     for key in logs[0]:
         np.testing.assert_allclose(logs[1][key], logs[0][key], rtol=2e-4, err_msg=key)
-    for one, other in zip(*(model.trainable_variables for model in models), strict=True):
-        np.testing.assert_allclose(other, one, rtol=1e-3, atol=1e-5, err_msg=one.path)
+    assert_updates_agree(*models, before)
 
 
+@pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize(("moving", "still"), [("encoder", "decoder"), ("decoder", "encoder")])
-def test_parts_leave_the_other_player_alone_and_move_statistics_as_far_as_one_batch(moving, still):
-    model = model_of("introvae", {"micro_batches": 4})
+def test_parts_leave_the_other_player_alone_and_move_statistics_as_far_as_one_batch(moving, still, recompute):
+    model = model_of("introvae", {"micro_batches": 4}, recompute_gradients=recompute)
     number = ("encoder", "decoder").index(moving)
     networks, images = {"encoder": model.encoder, "decoder": model.decoder}, tf.constant(np.tile(IMAGES[:2], (4, 1, 1, 1)))
     before = {key: tiny.values(network.variables) for key, network in networks.items()}
-    convolution, normalization = model.encoder.get_layer("stem").layers[:2]
+    stem = model.encoder.layers[0]
+    convolution, normalization = (stem.layer if recompute else stem).layers[:2]
     old, mean = normalization.moving_mean.numpy(), np.mean(convolution(model.unit_pixels(IMAGES[:2])), axis=(0, 1, 2))
     player, kept = model.players()[number], model._kept(images, (0, 2, 0)) if number else None
     assert not tiny.changed(before["encoder"], model.encoder.variables)
@@ -244,11 +286,11 @@ def test_recomputation_runs_blocks_again_and_parts_run_in_a_loop():
     assert count(plain, "While") == 0 and count(parts, "While") >= 2
 
 
-def test_parts_on_two_replicas_take_a_step(two_replicas):
+@pytest.mark.parametrize("recompute", [False, True])
+def test_parts_on_two_replicas_take_a_step(two_replicas, recompute):
+    knobs = {"pretraining_steps": 0, "margin": "5", "recompute_gradients": recompute}
     with two_replicas.scope():
-        model = tiny.compiled(
-            tiny.config(8, model="introvae", pretraining_steps=0, margin="5", training={"micro_batches": 2}), 3
-        )
+        model = tiny.compiled(tiny.config(8, model="introvae", training={"micro_batches": 2}, **knobs), 3)
     model.run_eagerly = True  # tracing takes longer than all of this
     before = tiny.values(model.variables)
     (row,) = tiny.fit(model, tiny.images((8, 8, 3)), 1)
@@ -260,13 +302,16 @@ def test_parts_on_two_replicas_take_a_step(two_replicas):
 
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_recomputation_changes_no_value(name):
-    kept, again = (model_of(name, recompute_gradients=recompute) for recompute in (False, True))
+    options = {"optimizer": keras.optimizers.SGD, "away": 0.03}
+    kept, again = (model_of(name, recompute_gradients=recompute, **options) for recompute in (False, True))
     for ours, theirs in zip(again.variables, kept.variables, strict=True):
         ours.assign(theirs)
+    before = tiny.values(kept.trainable_variables)
     logs = [tf.function(model.train_step)(tf.constant(IMAGES)) for model in (kept, again)]
     for key in logs[0]:
         np.testing.assert_allclose(logs[1][key], logs[0][key], rtol=1e-4, err_msg=key)
-    for ours, theirs in zip(again.variables, kept.variables, strict=True):  # moving statistics too
+    assert_updates_agree(kept, again, before)
+    for ours, theirs in zip(again.non_trainable_variables, kept.non_trainable_variables, strict=True):  # moving statistics too
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5, err_msg=theirs.path)
 
 
@@ -346,7 +391,7 @@ def test_a_warning_is_printed_when_it_begins_or_changes(capsys):
     [
         ((4.0, 9.0, 11.0), None),
         ((12.0, 9.0, 11.0), "real images are above the margin; a higher --margin"),
-        ((4.0, 21.0, 30.0), "the generator is far behind the encoder; a higher --adversarial_weight"),
+        ((4.0, 21.0, 30.0), "the generator is far behind the encoder; a --generator_adversarial_weight above 0.25"),
         ((4.0, 9.0, 30.0), "the generator is far behind the encoder"),
         ((4.0, 3.0, 4.0), "no longer tells generated images; a --generator_adversarial_weight below 0.25 or a lower --margin"),
         ((4.0, 11.0, 4.0), "the encoder no longer tells generated images"),
@@ -375,10 +420,10 @@ def test_the_level_of_the_soft_losses_is_where_push_and_pull_are_equal(negative,
 
 @pytest.mark.parametrize(
     ("knobs", "level"),
-    [({"negative_weight": 0.0}, 0.0), ({"kl_weight": 0.0}, np.inf), ({"negative_weight": 1.0}, 0.0)],
+    [({"negative_weight": 0.0}, 0.0), ({"negative_weight": 2.0}, 0.0), ({"negative_weight": 2.0 * np.e}, 768 / (4.0 * np.e))],
 )
-def test_a_push_or_a_pull_that_is_not_there_has_its_level(knobs, level):
-    assert tiny.build(tiny.config(16, model="soft_introvae", **knobs), 3).level == level
+def test_the_level_at_its_limits(knobs, level):
+    assert tiny.build(tiny.config(16, model="soft_introvae", **knobs), 3).level == pytest.approx(level)
 
 
 def test_soft_introvae_warns_where_real_images_are_above_its_level():
@@ -388,4 +433,7 @@ def test_soft_introvae_warns_where_real_images_are_above_its_level():
     found = model.balance_warning(logs | {"encoder/kl_real": 7.4})
     assert "KL of real 7.4" in found and "balance 7.278" in found and "a lower --negative_weight" in found
     weak = tiny.build(tiny.config(16, model="soft_introvae", negative_weight=3.0), 3)
-    assert "a higher --negative_weight" in weak.balance_warning(logs | {"encoder/kl_real": 200.0})
+    assert "a higher --negative_weight (that KL is highest, 70.6 nats, at 5.44)" in weak.balance_warning(
+        logs | {"encoder/kl_real": 60.0}
+    )
+    assert "--negative_weight" not in weak.balance_warning(logs | {"encoder/kl_real": 71.0})  # no such weight reaches it

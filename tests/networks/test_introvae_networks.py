@@ -1,5 +1,6 @@
 """IntroVAE's networks: a block by its definition, sizes at the paper's widths, recomputation."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -31,6 +32,42 @@ def test_a_block_is_its_definition(channels):
     hidden += given if channels == 5 else convolve(given, block.skip.kernel.numpy())
     np.testing.assert_allclose(block(given, training=True), leaky(normalize(hidden)), rtol=1e-3, atol=1e-4)
     assert (block.skip is None) == (channels == 5) and block.first.bias is None
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("size", [32, 64, 128, 256, 512, 1024])
+def test_every_size_has_its_networks(size, recompute):
+    """Shapes alone: what the flagfiles of 512 and 1024 train takes a GPU."""
+    shape = (size, size, 3)
+    encoder, generator = (
+        introvae.encoder(shape, 6, 1, recompute=recompute),
+        introvae.generator(shape, 3, 1, recompute=recompute),
+    )
+    assert encoder.output_shape == (None, 6) and generator.output_shape == (None, *shape)
+    blocks = [layer for layer in generator.layers if "block" in layer.name]
+    assert len(blocks) == np.log2(size // 4) + 1 and blocks[0].output.shape == (None, 4, 4, size // 8)
+
+
+def test_outputs_and_weights_are_float32_in_mixed_precision():
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        networks = [
+            (introvae.encoder((8, 8, 1), 3, 4, recompute=recompute), introvae.generator((8, 8, 1), 3, 4, recompute=recompute))
+            for recompute in (False, True)
+        ]
+    finally:
+        keras.config.set_dtype_policy(before)
+    for encoder, generator in networks:
+        weights = [*encoder.trainable_variables, *generator.trainable_variables]
+        with tf.GradientTape() as tape:
+            latents = encoder(tf.random.stateless_uniform((4, 8, 8, 1), (0, 1)), training=True)
+            images = generator(latents, training=True)
+            loss = tf.reduce_sum(tf.square(images))
+        assert latents.dtype == images.dtype == tf.float32
+        assert all(np.all(np.isfinite(one)) for one in tape.gradient(loss, [weight.value for weight in weights]))
+        assert {str(weight.dtype) for network in (encoder, generator) for weight in network.weights} == {"float32"}
+        assert any(layer.compute_dtype == "bfloat16" for layer in generator.layers)
 
 
 @pytest.mark.parametrize(("size", "channels"), [(8, 1), (32, 3), (64, 1)])

@@ -9,9 +9,10 @@ generator meets the encoder that has just moved, and feels x_r and x_p but not z
 as one VAE (alpha = 0 in the paper).
 
 Batch normalisation of the encoder sees real, reconstructed and sampled images apart, and its moving statistics are those of
-real images alone, which is what its endpoints see. That of the generator sees reconstructions and samples as one batch. Both
-depart from the authors' code, where all passes are apart and all move the statistics: its generator normalises by statistics of
-latents of one kind while it learns and by a mixture of both kinds afterwards, which spoilt reconstructions here.
+real images alone, also where `energy` is asked of others. That of the generator sees reconstructions and samples as one batch
+(while both are a VAE: reconstructions alone). Both depart from the authors' code, where all passes are apart and all move the
+statistics: its generator normalises by statistics of latents of one kind while it learns and by a mixture of both kinds
+afterwards, which spoilt reconstructions here.
 """
 
 import tensorflow as tf
@@ -24,11 +25,14 @@ from tfcq.networks.normalization import frozen_statistics
 
 tfd = tfp.distributions
 
+GENERATED = ("reconstructed", "sampled")
+"""Names of x_r and x_p."""
+
 LATENT, SAMPLED = 0, 1
 """Tags of the draws of z and e."""
 
 LOG_VARIANCES = (-20.0, 20.0)
-"""Limits of a posterior's log-variance; gradients go through them."""
+"""Limits of a posterior's log-variance (ours), so that exp stays finite; gradients go through them."""
 
 
 class IntrospectiveVAE(Autoencoder):
@@ -94,7 +98,7 @@ class IntrospectiveVAE(Autoencoder):
 
     @property
     def level(self):
-        """That KL, nats."""
+        """That KL, nats: a float or a scalar tensor."""
         raise NotImplementedError
 
     def unbalanced(self, level, real, *generated):
@@ -103,7 +107,7 @@ class IntrospectiveVAE(Autoencoder):
 
     def balance_warning(self, logs):
         """A sentence where encoder and generator have lost their balance, to judge by mean logs; else None."""
-        names = [f"encoder/{name}" for name in ("kl_real", "kl_reconstructed", "kl_sampled")]
+        names = [f"encoder/kl_{name}" for name in ("real", *GENERATED)]
         if any(name not in logs for name in names):
             return None
         level, (real, reconstructed, sampled) = float(tf.convert_to_tensor(self.level)), (logs[name] for name in names)
@@ -120,8 +124,8 @@ class IntrospectiveVAE(Autoencoder):
             mean, log_variance = self.posterior_of(self.unit_pixels(images), training=True)
             kept = {"latents": draw(mean, log_variance, noise.normal(self.latent_shape, LATENT))}
             posterior = {"mean": mean, "log_variance": log_variance}
-        latents = {"reconstructed": kept["latents"], "sampled": noise.normal(self.latent_shape, SAMPLED)}
-        return posterior | kept | self.generate(latents)
+        latents = [kept["latents"], noise.normal(self.latent_shape, SAMPLED)]
+        return posterior | kept | self.generate(dict(zip(GENERATED, latents)))
 
     def keep(self, images, noise):
         with frozen_statistics():
@@ -140,10 +144,16 @@ class IntrospectiveVAE(Autoencoder):
         mean, log_variance = tf.split(self.encoder(pixels, training=training), 2, axis=-1)
         return mean, tfp.math.clip_by_value_preserve_gradient(log_variance, *LOG_VARIANCES)
 
-    def posterior_of_generated(self, pixels):
-        """The same of images that are not real: their statistics are used, and forgotten."""
+    def posteriors_of_generated(self, images):
+        """{name of `GENERATED`: the same of images[name]}, which are not real: their statistics are used, and forgotten."""
         with frozen_statistics():
-            return self.posterior_of(pixels, training=True)
+            return {name: self.posterior_of(images[name], training=True) for name in GENERATED}
+
+    def of_real(self, images, shared):
+        """What a VAE minimises of a step's images, [N], and what their encoder logs."""
+        error = squared_error(self.unit_pixels(images), shared["reconstructed"])
+        kl = kl_of(shared["mean"], shared["log_variance"])
+        return self.weighted_vae_loss(error, kl), {"kl_real": kl, "reconstruction": error, self.level_name: self.level}
 
     def _vae_loss(self, images, noise, shared):
         pixels = self.unit_pixels(images)
