@@ -376,14 +376,15 @@ def test_a_given_margin_stays(capsys):
     assert float(model.margin) == 7.5 and "--margin=7.5 is given" in capsys.readouterr().out
 
 
-def test_a_warning_is_printed_when_it_begins_or_changes(capsys):
+def test_a_warning_is_printed_when_it_begins_and_when_it_ends(capsys):
     model = tiny.build(tiny.config(16, model="introvae", pretraining_steps=0, margin="10"), 3)
     balance = Balance(every=2)
     balance.set_model(model)
     for step, real in enumerate((4, 4, 20, 20, 30, 30, 4, 4, 20, 20), 1):
         balance.on_step(step, {"encoder/kl_real": real, "encoder/kl_reconstructed": 9.0, "encoder/kl_sampled": 9.0})
     told = [line for line in capsys.readouterr().out.splitlines() if line]
-    assert [line.split(":")[0] for line in told] == ["step 4", "step 10"] and "KL of real 20" in told[0]
+    assert [line.split(":")[0] for line in told] == ["step 4", "step 8", "step 10"]
+    assert "warning: KL of real 20" in told[0] and "in balance again" in told[1] and "warning" in told[2]
 
 
 @pytest.mark.parametrize(
@@ -426,14 +427,18 @@ def test_the_level_at_its_limits(knobs, level):
     assert tiny.build(tiny.config(16, model="soft_introvae", **knobs), 3).level == pytest.approx(level)
 
 
-def test_soft_introvae_warns_where_real_images_are_above_its_level():
-    model = tiny.build(tiny.config(16, model="soft_introvae"), 3)  # 768 values an image: 7.3 nats
-    logs = {"encoder/kl_reconstructed": 9.0, "encoder/kl_sampled": 9.0}
-    assert model.balance_warning(logs | {"encoder/kl_real": 7.2}) is None
-    found = model.balance_warning(logs | {"encoder/kl_real": 7.4})
-    assert "KL of real 7.4" in found and "balance 7.278" in found and "a lower --negative_weight" in found
-    weak = tiny.build(tiny.config(16, model="soft_introvae", negative_weight=3.0), 3)
-    assert "a higher --negative_weight (that KL is highest, 70.6 nats, at 5.44)" in weak.balance_warning(
-        logs | {"encoder/kl_real": 60.0}
-    )
-    assert "--negative_weight" not in weak.balance_warning(logs | {"encoder/kl_real": 71.0})  # no such weight reaches it
+@pytest.mark.parametrize(
+    ("negative", "kls", "expected"),
+    [
+        (256.0, (20.0, 21.0, 22.0), None),  # above its level, but told apart
+        (256.0, (7.4, 9.0, 7.3), "a lower --negative_weight (that KL is highest, 70.6 nats, at 5.44) or a lower --recon"),
+        (256.0, (7.2, 9.0, 7.1), "the encoder no longer tells generated images; a --kl_weight below 1 would help"),
+        (3.0, (60.0, 59.0, 70.0), "pulls the real; a higher --negative_weight (that KL is highest, 70.6 nats, at 5.44)"),
+        (3.0, (71.0, 59.0, 70.0), "pulls the real; a lower --reconstruction_weight would help"),  # no b_neg has such a level
+    ],
+)
+def test_soft_introvae_warns_where_generated_images_are_below_real_ones(negative, kls, expected):
+    model = tiny.build(tiny.config(16, model="soft_introvae", negative_weight=negative), 3)  # of 256 the level is 7.28 nats
+    names = ("kl_real", "kl_reconstructed", "kl_sampled")
+    found = model.balance_warning({f"encoder/{name}": kl for name, kl in zip(names, kls)})
+    assert (found is None) if expected is None else (expected in found and f"balance {model.level:.4g}: " in found)

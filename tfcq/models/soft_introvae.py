@@ -10,9 +10,9 @@ There is no margin: the encoder pushes a generated image less and less, and (wit
 
     KL = ln(b_neg / (2 b_kl)) / (2 s b_neg)
 
-on, which is the balance of the two (where b_neg > 2 b_kl; highest, 1 / (4 e s b_kl), at b_neg = 2 e b_kl). Real images must stay
-below it. By s it hangs on the number of an image's values: with b_neg = 256, its authors' for 32x32 in colour, it is 29 nats
-there and 9.7 nats of one channel.
+on, which is the balance of the two (where b_neg > 2 b_kl; highest, 1 / (4 e s b_kl), at b_neg = 2 e b_kl). Where real images
+are above it, generated ones may come below them. By s it hangs on the number of an image's values: with b_neg = 256, its
+authors' for 32x32 in colour, it is 29 nats there and 9.7 nats of one channel.
 """
 
 import math
@@ -52,17 +52,19 @@ class SoftIntroVAE(IntrospectiveVAE):
         return max(0.0, math.log(push / pull)) / (4.0 * self.scale * push) if push else 0.0
 
     def unbalanced(self, level, real, *generated):
-        if real <= level:
+        if not any(kl < real for kl in generated):
             return None
-        pull, negative = self.config.kl_weight, self.config.negative_weight
+        wrong, pull = "the encoder no longer tells generated images", self.config.kl_weight
+        if real <= level:
+            return f"{wrong}; a --kl_weight below {pull:g} would help"
+        wrong += ", as real ones are above the KL from which on it pushes the generated less than it pulls the real"
         best, highest = 2.0 * math.e * pull, 1.0 / (4.0 * math.e * self.scale * pull)
-        push = ""
-        if real < highest:
-            other = "lower" if negative > best else "higher"
-            push = f"a {other} --negative_weight (that KL is highest, {highest:.3g} nats, at {best:.3g}) or "
+        if real >= highest:  # of all b_neg
+            return f"{wrong}; a lower --reconstruction_weight would help"
+        other = "lower" if self.config.negative_weight > best else "higher"
         return (
-            "real images are above the KL from which on the encoder pushes generated ones less than it pulls real ones; "
-            f"{push}a lower --reconstruction_weight would help"
+            f"{wrong}; a {other} --negative_weight (that KL is highest, {highest:.3g} nats, at {best:.3g}) or a lower "
+            "--reconstruction_weight would help"
         )
 
     def _encoder_loss(self, images, noise, shared):

@@ -87,7 +87,7 @@ class Progress(StepCallback):
 
 
 class Balance(StepCallback):
-    """Prints the model's warnings about its players' balance, judged every `every` steps, when they begin or change."""
+    """Prints the model's warnings about its players' balance, judged every `every` steps, when they begin, change or end."""
 
     def __init__(self, every):
         super().__init__()
@@ -105,6 +105,8 @@ class Balance(StepCallback):
         kind = warning and warning.rpartition(":")[2]  # the numbers before it are never the same
         if warning and kind != self._told:
             print(f"\nstep {step}: warning: {warning}", flush=True)
+        elif self._told and not warning:
+            print(f"\nstep {step}: the players are in balance again", flush=True)
         self._told = kind
 
 
