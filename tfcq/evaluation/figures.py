@@ -30,16 +30,16 @@ def histogram(values, unit):
     return _drawn(draw)
 
 
-def lines(series, x_label, title):
-    """Lines over a shared axis; series: {label: ([x], [y])}. The vertical range leaves out the highest twentieth."""
+def lines(series, x_label, title, shown=1.0):
+    """Lines over a shared axis; series: {label: ([x], [y])}. The share `shown` of the values, the lowest, is in the range."""
 
     def draw(axes):
         for label, (x, y) in series.items():
             axes.plot(x, y, label=label, linewidth=1.0)
         heights = np.concatenate([y for _, y in series.values()])
         heights = heights[np.isfinite(heights)]
-        if len(heights):  # the first steps would press all the rest into a line
-            low, high = heights.min(), np.quantile(heights, 0.95)
+        if len(heights):
+            low, high = heights.min(), np.quantile(heights, shown)
             margin = 0.08 * max(high - low, 1e-9)
             axes.set_ylim(low - margin, high + margin)
         axes.set(xlabel=x_label, title=title)

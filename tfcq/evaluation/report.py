@@ -23,6 +23,7 @@ CURVES = "curves.npz"
 """Beside the pictures: what --compare draws of several workdirs."""
 
 _GRID = 64
+_BALANCE_FIGURE = "balance"
 _BALANCE = {
     "kl_real": "KL of real images, nats",
     "kl_reconstructed": "KL of reconstructions",
@@ -101,7 +102,9 @@ def _pictures(folder, model, dataset, drawn, config):
         caption = "Precision and recall for distributions (Sajjadi et al. 2018)."
         found["prd"] = (figures.prd_curves({"model": drawn["prd_curve"]}), caption)
     for name, series in training_curves(folder).items():
-        found[f"training_{name}"] = (figures.lines(series, "step", name), f"Training: {name}.")
+        # The first steps of a loss would press all the rest into a line.
+        picture = figures.lines(series, "step", name, shown=1.0 if name == _BALANCE_FIGURE else 0.95)
+        found[f"training_{name}"] = (picture, f"Training: {name}.")
     return found
 
 
@@ -123,7 +126,7 @@ def training_curves(workdir):
             player, _, term = tag.rpartition("/")
             title, label = term, split
             if term in _BALANCE and player == "encoder":
-                title, label = "balance", _BALANCE[term]
+                title, label = _BALANCE_FIGURE, _BALANCE[term]
             elif term in ("loss", "gradient_norm"):  # players' have scales of their own; bits/dim of the splits belong together
                 title = f"{player}_{term}"
             elif term != "bits_per_dim":
