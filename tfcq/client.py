@@ -118,7 +118,7 @@ class Client:
         return self._on_images("likelihood", images, seeds, seed)["bits_per_dim"]
 
     def energy(self, images, seeds=None, seed=0):
-        """float32 [N], higher for images that look less real to the model; no log-density."""
+        """float32 [N], nats: the KL of the posterior (the model card says what it tells); no log-density."""
         return self._on_images("energy", images, seeds, seed)["energy"]
 
     def latent_likelihood(self, images, seeds=None, seed=0):

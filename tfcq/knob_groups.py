@@ -163,7 +163,11 @@ class IntrospectiveKnobs(StageKnobs):
         minimum=1,
         maximum=512,
     )
-    network_normalization: str = knob("batch", "in encoder and generator", choices=("batch", "none"))
+    network_normalization: str = knob(
+        "batch",
+        "in encoder and generator: batch (the paper) | none, with which the energy tells generated images one by one",
+        choices=("batch", "none"),
+    )
     recompute_gradients: bool = knob(
         False, "compute the blocks' inner values again for their gradients instead of keeping them: less memory, more time"
     )

@@ -68,6 +68,14 @@ def test_energy_is_the_kl_of_the_posterior(model):
     np.testing.assert_allclose(model.energy(IMAGES, row_seeds(8)), numpy_kl(mean, log_variance), rtol=1e-4)
 
 
+@pytest.mark.parametrize(("normalization", "agree"), [("none", True), ("batch", False)])
+def test_energy_is_what_the_players_see_without_batch_normalisation(normalization, agree):
+    model = model_of("introvae", away=0.03, network_normalization=normalization)
+    generated = {name: model.unit_pixels(tiny.images(SHAPE, 8, seed)) for seed, name in ((5, "reconstructed"), (6, "sampled"))}
+    seen = kl_of(*model.posteriors_of_generated(generated)["sampled"])
+    assert np.allclose(model.energy(tiny.images(SHAPE, 8, 6), row_seeds(8)), seen, rtol=1e-4) == agree
+
+
 def parts_of(model, shared):
     """What equations 11 and 12 consist of, in float64, batch normalisation by each batch's statistics."""
     pixels = (IMAGES.astype(np.float64) + 0.5) / 256.0

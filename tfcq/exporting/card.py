@@ -12,7 +12,8 @@ _PROMISES = {
     "sample": "images from the prior; the same seed gives the same image, alone or in a batch",
     "likelihood": "log P(image) in nats and bits/dim: an importance-weighted lower bound",
     "latent_likelihood": "log p(latents) of images in nats, and the squared error of their reconstructions, pixels in [0, 1]",
-    "energy": "a score of images, nats, higher for those that look less real to the model: KL of the posterior; no log-density",
+    "energy": "a score of images, nats: KL of the posterior, higher for those that look less real to an encoder without batch "
+    "normalisation (with it, the KL does not tell single generated images); no log-density",
     "encode": "latents of images (posterior means)",
     "decode": "images of latents",
     "reconstruct": "images through the latents of their posterior and back; where an image is drawn, so is this one",

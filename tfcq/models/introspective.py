@@ -9,8 +9,9 @@ generator meets the encoder that has just moved, and feels x_r and x_p but not z
 as one VAE (alpha = 0 in the paper).
 
 Batch normalisation of the encoder sees real, reconstructed and sampled images apart, and its moving statistics are those of
-real images alone, also where `energy` is asked of others. That of the generator sees reconstructions and samples as one batch
-(while both are a VAE: reconstructions alone). Both depart from the authors' code, where all passes are apart and all move the
+real images alone, also where `energy` is asked of others. (Seeing generated images by these in training too let their KLs grow
+without bound: configs/README.md.) That of the generator sees reconstructions and samples as one batch (while both are a VAE:
+reconstructions alone). Both depart from the authors' code, where all passes are apart and all move the
 statistics: its generator normalises by statistics of latents of one kind while it learns and by a mixture of both kinds
 afterwards, which spoilt reconstructions here.
 """
@@ -174,7 +175,12 @@ class IntrospectiveVAE(Autoencoder):
         return tfd.Independent(tfd.Normal(tf.zeros(self.latent_shape), 1.0), 1).log_prob(latents)
 
     def energy(self, images, seeds):
-        """KL(q(z|x) || p(z)), float32 [N], nats: what tells real (low) from generated (high) images; seeds decide nothing."""
+        """KL(q(z|x) || p(z)), float32 [N], nats, of each image by itself; seeds decide nothing.
+
+        What the encoder tells real (low) from generated (high) images by while it learns. With batch normalisation it tells
+        generated ones by the statistics of their batch, which one image has not, and this score does not tell them: see
+        configs/README.md. `network_normalization="none"` scores as it learns.
+        """
         return kl_of(*self.posterior_of(self.unit_pixels(images)))
 
 
