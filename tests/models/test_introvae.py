@@ -1,4 +1,4 @@
-"""IntroVAE and Soft-IntroVAE: losses by hand, who moves and who does not, parts and recomputation, the margin."""
+"""IntroVAE and Soft-IntroVAE: losses by hand, who moves and who does not, parts and recomputation, pre-training."""
 
 import collections
 import re
@@ -15,7 +15,6 @@ from tfcq.models import soft_introvae
 from tfcq.models.introspective import kl_of, squared_error
 from tfcq.networks.introvae import Block
 from tfcq.randomness import StepNoise, row_seeds
-from tfcq.training.callbacks import Balance
 
 SHAPE = (16, 16, 3)
 IMAGES = tiny.images(SHAPE, 8)
@@ -376,77 +375,3 @@ def test_without_introspection_every_step_trains():
         before = tiny.values(model.trainable_variables)
         (row,) = tiny.fit(model, IMAGES, 1)
         assert len(tiny.changed(before, model.trainable_variables)) == len(before) and "vae/loss" in row
-
-
-def test_a_given_margin_stays(capsys):
-    model = tiny.compiled(tiny.config(16, model="introvae", pretraining_steps=1, margin="7.5"), 3)
-    tiny.fit(model, IMAGES, 2)
-    assert float(model.margin) == 7.5 and "--margin=7.5 is given" in capsys.readouterr().out
-
-
-def test_a_warning_is_printed_when_it_begins_and_when_it_ends(capsys):
-    model = tiny.build(tiny.config(16, model="introvae", pretraining_steps=0, margin="10"), 3)
-    balance = Balance(every=2)
-    balance.set_model(model)
-    for step, real in enumerate((4, 4, 20, 20, 30, 30, 4, 4, 20, 20), 1):
-        balance.on_step(step, {"encoder/kl_real": real, "encoder/kl_reconstructed": 9.0, "encoder/kl_sampled": 9.0})
-    told = [line for line in capsys.readouterr().out.splitlines() if line]
-    assert [line.split(":")[0] for line in told] == ["step 4", "step 8", "step 10"]
-    assert "warning: KL of real 20" in told[0] and "in balance again" in told[1] and "warning" in told[2]
-
-
-@pytest.mark.parametrize(
-    ("kls", "expected"),
-    [
-        ((4.0, 9.0, 11.0), None),
-        ((12.0, 9.0, 11.0), "real images are above the margin; a higher --margin"),
-        ((4.0, 21.0, 30.0), "the generator is far behind the encoder; a --generator_adversarial_weight above 0.25"),
-        ((4.0, 9.0, 30.0), "the generator is far behind the encoder"),
-        ((4.0, 3.0, 4.0), "no longer tells generated images; a --generator_adversarial_weight below 0.25 or a lower --margin"),
-        ((4.0, 11.0, 4.0), "the encoder no longer tells generated images"),
-        ((np.nan, np.nan, np.nan), None),
-    ],
-)
-def test_a_lost_balance_is_told(kls, expected):
-    model = tiny.build(tiny.config(16, model="introvae", pretraining_steps=0, margin="10"), 3)
-    names = ("kl_real", "kl_reconstructed", "kl_sampled")
-    found = model.balance_warning({f"encoder/{name}": kl for name, kl in zip(names, kls)})
-    assert (found is None) if expected is None else (expected in found and "margin 10" in found)
-    assert model.balance_warning({"vae/loss": 1.0}) is None
-
-
-@pytest.mark.parametrize(("negative", "pull"), [(256.0, 1.0), (64.0, 1.0), (6.0, 0.5)])
-def test_the_level_of_the_soft_losses_is_where_push_and_pull_are_equal(negative, pull):
-    knobs = {"kl_weight": pull, "negative_weight": negative, "reconstruction_weight": 0.0}
-    model = tiny.build(tiny.config(16, model="soft_introvae", **knobs), 3)
-    kl, scale = tf.constant(model.level), 1.0 / np.prod(SHAPE)
-    with tf.GradientTape(persistent=True) as tape:
-        tape.watch(kl)
-        pushed, pulled = 0.25 * tf.exp(-2.0 * scale * negative * kl), scale * pull * kl
-    assert float(kl) > 0.0
-    np.testing.assert_allclose(-tape.gradient(pushed, kl), tape.gradient(pulled, kl), rtol=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("knobs", "level"),
-    [({"negative_weight": 0.0}, 0.0), ({"negative_weight": 2.0}, 0.0), ({"negative_weight": 2.0 * np.e}, 768 / (4.0 * np.e))],
-)
-def test_the_level_at_its_limits(knobs, level):
-    assert tiny.build(tiny.config(16, model="soft_introvae", **knobs), 3).level == pytest.approx(level)
-
-
-@pytest.mark.parametrize(
-    ("negative", "kls", "expected"),
-    [
-        (256.0, (20.0, 21.0, 22.0), None),  # above its level, but told apart
-        (256.0, (7.4, 9.0, 7.3), "a lower --negative_weight (that KL is highest, 70.6 nats, at 5.44) or a lower --recon"),
-        (256.0, (7.2, 9.0, 7.1), "the encoder no longer tells generated images; a --kl_weight below 1 would help"),
-        (3.0, (60.0, 59.0, 70.0), "pulls the real; a higher --negative_weight (that KL is highest, 70.6 nats, at 5.44)"),
-        (3.0, (71.0, 59.0, 70.0), "pulls the real; a lower --reconstruction_weight would help"),  # no b_neg has such a level
-    ],
-)
-def test_soft_introvae_warns_where_generated_images_are_below_real_ones(negative, kls, expected):
-    model = tiny.build(tiny.config(16, model="soft_introvae", negative_weight=negative), 3)  # of 256 the level is 7.28 nats
-    names = ("kl_real", "kl_reconstructed", "kl_sampled")
-    found = model.balance_warning({f"encoder/{name}": kl for name, kl in zip(names, kls)})
-    assert (found is None) if expected is None else (expected in found and f"balance {model.level:.4g}: " in found)
