@@ -11,9 +11,9 @@ as one VAE (alpha = 0 in the paper).
 Batch normalisation of the encoder sees real, reconstructed and sampled images apart, and its moving statistics are those of
 real images alone, also where `energy` is asked of others. (Seeing generated images by these in training too let their KLs grow
 without bound: configs/README.md.) That of the generator sees reconstructions and samples as one batch (while both are a VAE:
-reconstructions alone). Both depart from the authors' code, where all passes are apart and all move the
-statistics: its generator normalises by statistics of latents of one kind while it learns and by a mixture of both kinds
-afterwards, which spoilt reconstructions here.
+reconstructions alone). Both depart from the authors' code, where all passes are apart and all move the statistics: its
+generator normalises by statistics of latents of one kind while it learns and by a mixture of both kinds afterwards, which
+spoilt reconstructions here.
 """
 
 import tensorflow as tf
