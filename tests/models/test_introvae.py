@@ -160,6 +160,20 @@ def test_a_players_step_leaves_every_variable_of_the_other_as_it_was(name, movin
     assert tiny.changed(before[moving], networks[moving].variables) == trained
 
 
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_the_encoder_moves_first_and_the_generator_meets_it_moved_with_the_images_of_before(name):
+    model, twin = (model_of(name, away=0.03) for _ in range(2))
+    logs = tf.function(model.train_step)(tf.constant(IMAGES))
+    shared, tape = shared_of(twin)
+    for player, turn in zip(twin.players(), range(2)):
+        kls = {kind: np.mean(kl_of(*one)) for kind, one in twin.posteriors_of_generated(shared).items()}
+        for kind, kl in kls.items():
+            np.testing.assert_allclose(logs[f"{player.name}/kl_{kind}"], kl, rtol=1e-3)
+        twin._take_turn(player, IMAGES, (0, turn, 0), shared, tape)
+    before, after = (np.array([logs[f"{who}/kl_{kind}"] for kind in kls]) for who in ("encoder", "generator"))
+    assert np.all(np.abs(after / before - 1.0) > 5e-3)  # the step shows
+
+
 def test_the_generators_reconstruction_does_not_reach_the_encoder_through_z():
     """As alpha vanishes, the generator's gradient is that of its reconstruction at given latents."""
     model = model_of("introvae", adversarial_weight=1e-20, reconstruction_weight=1.0)
