@@ -30,6 +30,7 @@ class Images:
 
     image_shape = (8, 12, 3)
     description = "eight by twelve"
+    manifest = None
 
 
 def test_open_for_makes_the_folder_and_its_parents(tmp_path):
@@ -150,12 +151,12 @@ def test_write_text_replaces_whole_or_not_at_all(tmp_path, monkeypatch):
     workdirs.write_text(str(path), "two ö\n")
     assert path.read_text() == "two ö\n"
 
-    def full_disk(self, text):
-        with open(self, "w") as file:
-            file.write(text[:2])
+    def full_disk(self, content):
+        with open(self, "wb") as file:
+            file.write(content[:2])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pathlib.Path.write_text", full_disk)
+    monkeypatch.setattr("pathlib.Path.write_bytes", full_disk)
     with pytest.raises(OSError, match="No space left"):
         workdirs.write_text(path, "three\n")
     assert path.read_text() == "two ö\n"

@@ -400,6 +400,11 @@ class Config:
                 raise UserError(f"{name}: expected {kind.__name__}, received {type(getattr(self, name)).__name__}")
         self.system.check_run(self.data, self.training)
 
+    def absolute(self):
+        """The same with absolute paths, so that they hold wherever the run is looked at from."""
+        sections = {name: getattr(self, name).absolute() for name in ("data", "system", "training")}
+        return dataclasses.replace(self, **sections)
+
     def to_dict(self):
         """Nested plain dicts, as in `config.json`."""
         return dataclasses.asdict(self)

@@ -129,7 +129,9 @@ class ReconstructionKnobs(Section):
         choices=("mse", "perceptual"),
     )
     perceptual_weights: str = knob(
-        "", "file of VGG16's weights without its top, as Keras has them; empty: Keras's own, from its cache or downloaded"
+        "",
+        "file of VGG16's weights without its top, as Keras has them; empty: Keras's own, from its cache or downloaded",
+        paths=("",),
     )
 
 

@@ -6,14 +6,18 @@ Plain Python without TensorFlow; `tfcq.config` has the knobs themselves.
 import dataclasses
 import difflib
 import math
+import os
 import typing
 
 from tfcq.errors import UserError
 
 
-def knob(default, meaning, *, minimum=None, maximum=None, choices=None, unit=None):
-    """A dataclass field that knows its meaning (a sentence for `--help`), bounds (inclusive), choices and unit."""
-    metadata = {"meaning": meaning, "minimum": minimum, "maximum": maximum, "choices": choices, "unit": unit}
+def knob(default, meaning, *, minimum=None, maximum=None, choices=None, unit=None, paths=()):
+    """A dataclass field that knows its meaning (a sentence for `--help`), bounds (inclusive), choices and unit.
+
+    `paths`: beginnings of a value, such as "folder:", behind which a path stands; "": the value is one.
+    """
+    metadata = {"meaning": meaning, "minimum": minimum, "maximum": maximum, "choices": choices, "unit": unit, "paths": paths}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -34,6 +38,12 @@ class Section:
 
     def check(self):
         """Combinations inside this section that cannot work raise UserError here."""
+
+    def absolute(self):
+        """The same with absolute paths, from the current folder or, with ~, from the user's; links are not followed."""
+        fields = [field for field in dataclasses.fields(self) if field.metadata["paths"]]
+        values = {field.name: _absolute(getattr(self, field.name), field.metadata["paths"]) for field in fields}
+        return dataclasses.replace(self, **values)
 
     def check_run(self, data, training):
         """Those of a system's section with `DataConfig` and `TrainingConfig` raise UserError here."""
@@ -62,6 +72,14 @@ def checked(field, kind, value):
     if bounds["maximum"] is not None and value > bounds["maximum"]:
         raise UserError(f"{name}: expected at most {bounds['maximum']}, received {value}")
     return value
+
+
+def _absolute(value, beginnings):
+    beginning = next((one for one in beginnings if value.startswith(one)), None)
+    path = "" if beginning is None else value.removeprefix(beginning)
+    if not path or "://" in path:  # a bucket's address has no current folder
+        return value
+    return beginning + os.path.abspath(os.path.expanduser(path))
 
 
 def suggestion(word, known):

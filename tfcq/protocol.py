@@ -45,7 +45,22 @@ def metric_names(metrics):
 
 
 @dataclasses.dataclass(frozen=True)
-class EvaluationConfig(Section):
+class ImagesPlace(Section):
+    """Where the images of a trained run are now, for what looks at them after training."""
+
+    dataset: str = knob(
+        "",
+        "where the run's images are now, as --dataset of tfcq.train; they must be the same; empty: where they were",
+        paths=("idx:", "folder:", "npz:"),
+    )
+    data_dir: str = knob("", "where TFDS keeps the run's images now; empty: where it did", paths=("",))
+    accept_changed_data: bool = knob(
+        False, "go on with those of the run's images that are there, where some are gone or have another content"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationConfig(ImagesPlace):
     """The protocol of an evaluation: what is compared with what, and how. Recorded with every number."""
 
     split: str = knob("test", "the real images: of which split", choices=("train", "validation", "test"))

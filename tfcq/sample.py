@@ -3,6 +3,7 @@
 from absl import flags
 
 from tfcq import flags as config_flags
+from tfcq import protocol
 from tfcq.errors import UserError
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a trained run.")
@@ -31,6 +32,7 @@ IMAGE_DRAW = flags.DEFINE_enum(
     "image_draw", "", ["", "sample", "mode"], "How images are drawn of logistic mixtures, instead of the run's --image_draw."
 )
 CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", ["best", "last"], "Which checkpoint.")
+config_flags.define_section_flags(protocol.ImagesPlace)
 
 
 def main():
@@ -46,12 +48,12 @@ def main():
         picture = pictures.sample_grid(NUM_SAMPLES.value, SEED.value, TEMPERATURE.value)
     elif MODE.value in ("reconstruct", "generative_reconstruct"):
         model.require(MODE.value)
-        picture = pictures.reconstruction_grid(_held_out(model, NUM_SAMPLES.value), SEED.value, MODE.value)
+        picture = pictures.reconstruction_grid(_held_out(NUM_SAMPLES.value), SEED.value, MODE.value)
     elif MODE.value == "super_resolve":
         model.require(MODE.value)
-        picture = pictures.super_resolution_grid(_held_out(model, NUM_SAMPLES.value), seed=SEED.value)
+        picture = pictures.super_resolution_grid(_held_out(NUM_SAMPLES.value), seed=SEED.value)
     else:
-        images_of_pairs = _held_out(model, 2 * NUM_SAMPLES.value)
+        images_of_pairs = _held_out(2 * NUM_SAMPLES.value)
         spherical = INTERPOLATION.value == "spherical"
         picture = pictures.interpolation_grid(images_of_pairs, seed=SEED.value, spherical=spherical)
     path = OUTPUT.value or f"{WORKDIR.value}/samples/{MODE.value}.png"
@@ -62,10 +64,10 @@ def main():
     print(f"wrote {path}", flush=True)
 
 
-def _held_out(model, count):
-    from tfcq import data
+def _held_out(count):
+    from tfcq import workdir
 
-    dataset = data.load(model.config_of_run.data)
+    dataset = workdir.load_data(WORKDIR.value, config_flags.section_from_flags(protocol.ImagesPlace))
     available = dataset.num_images(SPLIT.value)
     if count > available:
         raise UserError(f"expected at most {available} images, the {SPLIT.value} split, received a need of {count}")

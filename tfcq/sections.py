@@ -15,8 +15,9 @@ class DataConfig(Section):
         "digits",
         "digits | photo_patches | idx:DIR | folder:DIR | npz:FILE | the name of a TFDS image data "
         "set (cifar10, celeb_a, ...)",
+        paths=("idx:", "folder:", "npz:"),
     )
-    data_dir: str = knob("", "where TFDS keeps prepared data sets; empty: TFDS's own default")
+    data_dir: str = knob("", "where TFDS keeps prepared data sets; empty: TFDS's own default", paths=("",))
     image_size: int = knob(32, "side of the square images", minimum=4, maximum=1024, unit="pixels")
     center_crop: int = knob(
         0,
@@ -149,7 +150,8 @@ class TrainingConfig(Section):
     )
     eval_samples: int = knob(1000, "images generated for eval_metrics", minimum=2, unit="images")
     eval_features: str = knob(
-        "efficientnet_lite0", "what eval_metrics compare, as --features of tfcq.evaluate; its weights must be at hand"
+        "efficientnet_lite0", "what eval_metrics compare, as --features of tfcq.evaluate; its weights must be at hand",
+        paths=("saved_model:",),
     )
 
     def check(self):

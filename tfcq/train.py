@@ -14,6 +14,13 @@ config_flags.define_config_flags()
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run (default: runs/NAME of the flagfile).")
 
 
+ACCEPT_CHANGED_DATA = flags.DEFINE_bool(
+    "accept_changed_data",
+    False,
+    "Go on with those of a run's images that are there, where some are gone or have another content.",
+)
+
+
 def main():
     config = config_flags.config_from_flags()
     name = config_flags.flagfile_name(sys.argv)
@@ -28,7 +35,7 @@ def main():
 
     if not given and workdirs.exists(workdir):
         config = workdirs.read_config(workdir)
-    run.train(config, workdir)
+    run.train(config, workdir, ACCEPT_CHANGED_DATA.value)
 
 
 if __name__ == "__main__":

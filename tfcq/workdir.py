@@ -2,13 +2,16 @@
 
 config.json        the Config               environment.json   versions, devices, commit
 data.json          shape and source of the images
+images.jsonl.gz    which image belongs to which split (`tfcq.data.manifest`)
 checkpoints/       last/ and best/           tensorboard/       train/ and validation/
 samples/           PNG grids                 metrics.jsonl      a row an evaluation     metrics.json   the last
 """
 
+import dataclasses
 import json
 import pathlib
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -16,6 +19,9 @@ from importlib import metadata
 
 from tfcq.config import Config
 from tfcq.errors import UserError
+from tfcq.protocol import ImagesPlace
+
+MANIFEST = "images.jsonl.gz"
 
 _PACKAGES = ("tfcq", "tensorflow", "keras", "tensorflow-probability", "tensorflow-datasets", "numpy")
 
@@ -41,15 +47,22 @@ def read_config(workdir):
         raise UserError(f"{path}: expected a configuration, cannot be read: {error}") from error
 
 
-def open_for(config, workdir):
+def open_for(config, workdir, same_images=False):
     """Makes the folder for a run of `config`, or checks that it is one.
+
+    `same_images`: whether the images are known to be those of the run, wherever `config` says that they are.
 
     Raises:
         UserError: the folder holds a run of another config (the differences are named), or cannot be made.
     """
     folder = pathlib.Path(workdir)
     if exists(folder):
-        differences = read_config(folder).differences(config)
+        kept, config = read_config(folder).absolute(), config.absolute()
+        if same_images and (kept.data.dataset, kept.data.data_dir) != (config.data.dataset, config.data.data_dir):
+            place = {"dataset": config.data.dataset, "data_dir": config.data.data_dir}
+            kept = dataclasses.replace(kept, data=dataclasses.replace(kept.data, **place))
+            write_text(folder / "config.json", kept.to_json())
+        differences = kept.differences(config)
         if differences:
             raise UserError(
                 f"workdir {folder} holds another configuration (there -> here): {'; '.join(differences)}; expected "
@@ -65,9 +78,79 @@ def open_for(config, workdir):
 
 
 def write_data_facts(workdir, dataset):
-    """Keeps what later commands must know of an `ImageDataset` without opening it."""
+    """Keeps what later commands must know of an `ImageDataset`: which images it has, and what can be told without opening it."""
+    folder = pathlib.Path(workdir)
     facts = {"image_shape": list(dataset.image_shape), "description": dataset.description}
-    write_text(pathlib.Path(workdir) / "data.json", json.dumps(facts, indent=2) + "\n")
+    if dataset.manifest:
+        write_manifest(workdir, dataset.manifest)
+        facts["fingerprints"] = dataset.manifest.fingerprints()
+    write_text(folder / "data.json", json.dumps(facts, indent=2) + "\n")
+
+
+def write_manifest(workdir, manifest):
+    """Keeps the `Manifest` of a run."""
+    write_bytes(pathlib.Path(workdir) / MANIFEST, manifest.to_bytes())
+
+
+def read_manifest(workdir):
+    """The `Manifest` of a run; None where an earlier version, or nobody yet, began it."""
+    from tfcq.data.manifest import Manifest
+
+    path = pathlib.Path(workdir) / MANIFEST
+    try:
+        return Manifest.from_bytes(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path}: expected the list of the run's images, cannot be read: {error}; bring it back from a copy, or remove it "
+            "to go by the images' positions, unchecked"
+        ) from error
+
+
+def load_data(workdir, place=None):
+    """The images of a run, in the splits that it was trained with.
+
+    Args:
+        workdir: folder of a run.
+        place: `tfcq.protocol.ImagesPlace`, where its images are now; None: where they were.
+
+    Returns:
+        `tfcq.data.ImageDataset`.
+
+    Raises:
+        UserError: no run, or images that cannot be read or are not those of the run.
+    """
+    from tfcq import data
+
+    place = (place or ImagesPlace()).absolute()
+    config = read_config(workdir).data
+    given = {name: value for name in ("dataset", "data_dir") if (value := getattr(place, name))}
+    manifest = read_manifest(workdir)
+    images = data.load(dataclasses.replace(config, **given), manifest, place.accept_changed_data)
+    if manifest is None:
+        check_description(workdir, images)
+    return images
+
+
+def check_description(workdir, dataset):
+    """Of a run without a manifest: UserError where its splits had other sizes; else says that nothing else is known."""
+    try:
+        kept = json.loads((pathlib.Path(workdir) / "data.json").read_text())["description"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    sizes, sizes_now = (re.findall(r"(train|validation|test) (\d+)", text) for text in (kept, dataset.description))
+    if sizes != sizes_now:
+        shown, shown_now = (", ".join(map(" ".join, one)) for one in (sizes, sizes_now))
+        raise UserError(
+            f"workdir {workdir}: its images were {shown}, and are {shown_now} now; expected the same data, as this run goes by "
+            "the images' positions"
+        )
+    print(
+        f"workdir {workdir}: an earlier version of tfcq began this run and kept no list of its images; they are taken by their "
+        "positions, unchecked",
+        flush=True,
+    )
 
 
 def read_image_shape(workdir):
@@ -111,10 +194,15 @@ def environment():
 
 def write_text(path, text):
     """Writes a file whole or not at all."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path, content):
+    """Writes a file whole or not at all."""
     path = pathlib.Path(path)
     staged = path.with_name(path.name + ".partial")
     try:
-        staged.write_text(text)
+        staged.write_bytes(content)
         staged.replace(path)
     finally:
         staged.unlink(missing_ok=True)
@@ -144,8 +232,6 @@ def load(workdir, checkpoint="best", image_draw=""):
     Raises:
         UserError: no run, no checkpoint, or none that can be read; image_draw of a system without that knob.
     """
-    import dataclasses
-
     from tfcq import models
     from tfcq.checkpoints import restore_model
     from tfcq.models.averages import WeightAverages

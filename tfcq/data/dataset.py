@@ -6,6 +6,7 @@ batch number s of training is a pure function of (seed, s): the order of an epoc
 epoch) alone, so a run resumes anywhere at no cost.
 """
 
+import dataclasses
 import functools
 import os
 import re
@@ -16,6 +17,7 @@ import tensorflow as tf
 from tfcq.data.builtin import digits, photo_patches
 from tfcq.data.folder import folder
 from tfcq.data.idx import idx
+from tfcq.data.manifest import Manifest, refuse_changes
 from tfcq.data.npz import npz
 from tfcq.data.splits import SPLITS, assign
 from tfcq.data.tfds import tfds
@@ -35,34 +37,52 @@ MEMORY_LIMIT = 4 * 2**30
 """Bytes of transformed images, all splits together, that are held in memory."""
 
 
-def load(config):
+def load(config, manifest=None, accept_changed_data=False):
     """The images that a DataConfig names.
 
     Args:
         config: `tfcq.config.DataConfig`.
+        manifest: the `Manifest` of a run that began before; its images, in its splits and order, are found by their content
+            and whatever else the source has is left out. None: splits are made by position.
+        accept_changed_data: whether images that are gone are left out of their splits, and those with another content taken
+            as they are now.
 
     Returns:
         ImageDataset.
 
     Raises:
-        UserError: an unknown or broken source, images unfit for the configuration, or too few of them.
+        UserError: an unknown or broken source, images unfit for the configuration, too few of them, or not those of the
+            manifest.
     """
     source = _open(config)
-    counts = {split: len(raw) for split, raw in source.splits.items()}
-    chosen, how = assign(counts, config.num_validation, config.dataset, config.held_out)
-    train = source.splits["train"]
-    transform = Transform.of(config, train.channels, train.name(0))
-    num_bytes = sum(counts.values()) * int(np.prod(transform.shape))
+    if manifest:
+        splits, how, manifest = _of_manifest(manifest, source, config, accept_changed_data)
+    else:
+        counts = {split: len(raw) for split, raw in source.splits.items()}
+        chosen, how = assign(counts, config.num_validation, config.dataset, config.held_out)
+        manifest = Manifest.of(source, chosen)
+        splits = {split: _Places([origin], np.zeros(len(indices), np.int64), indices)
+                  for split, (origin, indices) in chosen.items()}
+    raws, splits = _needed(source.splits, splits)
+    first = raws[splits["train"].origins[0]]
+    transform = Transform.of(config, first.channels, first.name(0))
+    num_bytes = sum(map(len, raws.values())) * int(np.prod(transform.shape))
     in_memory = num_bytes <= MEMORY_LIMIT
-    gather = {split: _gather(raw, transform, in_memory) for split, raw in source.splits.items()}
+    gather = {origin: _gather(raw, transform, in_memory) for origin, raw in raws.items()}
     height, width, channels = transform.shape
     held = f"{num_bytes / 2**20:.0f} MiB " + ("in memory" if in_memory else "decoded as needed")
-    notes = f"; {source.notes}" if source.notes else ""
+    repeats = [f"{count} of {split} are in {other} too" for (split, other), count in manifest.repeats().items()]
+    notes = "".join(f"; {note}" for note in [source.notes, *repeats] if note)
     description = f"{config.dataset}: {how}; {height}x{width}x{channels}, {held}{notes}"
-    splits = {split: (gather[origin], indices) for split, (origin, indices) in chosen.items()}
-    parallel_calls = 2 if in_memory else train.num_threads
+    parallel_calls = 2 if in_memory else first.num_threads
     return ImageDataset(
-        description, transform.shape, splits, config.horizontal_flip, parallel_calls, config.random_translation
+        description,
+        transform.shape,
+        {split: places.gather(gather) for split, places in splits.items()},
+        config.horizontal_flip,
+        parallel_calls,
+        config.random_translation,
+        manifest,
     )
 
 
@@ -77,15 +97,26 @@ class ImageDataset:
         horizontal_flip: whether `train_batches` mirrors images at random.
         parallel_calls: batches that are gathered at a time.
         random_translation: share of an image's side by which `train_batches` moves images at most.
+        manifest: the `Manifest` of the splits; None: nobody knows what the images are.
     """
 
-    def __init__(self, description, image_shape, splits, horizontal_flip, parallel_calls=2, random_translation=0.0):
+    def __init__(
+        self,
+        description,
+        image_shape,
+        splits,
+        horizontal_flip,
+        parallel_calls=2,
+        random_translation=0.0,
+        manifest=None,
+    ):
         self.description = description
         self.image_shape = tuple(image_shape)
         self._splits = splits
         self._horizontal_flip = horizontal_flip
         self._parallel_calls = parallel_calls
         self._random_translation = random_translation
+        self.manifest = manifest
 
     def num_images(self, split):
         """How many images "train", "validation" or "test" has."""
@@ -215,6 +246,79 @@ def user_error(error):
     """
     found = re.search(r"UserError: (.+)", str(error))
     return UserError(found[1].strip()) if found else None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Places:
+    """Where a split's images are.
+
+    Args:
+        origins: names of the source's splits.
+        of_origin: for each image which of these, int [N].
+        indices: for each its index there, int64 [N].
+    """
+
+    origins: list
+    of_origin: np.ndarray
+    indices: np.ndarray
+
+    def gather(self, of_origins):
+        """(function of int64 [n] to images, indices of the split) as `ImageDataset` takes them."""
+        if len(self.origins) == 1:
+            return of_origins[self.origins[0]], self.indices
+
+        def gather(positions):
+            of_origin, indices, images = self.of_origin[positions], self.indices[positions], None
+            for number, origin in enumerate(self.origins):
+                here = of_origin == number
+                if here.any():
+                    found = of_origins[origin](indices[here])
+                    images = np.empty((len(positions), *found.shape[1:]), np.uint8) if images is None else images
+                    images[here] = found
+            return images
+
+        return gather, np.arange(len(self.indices))
+
+
+def _of_manifest(manifest, source, config, accept_changed_data):
+    """({split: _Places}, a sentence on the splits, the Manifest of what is there)."""
+    match = manifest.match(source)
+    if not accept_changed_data:
+        refuse_changes(match, config.dataset)
+    splits = {}
+    for split, found in match.splits.items():
+        if not found:
+            raise UserError(f"dataset {config.dataset}: none of the run's {len(manifest.splits[split])} {split} images is there")
+        origins = sorted({origin for origin, _, _ in found})
+        of_origin = np.array([origins.index(origin) for origin, _, _ in found])
+        splits[split] = _Places(origins, of_origin, np.array([index for _, index, _ in found], np.int64))
+    told = match.told()
+    if told:
+        print(f"dataset {config.dataset}: not as when the run began: {told}; "
+              + ("those of the run are used" if match.whole else "going on with those of the run that are there"), flush=True)
+    how = ", ".join(f"{split} {len(match.splits[split])}" for split in SPLITS)
+    return splits, f"{how} (the run's own)", match.manifest()
+
+
+def _needed(raws, splits):
+    """The RawImages of each of the source's splits without those that no split needs, and the splits with their places there."""
+    kept = {}
+    for origin, raw in raws.items():
+        used = [places.indices[places.of_origin == places.origins.index(origin)]
+                for places in splits.values() if origin in places.origins]
+        wanted = np.unique(np.concatenate(used)) if used else np.zeros(0, np.int64)
+        if len(wanted):
+            kept[origin] = (raw, None) if len(wanted) == len(raw) else (raw.select(wanted), wanted)
+    moved = {}
+    for split, places in splits.items():
+        indices = places.indices.copy()
+        for number, origin in enumerate(places.origins):
+            _, wanted = kept[origin]
+            if wanted is not None:
+                here = places.of_origin == number
+                indices[here] = np.searchsorted(wanted, indices[here])
+        moved[split] = dataclasses.replace(places, indices=indices)
+    return {origin: raw for origin, (raw, _) in kept.items()}, moved
 
 
 def _gather(raw, transform, in_memory):

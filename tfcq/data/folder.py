@@ -14,7 +14,7 @@ import os
 from PIL import features
 
 from tfcq.data.decoding import decode, inspect
-from tfcq.data.sources import RawReader, Source
+from tfcq.data.sources import RawReader, Source, file_stamp
 from tfcq.data.splits import SPLITS, fixed_permutation
 from tfcq.errors import UserError
 
@@ -42,7 +42,7 @@ def folder(directory):
         paths, ignored = find_images(root)
         if not paths:
             raise UserError(f"{root}: expected images ({', '.join(EXTENSIONS)}), found none among {ignored} files")
-        splits[split] = ImageFiles([paths[index] for index in fixed_permutation(len(paths))])
+        splits[split] = ImageFiles([paths[index] for index in fixed_permutation(len(paths))], root)
         num_ignored += ignored
     return Source(splits, f"{num_ignored} other files ignored" if num_ignored else "")
 
@@ -72,16 +72,35 @@ class ImageFiles(RawReader):
 
     Args:
         paths: of the files, in order.
+        root: folder below which they lie, and that may move.
     """
 
-    def __init__(self, paths):
+    def __init__(self, paths, root):
         self.paths = paths
+        self.root = root
 
     def __len__(self):
         return len(self.paths)
 
     def name(self, index):
         return self.paths[index]
+
+    def key(self, index):
+        return os.path.relpath(self.paths[index], self.root).replace(os.sep, "/")
+
+    def stamps(self):
+        return [file_stamp(path) for path in self.paths]
+
+    def select(self, indices):
+        return ImageFiles([self.paths[index] for index in indices], self.root)
+
+    def content(self, index):
+        path = self.paths[index]
+        try:
+            with open(path, "rb") as file:
+                return file.read()
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read: {error.strerror}") from error
 
     def read(self, index):
         return decode(self.paths[index], self.paths[index])

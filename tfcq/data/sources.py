@@ -9,7 +9,9 @@ import abc
 import concurrent.futures
 import dataclasses
 import functools
+import hashlib
 import os
+import time
 
 import numpy as np
 
@@ -25,6 +27,9 @@ most of the work: two threads took twice as long as one for 32x32 JPEG files, an
 
 MOST_THREADS = 16
 """Each thread holds a batch of its own in memory."""
+
+QUIET_SECONDS = 5
+"""What takes longer says how far it is."""
 
 
 class RawImages(abc.ABC):
@@ -45,6 +50,22 @@ class RawImages(abc.ABC):
     @abc.abstractmethod
     def name(self, index):
         """What to call image `index` in a message."""
+
+    def key(self, index):
+        """What image `index` is called within this split of its source, wherever the source lies."""
+        return f"image {index}"
+
+    def stamps(self):
+        """For each image a str that changes when its content may have; "": only reading it tells."""
+        return [""] * len(self)
+
+    @abc.abstractmethod
+    def digests(self, indices):
+        """For each image at `indices` the digest of its content: an iterable of `digest_of`'s str."""
+
+    @abc.abstractmethod
+    def select(self, indices):
+        """RawImages of those at `indices` (int [N]) alone, under the names that they have here."""
 
     @abc.abstractmethod
     def take(self, indices, transform):
@@ -75,11 +96,13 @@ class RawArray(RawImages):
     Args:
         images: uint8 [N, h, w, c], c 1 or 3.
         label: of the array, for messages.
+        numbers: what the images are called; None: by their index.
     """
 
-    def __init__(self, images, label):
+    def __init__(self, images, label, numbers=None):
         self.images = images
         self.label = label
+        self.numbers = numbers
 
     def __len__(self):
         return len(self.images)
@@ -89,7 +112,14 @@ class RawArray(RawImages):
         return self.images.shape[3]
 
     def name(self, index):
-        return f"{self.label}, image {index}"
+        return f"{self.label}, image {index if self.numbers is None else self.numbers[index]}"
+
+    def digests(self, indices):
+        shape = repr(self.images.shape[1:]).encode()
+        return (digest_of(shape, np.ascontiguousarray(self.images[index])) for index in indices)
+
+    def select(self, indices):
+        return RawArray(self.images[indices], self.label, np.asarray(indices))
 
     def take(self, indices, transform):
         return transform(self.images[indices])
@@ -105,7 +135,11 @@ class RawArray(RawImages):
 
 
 class RawReader(RawImages):
-    """Images that are read one by one; subclasses say `__len__`, `name` and `read`."""
+    """Images that are read one by one; subclasses say `__len__`, `name`, `content`, `read` and `select`."""
+
+    @abc.abstractmethod
+    def content(self, index):
+        """The bytes that image `index` is decoded from; UserError naming it where they cannot be read."""
 
     @abc.abstractmethod
     def read(self, index):
@@ -119,6 +153,17 @@ class RawReader(RawImages):
     @functools.cached_property
     def channels(self):
         return self.read(0).shape[2]
+
+    def digests(self, indices):
+        start = told = time.monotonic()
+        with concurrent.futures.ThreadPoolExecutor(min(os.cpu_count(), MOST_THREADS)) as threads:
+            # In pieces: what `map` was given waits in memory, and a broken image must not wait for all others.
+            for first in range(0, len(indices), 1024):
+                yield from threads.map(lambda index: digest_of(self.content(index)), indices[first : first + 1024])
+                now = time.monotonic()
+                if now - start > QUIET_SECONDS and now - told > QUIET_SECONDS:
+                    told = now
+                    print(f"reading images once, to know them again: {first} of {len(indices)}", flush=True)
 
     def take(self, indices, transform):
         images = np.empty((len(indices), *transform.shape), np.uint8)
@@ -143,6 +188,23 @@ class Source:
 
     splits: dict
     notes: str = ""
+
+
+def digest_of(*parts):
+    """BLAKE2b of bytes-like `parts`, one after the other: 32 hexadecimal digits."""
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def file_stamp(path):
+    """A str of a file's size, times and inode: it changes when the file is written or replaced; "" where there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return ""
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
 
 
 def require_package(load, package):

@@ -21,7 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfcq.data.decoding import decode
-from tfcq.data.sources import RawReader, Source, require_package
+from tfcq.data.sources import RawReader, Source, file_stamp, require_package
 from tfcq.data.splits import SPLITS
 from tfcq.data.transforms import to_channels
 from tfcq.errors import UserError
@@ -48,7 +48,8 @@ def tfds(config, choices):
     key = _image_key(library, builder.info.features, config.dataset)
     channels = builder.info.features[key].shape[-1]
     chosen = roles(list(builder.info.splits), config)
-    splits = {role: Records(_records(library, builder, name), key, channels, f"{config.dataset} {name}")
+    splits = {role: Records(_records(library, builder, name), key, channels, f"{config.dataset} {name}",
+                            _stamps(builder.info.splits[name]))
               for role, name in chosen.items()}
     return Source(splits, ", ".join(f"{role} is its split {name}" for role, name in chosen.items() if role != name))
 
@@ -86,16 +87,20 @@ class Records(RawReader):
 
     Args:
         records: a sequence of bytes, thread-safe to index.
-        key: of the feature that holds the encoded image in each.
+        feature: which holds the encoded image in each.
         channels: 1 or 3, to which all images are converted, as TFDS would; None: they stay as they are.
         label: of the sequence, for messages.
+        stamps: of the record's files, one a record; None: there are none.
+        numbers: what the images are called; None: by their index.
     """
 
-    def __init__(self, records, key, channels, label):
+    def __init__(self, records, feature, channels, label, stamps=None, numbers=None):
         self.records = records
-        self.key = key
+        self.feature = feature
         self.declared_channels = channels
         self.label = label
+        self.stamps_of_records = stamps
+        self.numbers = numbers
 
     def __len__(self):
         return len(self.records)
@@ -105,15 +110,26 @@ class Records(RawReader):
         return self.declared_channels or self.read(0).shape[2]
 
     def name(self, index):
-        return f"{self.label}, image {index}"
+        return f"{self.label}, image {index if self.numbers is None else self.numbers[index]}"
+
+    def stamps(self):
+        return super().stamps() if self.stamps_of_records is None else list(self.stamps_of_records)
+
+    def select(self, indices):
+        stamps = None if self.stamps_of_records is None else [self.stamps_of_records[index] for index in indices]
+        chosen = _Chosen(self.records, indices)
+        return Records(chosen, self.feature, self.declared_channels, self.label, stamps, np.asarray(indices))
+
+    def content(self, index):
+        example = tf.train.Example.FromString(self.records[index])
+        encoded = example.features.feature[self.feature].bytes_list.value
+        if len(encoded) != 1:
+            raise UserError(f"{self.name(index)}: expected one encoded image in feature {self.feature!r}, received "
+                            f"{len(encoded)}")
+        return encoded[0]
 
     def read(self, index):
-        example = tf.train.Example.FromString(self.records[index])
-        encoded = example.features.feature[self.key].bytes_list.value
-        if len(encoded) != 1:
-            raise UserError(f"{self.name(index)}: expected one encoded image in feature {self.key!r}, received "
-                            f"{len(encoded)}")
-        image = decode(io.BytesIO(encoded[0]), self.name(index))
+        image = decode(io.BytesIO(self.content(index)), self.name(index))
         return to_channels(image[None], self.declared_channels)[0] if self.declared_channels else image
 
 
@@ -168,6 +184,20 @@ def record_offsets(path):
     return np.array(offsets, np.int64)
 
 
+class _Chosen:
+    """Some of a sequence's items."""
+
+    def __init__(self, records, indices):
+        self.records = records
+        self.indices = indices
+
+    def __len__(self):
+        return len(self.indices)
+
+    def __getitem__(self, index):
+        return self.records[self.indices[index]]
+
+
 class _Locked:
     """A sequence that one thread at a time indexes."""
 
@@ -220,6 +250,15 @@ def _image_key(library, features, name):
         raise UserError(f"dataset={name}: expected grey or RGB images in feature {key!r}, received "
                         f"{features[key].shape[-1]} channels")
     return key
+
+
+def _stamps(info):
+    """For each record of a split the stamp of the file that it is in."""
+    stamps = []
+    for path, length in zip(info.filepaths, info.shard_lengths):
+        stamp = file_stamp(path)
+        stamps += [stamp and f"{os.path.basename(path)} {stamp}"] * length
+    return stamps
 
 
 def _records(library, builder, split):

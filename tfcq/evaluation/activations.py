@@ -128,7 +128,8 @@ class Activator:
             return None
         positions = np.unique(np.linspace(0, count - 1, _FINGERPRINTED).astype(int))
         facts = {
-            "images": hashlib.sha256(dataset.images(split, positions).tobytes()).hexdigest(),
+            "images": hashlib.sha256(dataset.images(split, positions).tobytes()).hexdigest(),  # as they were prepared
+            "content": dataset.manifest and dataset.manifest.fingerprint(split, count),  # of each
             "shape": list(dataset.image_shape),
             "split": split,
             "count": count,

@@ -41,7 +41,7 @@ def evaluate(workdir, metrics=None, report=True, **protocol):
         asked = asked or _default_metrics(model)
         extractor = _extractor(asked, model, config)
     chosen = _possible(asked, model, extractor)
-    dataset = data.load(model.config_of_run.data)
+    dataset = workdirs.load_data(workdir, config)
     run = _Run(workdir, model, dataset, config, strategy, extractor)
     row = {
         "step": model.steps_taken,

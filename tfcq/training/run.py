@@ -12,12 +12,14 @@ from tfcq.errors import UserError
 from tfcq.training import callbacks
 
 
-def train(config, workdir):
+def train(config, workdir, accept_changed_data=False):
     """Trains until `config.training.train_steps`, or goes on from the workdir's last checkpoint.
 
     Args:
         config: `tfcq.Config`.
         workdir: folder of the run; made where it is not there.
+        accept_changed_data: whether a run goes on with those of its images that are there, where some are gone or have another
+            content; which they are is kept with the run.
 
     Returns:
         The trained model, compiled.
@@ -27,6 +29,7 @@ def train(config, workdir):
         TrainingDiverged: a loss or gradient stopped being finite.
         TrainingInterrupted: SIGTERM or Ctrl-C; the state is saved.
     """
+    config = config.absolute()
     training = config.training
     distribution = devices.prepare(
         training.distribution, training.logical_devices, training.deterministic, training.batch_size
@@ -34,9 +37,15 @@ def train(config, workdir):
     of_a_replica = training.batch_size // distribution.num_replicas_in_sync
     if of_a_replica % training.micro_batches:
         raise UserError(f"micro_batches={training.micro_batches}: expected a divisor of {of_a_replica}, a replica's images")
-    dataset = data.load(config.data)
-    workdirs.open_for(config, workdir)
-    workdirs.write_data_facts(workdir, dataset)
+    manifest = workdirs.read_manifest(workdir)
+    dataset = data.load(config.data, manifest, accept_changed_data)
+    if manifest is None:
+        workdirs.check_description(workdir, dataset)
+    workdirs.open_for(config, workdir, same_images=manifest is not None)
+    if manifest is None or manifest.fingerprints() != dataset.manifest.fingerprints():
+        workdirs.write_data_facts(workdir, dataset)
+    elif manifest != dataset.manifest:  # other names or times of the same images
+        workdirs.write_manifest(workdir, dataset.manifest)
     with distribution.scope():
         model = models.build(config, dataset.image_shape)
         num_weights = model.count_params()  # what `attach` adds is of training alone

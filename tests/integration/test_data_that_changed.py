@@ -1,0 +1,147 @@
+"""A run goes on with its own images, whatever becomes of the folder they came from, or says what differs."""
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tiny_models as tiny
+from PIL import Image
+
+from tfcq import workdir as workdirs
+from tfcq.errors import UserError
+from tfcq.evaluation.run import evaluate
+from tfcq.protocol import ImagesPlace
+from tfcq.training.run import train
+
+
+def write(path, seed):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.RandomState(seed).randint(0, 256, (4, 4)).astype(np.uint8)).save(path)
+
+
+def run_of(place, steps):
+    training = {"train_steps": steps, "checkpoint_every": 2, "evaluate_every": 100, "validation_images": 4}
+    return tiny.config(4, data={"dataset": f"folder:{place}"}, training=training, model="vae")
+
+
+def weights(workdir, step):
+    reader = tf.train.load_checkpoint(str(workdir / "checkpoints" / "last" / f"step-{step}"))
+    names = reader.get_variable_to_shape_map().keys() - {"_CHECKPOINTABLE_OBJECT_GRAPH"}
+    return {name: reader.get_tensor(name).tobytes() for name in names if not name.startswith("save_counter")}
+
+
+def message_of(call, *arguments, **named):
+    with pytest.raises(UserError) as raised:
+        call(*arguments, **named)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+@pytest.fixture(scope="module", name="begun")
+def fixture_begun(tmp_path_factory):
+    """A folder of images, and a run that trained two of four steps on it; the same run uninterrupted."""
+    place = tmp_path_factory.mktemp("begun")
+    for number in range(40):
+        write(place / "images" / f"{number:02}.png", number)
+    train(run_of(place / "images", 4), place / "whole")
+    shutil.copytree(place / "whole", place / "run")
+    for path in (place / "run/checkpoints/last").glob("step-4*"):
+        path.unlink()
+    return place
+
+
+@pytest.fixture(name="place")
+def fixture_place(begun, tmp_path, monkeypatch):
+    """A copy of both. The workdir names the images by a place that is another now, as after a move of everything."""
+    shutil.copytree(begun, tmp_path / "moved")
+    return tmp_path / "moved"
+
+
+def test_resumed_among_other_images_a_run_ends_as_it_would_have(place, begun, capsys):
+    for number in range(5):
+        write(place / "images" / f"00-{number}.png", 100 + number)
+    (place / "images/07.png").rename(place / "images/zz.png")
+    assert train(run_of(place / "images", 4), place / "run").steps_taken == 4
+    said = capsys.readouterr().out
+    assert "5 added (train/00-0.png, train/00-1.png, train/00-2.png, ...); 1 renamed or moved" in said
+    assert "resumed from step 2" in said
+    assert weights(place / "run", 4) == weights(begun / "whole", 4)
+    # It is the run of the new place now, and of the new name.
+    assert workdirs.read_config(place / "run").data.dataset == f"folder:{place / 'images'}"
+    names = {entry.key for split in workdirs.read_manifest(place / "run").splits.values() for entry in split}
+    assert "zz.png" in names and "07.png" not in names and len(names) == 40
+
+
+def test_a_run_whose_images_are_gone_or_changed_says_which(place, capsys):
+    (place / "images/08.png").unlink()
+    write(place / "images/09.png", 200)
+    here = f"folder:{place / 'images'}"
+    expected = ("1 gone (train/08.png of ", "1 changed (train/09.png of ", "--accept_changed_data")
+    for message in (
+        message_of(train, run_of(place / "images", 4), place / "run"),
+        message_of(evaluate, place / "whole", ["elbo"], False, dataset=here),
+        message_of(workdirs.load_data, place / "whole", ImagesPlace(dataset=here)),
+    ):
+        assert all(part in message for part in expected)
+    before = (place / "run/data.json").read_text()
+    assert train(run_of(place / "images", 4), place / "run", accept_changed_data=True).steps_taken == 4
+    assert "going on with those of the run that are there" in capsys.readouterr().out
+    assert (place / "run/data.json").read_text() != before
+    # From now on those are the run's images: nothing needs to be accepted twice.
+    images = workdirs.load_data(place / "run", ImagesPlace(dataset=here))
+    assert sum(images.num_images(split) for split in ("train", "validation", "test")) == 39
+
+
+def test_an_evaluation_finds_images_that_have_moved_and_measures_the_same(place, begun, monkeypatch):
+    shutil.move(place / "images", place / "elsewhere")
+    write(place / "elsewhere/00-new.png", 300)
+    monkeypatch.chdir(place)
+    there = evaluate(begun / "whole", ["elbo"], False)
+    here = evaluate(place / "whole", ["elbo"], False, dataset="folder:elsewhere")
+    assert here["elbo"]["bits_per_dim"] == there["elbo"]["bits_per_dim"]
+    assert "expected a folder" in message_of(evaluate, place / "whole", ["elbo"], False, dataset="folder:images")
+
+
+def test_a_relative_place_holds_in_every_current_folder(begun, tmp_path, monkeypatch):
+    monkeypatch.chdir(begun)
+    train(run_of("images", 1), tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    assert workdirs.load_data(tmp_path / "run").num_images("test") == 4
+    monkeypatch.chdir(begun)
+    assert train(run_of("./images/", 1), tmp_path / "run").steps_taken == 1  # no other configuration
+
+
+def test_a_run_of_an_earlier_version_goes_by_position_and_says_so(place, capsys):
+    run = place / "run"
+    (run / "images.jsonl.gz").unlink()
+    facts = json.loads((run / "data.json").read_text())
+    del facts["fingerprints"]
+    (run / "data.json").write_text(json.dumps(facts))
+    config = json.loads((run / "config.json").read_text())
+    config["data"]["dataset"] = f"folder:{place / 'images'}"
+    (run / "config.json").write_text(json.dumps(config))
+    workdirs.load_data(run)
+    assert "kept no list of its images" in capsys.readouterr().out
+    write(place / "images/00-new.png", 100)
+    for _ in range(10):
+        write(place / f"images/01-new{_}.png", 101)
+    message = message_of(workdirs.load_data, run)
+    assert "train 32, validation 4, test 4, and are train 41, validation 5, test 5 now" in message
+    assert message_of(train, run_of(place / "images", 4), run) == message
+    assert not (run / "images.jsonl.gz").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"no gzip", b"\x1f\x8b\x08\x00"])
+def test_a_damaged_list_of_images_is_not_passed_over(place, content):
+    (place / "run/images.jsonl.gz").write_bytes(content)
+    message = message_of(workdirs.load_data, place / "run", ImagesPlace(dataset=f"folder:{place / 'images'}"))
+    assert "images.jsonl.gz: expected the list of the run's images" in message
+
+
+def test_a_link_may_lead_to_the_images(place):
+    os.symlink(place / "images", place / "link")
+    images = workdirs.load_data(place / "whole", ImagesPlace(dataset=f"folder:{place / 'link'}"))
+    assert images.num_images("train") == 32
