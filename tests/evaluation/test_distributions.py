@@ -161,6 +161,21 @@ def test_features_of_other_pixels_are_not_taken(dataset, tmp_path):
     assert seen_by(inverted, tmp_path) == 40
 
 
+def test_one_other_image_among_many_is_seen(tmp_path):
+    """The key looks at some images after their preparation, and at the content of every one."""
+    images = np.random.RandomState(0).randint(0, 256, (1000, 8, 8, 1)).astype(np.uint8)
+
+    def seen(images):
+        np.savez(tmp_path / "images.npz", train=images[:5], test=images)
+        dataset = data.load(DataConfig(dataset=f"npz:{tmp_path / 'images.npz'}", image_size=8))
+        return seen_by(dataset, tmp_path / "cache", count=1000)
+
+    assert [seen(images), seen(images)] == [1000, 0]
+    images[500] = 255 - images[500]
+    assert 500 not in np.unique(np.linspace(0, 999, 256).astype(int))
+    assert seen(images) == 1000
+
+
 def test_a_broken_cache_is_made_anew(dataset, tmp_path, capsys):
     seen_by(dataset, tmp_path)
     (file,) = tmp_path.glob("*.npz")
