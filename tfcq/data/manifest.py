@@ -6,7 +6,7 @@ an image that was renamed or moved, to another folder or another of the source's
 its place; one that was added belongs to no split; one that is gone or changed is told by name.
 
 The digest is BLAKE2b (RFC 7693) of 16 bytes, in hexadecimal: of a file's bytes, of the encoded image in a record, of an
-array's shape and pixels. Beside it stands the image's stamp (for files: size and times), so that what has not been touched
+array's shape and pixels. Beside it stands the image's stamp (for files: size, times and inode), so that what has not been touched
 since need not be read again.
 
 A manifest's file is JSON, a line each, gzipped: first a header, then [split, the source's split, key, digest, stamp].
@@ -62,12 +62,9 @@ class Manifest:
     splits: dict
 
     @classmethod
-    def of(cls, source, chosen, known=None):
-        """The manifest of a `Source` whose splits were `chosen`, {split: (the source's split, indices)}.
-
-        `known`: a Manifest; images with its keys and stamps have its digests and are not read.
-        """
-        tables = {origin: entries(raw, origin, known) for origin, raw in source.splits.items()}
+    def of(cls, source, chosen):
+        """The manifest of a `Source` whose splits were `chosen`, {split: (the source's split, indices)}."""
+        tables = {origin: entries(raw, origin) for origin, raw in source.splits.items()}
         return cls({split: [tables[origin][index] for index in indices] for split, (origin, indices) in chosen.items()})
 
     def match(self, source):

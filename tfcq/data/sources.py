@@ -204,7 +204,7 @@ def file_stamp(path):
         status = os.stat(path)
     except OSError:
         return ""
-    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
 
 
 def require_package(load, package):
