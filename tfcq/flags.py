@@ -73,20 +73,24 @@ def _help(field):
     if words[1:2] != ["|"] and words[0].strip(":") not in choices:  # a value keeps its case
         text = text[0].upper() + text[1:]
     unit = [f"in {facts['unit']}"] if facts["unit"] else []
+    if facts["on_resume"] != "fixed":
+        bounds.append("may change when a run is resumed")
     if not all(choice in facts["meaning"] for choice in choices):  # a meaning that explains them need not repeat them
         bounds.append(f"one of {', '.join(choices)}")
     return f"{text} ({'; '.join([f'default: {field.default}', *unit, *bounds])})."
 
 
-def config_from_flags():
-    """The Config that the flags describe.
+def config_from_flags(base=None):
+    """The Config that the flags describe: `base` with the knobs that they set; None, or another model's: the defaults with them.
 
     Raises:
         UserError: a value out of bounds, an impossible combination, or a knob that `--model` does not have.
     """
-    model = flags.FLAGS.model or "cqf"
+    model = flags.FLAGS.model or (base.model if base else "cqf")
     given = given_flags()
     values = {"model": model, "data": {}, "training": {}, "system": {}}
+    if base and base.model == model:
+        values = base.to_dict()
     homes = {"data": config.DataConfig, "training": config.TrainingConfig}
     if model in config.SYSTEMS:
         homes["system"] = config.SYSTEMS[model]
