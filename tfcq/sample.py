@@ -3,6 +3,7 @@
 from absl import flags
 
 from tfcq import flags as config_flags
+from tfcq import workdir as workdirs
 from tfcq.errors import UserError
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a trained run.")
@@ -36,6 +37,7 @@ CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", ["best", "last"], "Which ch
 def main():
     if not WORKDIR.value:
         raise UserError("expected --workdir=DIR of a trained run")
+    workdirs.read_config(WORKDIR.value)  # says it at once where there is no run
     config_flags.start_tensorflow()
     from tfcq import images, workdir
     from tfcq.evaluation.pictures import Pictures
@@ -73,4 +75,4 @@ def _held_out(model, count):
 
 
 if __name__ == "__main__":
-    config_flags.run(main)
+    config_flags.run(main, outlives_stdout=True)

@@ -37,4 +37,4 @@ def main():
 
 
 if __name__ == "__main__":
-    config_flags.run(main)
+    config_flags.run(main, outlives_stdout=True)

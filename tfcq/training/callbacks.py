@@ -4,7 +4,6 @@
 Their order matters: the guard before anything that writes, evaluation before the checkpoint of the same step.
 """
 
-import sys
 import time
 
 import keras
@@ -18,6 +17,7 @@ from tfcq.evaluation.likelihood import LatentLikelihoodEvaluator, LikelihoodEval
 from tfcq.evaluation.pictures import Pictures
 from tfcq.interruption import Stopped
 from tfcq.protocol import EvaluationConfig
+from tfcq.terminal import ProgressLine
 
 _PICTURE_SEED = 0  # the same for every evaluation, so that grids of one run can be compared
 
@@ -101,7 +101,7 @@ class LikelihoodGuard(StepCallback):
 
 
 class Progress(StepCallback):
-    """A line with step, images/s and time left: rewritten on a terminal, a new one every 30 s elsewhere.
+    """A `ProgressLine` with step, images/s, time left and some of the logged terms.
 
     Args:
         total_steps: of the run.
@@ -112,30 +112,22 @@ class Progress(StepCallback):
     def __init__(self, total_steps, images_per_step, shown):
         super().__init__()
         self._total, self._images, self._shown = total_steps, images_per_step, shown
-        self._terminal = sys.stdout.isatty()
 
     def on_train_begin(self, logs=None):
         super().on_train_begin(logs)
-        self._first = self.step
-        self._start = self._printed = time.monotonic()
+        self._first, self._start, self._line = self.step, time.monotonic(), ProgressLine()
 
     def on_step(self, step, logs):
-        now = time.monotonic()
         if step == self._first + 1:  # it traces and compiles, and says nothing about the speed
-            self._start = self._printed = now
+            self._start, self._line = time.monotonic(), ProgressLine()
             return
-        if now - self._printed < (0.5 if self._terminal else 30.0) and step != self._total:
+        if not self._line.due() and step != self._total:
             return
-        self._printed = now
-        rate = (step - self._first - 1) * self._images / max(now - self._start, 1e-9)
+        rate = (step - self._first - 1) * self._images / max(time.monotonic() - self._start, 1e-9)
         left = (self._total - step) * self._images / rate if rate else float("nan")
-        text = ", ".join(f"{label} {logs[name]:.4g}" for name, label in self._shown.items() if name in logs)
-        line = f"step {step}/{self._total}  {rate:.1f} images/s  {left / 60:.1f} min left  {text}"
-        print(
-            f"\r{line:<110}" if self._terminal else line,
-            end="\n" if step == self._total or not self._terminal else "",
-            flush=True,
-        )
+        terms = [f"{label} {logs[name]:.4g}" for name, label in self._shown.items() if name in logs]
+        parts = [f"step {step}/{self._total}", f"{rate:.1f} images/s", f"{left / 60:.1f} min left", *terms]
+        self._line.show(parts, last=step == self._total)
 
 
 class Balance(StepCallback):

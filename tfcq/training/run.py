@@ -7,7 +7,7 @@ import pathlib
 import keras
 import tensorflow as tf
 
-from tfcq import data, devices, files, models, output
+from tfcq import data, devices, files, models, terminal
 from tfcq.checkpoints import Checkpoints
 from tfcq.errors import TrainingInterrupted, UserError
 from tfcq.interruption import Signals, Stopped
@@ -33,7 +33,7 @@ def train(config, workdir):
         TrainingDiverged: a loss or gradient stopped being finite.
         TrainingInterrupted: SIGTERM, Ctrl-C or SIGHUP; the state is saved.
     """
-    with output.lasting(), Signals() as signals:
+    with terminal.outlived_stdout(), Signals() as signals:
         try:
             signals.stop_at_once()  # until there is something to save
             return _train(config, workdir, signals)
