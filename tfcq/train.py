@@ -21,15 +21,16 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run (default: runs
 
 def main():
     name = config_flags.flagfile_name(sys.argv)
-    workdir = WORKDIR.value or f"runs/{name or config.model}"
     given = name or config_flags.given_flags() or flags.FLAGS.model
     if not given and not WORKDIR.value:
         raise UserError("expected --flagfile=configs/NAME.cfg, other flags of a run (--help), or --workdir=DIR to resume one")
 
     held = None
-    if WORKDIR.value and not name and (not given or workdirs.exists(workdir)):
-        held = workdirs.read_config(workdir)  # says it where there is nothing to resume
+    if WORKDIR.value and not name and (not given or workdirs.exists(WORKDIR.value)):
+        held = workdirs.read_config(WORKDIR.value)  # says it where there is nothing to resume
     config = config_flags.config_from_flags(held)
+    workdir = WORKDIR.value or f"runs/{name or config.model}"
+
     config_flags.start_tensorflow()
     from tfcq.training import run
 

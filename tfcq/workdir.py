@@ -91,6 +91,8 @@ def open_for(config, workdir, step=0):
             write_text(folder / "config.json", config.to_json())  # the last: it makes the folder a run
         elif changes := read_config(folder).changes(config):
             _record_changes(folder, step, changes)
+            told_changes = "; ".join(f"{name}: {before!r} -> {after!r}" for name, (before, after) in changes.items())
+            print(f"from step {step} on: {told_changes}", flush=True)
             write_text(folder / "config.json", config.to_json())
 
 
