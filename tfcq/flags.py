@@ -167,8 +167,10 @@ def run(main, outlives_stdout=False):
             try:
                 with signals.at_once():
                     main()
-            except (Stopped, KeyboardInterrupt):
-                _fail(TrainingInterrupted(signals.received or signal.SIGINT, None), "interrupted")
+            except KeyboardInterrupt:
+                _fail(TrainingInterrupted(signal.SIGINT, None), "interrupted")
+            except Stopped:
+                _fail(TrainingInterrupted(signals.received, None), f"signal {signals.received}: interrupted")
             sys.stdout.flush()
     except (UserError, TrainingDiverged, TrainingInterrupted) as error:
         _fail(error)
