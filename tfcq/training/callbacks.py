@@ -85,7 +85,7 @@ class LikelihoodGuard(StepCallback):
                 continue
             if value <= self._WORST:
                 if player in self._told:
-                    print(f"\nstep {step}: {player} is at {value:.4g} bits/dim again", flush=True)
+                    print(f"\nstep {step}: player {player} is at {value:.4g} bits/dim again", flush=True)
                 self._since.pop(player, None)
                 self._told.discard(player)
             elif step - self._since.setdefault(player, step) >= self._STEPS - 1 and player not in self._told:
