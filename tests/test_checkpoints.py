@@ -171,7 +171,7 @@ def test_a_loaded_workdir_is_the_float32_model_that_was_saved(tmp_path):
     class Images:
         image_shape, description, manifest = (8, 8, 1), "tiny", None
 
-    workdirs.write_data_facts(tmp_path, Images())
+    workdirs.keep_data(tmp_path, Images())
     assert "found none; train first" in message_of(workdirs.load, tmp_path)
     model = build()
     fill(model, 5, seed=5)

@@ -53,7 +53,7 @@ def fixture_parse(own_flags):
     config_flags.define_config_flags()
 
     def parse(*arguments):
-        own_flags(["program", *arguments])
+        config_flags.parse(["program", *arguments])
         return config_flags.config_from_flags()
 
     return parse
@@ -178,7 +178,7 @@ def test_a_protocol_of_an_evaluation_parses_and_names_its_command(name, own_flag
     assert f"`evaluation/{name}.cfg`" in README
     absl_flags.DEFINE_list("metrics", None, "As of tfcq.evaluate.", flag_values=own_flags)
     config_flags.define_section_flags(EvaluationConfig)
-    own_flags(["program", f"--flagfile={PROTOCOLS[name]}"])
+    config_flags.parse(["program", f"--flagfile={PROTOCOLS[name]}"])
     assert metric_names(own_flags.metrics) == own_flags.metrics
     given = {line.partition("=")[0].lstrip("-") for line in text.splitlines() if line.startswith("--")} - {"metrics"}
     knobs, defaults = config_flags.section_from_flags(EvaluationConfig), EvaluationConfig()

@@ -44,7 +44,7 @@ def parse(fresh_flags):
     config_flags.define_config_flags()
 
     def parse(*arguments):
-        fresh_flags(["program", *arguments])
+        config_flags.parse(["program", *arguments])
         return config_flags.config_from_flags()
 
     return parse
@@ -148,8 +148,8 @@ def test_a_missing_workdir_ends_a_process_with_one_line(tmp_path):
         (["--image_sise=32"], "Unknown command line flag 'image_sise'. Did you mean: image_size ?"),
         (["--qqqq"], "Unknown command line flag 'qqqq'"),
         (["--image_size=big"], "--image_size=big"),
-        (["--image_size=8.5"], "--image_size=8.5"),
-        (["--learning_rate=fast"], "--learning_rate=fast"),
+        (["--image_size=8.5"], "--image_size=8.5: expected an integer, received '8.5'"),
+        (["--learning_rate=fast"], "--learning_rate=fast: expected a number, received 'fast'"),
         (["--jit_compile=perhaps"], "--jit_compile=perhaps"),
         (["--image_size"], "Missing value for flag --image_size"),
         (["--image_size=2"], "image_size: expected at least 4, received 2"),
@@ -184,7 +184,16 @@ def test_mistakes_of_train(command, monkeypatch, tmp_path, arguments, expected):
 def test_a_flagfile_that_is_no_text(command, tmp_path):
     (tmp_path / "binary.cfg").write_bytes(b"\xff\xfe\x00--image_size=8")
     status, _, stderr = command("train", f"--flagfile={tmp_path / 'binary.cfg'}")
-    assert_one_line(status, stderr, "--flagfile: expected a text file")
+    assert_one_line(status, stderr, "binary.cfg, line 1: expected a text file in UTF-8")
+
+
+@pytest.mark.parametrize(("name", "wrong"), [("train", "--batch_size=many"), ("evaluate", "--num_samples=many")])
+def test_mistakes_in_flagfiles_are_told_with_file_and_line(command, tmp_path, name, wrong):
+    path = tmp_path / "mine.cfg"
+    path.write_text(f"--seed=3  # the third\n{wrong}\n")
+    status, stdout, stderr = command(name, f"--flagfile={path}", "--workdir=nowhere")
+    assert_one_line(status, stderr, f"{path}, line 2: {wrong}: expected an integer, received 'many'")
+    assert stdout == ""
 
 
 @pytest.mark.parametrize(

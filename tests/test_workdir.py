@@ -14,6 +14,12 @@ from tfcq.errors import UserError
 OTHER = Config(data=DataConfig(image_size=64), training=TrainingConfig(seed=3))
 
 
+def begin(folder):
+    """A checkpoint's name: with it the folder holds a run that has begun."""
+    (folder / "checkpoints" / "last").mkdir(parents=True)
+    (folder / "checkpoints" / "last" / "step-4.index").write_text("")
+
+
 def names(folder):
     return sorted(file.name for file in folder.iterdir())
 
@@ -26,7 +32,7 @@ def message_of(call, *arguments):
 
 
 class Images:
-    """What `write_data_facts` reads of an `ImageDataset`."""
+    """What `keep_data` reads of an `ImageDataset`."""
 
     image_shape = (8, 12, 3)
     description = "eight by twelve"
@@ -60,6 +66,7 @@ def test_the_environment_names_versions_devices_and_commit(tmp_path):
 def test_opening_again_with_the_same_config_touches_nothing(tmp_path):
     workdirs.open_for(Config(), tmp_path)
     (tmp_path / "environment.json").write_text("of the first time")
+    begin(tmp_path)
     before = os.stat(tmp_path / "config.json").st_mtime_ns
     workdirs.open_for(Config(), str(tmp_path))
     assert os.stat(tmp_path / "config.json").st_mtime_ns == before
@@ -68,6 +75,7 @@ def test_opening_again_with_the_same_config_touches_nothing(tmp_path):
 
 def test_another_config_is_refused_and_every_difference_named(tmp_path):
     workdirs.open_for(Config(), tmp_path)
+    begin(tmp_path)
     message = message_of(workdirs.open_for, OTHER, tmp_path)
     assert "data.image_size: 32 -> 64; training.seed: 0 -> 3" in message
     assert str(tmp_path) in message and "--workdir" in message
@@ -116,7 +124,8 @@ def test_a_config_that_cannot_be_read(tmp_path, content, expected):
 
 def test_no_run_says_how_to_train_one(tmp_path):
     message = message_of(workdirs.read_config, tmp_path / "nowhere")
-    assert "found none" in message and f"python -m tfcq.train --workdir={tmp_path / 'nowhere'}" in message
+    assert "found none" in message
+    assert message.endswith(f"python -m tfcq.train --flagfile=configs/NAME.cfg --workdir={tmp_path / 'nowhere'}")
     assert message_of(workdirs.load, tmp_path / "nowhere") == message
 
 
@@ -127,7 +136,7 @@ def test_images_of_a_model_without_mixtures_are_drawn_in_one_way(tmp_path):
 
 
 def test_data_facts_are_read_back(tmp_path):
-    workdirs.write_data_facts(tmp_path, Images())
+    workdirs.keep_data(tmp_path, Images())
     assert workdirs.read_image_shape(tmp_path) == (8, 12, 3)
     assert json.loads((tmp_path / "data.json").read_text())["description"] == "eight by twelve"
     assert names(tmp_path) == ["data.json"]
@@ -151,12 +160,11 @@ def test_write_text_replaces_whole_or_not_at_all(tmp_path, monkeypatch):
     workdirs.write_text(str(path), "two ö\n")
     assert path.read_text() == "two ö\n"
 
-    def full_disk(self, content):
-        with open(self, "wb") as file:
-            file.write(content[:2])
+    def full_disk(descriptor):
+        assert path.with_name("facts.json.partial").stat().st_size
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pathlib.Path.write_bytes", full_disk)
+    monkeypatch.setattr("os.fsync", full_disk)
     with pytest.raises(OSError, match="No space left"):
         workdirs.write_text(path, "three\n")
     assert path.read_text() == "two ö\n"

@@ -437,14 +437,38 @@ class Config:
 
     def differences(self, other):
         """Lines 'section.knob: mine -> theirs' for each knob in which two configs differ; [] where they are equal."""
+        return self._differing(other, lambda name: True)
+
+    def differences_in_numbers(self, other, same_images=False):
+        """Those of `differences` that make another run: knobs that decide the numbers of training (`knobs.ON_RESUME`).
+
+        `same_images`: whether the images are held by what they are, so that their place may be another.
+        """
+        fixed = ("fixed",) if same_images else ("fixed", "place")
+        return self._differing(other, lambda name: self._on_resume(name) in fixed)
+
+    def changes(self, other):
+        """{'section.knob': [mine, theirs]} of the others, with which a run may go on."""
         mine, theirs = _flat(self.to_dict()), _flat(other.to_dict())
+        names = sorted(name for name in mine if name in theirs and mine[name] != theirs[name])
+        return {name: [mine[name], theirs[name]] for name in names if self._on_resume(name) != "fixed"}
+
+    def _on_resume(self, name):
+        """What may become of the knob 'section.knob' when a run is resumed; "fixed" where this config has no such knob."""
+        section, _, field = name.partition(".")
+        fields = getattr(getattr(self, section, None), "__dataclass_fields__", {})
+        return fields[field].metadata["on_resume"] if field in fields else "fixed"
+
+    def _differing(self, other, chosen):
+        mine, theirs = _flat(self.to_dict()), _flat(other.to_dict())
+
         def shown(values, name):
             return repr(values[name]) if name in values else "absent"
 
         return [
             f"{name}: {shown(mine, name)} -> {shown(theirs, name)}"
             for name in sorted(mine.keys() | theirs.keys())
-            if shown(mine, name) != shown(theirs, name)
+            if shown(mine, name) != shown(theirs, name) and chosen(name)
         ]
 
 

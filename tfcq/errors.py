@@ -17,13 +17,15 @@ class TrainingDiverged(ArithmeticError):
 
 
 class TrainingInterrupted(Exception):
-    """SIGTERM or Ctrl-C arrived; the state was saved before this was raised.
+    """SIGTERM, Ctrl-C or SIGHUP arrived; the state was saved before this was raised.
 
     Args:
-        signal_number: the signal (15 or 2); the exit status is 128 plus it, as shells have it.
-        step: the step that was saved.
+        signal_number: the signal (15, 2 or 1); the exit status is 128 plus it, as shells have it.
+        step: the step that was saved; None: no step was taken that could have been saved.
     """
 
     def __init__(self, signal_number, step):
-        super().__init__(f"signal {signal_number} at step {step}: state saved; run the same command again to resume")
+        when = "before a step was taken: nothing to save" if step is None else f"at step {step}: state saved"
+        again = "start" if step is None else "resume"
+        super().__init__(f"signal {signal_number} {when}; run the same command again to {again}")
         self.exit_status = 128 + signal_number

@@ -7,6 +7,7 @@ from absl import flags
 
 from tfcq import flags as config_flags
 from tfcq import protocol
+from tfcq import workdir as workdirs
 from tfcq.errors import UserError
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a trained run.")
@@ -28,6 +29,8 @@ def main():
         raise UserError("expected --workdir=DIR of a trained run, or --compare=DIR,DIR,... of evaluated ones")
     knobs = config_flags.section_from_flags(protocol.EvaluationConfig)
     metrics = None if METRICS.value is None else protocol.metric_names(METRICS.value)
+    for folder in COMPARE.value or [WORKDIR.value]:
+        workdirs.read_config(folder)  # says it at once where there is no run
     config_flags.start_tensorflow()
     if COMPARE.value:
         from tfcq.evaluation.compare import compare
@@ -40,4 +43,4 @@ def main():
 
 
 if __name__ == "__main__":
-    config_flags.run(main)
+    config_flags.run(main, outlives_stdout=True)

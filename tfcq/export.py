@@ -3,6 +3,7 @@
 from absl import flags
 
 from tfcq import flags as config_flags
+from tfcq import workdir as workdirs
 from tfcq.errors import UserError
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a trained run.")
@@ -19,6 +20,7 @@ SAMPLES = flags.DEFINE_integer(
 def main():
     if not WORKDIR.value or not EXPORT_DIR.value:
         raise UserError("expected --workdir=DIR and --export_dir=BASE")
+    workdirs.read_config(WORKDIR.value)  # says it at once where there is no run
     config_flags.start_tensorflow()
     from tfcq.exporting.export import export
 
@@ -27,4 +29,4 @@ def main():
 
 
 if __name__ == "__main__":
-    config_flags.run(main)
+    config_flags.run(main, outlives_stdout=True)

@@ -4,16 +4,19 @@ A flag left out is None here, and the dataclass's default holds: a knob is writt
 knob's name; the flag then tells each one's meaning and goes to the system that `--model` names.
 """
 
+import contextlib
 import dataclasses
 import os
+import signal
 import sys
 import tempfile
 import typing
 
 from absl import flags
 
-from tfcq import config
+from tfcq import config, flagfiles, terminal
 from tfcq.errors import TrainingDiverged, TrainingInterrupted, UserError
+from tfcq.interruption import Signals, Stopped
 
 _DEFINE = {bool: flags.DEFINE_bool, int: flags.DEFINE_integer, float: flags.DEFINE_float, str: flags.DEFINE_string}
 
@@ -73,20 +76,24 @@ def _help(field):
     if words[1:2] != ["|"] and words[0].strip(":") not in choices:  # a value keeps its case
         text = text[0].upper() + text[1:]
     unit = [f"in {facts['unit']}"] if facts["unit"] else []
+    if facts["on_resume"] != "fixed":
+        bounds.append("may change when a run is resumed")
     if not all(choice in facts["meaning"] for choice in choices):  # a meaning that explains them need not repeat them
         bounds.append(f"one of {', '.join(choices)}")
     return f"{text} ({'; '.join([f'default: {field.default}', *unit, *bounds])})."
 
 
-def config_from_flags():
-    """The Config that the flags describe.
+def config_from_flags(base=None):
+    """The Config that the flags describe: `base` with the knobs that they set; None, or another model's: the defaults with them.
 
     Raises:
         UserError: a value out of bounds, an impossible combination, or a knob that `--model` does not have.
     """
-    model = flags.FLAGS.model or "cqf"
+    model = flags.FLAGS.model or (base.model if base else "cqf")
     given = given_flags()
     values = {"model": model, "data": {}, "training": {}, "system": {}}
+    if base and base.model == model:
+        values = base.to_dict()
     homes = {"data": config.DataConfig, "training": config.TrainingConfig}
     if model in config.SYSTEMS:
         homes["system"] = config.SYSTEMS[model]
@@ -111,48 +118,65 @@ def _names(section):
 
 
 def flagfile_name(argv):
-    """NAME of the last --flagfile=.../NAME.cfg on the command line, or None.
-
-    Raises:
-        UserError: an empty file name, which absl passes over: an unset shell variable would train the defaults.
-    """
+    """NAME of the last --flagfile=.../NAME.cfg on the command line, or None."""
     name = None
     for here, following in zip(argv, [*argv[1:], ""]):
         flag, equals, path = here.partition("=")
         if flag in ("--flagfile", "-flagfile"):
-            path = path if equals else following
-            if not path:
-                raise UserError("--flagfile: expected the name of a file, received an empty one")
-            name = path.rpartition("/")[2].removesuffix(".cfg")
+            name = (path if equals else following).rpartition("/")[2].removesuffix(".cfg")
     return name
 
 
-def run(main):
+def parse(arguments):
+    """Reads a command line (a list of str, the program's name first) into absl's flags; flagfiles by `tfcq.flagfiles`.
+
+    Raises:
+        UserError: an unknown flag, a value that does not fit, what is no flag, or a mistake in a flagfile.
+    """
+    try:
+        rest = flags.FLAGS([arguments[0], *flagfiles.expand(arguments[1:], flags.FLAGS)])
+    except flags.Error as error:
+        raise UserError(flagfiles.in_plain_words(error)) from error
+    if len(rest) > 1:
+        raise UserError(f"expected only --flags, received {rest[1]!r}; a value with blanks needs quotes")
+
+
+def run(main, outlives_stdout=False):
     """Parses the command line, calls `main()` and exits: 0, or an error's one line on stderr and its status.
 
-    A user's mistake exits 2, a run that diverged 1, an interrupted one 130 (Ctrl-C) or 143 (SIGTERM).
+    A user's mistake exits 2, a run that diverged 1, an interrupted one 130 (Ctrl-C), 143 (SIGTERM) or 129 (SIGHUP).
+
+    Args:
+        main: function without arguments.
+        outlives_stdout: whether it goes on where nobody reads stdout any more (`| head`), as its results are files. Otherwise
+            a BrokenPipeError of `main` ends the process without a word, with 141 as shells have it.
     """
     from absl import app
 
+    terminal.open_standard_streams()
     app.define_help_flags()
     for flag in flags.FLAGS.get_flags_for_module(__name__):  # --help shows them as the entry point's own
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
     try:
-        rest = flags.FLAGS(sys.argv)
-    except flags.Error as error:
-        _fail(UserError(" ".join(str(error).split())))
-    except UnicodeDecodeError as error:
-        _fail(UserError(f"--flagfile: expected a text file with one --flag=value a line, received bytes: {error}"))
-    except SystemExit:  # --help and its kin print and leave with 1, which scripts read as a failure
-        sys.exit(0)
-    if len(rest) > 1:
-        _fail(UserError(f"expected only --flags, received {rest[1]!r}"))
-    try:
-        main()
+        try:
+            parse(sys.argv)
+        except SystemExit:  # --help and its kin print and leave with 1, which scripts read as a failure
+            sys.stdout.flush()
+            sys.exit(0)
+        with terminal.outlived_stdout() if outlives_stdout else contextlib.nullcontext(), Signals() as signals:
+            try:
+                with signals.at_once():
+                    main()
+            except KeyboardInterrupt:
+                _fail(TrainingInterrupted(signal.SIGINT, None), "interrupted")
+            except Stopped:
+                _fail(TrainingInterrupted(signals.received, None), f"signal {signals.received}: interrupted")
+            sys.stdout.flush()
     except (UserError, TrainingDiverged, TrainingInterrupted) as error:
         _fail(error)
-    except KeyboardInterrupt:
-        _fail(TrainingInterrupted(2, 0), "interrupted")
+    except BrokenPipeError:
+        terminal.discard(sys.stdout)
+        sys.exit(128 + signal.SIGPIPE)
     sys.exit(0)
 
 
@@ -170,7 +194,7 @@ def start_tensorflow():
             import tensorflow as tf
 
             tf.config.list_physical_devices()
-        except BaseException:
+        except Exception:
             said.seek(0)
             os.write(kept, said.read())
             raise
@@ -180,5 +204,10 @@ def start_tensorflow():
 
 
 def _fail(error, text=None):
-    print(f"error: {text or error}", file=sys.stderr, flush=True)
+    try:
+        terminal.clear()
+        print(f"error: {text or error}", file=sys.stderr, flush=True)
+    except OSError:  # nobody reads it; the status tells
+        terminal.discard(sys.stdout)
+        terminal.discard(sys.stderr)
     sys.exit(error.exit_status)

@@ -233,6 +233,7 @@ class LogisticVAEKnobs(Section):
         "sample",
         "how images are drawn of their mixtures: sample, exactly | mode, the means of the likeliest component (the authors')",
         choices=("sample", "mode"),
+        on_resume="free",
     )
 
     @property

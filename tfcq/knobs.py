@@ -11,13 +11,27 @@ import typing
 
 from tfcq.errors import UserError
 
+ON_RESUME = ("fixed", "free", "extends", "place")
+"""What may become of a knob when a run that has begun is resumed.
 
-def knob(default, meaning, *, minimum=None, maximum=None, choices=None, unit=None, paths=()):
+* fixed: it decides the numbers of training, up to their last bit, or what they are judged by: another value is another run.
+* free: it decides what is written, shown and measured beside training, and when.
+* extends: it says where the run ends.
+* place: it says where the images are: free where they are known to be those of the run (`tfcq.data.manifest`), else fixed.
+"""
+
+
+def knob(default, meaning, *, minimum=None, maximum=None, choices=None, unit=None, on_resume="fixed", paths=()):
     """A dataclass field that knows its meaning (a sentence for `--help`), bounds (inclusive), choices and unit.
 
-    `paths`: beginnings of a value, such as "folder:", behind which a path stands; "": the value is one.
+    Args:
+        on_resume: one of `ON_RESUME`.
+        paths: beginnings of a value, such as "folder:", behind which a path stands; "": the value is one.
     """
-    metadata = {"meaning": meaning, "minimum": minimum, "maximum": maximum, "choices": choices, "unit": unit, "paths": paths}
+    if on_resume not in ON_RESUME:
+        raise ValueError(f"on_resume: expected one of {', '.join(ON_RESUME)}, received {on_resume!r}")
+    metadata = {"meaning": meaning, "minimum": minimum, "maximum": maximum, "choices": choices, "unit": unit}
+    metadata |= {"on_resume": on_resume, "paths": paths}
     return dataclasses.field(default=default, metadata=metadata)
 
 

@@ -2,8 +2,9 @@
 
 from absl import flags
 
+from tfcq import files, protocol
 from tfcq import flags as config_flags
-from tfcq import protocol
+from tfcq import workdir as workdirs
 from tfcq.errors import UserError
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a trained run.")
@@ -38,6 +39,9 @@ config_flags.define_section_flags(protocol.ImagesPlace)
 def main():
     if not WORKDIR.value:
         raise UserError("expected --workdir=DIR of a trained run")
+    workdirs.read_config(WORKDIR.value)  # says it at once where there is no run
+    path = OUTPUT.value or f"{WORKDIR.value}/samples/{MODE.value}.png"
+    files.check_file("output", path)
     config_flags.start_tensorflow()
     from tfcq import images, workdir
     from tfcq.evaluation.pictures import Pictures
@@ -56,11 +60,8 @@ def main():
         images_of_pairs = _held_out(2 * NUM_SAMPLES.value)
         spherical = INTERPOLATION.value == "spherical"
         picture = pictures.interpolation_grid(images_of_pairs, seed=SEED.value, spherical=spherical)
-    path = OUTPUT.value or f"{WORKDIR.value}/samples/{MODE.value}.png"
-    try:
+    with files.told("output", path):
         images.write_png(path, picture)
-    except OSError as error:
-        raise UserError(f"output {path}: cannot be written: {error.strerror}") from error
     print(f"wrote {path}", flush=True)
 
 
@@ -75,4 +76,4 @@ def _held_out(count):
 
 
 if __name__ == "__main__":
-    config_flags.run(main)
+    config_flags.run(main, outlives_stdout=True)

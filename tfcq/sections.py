@@ -15,9 +15,12 @@ class DataConfig(Section):
         "digits",
         "digits | photo_patches | idx:DIR | folder:DIR | npz:FILE | the name of a TFDS image data "
         "set (cifar10, celeb_a, ...)",
+        on_resume="place",
         paths=("idx:", "folder:", "npz:"),
     )
-    data_dir: str = knob("", "where TFDS keeps prepared data sets; empty: TFDS's own default", paths=("",))
+    data_dir: str = knob(
+        "", "where TFDS keeps prepared data sets; empty: TFDS's own default", on_resume="place", paths=("",)
+    )
     image_size: int = knob(32, "side of the square images", minimum=4, maximum=1024, unit="pixels")
     center_crop: int = knob(
         0,
@@ -77,7 +80,14 @@ class DataConfig(Section):
 class TrainingConfig(Section):
     """How a model is trained; the same for every system."""
 
-    train_steps: int = knob(20000, "steps in all; a step takes each player's turns once", minimum=1, unit="steps")
+    train_steps: int = knob(
+        20000,
+        "steps in all; a step takes each player's turns once; a run, also a finished one, goes on to a larger number, and "
+        "schedules and drops of the learning rate are then those of the new length",
+        minimum=1,
+        unit="steps",
+        on_resume="extends",
+    )
     batch_size: int = knob(64, "images of one update, over all replicas", minimum=1, maximum=65536, unit="images")
     micro_batches: int = knob(
         1,
@@ -135,22 +145,36 @@ class TrainingConfig(Section):
     deterministic: bool = knob(
         True, "only deterministic kernels: the same seed and devices give the same bits; slower on GPUs"
     )
-    log_every: int = knob(50, "between rows of TensorBoard scalars", minimum=1, unit="steps")
+    log_every: int = knob(50, "between rows of TensorBoard scalars", minimum=1, unit="steps", on_resume="free")
     evaluate_every: int = knob(
-        1000, "between evaluations on the validation split, with image grids", minimum=1, unit="steps"
+        1000,
+        "between evaluations on the validation split, with image grids",
+        minimum=1,
+        unit="steps",
+        on_resume="free",
     )
-    checkpoint_every: int = knob(500, "between checkpoints", minimum=1, unit="steps")
-    keep_checkpoints: int = knob(3, "how many of the last are kept, besides the best", minimum=2, maximum=1000)
+    checkpoint_every: int = knob(500, "between checkpoints", minimum=1, unit="steps", on_resume="free")
+    keep_checkpoints: int = knob(
+        3, "how many of the last are kept, besides the best", minimum=2, maximum=1000, on_resume="free"
+    )
+    # Fixed: which checkpoint is the best is judged by them.
     validation_images: int = knob(1000, "images of a periodic evaluation; 0: the whole split", minimum=0, unit="images")
-    grid_images: int = knob(64, "images in a grid of samples", minimum=1, maximum=1024, unit="images")
+    grid_images: int = knob(
+        64, "images in a grid of samples", minimum=1, maximum=1024, unit="images", on_resume="free"
+    )
     eval_metrics: str = knob(
         "",
         "metrics of tfcq.evaluate that need samples, separated by commas, in each periodic evaluation against the "
         "validation split; empty: none",
+        on_resume="free",
     )
-    eval_samples: int = knob(1000, "images generated for eval_metrics", minimum=2, unit="images")
+    eval_samples: int = knob(
+        1000, "images generated for eval_metrics", minimum=2, unit="images", on_resume="free"
+    )
     eval_features: str = knob(
-        "efficientnet_lite0", "what eval_metrics compare, as --features of tfcq.evaluate; its weights must be at hand",
+        "efficientnet_lite0",
+        "what eval_metrics compare, as --features of tfcq.evaluate; its weights must be at hand",
+        on_resume="free",
         paths=("saved_model:",),
     )
 

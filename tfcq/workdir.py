@@ -3,12 +3,17 @@
 config.json        the Config               environment.json   versions, devices, commit
 data.json          shape and source of the images
 images.jsonl.gz    which image belongs to which split (`tfcq.data.manifest`)
+history.jsonl      a row each time that knobs were changed on resume: {"time", "step", "changes": {knob: [before, after]}}
 checkpoints/       last/ and best/           tensorboard/       train/ and validation/
 samples/           PNG grids                 metrics.jsonl      a row an evaluation     metrics.json   the last
+lock               there while a training runs in the folder (tfcq.training.opening)
+
+Each file is written whole or not at all. Rows of metrics.jsonl are of training, or (with "checkpoint") of `tfcq.evaluate`.
 """
 
 import dataclasses
 import json
+import os
 import pathlib
 import platform
 import re
@@ -17,8 +22,10 @@ import sys
 import time
 from importlib import metadata
 
+from tfcq import json_lines
 from tfcq.config import Config
 from tfcq.errors import UserError
+from tfcq.files import replacing, told, write_text
 from tfcq.protocol import ImagesPlace
 
 MANIFEST = "images.jsonl.gz"
@@ -37,7 +44,7 @@ def read_config(workdir):
     if not path.is_file():
         raise UserError(
             f"workdir {workdir}: expected a trained run with config.json, found none; train one with "
-            "python -m tfcq.train --workdir=" + str(workdir)
+            f"python -m tfcq.train --flagfile=configs/NAME.cfg --workdir={workdir}"
         )
     try:
         return Config.from_json(path.read_text())
@@ -47,49 +54,78 @@ def read_config(workdir):
         raise UserError(f"{path}: expected a configuration, cannot be read: {error}") from error
 
 
-def open_for(config, workdir, same_images=False):
-    """Makes the folder for a run of `config`, or checks that it is one.
+def has_begun(workdir):
+    """Whether a training has left something in `workdir` that another configuration may not take the place of."""
+    folder = pathlib.Path(workdir)
+    if any((folder / "checkpoints").glob("*/step-*.index")):
+        return True
+    try:
+        return any(row.get("step", 0) > 0 for row in read_metrics(folder))
+    except UserError:
+        return True
 
-    `same_images`: whether the images are known to be those of the run, wherever `config` says that they are.
+
+def check_for(config, workdir):
+    """Whether a run of `config` may begin or go on in the folder; writes nothing.
 
     Raises:
-        UserError: the folder holds a run of another config (the differences are named), or cannot be made.
+        UserError: the folder holds a run that has begun, and its config differs in what decides the numbers (the differences are
+            named); or its config.json cannot be read.
     """
-    folder = pathlib.Path(workdir)
-    if exists(folder):
-        kept, config = read_config(folder).absolute(), config.absolute()
-        if same_images and (kept.data.dataset, kept.data.data_dir) != (config.data.dataset, config.data.data_dir):
-            place = {"dataset": config.data.dataset, "data_dir": config.data.data_dir}
-            kept = dataclasses.replace(kept, data=dataclasses.replace(kept.data, **place))
-            write_text(folder / "config.json", kept.to_json())
-        differences = kept.differences(config)
-        if differences:
-            raise UserError(
-                f"workdir {folder} holds another configuration (there -> here): {'; '.join(differences)}; expected "
-                "the same flags to resume, or another --workdir"
-            )
+    if not exists(workdir):
         return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
-        write_text(folder / "config.json", config.to_json())  # the last: it makes the folder a run
-    except OSError as error:
-        raise UserError(f"workdir {folder}: cannot be written: {error.strerror}") from error
+    before, config = read_config(workdir).absolute(), config.absolute()
+    same_images = (pathlib.Path(workdir) / MANIFEST).exists()  # or the data will be refused
+    if has_begun(workdir) and (differences := before.differences_in_numbers(config, same_images)):
+        raise UserError(
+            f"workdir {workdir} holds another configuration (there -> here): {'; '.join(differences)}; expected "
+            "the same flags to resume, or another --workdir"
+        )
 
 
-def write_data_facts(workdir, dataset):
-    """Keeps what later commands must know of an `ImageDataset`: which images it has, and what can be told without opening it."""
+def open_for(config, workdir, step=0):
+    """Makes the folder one of a run of `config`, which begins or goes on at `step`; knobs that it changes go to history.jsonl.
+
+    Raises:
+        UserError: as of `check_for`, or the folder cannot be made or written.
+    """
+    check_for(config, workdir)
     folder = pathlib.Path(workdir)
-    facts = {"image_shape": list(dataset.image_shape), "description": dataset.description}
-    if dataset.manifest:
-        write_manifest(workdir, dataset.manifest)
-        facts["fingerprints"] = dataset.manifest.fingerprints()
-    write_text(folder / "data.json", json.dumps(facts, indent=2) + "\n")
+    with told("workdir", folder):
+        if not exists(folder) or not has_begun(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            write_text(folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
+            write_text(folder / "config.json", config.to_json())  # the last: it makes the folder a run
+        elif changes := read_config(folder).absolute().changes(config):
+            _record_changes(folder, step, changes)
+            told_changes = "; ".join(f"{name}: {before!r} -> {after!r}" for name, (before, after) in changes.items())
+            print(f"from step {step} on: {told_changes}", flush=True)
+            write_text(folder / "config.json", config.to_json())
 
 
-def write_manifest(workdir, manifest):
-    """Keeps the `Manifest` of a run."""
-    write_bytes(pathlib.Path(workdir) / MANIFEST, manifest.to_bytes())
+def _record_changes(folder, step, changes):
+    path, row = folder / "history.jsonl", {"step": step, "changes": changes}
+    rows = json_lines.read(path)
+    if not rows or {name: rows[-1].get(name) for name in row} != row:  # else a kill came between this file and config.json
+        json_lines.append(path, {"time": _now(), **row})
+
+
+def keep_data(workdir, dataset, step=None):
+    """Keeps which images an `ImageDataset` has, of which splits, and what can be told of it without opening it.
+
+    Of a run that goes on at `step` these are known; where others were accepted in their place, history.jsonl says so.
+    """
+    folder, manifest = pathlib.Path(workdir), dataset.manifest
+    kept = None if step is None else read_manifest(folder)
+    fingerprints = manifest and manifest.fingerprints()
+    if kept is None or kept.fingerprints() != fingerprints:
+        if kept is not None:
+            _record_changes(folder, step, {"images": [kept.fingerprints(), fingerprints]})
+        facts = {"image_shape": list(dataset.image_shape), "description": dataset.description, "fingerprints": fingerprints}
+        write_text(folder / "data.json", json.dumps(facts, indent=2) + "\n")
+    if manifest and kept != manifest:  # other names or times of the same images, too
+        with replacing(folder / MANIFEST) as file:
+            file.write(manifest.to_bytes())
 
 
 def read_manifest(workdir):
@@ -171,51 +207,96 @@ def environment():
         except metadata.PackageNotFoundError:
             return None
 
-    try:
-        commit = (
-            subprocess.run(
-                ["git", "-C", str(pathlib.Path(__file__).parent), "rev-parse", "HEAD"],
-                capture_output=True,
-                text=True,
-                timeout=10,
-            ).stdout.strip()
-            or None
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        commit = None
     return {
         "python": sys.version.split()[0],
         "platform": platform.platform(),
-        "commit": commit,
+        "commit": _commit(),
         "packages": {package: version(package) for package in _PACKAGES},
         "devices": [device.name for device in tf.config.list_logical_devices()],
     }
 
 
-def write_text(path, text):
-    """Writes a file whole or not at all."""
-    write_bytes(path, text.encode())
+def _commit():
+    """The commit of the checkout that this package runs from; None where it is no checkout of tfcq's.
 
+    A package that is installed inside of another project's folder must not name that project's commit.
+    """
+    package = pathlib.Path(__file__).resolve().parent
+    others = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")  # they name a repository wherever git runs
+    here = {name: value for name, value in os.environ.items() if name not in others}
 
-def write_bytes(path, content):
-    """Writes a file whole or not at all."""
-    path = pathlib.Path(path)
-    staged = path.with_name(path.name + ".partial")
+    def git(*arguments):
+        command = ["git", "-C", str(package.parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, env=here, check=True).stdout.strip()
+
     try:
-        staged.write_bytes(content)
-        staged.replace(path)
-    finally:
-        staged.unlink(missing_ok=True)
+        git("ls-files", "--error-unmatch", "setup.py", f"{package.name}/{pathlib.Path(__file__).name}")
+        if pathlib.Path(git("rev-parse", "--show-toplevel")).resolve() == package.parent:
+            return git("rev-parse", "HEAD")
+    except (OSError, subprocess.SubprocessError):
+        pass
+    return None
 
 
 def record_metrics(workdir, row):
     """Appends `row` (a dict of plain values, with its time) to metrics.jsonl and makes it metrics.json."""
     folder = pathlib.Path(workdir)
-    row = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **row}
-    with open(folder / "metrics.jsonl", "a") as file:
-        file.write(json.dumps(row) + "\n")
-    write_text(folder / "metrics.json", json.dumps(row, indent=2) + "\n")
+    row = {"time": _now(), **row}
+    json_lines.append(folder / "metrics.jsonl", row)
+    _write_last_metrics(folder, row)
     return row
+
+
+def read_metrics(workdir):
+    """The rows of metrics.jsonl, a list of dicts; [] where there are none; UserError where it cannot be read."""
+    return json_lines.read(pathlib.Path(workdir) / "metrics.jsonl")
+
+
+def drop_metrics_after(workdir, step):
+    """Takes rows of training beyond `step` out of metrics.jsonl; metrics.json is the last row that remains.
+
+    A run that goes on from `step` writes them again. Rows of `tfcq.evaluate` stay: they are of checkpoints that were there, and
+    nothing writes them again.
+    """
+
+    def step_of(row):
+        return row.get("step", 0)
+
+    def up_to_step(rows):
+        of_training = last_course([row for row in rows if "checkpoint" not in row], step_of)
+        kept = {id(row) for row in of_training if step_of(row) <= step}
+        return [row for row in rows if "checkpoint" in row or id(row) in kept]
+
+    folder = pathlib.Path(workdir)
+    if not (folder / "metrics.jsonl").exists():
+        return
+    rows = json_lines.rewrite(folder / "metrics.jsonl", up_to_step)
+    if rows:
+        _write_last_metrics(folder, rows[-1])
+    else:
+        (folder / "metrics.json").unlink(missing_ok=True)
+
+
+def last_course(points, step_of):
+    """`points` without those that a resumed run has written again: in the list that is left steps rise.
+
+    Args:
+        points: a list, in the order in which they were written.
+        step_of: function from a point to its step.
+    """
+    kept = []
+    for point in reversed(points):
+        if not kept or step_of(point) < step_of(kept[-1]):
+            kept.append(point)
+    return kept[::-1]
+
+
+def _write_last_metrics(folder, row):
+    write_text(folder / "metrics.json", json.dumps(row, indent=2) + "\n")
+
+
+def _now():
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def load(workdir, checkpoint="best", image_draw=""):

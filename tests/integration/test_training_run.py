@@ -18,6 +18,7 @@ from tfcq.config import TrainingConfig
 from tfcq.errors import TrainingDiverged, TrainingInterrupted, UserError
 from tfcq.evaluation.pictures import Pictures
 from tfcq.evaluation.run import evaluate
+from tfcq.interruption import Signals
 from tfcq.randomness import row_seeds
 from tfcq.training import callbacks
 from tfcq.training.run import LearningRate, compile_model, train
@@ -274,21 +275,19 @@ class Recorder:
         self.saved += 1
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_a_signal_saves_after_the_step_and_gives_the_handlers_back(number, status):
     before = signal.getsignal(number)
     recorder = Recorder()
-    saver = callbacks.Saver(recorder, every=100, total_steps=1000)
-    saver.set_model(tiny.build(tiny.config(**tiny.ROWS["vae"])))
-    saver.on_train_begin()
-    try:
+    with Signals() as signals:
+        saver = callbacks.Saver(recorder, every=100, total_steps=1000, signals=signals)
+        saver.set_model(tiny.build(tiny.config(**tiny.ROWS["vae"])))
+        saver.on_train_begin()
         saver.on_train_batch_end(0)
         assert not recorder.saved
         os.kill(os.getpid(), number)
         with pytest.raises(TrainingInterrupted, match=f"signal {int(number)} at step 2: state saved") as raised:
             saver.on_train_batch_end(1)
-    finally:
-        saver.restore_handlers()
     assert recorder.saved == 1 and raised.value.exit_status == status
     assert signal.getsignal(number) is before
 
@@ -297,15 +296,13 @@ def test_a_signal_saves_before_the_model_settles_and_once_more_after_it():
     recorder, seen = Recorder(), []
     model = tiny.build(tiny.config(**tiny.ROWS["vae"]))
     model.fit_to_data = lambda: seen.append(recorder.saved) or True
-    saver = callbacks.Saver(recorder, every=100, total_steps=1000)
-    saver.set_model(model)
-    saver.on_train_begin()
-    try:
+    with Signals() as signals:
+        saver = callbacks.Saver(recorder, every=100, total_steps=1000, signals=signals)
+        saver.set_model(model)
+        saver.on_train_begin()
         os.kill(os.getpid(), signal.SIGTERM)
         with pytest.raises(TrainingInterrupted):
             saver.on_train_batch_end(0)
-    finally:
-        saver.restore_handlers()
     assert seen == [1] and recorder.saved == 2
 
 

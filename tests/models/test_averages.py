@@ -67,7 +67,7 @@ def test_a_checkpoint_keeps_it_for_training_and_load_takes_it(trained, tmp_path)
 
     dataset = data.load(config.data)
     workdir.open_for(config, tmp_path)
-    workdir.write_data_facts(tmp_path, dataset)
+    workdir.keep_data(tmp_path, dataset)
     Checkpoints(tmp_path, model, 2).save()
     loaded = workdir.load(tmp_path)
     for variable, average in zip(loaded.trainable_variables, model.averages.values, strict=True):

@@ -3,14 +3,15 @@
 import dataclasses
 import hashlib
 import json
-import os
 import pathlib
 import zipfile
 
 import numpy as np
 import tensorflow as tf
 
+from tfcq.errors import UserError
 from tfcq.evaluation.streaming import Progress, Sharded
+from tfcq.files import check_folder, replacing
 from tfcq.randomness import row_seeds
 
 IMAGES_KEPT = 8192
@@ -78,9 +79,10 @@ class Activator:
         key = self._key(dataset, split, count)
         outputs = self._cache.read(key) if self._cache else None
         if outputs is None:
+            keeps = self._cache and self._cache.check()
             batches = dataset.eval_batches(split, self._batch_size, count)
             outputs = self._stream(f"features of {split}", (self._of_images(np.asarray(batch)) for batch in batches), count)
-            if self._cache:
+            if keeps:
                 self._cache.write(key, outputs)
         return self._activations(outputs, kept)
 
@@ -147,6 +149,15 @@ class Cache:
     def __init__(self, folder):
         self._folder = pathlib.Path(folder).expanduser()
 
+    def check(self):
+        """Says it now, before the work, where nothing can be written, and whether it can be."""
+        try:
+            check_folder("cache", self._folder)
+        except UserError as error:
+            print(f"{error}, going on without", flush=True)
+            return False
+        return True
+
     def read(self, key):
         """The list of arrays of `key`, or None."""
         try:
@@ -161,13 +172,9 @@ class Cache:
     def write(self, key, outputs):
         """Keeps a list of arrays, whole or not at all."""
         path = self._folder / f"{key}.npz"
-        staged = path.with_name(f"{path.name}.{os.getpid()}.partial")
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            with open(staged, "wb") as file:
+            with replacing(path) as file:
                 np.savez(file, *outputs)
-            staged.replace(path)
         except OSError as error:
             print(f"cache {path} cannot be written, going on without: {error.strerror}", flush=True)
-            if staged.is_file():
-                staged.unlink()

@@ -10,6 +10,7 @@ from tfcq import workdir as workdirs
 from tfcq.errors import UserError
 from tfcq.evaluation import figures
 from tfcq.evaluation.report import CURVES, FOLDER, main_value
+from tfcq.files import check_folder
 
 _PROTOCOL = {"split", "dataset", "temperature", "seed", "seeds", "extractor", "checksum", "preprocessing", "block_size"}
 """With every num_...: what two entries must share to be comparable."""
@@ -27,8 +28,9 @@ def compare(workdirs_to_compare, output):
         The path of comparison.md.
 
     Raises:
-        UserError: a workdir without an evaluation.
+        UserError: a workdir without an evaluation, or a folder that cannot be written.
     """
+    check_folder("output", output)
     folders = [pathlib.Path(folder) for folder in workdirs_to_compare]
     labels = _labels(folders)
     measured = {label: latest_numbers(folder) for label, folder in zip(labels, folders)}
@@ -47,13 +49,8 @@ def compare(workdirs_to_compare, output):
 
 def latest_numbers(workdir):
     """{name: entry} of a workdir: of each number the newest that `tfcq.evaluate` measured at the newest evaluated step."""
-    path = pathlib.Path(workdir) / "metrics.jsonl"
     workdirs.read_config(workdir)  # says it where there is no run
-    try:
-        rows = [json.loads(line) for line in path.read_text().splitlines()]
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: expected a row of JSON an evaluation, cannot be read: {error}") from error
-    rows = [row for row in rows if "checkpoint" in row]  # those of training have none
+    rows = [row for row in workdirs.read_metrics(workdir) if "checkpoint" in row]  # those of training have none
     if not rows:
         raise UserError(f"workdir {workdir}: expected an evaluation; make one with python -m tfcq.evaluate --workdir={workdir}")
     numbers = {}

@@ -17,6 +17,7 @@ from tfcq import images as units
 from tfcq import workdir as workdirs
 from tfcq.evaluation import figures
 from tfcq.evaluation.pictures import Pictures
+from tfcq.files import replacing
 
 FOLDER = "report"
 CURVES = "curves.npz"
@@ -57,7 +58,8 @@ def write_report(workdir, model, dataset, row, drawn, config):
             old.unlink()  # of an evaluation whose numbers are not in this report
     curves = {f"prd_{key}": value for key, value in drawn.get("prd_curve", {}).items()}
     (folder / FOLDER).mkdir(parents=True, exist_ok=True)
-    np.savez(folder / FOLDER / CURVES, **curves)
+    with replacing(folder / FOLDER / CURVES) as file:
+        np.savez(file, **curves)
     _to_tensorboard(folder, row, pictures)
     path = folder / "report.md"
     workdirs.write_text(path, _text(model, dataset, row, pictures))
@@ -120,7 +122,10 @@ def training_curves(workdir):
         events = EventAccumulator(str(folder), size_guidance={"tensors": 10000})
         events.Reload()
         for tag in events.Tags()["tensors"]:
-            values = [(event.step, event.tensor_proto) for event in events.Tensors(tag)]
+            # Runs of earlier versions that were killed and resumed left their steps twice.
+            values = workdirs.last_course(
+                [(event.step, event.tensor_proto) for event in events.Tensors(tag)], lambda value: value[0]
+            )
             if not values or values[0][1].dtype != tf.float32.as_datatype_enum:
                 continue  # pictures
             player, _, term = tag.rpartition("/")

@@ -2,11 +2,12 @@
 
 import dataclasses
 import math
+import pathlib
 import time
 
 import tensorflow as tf
 
-from tfcq import data, devices
+from tfcq import data, devices, files
 from tfcq import workdir as workdirs
 from tfcq.errors import UserError
 from tfcq.evaluation.likelihood import LatentLikelihoodEvaluator, LikelihoodEvaluator, likelihood_auroc
@@ -35,6 +36,9 @@ def evaluate(workdir, metrics=None, report=True, **protocol):
     """
     asked = None if metrics is None else metric_names(metrics)
     config = _protocol(protocol)
+    workdirs.read_config(workdir)  # says it where there is no run
+    for name in ("metrics.jsonl", *(("report.md", "report/curves.npz") if report else ())):
+        files.check_file("workdir", pathlib.Path(workdir) / name)  # before the work, which may take hours
     strategy = devices.prepare(config.distribution, config.logical_devices)
     with strategy.scope():
         model = workdirs.load(workdir, config.checkpoint, config.image_draw)

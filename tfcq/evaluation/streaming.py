@@ -1,10 +1,11 @@
 """Rows through a function, batch by batch, shared between devices; and the line that says how far it is."""
 
-import sys
 import time
 
 import numpy as np
 import tensorflow as tf
+
+from tfcq.terminal import ProgressLine, clear
 
 
 class Sharded:
@@ -50,17 +51,15 @@ class Sharded:
 
 
 class Progress:
-    """Callable with the number of images done: a line that is rewritten on a terminal, one every 30 s elsewhere."""
+    """Callable with the number of images done: shows it in a `ProgressLine`."""
 
     def __init__(self, name, total):
         self._name, self._total = name, total
-        self._start = self._printed = time.monotonic()
-        self._terminal = sys.stdout.isatty()
+        self._start, self._line = time.monotonic(), ProgressLine()
 
     def __call__(self, done):
-        now = time.monotonic()
-        if now - self._printed < (0.5 if self._terminal else 30.0):
-            return
-        self._printed = now
-        line = f"{self._name}: {done}/{self._total} images, {done / (now - self._start):.1f} images/s"
-        print(f"\r{line:<80}" if self._terminal else line, end="\r" if self._terminal else "\n", flush=True)
+        if done >= self._total:
+            clear()  # the result is printed next
+        elif self._line.due():
+            rate = done / (time.monotonic() - self._start)
+            self._line.show([f"{self._name}: {done}/{self._total} images", f"{rate:.1f} images/s"])

@@ -11,16 +11,20 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 
 import numpy as np
 import tensorflow as tf
 
+from tfcq import files
 from tfcq import workdir as workdirs
 from tfcq.errors import UserError
 from tfcq.exporting import card, verify
 from tfcq.exporting.signatures import ServingModule
 from tfcq.randomness import row_seeds
 
+_STAGED = ".staged-"  # and the number of the process
+_LEFT_OVER = 24 * 3600.0  # seconds; an export takes minutes
 _ROWS = 3  # of the comparison and of the warm-up
 _FLOAT_TOLERANCE = 1e-4  # relative; the same graph on the same machine gave 0.0
 
@@ -43,12 +47,15 @@ def export(workdir, export_dir, num_importance_samples=10, checkpoint="best", im
     """
     if num_importance_samples < 1:
         raise UserError(f"num_importance_samples: expected at least 1, received {num_importance_samples}")
+    workdirs.read_config(workdir)  # says it where there is no run
+    files.check_folder("export_dir", export_dir)
     model = workdirs.load(workdir, checkpoint, image_draw)
     config = model.config_of_run
     base = pathlib.Path(export_dir) / config.model
-    staged = base / f".staged-{os.getpid()}"
+    staged = base / f"{_STAGED}{os.getpid()}"
     try:
         base.mkdir(parents=True, exist_ok=True)
+        _remove_left_over(base)
         module = ServingModule(model, num_importance_samples)
         signatures = module.signatures()
         tf.saved_model.save(module, str(staged), signatures=signatures)
@@ -77,6 +84,13 @@ def export(workdir, export_dir, num_importance_samples=10, checkpoint="best", im
         raise UserError(f"export_dir {export_dir}: cannot be written: {' '.join(str(error).split())[:200]}") from error
     finally:
         shutil.rmtree(staged, ignore_errors=True)
+
+
+def _remove_left_over(base):
+    """Removes what killed exports left: a process of another machine, or container, is known by the time alone."""
+    for path in base.glob(f"{_STAGED}*"):
+        if time.time() - path.stat().st_mtime > _LEFT_OVER:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _read_json(workdir, name):

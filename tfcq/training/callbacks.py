@@ -1,11 +1,9 @@
-"""What happens between steps: guard, progress, scalars, evaluation, checkpoints. Keras callbacks that count steps.
+"""What happens between steps: guards, progress, scalars, evaluation, checkpoints. Keras callbacks that count steps.
 
 `fit` runs as one epoch of all remaining steps, so each callback looks at the number of the step that just ended.
 Their order matters: the guard before anything that writes, evaluation before the checkpoint of the same step.
 """
 
-import signal
-import sys
 import time
 
 import keras
@@ -17,7 +15,9 @@ from tfcq import workdir as workdirs
 from tfcq.errors import TrainingDiverged, TrainingInterrupted
 from tfcq.evaluation.likelihood import LatentLikelihoodEvaluator, LikelihoodEvaluator
 from tfcq.evaluation.pictures import Pictures
+from tfcq.interruption import Stopped
 from tfcq.protocol import EvaluationConfig
+from tfcq.terminal import ProgressLine
 
 _PICTURE_SEED = 0  # the same for every evaluation, so that grids of one run can be compared
 
@@ -48,8 +48,60 @@ class FiniteGuard(StepCallback):
                 )
 
 
+class FirstStep(StepCallback):
+    """Ends the time in which a signal stops at once, since nothing can be saved: a first step may take minutes of tracing.
+
+    Args:
+        signals: `tfcq.interruption.Signals`.
+    """
+
+    def __init__(self, signals):
+        super().__init__()
+        self._signals = signals
+
+    def on_step(self, step, logs):
+        self._signals.wait()
+
+
+class LikelihoodGuard(StepCallback):
+    """Says when a bound stays above `_WORST` bits/dim, twice what uniform noise costs, and when it no longer does.
+
+    It warns and does not stop: a likelihood with a small scale, such as --decoder_sigma=0.001, begins above it and comes down.
+
+    Args:
+        training: `TrainingConfig`.
+    """
+
+    _WORST, _STEPS = 16.0, 50  # bits/dim; and so many steps above it in a row are no accident of one batch or of the first ones
+
+    def __init__(self, training):
+        super().__init__()
+        self._training, self._since, self._told = training, {}, set()
+
+    def on_step(self, step, logs):
+        for name, value in logs.items():
+            player, _, term = name.rpartition("/")
+            if term != "bits_per_dim":
+                continue
+            if value <= self._WORST:
+                if player in self._told:
+                    print(f"\nstep {step}: player {player} is at {value:.4g} bits/dim again", flush=True)
+                self._since.pop(player, None)
+                self._told.discard(player)
+            elif step - self._since.setdefault(player, step) >= self._STEPS - 1 and player not in self._told:
+                self._told.add(player)
+                rate = "discriminator_learning_rate" if player == "discriminator" else "learning_rate"
+                knobs = ", ".join(f"--{knob}={getattr(self._training, knob):g}" for knob in (rate, "clip_norm", "warmup_steps"))
+                print(
+                    f"\nstep {step}: warning: player {player} is at {value:.4g} bits/dim, above {self._WORST:g} since step "
+                    f"{self._since[player]} (uniform noise: 8): it has exploded, or begins very far off; here {knobs}; in a new "
+                    "run a lower rate, a clip_norm or a longer warm-up would help",
+                    flush=True,
+                )
+
+
 class Progress(StepCallback):
-    """A line with step, images/s and time left: rewritten on a terminal, a new one every 30 s elsewhere.
+    """A `ProgressLine` with step, images/s, time left and some of the logged terms.
 
     Args:
         total_steps: of the run.
@@ -60,30 +112,22 @@ class Progress(StepCallback):
     def __init__(self, total_steps, images_per_step, shown):
         super().__init__()
         self._total, self._images, self._shown = total_steps, images_per_step, shown
-        self._terminal = sys.stdout.isatty()
 
     def on_train_begin(self, logs=None):
         super().on_train_begin(logs)
-        self._first = self.step
-        self._start = self._printed = time.monotonic()
+        self._first, self._start, self._line = self.step, time.monotonic(), ProgressLine()
 
     def on_step(self, step, logs):
-        now = time.monotonic()
         if step == self._first + 1:  # it traces and compiles, and says nothing about the speed
-            self._start = self._printed = now
+            self._start, self._line = time.monotonic(), ProgressLine()
             return
-        if now - self._printed < (0.5 if self._terminal else 30.0) and step != self._total:
+        if not self._line.due() and step != self._total:
             return
-        self._printed = now
-        rate = (step - self._first - 1) * self._images / max(now - self._start, 1e-9)
+        rate = (step - self._first - 1) * self._images / max(time.monotonic() - self._start, 1e-9)
         left = (self._total - step) * self._images / rate if rate else float("nan")
-        text = ", ".join(f"{label} {logs[name]:.4g}" for name, label in self._shown.items() if name in logs)
-        line = f"step {step}/{self._total}  {rate:.1f} images/s  {left / 60:.1f} min left  {text}"
-        print(
-            f"\r{line:<110}" if self._terminal else line,
-            end="\n" if step == self._total or not self._terminal else "",
-            flush=True,
-        )
+        terms = [f"{label} {logs[name]:.4g}" for name, label in self._shown.items() if name in logs]
+        parts = [f"step {step}/{self._total}", f"{rate:.1f} images/s", f"{left / 60:.1f} min left", *terms]
+        self._line.show(parts, last=step == self._total)
 
 
 class Balance(StepCallback):
@@ -142,21 +186,28 @@ class Scalars(StepCallback):
 class Evaluation(StepCallback):
     """Every `every` steps, at the start and at the end: likelihood on the validation split, grids, a row of metrics.
 
+    What it needs is made here, so that what is missing, such as weights of features, is told before training begins.
+
     Args:
         workdir: folder of the run.
+        model: the `GenerativeModel` that is trained.
         dataset: `ImageDataset`.
         training: `TrainingConfig`.
-        writer: summary writer of tensorboard/validation.
         checkpoints: keeps the best by validation bits/dim (models with a likelihood of images; of the last stage).
+        signals: `tfcq.interruption.Signals`; one ends an evaluation at once, which is made when the run is resumed.
     """
 
-    def __init__(self, workdir, dataset, training, writer, checkpoints):
-        super().__init__()
-        self._workdir, self._dataset, self._training = workdir, dataset, training
-        self._writer, self._checkpoints = writer, checkpoints
+    writer = None
+    """Summary writer of tensorboard/validation, to be set before training begins."""
 
-    def on_train_begin(self, logs=None):
-        super().on_train_begin(logs)
+    row_at_start = None
+    """The row of metrics of the step from which training goes on, to be set; None: it is not evaluated."""
+
+    def __init__(self, workdir, model, dataset, training, checkpoints, signals):
+        super().__init__()
+        self.set_model(model)
+        self._workdir, self._dataset, self._training = workdir, dataset, training
+        self._checkpoints, self._signals = checkpoints, signals
         available = self._dataset.num_images("validation")
         self._num_images = min(self._training.validation_images or available, available)
         self._likelihood = LikelihoodEvaluator(self.model) if "likelihood" in self.model.abilities else None
@@ -164,12 +215,24 @@ class Evaluation(StepCallback):
         self._latent_likelihood = LatentLikelihoodEvaluator(self.model) if latents else None
         self._pictures = Pictures(self.model)
         self._distributions = self._distribution_evaluator() if self._training.eval_metrics else None
-        if self.step == 0:
-            self._evaluate(0)
+
+    def on_train_begin(self, logs=None):
+        super().on_train_begin(logs)
+        if self.row_at_start:
+            self._keep_if_best(self.step, self.row_at_start)  # it may have been measured after the checkpoint was written
+        elif self.step == 0 or self._is_due(self.step):
+            self._evaluate(self.step)
 
     def on_step(self, step, logs):
-        if step % self._training.evaluate_every == 0 or step == self._training.train_steps:
+        if not self._is_due(step):
+            return
+        try:
             self._evaluate(step)
+        except Stopped:
+            print(f"\nstep {step}: the evaluation is interrupted; it will be made when the run is resumed", flush=True)
+
+    def _is_due(self, step):
+        return step % self._training.evaluate_every == 0 or step == self._training.train_steps
 
     def _distribution_evaluator(self):
         """Compares samples with the validation split; loaded where it is asked for, as it imports half of SciPy."""
@@ -188,9 +251,15 @@ class Evaluation(StepCallback):
             extractor = features.load(training.eval_features)
         return DistributionEvaluator(self.model, self._dataset, extractor, protocol, strategy)
 
+    def _keep_if_best(self, step, row):
+        """Whether the model is the best so far, which is kept."""
+        # What an earlier stage reaches says nothing of a model whose last stage is not trained.
+        in_last_stage = step > 0 and self.model.stage_at(step - 1) == len(self.model.stage_starts) - 1
+        return bool(self._likelihood) and in_last_stage and self._checkpoints.save_if_best(row["elbo"]["bits_per_dim"])
+
     def _evaluate(self, step):
         self.model.settle()
-        with self.model.served_weights():
+        with self.model.served_weights(), self._signals.at_once():
             row = self._measure(step)
         workdirs.record_metrics(self._workdir, row)
         if self._latent_likelihood:
@@ -199,9 +268,7 @@ class Evaluation(StepCallback):
         if not self._likelihood:
             print(f"\nstep {step}: grids in {self._workdir}/samples", flush=True)
             return
-        # What an earlier stage reaches says nothing of a model whose last stage is not trained.
-        in_last_stage = step > 0 and self.model.stage_at(step - 1) == len(self.model.stage_starts) - 1
-        best = in_last_stage and self._checkpoints.save_if_best(row["elbo"]["bits_per_dim"])
+        best = self._keep_if_best(step, row)
         print(
             f"\nstep {step}: validation {row['elbo']['bits_per_dim']:.4f} bits/dim (ELBO, {self._num_images} images)"
             + (", best so far" if best else ""),
@@ -211,7 +278,7 @@ class Evaluation(StepCallback):
     def _measure(self, step):
         """The row of metrics of what would be served now; writes it to TensorBoard, with the grids."""
         row = {"step": step, "split": "validation", "seed": self._training.seed}
-        with self._writer.as_default(step):
+        with self.writer.as_default(step):
             if self._likelihood:
                 batches = self._dataset.eval_batches("validation", self._training.batch_size, self._num_images)
                 terms = self._likelihood.elbo_terms(batches, self._training.seed)
@@ -235,7 +302,7 @@ class Evaluation(StepCallback):
             for name, picture in self._grids().items():
                 tf.summary.image(name, picture[None])
                 units.write_png(f"{self._workdir}/samples/{name}-{step:08d}.png", picture)
-        self._writer.flush()
+        self.writer.flush()
         return row
 
     def _grids(self):
@@ -254,37 +321,20 @@ class Evaluation(StepCallback):
 
 
 class Saver(StepCallback):
-    """Checkpoints every `every` steps and at the end; on SIGTERM or Ctrl-C saves and raises TrainingInterrupted."""
+    """Checkpoints every `every` steps and at the end; where a signal has come, saves and raises TrainingInterrupted."""
 
-    def __init__(self, checkpoints, every, total_steps):
+    def __init__(self, checkpoints, every, total_steps, signals):
         super().__init__()
-        self._checkpoints, self._every, self._total = checkpoints, every, total_steps
-        self._signal, self._before = None, {}
-
-    def on_train_begin(self, logs=None):
-        super().on_train_begin(logs)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            try:
-                self._before[number] = signal.signal(number, self._note)
-            except ValueError:  # not the main thread: signals are its owner's affair
-                return
-
-    def _note(self, number, frame):
-        self._signal = number
+        self._checkpoints, self._every, self._total, self._signals = checkpoints, every, total_steps, signals
 
     def on_step(self, step, logs):
-        if self._signal:
+        received = self._signals.received
+        if received:
             self._checkpoints.save()  # at once: who sent it may not wait until the model has settled
             if self.model.settle():
                 self._checkpoints.save()
         elif step % self._every == 0 or step == self._total:
             self.model.settle()
             self._checkpoints.save()
-        if self._signal:
-            raise TrainingInterrupted(int(self._signal), step)
-
-    def restore_handlers(self):
-        """Gives the signals back to those who had them."""
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before = {}
+        if received:
+            raise TrainingInterrupted(received, step)

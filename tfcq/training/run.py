@@ -1,23 +1,29 @@
 """`tfcq.train`: from a Config to a trained workdir."""
 
 import math
+import os
+import pathlib
 
 import keras
 import tensorflow as tf
 
-from tfcq import data, devices, models
-from tfcq import workdir as workdirs
+from tfcq import data, devices, files, models, terminal
 from tfcq.checkpoints import Checkpoints
-from tfcq.errors import UserError
-from tfcq.training import callbacks
+from tfcq.errors import TrainingInterrupted, UserError
+from tfcq.interruption import Signals, Stopped
+from tfcq.training import callbacks, opening
 
 
 def train(config, workdir, accept_changed_data=False):
     """Trains until `config.training.train_steps`, or goes on from the workdir's last checkpoint.
 
+    A run that has begun goes on with another config where that changes no number of training (`tfcq.knobs.ON_RESUME`); the change
+    is recorded in history.jsonl. With more `train_steps` a finished run goes on; a schedule of the learning rate, or drops of it,
+    are then those of the new length. Where standard output is closed, training goes on without it.
+
     Args:
         config: `tfcq.Config`.
-        workdir: folder of the run; made where it is not there.
+        workdir: folder of the run; made where it is not there. What is refused before the first step leaves nothing in it.
         accept_changed_data: whether a run goes on with those of its images that are there, where some are gone or have another
             content; which they are is kept with the run.
 
@@ -25,11 +31,19 @@ def train(config, workdir, accept_changed_data=False):
         The trained model, compiled.
 
     Raises:
-        UserError: wrong data, flags or folder.
+        UserError: wrong data, flags or folder, or a second training in the folder.
         TrainingDiverged: a loss or gradient stopped being finite.
-        TrainingInterrupted: SIGTERM or Ctrl-C; the state is saved.
+        TrainingInterrupted: SIGTERM, Ctrl-C or SIGHUP; the state is saved.
     """
-    config = config.absolute()
+    with terminal.outlived_stdout(), Signals() as signals:
+        try:
+            signals.stop_at_once()  # until there is something to save
+            return _train(config.absolute(), workdir, accept_changed_data, signals)
+        except Stopped:
+            raise TrainingInterrupted(signals.received, None) from None
+
+
+def _train(config, workdir, accept_changed_data, signals):
     training = config.training
     distribution = devices.prepare(
         training.distribution, training.logical_devices, training.deterministic, training.batch_size
@@ -37,72 +51,104 @@ def train(config, workdir, accept_changed_data=False):
     of_a_replica = training.batch_size // distribution.num_replicas_in_sync
     if of_a_replica % training.micro_batches:
         raise UserError(f"micro_batches={training.micro_batches}: expected a divisor of {of_a_replica}, a replica's images")
-    manifest = workdirs.read_manifest(workdir)
-    dataset = data.load(config.data, manifest, accept_changed_data)
-    if manifest is None:
-        workdirs.check_description(workdir, dataset)
-    workdirs.open_for(config, workdir, same_images=manifest is not None)
-    if manifest is None or manifest.fingerprints() != dataset.manifest.fingerprints():
-        workdirs.write_data_facts(workdir, dataset)
-    elif manifest != dataset.manifest:  # other names or times of the same images
-        workdirs.write_manifest(workdir, dataset.manifest)
-    with distribution.scope():
-        model = models.build(config, dataset.image_shape)
-        num_weights = model.count_params()  # what `attach` adds is of training alone
-        model.attach(dataset, training.batch_size)
-        compile_model(model, training)
-        checkpoints = Checkpoints(workdir, model, training.keep_checkpoints)
-        start = checkpoints.restore()
-    print(
-        f"{config.model}: {num_weights:,} weights; {dataset.description}; "
-        f"{distribution.num_replicas_in_sync} replica(s); workdir {workdir}"
-        + (f"; resumed from step {start}" if start else ""),
-        flush=True,
-    )
-    if start >= training.train_steps:
-        print(f"nothing to do: {start} of {training.train_steps} steps are done", flush=True)
-        return model
+    with opening.opened(config, workdir) as run:
+        dataset = run.load_data(accept_changed_data)
+        with distribution.scope():
+            model = models.build(config, dataset.image_shape)
+            num_weights = model.count_params()  # what `attach` adds is of training alone
+            model.attach(dataset, training.batch_size)
+            compile_model(model, training)
+            checkpoints = Checkpoints(workdir, model, training.keep_checkpoints)
+            start = checkpoints.restore()
+        print(
+            f"{config.model}: {num_weights:,} weights; {dataset.description}; "
+            f"{distribution.num_replicas_in_sync} replica(s); workdir {workdir}"
+            + (f"; resumed from step {start}" if start else ""),
+            flush=True,
+        )
+        if start >= training.train_steps:
+            print(f"nothing to do: {start} of {training.train_steps} steps are done", flush=True)
+            return model
+        before = run.config_before()
+        if before and (line := _new_course(model, before.training, training, start)):
+            print(line, flush=True)
+        batches = _step_batches(dataset, model, training, start)
+        evaluation = callbacks.Evaluation(workdir, model, dataset, training, checkpoints, signals)
+        files.check_room("workdir", run.folder, _checkpoint_bytes(model))
+        run.begin(start, dataset)  # from here on nothing is refused any more
+        evaluation.row_at_start = run.row_of(start)
+        saver = callbacks.Saver(checkpoints, training.checkpoint_every, training.train_steps, signals)
+        _fit(model, batches, workdir, training, evaluation, saver, signals)
+    return model
 
-    batches = _step_batches(dataset, model, training, start)
+
+def _fit(model, batches, workdir, training, evaluation, saver, signals):
+    """Takes the steps that are left."""
     images_per_step = training.batch_size * model.batches_per_step
-    writers = {name: tf.summary.create_file_writer(f"{workdir}/tensorboard/{name}") for name in ("train", "validation")}
-    saver = callbacks.Saver(checkpoints, training.checkpoint_every, training.train_steps)
     players = [player.name for player in model.players()]
     shown = {f"{player}/bits_per_dim": "bits_per_dim" for player in players}
     shown |= {f"{player}/loss": f"{player} loss" for player in players}
+    writers = {name: tf.summary.create_file_writer(f"{workdir}/tensorboard/{name}") for name in opening.WRITERS}
+    evaluation.writer = writers["validation"]
     try:
         model.fit(
             batches,
             epochs=1,
-            steps_per_epoch=training.train_steps - start,
+            steps_per_epoch=training.train_steps - model.steps_taken,
             verbose=0,
             callbacks=[
+                callbacks.FirstStep(signals),
                 callbacks.FiniteGuard(),
+                callbacks.LikelihoodGuard(training),
                 callbacks.Progress(training.train_steps, images_per_step, shown),
                 callbacks.Balance(training.log_every),
                 callbacks.Scalars(writers["train"], training.log_every, images_per_step),
-                callbacks.Evaluation(workdir, dataset, training, writers["validation"], checkpoints),
+                evaluation,
                 saver,
             ],
         )
     except (OSError, tf.errors.OpError) as error:
         raise _in_a_line(error, workdir) or error from error
     finally:
-        saver.restore_handlers()
         for writer in writers.values():
             writer.close()
-    return model
 
 
 def _in_a_line(error, workdir):
     """The UserError that says what a broken image or a full disk did in the middle of a run; None for other errors."""
     if isinstance(error, OSError) or "No space left" in str(error):
-        reason = getattr(error, "strerror", None) or "No space left on device"
-        return UserError(
-            f"workdir {workdir}: cannot be written: {reason}; the checkpoints in it are untouched; make room and run the "
-            "same command again"
-        )
+        reason, name = getattr(error, "strerror", None) or "No space left on device", getattr(error, "filename", None)
+        kept = f"the checkpoints in {workdir} are untouched"
+        if name and not pathlib.Path(os.fsdecode(name)).absolute().is_relative_to(pathlib.Path(workdir).absolute()):
+            return UserError(f"{os.fsdecode(name)}: {reason}; {kept}; run the same command again when it is mended")
+        return UserError(f"workdir {workdir}: cannot be written: {reason}; {kept}; make room and run the same command again")
     return data.user_error(error)
+
+
+def _checkpoint_bytes(model):
+    """What a checkpoint of a compiled model takes, about."""
+    variables = [*model.variables, *(variable for one in model.player_optimizers.values() for variable in one.variables)]
+    averages = model.averages.values if model.averages else []
+    return sum(math.prod(one.shape) * tf.as_dtype(one.dtype).size for one in (*variables, *averages))
+
+
+def _new_course(model, before, training, step):
+    """A line on learning rates whose course hangs on the number of steps, where that was changed within the course; or ''."""
+    stage = len(model.stage_starts) - 1
+    done = step - model.stage_starts[stage]
+    if before.train_steps == training.train_steps or done <= 0:
+        return ""
+    rates = []
+    for one in (before, training):
+        length = max(1, one.train_steps - model.stage_starts[stage])
+        rate = LearningRate(*_course(one, one.learning_rate, length, _drops(model, one)[stage]))
+        rates.append(float(rate(done)))
+    if rates[0] == rates[1]:
+        return ""
+    return (
+        f"train_steps {before.train_steps} -> {training.train_steps}: the learning rates' course is now that of "
+        f"{training.train_steps} steps; learning_rate at step {step}: {rates[0]:.4g} -> {rates[1]:.4g}"
+    )
 
 
 def compile_model(model, training):
@@ -111,13 +157,7 @@ def compile_model(model, training):
     Raises:
         UserError: learning_rate_drops with another number of lists than the model has stages.
     """
-    count, drops = len(model.stage_starts), training.drops()
-    if len(drops) not in (1, count):
-        raise UserError(
-            f"learning_rate_drops: expected one list, or one for each of the {count} stage(s) of {model.name} as configured, "
-            f"received {len(drops)}: {training.learning_rate_drops!r}"
-        )
-    drops = drops * count if len(drops) == 1 else drops
+    drops = _drops(model, training)
     ends = [*model.stage_starts[1:], training.train_steps]
     lengths = [max(1, end - start) for start, end in zip(model.stage_starts, ends, strict=True)]
     optimizers = {
@@ -130,6 +170,17 @@ def compile_model(model, training):
         ema_decay=training.ema_decay,
         micro_batches=training.micro_batches,
     )
+
+
+def _drops(model, training):
+    """`TrainingConfig.drops` of each stage."""
+    count, drops = len(model.stage_starts), training.drops()
+    if len(drops) not in (1, count):
+        raise UserError(
+            f"learning_rate_drops: expected one list, or one for each of the {count} stage(s) of {model.name} as configured, "
+            f"received {len(drops)}: {training.learning_rate_drops!r}"
+        )
+    return drops * count if len(drops) == 1 else drops
 
 
 def _step_batches(dataset, model, training, start):
@@ -153,17 +204,21 @@ def _optimizer(training, player, num_steps, drops):
     rate = training.discriminator_learning_rate if player.name == "discriminator" else training.learning_rate
     kind = {"adamax": keras.optimizers.Adamax, "adam": keras.optimizers.Adam}[training.optimizer]
     if training.learning_rate_schedule != "constant" or training.warmup_steps or drops:
-        # An optimizer counts its updates: one for each turn.
-        rate = LearningRate(
-            rate,
-            num_steps * player.turns,
-            training.warmup_steps * player.turns,
-            training.learning_rate_schedule,
-            drops,
-            training.learning_rate_decay ** (1.0 / player.turns),
-            training.learning_rate_floor,
-        )
+        rate = LearningRate(*_course(training, rate, num_steps, drops, player.turns))
     return kind(rate, beta_1=training.beta_1, beta_2=training.beta_2, name=f"{player.name}_optimizer")
+
+
+def _course(training, rate, num_steps, drops, turns=1):
+    """The arguments of `LearningRate`; an optimizer counts its updates, one for each of a step's turns."""
+    return (
+        rate,
+        num_steps * turns,
+        training.warmup_steps * turns,
+        training.learning_rate_schedule,
+        drops,
+        training.learning_rate_decay ** (1.0 / turns),
+        training.learning_rate_floor,
+    )
 
 
 @keras.saving.register_keras_serializable("tfcq")

@@ -1,0 +1,239 @@
+"""A run that is killed between its writes, extended, and changed in what may change ends as one that was left alone."""
+
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tiny_models as tiny
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorflow.python.framework import config as framework_config
+
+from tfcq import workdir as workdirs
+from tfcq.checkpoints import Checkpoints
+from tfcq.config import TrainingConfig
+from tfcq.errors import TrainingInterrupted, UserError
+from tfcq.evaluation.report import training_curves
+from tfcq.interruption import Signals
+from tfcq.training import callbacks
+from tfcq.training.run import train
+
+STEPS = 8
+
+
+def config(**training):
+    settings = {"train_steps": STEPS, "checkpoint_every": 3, "evaluate_every": 2, "warmup_steps": 2, "deterministic": True}
+    settings |= training
+    return tiny.config(8, training=settings, latent_size=4, **tiny.ROWS["vae"])
+
+
+def weights(folder):
+    reader = tf.train.load_checkpoint(str(folder / "checkpoints" / "last" / f"step-{STEPS}"))
+    names = reader.get_variable_to_shape_map().keys() - {"_CHECKPOINTABLE_OBJECT_GRAPH"}
+    # What is best is judged by evaluations, of which the runs below have different ones.
+    names = [name for name in names if not name.startswith(("save_counter", "best_value"))]
+    return {name: np.asarray(reader.get_tensor(name)).tobytes() for name in names}
+
+
+def rows(folder):
+    return [row["step"] for row in workdirs.read_metrics(folder)]
+
+
+def steps_in_tensorboard(folder, name, tag):
+    events = EventAccumulator(str(folder / "tensorboard" / name), size_guidance={"tensors": 0})
+    events.Reload()
+    return [event.step for event in events.Tensors(tag)]
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing that training does about errors sees it."""
+
+
+def train_until_killed(folder, settings, step):
+    """Trains until just before the checkpoint of `step` would be written."""
+    save = callbacks.Saver.on_step
+
+    def on_step(self, at, logs):
+        if at == step:
+            raise Killed
+        save(self, at, logs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(callbacks.Saver, "on_step", on_step)
+        with pytest.raises(Killed):
+            train(settings, folder)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def deterministic_here_alone():
+    yield
+    framework_config.disable_op_determinism()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    train(config(), folder)
+    return folder
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_changed_and_extended_has_the_bits_of_one_left_alone(whole, tmp_path, capsys):
+    folder = tmp_path / "run"
+    # Of four steps; killed when steps 2 and 4 are measured and step 3 alone is saved.
+    train_until_killed(folder, config(train_steps=4), 4)
+    assert rows(folder) == [0, 2, 4]
+    with open(folder / "metrics.jsonl", "a") as file:
+        file.write('{"time": "2020-01-01T00:00:00Z", "st')
+    for name in ("train", "validation"):
+        (path,) = (folder / "tensorboard" / name).iterdir()
+        path.write_bytes(path.read_bytes()[:-3])
+    changes = {
+        "log_every": 2,
+        "evaluate_every": 5,
+        "checkpoint_every": 2,
+        "keep_checkpoints": 9,
+        "grid_images": 1,
+        "eval_metrics": "frechet_distance",
+        "eval_samples": 16,
+        "eval_features": "pixels",
+    }
+    train(config(**changes), folder)
+    said = capsys.readouterr().out
+    assert "resumed from step 3" in said and "from step 3 on: training.checkpoint_every: 3 -> 2; " in said
+    assert weights(folder) == weights(whole)  # of training
+    assert rows(folder) == [0, 2, 5, 8]
+    assert json.loads((folder / "metrics.json").read_text())["step"] == 8
+    (row,) = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    assert row["step"] == 3 and row["changes"]["training.train_steps"] == [4, 8] and len(row["changes"]) == len(changes) + 1
+    assert workdirs.read_config(folder) == config(**changes)
+    for tag in ("generator/loss", "generator/learning_rate"):
+        assert steps_in_tensorboard(folder, "train", tag) == [1, 2, 3, 4, 6, 8]
+    for tag in ("bits_per_dim", "samples"):
+        assert steps_in_tensorboard(folder, "validation", tag) == [0, 2, 5, 8]
+    samples = {path.name for path in (folder / "samples").glob("samples-*")}
+    assert samples == {f"samples-{step:08d}.png" for step in (0, 2, 5, 8)}
+    # And a command that asks for less finds nothing to do, and says nothing else.
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    train(config(**changes | {"train_steps": 6, "log_every": 7}), folder)
+    assert "nothing to do: 8 of 6 steps are done" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.slow
+def test_an_evaluation_that_is_interrupted_is_made_when_the_run_is_resumed(whole, tmp_path, capsys):
+    folder = tmp_path / "run"
+    measure = callbacks.Evaluation._measure
+
+    def measure_and_be_told(self, step):
+        row = measure(self, step)  # its events are written
+        if step == 4:
+            os.kill(os.getpid(), signal.SIGHUP)
+        return row
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(callbacks.Evaluation, "_measure", measure_and_be_told)
+        with pytest.raises(TrainingInterrupted, match="signal 1 at step 4: state saved") as raised:
+            train(config(), folder)
+    assert raised.value.exit_status == 129 and rows(folder) == [0, 2]
+    assert "step 4: the evaluation is interrupted; it will be made when the run is resumed" in capsys.readouterr().out
+    train(config(), folder)
+    assert rows(folder) == rows(whole) == [0, 2, 4, 6, 8]
+    for mine, other in zip(workdirs.read_metrics(folder), workdirs.read_metrics(whole), strict=True):
+        assert mine["elbo"] == other["elbo"]
+    assert weights(folder) == weights(whole)
+    assert steps_in_tensorboard(folder, "validation", "bits_per_dim") == [0, 2, 4, 6, 8]
+    curves = training_curves(folder)["bits_per_dim"]
+    assert [list(steps) for steps, _ in (curves["train"], curves["validation"])] == [list(range(1, 9)), [0, 2, 4, 6, 8]]
+
+
+@pytest.mark.parametrize("best_so_far", [9.0, 3.0])
+def test_the_best_is_known_though_a_kill_came_between_it_and_the_checkpoint(tmp_path, best_so_far):
+    """Step 4 was saved before its evaluation, which a resumed run made; killed soon after, it resumes from step 4 again."""
+    model = tiny.compiled(config(), channels=1)
+    model.step.assign(4)
+    checkpoints = Checkpoints(tmp_path, model, 3)
+    checkpoints.best_value.assign(best_so_far)
+    evaluation = callbacks.Evaluation(
+        tmp_path, model, tiny.dataset(model.image_shape), config().training, checkpoints, Signals()
+    )
+    evaluation.row_at_start = {"step": 4, "elbo": {"bits_per_dim": 5.0}}
+    evaluation.on_train_begin()  # measures nothing: there is no writer
+    assert checkpoints.best_value.numpy() == min(best_so_far, 5.0)
+    assert [path.name for path in tmp_path.glob("checkpoints/best/*.index")] == ["step-4.index"] * (best_so_far > 5.0)
+
+
+# Schedules.
+
+
+@pytest.mark.parametrize(
+    ("schedule", "before", "after"),
+    [
+        ({"learning_rate_schedule": "linear"}, 0.0, 0.05),
+        ({"learning_rate_schedule": "cosine"}, 0.0, 0.05),
+        ({"learning_rate_drops": "0.75:0.1"}, 0.01, 0.1),
+        ({"learning_rate_schedule": "constant"}, None, None),
+        ({"learning_rate_schedule": "exponential", "learning_rate_decay": 0.9}, None, None),
+    ],
+    ids=lambda value: next(iter(value.values())) if isinstance(value, dict) else "",
+)
+def test_extending_says_what_becomes_of_the_learning_rate(schedule, before, after):
+    from tfcq.training.run import _new_course
+
+    model = tiny.build(tiny.config(model="vae"))
+    old, new = (TrainingConfig(train_steps=steps, learning_rate=0.1, **schedule) for steps in (10, 20))
+    line = _new_course(model, old, new, 10)
+    if before is None:
+        assert line == ""
+    else:
+        assert line == (
+            "train_steps 10 -> 20: the learning rates' course is now that of 20 steps; learning_rate at step 10: "
+            f"{before:.4g} -> {after:.4g}"
+        )
+    assert _new_course(model, old, new, 0) == _new_course(model, new, new, 10) == ""
+
+
+# A likelihood that explodes.
+
+
+def guarded(values, name="generator/bits_per_dim"):
+    guard = callbacks.LikelihoodGuard(TrainingConfig(learning_rate=0.25, clip_norm=3.0))
+    guard.set_model(type("Model", (), {"steps_taken": 100}))
+    guard.on_train_begin()
+    for batch, value in enumerate(values):
+        guard.on_train_batch_end(batch, {name: value, "generator/loss": 1e12})
+
+
+def test_a_finite_explosion_is_told_once_with_its_step_and_its_knobs(capsys):
+    guarded([5.0] * 10 + [1e12] * 200 + [5.0] * 10 + [17.0] * 49)
+    lines = capsys.readouterr().out.split("\n")[1::2]
+    assert len(lines) == 2
+    assert lines[0].startswith("step 160: warning: player generator is at 1e+12 bits/dim, above 16 since step 111 ")
+    assert "--learning_rate=0.25, --clip_norm=3, --warmup_steps=0; in a new run a lower rate" in lines[0]
+    assert lines[1] == "step 311: player generator is at 5 bits/dim again"
+
+
+@pytest.mark.parametrize(
+    "values", [[1e6] * 49 + [8.0] * 100, [8.0, 1e9] * 100, [16.0] * 200, [-3.0] * 200], ids=["first", "spikes", "at", "below"]
+)
+def test_first_steps_and_spikes_are_no_explosion(capsys, values):
+    guarded(values)
+    guarded([1e9] * 200, "generator/kl")
+    assert capsys.readouterr().out == ""
+
+
+# What the command makes of a workdir.
+
+
+def test_a_disk_that_fills_and_a_file_that_goes_are_told_apart(tmp_path):
+    from tfcq.training.run import _in_a_line
+
+    full = _in_a_line(OSError(28, "No space left on device"), tmp_path)
+    own = _in_a_line(OSError(30, "Read-only file system", str(tmp_path / "samples" / "a.png")), tmp_path)
+    gone = _in_a_line(FileNotFoundError(2, "No such file or directory", "/data/images/7.png"), tmp_path)
+    assert all(isinstance(error, UserError) for error in (full, own, gone))
+    assert str(full).startswith(f"workdir {tmp_path}: cannot be written: No space left on device; ")
+    assert str(own).startswith(f"workdir {tmp_path}: cannot be written: Read-only file system; ")
+    assert str(gone).startswith("/data/images/7.png: No such file or directory; the checkpoints in ")
