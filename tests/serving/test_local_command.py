@@ -45,6 +45,11 @@ def base(tmp_path):
     (["--model_config_file={base}/twice.config"], "twice"),
     (["--model_base_path={base}/model", "--monitoring_config_file={base}/monitoring.config"], "prometheus"),
     (["--model_base_path={base}/model", "--grpc_channel_arguments=grpc.max"], "key=value"),
+    (["--model_base_path={base}/model", "--host="], "--host must not be empty"),
+    (["--model_base_path={base}/model", "--host=no.such.machine.invalid"], "no.such.machine.invalid"),
+    (["--model_base_path={base}/model", "--host=192.0.2.1"], "of 192.0.2.1 cannot be used"),
+    (["--model_base_path={base}/model", "--host=http://localhost"], "--host=http://localhost is no address"),
+    (["--flagfile={base}/twice.config"], "there is no --flagfile, as in TF Serving"),
     (["--model_base_path={base}/model", "--file_system_poll_wait_seconds=-1"], "file_system_poll_wait_seconds"),
 ])
 def test_mistake_is_one_line_and_status_2(base, arguments, reason):
