@@ -3,6 +3,7 @@
 from absl import flags
 
 from tfcq import flags as config_flags
+from tfcq import picture_files
 from tfcq import workdir as workdirs
 from tfcq.errors import UserError
 
@@ -22,7 +23,9 @@ INTERPOLATION = flags.DEFINE_enum(
     ["linear", "spherical"],
     "The way of mode interpolate, in the space of the noise that latents are made of (of the latents, where they are not).",
 )
-OUTPUT = flags.DEFINE_string("output", None, "PNG file (default: samples/MODE.png in the workdir).")
+OUTPUT = flags.DEFINE_string(
+    "output", None, "File of the picture; its ending is its format: .png | .jpg | .webp (default: samples/MODE.png in the workdir)."
+)
 SEED = flags.DEFINE_integer("seed", 0, "Of the images; image i of seed s is always the same.", lower_bound=0)
 TEMPERATURE = flags.DEFINE_float(
     "temperature", 1.0, "Scales the prior's standard deviation (mode prior).", lower_bound=0.0
@@ -37,12 +40,14 @@ CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", ["best", "last"], "Which ch
 def main():
     if not WORKDIR.value:
         raise UserError("expected --workdir=DIR of a trained run")
+    path = OUTPUT.value or f"{WORKDIR.value}/samples/{MODE.value}.png"
+    picture_files.check_name(path)
     workdirs.read_config(WORKDIR.value)  # says it at once where there is no run
     config_flags.start_tensorflow()
-    from tfcq import images, workdir
     from tfcq.evaluation.pictures import Pictures
 
-    model = workdir.load(WORKDIR.value, CHECKPOINT.value, IMAGE_DRAW.value)
+    model = workdirs.load(WORKDIR.value, CHECKPOINT.value, IMAGE_DRAW.value)
+    picture_files.check_place(path)
     pictures = Pictures(model)
     if MODE.value == "prior":
         picture = pictures.sample_grid(NUM_SAMPLES.value, SEED.value, TEMPERATURE.value)
@@ -56,11 +61,10 @@ def main():
         images_of_pairs = _held_out(model, 2 * NUM_SAMPLES.value)
         spherical = INTERPOLATION.value == "spherical"
         picture = pictures.interpolation_grid(images_of_pairs, seed=SEED.value, spherical=spherical)
-    path = OUTPUT.value or f"{WORKDIR.value}/samples/{MODE.value}.png"
     try:
-        images.write_png(path, picture)
+        picture_files.write(path, picture)
     except OSError as error:
-        raise UserError(f"output {path}: cannot be written: {error.strerror}") from error
+        raise picture_files.cannot_be_written(path, error) from error
     print(f"wrote {path}", flush=True)
 
 
@@ -70,7 +74,10 @@ def _held_out(model, count):
     dataset = data.load(model.config_of_run.data)
     available = dataset.num_images(SPLIT.value)
     if count > available:
-        raise UserError(f"expected at most {available} images, the {SPLIT.value} split, received a need of {count}")
+        raise UserError(
+            f"num_samples={NUM_SAMPLES.value} with mode={MODE.value} needs {count} images of the {SPLIT.value} split, which has "
+            f"{available}; expected --num_samples={available * NUM_SAMPLES.value // count or 1} or fewer"
+        )
     return dataset.images(SPLIT.value, list(range(count)))
 
 
