@@ -17,22 +17,13 @@ if features.check("webp"):
 
 def check_name(path):
     """Raises UserError where the ending of a picture's name says no format that can be written, or the name is a folder's."""
+    path = str(path)
     ending = os.path.splitext(path)[1]
     if path.endswith(("/", os.sep)) or os.path.isdir(path):
         raise UserError(f"output {path}: expected a file such as {os.path.join(path, 'picture.png')}, received a folder")
     if ending.lower() not in _FORMATS:
         received = repr(ending) if ending else f"no ending; expected {path}.png"
         raise UserError(f"output {path}: expected a name that ends in {', '.join(_FORMATS)}, received {received}")
-
-
-def check_place(path):
-    """Raises UserError where a file cannot be written, as far as an empty one tells; makes the folder."""
-    try:
-        staged = _staged(path)
-        staged.write_bytes(b"")
-        staged.unlink()
-    except OSError as error:
-        raise cannot_be_written(path, error) from error
 
 
 def write(path, picture):
@@ -48,7 +39,7 @@ def write(path, picture):
         UserError: a name that `check_name` refuses, or a picture larger than the format can hold.
         OSError: the file cannot be written.
     """
-    check_name(str(path))
+    check_name(path)
     picture = np.asarray(picture)
     if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] not in (1, 3):
         raise ValueError(f"a picture is uint8 [H, W, 1 or 3], received {picture.dtype} {list(picture.shape)}")
@@ -59,21 +50,11 @@ def write(path, picture):
     except (OSError, ValueError) as error:
         height, width = picture.shape[:2]
         raise UserError(f"output {path}: {format_} cannot hold {width}x{height} pixels ({error}); expected .png") from error
-    staged = _staged(path)
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staged = path.with_name(path.name + ".partial")
     try:
         staged.write_bytes(content.getvalue())
         staged.replace(path)
     finally:
         staged.unlink(missing_ok=True)
-
-
-def cannot_be_written(path, error):
-    """The UserError that an OSError of `write` is for a command."""
-    return UserError(f"output {path}: cannot be written: {error.strerror or error}")
-
-
-def _staged(path):
-    """The file beside `path` that becomes it when it is whole; in a folder that exists."""
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.with_name(path.name + ".partial")

@@ -24,7 +24,9 @@ INTERPOLATION = flags.DEFINE_enum(
     "The way of mode interpolate, in the space of the noise that latents are made of (of the latents, where they are not).",
 )
 OUTPUT = flags.DEFINE_string(
-    "output", None, "File of the picture; its ending is its format: .png | .jpg | .webp (default: samples/MODE.png in the workdir)."
+    "output",
+    None,
+    "File of the picture; its ending says the format: .png | .jpg | .webp (default: samples/MODE.png in the workdir).",
 )
 SEED = flags.DEFINE_integer("seed", 0, "Of the images; image i of seed s is always the same.", lower_bound=0)
 TEMPERATURE = flags.DEFINE_float(
@@ -47,7 +49,6 @@ def main():
     from tfcq.evaluation.pictures import Pictures
 
     model = workdirs.load(WORKDIR.value, CHECKPOINT.value, IMAGE_DRAW.value)
-    picture_files.check_place(path)
     pictures = Pictures(model)
     if MODE.value == "prior":
         picture = pictures.sample_grid(NUM_SAMPLES.value, SEED.value, TEMPERATURE.value)
@@ -64,7 +65,7 @@ def main():
     try:
         picture_files.write(path, picture)
     except OSError as error:
-        raise picture_files.cannot_be_written(path, error) from error
+        raise UserError(f"output {path}: cannot be written: {error.strerror or error}") from error
     print(f"wrote {path}", flush=True)
 
 

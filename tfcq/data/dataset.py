@@ -13,6 +13,7 @@ import re
 import numpy as np
 import tensorflow as tf
 
+from tfcq.data import places
 from tfcq.data.builtin import digits, photo_patches
 from tfcq.data.folder import folder
 from tfcq.data.idx import idx
@@ -226,21 +227,24 @@ def _gather(raw, transform, in_memory):
 
 
 def _open(config):
-    name, colon, place = config.dataset.partition(":")
+    name, _, place = config.dataset.partition(":")
     if name in PLACED_SOURCES or config.dataset in SOURCES:
         _refuse_named_splits(config)
-    if name in PLACED_SOURCES:
-        if not place:
-            raise UserError(f"dataset: expected {name}:PLACE, received {config.dataset!r}")
-        return PLACED_SOURCES[name](os.path.expanduser(place))
-    if config.dataset in SOURCES:
-        return SOURCES[config.dataset](config)
-    if colon and os.sep in place or os.path.exists(config.dataset):
-        # No name of TFDS: they have no path after the colon. The nearest prefix, or the one that the path calls for.
-        near = suggestion(name, PLACED_SOURCES) or f" (did you mean {_prefix(config.dataset)}:{config.dataset}?)"
-        raise UserError(f"dataset: expected {', '.join(CHOICES)} or the name of a TFDS data set, received "
-                        f"{config.dataset!r}{near}")
-    return tfds(config, CHOICES)
+    try:
+        if name in PLACED_SOURCES:
+            if not place:
+                raise UserError(f"dataset: expected {name}:PLACE, received {config.dataset!r}")
+            return PLACED_SOURCES[name](os.path.expanduser(place))
+        if config.dataset in SOURCES:
+            return SOURCES[config.dataset](config)
+        if places.is_path(config.dataset):
+            raise UserError(f"dataset: expected {', '.join(CHOICES)} or the name of a TFDS data set, received {config.dataset!r}")
+        return tfds(config, CHOICES)
+    except UserError as error:
+        near = places.meant(config.dataset)
+        if not near:
+            raise
+        raise UserError(re.sub(r" \(did you mean [^()]*\)$", "", str(error)) + near) from error  # a path is nearer than a name
 
 
 def _refuse_named_splits(config):
@@ -249,7 +253,3 @@ def _refuse_named_splits(config):
         if received != expected:
             raise UserError(f"{knob}: expected {expected} with dataset={config.dataset}, as only the splits of a TFDS "
                             f"data set have other names; received {received!r}")
-
-
-def _prefix(path):
-    return "npz" if path.endswith(".npz") else "folder"
