@@ -348,7 +348,7 @@ def test_a_knob_of_another_system_names_its_owner(parse, monkeypatch):
 
     monkeypatch.setitem(configs.SYSTEMS, "other", OtherConfig)
     assert parse("--model=other", "--width=3").system == OtherConfig(width=3)
-    with pytest.raises(UserError, match="--flow_scales: model=other has no such knob; expected it with model=cqf"):
+    with pytest.raises(UserError, match="--flow_scales: model=other has no such flag; it belongs to model=cqf"):
         parse("--model=other", "--flow_scales=2")
 
 

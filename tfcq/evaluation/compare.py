@@ -52,7 +52,7 @@ def latest_numbers(workdir):
     try:
         rows = [json.loads(line) for line in path.read_text().splitlines()]
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: expected a row of JSON an evaluation, cannot be read: {error}") from error
+        raise UserError(f"{path}: expected one row of JSON for each evaluation, cannot be read: {error}") from error
     rows = [row for row in rows if "checkpoint" in row]  # those of training have none
     if not rows:
         raise UserError(f"workdir {workdir}: expected an evaluation; make one with python -m tfcq.evaluate --workdir={workdir}")
