@@ -110,11 +110,19 @@ def main(argv):
         print(f"local_server: {error}", file=sys.stderr)
         return 2
     if not signals:
-        print(ready, flush=True)
+        _say(ready)
     while not signals:
         time.sleep(0.1)
     server.stop()
     return 0
+
+
+def _say(line):
+    """Prints a line, if anybody reads it (`| head`); the models are served all the same."""
+    try:
+        print(line, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _channel_argument(text):

@@ -68,6 +68,13 @@ def test_taken_port_is_one_line_and_status_2(base):
             assert "tensorflow" not in modules
 
 
+def test_the_ready_line_needs_no_reader():
+    program = f"import sys; sys.path.insert(0, {str(REPOSITORY / 'serving')!r}); import local_server; local_server._say('ready')"
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.wait(timeout=60) == 0 and process.stderr.read() == b""
+
+
 def test_model_whose_only_version_is_broken_ends_the_start(base):
     status, output, lines, modules = run(f"--model_base_path={base}/model", f"--port={free_ports(1)[0]}")
     assert status == 2 and output == ""
