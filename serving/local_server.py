@@ -8,12 +8,12 @@ taken port is one line and status 2. serving/README.md says what TF Serving does
 
 import os
 import signal
-import socket
 import sys
 import time
 import types
 
 from absl import app, flags, logging
+from local.addresses import Address
 from local.errors import RequestError, UsageError, one_line
 from local.versions import checked_models, read_model_config, single_model_config
 
@@ -24,6 +24,9 @@ def define_flags(flag_values):
     """Declares the flags; their names and meanings are those of TF Serving's main.cc."""
     threads = 4 * (os.cpu_count() or 1)
     flags.DEFINE_integer("port", 8500, "Port of the gRPC API; 0 turns it off.", 0, 65535, flag_values=flag_values)
+    flags.DEFINE_string("host", "127.0.0.1", "Address to listen on: 127.0.0.1 or ::1 is this machine alone, 0.0.0.0 or :: is"
+                        " every address (put a proxy with encryption and authentication before it). TF Serving, which"
+                        " has no such flag, listens on every address.", flag_values=flag_values)
     flags.DEFINE_integer("rest_api_port", 0, "Port of the REST API; 0 turns it off.", 0, 65535, flag_values=flag_values)
     flags.DEFINE_string("model_name", "default", "Name of the model; ignored with --model_config_file.",
                         flag_values=flag_values)
@@ -48,6 +51,8 @@ def read_options(argv, flag_values):
     Raises:
         UsageError: if a flag, or a file or directory that it names, is wrong, or a port is taken.
     """
+    if any(argument.partition("=")[0] in ("--flagfile", "-flagfile") for argument in argv[1:]):
+        raise UsageError("there is no --flagfile, as in TF Serving; give the flags themselves, or --model_config_file")
     try:
         rest = flag_values(argv)[1:]
     except flags.Error as error:
@@ -75,8 +80,9 @@ def read_options(argv, flag_values):
         checked_models(server_config)
     except RequestError as error:
         raise UsageError(error.reason) from error
+    values.address = Address.of(values.host)
     for port in ports:
-        _check_free(port)
+        values.address.check_free(port)
     return values, server_config
 
 
@@ -104,11 +110,19 @@ def main(argv):
         print(f"local_server: {error}", file=sys.stderr)
         return 2
     if not signals:
-        print(ready, flush=True)
+        _say(ready)
     while not signals:
         time.sleep(0.1)
     server.stop()
     return 0
+
+
+def _say(line):
+    """Prints a line, if anybody reads it (`| head`); the models are served all the same."""
+    try:
+        print(line, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _channel_argument(text):
@@ -116,16 +130,6 @@ def _channel_argument(text):
     if not key or not separator:
         raise UsageError(f"--grpc_channel_arguments needs key=value, received {text!r}")
     return key, int(value) if value.lstrip("-").isdecimal() else value
-
-
-def _check_free(port):
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("0.0.0.0", port))
-            probe.listen()
-        except OSError as error:
-            raise UsageError(f"port {port} cannot be used: {error.strerror}; choose another port") from error
 
 
 if __name__ == "__main__":

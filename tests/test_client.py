@@ -1,7 +1,9 @@
 """The client against a server of a few lines in this process; tests/serving has it against real ones."""
 
+import contextlib
 import http.server
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -11,6 +13,7 @@ import time
 import numpy as np
 import pytest
 
+from tfcq import proxies
 from tfcq.client import Client, ServerError, row_seeds
 from tfcq.errors import UserError
 
@@ -93,18 +96,26 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(content)
 
 
-@pytest.fixture
-def server():
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    server.bodies, server.paths, server.behaviour = [], [], None
+@contextlib.contextmanager
+def running(handler, address="127.0.0.1", **attributes):
+    """A server on a thread of its own, with these attributes."""
+    server = http.server.ThreadingHTTPServer((address, 0), handler)
+    vars(server).update(attributes, daemon_threads=True, port=server.server_address[1])
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
-    server.url = f"http://127.0.0.1:{server.server_address[1]}"
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture
+def server():
+    with running(Handler, bodies=[], paths=[], behaviour=None) as server:
+        server.url = f"http://127.0.0.1:{server.port}"
+        yield server
 
 
 @pytest.fixture
@@ -257,14 +268,45 @@ def test_bad_addresses_and_sizes_are_refused_at_once(make):
     (404, {"error": "no such model"}, "NOT_FOUND", "no such model"),
     (503, b"<html>busy</html>", "UNAVAILABLE", "<html>busy</html>"),
     (418, {"other": 1}, "HTTP 418", "other"),
-    (200, b"not json", "UNAVAILABLE", "not JSON"),
+    (200, b"not json", "UNAVAILABLE", "HTTP 200 OK from BaseHTTP/"),
+    (200, b"not json", "UNAVAILABLE", "which is not TF Serving's JSON: 'not json'"),
+    (200, {"predictions": [1]}, "UNAVAILABLE", "not TF Serving's JSON"),
+    (200, [1], "UNAVAILABLE", "not TF Serving's JSON: '[1]'"),
+    (200, b"", "UNAVAILABLE", "not TF Serving's JSON: ''"),
+    (200, b"\xff\xfe", "UNAVAILABLE", "not TF Serving's JSON"),
+    (403, b"<!DOCTYPE html>\n<html><head><title>\nAccess\n denied</title>" + b"x" * 10**6, "HTTP 403", "JSON: 'Access denied'"),
+    (502, b"\n<html>\n<body>\nBad gateway: " + b"x" * 10**6, "HTTP 502", "'Bad gateway: xxx"),
 ])
 def test_refusals_are_one_line_with_code_and_reason(server, client, status, content, code, reason):
     server.behaviour = lambda handler: handler.answer(status, content)
     with pytest.raises(ServerError) as caught:
         client.sample(1)
     assert caught.value.code == code and reason in str(caught.value) and "\n" not in str(caught.value)
-    assert caught.value.exit_status == 2
+    assert caught.value.exit_status == 2 and len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("ask", [Client.metadata, Client.status, lambda client: client.sample(1)])
+@pytest.mark.parametrize("answer", [{}, [], "text", {"model_spec": 1, "model_version_status": [1]}, {"error": 3}, None], ids=repr)
+def test_another_servers_json_is_told(server, monkeypatch, ask, answer):
+    monkeypatch.setattr(Handler, "do_GET", lambda handler: handler.answer(200, answer))
+    server.behaviour = lambda handler: handler.answer(200, answer)
+    with pytest.raises(ServerError, match=r"HTTP 200 OK from BaseHTTP/\S+ Python/\S+, which is not TF Serving's JSON"):
+        ask(Client.rest(server.url, "m"))
+
+
+def test_the_port_of_grpc_is_told():
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        def answer():
+            connection, _ = other.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(b"\0\0\x18\x04\0\0\0\0\0\0\4\0\x3f\xff\xff\r\n")  # a frame of HTTP/2
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(ServerError, match="does not speak HTTP .* is it the port of gRPC"):
+            Client.rest(f"http://127.0.0.1:{other.getsockname()[1]}", "m", timeout=5).status()
+        thread.join()
 
 
 def test_server_that_hangs_up_is_unavailable(server, client):
@@ -300,3 +342,87 @@ def test_import_and_rest_need_no_tensorflow():
     code = ("import sys, tfcq.client; tfcq.client.Client.rest('http://localhost:1', 'm');"
             "sys.exit('tensorflow' in sys.modules or 'grpc' in sys.modules)")
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+# Proxies.
+
+
+class ProxyHandler(Handler):
+    """A proxy that knows no way out; counts in `server.asked` who was asked for."""
+
+    server_version, sys_version = "Squid/6.1", ""
+
+    def refuse(self):
+        self.server.asked.append(self.path)
+        self.answer(503, b"<html><head><title>ERROR: no such machine</title></head></html>")
+
+    do_GET = do_POST = do_CONNECT = refuse
+
+
+@pytest.fixture
+def proxy(monkeypatch):
+    """A proxy of everything, in no variable yet."""
+    for name in list(os.environ):
+        if name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    with running(ProxyHandler, asked=[]) as server:
+        server.address = f"127.0.0.1:{server.port}"
+        yield server
+
+
+VARIABLES = ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "grpc_proxy"]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "LOCALHOST", "127.1.2.3", "0.0.0.0"])
+def test_this_machine_is_asked_without_a_proxy(proxy, monkeypatch, host):
+    for name in VARIABLES:
+        monkeypatch.setenv(name, f"http://{proxy.address}")
+    with running(Handler, "0.0.0.0", bodies=[], paths=[], behaviour=None) as server:
+        assert len(Client.rest(f"http://{host}:{server.port}", "m", timeout=5).sample(2)) == 2
+    with pytest.raises(ServerError) as caught:
+        Client.grpc(f"{host}:{closed_port()}", "m", timeout=5).status()
+    assert caught.value.code == "UNAVAILABLE" and "proxy" not in str(caught.value)
+    assert not proxy.asked
+
+
+@pytest.mark.parametrize(("name", "scheme", "code", "said"), [
+    ("http_proxy", "http", "UNAVAILABLE", "HTTP 503 Service Unavailable from Squid/6.1"),
+    ("HTTP_PROXY", "http", "UNAVAILABLE", "not TF Serving's JSON: 'ERROR: no such machine'"),
+    ("https_proxy", "https", "UNAVAILABLE", "503"),
+])
+def test_other_machines_are_asked_through_the_proxy_and_its_answer_is_told_as_such(proxy, monkeypatch, name, scheme, code, said):
+    monkeypatch.setenv(name, f"http://me:secret@{proxy.address}")
+    with pytest.raises(ServerError) as caught:
+        Client.rest(f"{scheme}://models.example:8501", "m", timeout=5).status()
+    text = str(caught.value)
+    assert caught.value.code == code and said in text and "\n" not in text
+    assert f"asked through the proxy of {name.lower()}=http://{proxy.address} (no_proxy" in text and "secret" not in text
+    assert any("models.example:8501" in path for path in proxy.asked)
+
+
+def test_no_proxy_is_honoured(proxy, monkeypatch):
+    monkeypatch.setenv("http_proxy", f"http://{proxy.address}")
+    monkeypatch.setenv("no_proxy", "models.invalid")
+    with pytest.raises(ServerError, match="no server answers there") as caught:
+        Client.rest("http://models.invalid:8501", "m", timeout=5).status()
+    assert "proxy" not in str(caught.value) and not proxy.asked
+
+
+@pytest.mark.parametrize("name", ["grpc_proxy", "https_proxy", "http_proxy"])
+def test_grpc_asks_other_machines_through_its_proxy(proxy, monkeypatch, name):
+    monkeypatch.setenv(name, f"http://me:secret@{proxy.address}")
+    with pytest.raises(ServerError) as caught:
+        Client.grpc("models.example:8500", "m", timeout=5).status()
+    assert f"asked through the proxy of {name}=http://{proxy.address}" in str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert proxy.asked and "models.example:8500" in proxy.asked[0]
+
+
+@pytest.mark.parametrize(("address", "here"), [
+    ("localhost:8500", True), ("[::1]:8500", True), ("127.0.0.1:8500", True), ("dns:localhost:8500", True),
+    ("ipv4:127.0.0.1:8500", True), ("unix:/run/model", True), ("[::ffff:127.0.0.1]:8500", True), ("a.localhost:1", True),
+    ("models.example:8500", False), ("10.0.0.1:8500", False), ("[2001:db8::1]:8500", False), ("localhost.example:8500", False),
+    ("[::ffff:10.0.0.1]:1", False), ("[fe80::1%eth0]:1", False),
+])
+def test_what_is_this_machine(address, here):
+    assert proxies.is_here(proxies.grpc_host(address)) == here

@@ -231,7 +231,7 @@ def test_sections_are_frozen():
         (CQFConfig, {"coverage": False, "quality_weight": 0, "flow_scales": 0}, "nothing to train"),
         (CQFConfig, {"coverage": False}, "coverage=false with flow_scales=1"),
         (RealNVPConfig, {"coverage": False}, "nothing to train"),
-        (configs.RAEGMMConfig, {"mixture_images": 1}, "mixture_images: expected 0, for all, or at least 2, received 1"),
+        (configs.RAEGMMConfig, {"mixture_images": 1}, "mixture_images: expected 0 (all of them) or at least 2, received 1"),
         (configs.VAEConfig, {"latent_dim": 1}, "latent_dim: expected at least 2"),
         (GLFConfig, {"regularized": True, "first_stage_steps": 3}, "regularized with first_stage_steps"),
         *(
@@ -309,7 +309,7 @@ def test_a_vae_without_introspection_has_no_first_stage():
 @pytest.mark.parametrize(
     ("knobs", "message"),
     [
-        ({"pretraining_steps": 0}, "margin=auto with pretraining_steps=0: nothing suggests a margin"),
+        ({"pretraining_steps": 0}, "margin=auto with pretraining_steps=0: the margin follows from pre-training"),
         ({"margin": "a lot"}, "margin: expected auto or a number above 0, received 'a lot'"),
         ({"margin": "-1"}, "margin: expected auto or a number above 0, received '-1'"),
         ({"margin": "nan"}, "margin: expected auto or a number above 0, received 'nan'"),
@@ -336,7 +336,7 @@ def test_introspective_networks_halve_images_down_to_four_pixels(image_size, fit
     ("model", "system", "message"),
     [
         ("wae_gan", {}, "micro_batches=2 with a Wasserstein auto-encoder: expected 1"),
-        ("introvae", {"margin_form": "batch_mean"}, "micro_batches=2 with margin_form=batch_mean: expected 1, or per_sample"),
+        ("introvae", {"margin_form": "batch_mean"}, "micro_batches=2 with margin_form=batch_mean: expected micro_batches=1 or"),
         ("cqf", {"free_bits": 0.5}, "micro_batches=2 with free_bits=0.5: expected 1"),
         ("realnvp", {}, "micro_batches=2: expected a divisor of batch_size=9"),
     ],

@@ -208,6 +208,8 @@ def test_mistakes_in_flagfiles_are_told_with_file_and_line(command, tmp_path, na
         ("export", ["--workdir=nowhere", "--export_dir=there"], "workdir nowhere: expected a trained run"),
         ("sample", ["--workdir=here", "--mode=dream"], "--mode=dream"),
         ("sample", ["--workdir=here", "--num_samples=0"], "--num_samples=0"),
+        ("sample", ["--workdir=here", "--output=grid.tif"], "output grid.tif: expected a name that ends in .png"),
+        ("sample", ["--workdir=here", "--output=grid"], "expected grid.png"),
         ("sample", ["--workdir=here", "--temperature=-1"], "--temperature=-1"),
         ("evaluate", ["--workdir=nowhere", "--metrics=elbow"], "received 'elbow' (did you mean elbo?)"),
         ("evaluate", ["--wordir=here"], "Did you mean: workdir ?"),
@@ -346,7 +348,7 @@ def test_a_knob_of_another_system_names_its_owner(parse, monkeypatch):
 
     monkeypatch.setitem(configs.SYSTEMS, "other", OtherConfig)
     assert parse("--model=other", "--width=3").system == OtherConfig(width=3)
-    with pytest.raises(UserError, match="--flow_scales: model=other has no such knob; expected it with model=cqf"):
+    with pytest.raises(UserError, match="--flow_scales: model=other has no such flag; it belongs to model=cqf"):
         parse("--model=other", "--flow_scales=2")
 
 

@@ -5,61 +5,26 @@
     bits = client.bits_per_dim(images)              # float32 [16]
 
 Any server of TF Serving's protocol will do: TF Serving itself or serving/local_server.py. REST needs numpy alone; gRPC
-needs the package tensorflow-serving-api, imported when it is first used.
+needs the package tensorflow-serving-api, imported when it is first used. Servers on this machine are asked directly, others
+through the proxies of the environment (`tfcq.proxies`).
 """
-
-import http.client
-import json
-import urllib.error
-import urllib.parse
-import urllib.request
 
 import numpy as np
 
 from tfcq.errors import UserError
+from tfcq.transports import GrpcTransport, RestTransport, ServerError
+
+__all__ = ["Client", "ServerError", "row_seeds"]
 
 MAX_BATCH_SIZE = 64
 TIMEOUT_SECONDS = 60.0
-
-# The names of protobuf's DataType enumeration, for what JSON and metadata bring as text.
-_DTYPES = {
-    "DT_FLOAT": np.float32,
-    "DT_DOUBLE": np.float64,
-    "DT_INT32": np.int32,
-    "DT_UINT8": np.uint8,
-    "DT_INT64": np.int64,
-    "DT_BOOL": np.bool_,
-    "DT_STRING": np.object_,
-    "DT_HALF": np.float16,
-}
-_HTTP_CODES = {
-    400: "INVALID_ARGUMENT",
-    404: "NOT_FOUND",
-    429: "RESOURCE_EXHAUSTED",
-    500: "INTERNAL",
-    501: "UNIMPLEMENTED",
-    503: "UNAVAILABLE",
-    504: "DEADLINE_EXCEEDED",
-}
-
-
-class ServerError(UserError):
-    """A server that cannot be reached, or that refused a request, in one line.
-
-    Attributes:
-        code: the name of the canonical status: "UNAVAILABLE", "NOT_FOUND", "INVALID_ARGUMENT", ...
-    """
-
-    def __init__(self, address, code, reason):
-        self.code = code
-        super().__init__(f"{address}: {code}: {' '.join(str(reason).split())}")
 
 
 class Client:
     """A model behind an address. Make one with `Client.grpc` or `Client.rest`.
 
     Args:
-        transport: moves one request to the server; see `_RestTransport`.
+        transport: moves one request to the server; see `tfcq.transports`.
         max_batch_size: rows sent at a time; more rows travel in several requests, with the same result, because
             every row has its own seed.
     """
@@ -81,12 +46,12 @@ class Client:
             timeout: seconds for one request.
             max_batch_size: rows in one request.
         """
-        return cls(_GrpcTransport(address, model, version, timeout), max_batch_size)
+        return cls(GrpcTransport(address, model, version, timeout), max_batch_size)
 
     @classmethod
     def rest(cls, address, model, version=None, timeout=TIMEOUT_SECONDS, max_batch_size=MAX_BATCH_SIZE):
         """A client by REST; `address` is "http://host:port", the other arguments are those of `grpc`."""
-        return cls(_RestTransport(address, model, version, timeout), max_batch_size)
+        return cls(RestTransport(address, model, version, timeout), max_batch_size)
 
     def sample(self, num_images=None, seeds=None, temperature=1.0, seed=0):
         """Draws images.
@@ -258,159 +223,3 @@ def _checked_images(images):
 
 def _fits_int32(array):
     return array.size == 0 or (array.min() >= -(2**31) and array.max() < 2**31)
-
-
-def _signatures(signature_defs):
-    """The `signatures` of `Client.metadata` from a SignatureDefMap's dictionary; both transports end up here."""
-
-    def tensors(infos):
-        return {
-            name: {
-                "dtype": np.dtype(_DTYPES[info["dtype"]]).name if info["dtype"] in _DTYPES else info["dtype"],
-                "shape": _shape(info.get("tensor_shape", {})),
-            }
-            for name, info in sorted(infos.items())
-        }
-
-    # Names with two underscores are the SavedModel's own, such as __saved_model_init_op.
-    return {
-        name: {"inputs": tensors(signature.get("inputs", {})), "outputs": tensors(signature.get("outputs", {}))}
-        for name, signature in sorted(signature_defs.items())
-        if not name.startswith("__")
-    }
-
-
-def _shape(shape):
-    if shape.get("unknown_rank"):
-        return None
-    sizes = [int(dimension.get("size", 0)) for dimension in shape.get("dim", [])]
-    return [None if size < 0 else size for size in sizes]
-
-
-class _RestTransport:
-    """One request by REST, in column format."""
-
-    def __init__(self, address, model, version, timeout):
-        if not address.startswith(("http://", "https://")):
-            raise UserError(f"a REST address starts with http:// or https://, received {address!r}")
-        self._model_url = f"{address.rstrip('/')}/v1/models/{urllib.parse.quote(model, safe='')}"
-        self._url = self._model_url if version is None else f"{self._model_url}/versions/{version}"
-        self._timeout = timeout
-        self._signatures = None
-
-    def predict(self, signature, inputs):
-        body = {"signature_name": signature} if signature else {}
-        body["inputs"] = {name: array.tolist() for name, array in inputs.items()}
-        outputs = self._ask(f"{self._url}:predict", json.dumps(body).encode())["outputs"]
-        # JSON brings no dtypes, and a single output comes without its name: the signature has both.
-        if self._signatures is None:
-            self._signatures = self.metadata()["signatures"]
-        specs = self._signatures[signature or "serving_default"]["outputs"]
-        if len(specs) == 1:
-            outputs = {next(iter(specs)): outputs}
-        return {name: np.asarray(value, np.dtype(specs[name]["dtype"])) for name, value in outputs.items()}
-
-    def metadata(self):
-        answer = self._ask(f"{self._url}/metadata")
-        return {
-            "name": answer["model_spec"]["name"],
-            "version": int(answer["model_spec"]["version"]),
-            "signatures": _signatures(answer["metadata"]["signature_def"]["signature_def"]),
-        }
-
-    def status(self):
-        return {
-            int(entry["version"]): {"state": entry["state"], "error": entry["status"].get("error_message", "")}
-            for entry in self._ask(self._url)["model_version_status"]
-        }
-
-    def _ask(self, url, body=None):
-        request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
-        try:
-            with urllib.request.urlopen(request, timeout=self._timeout) as response:
-                return json.load(response)
-        except urllib.error.HTTPError as error:
-            text = error.read().decode("utf-8", errors="replace")
-            try:
-                reason = json.loads(text)["error"]
-            except (ValueError, KeyError, TypeError):
-                reason = text or error.reason
-            raise ServerError(url, _HTTP_CODES.get(error.code, f"HTTP {error.code}"), reason) from error
-        except TimeoutError as error:
-            raise ServerError(url, "DEADLINE_EXCEEDED", f"no answer within {self._timeout} s") from error
-        except urllib.error.URLError as error:
-            if isinstance(error.reason, TimeoutError):
-                raise ServerError(url, "DEADLINE_EXCEEDED", f"no answer within {self._timeout} s") from error
-            raise ServerError(url, "UNAVAILABLE", f"no server answers there ({error.reason})") from error
-        except (ValueError, OSError, http.client.HTTPException) as error:
-            raise ServerError(url, "UNAVAILABLE", f"the answer broke off or is not JSON ({error})") from error
-
-
-class _GrpcTransport:
-    """One request by gRPC; imports TensorFlow, whose protocol buffers the messages are made of."""
-
-    def __init__(self, address, model, version, timeout):
-        if "://" in address:
-            raise UserError(f"a gRPC address is host:port without a scheme, received {address!r}")
-        try:
-            import grpc
-            from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
-        except ImportError as error:
-            raise UserError(
-                f"gRPC needs the package tensorflow-serving-api ({error}); install it or use Client.rest"
-            ) from error
-        limits = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]  # -1 is no limit
-        channel = grpc.insecure_channel(address, options=limits)
-        self._prediction = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-        self._models = model_service_pb2_grpc.ModelServiceStub(channel)
-        self._address, self._model, self._version, self._timeout = address, model, version, timeout
-
-    def predict(self, signature, inputs):
-        import tensorflow as tf
-        from tensorflow_serving.apis import predict_pb2
-
-        request = self._named(predict_pb2.PredictRequest())
-        request.model_spec.signature_name = signature
-        for name, array in inputs.items():
-            request.inputs[name].CopyFrom(tf.make_tensor_proto(array))
-        response = self._ask(self._prediction.Predict, request)
-        return {name: tf.make_ndarray(proto) for name, proto in response.outputs.items()}
-
-    def metadata(self):
-        from google.protobuf import json_format
-        from tensorflow_serving.apis import get_model_metadata_pb2
-
-        request = self._named(get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"]))
-        response = self._ask(self._prediction.GetModelMetadata, request)
-        signatures = get_model_metadata_pb2.SignatureDefMap()
-        response.metadata["signature_def"].Unpack(signatures)
-        fields = json_format.MessageToDict(signatures, preserving_proto_field_name=True)
-        return {
-            "name": response.model_spec.name,
-            "version": response.model_spec.version.value,
-            "signatures": _signatures(fields.get("signature_def", {})),
-        }
-
-    def status(self):
-        from tensorflow_serving.apis import get_model_status_pb2
-
-        response = self._ask(self._models.GetModelStatus, self._named(get_model_status_pb2.GetModelStatusRequest()))
-        state_name = get_model_status_pb2.ModelVersionStatus.State.Name
-        return {
-            entry.version: {"state": state_name(entry.state), "error": entry.status.error_message}
-            for entry in response.model_version_status
-        }
-
-    def _named(self, request):
-        request.model_spec.name = self._model
-        if self._version is not None:
-            request.model_spec.version.value = self._version
-        return request
-
-    def _ask(self, method, request):
-        import grpc
-
-        try:
-            return method(request, timeout=self._timeout)
-        except grpc.RpcError as error:
-            raise ServerError(f"{self._address} model {self._model!r}", error.code().name, error.details()) from error

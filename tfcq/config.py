@@ -104,7 +104,7 @@ class CQFConfig(AdversaryKnobs, FlowKnobs):
             )
         if self.free_bits and training.micro_batches > 1:
             given = f"micro_batches={training.micro_batches} with free_bits={self.free_bits:g}"
-            raise UserError(f"{given}: expected 1, as free bits are of a batch's mean KL")
+            raise UserError(f"{given}: expected 1, as free bits look at the mean KL of the whole batch")
         super().check_run(data, training)
 
 
@@ -149,7 +149,10 @@ class GLFConfig(StageKnobs, LatentFlowKnobs, ReconstructionKnobs, AutoencoderKno
 
     def check(self):
         if self.regularized and self.first_stage_steps:
-            raise UserError("regularized with first_stage_steps: the encoder cannot feel a flow that is trained after it")
+            raise UserError(
+                f"regularized with first_stage_steps={self.first_stage_steps}: the encoder is trained before the flow, which "
+                "cannot regularize it then; expected one of the two"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -240,7 +243,7 @@ class RAEGMMConfig(ReconstructionKnobs, AutoencoderKnobs):
     def check(self):
         super().check()
         if self.mixture_images == 1:
-            raise UserError("mixture_images: expected 0, for all, or at least 2, received 1")
+            raise UserError("mixture_images: expected 0 (all of them) or at least 2, received 1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -265,7 +268,10 @@ class GLANNConfig(StageKnobs, ReconstructionKnobs, AutoencoderKnobs):
         super().check_run(data, training)
         for name in ("horizontal_flip", "random_translation"):
             if getattr(data, name):
-                raise UserError(f"{name} with model=glann: each training image has one code, and would need more")
+                raise UserError(
+                    f"{name} with model=glann: expected none, as each training image has one code, which cannot be that of its "
+                    "changed copies too"
+                )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -316,7 +322,10 @@ class IntroVAEConfig(IntrospectiveKnobs):
             raise UserError(f"{given} with adversarial_weight=0, a plain VAE: expected 0")
         if self.margin == "auto":
             if self.adversarial_weight and not self.pretraining_steps:
-                raise UserError("margin=auto with pretraining_steps=0: nothing suggests a margin; expected a number, or steps")
+                raise UserError(
+                    "margin=auto with pretraining_steps=0: the margin follows from pre-training; expected --margin=NUMBER or "
+                    "pretraining_steps of at least 1"
+                )
             return
         try:
             margin = float(self.margin)
@@ -333,7 +342,10 @@ class IntroVAEConfig(IntrospectiveKnobs):
         """Raises UserError also where a batch's mean would be a part's."""
         super().check_run(data, training)
         if self.margin_form == "batch_mean" and training.micro_batches > 1:
-            raise UserError(f"micro_batches={training.micro_batches} with margin_form=batch_mean: expected 1, or per_sample")
+            raise UserError(
+                f"micro_batches={training.micro_batches} with margin_form=batch_mean: expected micro_batches=1 or "
+                "margin_form=per_sample"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,7 +23,7 @@ def prepare(distribution="auto", logical_devices=1, deterministic=False, batch_s
     if logical_devices > 1:
         if gpus:
             raise UserError(
-                f"logical_devices={logical_devices}: expected 1 on a machine with {len(gpus)} GPUs"
+                f"logical_devices={logical_devices}: expected 1, as this machine has {len(gpus)} GPU(s)"
             )
         _split_cpu(logical_devices)
     for gpu in gpus:

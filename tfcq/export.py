@@ -15,6 +15,12 @@ IMAGE_DRAW = flags.DEFINE_enum(
 SAMPLES = flags.DEFINE_integer(
     "num_importance_samples", 10, "K of the likelihood endpoint; its cost grows with K.", lower_bound=1
 )
+ALLOW_OTHER_SIGNATURES = flags.DEFINE_bool(
+    "allow_other_signatures",
+    False,
+    "Export even where the newest version in BASE takes or answers other tensors (another image size, other channels or latents, "
+    "an endpoint less): a server that watches BASE would then answer its clients otherwise.",
+)
 
 
 def main():
@@ -24,7 +30,9 @@ def main():
     config_flags.start_tensorflow()
     from tfcq.exporting.export import export
 
-    path = export(WORKDIR.value, EXPORT_DIR.value, SAMPLES.value, CHECKPOINT.value, IMAGE_DRAW.value)
+    path = export(
+        WORKDIR.value, EXPORT_DIR.value, SAMPLES.value, CHECKPOINT.value, IMAGE_DRAW.value, ALLOW_OTHER_SIGNATURES.value
+    )
     print(f"exported {path}", flush=True)
 
 

@@ -101,7 +101,7 @@ def config_from_flags(base=None):
         home = [section for section, kind in homes.items() if name in _names(kind)]
         if not home and model in config.SYSTEMS:
             owners = [system for system, kind in config.SYSTEMS.items() if name in _names(kind)]
-            raise UserError(f"--{name}: model={model} has no such knob; expected it with model={' or '.join(owners)}")
+            raise UserError(f"--{name}: model={model} has no such flag; it belongs to model={' or '.join(owners)}")
         for section in home:
             values[section][name] = value
     return config.Config.from_dict(values)

@@ -6,12 +6,11 @@ density costs exactly 8 bits a dimension.
 """
 
 import math
-import pathlib
 
 import numpy as np
 import tensorflow as tf
 
-from tfcq.files import replacing
+from tfcq import picture_files
 
 _SMALLEST_SHOWN = 32  # pixels; smaller images cannot be judged by eye
 
@@ -90,7 +89,4 @@ def grid(images, columns=None):
 
 def write_png(path, picture):
     """Writes uint8 [H, W, C] (C = 1 or 3) as a PNG, whole or not at all; makes the folder."""
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as file:
-        file.write(tf.io.encode_png(picture).numpy())
+    picture_files.write(path, picture)

@@ -2,7 +2,7 @@
 
 from absl import flags
 
-from tfcq import files, protocol
+from tfcq import files, picture_files, protocol
 from tfcq import flags as config_flags
 from tfcq import workdir as workdirs
 from tfcq.errors import UserError
@@ -23,7 +23,11 @@ INTERPOLATION = flags.DEFINE_enum(
     ["linear", "spherical"],
     "The way of mode interpolate, in the space of the noise that latents are made of (of the latents, where they are not).",
 )
-OUTPUT = flags.DEFINE_string("output", None, "PNG file (default: samples/MODE.png in the workdir).")
+OUTPUT = flags.DEFINE_string(
+    "output",
+    None,
+    "File of the picture; its ending says the format: .png | .jpg | .webp (default: samples/MODE.png in the workdir).",
+)
 SEED = flags.DEFINE_integer("seed", 0, "Of the images; image i of seed s is always the same.", lower_bound=0)
 TEMPERATURE = flags.DEFINE_float(
     "temperature", 1.0, "Scales the prior's standard deviation (mode prior).", lower_bound=0.0
@@ -39,14 +43,14 @@ config_flags.define_section_flags(protocol.ImagesPlace)
 def main():
     if not WORKDIR.value:
         raise UserError("expected --workdir=DIR of a trained run")
-    workdirs.read_config(WORKDIR.value)  # says it at once where there is no run
     path = OUTPUT.value or f"{WORKDIR.value}/samples/{MODE.value}.png"
+    picture_files.check_name(path)
+    workdirs.read_config(WORKDIR.value)  # says it at once where there is no run
     files.check_file("output", path)
     config_flags.start_tensorflow()
-    from tfcq import images, workdir
     from tfcq.evaluation.pictures import Pictures
 
-    model = workdir.load(WORKDIR.value, CHECKPOINT.value, IMAGE_DRAW.value)
+    model = workdirs.load(WORKDIR.value, CHECKPOINT.value, IMAGE_DRAW.value)
     pictures = Pictures(model)
     if MODE.value == "prior":
         picture = pictures.sample_grid(NUM_SAMPLES.value, SEED.value, TEMPERATURE.value)
@@ -61,17 +65,18 @@ def main():
         spherical = INTERPOLATION.value == "spherical"
         picture = pictures.interpolation_grid(images_of_pairs, seed=SEED.value, spherical=spherical)
     with files.told("output", path):
-        images.write_png(path, picture)
+        picture_files.write(path, picture)
     print(f"wrote {path}", flush=True)
 
 
 def _held_out(count):
-    from tfcq import workdir
-
-    dataset = workdir.load_data(WORKDIR.value, config_flags.section_from_flags(protocol.ImagesPlace))
+    dataset = workdirs.load_data(WORKDIR.value, config_flags.section_from_flags(protocol.ImagesPlace))
     available = dataset.num_images(SPLIT.value)
     if count > available:
-        raise UserError(f"expected at most {available} images, the {SPLIT.value} split, received a need of {count}")
+        raise UserError(
+            f"num_samples={NUM_SAMPLES.value} with mode={MODE.value} needs {count} images of the {SPLIT.value} split, which has "
+            f"{available}; expected --num_samples={available * NUM_SAMPLES.value // count or 1} or fewer"
+        )
     return dataset.images(SPLIT.value, list(range(count)))
 
 

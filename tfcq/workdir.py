@@ -320,7 +320,7 @@ def load(workdir, checkpoint="best", image_draw=""):
     config = read_config(workdir)
     if image_draw:
         if not hasattr(config.system, "image_draw"):
-            raise UserError(f"image_draw={image_draw}: model={config.model} has no such knob; its images are drawn in one way")
+            raise UserError(f"image_draw={image_draw}: model={config.model} draws its images in one way; leave --image_draw out")
         config = dataclasses.replace(config, system=dataclasses.replace(config.system, image_draw=image_draw))
     float32 = dataclasses.replace(config.training, precision="float32")
     model = models.build(dataclasses.replace(config, training=float32), read_image_shape(workdir))

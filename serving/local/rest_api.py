@@ -3,6 +3,7 @@
 import http.server
 import json
 import re
+import socket
 import threading
 import time
 import typing
@@ -11,7 +12,7 @@ import urllib.parse
 from google.protobuf import json_format
 from tensorflow_serving.apis import get_model_metadata_pb2, model_pb2
 
-from . import json_tensors
+from . import bodies, json_tensors
 from .errors import RequestError, as_request_error, invalid
 from .grpc_api import EXAMPLES_ONLY, SIGNATURE_FIELD, metadata
 
@@ -23,15 +24,16 @@ API_PREFIX = "/v1/"
 _APIS = {":predict": "Predict", ":classify": "Classify", ":regress": "Regress", "/metadata": "GetModelMetadata",
          "": "GetModelStatus"}
 
-MAX_BODY_BYTES = 2**31 - 1  # as much as a gRPC message may have
 IDLE_SECONDS = 60  # a connection on which nothing comes is closed
+LINGER_SECONDS = 1.0
 
 
 class RestServer(http.server.ThreadingHTTPServer):
     """The HTTP server. It is bound when it is made, and listens from `serve_forever_in_thread` on.
 
     Args:
-        address: (host, port).
+        address: the `Address` to listen on.
+        port: of it.
         manager: the `ModelManager`.
         metrics: the `RequestMetrics`.
         num_threads: how many requests are worked on at a time; more of them wait.
@@ -44,8 +46,10 @@ class RestServer(http.server.ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, address, manager, metrics, num_threads, metrics_path=None):
-        super().__init__(address, _Handler, bind_and_activate=False)
+    def __init__(self, address, port, manager, metrics, num_threads, metrics_path=None):
+        self.address_family = address.family
+        super().__init__((address.host, port), _Handler, bind_and_activate=False)
+        address.prepare(self.socket)
         self.manager = manager
         self.metrics = metrics
         self.metrics_path = metrics_path
@@ -96,7 +100,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _answer(self):
         try:
-            body = self._read_body()
+            body = bodies.read(self.headers, self.rfile)
             path = urllib.parse.urlsplit(self.path).path
             with self.server.slots:
                 if self.command == "GET" and path == self.server.metrics_path:
@@ -105,6 +109,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                     self._send(*self._response(path, body))
         except RequestError as error:  # the body was not read: the rest of the connection cannot be understood
             self.send_error(error.http_status, error.reason)
+            self._linger()
         except OSError:  # the connection is gone or silent; there is nobody to answer
             self.close_connection = True
 
@@ -123,16 +128,35 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 name = call.model_spec.name if call.model_spec.name in self.server.manager.available() else ""
                 self.server.metrics.record(name, call.api, "REST", status, time.monotonic() - start)
 
-    def _read_body(self):
-        if "Transfer-Encoding" in self.headers:
-            raise invalid("a chunked body is not supported; send Content-Length")
-        length = self.headers.get("Content-Length", "0")
-        if not (length.isascii() and length.isdecimal()) or int(length) > MAX_BODY_BYTES:
-            raise invalid(f"Content-Length must be an integer of at most {MAX_BODY_BYTES}, received {length[:40]!r}")
-        body = self.rfile.read(int(length))
-        if len(body) < int(length):
-            raise ConnectionError("the client hung up inside the body")
-        return body
+    def parse_request(self):
+        """Reads the request line and the headers; an expectation other than 100-continue is refused, as by libevent."""
+        if not super().parse_request():
+            return False
+        expectation = self.headers.get("Expect", "100-continue")
+        if expectation.lower() != "100-continue":
+            self.send_error(417, f"Expect must be 100-continue, received {expectation[:40]!r}")
+            return False
+        return True
+
+    def handle_expect_100(self):
+        """Asks for the body, unless what the headers say of it is reason enough to refuse it."""
+        try:
+            bodies.check_length(self.headers)
+        except RequestError as error:
+            self.send_error(error.http_status, error.reason)
+            return False
+        return super().handle_expect_100()
+
+    def _linger(self):
+        """Reads on for a moment: to close over unread bytes would reset the connection, and the answer with it."""
+        deadline = time.monotonic() + LINGER_SECONDS
+        try:
+            self.connection.shutdown(socket.SHUT_WR)
+            self.connection.settimeout(LINGER_SECONDS)
+            while time.monotonic() < deadline and self.connection.recv(2**16):
+                pass
+        except OSError:
+            pass
 
     def _send(self, status, text, content_type="application/json"):
         content = text.encode("utf-8")

@@ -12,7 +12,6 @@ from .manager import ModelManager, Poller
 from .monitoring import RequestMetrics
 from .rest_api import RestServer
 
-HOST = "0.0.0.0"
 GRACE_SECONDS = 10
 
 # TF Serving sets kint32max: 64 images of 64x64x3 as nested protobuf pass, and so does all that protobuf can hold.
@@ -23,8 +22,8 @@ class LocalServer:
     """A model server.
 
     Args:
-        options: an object with `port`, `rest_api_port` (0 is off), `grpc_max_threads`, `grpc_channel_arguments`
-            (a list of pairs), `rest_api_num_threads`, `metrics_path` (None is off) and
+        options: an object with `address` (an `Address`), `port`, `rest_api_port` (0 is off), `grpc_max_threads`,
+            `grpc_channel_arguments` (a list of pairs), `rest_api_num_threads`, `metrics_path` (None is off) and
             `file_system_poll_wait_seconds` (0 looks at the file system once).
 
     Raises:
@@ -58,10 +57,10 @@ class LocalServer:
         endpoints = []
         if self._grpc:
             self._grpc.start()
-            endpoints.append(f"gRPC at {HOST}:{self._options.port}")
+            endpoints.append(f"gRPC at {self._options.address.with_port(self._options.port)}")
         if self._rest:
             self._rest.serve_forever_in_thread()
-            endpoints.append(f"REST at {HOST}:{self._options.rest_api_port}")
+            endpoints.append(f"REST at {self._options.address.with_port(self._options.rest_api_port)}")
         if self._options.file_system_poll_wait_seconds:
             self._poller = Poller(self._manager, self._options.file_system_poll_wait_seconds)
             self._poller.start()
@@ -93,7 +92,7 @@ class LocalServer:
             PredictionService(self._manager, self._metrics), server)
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(self._manager, self._metrics), server)
         try:
-            if server.add_insecure_port(f"{HOST}:{self._options.port}") == 0:
+            if server.add_insecure_port(self._options.address.with_port(self._options.port)) == 0:
                 raise RuntimeError("not bound")
         except RuntimeError as error:
             raise UsageError(_taken("port", self._options.port)) from error
@@ -101,7 +100,7 @@ class LocalServer:
 
     def _bind_rest(self):
         try:
-            return RestServer((HOST, self._options.rest_api_port), self._manager, self._metrics,
+            return RestServer(self._options.address, self._options.rest_api_port, self._manager, self._metrics,
                               self._options.rest_api_num_threads, self._options.metrics_path)
         except OSError as error:
             raise UsageError(_taken("rest_api_port", self._options.rest_api_port)) from error

@@ -149,7 +149,7 @@ def test_abilities_are_what_works_and_the_others_say_so(trained, ability):
     model, images, seeds = trained.model, tiny.images(trained.model.image_shape, 3), row_seeds(3)
     assert model.abilities <= ABILITIES.keys()
     if ability not in model.abilities and ability != "decode":
-        with pytest.raises(UserError, match=f"it can: {', '.join(sorted(model.abilities))}"):
+        with pytest.raises(UserError, match=f"it supports: {', '.join(sorted(model.abilities))}"):
             ABILITIES[ability](model, images, seeds)
         return
     for value in ABILITIES[ability](model, images, seeds):

@@ -74,5 +74,5 @@ def test_what_was_not_evaluated_is_refused(tmp_path):
     with pytest.raises(UserError, match="expected a trained run"):
         compare([tmp_path / "nothing"], tmp_path / "out")
     (trained / "metrics.jsonl").write_text(json.dumps(evaluated()) + "\n{broken\n")
-    with pytest.raises(UserError, match=r"metrics\.jsonl: expected a row of JSON an evaluation"):
+    with pytest.raises(UserError, match=r"metrics\.jsonl: expected one row of JSON for each evaluation"):
         compare([trained], tmp_path / "out")

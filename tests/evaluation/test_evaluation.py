@@ -140,7 +140,7 @@ def test_evaluate_refuses_what_it_cannot(run, tmp_path):
     with pytest.raises(UserError, match="expected a trained run"):
         evaluate(tmp_path)
     tiny.make_workdir(tmp_path, tiny.config(8, latent_size=4, **tiny.ROWS["gan"]))
-    with pytest.raises(UserError, match="cannot likelihood; it can: decode, sample"):
+    with pytest.raises(UserError, match="does not support likelihood; it supports: decode, sample"):
         evaluate(tmp_path, ["elbo"])
     with pytest.raises(UserError, match="has no likelihood; expected --metrics=frechet_distance,"):
         evaluate(tmp_path)
@@ -161,12 +161,12 @@ def test_a_density_of_latents_is_measured_as_such(tmp_path, capsys):
         assert line.startswith(f"{name}: {row[name]['value']:.5g} +- ") and line.endswith("(test, 30 images)")
         assert f"| {name} | {row[name]['value']:.5g} |" in (tmp_path / "report.md").read_text()
     assert "elbo" not in row and "bits_per_dim" not in row
-    with pytest.raises(UserError, match="cannot likelihood; it can: .*latent_likelihood"):
+    with pytest.raises(UserError, match="does not support likelihood; it supports: .*latent_likelihood"):
         evaluate(tmp_path, ["elbo"])
 
 
 def test_a_density_of_images_is_none_of_latents(run):
-    with pytest.raises(UserError, match="cannot latent_likelihood"):
+    with pytest.raises(UserError, match="does not support latent_likelihood"):
         evaluate(run[0], ["latent_likelihood"])
 
 
@@ -262,5 +262,5 @@ def test_a_model_without_an_encoder_draws_what_it_can():
     pictures = Pictures(tiny.build(tiny.config(8, **tiny.ROWS["gan"])))
     np.testing.assert_array_equal(pictures.sample_grid(2), grid(pictures.samples(2)))
     for call in (pictures.reconstruction_grid, pictures.interpolation_grid, pictures.super_resolution_grid):
-        with pytest.raises(UserError, match="it can: decode, sample"):
+        with pytest.raises(UserError, match="it supports: decode, sample"):
             call(tiny.images(SHAPE, 2))

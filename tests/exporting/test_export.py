@@ -95,6 +95,15 @@ def test_a_number_that_another_export_claims_is_left_to_it(tmp_path, monkeypatch
     assert (tmp_path / "3" / "saved_model.pb").exists() and not staged.exists()
 
 
+def test_a_model_that_takes_other_tensors_is_no_next_version(base, tmp_path):
+    other = tmp_path / "other"
+    tiny.make_workdir(other, tiny.config(8, latent_size=2, flow_couplings=1))
+    before = sorted(path.name for path in (base / "cqf").iterdir())
+    with pytest.raises(UserError, match=r"cqf/2 has other signatures .* latents float32 \[N, 4, 4, 2\] -> float32 \[N, 40\]"):
+        export.export(other, base, SAMPLES)
+    assert sorted(path.name for path in (base / "cqf").iterdir()) == before
+
+
 def taken(path):
     raise FileExistsError(path)
 

@@ -350,6 +350,6 @@ def test_what_a_model_cannot_is_one_clear_line():
         lambda: model.decode(np.zeros((1, 2))),
         lambda: model.reconstruct(IMAGES, seeds),
     ):
-        with pytest.raises(UserError, match=r"toy \(as configured\) cannot \w+; it can: sample") as raised:
+        with pytest.raises(UserError, match=r"toy \(as configured\) does not support \w+; it supports: sample") as raised:
             call()
         assert "\n" not in str(raised.value)

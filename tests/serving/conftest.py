@@ -16,6 +16,9 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "serving"))  # as Python itself does for `python serving/local_server.py`
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
+for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+    del os.environ[name]  # the servers of these tests are on this machine
+
 MODEL_NAME = "toy"
 START_SECONDS = 120
 

@@ -45,6 +45,11 @@ def base(tmp_path):
     (["--model_config_file={base}/twice.config"], "twice"),
     (["--model_base_path={base}/model", "--monitoring_config_file={base}/monitoring.config"], "prometheus"),
     (["--model_base_path={base}/model", "--grpc_channel_arguments=grpc.max"], "key=value"),
+    (["--model_base_path={base}/model", "--host="], "--host must not be empty"),
+    (["--model_base_path={base}/model", "--host=no.such.machine.invalid"], "no.such.machine.invalid"),
+    (["--model_base_path={base}/model", "--host=192.0.2.1"], "of 192.0.2.1 cannot be used"),
+    (["--model_base_path={base}/model", "--host=http://localhost"], "--host=http://localhost is no address"),
+    (["--flagfile={base}/twice.config"], "there is no --flagfile, as in TF Serving"),
     (["--model_base_path={base}/model", "--file_system_poll_wait_seconds=-1"], "file_system_poll_wait_seconds"),
 ])
 def test_mistake_is_one_line_and_status_2(base, arguments, reason):
@@ -61,6 +66,13 @@ def test_taken_port_is_one_line_and_status_2(base):
             status, _, lines, modules = run(f"--model_base_path={base}/model", f"--{flag}={taken}", f"--{off}=0")
             assert status == 2 and len(lines) == 1 and str(taken) in lines[0]
             assert "tensorflow" not in modules
+
+
+def test_the_ready_line_needs_no_reader():
+    program = f"import sys; sys.path.insert(0, {str(REPOSITORY / 'serving')!r}); import local_server; local_server._say('ready')"
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.wait(timeout=60) == 0 and process.stderr.read() == b""
 
 
 def test_model_whose_only_version_is_broken_ends_the_start(base):

@@ -73,7 +73,7 @@ def states(client):
 
 def test_ready_line_and_policies(server):
     assert server.output.count("\n") == 1
-    for text in (f"gRPC at 0.0.0.0:{server.grpc_port}", f"REST at 0.0.0.0:{server.rest_port}", "newest (version 1)",
+    for text in (f"gRPC at 127.0.0.1:{server.grpc_port}", f"REST at 127.0.0.1:{server.rest_port}", "newest (version 1)",
                  "everything (version 1, 2)", "chosen (version 1, 3)", "empty (version none yet)"):
         assert text in server.output
 

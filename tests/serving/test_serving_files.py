@@ -87,7 +87,8 @@ def check_arguments(arguments):
 def test_compose_file(yaml, model_config):
     (service,) = yaml.safe_load((SERVING / "docker-compose.yml").read_text())["services"].values()
     check_arguments(service["command"])
-    assert set(service["ports"]) == {f"{GRPC_PORT}:{GRPC_PORT}", f"{REST_PORT}:{REST_PORT}"}
+    host = "${SERVING_HOST:-127.0.0.1}"  # only this machine, as SECURITY.md says
+    assert set(service["ports"]) == {f"{host}:{GRPC_PORT}:{GRPC_PORT}", f"{host}:{REST_PORT}:{REST_PORT}"}
     targets = {volume.rsplit(":", 2)[1] for volume in service["volumes"]}
     assert targets == {"/config", model_config.base_path.rsplit("/", 1)[0]}
     health = service["healthcheck"]["test"]
@@ -107,6 +108,7 @@ def test_kubernetes_file(yaml, model_config):
     documents = {document["kind"]: document for document in yaml.safe_load_all(text)}
     deployment, service = documents["Deployment"]["spec"], documents["Service"]["spec"]
     template = deployment["template"]
+    assert service["type"] == "ClusterIP"
     assert deployment["selector"]["matchLabels"] == template["metadata"]["labels"] == service["selector"]
     (container,) = template["spec"]["containers"]
     check_arguments(container["args"])

@@ -14,6 +14,7 @@ import re
 import numpy as np
 import tensorflow as tf
 
+from tfcq.data import places
 from tfcq.data.builtin import digits, photo_patches
 from tfcq.data.folder import folder
 from tfcq.data.idx import idx
@@ -61,7 +62,7 @@ def load(config, manifest=None, accept_changed_data=False):
         counts = {split: len(raw) for split, raw in source.splits.items()}
         chosen, how = assign(counts, config.num_validation, config.dataset, config.held_out)
         manifest = Manifest.of(source, chosen)
-        splits = {split: _Places([origin], np.zeros(len(indices), np.int64), indices)
+        splits = {split: _SplitImages([origin], np.zeros(len(indices), np.int64), indices)
                   for split, (origin, indices) in chosen.items()}
     raws, splits = _needed(source.splits, splits)
     first = raws[splits["train"].origins[0]]
@@ -78,7 +79,7 @@ def load(config, manifest=None, accept_changed_data=False):
     return ImageDataset(
         description,
         transform.shape,
-        {split: places.gather(gather) for split, places in splits.items()},
+        {split: images.gather(gather) for split, images in splits.items()},
         config.horizontal_flip,
         parallel_calls,
         config.random_translation,
@@ -249,7 +250,7 @@ def user_error(error):
 
 
 @dataclasses.dataclass(frozen=True)
-class _Places:
+class _SplitImages:
     """Where a split's images are.
 
     Args:
@@ -281,7 +282,7 @@ class _Places:
 
 
 def _of_manifest(manifest, source, config, accept_changed_data):
-    """({split: _Places}, a sentence on the splits, the Manifest of what is there)."""
+    """({split: _SplitImages}, a sentence on the splits, the Manifest of what is there)."""
     match = manifest.match(source)
     if not accept_changed_data:
         refuse_changes(match, config.dataset)
@@ -291,7 +292,7 @@ def _of_manifest(manifest, source, config, accept_changed_data):
             raise UserError(f"dataset {config.dataset}: none of the run's {len(manifest.splits[split])} {split} images is there")
         origins = sorted({origin for origin, _, _ in found})
         of_origin = np.array([origins.index(origin) for origin, _, _ in found])
-        splits[split] = _Places(origins, of_origin, np.array([index for _, index, _ in found], np.int64))
+        splits[split] = _SplitImages(origins, of_origin, np.array([index for _, index, _ in found], np.int64))
     told = match.told()
     if told:
         print(f"dataset {config.dataset}: not as when the run began: {told}; "
@@ -304,20 +305,20 @@ def _needed(raws, splits):
     """The RawImages of each of the source's splits without those that no split needs, and the splits with their places there."""
     kept = {}
     for origin, raw in raws.items():
-        used = [places.indices[places.of_origin == places.origins.index(origin)]
-                for places in splits.values() if origin in places.origins]
+        used = [images.indices[images.of_origin == images.origins.index(origin)]
+                for images in splits.values() if origin in images.origins]
         wanted = np.unique(np.concatenate(used)) if used else np.zeros(0, np.int64)
         if len(wanted):
             kept[origin] = (raw, None) if len(wanted) == len(raw) else (raw.select(wanted), wanted)
     moved = {}
-    for split, places in splits.items():
-        indices = places.indices.copy()
-        for number, origin in enumerate(places.origins):
+    for split, images in splits.items():
+        indices = images.indices.copy()
+        for number, origin in enumerate(images.origins):
             _, wanted = kept[origin]
             if wanted is not None:
-                here = places.of_origin == number
+                here = images.of_origin == number
                 indices[here] = np.searchsorted(wanted, indices[here])
-        moved[split] = dataclasses.replace(places, indices=indices)
+        moved[split] = dataclasses.replace(images, indices=indices)
     return {origin: raw for origin, (raw, _) in kept.items()}, moved
 
 
@@ -330,21 +331,24 @@ def _gather(raw, transform, in_memory):
 
 
 def _open(config):
-    name, colon, place = config.dataset.partition(":")
+    name, _, place = config.dataset.partition(":")
     if name in PLACED_SOURCES or config.dataset in SOURCES:
         _refuse_named_splits(config)
-    if name in PLACED_SOURCES:
-        if not place:
-            raise UserError(f"dataset: expected {name}:PLACE, received {config.dataset!r}")
-        return PLACED_SOURCES[name](os.path.expanduser(place))
-    if config.dataset in SOURCES:
-        return SOURCES[config.dataset](config)
-    if colon and os.sep in place or os.path.exists(config.dataset):
-        # No name of TFDS: they have no path after the colon. The nearest prefix, or the one that the path calls for.
-        near = suggestion(name, PLACED_SOURCES) or f" (did you mean {_prefix(config.dataset)}:{config.dataset}?)"
-        raise UserError(f"dataset: expected {', '.join(CHOICES)} or the name of a TFDS data set, received "
-                        f"{config.dataset!r}{near}")
-    return tfds(config, CHOICES)
+    try:
+        if name in PLACED_SOURCES:
+            if not place:
+                raise UserError(f"dataset: expected {name}:PLACE, received {config.dataset!r}")
+            return PLACED_SOURCES[name](os.path.expanduser(place))
+        if config.dataset in SOURCES:
+            return SOURCES[config.dataset](config)
+        if places.is_path(config.dataset):
+            raise UserError(f"dataset: expected {', '.join(CHOICES)} or the name of a TFDS data set, received {config.dataset!r}")
+        return tfds(config, CHOICES)
+    except UserError as error:
+        near = places.meant(config.dataset)
+        if not near:
+            raise
+        raise UserError(re.sub(r" \(did you mean [^()]*\)$", "", str(error)) + near) from error  # a path is nearer than a name
 
 
 def _refuse_named_splits(config):
@@ -353,7 +357,3 @@ def _refuse_named_splits(config):
         if received != expected:
             raise UserError(f"{knob}: expected {expected} with dataset={config.dataset}, as only the splits of a TFDS "
                             f"data set have other names; received {received!r}")
-
-
-def _prefix(path):
-    return "npz" if path.endswith(".npz") else "folder"

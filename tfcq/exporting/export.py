@@ -21,6 +21,7 @@ from tfcq import workdir as workdirs
 from tfcq.errors import UserError
 from tfcq.exporting import card, verify
 from tfcq.exporting.signatures import ServingModule
+from tfcq.exporting.succession import check_successor
 from tfcq.randomness import row_seeds
 
 _STAGED = ".staged-"  # and the number of the process
@@ -29,7 +30,9 @@ _ROWS = 3  # of the comparison and of the warm-up
 _FLOAT_TOLERANCE = 1e-4  # relative; the same graph on the same machine gave 0.0
 
 
-def export(workdir, export_dir, num_importance_samples=10, checkpoint="best", image_draw=""):
+def export(
+    workdir, export_dir, num_importance_samples=10, checkpoint="best", image_draw="", allow_other_signatures=False
+):
     """Exports the model of `workdir`.
 
     Args:
@@ -38,12 +41,14 @@ def export(workdir, export_dir, num_importance_samples=10, checkpoint="best", im
         num_importance_samples: K of the likelihood endpoint, which costs K decoder passes an image.
         checkpoint: "best" or "last".
         image_draw: as of `tfcq.load`.
+        allow_other_signatures: whether the model may be the next version of one that takes or answers other tensors.
 
     Returns:
         pathlib.Path of the version's folder.
 
     Raises:
-        UserError: no such run, a folder that cannot be written, or a SavedModel that answers otherwise than the model.
+        UserError: no such run, a folder that cannot be written, a version there that has other signatures, or a SavedModel
+            that answers otherwise than the model.
     """
     if num_importance_samples < 1:
         raise UserError(f"num_importance_samples: expected at least 1, received {num_importance_samples}")
@@ -54,10 +59,12 @@ def export(workdir, export_dir, num_importance_samples=10, checkpoint="best", im
     base = pathlib.Path(export_dir) / config.model
     staged = base / f"{_STAGED}{os.getpid()}"
     try:
-        base.mkdir(parents=True, exist_ok=True)
-        _remove_left_over(base)
         module = ServingModule(model, num_importance_samples)
         signatures = module.signatures()
+        if not allow_other_signatures:
+            check_successor(base, signatures)
+        base.mkdir(parents=True, exist_ok=True)
+        _remove_left_over(base)
         tf.saved_model.save(module, str(staged), signatures=signatures)
         inputs = _example_inputs(model)
         compare(_answers(signatures, inputs), _reloaded_answers(staged, inputs))
@@ -137,9 +144,8 @@ def _reloaded_answers(folder, inputs):
             [sys.executable, verify.__file__, str(folder), given, answered], capture_output=True, text=True
         )
         if process.returncode:
-            raise UserError(
-                f"the SavedModel cannot be used in a fresh process: {process.stderr.strip().splitlines()[-1]}"
-            )
+            reason = (process.stderr.strip() or f"it ended with status {process.returncode}").splitlines()[-1]
+            raise UserError(f"the SavedModel cannot be used in a fresh process: {reason}")
         with np.load(answered) as arrays:
             return dict(arrays)
 

@@ -128,7 +128,8 @@ class GenerativeModel(Trainer):
 
     def cannot(self, ability):
         """The error that says that this model lacks `ability`, and what it has."""
-        return UserError(f"{self.name} (as configured) cannot {ability}; it can: {', '.join(sorted(self.abilities))}")
+        supported = ", ".join(sorted(self.abilities))
+        return UserError(f"{self.name} (as configured) does not support {ability}; it supports: {supported}")
 
 
 def log_mean_exp(log_weight, count, shape):

@@ -43,8 +43,8 @@ class FiniteGuard(StepCallback):
                 terms = {key: float(other) for key, other in logs.items() if not np.isfinite(other)}
                 raise TrainingDiverged(
                     f"player {player} at step {step} (seed {self.model.seed}): loss or gradient is not finite "
-                    f"({', '.join(f'{key}={other}' for key, other in terms.items()) or 'loss scale exhausted'}); the checkpoint "
-                    "before is untouched; expected to be mended by a lower learning rate, clip_norm or float32"
+                    f"({', '.join(f'{key}={other}' for key, other in terms.items()) or 'loss scale exhausted'}); the last "
+                    "checkpoint is untouched; a lower learning rate, --clip_norm or --precision=float32 may help"
                 )
 
 

@@ -1,0 +1,57 @@
+"""Pictures as files, in the format that the name's ending says."""
+
+import io
+import os
+import pathlib
+
+import numpy as np
+from PIL import Image, features
+
+from tfcq.errors import UserError
+from tfcq.files import replacing
+
+_AS_PHOTOGRAPHS = {"quality": 95, "subsampling": 0}  # colours at full resolution: small images are looked at by the pixel
+_FORMATS = {".png": ("PNG", {}), ".jpg": ("JPEG", _AS_PHOTOGRAPHS), ".jpeg": ("JPEG", _AS_PHOTOGRAPHS)}
+if features.check("webp"):
+    _FORMATS[".webp"] = ("WEBP", {"lossless": True})
+
+
+def check_name(path):
+    """Raises UserError where the ending of a picture's name says no format that can be written, or the name is a folder's."""
+    path = str(path)
+    ending = os.path.splitext(path)[1]
+    if path.endswith(("/", os.sep)) or os.path.isdir(path):
+        raise UserError(f"output {path}: expected a file such as {os.path.join(path, 'picture.png')}, received a folder")
+    if ending.lower() not in _FORMATS:
+        received = repr(ending) if ending else f"no ending; expected {path}.png"
+        raise UserError(f"output {path}: expected a name that ends in {', '.join(_FORMATS)}, received {received}")
+
+
+def write(path, picture):
+    """Writes a picture in the format of its name's ending, whole or not at all; makes the folder.
+
+    JPEG is written at quality 95 with colours at full resolution, WebP without loss.
+
+    Args:
+        path: of the file.
+        picture: uint8 [H, W, C], C 1 or 3.
+
+    Raises:
+        UserError: a name that `check_name` refuses, or a picture larger than the format can hold.
+        OSError: the file cannot be written.
+    """
+    check_name(path)
+    picture = np.asarray(picture)
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] not in (1, 3):
+        raise ValueError(f"a picture is uint8 [H, W, 1 or 3], received {picture.dtype} {list(picture.shape)}")
+    format_, options = _FORMATS[os.path.splitext(path)[1].lower()]
+    content = io.BytesIO()
+    try:
+        Image.fromarray(picture[..., 0] if picture.shape[2] == 1 else picture).save(content, format_, **options)
+    except (OSError, ValueError) as error:
+        height, width = picture.shape[:2]
+        raise UserError(f"output {path}: {format_} cannot hold {width}x{height} pixels ({error}); expected .png") from error
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as file:
+        file.write(content.getvalue())
