@@ -12,7 +12,7 @@ import typing
 
 from absl import flags
 
-from tfcq import config
+from tfcq import config, paths
 from tfcq.errors import TrainingDiverged, TrainingInterrupted, UserError
 
 _DEFINE = {bool: flags.DEFINE_bool, int: flags.DEFINE_integer, float: flags.DEFINE_float, str: flags.DEFINE_string}
@@ -32,6 +32,45 @@ def define_section_flags(section):
     kinds = typing.get_type_hints(section)
     for field in dataclasses.fields(section):
         _DEFINE[kinds[field.name]](field.name, None, _help(field))
+
+
+class _PathParser(flags.ArgumentParser):
+    """Of a flag whose value is a path; check: `paths.folder` or `paths.file`."""
+
+    def __init__(self, check, name):
+        self._check, self._name = check, name
+
+    def parse(self, argument):
+        return self._check(argument, self._name)
+
+    def flag_type(self):
+        return "path"
+
+
+class _FoldersParser(flags.ListParser):
+    """Of a flag whose value is folders separated by commas, as in CSV: one with a comma in its name stands in double quotes."""
+
+    def __init__(self, name):
+        super().__init__()
+        self._name = name
+
+    def parse(self, argument):
+        return [paths.folder(path, self._name) for path in super().parse(argument)]
+
+
+def define_folder(name, default, meaning, **options):
+    """Makes a flag that is a folder: a pathlib.Path that `paths.folder` has checked, or None. Options are of flags.DEFINE."""
+    return flags.DEFINE(_PathParser(paths.folder, name), name, default, meaning, **options)
+
+
+def define_folders(name, default, meaning):
+    """Makes a flag that is several folders separated by commas: a list of pathlib.Path that `paths.folder` has checked."""
+    return flags.DEFINE(_FoldersParser(name), name, default, meaning)
+
+
+def define_file(name, default, meaning):
+    """Makes a flag that is a file: a pathlib.Path that `paths.file` has checked, or None."""
+    return flags.DEFINE(_PathParser(paths.file, name), name, default, meaning)
 
 
 def section_from_flags(section):

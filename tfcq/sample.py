@@ -5,7 +5,7 @@ from absl import flags
 from tfcq import flags as config_flags
 from tfcq.errors import UserError
 
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a trained run.")
+WORKDIR = config_flags.define_folder("workdir", None, "Folder of a trained run.")
 MODE = flags.DEFINE_enum(
     "mode",
     "prior",
@@ -21,7 +21,7 @@ INTERPOLATION = flags.DEFINE_enum(
     ["linear", "spherical"],
     "The way of mode interpolate, in the space of the noise that latents are made of (of the latents, where they are not).",
 )
-OUTPUT = flags.DEFINE_string("output", None, "PNG file (default: samples/MODE.png in the workdir).")
+OUTPUT = config_flags.define_file("output", None, "PNG file (default: samples/MODE.png in the workdir).")
 SEED = flags.DEFINE_integer("seed", 0, "Of the images; image i of seed s is always the same.", lower_bound=0)
 TEMPERATURE = flags.DEFINE_float(
     "temperature", 1.0, "Scales the prior's standard deviation (mode prior).", lower_bound=0.0

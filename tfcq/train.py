@@ -11,7 +11,7 @@ from tfcq import flags as config_flags
 from tfcq.errors import UserError
 
 config_flags.define_config_flags()
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run (default: runs/NAME of the flagfile).")
+WORKDIR = config_flags.define_folder("workdir", None, "Folder of the run (default: runs/NAME of the flagfile).")
 
 
 def main():
