@@ -95,6 +95,11 @@ def plain(directory):
     return f"{_DESCRIPTORS}/{kept}"
 
 
+def told(text, directory):
+    """A message in which the name that `plain` gave a directory is the directory's own again."""
+    return re.sub(rf"{_DESCRIPTORS}/\d+", lambda _: os.fspath(directory), text)
+
+
 def markdown(text):
     """`text` so that Markdown shows it as it is, in a line or in a cell of a table."""
     return re.sub(r"[\\`*\[\]<>|~&$]|(?<!\w)_|_(?!\w)", r"\\\g<0>", text)
