@@ -173,6 +173,8 @@ def run(main):
     """
     from absl import app
 
+    for stream in (sys.stdout, sys.stderr):  # a file's name may have letters that a terminal's encoding has not
+        stream.reconfigure(errors="backslashreplace")
     app.define_help_flags()
     for flag in flags.FLAGS.get_flags_for_module(__name__):  # --help shows them as the entry point's own
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
@@ -219,5 +221,7 @@ def start_tensorflow():
 
 
 def _fail(error, text=None):
-    print(f"error: {text or error}", file=sys.stderr, flush=True)
+    text = str(text or error)
+    line = "".join(each if paths.is_one_line(each) else each.encode("unicode_escape").decode() for each in text)
+    print(f"error: {line}", file=sys.stderr, flush=True)
     sys.exit(error.exit_status)

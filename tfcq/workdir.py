@@ -9,11 +9,13 @@ samples/           PNG grids                 metrics.jsonl      a row an evaluat
 import json
 import pathlib
 import platform
+import shlex
 import subprocess
 import sys
 import time
 from importlib import metadata
 
+from tfcq import paths
 from tfcq.config import Config
 from tfcq.errors import UserError
 
@@ -31,7 +33,7 @@ def read_config(workdir):
     if not path.is_file():
         raise UserError(
             f"workdir {workdir}: expected a trained run with config.json, found none; train one with "
-            "python -m tfcq.train --workdir=" + str(workdir)
+            "python -m tfcq.train " + shlex.quote(f"--workdir={workdir}")
         )
     try:
         return Config.from_json(path.read_text())
@@ -114,7 +116,7 @@ def write_text(path, text):
     path = pathlib.Path(path)
     staged = path.with_name(path.name + ".partial")
     try:
-        staged.write_text(text)
+        staged.write_text(text, encoding="utf-8")
         staged.replace(path)
     finally:
         staged.unlink(missing_ok=True)
@@ -150,6 +152,7 @@ def load(workdir, checkpoint="best", image_draw=""):
     from tfcq.checkpoints import restore_model
     from tfcq.models.averages import WeightAverages
 
+    workdir = paths.folder(workdir, "workdir")
     config = read_config(workdir)
     if image_draw:
         if not hasattr(config.system, "image_draw"):

@@ -6,7 +6,7 @@ import time
 
 import tensorflow as tf
 
-from tfcq import data, devices
+from tfcq import data, devices, paths
 from tfcq import workdir as workdirs
 from tfcq.errors import UserError
 from tfcq.evaluation.likelihood import LatentLikelihoodEvaluator, LikelihoodEvaluator, likelihood_auroc
@@ -33,6 +33,7 @@ def evaluate(workdir, metrics=None, report=True, **protocol):
     Raises:
         UserError: an unknown metric or knob, or something that the model or the extractor has not.
     """
+    workdir = paths.folder(workdir, "workdir")
     asked = None if metrics is None else metric_names(metrics)
     config = _protocol(protocol)
     strategy = devices.prepare(config.distribution, config.logical_devices)

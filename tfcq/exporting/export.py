@@ -15,6 +15,7 @@ import tempfile
 import numpy as np
 import tensorflow as tf
 
+from tfcq import paths
 from tfcq import workdir as workdirs
 from tfcq.errors import UserError
 from tfcq.exporting import card, verify
@@ -43,15 +44,16 @@ def export(workdir, export_dir, num_importance_samples=10, checkpoint="best", im
     """
     if num_importance_samples < 1:
         raise UserError(f"num_importance_samples: expected at least 1, received {num_importance_samples}")
+    workdir, export_dir = paths.folder(workdir, "workdir"), paths.folder(export_dir, "export_dir")
     model = workdirs.load(workdir, checkpoint, image_draw)
     config = model.config_of_run
-    base = pathlib.Path(export_dir) / config.model
+    base = export_dir / config.model
     staged = base / f".staged-{os.getpid()}"
     try:
         base.mkdir(parents=True, exist_ok=True)
         module = ServingModule(model, num_importance_samples)
         signatures = module.signatures()
-        tf.saved_model.save(module, str(staged), signatures=signatures)
+        tf.saved_model.save(module, f"{paths.plain(base)}/{staged.name}", signatures=signatures)
         inputs = _example_inputs(model)
         compare(_answers(signatures, inputs), _reloaded_answers(staged, inputs))
         extra = staged / "assets.extra"
@@ -60,7 +62,8 @@ def export(workdir, export_dir, num_importance_samples=10, checkpoint="best", im
             print(
                 "warning: no warm-up requests were written: they need tensorflow-serving-api (pip install tfcq[serving])"
             )
-        (extra / "MODEL_CARD.md").write_text(
+        workdirs.write_text(
+            extra / "MODEL_CARD.md",
             card.model_card(
                 config,
                 _read_json(workdir, "environment.json"),
@@ -69,14 +72,22 @@ def export(workdir, export_dir, num_importance_samples=10, checkpoint="best", im
                 int(model.step),
                 signatures,
                 num_importance_samples,
-            )
+            ),
         )
         card.write_manifest(staged)
-        return _rename_to_next_version(staged, base)
+        target = _rename_to_next_version(staged, base)
     except (OSError, tf.errors.OpError) as error:
-        raise UserError(f"export_dir {export_dir}: cannot be written: {' '.join(str(error).split())[:200]}") from error
+        reason = paths.told(" ".join(str(error).split()), base)[:200]
+        raise UserError(f"export_dir {export_dir}: cannot be written: {reason}") from error
     finally:
         shutil.rmtree(staged, ignore_errors=True)
+    if not {"[", "\\"}.isdisjoint(str(target.absolute())):
+        print(
+            "warning: TensorFlow takes [ and \\ in a path as patterns: tf.saved_model.load and TF Serving cannot load the model "
+            "by its full path here; serving/local_server.py can, and all can by a link, a mount or another place",
+            flush=True,
+        )
+    return target
 
 
 def _read_json(workdir, name):
@@ -119,9 +130,9 @@ def _reloaded_answers(folder, inputs):
                 f"{signature}/{name}": array for signature, tensors in inputs.items() for name, array in tensors.items()
             },
         )
-        process = subprocess.run(
-            [sys.executable, verify.__file__, str(folder), given, answered], capture_output=True, text=True
-        )
+        # From the folder above, as TensorFlow would take a path with brackets for a pattern.
+        command = [sys.executable, verify.__file__, folder.name, given, answered]
+        process = subprocess.run(command, cwd=folder.parent, capture_output=True, text=True)
         if process.returncode:
             raise UserError(
                 f"the SavedModel cannot be used in a fresh process: {process.stderr.strip().splitlines()[-1]}"
@@ -155,7 +166,7 @@ def compare(live, reloaded):
 
 def _rename_to_next_version(staged, base):
     while True:
-        versions = [int(path.name) for path in base.iterdir() if path.name.isdigit()]
+        versions = [int(path.name) for path in base.iterdir() if path.name.isascii() and path.name.isdecimal()]
         target = base / str(max(versions, default=0) + 1)
         try:
             target.mkdir()  # claims the number: a second export at the same time takes the next

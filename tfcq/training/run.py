@@ -5,7 +5,7 @@ import math
 import keras
 import tensorflow as tf
 
-from tfcq import data, devices, models
+from tfcq import data, devices, models, paths
 from tfcq import workdir as workdirs
 from tfcq.checkpoints import Checkpoints
 from tfcq.errors import UserError
@@ -27,7 +27,7 @@ def train(config, workdir):
         TrainingDiverged: a loss or gradient stopped being finite.
         TrainingInterrupted: SIGTERM or Ctrl-C; the state is saved.
     """
-    training = config.training
+    workdir, training = paths.folder(workdir, "workdir"), config.training
     distribution = devices.prepare(
         training.distribution, training.logical_devices, training.deterministic, training.batch_size
     )
