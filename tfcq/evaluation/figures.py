@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 
 _INCHES, _DOTS = (6.4, 4.0), 110
-_LONGEST_LABEL = 40  # characters; a path of a hundred leaves no room for the curves
+_LONGEST_LABEL = 28  # characters; a path of a hundred leaves no room for the curves
 
 
 def prd_curves(curves):
