@@ -395,7 +395,7 @@ def trained(monkeypatch):
     from tfcq.training import run
 
     calls = []
-    monkeypatch.setattr(run, "train", lambda config, workdir: calls.append((config, workdir)))
+    monkeypatch.setattr(run, "train", lambda config, workdir: calls.append((config, str(workdir))))
     return calls
 
 

@@ -150,7 +150,7 @@ def test_write_text_replaces_whole_or_not_at_all(tmp_path, monkeypatch):
     workdirs.write_text(str(path), "two ö\n")
     assert path.read_text() == "two ö\n"
 
-    def full_disk(self, text):
+    def full_disk(self, text, encoding=None):
         with open(self, "w") as file:
             file.write(text[:2])
         raise OSError(28, "No space left on device")

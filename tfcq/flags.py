@@ -60,17 +60,17 @@ class _FoldersParser(flags.ListParser):
 
 def define_folder(name, default, meaning, **options):
     """Makes a flag that is a folder: a pathlib.Path that `paths.folder` has checked, or None. Options are of flags.DEFINE."""
-    return flags.DEFINE(_PathParser(paths.folder, name), name, default, meaning, **options)
+    return flags.DEFINE(_PathParser(paths.folder, name), name, default, meaning, flags.FLAGS, **options)
 
 
 def define_folders(name, default, meaning):
     """Makes a flag that is several folders separated by commas: a list of pathlib.Path that `paths.folder` has checked."""
-    return flags.DEFINE(_FoldersParser(name), name, default, meaning)
+    return flags.DEFINE(_FoldersParser(name), name, default, meaning, flags.FLAGS)
 
 
 def define_file(name, default, meaning):
     """Makes a flag that is a file: a pathlib.Path that `paths.file` has checked, or None."""
-    return flags.DEFINE(_PathParser(paths.file, name), name, default, meaning)
+    return flags.DEFINE(_PathParser(paths.file, name), name, default, meaning, flags.FLAGS)
 
 
 def section_from_flags(section):
