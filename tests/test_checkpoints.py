@@ -411,7 +411,7 @@ def test_an_exhausted_resource_is_one_line(saved, monkeypatch):
     model = build()
     checkpoints = Checkpoints(workdir, model, keep=2)
     model.step.assign(30)
-    monkeypatch.setattr(tf.train.CheckpointManager, "save", no_room)
+    monkeypatch.setattr(tf.train.Checkpoint, "write", no_room)
     assert "No space left on device; those before it are untouched" in message_of(checkpoints.save)
     monkeypatch.undo()
     assert_the_saved_survive(workdir, contents)

@@ -406,7 +406,7 @@ def trained(monkeypatch):
     from tfcq.training import run
 
     calls = []
-    monkeypatch.setattr(run, "train", lambda config, workdir, accept_changed_data: calls.append((config, workdir)))
+    monkeypatch.setattr(run, "train", lambda config, workdir, accept_changed_data: calls.append((config, str(workdir))))
     return calls
 
 

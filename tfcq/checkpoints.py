@@ -1,16 +1,24 @@
 """Checkpoints: the last few to resume from, and the best on the validation split.
 
-Both are whole `tf.train.Checkpoint`s (weights, optimizers, step), written by `tf.train.CheckpointManager`: a disk that
-fills up while one is written leaves those before it as they were. One that cannot be read is passed over for the one
-before it.
+Both are whole `tf.train.Checkpoint`s (weights, optimizers, step), whose files TensorFlow writes beside their place and then
+renames: a disk that fills up while one is written leaves those before it as they were. One that cannot be read is passed over
+for the one before it.
+
+Which checkpoints there are is what lies in the folder, by the names of their files. `tf.train.CheckpointManager` is not used: it
+finds and deletes files by patterns, so that in `runs/q?` it deletes what is in `runs/qa`, and in `runs/[a]` finds nothing. Its
+list, the file `checkpoint`, is written for TensorFlow's own tools and not read.
 """
 
+import os
 import pathlib
 import re
 
 import tensorflow as tf
 
+from tfcq import paths
 from tfcq.errors import UserError
+
+_FILE = re.compile(r"step-(\d+)\.(index|data-\d{5}-of-\d{5})")
 
 # IndexError: a data file that is too short, read from Python.
 _READ_ERRORS = (tf.errors.OpError, ValueError, AssertionError, OSError, IndexError)
@@ -33,7 +41,7 @@ class Checkpoints:
         self._checkpoint = tf.train.Checkpoint(
             model=model, optimizers=dict(model.player_optimizers), best_value=self.best_value
         )
-        self._keep, self._managers = keep, {}
+        self._keep = keep
 
     def restore(self):
         """Restores the newest checkpoint that can be read, and returns its step; 0 where there is none.
@@ -56,30 +64,22 @@ class Checkpoints:
         return True
 
     def _save(self, kind, keep):
-        step = self._model.steps_taken
+        step, folder = self._model.steps_taken, self._folder / kind
         try:
-            if kind not in self._managers:
-                self._managers[kind] = self._manager(kind, keep)
-            self._managers[kind].save(checkpoint_number=step)
+            folder.mkdir(parents=True, exist_ok=True)
+            self._checkpoint.save_counter.assign_add(1)  # part of the format, as tf.train.Checkpoint.save has it
+            self._checkpoint.write(f"{paths.plain(folder)}/step-{step}")
+            # Later ones are of a course that was left: they could not be read when the run was resumed.
+            kept = sorted(_steps(folder), key=lambda each: (each > step, -each))[:keep]
+            _write_list(folder, step, kept)
+            for name, step_of_file in _files(folder):
+                if step_of_file not in kept:
+                    (folder / name).unlink(missing_ok=True)
         except (tf.errors.OpError, OSError) as error:
             raise UserError(
-                f"checkpoint of step {step} cannot be written to {self._folder / kind}: {_reason(error)}; those before "
+                f"checkpoint of step {step} cannot be written to {folder}: {_reason(error, folder)}; those before "
                 "it are untouched; make room and run the same command again"
             ) from error
-
-    def _manager(self, kind, keep):
-        def manager():
-            return tf.train.CheckpointManager(
-                self._checkpoint, str(self._folder / kind), keep, checkpoint_name="step"
-            )
-
-        try:
-            return manager()
-        except ValueError:
-            # TensorFlow passes over a damaged list of checkpoints, but not over an empty one or one that is no text.
-            # Without it those that are there are not deleted any more; `restore` finds them by their names.
-            (self._folder / kind / "checkpoint").unlink()
-            return manager()
 
 
 def restore_model(model, workdir, which="best"):
@@ -116,30 +116,64 @@ def restore_model(model, workdir, which="best"):
 
 
 def _restore_newest(restore, folder):
-    paths = sorted(filter(_step, folder.glob("step-*.index")), key=_step, reverse=True)
-    failures = []
-    for path in paths:
+    steps, failures = sorted(_steps(folder), reverse=True), []
+    place = paths.plain(folder) if steps else None
+    for step in steps:
         try:
-            restore(str(path.with_suffix("")))
+            restore(f"{place}/step-{step}")
         except _READ_ERRORS as error:
-            failures.append(f"{path.with_suffix('')} ({_reason(error)})")
+            failures.append(f"{folder / f'step-{step}'} ({_reason(error, folder)})")
             continue
         for failure in failures:
-            print(f"warning: checkpoint {failure} cannot be read; resumed from step {_step(path)}", flush=True)
-        return _step(path)
+            print(f"warning: checkpoint {failure} cannot be read; resumed from step {step}", flush=True)
+        return step
     if failures:
-        raise UserError(f"no checkpoint can be read: {'; '.join(failures)}; remove {folder} to start again")
+        raise UserError(
+            f"no checkpoint can be read: {'; '.join(failures)}; expected whole files of this model; where they are damaged, "
+            f"move {folder} away to start again"
+        )
     return 0
 
 
-def _step(path):
-    """The step that an index file's name tells, of at least 1; 0: another file."""
-    match = re.fullmatch(r"step-(\d+)\.index", path.name)
-    return int(match.group(1)) if match else 0
+def _steps(folder):
+    """The steps, of at least 1, of the checkpoints whose index is in a folder; none where there is no such folder."""
+    return [step for name, step in _files(folder) if step and name.endswith(".index")]
 
 
-def _reason(error):
+def _files(folder):
+    """[(name, step)] of the files of checkpoints in a folder, the indices before the data.
+
+    Raises:
+        UserError: the folder is there and cannot be listed: whether it has checkpoints is not known then.
+    """
+    try:
+        names = os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise UserError(f"checkpoints: {folder} cannot be listed: {error.strerror}; make it readable") from error
+    matches = [match for name in names if (match := _FILE.fullmatch(name))]
+    return [(match[0], int(match[1])) for match in sorted(matches, key=lambda match: (match[2] != "index", match[0]))]
+
+
+def _write_list(folder, newest, steps):
+    """Writes TensorFlow's list of the checkpoints of a folder (CheckpointState as text), for tf.train.latest_checkpoint.
+
+    Names are relative, as the manager had them, and have no character that must be quoted.
+    """
+    times = {step: (folder / f"step-{step}.index").stat().st_mtime for step in steps}
+    oldest_first = sorted(steps, key=lambda step: (step == newest, times[step], step))
+    lines = [f'model_checkpoint_path: "step-{newest}"']
+    lines += [f'all_model_checkpoint_paths: "step-{step}"' for step in oldest_first]
+    lines += [f"all_model_checkpoint_timestamps: {times[step]}" for step in oldest_first]
+    lines += [f"last_preserved_timestamp: {min(times.values()) - 1.0}", ""]
+    staged = folder / "checkpoint.partial"
+    staged.write_text("\n".join(lines))
+    staged.replace(folder / "checkpoint")
+
+
+def _reason(error, folder):
     """What happened, in a line: TensorFlow's messages end with the cause and begin with names of its graph."""
     text = re.sub(r"\{\{[^}]*\}\}|\[Op:\w+\]", "", getattr(error, "message", None) or str(error))
-    text = " ".join(text.split())
+    text = paths.told(" ".join(text.split()), folder)
     return text if len(text) <= 200 else f"{text[:100]} ... {text[-100:]}"

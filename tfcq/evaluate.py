@@ -10,7 +10,7 @@ from tfcq import protocol
 from tfcq import workdir as workdirs
 from tfcq.errors import UserError
 
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a trained run.")
+WORKDIR = config_flags.define_folder("workdir", None, "Folder of a trained run.")
 METRICS = flags.DEFINE_list(
     "metrics",
     None,
@@ -19,8 +19,13 @@ METRICS = flags.DEFINE_list(
     "with --features=inception also fid | inception_score | kid (default: the likelihoods that the model has).",
 )
 REPORT = flags.DEFINE_bool("report", True, "Write report.md and its figures.")
-COMPARE = flags.DEFINE_list("compare", [], "Workdirs that were evaluated, to be put in one table and figure.")
-OUTPUT = flags.DEFINE_string("output", "comparison", "Folder for what --compare writes.")
+COMPARE = config_flags.define_folders(
+    "compare",
+    [],
+    "Workdirs that were evaluated, to be put in one table and figure, separated by commas; one with a comma in its name stands "
+    "in double quotes.",
+)
+OUTPUT = config_flags.define_folder("output", "comparison", "Folder for what --compare writes.")
 config_flags.define_section_flags(protocol.EvaluationConfig)
 
 

@@ -6,8 +6,8 @@ from tfcq import flags as config_flags
 from tfcq import workdir as workdirs
 from tfcq.errors import UserError
 
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a trained run.")
-EXPORT_DIR = flags.DEFINE_string("export_dir", None, "BASE of the exported models.")
+WORKDIR = config_flags.define_folder("workdir", None, "Folder of a trained run.")
+EXPORT_DIR = config_flags.define_folder("export_dir", None, "BASE of the exported models.")
 CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", ["best", "last"], "Which checkpoint.")
 IMAGE_DRAW = flags.DEFINE_enum(
     "image_draw", "", ["", "sample", "mode"], "How images are drawn of logistic mixtures, instead of the run's --image_draw."

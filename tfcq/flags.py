@@ -14,7 +14,7 @@ import typing
 
 from absl import flags
 
-from tfcq import config, flagfiles, terminal
+from tfcq import config, flagfiles, paths, terminal
 from tfcq.errors import TrainingDiverged, TrainingInterrupted, UserError
 from tfcq.interruption import Signals, Stopped
 
@@ -35,6 +35,45 @@ def define_section_flags(section):
     kinds = typing.get_type_hints(section)
     for field in dataclasses.fields(section):
         _DEFINE[kinds[field.name]](field.name, None, _help(field))
+
+
+class _PathParser(flags.ArgumentParser):
+    """Of a flag whose value is a path; check: `paths.folder` or `paths.file`."""
+
+    def __init__(self, check, name):
+        self._check, self._name = check, name
+
+    def parse(self, argument):
+        return self._check(argument, self._name)
+
+    def flag_type(self):
+        return "path"
+
+
+class _FoldersParser(flags.ListParser):
+    """Of a flag whose value is folders separated by commas, as in CSV: one with a comma in its name stands in double quotes."""
+
+    def __init__(self, name):
+        super().__init__()
+        self._name = name
+
+    def parse(self, argument):
+        return [paths.folder(path, self._name) for path in super().parse(argument)]
+
+
+def define_folder(name, default, meaning, **options):
+    """Makes a flag that is a folder: a pathlib.Path that `paths.folder` has checked, or None. Options are of flags.DEFINE."""
+    return flags.DEFINE(_PathParser(paths.folder, name), name, default, meaning, flags.FLAGS, **options)
+
+
+def define_folders(name, default, meaning):
+    """Makes a flag that is several folders separated by commas: a list of pathlib.Path that `paths.folder` has checked."""
+    return flags.DEFINE(_FoldersParser(name), name, default, meaning, flags.FLAGS)
+
+
+def define_file(name, default, meaning):
+    """Makes a flag that is a file: a pathlib.Path that `paths.file` has checked, or None."""
+    return flags.DEFINE(_PathParser(paths.file, name), name, default, meaning, flags.FLAGS)
 
 
 def section_from_flags(section):
@@ -154,6 +193,8 @@ def run(main, outlives_stdout=False):
     from absl import app
 
     terminal.open_standard_streams()
+    for stream in (sys.stdout, sys.stderr):  # a file's name may have letters that a terminal's encoding has not
+        stream.reconfigure(errors="backslashreplace")
     app.define_help_flags()
     for flag in flags.FLAGS.get_flags_for_module(__name__):  # --help shows them as the entry point's own
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
@@ -204,9 +245,11 @@ def start_tensorflow():
 
 
 def _fail(error, text=None):
+    text = str(text or error)
+    line = "".join(each if paths.is_one_line(each) else each.encode("unicode_escape").decode() for each in text)
     try:
         terminal.clear()
-        print(f"error: {text or error}", file=sys.stderr, flush=True)
+        print(f"error: {line}", file=sys.stderr, flush=True)
     except OSError:  # nobody reads it; the status tells
         terminal.discard(sys.stdout)
         terminal.discard(sys.stderr)

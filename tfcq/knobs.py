@@ -10,6 +10,7 @@ import os
 import typing
 
 from tfcq.errors import UserError
+from tfcq.paths import is_one_line
 
 ON_RESUME = ("fixed", "free", "extends", "place")
 """What may become of a knob when a run that has begun is resumed.
@@ -74,6 +75,8 @@ def checked(field, kind, value):
     if type(value) is not kind:
         raise UserError(f"{name}: expected {kind.__name__}, received {value!r}")
     bounds = field.metadata
+    if isinstance(value, str) and not is_one_line(value):
+        raise UserError(f"{name}: expected text of one line in UTF-8, received {value!r}")
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{name}: expected a finite number, received {value}")
     if bounds["choices"] is not None and value not in bounds["choices"]:

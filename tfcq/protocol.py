@@ -4,6 +4,7 @@ import dataclasses
 
 from tfcq.errors import UserError
 from tfcq.knobs import Section, knob, suggestion
+from tfcq.paths import folder
 
 LIKELIHOODS = ("elbo", "bits_per_dim")
 """Metrics of real images under the model: bound by one draw, importance-weighted estimate."""
@@ -113,3 +114,7 @@ class EvaluationConfig(ImagesPlace):
     cache_dir: str = knob(
         "", "where features of real images are kept between evaluations; empty: ~/.cache/tfcq; none: nowhere"
     )
+
+    def check(self):
+        if self.cache_dir not in ("", "none"):
+            folder(self.cache_dir, "cache_dir")

@@ -7,7 +7,7 @@ from tfcq import flags as config_flags
 from tfcq import workdir as workdirs
 from tfcq.errors import UserError
 
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a trained run.")
+WORKDIR = config_flags.define_folder("workdir", None, "Folder of a trained run.")
 MODE = flags.DEFINE_enum(
     "mode",
     "prior",
@@ -23,7 +23,7 @@ INTERPOLATION = flags.DEFINE_enum(
     ["linear", "spherical"],
     "The way of mode interpolate, in the space of the noise that latents are made of (of the latents, where they are not).",
 )
-OUTPUT = flags.DEFINE_string(
+OUTPUT = config_flags.define_file(
     "output",
     None,
     "File of the picture; its ending says the format: .png | .jpg | .webp (default: samples/MODE.png in the workdir).",

@@ -16,7 +16,7 @@ from tfcq import workdir as workdirs
 from tfcq.errors import UserError
 
 config_flags.define_config_flags()
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run (default: runs/NAME of the flagfile).")
+WORKDIR = config_flags.define_folder("workdir", None, "Folder of the run (default: runs/NAME of the flagfile).")
 
 
 ACCEPT_CHANGED_DATA = flags.DEFINE_bool(

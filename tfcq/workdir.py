@@ -17,12 +17,13 @@ import os
 import pathlib
 import platform
 import re
+import shlex
 import subprocess
 import sys
 import time
 from importlib import metadata
 
-from tfcq import json_lines
+from tfcq import json_lines, paths
 from tfcq.config import Config
 from tfcq.errors import UserError
 from tfcq.files import replacing, told, write_text
@@ -44,7 +45,7 @@ def read_config(workdir):
     if not path.is_file():
         raise UserError(
             f"workdir {workdir}: expected a trained run with config.json, found none; train one with "
-            f"python -m tfcq.train --flagfile=configs/NAME.cfg --workdir={workdir}"
+            "python -m tfcq.train --flagfile=configs/NAME.cfg " + shlex.quote(f"--workdir={workdir}")
         )
     try:
         return Config.from_json(path.read_text())
@@ -317,6 +318,7 @@ def load(workdir, checkpoint="best", image_draw=""):
     from tfcq.checkpoints import restore_model
     from tfcq.models.averages import WeightAverages
 
+    workdir = paths.folder(workdir, "workdir")
     config = read_config(workdir)
     if image_draw:
         if not hasattr(config.system, "image_draw"):

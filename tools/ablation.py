@@ -32,7 +32,7 @@ ROW_STEPS = flags.DEFINE_list(
     "row_steps", [], "Other steps for some rows, ROW:STEPS separated by commas, such as those that take equal minutes."
 )
 ROWS = flags.DEFINE_list("rows", [], "The rows to run, separated by commas (default: all).")
-OUTPUT = flags.DEFINE_string("output", None, "Folder (default: runs/ablation_TABLE).")
+OUTPUT = config_flags.define_folder("output", None, "Folder (default: runs/ablation_TABLE).")
 NARROW = flags.DEFINE_float("narrow", 1.0, "Multiplies every default width of the networks.", lower_bound=1e-3)
 METRICS = flags.DEFINE_list(
     "metrics",

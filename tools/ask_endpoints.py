@@ -6,7 +6,7 @@ from absl import flags
 from tfcq import flags as config_flags
 from tfcq.client import Client
 
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run that is served.", required=True)
+WORKDIR = config_flags.define_folder("workdir", None, "Folder of the run that is served.", required=True)
 GRPC = flags.DEFINE_string("grpc", None, "host:port of the gRPC endpoint.", required=True)
 REST = flags.DEFINE_string("rest", None, "http://host:port of the REST endpoint.", required=True)
 

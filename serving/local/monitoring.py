@@ -2,6 +2,7 @@
 
 import bisect
 import itertools
+import os
 import threading
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
@@ -43,7 +44,7 @@ def read_metrics_path(path):
         UsageError: if the file cannot be read or is not a `MonitoringConfig` in protobuf's text format.
     """
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(os.path.expanduser(path), encoding="utf-8") as file:
             config = text_format.Parse(file.read(), monitoring_config_class()())
     except OSError as error:
         raise UsageError(f"--monitoring_config_file={path} cannot be read: {error.strerror}") from error

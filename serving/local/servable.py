@@ -1,6 +1,7 @@
 """One loaded version of a SavedModel: its signatures, the checks on a request, and the warm-up."""
 
 import os
+import weakref
 
 import numpy as np
 import tensorflow as tf
@@ -34,7 +35,7 @@ class Servable:
     def __init__(self, path):
         self.path = path
         self.signature_defs = _read_signature_defs(path)
-        self._model = tf.saved_model.load(path)  # the signatures hold no reference to the variables; this does
+        self._model = tf.saved_model.load(self._plain(path))  # the signatures hold no reference to the variables; this does
         self._signatures = dict(self._model.signatures)
 
     def input_specs(self, signature_name):
@@ -99,6 +100,18 @@ class Servable:
         except Exception as error:
             logging.warning("warm-up of %s stopped after %d requests: %s", self.path, replayed, as_request_error(error))
         return replayed
+
+    def _plain(self, path):
+        """A name of a directory without pattern characters: to TensorFlow `[a]` in a path is `a`.
+
+        It holds as long as this object: the model may read its assets later. tfcq.paths has the same; this server does
+        without tfcq.
+        """
+        if not set(path) & set("*?[\\") or not os.path.isdir("/proc/self/fd"):
+            return path
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        weakref.finalize(self, os.close, descriptor)
+        return f"/proc/self/fd/{descriptor}"
 
     def _signature(self, name):
         name = name or DEFAULT_SIGNATURE

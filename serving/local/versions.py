@@ -1,6 +1,7 @@
 """Where versions of a model lie on disk, which of them a policy asks for, and what a model configuration must say."""
 
 import os
+import unicodedata
 
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
@@ -11,9 +12,17 @@ SAVED_MODEL_FILE = "saved_model.pb"
 
 
 def single_model_config(name, base_path):
-    """The configuration that `--model_name` and `--model_base_path` stand for; a relative path is made absolute."""
+    """The configuration that `--model_name` and `--model_base_path` stand for; a relative path is made absolute.
+
+    Raises:
+        UsageError: if the path is not UTF-8.
+    """
     config = model_server_config_pb2.ModelServerConfig()
-    config.model_config_list.config.add(name=name, base_path=os.path.abspath(base_path), model_platform="tensorflow")
+    path = os.path.abspath(os.path.expanduser(base_path))
+    try:
+        config.model_config_list.config.add(name=name, base_path=path, model_platform="tensorflow")
+    except ValueError as error:
+        raise UsageError(f"--model_base_path={path!r} is not UTF-8; rename it, or give a link to it") from error
     return config
 
 
@@ -24,7 +33,7 @@ def read_model_config(path):
         UsageError: if the file cannot be read or does not parse.
     """
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(os.path.expanduser(path), encoding="utf-8") as file:
             return text_format.Parse(file.read(), model_server_config_pb2.ModelServerConfig())
     except OSError as error:
         raise UsageError(f"--model_config_file={path} cannot be read: {error.strerror}") from error
@@ -63,6 +72,9 @@ def checked_models(server_config):
 def _check_base_path(config):
     if not os.path.isabs(config.base_path):
         raise invalid(f"model {config.name!r} needs an absolute base_path, received {config.base_path!r}")
+    if any(unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in config.base_path):
+        raise invalid(f"model {config.name!r} needs a base_path of one line, received {config.base_path!r};"
+                      f" rename it, or give a link to it")
     if not os.path.isdir(config.base_path):
         raise invalid(f"model {config.name!r}: base path {config.base_path} is not a directory;"
                       f" export a model there first")

@@ -1,6 +1,7 @@
 """TFDS data sets, offline: small ones that are prepared here, and those that are not."""
 
 import os
+import shutil
 import socket
 import time
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from path_names import NASTY
 
 from tfcq.config import DataConfig
 from tfcq.data import dataset as dataset_module
@@ -235,6 +237,23 @@ def test_an_unprepared_data_set_fails_at_once_without_network(tmp_path, monkeypa
         load(config(str(tmp_path), dataset="cifar10"))
     assert time.monotonic() - start < 10
     assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("file_format", ["tfrecord", "array_record"])
+def test_a_place_of_any_name(tmp_path, file_format, monkeypatch):
+    prepare(ToyPixels, tmp_path / "plain", file_format)
+    expected = load(config(str(tmp_path / "plain"), image_size=8)).images("train", range(5))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("[a]", NASTY):
+        shutil.copytree(tmp_path / "plain", tmp_path / name)
+        for place in (str(tmp_path / name), f"~/{name}/"):
+            np.testing.assert_array_equal(load(config(place, image_size=8)).images("train", range(5)), expected)
+    if file_format == "tfrecord":
+        path = next((tmp_path / "[a]").rglob("*train*"))
+        path.write_bytes(path.read_bytes()[:-1])
+        with pytest.raises(UserError) as raised:
+            load(config(str(tmp_path / "[a]"), image_size=8))
+        assert str(raised.value).startswith(f"{path}: expected whole TFRecords")
 
 
 @pytest.mark.parametrize("name, shape", [

@@ -55,6 +55,17 @@ def test_images_come_in_the_range_of_the_signature(tmp_path, dtype, factor):
         np.testing.assert_allclose(found, np.broadcast_to(given.mean((1, 2)) * factor, (3, 3)), rtol=1e-5)
 
 
+@pytest.mark.parametrize("name, called", [("[a]", "a"), ("back\\slash *?", "back_slash"), ("\u4e2d", None)])
+def test_a_folder_of_any_name(tmp_path, monkeypatch, name, called):
+    (tmp_path / "a").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder = export(tmp_path, name=name)
+    for given in (folder, f"~/{name}"):
+        extractor = features.load(f"saved_model:{given}")
+        assert extractor.name == f"saved_model_{called or extractor.checksum}"
+        np.testing.assert_allclose(extractor(images())[0], images().mean((1, 2)) * 2 / 255, rtol=1e-5)
+
+
 def test_uint8_images_are_rounded_after_resizing(tmp_path):
     extractor = features.load(f"saved_model:{export(tmp_path, dtype=tf.uint8)}/")
     given = images(height=2, width=3)

@@ -14,12 +14,14 @@ A TFRecord is: uint64 length n, uint32 checksum of these 8 bytes, n bytes, uint3
 import functools
 import io
 import os
+import shlex
 import struct
 import threading
 
 import numpy as np
 import tensorflow as tf
 
+from tfcq import paths
 from tfcq.data.decoding import decode
 from tfcq.data.sources import RawReader, Source, file_stamp, require_package
 from tfcq.data.splits import SPLITS
@@ -48,7 +50,7 @@ def tfds(config, choices):
     key = _image_key(library, builder.info.features, config.dataset)
     channels = builder.info.features[key].shape[-1]
     chosen = roles(list(builder.info.splits), config)
-    splits = {role: Records(_records(library, builder, name), key, channels, f"{config.dataset} {name}",
+    splits = {role: Records(_records(library, builder, name, config.data_dir), key, channels, f"{config.dataset} {name}",
                             _stamps(builder.info.splits[name]))
               for role, name in chosen.items()}
     return Source(splits, ", ".join(f"{role} is its split {name}" for role, name in chosen.items() if role != name))
@@ -219,9 +221,10 @@ def _import_tfds():
 
 
 def _builder(library, config, choices):
-    where = config.data_dir or None
+    where = paths.folder(config.data_dir, "data_dir") if config.data_dir else None
     try:
-        builder = library.builder(config.dataset, data_dir=where)
+        # TFDS looks for its files by patterns.
+        builder = library.builder(config.dataset, data_dir=paths.plain(where) if where and where.is_dir() else where)
     except library.core.DatasetNotFoundError as error:
         names = library.list_builders(with_community_datasets=False)
         raise UserError(f"dataset: expected {', '.join(choices)} or the name of a TFDS data set, received "
@@ -230,8 +233,9 @@ def _builder(library, config, choices):
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"dataset={config.dataset}: TFDS cannot make it ({reason})") from error
     if not builder.is_prepared() or not builder.info.splits:
-        option = f" --data_dir={config.data_dir}" if config.data_dir else ""
-        raise UserError(f"dataset={config.dataset}: expected it prepared in {builder.data_path}, found nothing; where "
+        option = f" {shlex.quote(f'--data_dir={where}')}" if where else ""
+        place = paths.told(os.fspath(builder.data_path), where or "")
+        raise UserError(f"dataset={config.dataset}: expected it prepared in {place}, found nothing; where "
                         f"there is a network run `tfds build {config.dataset}{option}`, copy the result there if need "
                         "be, or give --data_dir")
     return builder
@@ -261,10 +265,11 @@ def _stamps(info):
     return stamps
 
 
-def _records(library, builder, split):
+def _records(library, builder, split, data_dir):
     info = builder.info.splits[split]
     if builder.info.file_format == library.core.FileFormat.TFRECORD:
-        return TFRecordFiles([os.fspath(path) for path in info.filepaths], info.shard_lengths)
+        files = [paths.told(os.fspath(path), os.path.expanduser(data_dir)) for path in info.filepaths]
+        return TFRecordFiles(files, info.shard_lengths)
     if builder.info.file_format == library.core.FileFormat.ARRAY_RECORD:
         raw_bytes = library.core.decode.DeserializeMethod.RAW_BYTES
         return _Locked(builder.as_data_source(split=split, deserialize_method=raw_bytes))

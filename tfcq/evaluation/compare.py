@@ -1,11 +1,12 @@
 """Several evaluated workdirs in one table and figure; reads what `tfcq.evaluate` recorded and runs no model."""
 
 import json
-import pathlib
+import shlex
 
 import numpy as np
 
 from tfcq import images as units
+from tfcq import paths
 from tfcq import workdir as workdirs
 from tfcq.errors import UserError
 from tfcq.evaluation import figures
@@ -30,12 +31,11 @@ def compare(workdirs_to_compare, output):
     Raises:
         UserError: a workdir without an evaluation, or a folder that cannot be written.
     """
+    folders, output = [paths.folder(folder, "compare") for folder in workdirs_to_compare], paths.folder(output, "output")
     check_folder("output", output)
-    folders = [pathlib.Path(folder) for folder in workdirs_to_compare]
     labels = _labels(folders)
     measured = {label: latest_numbers(folder) for label, folder in zip(labels, folders)}
     names = list(dict.fromkeys(name for numbers in measured.values() for name in numbers))
-    output = pathlib.Path(output)
     pictures = {"numbers": _bars(measured, names)}
     curves = {label: curve for label, folder in zip(labels, folders) if (curve := _prd_curve(folder))}
     if curves:
@@ -52,7 +52,8 @@ def latest_numbers(workdir):
     workdirs.read_config(workdir)  # says it where there is no run
     rows = [row for row in workdirs.read_metrics(workdir) if "checkpoint" in row]  # those of training have none
     if not rows:
-        raise UserError(f"workdir {workdir}: expected an evaluation; make one with python -m tfcq.evaluate --workdir={workdir}")
+        flag = shlex.quote(f"--workdir={workdir}")
+        raise UserError(f"workdir {workdir}: expected an evaluation; make one with python -m tfcq.evaluate {flag}")
     numbers = {}
     for row in rows:
         if row["step"] == rows[-1]["step"]:
@@ -62,9 +63,14 @@ def latest_numbers(workdir):
 
 def _labels(folders):
     """The names of the folders, with as much of the path as tells them apart."""
-    if len({folder.name for folder in folders}) == len(folders):
-        return [folder.name for folder in folders]
-    return [str(folder) for folder in folders]
+    names = [folder.absolute().name for folder in folders]
+    if len(set(names)) == len(names) and ".." not in names:
+        return names
+    labels = [str(folder) for folder in folders]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise UserError(f"compare: expected each workdir once, received {label!r} twice")
+    return labels
 
 
 def _protocol(entry):
@@ -92,7 +98,8 @@ def _prd_curve(folder):
 
 
 def _text(measured, names, pictures):
-    lines = ["# Comparison", "", f"| number | {' | '.join(measured)} | real |", "|---" * (len(measured) + 2) + "|"]
+    headings = ["number", *map(paths.markdown, measured), "real"]
+    lines = ["# Comparison", "", f"| {' | '.join(headings)} |", "|---" * len(headings) + "|"]
     unlike = []
     for name in names:
         entries = {label: numbers[name] for label, numbers in measured.items() if name in numbers}

@@ -1,8 +1,11 @@
 """Figures of the report, drawn by matplotlib without a display: each function gives uint8 [H, W, 3]."""
 
+import warnings
+
 import numpy as np
 
 _INCHES, _DOTS = (6.4, 4.0), 110
+_LONGEST_LABEL = 28  # characters; a path of a hundred leaves no room for the curves
 
 
 def prd_curves(curves):
@@ -10,7 +13,7 @@ def prd_curves(curves):
 
     def draw(axes):
         for label, curve in curves.items():
-            axes.plot(curve["recall"], curve["precision"], label=label)
+            axes.plot(curve["recall"], curve["precision"], label=_shown(label))
         axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02), title="precision and recall (PRD)")
         axes.legend(loc="upper right")
 
@@ -23,7 +26,7 @@ def histogram(values, unit):
     def draw(axes):
         bins = np.histogram_bin_edges(np.concatenate(list(values.values())), 60)
         for label, one in values.items():
-            axes.hist(one, bins, density=True, alpha=0.55, label=f"{label}: mean {np.mean(one):.3f}")
+            axes.hist(one, bins, density=True, alpha=0.55, label=f"{_shown(label)}: mean {np.mean(one):.3f}")
         axes.set(xlabel=unit, ylabel="density", title="per image")
         axes.legend()
 
@@ -35,7 +38,7 @@ def lines(series, x_label, title, shown=1.0):
 
     def draw(axes):
         for label, (x, y) in series.items():
-            axes.plot(x, y, label=label, linewidth=1.0)
+            axes.plot(x, y, label=_shown(label), linewidth=1.0)
         heights = np.concatenate([y for _, y in series.values()])
         heights = heights[np.isfinite(heights)]
         if len(heights):
@@ -61,7 +64,7 @@ def bars(rows, errors):
                 if label in row:
                     axes.bar(position, row[label], yerr=errors.get(name, {}).get(label), color=f"C{position}", capsize=3)
             axes.set_title(name, fontsize=8)
-            axes.set_xticks(range(len(labels)), labels, rotation=30, ha="right", fontsize=7)
+            axes.set_xticks(range(len(labels)), [_shown(label) for label in labels], rotation=30, ha="right", fontsize=7)
             axes.tick_params(axis="y", labelsize=7)
 
     return _rendered(draw, (3.0 * columns, 2.5 * height))
@@ -71,13 +74,24 @@ def _drawn(draw):
     return _rendered(lambda figure: draw(figure.add_subplot()), _INCHES)
 
 
+def _shown(label):
+    """A name of a run or of data as a label: its ends where it is long, and not hidden, as labels are that begin with `_`."""
+    if len(label) > _LONGEST_LABEL:
+        label = f"{label[: _LONGEST_LABEL // 2 - 2]}...{label[-_LONGEST_LABEL // 2 + 1 :]}"
+    return f" {label}" if label.startswith("_") else label
+
+
 def _rendered(draw, inches):
     # Here, as it takes half a second that no other command needs.
+    import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(inches, dpi=_DOTS, layout="constrained")
     canvas = FigureCanvasAgg(figure)
-    draw(figure)
-    canvas.draw()
+    # Names are no formulas, whatever dollars are in them; letters that the font lacks are boxes.
+    with matplotlib.rc_context({"text.parse_math": False}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        draw(figure)
+        canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfcq import images as units
+from tfcq import paths
 from tfcq import workdir as workdirs
 from tfcq.evaluation import figures
 from tfcq.evaluation.pictures import Pictures
@@ -178,7 +179,7 @@ def _text(model, dataset, row, pictures):
     lines = [
         f"# {model.config_of_run.model}, step {row['step']}",
         "",
-        f"Data: {dataset.description}. Checkpoint: {row['checkpoint']}. Evaluated {row['time']}.",
+        f"Data: {paths.markdown(dataset.description)}. Checkpoint: {row['checkpoint']}. Evaluated {row['time']}.",
         "",
         "| number | value | +- | real images in their place | generated / real images | seconds |",
         "|---|---|---|---|---|---|",
@@ -192,7 +193,7 @@ def _text(model, dataset, row, pictures):
         lines.append(f"| {name} | {value:.5g} | {error} | {real} | {counts} | {entry['seconds']} |")
     lines += [line for name, entry in entries.items() if "terms" in entry for line in _terms(name, entry)]
     notes = dict.fromkeys(note for entry in entries.values() for note in entry.get("notes", ()))
-    lines += ["", *(f"- Note: {note}." for note in notes), ""]
+    lines += ["", *(f"- Note: {paths.markdown(note)}." for note in notes), ""]
     lines += ["## Pictures", ""]
     for name, (_, caption) in pictures.items():
         lines += [f"{caption}", "", f"![{name}]({FOLDER}/{name}.png)", ""]
@@ -203,7 +204,7 @@ def _text(model, dataset, row, pictures):
         if error is not None:
             lines.append(f"- +-: {meaning}")
         lines += [
-            f"- {key}: {json.dumps(value) if isinstance(value, (dict, list)) else value}"
+            f"- {key}: {paths.markdown(json.dumps(value) if isinstance(value, (dict, list)) else str(value))}"
             for key, value in entry.items()
             if key not in ("value", "notes")
         ]

@@ -7,7 +7,7 @@ import time
 
 import tensorflow as tf
 
-from tfcq import data, devices, files
+from tfcq import data, devices, files, paths
 from tfcq import workdir as workdirs
 from tfcq.errors import UserError
 from tfcq.evaluation.likelihood import LatentLikelihoodEvaluator, LikelihoodEvaluator, likelihood_auroc
@@ -34,6 +34,7 @@ def evaluate(workdir, metrics=None, report=True, **protocol):
     Raises:
         UserError: an unknown metric or knob, or something that the model or the extractor has not.
     """
+    workdir = paths.folder(workdir, "workdir")
     asked = None if metrics is None else metric_names(metrics)
     config = _protocol(protocol)
     workdirs.read_config(workdir)  # says it where there is no run

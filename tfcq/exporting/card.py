@@ -7,6 +7,7 @@ import pathlib
 import tensorflow as tf
 
 import tfcq
+from tfcq import paths
 
 _PROMISES = {
     "sample": "images from the prior; the same seed gives the same image, alone or in a batch",
@@ -41,7 +42,7 @@ def model_card(config, environment, data_facts, metrics, step, signatures, num_i
         "",
         "## Data",
         "",
-        f"- {data_facts['description']}",
+        f"- {paths.markdown(data_facts['description'])}",
         f"- images uint8, shape {data_facts['image_shape']}",
         "",
         "## Training",

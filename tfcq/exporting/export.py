@@ -16,7 +16,7 @@ import time
 import numpy as np
 import tensorflow as tf
 
-from tfcq import files
+from tfcq import files, paths
 from tfcq import workdir as workdirs
 from tfcq.errors import UserError
 from tfcq.exporting import card, verify
@@ -52,11 +52,12 @@ def export(
     """
     if num_importance_samples < 1:
         raise UserError(f"num_importance_samples: expected at least 1, received {num_importance_samples}")
+    workdir, export_dir = paths.folder(workdir, "workdir"), paths.folder(export_dir, "export_dir")
     workdirs.read_config(workdir)  # says it where there is no run
     files.check_folder("export_dir", export_dir)
     model = workdirs.load(workdir, checkpoint, image_draw)
     config = model.config_of_run
-    base = pathlib.Path(export_dir) / config.model
+    base = export_dir / config.model
     staged = base / f"{_STAGED}{os.getpid()}"
     try:
         module = ServingModule(model, num_importance_samples)
@@ -65,7 +66,7 @@ def export(
             check_successor(base, signatures)
         base.mkdir(parents=True, exist_ok=True)
         _remove_left_over(base)
-        tf.saved_model.save(module, str(staged), signatures=signatures)
+        tf.saved_model.save(module, f"{paths.plain(base)}/{staged.name}", signatures=signatures)
         inputs = _example_inputs(model)
         compare(_answers(signatures, inputs), _reloaded_answers(staged, inputs))
         extra = staged / "assets.extra"
@@ -74,7 +75,8 @@ def export(
             print(
                 "warning: no warm-up requests were written: they need tensorflow-serving-api (pip install tfcq[serving])"
             )
-        (extra / "MODEL_CARD.md").write_text(
+        workdirs.write_text(
+            extra / "MODEL_CARD.md",
             card.model_card(
                 config,
                 _read_json(workdir, "environment.json"),
@@ -83,14 +85,22 @@ def export(
                 int(model.step),
                 signatures,
                 num_importance_samples,
-            )
+            ),
         )
         card.write_manifest(staged)
-        return _rename_to_next_version(staged, base)
+        target = _rename_to_next_version(staged, base)
     except (OSError, tf.errors.OpError) as error:
-        raise UserError(f"export_dir {export_dir}: cannot be written: {' '.join(str(error).split())[:200]}") from error
+        reason = paths.told(" ".join(str(error).split()), base)[:200]
+        raise UserError(f"export_dir {export_dir}: cannot be written: {reason}") from error
     finally:
         shutil.rmtree(staged, ignore_errors=True)
+    if not {"[", "\\"}.isdisjoint(str(target.absolute())):
+        print(
+            "warning: TensorFlow takes [ and \\ in a path as patterns: tf.saved_model.load and TF Serving cannot load the model "
+            "by its full path here; serving/local_server.py can, and all can by a link, a mount or another place",
+            flush=True,
+        )
+    return target
 
 
 def _remove_left_over(base):
@@ -140,9 +150,9 @@ def _reloaded_answers(folder, inputs):
                 f"{signature}/{name}": array for signature, tensors in inputs.items() for name, array in tensors.items()
             },
         )
-        process = subprocess.run(
-            [sys.executable, verify.__file__, str(folder), given, answered], capture_output=True, text=True
-        )
+        # From the folder above, as TensorFlow would take a path with brackets for a pattern.
+        command = [sys.executable, verify.__file__, folder.name, given, answered]
+        process = subprocess.run(command, cwd=folder.parent, capture_output=True, text=True)
         if process.returncode:
             reason = (process.stderr.strip() or f"it ended with status {process.returncode}").splitlines()[-1]
             raise UserError(f"the SavedModel cannot be used in a fresh process: {reason}")
@@ -175,7 +185,7 @@ def compare(live, reloaded):
 
 def _rename_to_next_version(staged, base):
     while True:
-        versions = [int(path.name) for path in base.iterdir() if path.name.isdigit()]
+        versions = [int(path.name) for path in base.iterdir() if path.name.isascii() and path.name.isdecimal()]
         target = base / str(max(versions, default=0) + 1)
         try:
             target.mkdir()  # claims the number: a second export at the same time takes the next

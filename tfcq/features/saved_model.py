@@ -15,6 +15,7 @@ from tfcq.errors import UserError
 from tfcq.features.extractor import FeatureExtractor
 from tfcq.features.files import checksum, first_line
 from tfcq.features.preparation import BILINEAR, resize, to_rgb
+from tfcq.paths import plain
 
 TRIAL_SIZES = (224, 192)
 """Sides of the images a model is tried on at loading when it takes any size: features of both must agree in number to
@@ -43,7 +44,8 @@ class SavedModelFeatures(FeatureExtractor):
             "layer": "the SavedModel's output",
             "feature_size": "that of the output" if feature_size is None else feature_size,
         }
-        super().__init__(f"saved_model_{_identifier(directory)}", checksum=checksum(directory), protocol=protocol,
+        digest = checksum(directory)
+        super().__init__(f"saved_model_{_identifier(directory) or digest}", checksum=digest, protocol=protocol,
                          feature_size=feature_size, num_classes=num_classes)
 
     def _extract(self, images):
@@ -105,7 +107,7 @@ def load_saved_model(directory, where):
         raise UserError(f"{where}: expected the folder of a SavedModel, with saved_model.pb, received "
                         f"{'another folder' if directory.is_dir() else 'no folder'}{hint}")
     try:
-        return tf.saved_model.load(str(directory))
+        return tf.saved_model.load(plain(directory))
     except Exception as error:  # damaged files raise many kinds
         raise UserError(f"{where}: expected a whole SavedModel, received one that cannot be loaded "
                         f"({first_line(error)})") from error
@@ -167,7 +169,7 @@ def _pooled(values):
 
 
 def _identifier(directory):
-    """The folder's name as an identifier; with its parent's where it is a version number."""
+    """The folder's name as an identifier; with its parent's where it is a version number; "" for one of other letters."""
     path = directory.resolve()
     name = f"{path.parent.name}_{path.name}" if path.name.isdigit() else path.name
     return re.sub(r"[^0-9A-Za-z]+", "_", name).strip("_")

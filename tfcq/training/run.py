@@ -7,7 +7,7 @@ import pathlib
 import keras
 import tensorflow as tf
 
-from tfcq import data, devices, files, models, terminal
+from tfcq import data, devices, files, models, paths, terminal
 from tfcq.checkpoints import Checkpoints
 from tfcq.errors import TrainingInterrupted, UserError
 from tfcq.interruption import Signals, Stopped
@@ -35,6 +35,7 @@ def train(config, workdir, accept_changed_data=False):
         TrainingDiverged: a loss or gradient stopped being finite.
         TrainingInterrupted: SIGTERM, Ctrl-C or SIGHUP; the state is saved.
     """
+    workdir = paths.folder(workdir, "workdir")
     with terminal.outlived_stdout(), Signals() as signals:
         try:
             signals.stop_at_once()  # until there is something to save
