@@ -14,6 +14,7 @@ import sys
 import time
 from importlib import metadata
 
+from tfcq import settings
 from tfcq.config import Config
 from tfcq.errors import UserError
 
@@ -79,7 +80,7 @@ def read_image_shape(workdir):
 
 
 def environment():
-    """Versions, devices and commit, as plain JSON values."""
+    """Versions, devices, commit and what else may change rounding, as plain JSON values."""
     import tensorflow as tf
 
     def version(package):
@@ -106,6 +107,7 @@ def environment():
         "commit": commit,
         "packages": {package: version(package) for package in _PACKAGES},
         "devices": [device.name for device in tf.config.list_logical_devices()],
+        **settings.record(),
     }
 
 

@@ -1,5 +1,7 @@
 """Figures of the report, drawn by matplotlib without a display: each function gives uint8 [H, W, 3]."""
 
+import contextlib
+
 import numpy as np
 
 _INCHES, _DOTS = (6.4, 4.0), 110
@@ -67,6 +69,16 @@ def bars(rows, errors):
     return _rendered(draw, (3.0 * columns, 2.5 * height))
 
 
+@contextlib.contextmanager
+def default_style():
+    """A context in which matplotlib draws in its own style, not in that of a matplotlibrc, which may ask for LaTeX."""
+    import matplotlib
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        yield
+
+
 def _drawn(draw):
     return _rendered(lambda figure: draw(figure.add_subplot()), _INCHES)
 
@@ -76,8 +88,9 @@ def _rendered(draw, inches):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(inches, dpi=_DOTS, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-    draw(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    with default_style():
+        figure = Figure(inches, dpi=_DOTS, layout="constrained")
+        canvas = FigureCanvasAgg(figure)
+        draw(figure)
+        canvas.draw()
+        return np.asarray(canvas.buffer_rgba())[..., :3].copy()

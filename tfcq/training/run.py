@@ -5,13 +5,14 @@ import math
 import keras
 import tensorflow as tf
 
-from tfcq import data, devices, models
+from tfcq import data, devices, models, settings
 from tfcq import workdir as workdirs
 from tfcq.checkpoints import Checkpoints
 from tfcq.errors import UserError
 from tfcq.training import callbacks
 
 
+@settings.keras_defaults()
 def train(config, workdir):
     """Trains until `config.training.train_steps`, or goes on from the workdir's last checkpoint.
 
