@@ -14,6 +14,8 @@ setup(
     description="Generative image models trained for coverage and quality, with densities and SavedModel serving",
     long_description=(ROOT / "README.md").read_text(),
     long_description_content_type="text/markdown",
+    license="Apache-2.0",  # SPDX
+    license_files=["LICENSE", "THIRD_PARTY_NOTICES.md"],
     packages=find_packages(include=["tfcq", "tfcq.*"]),
     python_requires=">=3.11,<3.14",
     install_requires=[

@@ -1,5 +1,7 @@
 """The package's front: its names, its version, and that it starts without TensorFlow."""
 
+import email
+import hashlib
 import pathlib
 import re
 import subprocess
@@ -10,6 +12,7 @@ import pytest
 
 import tfcq
 
+ROOT = pathlib.Path(__file__).parent.parent
 HEAVY = ("tensorflow", "keras", "tensorflow_probability", "tensorflow_datasets", "sklearn", "scipy")
 
 
@@ -47,3 +50,26 @@ def test_the_version_is_that_of_setup():
         assert metadata.version("tfcq") == tfcq.__version__
     except metadata.PackageNotFoundError:  # the tests run from a checkout too
         assert not list(pathlib.Path(sys.prefix).glob("**/tfcq-*.dist-info"))
+
+
+def test_the_metadata_carry_the_licence_and_the_notices_name_what_they_require(tmp_path):
+    command = [sys.executable, "setup.py", "-q", "egg_info", "--egg-base", tmp_path]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    built = email.message_from_string((tmp_path / "tfcq.egg-info" / "PKG-INFO").read_text(encoding="utf-8"))
+    assert built["License"] == "Apache-2.0"  # its identifier in SPDX
+    assert built.get_all("License-File") == ["LICENSE", "THIRD_PARTY_NOTICES.md"]
+    # The text as the Apache Software Foundation publishes it, to the byte.
+    expected = "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"
+    assert hashlib.sha256((ROOT / "LICENSE").read_bytes()).hexdigest() == expected
+    notices = (ROOT / "THIRD_PARTY_NOTICES.md").read_text(encoding="utf-8")
+    required = re.findall(r"^[\w-]+", (tmp_path / "tfcq.egg-info" / "requires.txt").read_text(), re.MULTILINE)
+    listed = set(re.findall(r"[\w-]+", notices.partition("## Weights")[0]))
+    assert len(required) > 20 and set(required) <= listed, set(required) - listed
+
+
+def test_the_notices_name_every_photograph():
+    from tfcq.data.builtin import PHOTOGRAPHS
+
+    notices = (ROOT / "THIRD_PARTY_NOTICES.md").read_text(encoding="utf-8")
+    assert all(file in notices for _, file in PHOTOGRAPHS)

@@ -9,10 +9,13 @@ Importing the package imports no TensorFlow; the names below do, when they are f
 
 import importlib
 
+from tfcq import settings
 from tfcq.config import SYSTEMS, Config, DataConfig, TrainingConfig
 from tfcq.errors import TrainingDiverged, TrainingInterrupted, UserError
 
 __version__ = "0.1.0"
+
+settings.prefer_onednn()
 
 _SYSTEM_CONFIGS = {config.__name__: config for config in SYSTEMS.values()}  # CQFConfig, GLFConfig, ...
 _LAZY = {
@@ -40,4 +43,5 @@ def __getattr__(name):
         return _SYSTEM_CONFIGS[name]
     if name not in _LAZY:
         raise AttributeError(f"module 'tfcq' has no attribute {name!r}")
+    settings.import_tensorflow()
     return getattr(importlib.import_module(_LAZY[name]), name)

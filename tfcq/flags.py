@@ -14,7 +14,7 @@ import typing
 
 from absl import flags
 
-from tfcq import config, flagfiles, paths, terminal
+from tfcq import config, flagfiles, paths, settings, terminal
 from tfcq.errors import TrainingDiverged, TrainingInterrupted, UserError
 from tfcq.interruption import Signals, Stopped
 
@@ -225,16 +225,23 @@ def start_tensorflow():
     """Imports TensorFlow without the dozen lines about its build that it writes to stderr; they are shown if it fails.
 
     Entry points call it once the flags are known to be right, which takes a tenth of a second; this takes five.
+
+    Raises:
+        UserError: a setting of the machine that would change a run: see `tfcq.settings`.
     """
+    settings.check_environment()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()
     kept = os.dup(2)
     with tempfile.TemporaryFile() as said:
         os.dup2(said.fileno(), 2)
         try:
+            settings.import_tensorflow()
             import tensorflow as tf
 
             tf.config.list_physical_devices()
+        except UserError:
+            raise
         except Exception:
             said.seek(0)
             os.write(kept, said.read())

@@ -23,7 +23,7 @@ import sys
 import time
 from importlib import metadata
 
-from tfcq import json_lines, paths
+from tfcq import json_lines, paths, settings
 from tfcq.config import Config
 from tfcq.errors import UserError
 from tfcq.files import replacing, told, write_text
@@ -199,7 +199,7 @@ def read_image_shape(workdir):
 
 
 def environment():
-    """Versions, devices and commit, as plain JSON values."""
+    """Versions, devices, commit and what else may change rounding, as plain JSON values."""
     import tensorflow as tf
 
     def version(package):
@@ -214,6 +214,7 @@ def environment():
         "commit": _commit(),
         "packages": {package: version(package) for package in _PACKAGES},
         "devices": [device.name for device in tf.config.list_logical_devices()],
+        **settings.record(),
     }
 
 

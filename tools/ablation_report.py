@@ -5,6 +5,7 @@ import pathlib
 
 from tfcq import workdir as workdirs
 from tfcq.errors import UserError
+from tfcq.evaluation.figures import default_style
 
 PAPER_NAMES = {"bits_per_dim": "BPD", "classifier_score": "IS", "frechet_distance": "FID"}
 """What the paper calls the numbers of `ablation_rows.BETTER`."""
@@ -54,7 +55,8 @@ def write_report(table, rows, output, told):
     output = pathlib.Path(output)
     try:
         output.mkdir(parents=True, exist_ok=True)
-        _draw(table, rows, output / "table.png")
+        with default_style():
+            _draw(table, rows, output / "table.png")
         workdirs.write_text(output / "table.md", _text(table, rows, told))
     except OSError as error:
         raise UserError(f"output {output}: cannot be written: {error.strerror}") from error

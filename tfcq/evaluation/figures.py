@@ -1,5 +1,6 @@
 """Figures of the report, drawn by matplotlib without a display: each function gives uint8 [H, W, 3]."""
 
+import contextlib
 import warnings
 
 import numpy as np
@@ -70,6 +71,16 @@ def bars(rows, errors):
     return _rendered(draw, (3.0 * columns, 2.5 * height))
 
 
+@contextlib.contextmanager
+def default_style():
+    """A context in which matplotlib draws in its own style, not in that of a matplotlibrc, which may ask for LaTeX."""
+    import matplotlib
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        yield
+
+
 def _drawn(draw):
     return _rendered(lambda figure: draw(figure.add_subplot()), _INCHES)
 
@@ -87,11 +98,11 @@ def _rendered(draw, inches):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(inches, dpi=_DOTS, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
     # Names are no formulas, whatever dollars are in them; letters that the font lacks are boxes.
-    with matplotlib.rc_context({"text.parse_math": False}), warnings.catch_warnings():
+    with default_style(), matplotlib.rc_context({"text.parse_math": False}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")
+        figure = Figure(inches, dpi=_DOTS, layout="constrained")
+        canvas = FigureCanvasAgg(figure)
         draw(figure)
         canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+        return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -22,8 +22,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfcq import settings
 from tfcq.errors import UserError
-from tfcq.features.extractor import FeatureExtractor, full_precision
+from tfcq.features.extractor import FeatureExtractor
 from tfcq.features.files import checksum, require_file
 from tfcq.features.preparation import BILINEAR, resize, to_rgb
 from tfcq.features.torch_pickle import read_state_dict
@@ -97,7 +98,7 @@ def network():
 
     Layers are named as the parts of the state dict, without the underscores these begin with.
     """
-    with full_precision():
+    with settings.keras_defaults():
         inputs = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3))
         values = _normalised(inputs, _convolution(STEM_CHANNELS, 3, 2, "conv_stem"), "bn0")
         number = 0

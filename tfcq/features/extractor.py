@@ -1,9 +1,7 @@
 """The contract between an extractor and the metrics."""
 
 import abc
-import contextlib
 
-import keras
 import tensorflow as tf
 
 from tfcq.errors import UserError
@@ -15,7 +13,8 @@ class FeatureExtractor(abc.ABC):
     Extractors have no state that a call changes but `feature_size`, draw no random numbers, and treat each image alone.
     A call may be traced: in `tf.function(..., autograph=False)`, as AutoGraph turns a UserError into an error of its
     own. Weights are variables (or constants of a graph) made by `load`: call it under the scope of the strategy that is
-    to use them.
+    to use them. Keras layers are made in `tfcq.settings.keras_defaults()`: features in half precision are other features, and two
+    systems are comparable only in one precision.
 
     To write one: pass what it is to `super().__init__`, and implement `_extract`.
 
@@ -71,20 +70,6 @@ class FeatureExtractor(abc.ABC):
     @abc.abstractmethod
     def _extract(self, images):
         """(features [N, feature_size], logits [N, num_classes] or None) of checked images uint8 [N, H, W, 1 or 3]."""
-
-
-@contextlib.contextmanager
-def full_precision():
-    """Keras layers made inside compute in float32, whatever policy the model under evaluation was trained with.
-
-    Features in half precision are other features: two systems are comparable only in one precision.
-    """
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("float32")
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
 
 
 def _shown(shape):

@@ -9,8 +9,9 @@ import warnings
 
 import keras
 
+from tfcq import settings
 from tfcq.errors import UserError
-from tfcq.features.extractor import FeatureExtractor, full_precision
+from tfcq.features.extractor import FeatureExtractor
 from tfcq.features.files import checksum, first_line, require_file, require_server, stalled_download_fails
 from tfcq.features.preparation import BILINEAR, resize, to_rgb
 from tfcq.knobs import suggestion
@@ -41,7 +42,7 @@ class KerasApplication(FeatureExtractor):
         size = SIZES.get(key, USUAL_SIZE)
         module = inspect.getmodule(function)
         self.preprocess = module.preprocess_input
-        with full_precision():
+        with settings.keras_defaults():
             self.network, path = load_network(key, weights, size, pooling="avg")
         self.network.trainable = False
         protocol = {
@@ -57,7 +58,8 @@ class KerasApplication(FeatureExtractor):
 
     def _extract(self, images):
         size = self.protocol["input_size"]
-        return self.network(self.preprocess(resize(to_rgb(images), size, size)), training=False), None
+        values = self.preprocess(resize(to_rgb(images), size, size), data_format="channels_last")
+        return self.network(values, training=False), None
 
 
 def keras_application(name, weights=None):

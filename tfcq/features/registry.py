@@ -1,5 +1,6 @@
 """Extractors by name."""
 
+from tfcq import settings
 from tfcq.errors import UserError
 from tfcq.features.efficientnet_lite import efficientnet_lite0
 from tfcq.features.inception import inception
@@ -43,6 +44,7 @@ def load(name, weights=None):
     Raises:
         UserError: an unknown name; weights that are missing, unfit, or cannot be downloaded.
     """
+    settings.import_tensorflow()  # not all who load an extractor came through an entry point
     weights = weights or None
     family, colon, argument = name.partition(":")
     if colon and family in FAMILIES:

@@ -12,7 +12,7 @@ but for its biases such a network is homogeneous, and the levels then weigh besi
 import keras
 import tensorflow as tf
 
-from tfcq.features.extractor import full_precision
+from tfcq import settings
 from tfcq.features.keras_application import load_network
 
 LAYERS = ("block1_conv2", "block2_conv2", "block3_conv2", "block4_conv3", "block5_pool")
@@ -42,7 +42,7 @@ class VGGLevels:
     """
 
     def __init__(self, weights=None):
-        with full_precision():
+        with settings.keras_defaults():
             network, _ = load_network("vgg16", weights, _MULTIPLE)
         network.trainable = False
         self._layers = [layer for layer in network.layers if layer.name.startswith("block")]

@@ -24,7 +24,7 @@ OUTPUT_GAIN = 0.1  # of s and t at first
 
 
 def weight_decay(layer, rate):
-    """rate / 2 times the sum of the squares of a layer's weights, a float32 scalar.
+    """rate / 2 times the sum of the squares of a layer's weights, a scalar of their type.
 
     Its gradient is what optimizers with a weight decay that is not decoupled add to theirs (PyTorch's Adam).
     """
@@ -32,7 +32,7 @@ def weight_decay(layer, rate):
 
 
 class LatentFlow(keras.layers.Layer):
-    """Bijection between noise float32 [N, dim] and latents float32 [N, dim]; TFP's direction: forward makes latents.
+    """Bijection between noise [N, dim] and latents [N, dim], of its dtype; TFP's direction: forward makes latents.
 
     Args:
         dim: values of a vector, at least 2.
@@ -41,12 +41,13 @@ class LatentFlow(keras.layers.Layer):
         layers: hidden layers of a coupling's network.
         seed: an integer that fixes permutations and initial values.
         name: the layer's name.
+        dtype: of weights, vectors and densities; the tests' reference is float64.
 
     The permutations are weights that do not train: a reloaded model must have the same ones.
     """
 
-    def __init__(self, dim, blocks=4, units=64, layers=2, seed=0, name="latent_flow"):
-        super().__init__(name=name, dtype="float32")
+    def __init__(self, dim, blocks=4, units=64, layers=2, seed=0, name="latent_flow", dtype="float32"):
+        super().__init__(name=name, dtype=dtype)
         self.dim, self.blocks, self.units, self.layers, self.seed = dim, blocks, units, layers, seed
         self.build()
 
@@ -94,7 +95,7 @@ class LatentFlow(keras.layers.Layer):
 
     def distribution(self, temperature=1.0):
         """The density of latents: N(0, temperature^2 I) through the flow, a `tfd.TransformedDistribution`."""
-        noise = tfd.MultivariateNormalDiag(scale_diag=temperature * tf.ones(self.dim))
+        noise = tfd.MultivariateNormalDiag(scale_diag=temperature * tf.ones(self.dim, self.compute_dtype))
         return tfd.TransformedDistribution(noise, self.bijector())
 
     def _num_kept(self, index):

@@ -7,13 +7,15 @@ SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 
 def inverse_multiquadratic_mmd(first, second, sigma=1.0):
-    """The unbiased estimate of MMD^2 by k(a, b) = sum_s C_s / (C_s + |a - b|^2), C_s = s 2 d sigma^2: a float32 scalar.
+    """The unbiased estimate of MMD^2 by k(a, b) = sum_s C_s / (C_s + |a - b|^2), C_s = s 2 d sigma^2: a scalar.
 
     Args:
-        first, second: float32 [N, d], N of at least 2; of each sample, pairs of a vector with itself are left out.
+        first, second: [N, d], N of at least 2, of one type, which the result has too; of each sample, pairs of a vector with
+            itself are left out.
         sigma: deviation of a value of the prior that the latents are compared with.
     """
-    count, dim = tf.cast(tf.shape(first)[0], tf.float32), first.shape[-1]
+    first, second = tf.convert_to_tensor(first), tf.convert_to_tensor(second)
+    count, dim = tf.cast(tf.shape(first)[0], first.dtype), first.shape[-1]
     within = [_squared_distances(sample, sample) for sample in (first, second)]
     across = _squared_distances(first, second)
     pairs = count * (count - 1.0)

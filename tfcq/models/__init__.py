@@ -1,9 +1,10 @@
 """One file a system. A module here is named as its key in `tfcq.config.SYSTEMS` and its class is `MODEL`."""
 
-import contextlib
 import importlib
 
 import keras
+
+from tfcq import settings
 
 
 def build(config, image_shape):
@@ -17,17 +18,9 @@ def build(config, image_shape):
     Returns:
         A `tfcq.models.base.GenerativeModel`.
     """
+    settings.import_tensorflow()  # not all who build a model came through an entry point
     system = importlib.import_module(f"tfcq.models.{config.model}").MODEL
-    with _dtype_policy(config.training.precision):
+    with settings.keras_defaults(config.training.precision):
         keras.utils.set_random_seed(config.training.seed)
         return system(config.system, tuple(image_shape), seed=config.training.seed)
 
-
-@contextlib.contextmanager
-def _dtype_policy(name):
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(name)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)

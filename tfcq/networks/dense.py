@@ -20,7 +20,7 @@ class Perceptron(keras.layers.Layer):
         name: the layer's name.
         dtype: of the hidden layers; None: the precision policy.
 
-    Outputs are float32 whatever the precision policy.
+    Outputs have the type of the weights: float32 whatever the precision policy, float64 with a `dtype` of float64.
     """
 
     def __init__(self, inputs, outputs, units, layers, output_gain=1.0, input_skip=False, seed=0, name="perceptron", dtype=None):
@@ -44,7 +44,7 @@ class Perceptron(keras.layers.Layer):
         # VarianceScaling takes no scale of 0.
         gain = self.output_gain
         initializer = keras.initializers.VarianceScaling(gain**2, seed=seeds[-1]) if gain else "zeros"
-        self.last = keras.layers.Dense(self.outputs, kernel_initializer=initializer, dtype="float32", name="outputs")
+        self.last = keras.layers.Dense(self.outputs, kernel_initializer=initializer, dtype=self.variable_dtype, name="outputs")
         self.last.build((None, size + self.inputs * self.input_skip))
 
     def call(self, inputs):

@@ -7,13 +7,14 @@ import pathlib
 import keras
 import tensorflow as tf
 
-from tfcq import data, devices, files, models, paths, terminal
+from tfcq import data, devices, files, models, paths, settings, terminal
 from tfcq.checkpoints import Checkpoints
 from tfcq.errors import TrainingInterrupted, UserError
 from tfcq.interruption import Signals, Stopped
 from tfcq.training import callbacks, opening
 
 
+@settings.keras_defaults()
 def train(config, workdir, accept_changed_data=False):
     """Trains until `config.training.train_steps`, or goes on from the workdir's last checkpoint.
 

@@ -1,0 +1,215 @@
+"""What the settings of a machine, or of a Python process, would change of a run: set, refused in one line, or recorded.
+
+A run depends on its flags alone.
+
+* Set: Keras's backend, and its defaults (image format, float type, epsilon, dtype policy, limits of `fit`), which
+  ~/.keras/keras.json and KERAS_* give to every process. `keras_defaults` holds Keras's own while tfcq makes or trains a model,
+  and gives the user's back. TensorFloat-32 goes off for the process: densities are float32, and a log-density that sums over
+  thousands of pixels has no use for products of 10 bits.
+* Refused, by `import_tensorflow`: what computes less exactly than the flags say, or compiles what no flag asks for, and can only
+  be changed by who starts the process.
+* Recorded in environment.json: what chooses between kernels that are equal up to rounding (oneDNN, threads, the processor).
+
+Importing this module imports neither TensorFlow nor Keras.
+"""
+
+import contextlib
+import os
+import pathlib
+import platform
+import re
+import sys
+
+from tfcq.errors import UserError
+
+_RECORDED = (
+    *("TF_ENABLE_ONEDNN_OPTS", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "TF_USE_DEEP_CONV2D", "TF_ENABLE_WINOGRAD_NONFUSED"),
+    *("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "TF_OVERRIDE_GLOBAL_THREADPOOL", "OMP_NUM_THREADS"),
+    *("OPENBLAS_NUM_THREADS", "OPENBLAS_CORETYPE", "NPY_DISABLE_CPU_FEATURES", "NPY_ENABLE_CPU_FEATURES"),
+    *("TF_XLA_FLAGS", "XLA_FLAGS", "TF_DETERMINISTIC_OPS", "TF_CUDNN_DETERMINISTIC", "TF_DISABLE_SCATTER_OP_DETERMINISM"),
+    *("TF_CUDNN_USE_AUTOTUNE", "TF_CUDNN_USE_RUNTIME_FUSION", "TF_USE_CUBLASLT", "TF_USE_CUDNN_BATCHNORM_SPATIAL_PERSISTENT"),
+    *("TF_CONV2D_USE_FP16_ACCUMULATE", "TF_FP16_CONV_USE_FP32_COMPUTE", "TF_FP16_MATMUL_USE_FP32_COMPUTE"),
+    *("NVIDIA_TF32_OVERRIDE", "CUBLAS_WORKSPACE_CONFIG", "CUDA_VISIBLE_DEVICES", "TF_USE_LEGACY_KERAS", "TFDS_DATA_DIR"),
+)
+"""By name and not by prefix: TF_VAR_ and NVIDIA_API_KEY are names of secrets."""
+
+_INSTRUCTIONS = ("sse4_1", "avx", "avx2", "fma", "avx512f", "avx512_bf16", "amx_tile")
+
+
+def prefer_onednn():
+    """Sets TF_ENABLE_ONEDNN_OPTS=1 unless the user set it.
+
+    By itself TensorFlow leaves oneDNN off where there is no AVX-512, and a training step then takes 1.3 to 1.8 times as long. It
+    reads the variable when it is imported. Where that has happened it stays as it is, so that child processes compute alike.
+    """
+    if "tensorflow" not in sys.modules and not os.environ.get("TF_ENABLE_ONEDNN_OPTS"):
+        os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1"
+
+
+def import_tensorflow():
+    """Imports TensorFlow and Keras as tfcq needs them; entry points and the names of `tfcq` call it before they compute.
+
+    Raises:
+        UserError: a setting that would change a run and cannot be set any more: see the module.
+    """
+    check_environment()
+    _import_keras()
+    import tensorflow as tf
+
+    if not tf.compat.v1.executing_eagerly_outside_functions():
+        raise UserError("TensorFlow's eager execution is off in this process; expected it on: do not disable TF2 behaviour")
+    options = tf.config.optimizer.get_experimental_options()
+    switches = {name: options.get(name) for name in ("auto_mixed_precision", "auto_mixed_precision_onednn_bfloat16")}
+    for name, on in {"set_jit": tf.config.optimizer.get_jit(), **switches}.items():
+        if on:
+            raise UserError(
+                f"tf.config.optimizer: {name} is on in this process; expected it off: the knobs are jit_compile and precision"
+            )
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+
+
+def check_environment():
+    """Checks the environment variables that no later switch overrides; without TensorFlow.
+
+    Raises:
+        UserError: one whose value would change a run.
+    """
+    for name, pattern in (
+        ("TF_XLA_FLAGS", r"--tf_xla_auto_jit(?!=(0|-1)(\s|,|$))\S*"),
+        ("XLA_FLAGS", r"--xla_\w*fast_(math|min_max)\b(?!=(false|0)\b)\S*"),
+    ):
+        found = re.search(pattern, _flags_of(name))
+        if found:
+            raise UserError(
+                f"{name}: {found.group()} would compute a run otherwise than its flags say; expected it unset "
+                "(--jit_compile compiles with XLA)"
+            )
+    for name in ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE", "TF_SET_ONEDNN_FPMATH_MODE"):
+        value = os.environ.get(name, "")
+        if value.lower() not in ("", "strict"):
+            raise UserError(f"{name}={value} would compute float32 with fewer bits; expected it unset (--precision is the knob)")
+    value = os.environ.get("NVIDIA_TF32_OVERRIDE", "")
+    if value not in ("", "0"):
+        raise UserError(f"NVIDIA_TF32_OVERRIDE={value} would compute float32 with fewer bits; expected it unset, or 0")
+
+
+def _flags_of(name):
+    """The text of XLA's flags in an environment variable, which may name a file of them."""
+    value = os.environ.get(name, "").strip()
+    if value and not value.startswith("-"):
+        try:
+            return pathlib.Path(value).read_text(errors="replace")
+        except OSError:
+            return ""
+    return value
+
+
+def _import_keras():
+    settings = sys.modules.get("keras.src.backend.config")  # there as soon as an import of Keras began, even one that failed
+    if settings is not None and settings.backend() != "tensorflow":
+        raise UserError(
+            f"Keras was imported with its {settings.backend()} backend; expected TensorFlow's: unset KERAS_BACKEND (or set it to "
+            "tensorflow) and start again"
+        )
+    before = os.environ.get("KERAS_BACKEND")
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    try:
+        import keras  # noqa: F401
+    except (AttributeError, ValueError) as error:
+        if not _raised_by(error, ("backend", "config.py")):
+            raise
+        raise UserError(
+            f"Keras refuses its settings: {' '.join(str(error).split())}; expected {_keras_json()} and KERAS_MAX_EPOCHS, "
+            "KERAS_MAX_STEPS_PER_EPOCH as Keras takes them: mend or remove them"
+        ) from error
+    finally:
+        if before is None:
+            del os.environ["KERAS_BACKEND"]
+        else:
+            os.environ["KERAS_BACKEND"] = before
+
+
+def _raised_by(error, end_of_path):
+    traceback = error.__traceback__
+    while traceback.tb_next:
+        traceback = traceback.tb_next
+    return pathlib.Path(traceback.tb_frame.f_code.co_filename).parts[-len(end_of_path) :] == end_of_path
+
+
+def _keras_json():
+    return pathlib.Path(os.environ.get("KERAS_HOME") or "~/.keras", "keras.json")
+
+
+@contextlib.contextmanager
+def keras_defaults(dtype_policy="float32"):
+    """A context, or a decorator, in which Keras has its own defaults; what keras.json or the process had set comes back after.
+
+    Args:
+        dtype_policy: of the layers that are made inside, such as "mixed_bfloat16".
+    """
+    from keras import config
+
+    values = {
+        "floatx": "float32",
+        "image_data_format": "channels_last",
+        "epsilon": 1e-7,
+        "dtype_policy": dtype_policy,
+        "max_epochs": None,
+        "max_steps_per_epoch": None,
+    }
+    before = {name: getattr(config, name)() for name in values}
+    try:
+        _set_keras(values)
+        yield
+    finally:
+        _set_keras(before)
+
+
+def _set_keras(values):
+    from keras import config
+
+    for name, value in values.items():
+        getattr(config, f"set_{name}")(value)
+
+
+def record():
+    """What is left that may change rounding, as plain JSON values, for environment.json.
+
+    Returns:
+        `settings`: the environment variables that choose kernels; `tensorflow`: whether oneDNN and TensorFloat-32 are on, numbers
+        of threads (0: TensorFlow's choice); `processor`: its model and instructions; `gpus`: model and compute capability.
+    """
+    import tensorflow as tf
+
+    try:
+        from tensorflow.python.util import _pywrap_util_port
+
+        onednn = bool(_pywrap_util_port.IsMklEnabled())
+    except (ImportError, AttributeError):  # no public name tells it
+        onednn = None
+    details = [tf.config.experimental.get_device_details(gpu) for gpu in tf.config.list_physical_devices("GPU")]
+    return {
+        "settings": {name: os.environ[name] for name in _RECORDED if name in os.environ},
+        "tensorflow": {
+            "onednn": onednn,
+            "tensor_float_32": tf.config.experimental.tensor_float_32_execution_enabled(),
+            "intra_op_threads": tf.config.threading.get_intra_op_parallelism_threads(),
+            "inter_op_threads": tf.config.threading.get_inter_op_parallelism_threads(),
+        },
+        "processor": _processor(),
+        "gpus": [{name: str(value) for name, value in one.items()} for one in details],
+    }
+
+
+def _processor():
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        lines = []
+    facts = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    flags = facts.get("flags", "").split()
+    return {
+        "model": facts.get("model name") or platform.processor() or platform.machine(),
+        "count": os.cpu_count(),
+        "instructions": [name for name in _INSTRUCTIONS if name in flags],
+    }
