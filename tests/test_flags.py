@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import runpy
+import signal
 import subprocess
 import sys
 import time
@@ -435,3 +436,95 @@ def test_a_workdir_alone_resumes_what_it_holds(command, trained, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
     assert command("train", f"--workdir={tmp_path}")[0] == 0
     assert trained == [(config, str(tmp_path))]
+
+
+SMALL = {
+    "data": {"image_size": 8},
+    "training": {"batch_size": 8, "train_steps": 50},
+    "system": {"latent_size": 2, "flow_scales": 2},
+}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "changes"),
+    [
+        (["--train_steps=2000"], {"training": {"train_steps": 2000}}),
+        (["--log_every=7", "--latent_size=4"], {"training": {"log_every": 7}, "system": {"latent_size": 4}}),
+        (["--model=cqf", "--color=grey"], {"data": {"color": "grey"}}),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_flags_beside_a_workdir_are_changes_of_what_it_holds(command, trained, tmp_path, arguments, changes):
+    (tmp_path / "config.json").write_text(json.dumps(SMALL))
+    assert command("train", f"--workdir={tmp_path}", *arguments)[0] == 0
+    expected = {section: values | changes.get(section, {}) for section, values in SMALL.items()}
+    assert trained == [(configs.Config.from_dict(expected), str(tmp_path))]
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        ("--flagfile=one.cfg", configs.Config(data=configs.DataConfig(image_size=16))),
+        ("--model=vae", configs.Config("vae")),
+    ],
+)
+def test_a_flagfile_or_another_model_is_a_whole_configuration(command, trained, monkeypatch, tmp_path, argument, expected):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(SMALL))
+    (tmp_path / "one.cfg").write_text("--image_size=16\n")
+    assert command("train", f"--workdir={tmp_path}", argument)[0] == 0
+    assert [config for config, _ in trained] == [expected]
+
+
+def test_a_workdir_that_holds_nothing_is_not_resumed(command, trained, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    status, stdout, stderr = command("train", "--workdir=runs/typo")
+    assert_one_line(status, stderr, "workdir runs/typo: expected a trained run with config.json, found none; train one with")
+    assert stdout == "" and trained == [] and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("sample", ["--output=file/picture.png"], "output file/picture.png: cannot be written: Not a directory"),
+        ("sample", ["--output=folder"], "output folder: cannot be written: Is a directory"),
+        ("sample", ["--output=pipe"], "output pipe: cannot be written: expected a file, it is a device or a pipe"),
+        ("export", ["--export_dir=file/base"], "export_dir file/base: cannot be written: Not a directory"),
+        ("evaluate", [], "report/curves.npz: cannot be written: Not a directory"),
+        ("compare", ["--output=file"], "output file: cannot be written: Not a directory"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_told_before_the_work(command, monkeypatch, tmp_path, name, arguments, message):
+    """The run has no checkpoint, which would be told where a model is loaded."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    for path in ("file", "run/report"):
+        (tmp_path / path).write_text("")
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "run" / "config.json").write_text("{}")
+    if name == "compare":
+        name, arguments = "evaluate", ["--compare=run,run", *arguments]
+    else:
+        arguments = ["--workdir=run", *arguments]
+    status, stdout, stderr = command(name, *arguments)
+    assert_one_line(status, stderr, message)
+    assert stdout == "" and not list((tmp_path / "folder").iterdir())
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
+def test_a_signal_is_one_line_and_its_status(fresh_flags, monkeypatch, capsys, number, status):
+    before, cleaned = signal.getsignal(number), []
+
+    def main():
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(10.0)
+        finally:
+            cleaned.append(True)
+
+    monkeypatch.setattr(sys, "argv", ["program"])
+    with pytest.raises(SystemExit) as exited:
+        config_flags.run(main)
+    assert (exited.value.code, capsys.readouterr().err) == (status, f"error: signal {int(number)}: interrupted\n")
+    assert cleaned and signal.getsignal(number) is before

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import subprocess
 
 import pytest
 import tiny_models as tiny
@@ -61,6 +62,49 @@ def test_the_environment_names_versions_devices_and_commit(tmp_path):
     assert environment["python"].count(".") == 2 and environment["platform"]
     assert len(environment["devices"]) == len(tf.config.list_logical_devices())
     assert environment["commit"] is None or re.fullmatch("[0-9a-f]{40}", environment["commit"])
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """Function that makes a repository of files (names), in which a folder is the package; gives the commit."""
+
+    def git(*arguments):
+        identity = ["-c", "user.name=one", "-c", "user.email=one@example.org", "-c", "init.defaultBranch=main"]
+        command = ["git", "-C", str(tmp_path), *identity, *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    def checkout(package, *tracked):
+        for name in (f"{package}/workdir.py", *tracked):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text("")
+        git("init")
+        git("add", "--", *tracked)
+        git("commit", "-m", "one")
+        monkeypatch.setattr(workdirs, "__file__", str(tmp_path / package / "workdir.py"))
+        return git("rev-parse", "HEAD")
+
+    return checkout
+
+
+def test_the_commit_is_that_of_the_checkout(checkout, monkeypatch, tmp_path):
+    commit = checkout("tfcq", "setup.py", "tfcq/workdir.py")
+    assert workdirs._commit() == commit
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "nowhere"))  # as git sets it for its hooks
+    assert workdirs._commit() == commit
+
+
+@pytest.mark.parametrize(
+    ("package", "tracked"),
+    [
+        (".venv/lib/python3.11/site-packages/tfcq", ["README.md"]),  # installed inside of another project
+        ("vendored/tfcq", ["README.md", "vendored/tfcq/workdir.py", "vendored/setup.py"]),  # copied into one
+        ("tfcq", ["README.md", "setup.py"]),  # laid into one
+        ("tfcq", ["README.md", "tfcq/workdir.py"]),
+    ],
+)
+def test_a_commit_of_another_project_is_none_of_ours(checkout, package, tracked):
+    checkout(package, *tracked)
+    assert workdirs._commit() is None
 
 
 def test_opening_again_with_the_same_config_touches_nothing(tmp_path):
