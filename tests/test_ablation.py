@@ -435,7 +435,7 @@ def test_the_table_sets_ours_beside_the_papers(tmp_path):
 def test_every_protocol_is_stated(tmp_path):
     rows = {"gan": record(50.0), "cqf": record(20.0, 3.5)}
     text = written(rows, tmp_path)
-    assert "- Budget: 3 steps a row.\n- Data: made up | 8x8x1." in text
+    assert "- Budget: 3 steps a row.\n- Data: made up \\| 8x8x1." in text
     assert "`fd_lite`: a distance: split=test, num_generated=50, num_real=30, extractor=lite, checksum=ab12" in text
     assert "num_images=40, num_importance_samples=7, checkpoint=last" in text
     rows["gan"]["evaluation"]["measured"]["fd_lite"]["num_generated"] = 9

@@ -11,9 +11,11 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+from absl import flags as absl_flags
 from path_names import NAMES, NASTY
 from PIL import Image
 
+from tfcq import flags as config_flags
 from tfcq import paths
 from tfcq.checkpoints import Checkpoints, restore_model
 from tfcq.data import load
@@ -306,6 +308,22 @@ def test_markdown_shows_a_name_as_it_is(text, expected):
 
 
 # Flags: refused before TensorFlow is loaded.
+
+
+def test_several_folders_are_separated_by_commas_and_quoted_where_a_name_has_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for given, expected in (
+        ("runs/[a] *,~/b", ["runs/[a] *", f"{tmp_path}/b"]),
+        ('"runs/a,b",it\'s', ["runs/a,b", "it's"]),
+        ("\u4e2d,-x", ["\u4e2d", "-x"]),
+    ):
+        values = absl_flags.FlagValues()
+        monkeypatch.setattr(absl_flags, "FLAGS", values)
+        config_flags.define_folders("compare", [], "Folders.")
+        config_flags.define_file("output", None, "A file.")
+        values(["program", f"--compare={given}", "--output", "~/-x.png"])
+        assert values.compare == [pathlib.Path(path) for path in expected]
+        assert values.output == tmp_path / "-x.png"
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import json
 import pathlib
 
+from tfcq import paths
 from tfcq import workdir as workdirs
 from tfcq.errors import UserError
 from tfcq.evaluation.figures import default_style
@@ -123,7 +124,7 @@ def _text(table, rows, told):
         lines.append(_line(["real images in their place", *cells, "-", "-", "-", "-"]))
     lines += ["", "n/a: not measured (not every model has a likelihood).", "", "![ours and the paper's](table.png)", ""]
     lines += ["## Does the paper's order show?", "", *(_order(order, table, rows) for order in table.orders), ""]
-    lines += ["## Protocol", "", *(f"- {sentence}" for sentence in told), *_data(rows), ""]
+    lines += ["## Protocol", "", *(f"- {paths.markdown(sentence)}" for sentence in told), *_data(rows), ""]
     lines += [f"- {line}" for name in names for line in _protocol(rows, name)]
     return "\n".join(lines) + "\n"
 
@@ -145,7 +146,7 @@ def _effort(record):
 
 def _state(record):
     if "failure" in record:
-        return f"failed: {record['failure']}"
+        return f"failed: {paths.markdown(record['failure'].replace('|', '/'))}"
     return "measured" if "evaluation" in record else "trained" if record.get("step") else "not run"
 
 
@@ -174,7 +175,7 @@ def _order(order, table, rows):
 def _data(rows):
     """A line a data set that was seen; the rows of one ablation have one."""
     seen = dict.fromkeys(record["evaluation"]["data"] for record in rows.values() if "evaluation" in record)
-    return [f"- Data: {text}." for text in seen]
+    return [f"- Data: {paths.markdown(text)}." for text in seen]
 
 
 def _protocol(rows, name):
