@@ -143,7 +143,6 @@ class CQF(FlowModel):
 
         A layer's KL is exact given the draws above it; where its posterior has a flow, by this draw.
         """
-        self.require("likelihood")
         return self._coverage_terms(images, RowNoise(seeds))[0]
 
     def log_prob(self, images, seeds, num_importance_samples=1):
@@ -156,7 +155,6 @@ class CQF(FlowModel):
             seeds: int32 [N, 2].
             num_importance_samples: K, int or scalar int tensor.
         """
-        self.require("likelihood")
         noise = RowNoise(seeds)
         features, log_det = self.features(images, noise)
         evidence = self.encoder(features)
@@ -169,7 +167,6 @@ class CQF(FlowModel):
 
     def encode(self, images, seeds):
         """The posteriors' central values from the top down, float32 [N, *latent_shape]; `seeds`: of the dequantisation."""
-        self.require("encode")
         evidence = self.encoder(self.features(images, RowNoise(seeds))[0])
         _, inferred = self.decoder.infer(evidence, None, LATENT)
         return self.decoder.join([layer.latents for layer in inferred])
