@@ -11,17 +11,17 @@ import numpy as np
 from tfcq.errors import UserError
 
 
-def check_integer(name, value, minimum, maximum=None):
+def check_integer(name, value, minimum=None):
     """`value` as an int.
 
     Raises:
-        UserError: another type, a bool among them, or a value outside of the bounds (inclusive).
+        UserError: another type, a bool among them, or a value below `minimum`, where there is one.
     """
-    most = "" if maximum is None else f" and at most {maximum}"
+    least = "" if minimum is None else f" of at least {minimum}"
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise UserError(f"{name}: expected an int of at least {minimum}{most}, received {type(value).__name__} {value!r}")
-    if value < minimum or (maximum is not None and value > maximum):
-        raise UserError(f"{name}: expected at least {minimum}{most}, received {value}")
+        raise UserError(f"{name}: expected an int{least}, received {type(value).__name__} {value!r}")
+    if minimum is not None and value < minimum:
+        raise UserError(f"{name}: expected at least {minimum}, received {value}")
     return int(value)
 
 
@@ -36,7 +36,7 @@ def check_folder(name, value):
     return value
 
 
-def check_images(images, name, shape=(None, None, None), least=1):
+def check_images(images, name, shape=(None, None, None), least=1, where=""):
     """8-bit images as a NumPy array.
 
     Args:
@@ -44,15 +44,16 @@ def check_images(images, name, shape=(None, None, None), least=1):
         name: what a message calls them.
         shape: (H, W, C); None in it: any.
         least: smallest N.
+        where: what a message opens with, such as "MS-SSIM: ".
 
     Raises:
         UserError: another type (floats in [0, 1] are not scaled silently) or shape, or too few images.
     """
-    array = as_array(images, name, f"uint8 {dims('N', *shape)} in 0..255")
+    array = as_array(images, f"{where}{name}", f"uint8 {dims('N', *shape)} in 0..255")
     wrong = array.ndim != 4 or any(want not in (None, have) for want, have in zip(shape, array.shape[1:]))
     if array.dtype != np.uint8 or wrong or len(array) < least:
         raise UserError(
-            f"{name}: expected uint8 {dims('N', *shape)} in 0..255{f', N of at least {least}' if least > 1 else ''}, "
+            f"{where}{name}: expected uint8 {dims('N', *shape)} in 0..255{f', N of at least {least}' if least > 1 else ''}, "
             f"received {shown(array)}; {image_advice(array, name, shape)}"
         )
     return array

@@ -14,6 +14,7 @@ import sys
 import time
 from importlib import metadata
 
+from tfcq.checks import check_folder
 from tfcq.config import Config
 from tfcq.errors import UserError
 
@@ -134,7 +135,7 @@ def load(workdir, checkpoint="best", image_draw=""):
     """The trained model of a workdir, in float32; its weights are the running mean where the run kept one.
 
     Args:
-        workdir: folder of a run.
+        workdir: folder of a run, a str or os.PathLike.
         checkpoint: "best" (on the validation split; the last where none is kept) or "last".
         image_draw: instead of the run's knob of that name, where its system has one; empty: the run's.
 
@@ -150,7 +151,7 @@ def load(workdir, checkpoint="best", image_draw=""):
     from tfcq.checkpoints import restore_model
     from tfcq.models.averages import WeightAverages
 
-    config = read_config(workdir)
+    config = read_config(check_folder("workdir", workdir))
     if image_draw:
         if not hasattr(config.system, "image_draw"):
             raise UserError(f"image_draw={image_draw}: model={config.model} has no such knob; its images are drawn in one way")

@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfcq import workdir as workdirs
+from tfcq.checks import check_folder, check_integer
 from tfcq.errors import UserError
 from tfcq.exporting import card, verify
 from tfcq.exporting.signatures import ServingModule
@@ -41,8 +42,8 @@ def export(workdir, export_dir, num_importance_samples=10, checkpoint="best", im
     Raises:
         UserError: no such run, a folder that cannot be written, or a SavedModel that answers otherwise than the model.
     """
-    if num_importance_samples < 1:
-        raise UserError(f"num_importance_samples: expected at least 1, received {num_importance_samples}")
+    check_integer("num_importance_samples", num_importance_samples, 1)
+    check_folder("export_dir", export_dir)
     model = workdirs.load(workdir, checkpoint, image_draw)
     config = model.config_of_run
     base = pathlib.Path(export_dir) / config.model

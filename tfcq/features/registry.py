@@ -43,6 +43,8 @@ def load(name, weights=None):
     Raises:
         UserError: an unknown name; weights that are missing, unfit, or cannot be downloaded.
     """
+    if not isinstance(name, str):
+        raise UserError(f"features: expected one of {', '.join(CHOICES)}, received {name!r}")
     weights = weights or None
     family, colon, argument = name.partition(":")
     if colon and family in FAMILIES:

@@ -95,7 +95,8 @@ class _Argument:
         low, high = self._wanted.minimum, self._wanted.maximum
         if not self._is_of_type(array) or not self._fits(array.shape):
             raise self._error(array)
-        converted = array.astype(wanted, copy=False)
+        with np.errstate(over="ignore"):  # what float32 cannot hold is told as not finite
+            converted = array.astype(wanted, copy=False)
         finite = wanted.kind != "f" or np.isfinite(converted).all()
         if not finite or (low is not None and converted.min() < low) or (high is not None and converted.max() > high):
             raise self._error(array)

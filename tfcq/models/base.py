@@ -8,6 +8,7 @@ A system subclasses `GenerativeModel`, makes its networks in `__init__` (all wei
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfcq import images as units
 from tfcq.endpoints import ENDPOINTS, METHODS
 from tfcq.errors import UserError
 from tfcq.models import arguments, interpolation
@@ -37,6 +38,12 @@ class GenerativeModel(Trainer):
         super().__init_subclass__(**kwargs)
         _check_arguments(cls)
 
+    trained_bound = "elbo"
+    """What the bound that is trained is called in logs; another name where it is not the one of `elbo_terms`."""
+
+    likelihood_note = None
+    """A sentence that whoever reads this model's likelihood must know; None: there is none."""
+
     @property
     def abilities(self):
         """frozenset of what can be asked of this model, out of `ABILITIES`."""
@@ -56,6 +63,20 @@ class GenerativeModel(Trainer):
             {"elbo": float32 [N], nats per 8-bit image, and other names: float32 [N], nats}.
         """
         raise self.cannot("likelihood")
+
+    def bound_measures(self, terms, name="elbo"):
+        """The terms of a bound under the names that training, validation and evaluation share.
+
+        Args:
+            terms: as of `elbo_terms`: {"elbo" and others: [N], or their means; nats}.
+            name: of the bound; another than "elbo" for one that is not of `elbo_terms`.
+
+        Returns:
+            {"elbo_bits_per_dim": in bits, "elbo_nats", "elbo/TERM" for every other term: in nats}, [N] or means as `terms`.
+        """
+        parts = {f"{name}/{term}": value for term, value in terms.items() if term != "elbo"}
+        bits = units.bits_per_dim(terms["elbo"], self.image_shape)
+        return {f"{name}_bits_per_dim": bits, f"{name}_nats": terms["elbo"]} | parts
 
     def elbo(self, images, seeds):
         """Evidence lower bound of log P(images), float32 [N], nats per 8-bit image; one draw, decided by `seeds`."""

@@ -120,11 +120,10 @@ class CQF(FlowModel):
         return terms, inferred
 
     def coverage_loss(self, images, noise, shared):
-        logs, inferred = self._coverage_terms(images, noise, training=True)
+        terms, inferred = self._coverage_terms(images, noise, training=True)
         charged = sum(free_bits(layer.kl, self.config.free_bits) for layer in inferred)
-        total = logs["reconstruction"] - logs["log_det"] + charged
-        logs["bits_per_dim"] = units.bits_per_dim(logs["elbo"], self.image_shape)
-        return Terms(total, logs | {"sigma": tf.exp(self.log_sigma.value)})
+        total = terms["reconstruction"] - terms["log_det"] + charged
+        return Terms(total, {"sigma": tf.exp(self.log_sigma.value)}, self.bound_measures(terms))
 
     def generate_features(self, noise):
         if not self.config.coverage:

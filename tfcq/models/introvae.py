@@ -116,7 +116,7 @@ class IntroVAE(IntrospectiveVAE):
 
     def _generator_loss(self, images, noise, shared):
         error = squared_error(self.unit_pixels(images), shared["reconstructed"])
-        total, logs = self.config.reconstruction_weight * 0.5 * error, {"reconstruction": error}
+        total, logs = self.config.reconstruction_weight * 0.5 * error, {"squared_error": error}
         for name, parameters in self.posteriors_of_generated(shared).items():
             kl = logs[f"kl_{name}"] = kl_of(*parameters)
             total += self.generator_weight * kl

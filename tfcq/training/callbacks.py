@@ -111,7 +111,10 @@ class Balance(StepCallback):
 
 
 class Scalars(StepCallback):
-    """Means of every logged term over `every` steps, learning rates and images/s to TensorBoard."""
+    """Means of every logged term over `every` steps, learning rates and images/s to TensorBoard.
+
+    What a validation measures too has the same name there, one unit and one estimator: see `Terms`.
+    """
 
     def __init__(self, writer, every, images_per_step):
         super().__init__()
@@ -217,10 +220,9 @@ class Evaluation(StepCallback):
                 terms = self._likelihood.elbo_terms(batches, self._training.seed)
                 summary = self._likelihood.summary(terms.pop("elbo"))
                 row["elbo"] = summary | self._likelihood.parts(terms)
-                for name, term in terms.items():
-                    tf.summary.scalar(f"elbo/{name}", term.mean())
-                tf.summary.scalar("bits_per_dim", summary["bits_per_dim"])
-                tf.summary.scalar("elbo", summary["nats"])
+                means = {"elbo": summary["nats"]} | row["elbo"]["terms"]
+                for name, value in self.model.bound_measures(means).items():
+                    tf.summary.scalar(name, value)
             if self._latent_likelihood:
                 batches = self._dataset.eval_batches("validation", self._training.batch_size, self._num_images)
                 row |= self._latent_likelihood.entries(batches, self._training.seed)

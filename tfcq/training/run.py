@@ -8,6 +8,8 @@ import tensorflow as tf
 from tfcq import data, devices, models
 from tfcq import workdir as workdirs
 from tfcq.checkpoints import Checkpoints
+from tfcq.checks import check_folder
+from tfcq.config import check_config
 from tfcq.errors import UserError
 from tfcq.training import callbacks
 
@@ -17,16 +19,18 @@ def train(config, workdir):
 
     Args:
         config: `tfcq.Config`.
-        workdir: folder of the run; made where it is not there.
+        workdir: folder of the run, a str or os.PathLike; made where it is not there.
 
     Returns:
         The trained model, compiled.
 
     Raises:
-        UserError: wrong data, flags or folder.
+        UserError: wrong data, flags or folder; arguments of another type.
         TrainingDiverged: a loss or gradient stopped being finite.
         TrainingInterrupted: SIGTERM or Ctrl-C; the state is saved.
     """
+    check_config(config)
+    check_folder("workdir", workdir)
     training = config.training
     distribution = devices.prepare(
         training.distribution, training.logical_devices, training.deterministic, training.batch_size
@@ -50,6 +54,8 @@ def train(config, workdir):
         + (f"; resumed from step {start}" if start else ""),
         flush=True,
     )
+    if model.likelihood_note:
+        print(f"note: {model.likelihood_note}", flush=True)
     if start >= training.train_steps:
         print(f"nothing to do: {start} of {training.train_steps} steps are done", flush=True)
         return model
@@ -59,8 +65,8 @@ def train(config, workdir):
     writers = {name: tf.summary.create_file_writer(f"{workdir}/tensorboard/{name}") for name in ("train", "validation")}
     saver = callbacks.Saver(checkpoints, training.checkpoint_every, training.train_steps)
     players = [player.name for player in model.players()]
-    shown = {f"{player}/bits_per_dim": "bits_per_dim" for player in players}
-    shown |= {f"{player}/loss": f"{player} loss" for player in players}
+    bound = f"{model.trained_bound}_bits_per_dim"
+    shown = {bound: bound} | {f"{player}/loss": f"{player} loss" for player in players}
     try:
         model.fit(
             batches,
