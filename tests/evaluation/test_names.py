@@ -72,7 +72,8 @@ def curves(folder, bound="elbo"):
 
 def test_training_and_validation_are_one_figure_also_where_an_earlier_version_began_the_run(tmp_path):
     write(tmp_path, "train", {"generator/bits_per_dim": {50: 8.0, 100: 7.0}, "generator/elbo": {50: -9.0}})
-    write(tmp_path, "train", {"elbo_bits_per_dim": {100: 6.5, 150: 6.0}, "elbo_nats": {150: -5.0}, "latent_log_prob": {150: -3.0}})
+    later = {"elbo_bits_per_dim": {100: 6.5, 150: 6.0}, "elbo_nats": {150: -5.0}, "latent_log_prob": {150: -3.0}}
+    write(tmp_path, "train", later)
     write(tmp_path, "validation", {"bits_per_dim": {100: 7.5}, "elbo": {100: -8.0}})
     write(tmp_path, "validation", {"elbo_bits_per_dim": {200: 5.5}, "elbo_nats": {200: -4.0}, "latent_log_prob": {200: -2.0}})
     found = curves(tmp_path)

@@ -51,7 +51,7 @@ IN_255 = r"expected uint8 \[.*\] in 0..255.*, received float32 \[4, 8, 8, 3\] wi
 STATISTICS = frechet.GaussianStatistics.from_features(FEATURES)
 METRICS = [
     (lambda: diversity.ms_ssim(FLOATS, FLOATS), f"MS-SSIM: images: {IN_255}"),
-    (lambda: diversity.ms_ssim(IMAGES[0], IMAGES[0]), r"MS-SSIM: images: expected uint8 \[N, H, W, C\].*, received uint8 \[8, 8, 3\]"),
+    (lambda: diversity.ms_ssim(IMAGES[0], IMAGES[0]), r"expected uint8 \[N, H, W, C\].*, received uint8 \[8, 8, 3\]"),
     (lambda: diversity.ms_ssim_diversity(FLOATS), f"MS-SSIM: images: {IN_255}"),
     (lambda: diversity.ms_ssim_diversity(IMAGES[:1]), "N of at least 2, received uint8 .1, 8, 8, 3."),
     (lambda: sliced_wasserstein.sliced_wasserstein(FLOATS, IMAGES), f"sliced Wasserstein: real: {IN_255}"),
@@ -70,7 +70,7 @@ METRICS = [
     (lambda: kernel.kernel_distance(FEATURES, FEATURES[0]), r"generated features: expected float .*, received float64 \[3\]"),
     (lambda: classifier_score.classifier_score("logits"), "logits: expected float .*, received str"),
     (lambda: frechet.GaussianStatistics.from_features(IMAGES), "features: expected float"),
-    (lambda: frechet.frechet_distance(FEATURES, STATISTICS), "real: expected GaussianStatistics, received ndarray; .*from_features"),
+    (lambda: frechet.frechet_distance(FEATURES, STATISTICS), "real: expected GaussianStatistics, received ndarray"),
     (lambda: Pixels()(FLOATS), r"pixels: expected images uint8 \[N, H, W, 1 or 3\], received float32 \[4, 8, 8, 3\]"),
     (lambda: Pixels()(IMAGES[0]), r"received uint8 \[8, 8, 3\]"),
     (lambda: Pixels()("images"), "pixels: images: expected uint8 .*, received str"),
@@ -90,9 +90,10 @@ def test_a_wrong_kind_is_refused_in_one_line_before_anything_is_made(case, tmp_p
 
 def test_likelihoods_of_batches_of_a_wrong_kind_are_refused():
     evaluator = LikelihoodEvaluator(tiny.build(tiny.config(8, model="vae"), 3))
-    for wrong, told in (([FLOATS], IN_255), ([IMAGES[0]], r"images\[None\]"), ([IMAGES[:, :4]], r"expected uint8 \[N, 8, 8, 3\]")):
+    cases = {IN_255: FLOATS, r"images\[None\]": IMAGES[0], r"expected uint8 \[N, 8, 8, 3\]": IMAGES[:, :4]}
+    for told, wrong in cases.items():
         with pytest.raises(UserError, match=told):
-            evaluator.elbo_terms(wrong)
+            evaluator.elbo_terms([wrong])
 
 
 def test_paths_of_pathlib_and_metrics_in_a_text_are_taken(tmp_path):
