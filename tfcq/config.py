@@ -220,7 +220,13 @@ class TwoStageVAEConfig(StageKnobs, DecoderScaleKnobs, AutoencoderKnobs):
     """Two-stage VAE (Dai and Wipf 2019): a VAE with a learned scale, then a VAE of its latents."""
 
     learn_decoder_sigma: bool = knob(True, "learn the first decoder's deviation, one for all pixels")
-    decoder_sigma: float = knob(1.0, "its first value, for pixels in [0, 1]", minimum=1e-4, maximum=1e4)
+    decoder_sigma: float = knob(
+        1.0,
+        "its first value, for pixels in [0, 1]; its only one where it is not learned, which keeps bits/dim above "
+        "log2(256 sigma sqrt(2 pi)), for 1 9.33, where uniform noise scores 8",
+        minimum=1e-4,
+        maximum=1e4,
+    )
     first_stage_steps: int = knob(
         10000, "steps of the first VAE; the second is trained after them", minimum=1, unit="steps"
     )
@@ -482,6 +488,15 @@ class Config:
             for name in sorted(mine.keys() | theirs.keys())
             if shown(mine, name) != shown(theirs, name) and chosen(name)
         ]
+
+
+def check_config(config):
+    """Raises UserError where `config` is no Config, but a name, a file or a section of one."""
+    if not isinstance(config, Config):
+        raise UserError(
+            f"config: expected a tfcq.Config, received {type(config).__name__}; make one with tfcq.Config(model=..., data=..., "
+            "system=..., training=...), or read one with tfcq.Config.from_json"
+        )
 
 
 def _section(name, kind, values):

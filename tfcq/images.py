@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfcq import picture_files
+from tfcq.checks import check_images
 
 _SMALLEST_SHOWN = 32  # pixels; smaller images cannot be judged by eye
 
@@ -74,8 +75,11 @@ def grid(images, columns=None):
     Args:
         images: uint8 [N, H, W, C], N of at least 1.
         columns: images in a row; None: as square as it gets.
+
+    Raises:
+        UserError: images of another type or shape.
     """
-    images = np.asarray(images)
+    images = check_images(images, "images")
     count, height, width, channels = images.shape
     columns = columns or math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)

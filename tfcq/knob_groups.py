@@ -206,11 +206,20 @@ class DecoderScaleKnobs(Section):
     decoder_sigma: float = knob(
         0.7071067811865476,
         "deviation of a pixel in [0, 1] given its latents (the first value, where it is learned); 1 / sqrt(2) makes the "
-        "squared error count once (beta = 1)",
+        "squared error count once (beta = 1). Fixed, it keeps bits/dim above log2(256 sigma sqrt(2 pi)), 8.83 for that value, "
+        "where uniform noise scores 8",
         minimum=1e-4,
         maximum=1e4,
     )
     learn_decoder_sigma: bool = knob(False, "learn that deviation, one for all pixels (Dai and Wipf 2019)")
+
+    def bits_per_dim_floor(self):
+        """What no image scores less than, bits/dim: log2(256 sigma sqrt(2 pi)); None where the deviation is learned.
+
+        log N(x; G(z), sigma^2 I) - D log 256 is highest where x = G(z), pixels and their dequantisation noise alike, and the KL
+        only lowers the bound.
+        """
+        return None if self.learn_decoder_sigma else math.log2(256.0 * self.decoder_sigma * math.sqrt(2.0 * math.pi))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -106,6 +106,8 @@ def markdown(text):
 
 
 def _checked(path, name, what):
+    if not isinstance(path, str | os.PathLike):
+        raise UserError(f"{name}: expected the path of {what}, a str or pathlib.Path, received {path!r}")
     text = os.fspath(path)
     if not text:
         raise UserError(f"{name}: expected {what}, received an empty path")

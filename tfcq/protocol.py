@@ -29,12 +29,14 @@ DISTRIBUTION_ALIASES = ("fid", "inception_score", "kid")
 
 
 def metric_names(metrics):
-    """The list of metrics that a name, or a sequence of names, asks for; ["all"] where that is among them.
+    """The list of metrics that names, in a sequence or separated by commas, ask for; ["all"] where that is among them.
 
     Raises:
-        UserError: an unknown name, or none.
+        UserError: an unknown name, or none; what is no names at all.
     """
-    names = [metrics] if isinstance(metrics, str) else list(metrics)
+    if not isinstance(metrics, str | list | tuple):
+        raise UserError(f"metrics: expected names, in a list or separated by commas, received {metrics!r}")
+    names = metrics.split(",") if isinstance(metrics, str) else list(metrics)
     known = (*LIKELIHOODS, *LATENT_LIKELIHOODS, *DISTRIBUTIONS)
     for name in names or [""]:
         if name not in (*known, *DISTRIBUTION_ALIASES, "all"):

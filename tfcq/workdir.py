@@ -305,7 +305,7 @@ def load(workdir, checkpoint="best", image_draw=""):
     """The trained model of a workdir, in float32; its weights are the running mean where the run kept one.
 
     Args:
-        workdir: folder of a run.
+        workdir: folder of a run, a str or os.PathLike.
         checkpoint: "best" (on the validation split; the last where none is kept) or "last".
         image_draw: instead of the run's knob of that name, where its system has one; empty: the run's.
 

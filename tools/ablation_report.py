@@ -6,6 +6,7 @@ import pathlib
 from tfcq import paths
 from tfcq import workdir as workdirs
 from tfcq.errors import UserError
+from tfcq.evaluation.comparable import differences
 from tfcq.evaluation.figures import default_style
 
 PAPER_NAMES = {"bits_per_dim": "BPD", "classifier_score": "IS", "frechet_distance": "FID"}
@@ -93,11 +94,12 @@ def _columns(rows):
 
 def _text(table, rows, told):
     names = _columns(rows)
+    unlike = {name: _differing(rows, name) for name in names}
     paper = [kind for kind in PAPER_NAMES if any(kind in row.paper for row in table.rows)]
     headings = [
         "row",
         *(f"paper: {PAPER_NAMES[kind]}" for kind in paper),
-        *(_HEADINGS.get(name, name) for name in names),
+        *(_HEADINGS.get(name, name) + (" (!)" if unlike[name] else "") for name in names),
         "steps",
         "minutes",
         "weights",
@@ -125,6 +127,8 @@ def _text(table, rows, told):
     lines += ["", "n/a: not measured (not every model has a likelihood).", "", "![ours and the paper's](table.png)", ""]
     lines += ["## Does the paper's order show?", "", *(_order(order, table, rows) for order in table.orders), ""]
     lines += ["## Protocol", "", *(f"- {paths.markdown(sentence)}" for sentence in told), *_data(rows), ""]
+    marked = {name: ", ".join(found) for name, found in unlike.items() if found}
+    lines += [f"- `{name}` (!): not measured alike; the rows differ in {found}." for name, found in marked.items()]
     lines += [f"- {line}" for name in names for line in _protocol(rows, name)]
     return "\n".join(lines) + "\n"
 
@@ -191,6 +195,11 @@ def _protocol(rows, name):
         ways.setdefault(f"{entry.get('meaning', 'no meaning recorded')}: {', '.join(facts)}{notes}", []).append(row)
     alone = len(ways) == 1
     return [f"`{name}`{'' if alone else ' of ' + ', '.join(which)}: {way}." for way, which in ways.items()]
+
+
+def _differing(rows, name):
+    """What the rows' measurements of a number differ in, so that they do not compare."""
+    return differences([entries(record)[name] for record in rows.values() if name in entries(record)])
 
 
 def _plain(value):

@@ -112,11 +112,28 @@ def test_logs_are_finite_and_complete(trained):
     model = trained.model
     for step, row in enumerate(trained.rows):
         playing = [player for player in model.players() if player.stage == model.stage_at(step)]
-        assert {name.split("/")[0] for name in row} == {player.name for player in playing}
+        measures = {name for name in row if name.split("/")[0] not in {player.name for player in model.players()}}
+        assert {name.split("/")[0] for name in row.keys() - measures} == {player.name for player in playing}
+        # What is of no player has the name, the unit and the estimator of a validation, unless that measures something else.
+        assert measures <= validated(model) | {"perceptual_distance"}, measures - validated(model)
         for player in playing:
             assert {f"{player.name}/{name}" for name in ("loss", "gradient_norm", "finite")} <= row.keys()
         for name, value in row.items():
             assert np.ndim(value) == 0 and np.isfinite(value), name
+
+
+def validated(model):
+    """The names that a validation logs, and those of the bound that is trained, where it is another."""
+    images, seeds, names = tiny.images(model.image_shape, 2), row_seeds(2), set()
+    if "likelihood" in model.abilities:
+        terms = model.elbo_terms(images, seeds)
+        names |= model.bound_measures(terms).keys()
+        if model.trained_bound != "elbo":
+            assert not any(name.startswith("elbo") for row in [model.bound_measures(terms, model.trained_bound)] for name in row)
+            names |= model.bound_measures(terms, model.trained_bound).keys()
+    if "latent_likelihood" in model.abilities:
+        names |= model.latent_likelihood(images, seeds).keys()
+    return names
 
 
 def test_a_checkpoint_restores_everything_into_a_model_of_another_seed(trained, tmp_path):

@@ -7,16 +7,20 @@ import pytest
 import tensorflow as tf
 import tiny_models as tiny
 
+import tfcq
 from tfcq import workdir as workdirs
 from tfcq.errors import UserError
+from tfcq.evaluation.comparable import completed, data_facts, differences
 from tfcq.evaluation.compare import compare, latest_numbers
 
 ENTRY = {"value": 3.0, "num_real": 100, "num_generated": 100, "extractor": "pixels", "seconds": 1.0, "real": 0.5}
 
 
-def make_run(folder, *rows):
+def make_run(folder, *rows, data=None, image_shape=None, image_size=8):
     folder.mkdir(parents=True)
-    (folder / "config.json").write_text(tiny.config(8, latent_size=4).to_json())
+    (folder / "config.json").write_text(tiny.config(image_size, data, latent_size=4).to_json())
+    if image_shape:
+        (folder / "data.json").write_text(json.dumps({"image_shape": image_shape, "description": "made up"}))
     for row in rows:
         workdirs.record_metrics(folder, row)
     return folder
@@ -60,6 +64,82 @@ def test_numbers_that_were_not_measured_alike_are_marked(tmp_path):
     text = compare([first, second], tmp_path / "out").read_text()
     assert "| fd_pixels (!) | 3 | 3 | 0.5 |" in text
     assert "fd_pixels: not measured alike; they differ in extractor, num_generated." in text
+
+
+BITS = {"bits_per_dim": 3.0, "bits_per_dim_standard_error": 0.1, "nats": -9.0, "num_images": 20, "split": "test", "seed": 0}
+
+
+def of_data(**facts):
+    return BITS | {"checkpoint": "best", "data": data_facts(tfcq.DataConfig(image_size=8), 1, 90) | facts}
+
+
+@pytest.mark.parametrize(
+    ("changed", "differing"),
+    [
+        ({"data": {"dataset": "photo_patches"}}, "dataset"),
+        ({"image_size": 16}, "image_size"),
+        ({"image_shape": (8, 8, 3)}, "channels"),
+        ({"data": {"center_crop": 4}}, "center_crop"),
+        ({"data": {"resize": "pad"}}, "resize"),
+        ({"data": {"held_out": "last"}}, "held_out"),
+        ({"data": {"test_split": "validation"}}, "test_split"),
+        ({"row": {"checkpoint": "last"}}, "checkpoint"),
+        ({"entry": {"split": "validation"}}, "split"),
+        ({"entry": {"num_images": 10}}, "num_images"),
+        ({"row": {"step": 999}}, ""),
+        ({"data": {"num_validation": 9, "horizontal_flip": True}}, ""),  # of training alone
+    ],
+)
+def test_numbers_of_other_data_are_marked_in_rows_of_an_earlier_version(tmp_path, changed, differing):
+    """Those whose entries say nothing of the data: the row and the configuration do."""
+    first = make_run(tmp_path / "a", evaluated(elbo=BITS) | {"dataset": "digits"}, image_shape=(8, 8, 1))
+    row = evaluated(elbo=BITS | changed.get("entry", {})) | changed.get("row", {})
+    row["dataset"] = changed.get("data", {}).get("dataset", "digits")
+    second = make_run(
+        tmp_path / "b",
+        row,
+        data=changed.get("data"),
+        image_shape=changed.get("image_shape", (8, 8, 1)),
+        image_size=changed.get("image_size", 8),
+    )
+    text = compare([first, second], tmp_path / "out").read_text()
+    assert ("| elbo (!) | 3 +- 0.1 | 3 +- 0.1 |" in text) == bool(differing)
+    assert not differing or f"elbo: not measured alike; they differ in {differing}." in text
+    assert "- elbo: bits/dim, bound of one draw." in text
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "differing"),
+    [
+        ({}, {}, []),
+        ({}, {"dataset": "photo_patches", "channels": 3}, ["channels", "dataset"]),
+        ({}, {"split_images": 91}, ["split_images"]),
+        ({}, {"split_images": None}, []),  # not known
+        # One set of images in two places, and two in one.
+        ({"content": "ab", "dataset": "folder:/one"}, {"content": "ab", "dataset": "folder:/two"}, []),
+        ({"content": "ab"}, {"content": "cd"}, ["content"]),
+        ({"content": "ab"}, {"content": "ab", "resize": "pad"}, ["resize"]),
+        ({"content": "ab"}, {"dataset": "photo_patches"}, ["dataset"]),
+    ],
+)
+def test_what_entries_say_of_their_data_is_compared(first, second, differing):
+    assert differences([of_data(**first), of_data(**second)]) == differing
+    assert differences([of_data(**first), completed(BITS, {"checkpoint": "best"}, of_data(**second)["data"])]) == differing
+
+
+def test_images_drawn_in_two_ways_are_compared_where_both_say_how():
+    drawn = [of_data() | {"image_draw": draw} for draw in ("sample", "mode")]
+    assert differences(drawn) == ["image_draw"]
+    assert differences([drawn[0], of_data()]) == []  # a system that draws in one way
+
+
+def test_likelihoods_of_other_data_are_compared_as_those(tmp_path):
+    runs = [
+        make_run(tmp_path / name, evaluated(elbo_other=BITS | {"dataset": other}) | {"dataset": own})
+        for name, own, other in (("a", "digits", "photo_patches"), ("b", "cifar10", "photo_patches"), ("c", "digits", "svhn"))
+    ]
+    assert "(!)" not in compare(runs[:2], tmp_path / "out").read_text()
+    assert "elbo_other: not measured alike; they differ in dataset." in compare(runs[1:], tmp_path / "out").read_text()
 
 
 def test_folders_of_one_name_keep_their_paths(tmp_path):

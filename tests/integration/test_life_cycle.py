@@ -198,9 +198,9 @@ def test_extending_says_what_becomes_of_the_learning_rate(schedule, before, afte
 # A likelihood that explodes.
 
 
-def guarded(values, name="generator/bits_per_dim"):
+def guarded(values, name="elbo_bits_per_dim"):
     guard = callbacks.LikelihoodGuard(TrainingConfig(learning_rate=0.25, clip_norm=3.0))
-    guard.set_model(type("Model", (), {"steps_taken": 100}))
+    guard.set_model(type("Model", (), {"steps_taken": 100, "trained_bound": "elbo"}))
     guard.on_train_begin()
     for batch, value in enumerate(values):
         guard.on_train_batch_end(batch, {name: value, "generator/loss": 1e12})
@@ -210,9 +210,9 @@ def test_a_finite_explosion_is_told_once_with_its_step_and_its_knobs(capsys):
     guarded([5.0] * 10 + [1e12] * 200 + [5.0] * 10 + [17.0] * 49)
     lines = capsys.readouterr().out.split("\n")[1::2]
     assert len(lines) == 2
-    assert lines[0].startswith("step 160: warning: player generator is at 1e+12 bits/dim, above 16 since step 111 ")
+    assert lines[0].startswith("step 160: warning: elbo_bits_per_dim is 1e+12, above 16 since step 111 ")
     assert "--learning_rate=0.25, --clip_norm=3, --warmup_steps=0; in a new run a lower rate" in lines[0]
-    assert lines[1] == "step 311: player generator is at 5 bits/dim again"
+    assert lines[1] == "step 311: elbo_bits_per_dim is 5 again"
 
 
 @pytest.mark.parametrize(

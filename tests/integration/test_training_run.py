@@ -94,18 +94,19 @@ def test_tensorboard_has_every_term_norm_and_rate(run):
     settings, folder, model = run
     scalars, pictures = events(folder / "tensorboard" / "train")
     discriminator = ["cross_entropy", "real_logits", "generated_logits", "gradient_penalty"]
-    generator = ["elbo", "kl", "kl/0", "kl/1", "reconstruction", "log_det", "bits_per_dim", "sigma"]
-    generator += ["quality", "quality_weight"]
+    generator = ["sigma", "quality", "quality_weight"]
+    bound = {"elbo_bits_per_dim", "elbo_nats", *(f"elbo/{term}" for term in ("kl", "kl/0", "kl/1", "reconstruction", "log_det"))}
     expected = {f"discriminator/{name}" for name in [*discriminator, "loss", "gradient_norm", "learning_rate"]}
     expected |= {f"generator/{name}" for name in [*generator, "loss", "gradient_norm", "learning_rate"]}
-    assert scalars.keys() - {"images_per_second"} == expected and not pictures
+    assert scalars.keys() - {"images_per_second"} == expected | bound and not pictures
     for tag, values in scalars.items():
         if tag != "images_per_second":
             assert list(values) == [1, 2, 3, 4] and np.isfinite(list(values.values())).all(), tag
-    terms = {name: scalars[f"generator/{name}"][3] for name in generator}
-    assert terms["elbo"] == pytest.approx(terms["log_det"] - terms["reconstruction"] - terms["kl"], rel=1e-5)
-    assert terms["kl"] == pytest.approx(terms["kl/0"] + terms["kl/1"], rel=1e-5)  # of each layer of latents
-    assert scalars["generator/loss"][3] == pytest.approx(100.0 * terms["quality"] - terms["elbo"], rel=1e-5)
+    nats = {name.removeprefix("elbo/"): scalars[name][3] for name in bound}
+    assert nats["elbo_nats"] == pytest.approx(nats["log_det"] - nats["reconstruction"] - nats["kl"], rel=1e-5)
+    assert nats["elbo_bits_per_dim"] == pytest.approx(-nats["elbo_nats"] / (64 * math.log(2.0)), rel=1e-5)
+    assert nats["kl"] == pytest.approx(nats["kl/0"] + nats["kl/1"], rel=1e-5)  # of each layer of latents
+    assert scalars["generator/loss"][3] == pytest.approx(100.0 * scalars["generator/quality"][3] - nats["elbo_nats"], rel=1e-5)
     # The rate of the step that follows: warm-up from step 0, then half a cosine over steps 1 to 4.
     for step, share in {
         1: 1.0,
@@ -119,9 +120,10 @@ def test_tensorboard_has_every_term_norm_and_rate(run):
     scalars, pictures = events(folder / "tensorboard" / "validation")
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert pictures == {"samples", "reconstructions"}
+    assert scalars.keys() == bound  # in the charts of training
     for row in rows:
-        assert scalars["bits_per_dim"][row["step"]] == pytest.approx(row["elbo"]["bits_per_dim"], rel=1e-6)
-        assert scalars["elbo"][row["step"]] == pytest.approx(row["elbo"]["nats"], rel=1e-6)
+        assert scalars["elbo_bits_per_dim"][row["step"]] == pytest.approx(row["elbo"]["bits_per_dim"], rel=1e-6)
+        assert scalars["elbo_nats"][row["step"]] == pytest.approx(row["elbo"]["nats"], rel=1e-6)
         parts = {name: scalars[f"elbo/{name}"][row["step"]] for name in ("log_det", "reconstruction", "kl")}
         total = parts["log_det"] - parts["reconstruction"] - parts["kl"]
         assert total == pytest.approx(row["elbo"]["nats"], rel=1e-5)
@@ -151,7 +153,7 @@ def test_checkpoints_are_the_last_and_the_best(run):
 def test_the_last_line_of_progress_says_whose_loss_is_whose(tmp_path, capsys):
     model = train(config("cqf", train_steps=2), tmp_path)
     line = next(line for line in capsys.readouterr().out.splitlines() if "step 2/2 " in line)
-    for label in ("bits_per_dim", *(f"{player.name} loss" for player in model.players())):
+    for label in ("elbo_bits_per_dim", *(f"{player.name} loss" for player in model.players())):
         assert line.count(f" {label} ") == 1, line
 
 

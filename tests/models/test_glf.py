@@ -50,7 +50,7 @@ def test_the_loss_is_made_of_squares_and_the_latents_likelihood():
     noise = bijector.inverse(latents).numpy().astype(np.float64)
     nll = 0.5 * (noise**2).sum(1) + 1.5 * np.log(2.0 * np.pi) - bijector.inverse_log_det_jacobian(latents, 1)
     decay = 0.25 * sum((variable.numpy().astype(np.float64) ** 2).sum() for variable in model.flow.trainable_variables)
-    np.testing.assert_allclose(terms.logs["reconstruction"], squares, rtol=1e-4)
+    np.testing.assert_allclose(terms.measures["reconstruction_error"], squares, rtol=1e-4)
     np.testing.assert_allclose(terms.total, 3.0 * squares + nll + decay, rtol=1e-4)
 
 

@@ -342,7 +342,8 @@ def test_pretraining_is_a_vae_and_suggests_a_margin(capsys):
     rows = tiny.fit(model, IMAGES, 2)
     assert all(key.startswith("vae/") for row in rows for key in row)
     assert float(model.margin) == 0.0
-    before = model.energy(tiny.dataset(SHAPE).images("train", range(20)), None).numpy().mean()  # read 8, 8 and 4 at a time
+    images = tiny.dataset(SHAPE).images("train", range(20))  # read 8, 8 and 4 at a time
+    before = model.energy(images, row_seeds(20)).numpy().mean()
     tiny.fit(model, IMAGES, 1)
     np.testing.assert_allclose(model.margin, 2.0 * before, rtol=1e-3)
     (suggested,) = re.findall(r"suggested --margin=([0-9.]+), taken", capsys.readouterr().out)

@@ -125,7 +125,7 @@ def test_the_adversarial_loss_trains_the_flow():
 def test_every_configuration_has_a_density_and_training_lowers_its_cost():
     model = tiny.compiled(tiny.config(model="realnvp"), learning_rate=0.01)
     rows = tiny.fit(model, tiny.images(SHAPE), 40)
-    assert rows[-1]["generator/bits_per_dim"] < rows[0]["generator/bits_per_dim"] - 0.5
+    assert rows[-1]["elbo_bits_per_dim"] < rows[0]["elbo_bits_per_dim"] - 0.5
     assert "likelihood" in perturbed(quality_weight=1.0, coverage=False).abilities
 
 

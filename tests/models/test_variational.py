@@ -6,6 +6,8 @@ import tensorflow as tf
 import tiny_models as tiny
 from scipy import stats
 
+from tfcq import images as units
+from tfcq.config import SYSTEMS, TwoStageVAEConfig, VAEConfig
 from tfcq.randomness import RowNoise, StepNoise, row_seeds
 
 SHAPE = (4, 4, 1)
@@ -130,6 +132,39 @@ def test_a_fixed_scale_stays_and_a_learned_one_finds_the_mean_squared_error():
     latents, *_ = learned.infer(pixels, noise, training=True)
     error = float(tf.sqrt(tf.reduce_mean(tf.square(pixels - learned.decoder(latents, training=True)))))
     assert float(np.exp(learned.log_sigma.numpy())) == pytest.approx(error, rel=0.15)
+
+
+@pytest.mark.parametrize("sigma", [2.0**-0.5, 0.1, 1.0])
+@pytest.mark.parametrize("name", VAES)
+def test_a_fixed_scale_has_the_floor_of_a_perfect_reconstruction(name, sigma):
+    """-log2 of the highest density of N(x; x, sigma^2), a bin being 1 / 256 wide, for every pixel."""
+    knobs = {"learn_decoder_sigma": False, "decoder_sigma": sigma}
+    model = tiny.build(tiny.config(4, model=name, latent_dim=2, **knobs))
+    floor = model.config.bits_per_dim_floor()
+    assert floor == pytest.approx(-np.log2(stats.norm.pdf(0.0, scale=sigma) / 256.0), rel=1e-12)
+    pixels = model.unit_pixels(IMAGES, RowNoise(row_seeds(6)).uniform(SHAPE, 0))
+    perfect = units.bits_per_dim(model.log_density(pixels, pixels), SHAPE)
+    np.testing.assert_allclose(perfect, floor, rtol=1e-5)  # 16 logarithms of float32, of some 5 nats each
+    assert np.all(units.bits_per_dim(model.log_density(pixels, pixels + 0.1 * sigma), SHAPE) > perfect)
+    if name == "vae":  # its KL is exact and so at least 0; the others' are by one draw, and at least 0 in the mean
+        assert np.all(units.bits_per_dim(model.elbo(IMAGES, row_seeds(6)), SHAPE) > floor)
+    assert f"= {floor:.3f}" in model.likelihood_note and ("worse than uniform" in model.likelihood_note) == (floor > 8.0)
+
+
+def test_the_floor_of_the_defaults_is_what_the_help_says():
+    for kind, told in ((VAEConfig, 8.83), (TwoStageVAEConfig, 9.33)):
+        knobs = kind(learn_decoder_sigma=False)
+        assert round(knobs.bits_per_dim_floor(), 2) == told
+        help_text = kind.__dataclass_fields__["decoder_sigma"].metadata["meaning"]
+        assert f"{told}" in help_text and "log2(256 sigma sqrt(2 pi))" in help_text
+
+
+@pytest.mark.parametrize("model", SYSTEMS)
+def test_systems_whose_scale_is_learned_or_no_gaussians_have_no_floor(model):
+    """Of the likelihoods: every system but those with a `decoder_sigma` that is fixed."""
+    config = tiny.config(16, model=model, **({"learn_decoder_sigma": True} if model in VAES else {}))
+    fixed = hasattr(config.system, "bits_per_dim_floor") and config.system.bits_per_dim_floor() is not None
+    assert not fixed and (model in VAES) == hasattr(config.system, "bits_per_dim_floor")
 
 
 def test_the_first_of_two_stages_trains_the_first_vae_alone_and_the_second_the_other():

@@ -1,6 +1,5 @@
 """Several evaluated workdirs in one table and figure; reads what `tfcq.evaluate` recorded and runs no model."""
 
-import json
 import shlex
 
 import numpy as np
@@ -10,12 +9,9 @@ from tfcq import paths
 from tfcq import workdir as workdirs
 from tfcq.errors import UserError
 from tfcq.evaluation import figures
-from tfcq.evaluation.report import CURVES, FOLDER, main_value
+from tfcq.evaluation.comparable import completed, data_facts, differences
+from tfcq.evaluation.report import CURVES, FOLDER, main_value, unit_of
 from tfcq.files import check_folder
-
-_PROTOCOL = {"split", "dataset", "temperature", "seed", "seeds", "extractor", "checksum", "preprocessing", "block_size"}
-"""With every num_...: what two entries must share to be comparable."""
-
 
 
 def compare(workdirs_to_compare, output):
@@ -36,20 +32,25 @@ def compare(workdirs_to_compare, output):
     labels = _labels(folders)
     measured = {label: latest_numbers(folder) for label, folder in zip(labels, folders)}
     names = list(dict.fromkeys(name for numbers in measured.values() for name in numbers))
-    pictures = {"numbers": _bars(measured, names)}
+    same = {name: [numbers[name] for numbers in measured.values() if name in numbers] for name in names}
+    unlike = {name: found for name, entries in same.items() if (found := differences(entries))}
+    pictures = {"numbers": _bars(measured, names, unlike)}
     curves = {label: curve for label, folder in zip(labels, folders) if (curve := _prd_curve(folder))}
     if curves:
         pictures["prd"] = figures.prd_curves(curves)
     for name, picture in pictures.items():
         units.write_png(output / f"{name}.png", picture)
     path = output / "comparison.md"
-    workdirs.write_text(path, _text(measured, names, pictures))
+    workdirs.write_text(path, _text(measured, names, unlike, pictures))
     return path
 
 
 def latest_numbers(workdir):
-    """{name: entry} of a workdir: of each number the newest that `tfcq.evaluate` measured at the newest evaluated step."""
-    workdirs.read_config(workdir)  # says it where there is no run
+    """{name: entry} of a workdir: of each number the newest that `tfcq.evaluate` measured at the newest evaluated step.
+
+    Entries of earlier versions are completed from their row and the run's configuration.
+    """
+    data = data_facts(workdirs.read_config(workdir).data, _channels(workdir))
     rows = [row for row in workdirs.read_metrics(workdir) if "checkpoint" in row]  # those of training have none
     if not rows:
         flag = shlex.quote(f"--workdir={workdir}")
@@ -57,8 +58,15 @@ def latest_numbers(workdir):
     numbers = {}
     for row in rows:
         if row["step"] == rows[-1]["step"]:
-            numbers |= {name: entry for name, entry in row.items() if isinstance(entry, dict)}
+            numbers |= {name: completed(entry, row, data) for name, entry in row.items() if isinstance(entry, dict)}
     return numbers
+
+
+def _channels(workdir):
+    try:
+        return workdirs.read_image_shape(workdir)[-1]
+    except UserError:  # the file is of a run that has started; an evaluation may have been copied without it
+        return None
 
 
 def _labels(folders):
@@ -73,19 +81,16 @@ def _labels(folders):
     return labels
 
 
-def _protocol(entry):
-    return {key: value for key, value in entry.items() if key in _PROTOCOL or key.startswith("num_")}
-
-
-def _bars(measured, names):
+def _bars(measured, names, unlike):
     rows, errors = {}, {}
     for name in names:
         for label, numbers in measured.items():
             if name in numbers:
                 value, error, _ = main_value(numbers[name])
-                rows.setdefault(name, {})[label] = value
+                title = ", ".join(filter(None, (_marked(name, unlike), unit_of(name, numbers[name]))))
+                rows.setdefault(title, {})[label] = value
                 if error is not None:
-                    errors.setdefault(name, {})[label] = error
+                    errors.setdefault(title, {})[label] = error
     return figures.bars(rows, errors)
 
 
@@ -97,22 +102,24 @@ def _prd_curve(folder):
         return None
 
 
-def _text(measured, names, pictures):
+def _marked(name, unlike):
+    return f"{name} (!)" if name in unlike else name
+
+
+def _text(measured, names, unlike, pictures):
     headings = ["number", *map(paths.markdown, measured), "real"]
     lines = ["# Comparison", "", f"| {' | '.join(headings)} |", "|---" * len(headings) + "|"]
-    unlike = []
+    told = []
     for name in names:
         entries = {label: numbers[name] for label, numbers in measured.items() if name in numbers}
-        protocols = [_protocol(entry) for entry in entries.values()]
-        differing = sorted(
-            key for key in set().union(*protocols) if len({json.dumps(one.get(key)) for one in protocols}) > 1
-        )
-        if differing:
-            unlike.append(f"- {name}: not measured alike; they differ in {', '.join(differing)}.")
+        told += [f"- {name}: {unit}." for unit in dict.fromkeys(unit_of(name, one) for one in entries.values()) if unit]
         cells = [_cell(entries.get(label)) for label in measured]
         floors = {f"{entry['real']:.5g}": None for entry in entries.values() if "real" in entry}
-        lines.append(f"| {name}{' (!)' if differing else ''} | {' | '.join(cells)} | {', '.join(floors)} |")
-    lines += ["", "real: what other real images score in the place of the generated ones.", "", *unlike, ""]
+        lines.append(f"| {_marked(name, unlike)} | {' | '.join(cells)} | {', '.join(floors)} |")
+    told += [f"- {name}: not measured alike; they differ in {', '.join(found)}." for name, found in unlike.items()]
+    if "prd" in pictures and any(name.startswith("prd_") for name in unlike):
+        told.append("- The curves of precision and recall below: not measured alike either.")
+    lines += ["", "real: what other real images score in the place of the generated ones.", "", *told, ""]
     for name in pictures:
         lines += [f"![{name}]({name}.png)", ""]
     return "\n".join(lines)

@@ -3,6 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
+from tfcq.checks import check_images
 from tfcq.evaluation.streaming import Sharded
 from tfcq.images import bits_per_dim
 from tfcq.randomness import row_seeds
@@ -30,7 +31,7 @@ class LikelihoodEvaluator:
 
     def elbo_terms(self, batches, seed=0, progress=None):
         """{name: float64 [N], nats}: "elbo" of each image of `batches` (uint8 [n, H, W, C] each), and what it is made of."""
-        return _stream(self._elbo, batches, seed, progress)
+        return _stream(self._elbo, batches, self._image_shape, seed, progress)
 
     def log_prob(self, batches, num_importance_samples, seed=0, progress=None):
         """Importance-weighted log-likelihood of each image with K draws, float64 [N], nats."""
@@ -38,7 +39,7 @@ class LikelihoodEvaluator:
         def log_prob(images, seeds):
             return self._log_prob(images, seeds, np.full(len(images), num_importance_samples, np.int32))
 
-        return _stream(log_prob, batches, seed, progress)
+        return _stream(log_prob, batches, self._image_shape, seed, progress)
 
     def bits_per_dim(self, log_probs):
         """Bits/dim [N] of per-image nats [N]."""
@@ -74,22 +75,23 @@ class LatentLikelihoodEvaluator:
 
     def __init__(self, model, strategy=None):
         images, seeds = tf.TensorSpec((None, *model.image_shape), tf.uint8), tf.TensorSpec((None, 2), tf.int32)
+        self._image_shape = model.image_shape
         self._terms = Sharded(model.latent_likelihood, (images, seeds), strategy)
 
     def entries(self, batches, seed=0, progress=None):
         """{name: {"value": mean over the images, "standard_error", "num_images", "meaning"}} of the names of `meanings`."""
         found = {}
-        for name, values in _stream(self._terms, batches, seed, progress).items():
+        for name, values in _stream(self._terms, batches, self._image_shape, seed, progress).items():
             error = {"standard_error": float(values.std(ddof=1) / np.sqrt(len(values)))} if len(values) > 1 else {}
             found[name] = {"value": float(values.mean())} | error
             found[name] |= {"num_images": len(values), "meaning": self.meanings[name]}
         return found
 
 
-def _stream(function, batches, seed, progress):
+def _stream(function, batches, image_shape, seed, progress):
     values, start = [], 0
     for images in batches:
-        images = np.asarray(images)
+        images = check_images(images, "images", image_shape)
         values.append(function(images, row_seeds(len(images), seed, start)))
         start += len(images)
         if progress:

@@ -36,6 +36,10 @@ _BALANCE = {
 """What an introspective encoder logs, and the curves of one figure that show it (paper 002, Fig. 5)."""
 
 
+_MEASURES = ("elbo_bits_per_dim", "first_stage_elbo_bits_per_dim", "latent_log_prob", "reconstruction_error")
+"""What training and validation measure alike: curves of one figure."""
+
+
 def write_report(workdir, model, dataset, row, drawn, config):
     """Writes report.md, report/*.png and TensorBoard's tensorboard/evaluation.
 
@@ -104,15 +108,22 @@ def _pictures(folder, model, dataset, drawn, config):
     if "prd_curve" in drawn:
         caption = "Precision and recall for distributions (Sajjadi et al. 2018)."
         found["prd"] = (figures.prd_curves({"model": drawn["prd_curve"]}), caption)
-    for name, series in training_curves(folder).items():
+    for name, series in training_curves(folder, model.trained_bound).items():
         # The first steps of a loss would press all the rest into a line.
         picture = figures.lines(series, "step", name, shown=1.0 if name == _BALANCE_FIGURE else 0.95)
         found[f"training_{name}"] = (picture, f"Training: {name}.")
     return found
 
 
-def training_curves(workdir):
-    """{title: {label: (steps, values)}} of what training wrote to TensorBoard; empty where that is gone."""
+def training_curves(workdir, trained_bound="elbo"):
+    """{title: {label: (steps, values)}} of what training wrote to TensorBoard; empty where that is gone.
+
+    Each curve is a value a step, in the order of the steps: where a step was written twice, the later value.
+
+    Args:
+        workdir: folder of the run.
+        trained_bound: as of `GenerativeModel`; what the bits/dim of training are in a run of an earlier version.
+    """
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     curves = {}
@@ -123,34 +134,69 @@ def training_curves(workdir):
         events = EventAccumulator(str(folder), size_guidance={"tensors": 10000})
         events.Reload()
         for tag in events.Tags()["tensors"]:
-            # Runs of earlier versions that were killed and resumed left their steps twice.
-            values = workdirs.last_course(
-                [(event.step, event.tensor_proto) for event in events.Tensors(tag)], lambda value: value[0]
-            )
-            if not values or values[0][1].dtype != tf.float32.as_datatype_enum:
+            values = [(event.wall_time, event.step, event.tensor_proto) for event in events.Tensors(tag)]
+            if not values or values[0][-1].dtype != tf.float32.as_datatype_enum:
                 continue  # pictures
-            player, _, term = tag.rpartition("/")
-            title, label = term, split
-            if term in _BALANCE and player == "encoder":
-                title, label = _BALANCE_FIGURE, _BALANCE[term]
-            elif term in ("loss", "gradient_norm"):  # players' have scales of their own; bits/dim of the splits belong together
-                title = f"{player}_{term}"
-            elif term != "bits_per_dim":
-                continue
-            steps, numbers = zip(*[(step, float(tf.make_ndarray(proto))) for step, proto in values])
-            curves.setdefault(title, {})[label] = (np.array(steps), np.array(numbers))
-    return curves
+            title, label = _curve_of(tag, split, trained_bound)
+            if title:
+                # Under this tag or, in a run that an earlier version began, another.
+                curves.setdefault(title, {}).setdefault(label, []).extend(values)
+    return {title: {label: _series(values) for label, values in series.items()} for title, series in curves.items()}
+
+
+def _series(values):
+    """(steps, values), arrays in the order of the steps, of [(time, step, tensor proto)]; of a step the latest."""
+    latest = {step: proto for _, step, proto in sorted(values, key=lambda value: value[0])}
+    steps = sorted(latest)
+    return np.array(steps), np.array([float(tf.make_ndarray(latest[step])) for step in steps])
+
+
+def _curve_of(tag, split, trained_bound):
+    """(title of the figure, label of the curve) of a tag of TensorBoard; (None, None): it is in no figure."""
+    player, _, term = tag.rpartition("/")
+    if term in _BALANCE and player == "encoder":
+        return _BALANCE_FIGURE, _BALANCE[term]
+    if term in ("loss", "gradient_norm"):  # players' have scales of their own
+        return f"{player}_{term}", split
+    if term == "bits_per_dim":  # earlier versions called it so
+        return f"{trained_bound if split == 'train' else 'elbo'}_bits_per_dim", split
+    return (tag, split) if tag in _MEASURES else (None, None)
 
 
 def _to_tensorboard(folder, row, pictures):
-    writer = tf.summary.create_file_writer(str(folder / "tensorboard" / "evaluation"))
+    # A line a split: validation and test images are not one curve.
+    run = "evaluation" if row["split"] == "test" else f"evaluation_{row['split']}"
+    writer = tf.summary.create_file_writer(str(folder / "tensorboard" / run))
     with writer.as_default(row["step"]):
         for name, entry in row.items():
             if isinstance(entry, dict):
-                tf.summary.scalar(name, main_value(entry)[0])
+                for tag, value in scalars(name, entry).items():
+                    tf.summary.scalar(tag, value)
         for name, (picture, caption) in pictures.items():
             tf.summary.image(name, picture[None], description=caption)
     writer.close()
+
+
+def scalars(name, entry):
+    """{tag: value} of an entry of metrics.json for TensorBoard: the names of training, where it measures the same quantity.
+
+    A tag has one unit and one estimator: an importance-weighted estimate names its K, a number of other data these.
+    """
+    if "bits_per_dim" not in entry:
+        return {name: main_value(entry)[0]}
+    other = f" of {entry['dataset']}" if name.endswith("_other") else ""
+    if "num_importance_samples" in entry:
+        return {f"importance_weighted_bits_per_dim/K={entry['num_importance_samples']}{other}": entry["bits_per_dim"]}
+    terms = {f"elbo/{term}{other}": nats for term, nats in entry.get("terms", {}).items()}
+    return {f"elbo_bits_per_dim{other}": entry["bits_per_dim"], f"elbo_nats{other}": entry["nats"]} | terms
+
+
+def unit_of(name, entry):
+    """Unit and estimator of the `main_value` of an entry of that name, in words; "" where the number has no unit."""
+    if "bits_per_dim" in entry:
+        count = entry.get("num_importance_samples")
+        return "bits/dim, bound of one draw" if count is None else f"bits/dim, {count} importance-weighted draws"
+    return {"latent_log_prob": "nats", "reconstruction_error": "squares of pixels in [0, 1]"}.get(name, "")
 
 
 def main_value(entry):
@@ -181,8 +227,8 @@ def _text(model, dataset, row, pictures):
         "",
         f"Data: {paths.markdown(dataset.description)}. Checkpoint: {row['checkpoint']}. Evaluated {row['time']}.",
         "",
-        "| number | value | +- | real images in their place | generated / real images | seconds |",
-        "|---|---|---|---|---|---|",
+        "| number | value | +- | unit | real images in their place | generated / real images | seconds |",
+        "|---|---|---|---|---|---|---|",
     ]
     entries = {name: entry for name, entry in row.items() if isinstance(entry, dict)}
     for name, entry in entries.items():
@@ -190,7 +236,7 @@ def _text(model, dataset, row, pictures):
         counts = f"{entry['num_generated']} / {entry['num_real']}" if "num_real" in entry else f"- / {entry['num_images']}"
         error = "" if error is None else f"{error:.2g}"
         real = f"{entry['real']:.5g}" if "real" in entry else ""
-        lines.append(f"| {name} | {value:.5g} | {error} | {real} | {counts} | {entry['seconds']} |")
+        lines.append(f"| {name} | {value:.5g} | {error} | {unit_of(name, entry)} | {real} | {counts} | {entry['seconds']} |")
     lines += [line for name, entry in entries.items() if "terms" in entry for line in _terms(name, entry)]
     notes = dict.fromkeys(note for entry in entries.values() for note in entry.get("notes", ()))
     lines += ["", *(f"- Note: {paths.markdown(note)}." for note in notes), ""]

@@ -10,6 +10,7 @@ import tensorflow as tf
 from tfcq import data, devices, files, paths
 from tfcq import workdir as workdirs
 from tfcq.errors import UserError
+from tfcq.evaluation.comparable import data_facts
 from tfcq.evaluation.likelihood import LatentLikelihoodEvaluator, LikelihoodEvaluator, likelihood_auroc
 from tfcq.evaluation.streaming import Progress
 from tfcq.knobs import suggestion
@@ -21,10 +22,11 @@ def evaluate(workdir, metrics=None, report=True, **protocol):
     """Measures, prints, and records in metrics.json, metrics.jsonl, report.md and TensorBoard.
 
     Args:
-        workdir: folder of a run.
-        metrics: names out of `tfcq.protocol.LIKELIHOODS`, `LATENT_LIKELIHOODS` and `DISTRIBUTIONS`, or "all": every one that
-            the model and the extractor can give. "elbo" (one draw) and "bits_per_dim" (importance-weighted, K draws) are in
-            bits/dim and nats. None: the likelihoods, of images or else of latents, that the model has.
+        workdir: folder of a run, a str or os.PathLike.
+        metrics: names, in a list or separated by commas, out of `tfcq.protocol.LIKELIHOODS`, `LATENT_LIKELIHOODS` and
+            `DISTRIBUTIONS`, or "all": every one that the model and the extractor can give. "elbo" (one draw) and "bits_per_dim"
+            (importance-weighted, K draws) are in bits/dim and nats. None: the likelihoods, of images or else of latents, that
+            the model has.
         report: whether report.md and its figures are made.
         **protocol: knobs of `EvaluationConfig`.
 
@@ -35,6 +37,8 @@ def evaluate(workdir, metrics=None, report=True, **protocol):
         UserError: an unknown metric or knob, or something that the model or the extractor has not.
     """
     workdir = paths.folder(workdir, "workdir")
+    if not isinstance(report, bool):
+        raise UserError(f"report: expected True or False, received {report!r}")
     asked = None if metrics is None else metric_names(metrics)
     config = _protocol(protocol)
     workdirs.read_config(workdir)  # says it where there is no run
@@ -139,32 +143,44 @@ class _Run:
         if not names:
             return
         evaluator = LikelihoodEvaluator(self.model, self.strategy)
+        if self.model.likelihood_note:
+            print(f"note: {self.model.likelihood_note}", flush=True)
         for name in names:
-            bits = self._likelihood(name, evaluator, self.dataset, "", row)
+            bits = self._likelihood(name, evaluator, self.dataset, self.model.config_of_run.data, "", row)
             drawn.setdefault("likelihoods", {})[name] = {self.model.config_of_run.data.dataset: bits}
         if not self.config.likelihood_dataset:
             return
         color = {1: "grey", 3: "rgb"}[self.model.image_shape[-1]]  # as the run's images are, whatever the files have
         settings = self.model.config_of_run.data  # how its images are cut and resized; its splits are its own
-        other = data.load(
-            DataConfig(
-                dataset=self.config.likelihood_dataset,
-                data_dir=settings.data_dir,
-                image_size=settings.image_size,
-                center_crop=settings.center_crop,
-                resize=settings.resize,
-                color=color,
-                test_split=self.config.likelihood_test_split,
-            )
+        other_config = DataConfig(
+            dataset=self.config.likelihood_dataset,
+            data_dir=settings.data_dir,
+            image_size=settings.image_size,
+            center_crop=settings.center_crop,
+            resize=settings.resize,
+            color=color,
+            test_split=self.config.likelihood_test_split,
         )
+        other = data.load(other_config)
         for name in names:
-            bits = self._likelihood(name, evaluator, other, "_other", row)
+            bits = self._likelihood(name, evaluator, other, other_config, "_other", row)
             own = next(iter(drawn["likelihoods"][name].values()))
             drawn["likelihoods"][name][self.config.likelihood_dataset] = bits
             # How well the likelihood tells the two apart: 1/2 is not at all.
             row[f"{name}_other"]["auroc"] = likelihood_auroc(own, bits)
 
-    def _likelihood(self, name, evaluator, dataset, suffix, row):
+    def _facts(self, split, dataset=None, settings=None):
+        """What every entry has, so that it can be compared by itself: see `tfcq.evaluation.comparable`.
+
+        Args:
+            split: of the real images.
+            dataset, settings: `ImageDataset` and its `DataConfig`; None: the run's.
+        """
+        dataset, settings = dataset or self.dataset, settings or self.model.config_of_run.data
+        facts = data_facts(settings, dataset.image_shape[-1], dataset.num_images(split))
+        return {"split": split, "checkpoint": self.config.checkpoint, "data": facts}
+
+    def _likelihood(self, name, evaluator, dataset, settings, suffix, row):
         config, start = self.config, time.monotonic()
         total = min(config.num_images or math.inf, dataset.num_images(config.split))
         batches = dataset.eval_batches(config.split, config.batch_size, total)
@@ -180,7 +196,9 @@ class _Run:
             "" if name == "elbo" else ", tightened by K importance-weighted draws"
         )
         entry = evaluator.summary(values) | facts | {"meaning": f"{meaning}; lower bits/dim are better"}
-        entry |= {"split": config.split, "seed": config.seed}
+        entry |= self._facts(config.split, dataset, settings) | {"seed": config.seed}
+        if self.model.likelihood_note:
+            entry["notes"] = [self.model.likelihood_note]
         if suffix:
             entry |= {"dataset": config.likelihood_dataset}
         row[name + suffix] = entry | {"seconds": round(time.monotonic() - start, 1)}
@@ -207,7 +225,7 @@ class _Run:
         batches = self.dataset.eval_batches(config.split, config.batch_size, total)
         evaluator = LatentLikelihoodEvaluator(self.model, self.strategy)
         for name, entry in evaluator.entries(batches, config.seed, Progress("latent_likelihood", total)).items():
-            row[name] = entry | {"split": config.split, "seconds": round(time.monotonic() - start, 1)}
+            row[name] = entry | self._facts(config.split) | {"seconds": round(time.monotonic() - start, 1)}
             error = f" +- {entry['standard_error']:.2g}" if "standard_error" in entry else ""
             print(f"{name}: {entry['value']:.5g}{error} ({config.split}, {total} images)", flush=True)
 
@@ -220,5 +238,6 @@ class _Run:
         config = self.config
         evaluator = DistributionEvaluator(self.model, self.dataset, self.extractor, config, self.strategy)
         entries, pictures = evaluator.measure(names, draw=True)
-        row |= entries
+        how = {"image_draw": row["image_draw"]} if "image_draw" in row else {}
+        row |= {name: entry | self._facts(entry["split"]) | how for name, entry in entries.items()}
         drawn |= pictures

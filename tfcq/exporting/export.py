@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from tfcq import files, paths
 from tfcq import workdir as workdirs
+from tfcq.checks import check_integer
 from tfcq.errors import UserError
 from tfcq.exporting import card, verify
 from tfcq.exporting.signatures import ServingModule
@@ -50,8 +51,7 @@ def export(
         UserError: no such run, a folder that cannot be written, a version there that has other signatures, or a SavedModel
             that answers otherwise than the model.
     """
-    if num_importance_samples < 1:
-        raise UserError(f"num_importance_samples: expected at least 1, received {num_importance_samples}")
+    check_integer("num_importance_samples", num_importance_samples, 1)
     workdir, export_dir = paths.folder(workdir, "workdir"), paths.folder(export_dir, "export_dir")
     workdirs.read_config(workdir)  # says it where there is no run
     files.check_folder("export_dir", export_dir)

@@ -11,14 +11,15 @@
     super_resolve                   compressed uint8 [N, h, w, c], seed             -> images
     interpolate                     images, other_images, share float32 [N], spherical bool [N], seed -> images
 
-A row's answer depends on that row alone, so a server may batch requests together. A loaded SavedModel does not enforce
-the shapes that its signatures declare, so the graph does: a wrong request fails with INVALID_ARGUMENT and the reason.
+The names and what inputs hold are the table of `tfcq.endpoints`. A row's answer depends on that row alone, so a server may
+batch requests together. A loaded SavedModel does not enforce the shapes that its signatures declare, so the graph does: a
+wrong request fails with INVALID_ARGUMENT and the reason.
 """
 
 import tensorflow as tf
 
+from tfcq.endpoints import ENDPOINTS, INPUTS, blamed_last
 from tfcq.images import bits_per_dim
-from tfcq.models.base import ABILITIES
 
 
 class ServingModule(tf.Module):
@@ -37,88 +38,71 @@ class ServingModule(tf.Module):
 
     def signatures(self):
         """{name: concrete function}, `serving_default` among them."""
-        images = tf.TensorSpec((None, *self._model.image_shape), tf.uint8, "images")
-        seed = tf.TensorSpec((None, 2), tf.int32, "seed")
-        temperature = tf.TensorSpec((None,), tf.float32, "temperature")
-        other = tf.TensorSpec(images.shape, tf.uint8, "other_images")
-        share, spherical = tf.TensorSpec((None,), tf.float32, "share"), tf.TensorSpec((None,), tf.bool, "spherical")
-        specs = {
-            "sample": (seed, temperature),
-            "likelihood": (images, seed),
-            "latent_likelihood": (images, seed),
-            "energy": (images, seed),
-            "encode": (images, seed),
-            "reconstruct": (images, seed),
-            "generative_reconstruct": (images, seed),
-            "interpolate": (images, other, share, spherical, seed),
-        }
-        if "super_resolve" in self._model.abilities:
-            specs["super_resolve"] = (tf.TensorSpec((None, *self._model.compressed_shape), tf.uint8, "compressed"), seed)
-        if "decode" in self._model.abilities:
-            specs["decode"] = (tf.TensorSpec((None, *self._model.latent_shape), tf.float32, "latents"),)
         functions = {
-            name: tf.function(getattr(self, "_" + name), input_signature=specs[name]).get_concrete_function()
-            for name in ABILITIES
+            name: tf.function(getattr(self, "_" + name), input_signature=self._specs(inputs)).get_concrete_function()
+            for name, inputs in ENDPOINTS.items()
             if name in self._model.abilities
         }
         return functions | {"serving_default": functions["sample"]}
 
+    def _specs(self, inputs):
+        return [
+            tf.TensorSpec((None, *one.row_shape(self._model)), one.dtype, one.endpoint_name or argument)
+            for argument, one in ((argument, INPUTS[argument]) for argument in inputs)
+        ]
+
     def _sample(self, seed, temperature):
-        temperature = _checked(temperature, (), "temperature")
-        with tf.control_dependencies(
-            [_require(tf.reduce_all(temperature >= 0.0), "temperature: expected at least 0, received", temperature)]
-        ):
-            seed = _checked(seed, (2,), "seed", rows_of=temperature)
-        return {"images": self._model.sample(seed, temperature)}
+        return {"images": self._model.sample(*self._checked("sample", seed, temperature))}
 
     def _likelihood(self, images, seed):
-        log_prob = self._model.log_prob(*self._images_and_seed(images, seed), self._count)
+        log_prob = self._model.log_prob(*self._checked("likelihood", images, seed), self._count)
         return {"log_prob": log_prob, "bits_per_dim": bits_per_dim(log_prob, self._model.image_shape)}
 
     def _energy(self, images, seed):
-        return {"energy": self._model.energy(*self._images_and_seed(images, seed))}
+        return {"energy": self._model.energy(*self._checked("energy", images, seed))}
 
     def _latent_likelihood(self, images, seed):
-        return self._model.latent_likelihood(*self._images_and_seed(images, seed))
+        return self._model.latent_likelihood(*self._checked("latent_likelihood", images, seed))
 
     def _encode(self, images, seed):
-        return {"latents": self._model.encode(*self._images_and_seed(images, seed))}
+        return {"latents": self._model.encode(*self._checked("encode", images, seed))}
 
     def _decode(self, latents):
-        return {"images": self._model.decode(_checked(latents, self._model.latent_shape, "latents"))}
+        return {"images": self._model.decode(*self._checked("decode", latents))}
 
     def _reconstruct(self, images, seed):
-        return {"images": self._model.reconstruct(*self._images_and_seed(images, seed))}
+        return {"images": self._model.reconstruct(*self._checked("reconstruct", images, seed))}
 
     def _generative_reconstruct(self, images, seed):
-        return {"images": self._model.generative_reconstruct(*self._images_and_seed(images, seed))}
+        return {"images": self._model.generative_reconstruct(*self._checked("generative_reconstruct", images, seed))}
 
     def _super_resolve(self, compressed, seed):
-        compressed = _checked(compressed, self._model.compressed_shape, "compressed")
-        return {"images": self._model.super_resolve(compressed, _checked(seed, (2,), "seed", rows_of=compressed))}
+        return {"images": self._model.super_resolve(*self._checked("super_resolve", compressed, seed))}
 
     def _interpolate(self, images, other_images, share, spherical, seed):
-        images, seed = self._images_and_seed(images, seed)
-        other_images = _checked(other_images, self._model.image_shape, "other_images", rows_of=images)
-        share = _checked(share, (), "share", rows_of=images)
-        spherical = _checked(spherical, (), "spherical", rows_of=images)
-        return {"images": self._model.interpolate(images, other_images, share, spherical, seed)}
+        inputs = self._checked("interpolate", images, other_images, share, spherical, seed)
+        return {"images": self._model.interpolate(*inputs)}
 
-    def _images_and_seed(self, images, seed):
-        images = _checked(images, self._model.image_shape, "images")
-        return images, _checked(seed, (2,), "seed", rows_of=images)
+    def _checked(self, ability, *tensors):
+        """The tensors of a request in their order, once what the table says of them has been asserted."""
+        given, checked, first = dict(zip(ENDPOINTS[ability], tensors, strict=True)), {}, None
+        for argument in blamed_last(given):
+            checked[argument] = _checked(given[argument], INPUTS[argument], argument, self._model, first)
+            first = checked[argument] if first is None else first
+        return [checked[argument] for argument in given]
 
 
-def _checked(tensor, row_shape, name, rows_of=None):
-    """`tensor` once its rank, size, number of rows and (floats) finiteness have been asserted when the graph runs."""
+def _checked(tensor, wanted, argument, model, rows_of=None):
+    """`tensor` once its rank, size, number of rows, finiteness (floats) and range have been asserted when the graph runs."""
+    name, row_shape = wanted.endpoint_name or argument, wanted.row_shape(model)
     # What the signature declares is known while tracing, and checks of known facts are dropped; so it is forgotten first.
     tensor = tf.raw_ops.PlaceholderWithDefault(input=tensor, shape=tf.TensorShape(None))
     shape = tf.shape(tensor)
     # As text, since the optimizer of graphs takes the declared rank for a fact: it drops a check of the rank alone.
     sizes = tf.strings.reduce_join(tf.strings.as_string(shape[1:]), separator=",")
     fits = tf.logical_and(tf.equal(sizes, ",".join(map(str, row_shape))), tf.reduce_sum(shape[:1]) > 0)
-    wanted = ", ".join(["N", *map(str, row_shape)])
-    checks = [_require(fits, f"{name}: expected shape [{wanted}] with N of at least 1, received", shape)]
+    letters = ", ".join(["N", *map(str, row_shape)])
+    checks = [_require(fits, f"{name}: expected shape [{letters}] with N of at least 1, received", shape)]
     with tf.control_dependencies(checks):
         tensor = tf.identity(tensor)
         if rows_of is not None:
@@ -127,6 +111,14 @@ def _checked(tensor, row_shape, name, rows_of=None):
         if tensor.dtype.is_floating:
             finite = tf.reduce_all(tf.math.is_finite(tensor))
             checks.append(_require(finite, f"{name}: expected finite values, received", shape))
+    with tf.control_dependencies(checks):
+        tensor = tf.identity(tensor)
+        bounds = (("least", wanted.minimum, tf.greater_equal), ("most", wanted.maximum, tf.less_equal))
+        checks = [
+            _require(tf.reduce_all(keeps(tensor, float(bound))), f"{name}: expected at {word} {bound}, received", tensor)
+            for word, bound, keeps in bounds
+            if bound is not None
+        ]
     with tf.control_dependencies(checks):
         return tf.ensure_shape(tensor, (None, *row_shape))
 

@@ -4,6 +4,7 @@ import abc
 
 import tensorflow as tf
 
+from tfcq.checks import as_array
 from tfcq.errors import UserError
 
 
@@ -48,6 +49,8 @@ class FeatureExtractor(abc.ABC):
         Raises:
             UserError: other images; images of another size than before where `feature_size` depends on it.
         """
+        if not tf.is_tensor(images):
+            images = as_array(images, f"{self.name}: images", "uint8 [N, H, W, 1 or 3]")
         images = tf.convert_to_tensor(images)
         if images.dtype != tf.uint8 or images.shape.rank != 4 or images.shape[3] not in (1, 3):
             raise UserError(f"{self.name}: expected images uint8 [N, H, W, 1 or 3], received {images.dtype.name} "

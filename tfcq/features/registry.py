@@ -45,6 +45,8 @@ def load(name, weights=None):
         UserError: an unknown name; weights that are missing, unfit, or cannot be downloaded.
     """
     settings.import_tensorflow()  # not all who load an extractor came through an entry point
+    if not isinstance(name, str):
+        raise UserError(f"features: expected one of {', '.join(CHOICES)}, received {name!r}")
     weights = weights or None
     family, colon, argument = name.partition(":")
     if colon and family in FAMILIES:

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from tfcq.checks import as_array
 from tfcq.errors import UserError
 
 
@@ -18,7 +19,7 @@ def check_features(features, name):
     Raises:
         UserError: another rank or type, fewer than two rows, no columns, or a value that is not finite.
     """
-    features = np.asarray(features)
+    features = as_array(features, name, "float [N, D]")
     if features.ndim != 2 or features.shape[0] < 2 or features.shape[1] < 1 or features.dtype.kind != "f":
         raise UserError(
             f"{name}: expected float [N, D] with at least 2 rows and 1 column, "

@@ -18,6 +18,7 @@ convolution kernel that the processor gets.
 import numpy as np
 import scipy.ndimage
 
+from tfcq.checks import check_images
 from tfcq.errors import UserError
 
 _POWERS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang et al.'s calibration across scales
@@ -155,10 +156,4 @@ def ms_ssim_diversity(images, num_pairs=1000, seed=0, batch_size=64):
 
 
 def _check_images(images, least):
-    images = np.asarray(images)
-    if images.ndim != 4 or images.dtype != np.uint8 or len(images) < least:
-        raise UserError(
-            f"MS-SSIM: expected uint8 images [N, H, W, C], N of {least} or more, received {images.dtype} "
-            f"{list(images.shape)}"
-        )
-    return images
+    return check_images(images, "images", least=least, where="MS-SSIM: ")

@@ -160,8 +160,14 @@ def frechet_distance(real, generated):
         d^2 >= 0, a float in squared units of the features; what the literature calls FID where Inception made them.
 
     Raises:
-        UserError: the two have different numbers of features.
+        UserError: the two have different numbers of features, or are no GaussianStatistics.
     """
+    for name, one in (("real", real), ("generated", generated)):
+        if not isinstance(one, GaussianStatistics):
+            raise UserError(
+                f"Frechet distance: {name}: expected GaussianStatistics, received {type(one).__name__}; "
+                "GaussianStatistics.from_features makes them of features"
+            )
     if real.mean.shape != generated.mean.shape:
         raise UserError(
             f"Frechet distance: expected features of one network, received means {list(real.mean.shape)} and "

@@ -25,6 +25,7 @@ References:
 import numpy as np
 import scipy.stats
 
+from tfcq.checks import check_images
 from tfcq.errors import UserError
 from tfcq.metrics.checks import check_same_columns
 
@@ -67,14 +68,16 @@ def nearest_in_pixels(queries, batches, k=1):
         places in the bank; of images equally far the first ones.
 
     Raises:
-        UserError: for fewer than k images in the bank.
+        UserError: images of another type or shape, or fewer than k in the bank.
     """
-    rows = np.asarray(queries).reshape(len(queries), -1).astype(np.float64)  # sums of squares of integers: exact
+    queries = check_images(queries, "queries")
+    rows = queries.reshape(len(queries), -1).astype(np.float64)  # sums of squares of integers: exact
     best, best_index, seen = np.full((len(rows), 0), np.inf), np.zeros((len(rows), 0), np.int64), 0
     squares = np.einsum("ij,ij->i", rows, rows)[:, None]
     size = max(1, _VALUES // rows.shape[1])
     for images in (batch[start : start + size] for batch in batches for start in range(0, len(batch), size)):
-        bank = np.asarray(images).reshape(len(images), -1).astype(np.float64)
+        images = check_images(images, "batches", queries.shape[1:])
+        bank = images.reshape(len(images), -1).astype(np.float64)
         squared = squares + np.einsum("ij,ij->i", bank, bank) - 2.0 * rows @ bank.T
         index = np.broadcast_to(np.arange(seen, seen + len(bank)), squared.shape)
         best, best_index = np.concatenate([best, squared], axis=1), np.concatenate([best_index, index], axis=1)

@@ -14,6 +14,7 @@ from NumPy's and TensorFlow's global generators, so that no one seed repeats it.
 import numpy as np
 import scipy.ndimage
 
+from tfcq.checks import check_images
 from tfcq.errors import UserError
 
 _PATCH = 7
@@ -46,13 +47,14 @@ def sliced_wasserstein(real, generated, seed=0, patches_per_image=64, num_direct
     Raises:
         UserError: for other types, shapes or settings.
     """
-    real, generated = np.asarray(real), np.asarray(generated)
-    if real.ndim != 4 or real.shape != generated.shape or real.dtype != np.uint8 or generated.dtype != np.uint8:
+    real = check_images(real, "real", where="sliced Wasserstein: ")
+    generated = check_images(generated, "generated", real.shape[1:], where="sliced Wasserstein: ")
+    if len(real) != len(generated):
         raise UserError(
-            "sliced Wasserstein: expected uint8 images [N, H, W, C], as many generated as real, received "
-            f"{real.dtype} {list(real.shape)} and {generated.dtype} {list(generated.shape)}"
+            f"sliced Wasserstein: expected as many generated as real images, received {len(generated)} and {len(real)}; "
+            "cut the larger set"
         )
-    if not len(real) or min(real.shape[1:3]) < _PATCH:
+    if min(real.shape[1:3]) < _PATCH:
         raise UserError(
             f"sliced Wasserstein: expected images of {_PATCH} x {_PATCH} pixels or more, received {list(real.shape)}: "
             "leave this metric out"
@@ -85,8 +87,13 @@ def laplacian_pyramid(images, smallest_level=16):
     Returns:
         list of float32 [N, H_l, W_l, C], the finest first; H_l and W_l halve, rounded up. Without rounding errors, the
         levels, each enlarged to the next finer one's size and added to it, give the images back.
+
+    Raises:
+        UserError: for other shapes.
     """
     levels = [np.asarray(images, np.float32)]
+    if levels[0].ndim != 4 or not levels[0].size:
+        raise UserError(f"Laplacian pyramid: expected images [N, H, W, C], received {list(levels[0].shape)}")
     while (min(levels[-1].shape[1:3]) + 1) // 2 >= smallest_level:
         fine = levels[-1]
         coarse = _blur(fine)[:, ::2, ::2]

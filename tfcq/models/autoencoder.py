@@ -73,7 +73,6 @@ class Autoencoder(GenerativeModel):
 
     def encode(self, images, seeds):
         """Latents float32 [N, latent_dim]; nothing is random in them, so `seeds` decide nothing."""
-        self.require("encode")
         return self.posterior_mean(self.unit_pixels(images))
 
     def decode(self, latents):
@@ -91,7 +90,6 @@ class Autoencoder(GenerativeModel):
             {"latent_log_prob": log p(z) of the image's latents, nats, "reconstruction_error": the squares of the differences
             to the reconstruction, pixels in [0, 1], summed}, float32 [N] each.
         """
-        self.require("latent_likelihood")
         pixels = self.unit_pixels(images)
         latents = self.posterior_mean(pixels)
         error = tf.reduce_sum(tf.square(pixels - self.decoder(latents)), [1, 2, 3])

@@ -8,27 +8,21 @@ A system subclasses `GenerativeModel`, makes its networks in `__init__` (all wei
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfcq import images as units
+from tfcq.endpoints import ENDPOINTS, METHODS
 from tfcq.errors import UserError
-from tfcq.models import interpolation
+from tfcq.models import arguments, interpolation
 from tfcq.models.trainer import Trainer
 
-ABILITIES = (
-    "sample",
-    "likelihood",
-    "latent_likelihood",
-    "energy",
-    "encode",
-    "decode",
-    "reconstruct",
-    "generative_reconstruct",
-    "interpolate",
-    "super_resolve",
-)
+ABILITIES = tuple(ENDPOINTS)
 """What can be asked of models; each is an endpoint too."""
 
 
 class GenerativeModel(Trainer):
     """Base of every system.
+
+    Where a user calls one of the methods of `tfcq.endpoints.METHODS`, its arguments are checked first, whichever class defines it
+    (see `tfcq.models.arguments`): a wrong one raises UserError.
 
     Args:
         image_shape: (H, W, C) of its images.
@@ -40,6 +34,16 @@ class GenerativeModel(Trainer):
         super().__init__(seed, name)
         self.image_shape = tuple(image_shape)
 
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        _check_arguments(cls)
+
+    trained_bound = "elbo"
+    """What the bound that is trained is called in logs; another name where it is not the one of `elbo_terms`."""
+
+    likelihood_note = None
+    """A sentence that whoever reads this model's likelihood must know; None: there is none."""
+
     @property
     def abilities(self):
         """frozenset of what can be asked of this model, out of `ABILITIES`."""
@@ -48,7 +52,7 @@ class GenerativeModel(Trainer):
     def sample(self, seeds, temperature=1.0):
         """Images uint8 [N, H, W, C], one for each row of `seeds` (int32 [N, 2]).
 
-        `temperature` (float or [N]) multiplies the standard deviation of the prior.
+        `temperature` (float or [N], at least 0) multiplies the standard deviation of the prior.
         """
         raise self.cannot("sample")
 
@@ -59,6 +63,20 @@ class GenerativeModel(Trainer):
             {"elbo": float32 [N], nats per 8-bit image, and other names: float32 [N], nats}.
         """
         raise self.cannot("likelihood")
+
+    def bound_measures(self, terms, name="elbo"):
+        """The terms of a bound under the names that training, validation and evaluation share.
+
+        Args:
+            terms: as of `elbo_terms`: {"elbo" and others: [N], or their means; nats}.
+            name: of the bound; another than "elbo" for one that is not of `elbo_terms`.
+
+        Returns:
+            {"elbo_bits_per_dim": in bits, "elbo_nats", "elbo/TERM" for every other term: in nats}, [N] or means as `terms`.
+        """
+        parts = {f"{name}/{term}": value for term, value in terms.items() if term != "elbo"}
+        bits = units.bits_per_dim(terms["elbo"], self.image_shape)
+        return {f"{name}_bits_per_dim": bits, f"{name}_nats": terms["elbo"]} | parts
 
     def elbo(self, images, seeds):
         """Evidence lower bound of log P(images), float32 [N], nats per 8-bit image; one draw, decided by `seeds`."""
@@ -109,15 +127,14 @@ class GenerativeModel(Trainer):
 
         Args:
             images, other_images: uint8 [N, H, W, C].
-            share: float32 [N], where on the way: 0 at the first, 1 at the other.
-            spherical: bool [N]; False: a straight way; True: Shoemake's (1985), along a great circle where both have one
-                length.
+            share: float32 [N], or one number for all, from 0 to 1, where on the way: 0 at the first, 1 at the other.
+            spherical: bool [N], or one for all; False: a straight way; True: Shoemake's (1985), along a great circle where both
+                have one length.
             seeds: int32 [N, 2], of what is random in `encode`.
 
         Returns:
             uint8 [N, H, W, C].
         """
-        self.require("interpolate")
         ends = [self.noise_of(self.encode(one, seeds)) for one in (images, other_images)]
         return self.decode(self.latents_of(interpolation.between(*ends, share, spherical)))
 
@@ -130,6 +147,15 @@ class GenerativeModel(Trainer):
         """The error that says that this model lacks `ability`, and what it has."""
         supported = ", ".join(sorted(self.abilities))
         return UserError(f"{self.name} (as configured) does not support {ability}; it supports: {supported}")
+
+
+def _check_arguments(cls):
+    """Puts the checks of `tfcq.models.arguments` before the methods that `cls` itself defines."""
+    for name in METHODS.keys() & vars(cls).keys():
+        setattr(cls, name, arguments.checked(vars(cls)[name]))
+
+
+_check_arguments(GenerativeModel)
 
 
 def log_mean_exp(log_weight, count, shape):

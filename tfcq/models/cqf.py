@@ -120,11 +120,10 @@ class CQF(FlowModel):
         return terms, inferred
 
     def coverage_loss(self, images, noise, shared):
-        logs, inferred = self._coverage_terms(images, noise, training=True)
+        terms, inferred = self._coverage_terms(images, noise, training=True)
         charged = sum(free_bits(layer.kl, self.config.free_bits) for layer in inferred)
-        total = logs["reconstruction"] - logs["log_det"] + charged
-        logs["bits_per_dim"] = units.bits_per_dim(logs["elbo"], self.image_shape)
-        return Terms(total, logs | {"sigma": tf.exp(self.log_sigma.value)})
+        total = terms["reconstruction"] - terms["log_det"] + charged
+        return Terms(total, {"sigma": tf.exp(self.log_sigma.value)}, self.bound_measures(terms))
 
     def generate_features(self, noise):
         if not self.config.coverage:
@@ -143,7 +142,6 @@ class CQF(FlowModel):
 
         A layer's KL is exact given the draws above it; where its posterior has a flow, by this draw.
         """
-        self.require("likelihood")
         return self._coverage_terms(images, RowNoise(seeds))[0]
 
     def log_prob(self, images, seeds, num_importance_samples=1):
@@ -156,7 +154,6 @@ class CQF(FlowModel):
             seeds: int32 [N, 2].
             num_importance_samples: K, int or scalar int tensor.
         """
-        self.require("likelihood")
         noise = RowNoise(seeds)
         features, log_det = self.features(images, noise)
         evidence = self.encoder(features)
@@ -169,7 +166,6 @@ class CQF(FlowModel):
 
     def encode(self, images, seeds):
         """The posteriors' central values from the top down, float32 [N, *latent_shape]; `seeds`: of the dequantisation."""
-        self.require("encode")
         evidence = self.encoder(self.features(images, RowNoise(seeds))[0])
         _, inferred = self.decoder.infer(evidence, None, LATENT)
         return self.decoder.join([layer.latents for layer in inferred])

@@ -90,7 +90,7 @@ class GLANN(Autoencoder):
         pixels = self.unit_pixels(images)
         codes = tf.math.l2_normalize(tf.gather(self.codes.value, indices), axis=-1)
         error = self.reconstruction_error(pixels, self.decoder(codes, training=True))
-        return Terms(error, {"reconstruction": error})
+        return Terms(error, {self.reconstruction_error.name: error})
 
     def _imle_loss(self, batch, noise, shared):
         _, indices = batch

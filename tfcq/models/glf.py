@@ -77,19 +77,19 @@ class GLF(Autoencoder):
         latents = self.posterior_mean(pixels, training=True)
         rebuilt = self._reconstruction_terms(pixels, latents)
         likelihood = self._flow_terms(latents if self.config.regularized else tf.stop_gradient(latents))
-        return Terms(rebuilt.total + likelihood.total, rebuilt.logs | likelihood.logs)
+        logs, measures = rebuilt.logs | likelihood.logs, rebuilt.measures | likelihood.measures
+        return Terms(rebuilt.total + likelihood.total, logs, measures)
 
     def _reconstruction_terms(self, pixels, latents):
         error = self.reconstruction_error(pixels, self.decoder(latents, training=True))
         scale = tf.reduce_mean(tf.square(latents), axis=-1)
-        return Terms(
-            self.config.reconstruction_weight * error, {"reconstruction": error, "latents_mean_square": scale}
-        )
+        measures = {self.reconstruction_error.name: error}
+        return Terms(self.config.reconstruction_weight * error, {"latents_mean_square": scale}, measures)
 
     def _flow_terms(self, latents):
-        nll = -self.latent_log_prob(latents)
+        log_prob = self.latent_log_prob(latents)
         decay = weight_decay(self.flow, self.config.latent_flow_weight_decay)
-        return Terms(nll + decay, {"latent_nll": nll, "latent_flow_weight_decay": decay})
+        return Terms(decay - log_prob, {"latent_flow_weight_decay": decay}, {"latent_log_prob": log_prob})
 
     # What it can do.
 

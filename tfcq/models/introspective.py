@@ -154,14 +154,14 @@ class IntrospectiveVAE(Autoencoder):
         """What a VAE minimises of a step's images, [N], and what their encoder logs."""
         error = squared_error(self.unit_pixels(images), shared["reconstructed"])
         kl = kl_of(shared["mean"], shared["log_variance"])
-        return self.weighted_vae_loss(error, kl), {"kl_real": kl, "reconstruction": error, self.level_name: self.level}
+        return self.weighted_vae_loss(error, kl), {"kl_real": kl, "squared_error": error, self.level_name: self.level}
 
     def _vae_loss(self, images, noise, shared):
         pixels = self.unit_pixels(images)
         mean, log_variance = self.posterior_of(pixels, training=True)
         reconstructed = self.decoder(draw(mean, log_variance, noise.normal(self.latent_shape, LATENT)), training=True)
         error, kl = squared_error(pixels, reconstructed), kl_of(mean, log_variance)
-        return Terms(self.weighted_vae_loss(error, kl), {"reconstruction": error, "kl_real": kl})
+        return Terms(self.weighted_vae_loss(error, kl), {"squared_error": error, "kl_real": kl})
 
     # What it can do.
 

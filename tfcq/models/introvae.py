@@ -15,6 +15,7 @@ import tensorflow as tf
 from tfcq.models.introspective import GENERATED, IntrospectiveVAE, kl_of, squared_error
 from tfcq.models.players import Terms
 from tfcq.models.trainer import of_all_replicas
+from tfcq.randomness import row_seeds
 
 SUGGESTED = 2.0
 """The margin that is suggested, in units of the mean KL of real images when the pre-training is over.
@@ -56,7 +57,7 @@ class IntroVAE(IntrospectiveVAE):
         size = max(1, self._images_at_a_time // self.micro_batches)  # what a step has in memory at a time
         batches = (self._dataset.images("train", range(start, min(start + size, count))) for start in range(0, count, size))
         energy = tf.function(self.energy, reduce_retracing=True)
-        mean = sum(float(tf.reduce_sum(energy(images, None))) for images in batches) / count
+        mean = sum(float(tf.reduce_sum(energy(images, row_seeds(len(images))))) for images in batches) / count
         taken = self.config.margin == "auto"
         if taken:
             self.margin.assign(SUGGESTED * mean)
@@ -115,7 +116,7 @@ class IntroVAE(IntrospectiveVAE):
 
     def _generator_loss(self, images, noise, shared):
         error = squared_error(self.unit_pixels(images), shared["reconstructed"])
-        total, logs = self.config.reconstruction_weight * 0.5 * error, {"reconstruction": error}
+        total, logs = self.config.reconstruction_weight * 0.5 * error, {"squared_error": error}
         for name, parameters in self.posteriors_of_generated(shared).items():
             kl = logs[f"kl_{name}"] = kl_of(*parameters)
             total += self.generator_weight * kl

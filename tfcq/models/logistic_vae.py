@@ -15,7 +15,6 @@ small (scale), so that the prior starts as N(0, I). Images are drawn of the whol
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfcq import images as units
 from tfcq.distributions.logistic_mixture import DiscretizedLogisticMixture, num_parameters
 from tfcq.errors import UserError
 from tfcq.flows import ImageFlow
@@ -112,7 +111,7 @@ class LogisticVAE(GenerativeModel):
 
     def _loss(self, images, noise, shared):
         terms = self._elbo_terms(images, noise)
-        return Terms(-terms["elbo"], terms | {"bits_per_dim": units.bits_per_dim(terms["elbo"], self.image_shape)})
+        return Terms(-terms["elbo"], {}, self.bound_measures(terms))
 
     def elbo_terms(self, images, seeds):
         """The bound with one draw of all latents: elbo = -(the sum of the other terms)."""

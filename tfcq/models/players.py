@@ -12,11 +12,14 @@ class Terms:
 
     Attributes:
         total: float32 [N], nats; what is minimised.
-        logs: {name: float32 [N] or scalar}, for TensorBoard; batch means are shown.
+        logs: {name: float32 [N] or scalar}, of the player; TensorBoard has their batch means as "player/name".
+        measures: the same, of the model and no player: logged under these names alone, which are those of a validation of the
+            same quantity, so that both are in one chart.
     """
 
     total: tf.Tensor
     logs: dict
+    measures: dict = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -65,9 +65,8 @@ class RAEGMM(Autoencoder):
         latents = self.posterior_mean(pixels, training=True)
         error = self.reconstruction_error(pixels, self.decoder(latents, training=True))
         penalty = tf.reduce_sum(tf.square(latents), axis=-1)
-        return Terms(
-            error + self.config.latent_penalty * penalty, {"reconstruction": error, "latents_squared_norm": penalty}
-        )
+        total = error + self.config.latent_penalty * penalty
+        return Terms(total, {"latents_squared_norm": penalty}, {self.reconstruction_error.name: error})
 
     # The mixture.
 

@@ -61,8 +61,8 @@ class RealNVP(FlowModel):
     # The losses.
 
     def coverage_loss(self, images, noise, shared):
-        logs = self._density_terms(images, noise, training=True)
-        return Terms(-logs["elbo"], logs | {"bits_per_dim": units.bits_per_dim(logs["elbo"], self.image_shape)})
+        terms = self._density_terms(images, noise, training=True)
+        return Terms(-terms["elbo"], {}, self.bound_measures(terms))
 
     def generate_features(self, noise):
         return noise.normal(self.latent_shape, LATENT)

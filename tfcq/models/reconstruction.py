@@ -15,11 +15,15 @@ class ReconstructionError:
 
     Args:
         knobs: with `reconstruction` and `perceptual_weights`.
+
+    Attributes:
+        name: what logs call it: "reconstruction_error", as `latent_likelihood` has it, or "perceptual_distance".
     """
 
     def __init__(self, knobs):
         self._knobs = knobs
         self._levels = None
+        self.name = {"mse": "reconstruction_error", "perceptual": "perceptual_distance"}[knobs.reconstruction]
 
     def load(self):
         """Reads what the error needs; call it under the strategy's scope. UserError where it cannot be had."""

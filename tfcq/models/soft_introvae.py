@@ -76,13 +76,13 @@ class SoftIntroVAE(IntrospectiveVAE):
             error, kl = squared_error(given[name], again), kl_of(*posteriors[name])
             weighted = config.reconstruction_weight * error + config.negative_weight * kl
             total += 0.25 * tf.exp(-2.0 * self.scale * weighted)
-            logs |= {f"kl_{name}": kl, f"reconstruction_of_{name}": error}
+            logs |= {f"kl_{name}": kl, f"squared_error_of_{name}": error}
         return Terms(total, logs)
 
     def _generator_loss(self, images, noise, shared):
         config = self.config
         error = squared_error(self.unit_pixels(images), shared["reconstructed"])
-        total, logs = config.reconstruction_weight * error, {"reconstruction": error}
+        total, logs = config.reconstruction_weight * error, {"squared_error": error}
         posteriors = self.posteriors_of_generated(shared)
         for name, again in self._again(tf.nest.map_structure(tf.stop_gradient, posteriors), noise).items():
             error, kl = squared_error(tf.stop_gradient(shared[name]), again), kl_of(*posteriors[name])

@@ -212,7 +212,7 @@ class Trainer(keras.Model):
             stage: int.
 
         Returns:
-            {"player/term": scalar} of this replica.
+            {"player/term" or name of a measure of the model: scalar} of this replica.
         """
         step, several = self.step.value, self.batches_per_step > 1
         players = [player for player in self.players() if player.stage == stage]
@@ -321,7 +321,7 @@ class Trainer(keras.Model):
         return optimizer.scale_loss(1.0) if isinstance(optimizer, keras.optimizers.LossScaleOptimizer) else 1.0
 
     def _update(self, player, gradients, logs):
-        """Moves a player by the sum of all replicas' gradients; returns the logs under its name."""
+        """Moves a player by the sum of all replicas' gradients; returns the logs under its name, measures under their own."""
         context = tf.distribute.get_replica_context()
         replicas = context.num_replicas_in_sync
         optimizer, scale = self.player_optimizers[player.name], self._scale(player)
@@ -340,14 +340,14 @@ class Trainer(keras.Model):
             [gradient / replicas for gradient in gradients] if replicas > 1 else gradients, player.variables
         )
         logs |= {"gradient_norm": norm, "finite": tf.cast(finite, tf.float32)}
-        return {f"{player.name}/{name}": value for name, value in logs.items()}
+        return {name[1:] if name.startswith("/") else f"{player.name}/{name}": value for name, value in logs.items()}
 
     def _gradients(self, player, images, noise, scale, shared=()):
         """Gradients of scale * mean loss, and the batch means of the terms.
 
         Returns:
             For each of the player's variables its gradient with `shared` held fixed, None where there is none; for each
-            objective the gradients for the tensors of `shared`; the logs.
+            objective the gradients for the tensors of `shared`; the logs, names of measures behind a "/".
         """
         gradients, slopes, logs, loss = {}, [], {}, 0.0
         tensors = tf.nest.flatten(shared)
@@ -363,7 +363,8 @@ class Trainer(keras.Model):
             for variable, gradient in zip(objective.variables, direct, strict=True):
                 _add(gradients, variable, gradient)
             loss += mean
-            logs |= {name: tf.reduce_mean(value) for name, value in terms.logs.items()}
+            measures = {f"/{name}": value for name, value in terms.measures.items()}
+            logs |= {name: tf.reduce_mean(value) for name, value in (terms.logs | measures).items()}
         return [gradients.get(id(variable)) for variable in player.variables], slopes, logs | {"loss": loss}
 
     @staticmethod

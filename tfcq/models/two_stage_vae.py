@@ -84,6 +84,8 @@ class TwoStageVAE(VariationalAutoencoder):
 
     # Both.
 
+    trained_bound = "first_stage_elbo"
+
     def infer(self, pixels, noise, training=False):
         """As of `VariationalAutoencoder`; in training the first VAE's own, else that of both."""
         if training:

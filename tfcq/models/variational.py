@@ -4,7 +4,8 @@ x = (x8 + u) / 256, u ~ U[0, 1); v = 256 x are pixels in [0, 256):
 
     log p(v) >= E_q[log N(x; G(z), sigma^2 I) + log p(z) - log q(z|x)] - D log 256
 
-in nats per 8-bit image. sigma is fixed (sigma^2 = 1 / (2 beta) in the paper's beta) or one learned scalar. Here q(z|x) is a
+in nats per 8-bit image. sigma is fixed (sigma^2 = 1 / (2 beta) in the paper's beta) or one learned scalar. Fixed, no bound is
+below log2(256 sigma sqrt(2 pi)) bits/dim, what x = G(z) with a KL of 0 would score: 8.83 for beta = 1. Here q(z|x) is a
 diagonal Gaussian and p(z) = N(0, I); a system may change either.
 """
 
@@ -14,7 +15,6 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfcq import images as units
 from tfcq.flows.latent_flow import LatentFlow, weight_decay
 from tfcq.models.autoencoder import LEVELS, Autoencoder
 from tfcq.models.base import log_mean_exp
@@ -53,6 +53,17 @@ class VariationalAutoencoder(Autoencoder):
     @property
     def abilities(self):
         return super().abilities | {"likelihood"}
+
+    @property
+    def likelihood_note(self):
+        floor = self.config.bits_per_dim_floor()
+        if floor is None:
+            return None
+        worse = ", which is worse than uniform noise, 8" if floor > 8.0 else ""
+        return (
+            f"decoder_sigma={self.config.decoder_sigma:.4g} is fixed: bits/dim cannot be below log2(256 sigma sqrt(2 pi)) = "
+            f"{floor:.3f}{worse}; --learn_decoder_sigma has no such floor"
+        )
 
     def players(self):
         return [Player("autoencoder", [Objective(self._loss, self.autoencoder_variables())])]
@@ -114,9 +125,8 @@ class VariationalAutoencoder(Autoencoder):
 
     def _loss(self, images, noise, shared):
         terms, logs = self._terms(images, noise, training=True)
-        loss = -terms["elbo"] + self.penalty()
-        logs = logs | terms | {"bits_per_dim": units.bits_per_dim(terms["elbo"], self.image_shape)}
-        return Terms(loss, logs | {"sigma": tf.exp(self.log_sigma.value)})
+        logs = logs | {"sigma": tf.exp(self.log_sigma.value)}
+        return Terms(-terms["elbo"] + self.penalty(), logs, self.bound_measures(terms, self.trained_bound))
 
     def penalty(self):
         """What is added to the loss of each example besides the bound: a scalar, 0 by default."""

@@ -75,9 +75,8 @@ class WassersteinAutoencoder(Autoencoder):
         pixels, latents = self.training_latents(images, noise)
         error = self.reconstruction_error(pixels, self.decoder(latents, training=True))
         divergence = self.divergence(latents, noise)
-        return Terms(
-            error + self.config.divergence_weight * divergence, {"reconstruction": error, "divergence": divergence}
-        )
+        total = error + self.config.divergence_weight * divergence
+        return Terms(total, {"divergence": divergence}, {self.reconstruction_error.name: error})
 
     def _moments_loss(self, images, noise, shared):
         """Squared differences of means and covariances of a batch's latents and of as many draws of the prior."""

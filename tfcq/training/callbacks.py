@@ -76,28 +76,29 @@ class LikelihoodGuard(StepCallback):
 
     def __init__(self, training):
         super().__init__()
-        self._training, self._since, self._told = training, {}, set()
+        self._training, self._since, self._told = training, None, False
 
     def on_step(self, step, logs):
-        for name, value in logs.items():
-            player, _, term = name.rpartition("/")
-            if term != "bits_per_dim":
-                continue
-            if value <= self._WORST:
-                if player in self._told:
-                    print(f"\nstep {step}: player {player} is at {value:.4g} bits/dim again", flush=True)
-                self._since.pop(player, None)
-                self._told.discard(player)
-            elif step - self._since.setdefault(player, step) >= self._STEPS - 1 and player not in self._told:
-                self._told.add(player)
-                rate = "discriminator_learning_rate" if player == "discriminator" else "learning_rate"
-                knobs = ", ".join(f"--{knob}={getattr(self._training, knob):g}" for knob in (rate, "clip_norm", "warmup_steps"))
-                print(
-                    f"\nstep {step}: warning: player {player} is at {value:.4g} bits/dim, above {self._WORST:g} since step "
-                    f"{self._since[player]} (uniform noise: 8): it has exploded, or begins very far off; here {knobs}; in a new "
-                    "run a lower rate, a clip_norm or a longer warm-up would help",
-                    flush=True,
-                )
+        name = f"{self.model.trained_bound}_bits_per_dim"
+        if name not in logs:  # a stage of training without a bound
+            return
+        value = logs[name]
+        if value <= self._WORST:
+            if self._told:
+                print(f"\nstep {step}: {name} is {value:.4g} again", flush=True)
+            self._since, self._told = None, False
+            return
+        self._since = self._since or step
+        if step - self._since < self._STEPS - 1 or self._told:
+            return
+        self._told = True
+        knobs = ", ".join(f"--{knob}={getattr(self._training, knob):g}" for knob in ("learning_rate", "clip_norm", "warmup_steps"))
+        print(
+            f"\nstep {step}: warning: {name} is {value:.4g}, above {self._WORST:g} since step {self._since} (uniform noise: 8): it "
+            f"has exploded, or begins very far off; here {knobs}; in a new run a lower rate, a clip_norm or a longer warm-up "
+            "would help",
+            flush=True,
+        )
 
 
 class Progress(StepCallback):
@@ -155,7 +156,10 @@ class Balance(StepCallback):
 
 
 class Scalars(StepCallback):
-    """Means of every logged term over `every` steps, learning rates and images/s to TensorBoard."""
+    """Means of every logged term over `every` steps, learning rates and images/s to TensorBoard.
+
+    What a validation measures too has the same name there, one unit and one estimator: see `Terms`.
+    """
 
     def __init__(self, writer, every, images_per_step):
         super().__init__()
@@ -284,10 +288,9 @@ class Evaluation(StepCallback):
                 terms = self._likelihood.elbo_terms(batches, self._training.seed)
                 summary = self._likelihood.summary(terms.pop("elbo"))
                 row["elbo"] = summary | self._likelihood.parts(terms)
-                for name, term in terms.items():
-                    tf.summary.scalar(f"elbo/{name}", term.mean())
-                tf.summary.scalar("bits_per_dim", summary["bits_per_dim"])
-                tf.summary.scalar("elbo", summary["nats"])
+                means = {"elbo": summary["nats"]} | row["elbo"]["terms"]
+                for name, value in self.model.bound_measures(means).items():
+                    tf.summary.scalar(name, value)
             if self._latent_likelihood:
                 batches = self._dataset.eval_batches("validation", self._training.batch_size, self._num_images)
                 row |= self._latent_likelihood.entries(batches, self._training.seed)

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tfcq import data, devices, files, models, paths, settings, terminal
 from tfcq.checkpoints import Checkpoints
+from tfcq.config import check_config
 from tfcq.errors import TrainingInterrupted, UserError
 from tfcq.interruption import Signals, Stopped
 from tfcq.training import callbacks, opening
@@ -24,7 +25,8 @@ def train(config, workdir, accept_changed_data=False):
 
     Args:
         config: `tfcq.Config`.
-        workdir: folder of the run; made where it is not there. What is refused before the first step leaves nothing in it.
+        workdir: folder of the run, a str or os.PathLike; made where it is not there. What is refused before the first step leaves
+            nothing in it.
         accept_changed_data: whether a run goes on with those of its images that are there, where some are gone or have another
             content; which they are is kept with the run.
 
@@ -32,10 +34,11 @@ def train(config, workdir, accept_changed_data=False):
         The trained model, compiled.
 
     Raises:
-        UserError: wrong data, flags or folder, or a second training in the folder.
+        UserError: wrong data, flags or folder, arguments of another type, or a second training in the folder.
         TrainingDiverged: a loss or gradient stopped being finite.
         TrainingInterrupted: SIGTERM, Ctrl-C or SIGHUP; the state is saved.
     """
+    check_config(config)
     workdir = paths.folder(workdir, "workdir")
     with terminal.outlived_stdout(), Signals() as signals:
         try:
@@ -68,6 +71,8 @@ def _train(config, workdir, accept_changed_data, signals):
             + (f"; resumed from step {start}" if start else ""),
             flush=True,
         )
+        if model.likelihood_note:
+            print(f"note: {model.likelihood_note}", flush=True)
         if start >= training.train_steps:
             print(f"nothing to do: {start} of {training.train_steps} steps are done", flush=True)
             return model
@@ -88,8 +93,8 @@ def _fit(model, batches, workdir, training, evaluation, saver, signals):
     """Takes the steps that are left."""
     images_per_step = training.batch_size * model.batches_per_step
     players = [player.name for player in model.players()]
-    shown = {f"{player}/bits_per_dim": "bits_per_dim" for player in players}
-    shown |= {f"{player}/loss": f"{player} loss" for player in players}
+    bound = f"{model.trained_bound}_bits_per_dim"
+    shown = {bound: bound} | {f"{player}/loss": f"{player} loss" for player in players}
     writers = {name: tf.summary.create_file_writer(f"{workdir}/tensorboard/{name}") for name in opening.WRITERS}
     evaluation.writer = writers["validation"]
     try:

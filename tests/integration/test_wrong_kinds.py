@@ -1,0 +1,109 @@
+"""Public functions of Python, metrics and extractors refuse what is of a wrong kind, in one line: see also test_arguments.py."""
+
+import pathlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tiny_models as tiny
+
+import tfcq
+from tfcq import features, images
+from tfcq.errors import UserError
+from tfcq.evaluation.likelihood import LikelihoodEvaluator
+from tfcq.features.pixels import Pixels
+from tfcq.metrics import classifier_score, diversity, frechet, kernel, neighbours, precision_recall, sliced_wasserstein
+
+IMAGES = tiny.images((8, 8, 3), 4)
+FLOATS = IMAGES / np.float32(255)
+FEATURES = np.random.RandomState(0).standard_normal((6, 3))
+CONFIG = tiny.config(8, model="vae")
+
+FUNCTIONS = [
+    (lambda: tfcq.train("vae", "w"), r"config: expected a tfcq.Config, received str; make one with tfcq.Config\("),
+    (lambda: tfcq.train(CONFIG.system, "w"), "config: expected a tfcq.Config, received VAEConfig"),
+    (lambda: tfcq.train(CONFIG.to_dict(), "w"), "config: expected a tfcq.Config, received dict"),
+    (lambda: tfcq.train(CONFIG, None), "workdir: expected the path of a folder, a str or pathlib.Path, received None"),
+    (lambda: tfcq.train(CONFIG, ""), "workdir: expected the path of a folder, .*, received ''"),
+    (lambda: tfcq.train(CONFIG, 7), "workdir: .* received 7"),
+    (lambda: tfcq.load(None), "workdir: .* received None"),
+    (lambda: tfcq.load(CONFIG), r"workdir: .* received Config\("),
+    (lambda: tfcq.evaluate(None), "workdir: .* received None"),
+    (lambda: tfcq.evaluate("w", metrics=5), "metrics: expected names, in a list or separated by commas, received 5"),
+    (lambda: tfcq.evaluate("w", metrics=[5]), "metrics: expected all or some of elbo, .*, received 5"),
+    (lambda: tfcq.evaluate("w", metrics="elbo,elbow"), r"received 'elbow' \(did you mean elbo\?\)"),
+    (lambda: tfcq.evaluate("w", report="yes"), "report: expected True or False, received 'yes'"),
+    (lambda: tfcq.evaluate("w", num_images="10"), "num_images: expected int, received '10'"),
+    (lambda: tfcq.export("w", None), "export_dir: expected the path of a folder, .*, received None"),
+    (lambda: tfcq.export(None, "e"), "workdir: .* received None"),
+    (lambda: tfcq.export("w", "e", "10"), "num_importance_samples: expected an int of at least 1, received str '10'"),
+    (lambda: tfcq.export("w", "e", 0), "num_importance_samples: expected at least 1, received 0"),
+    (lambda: tfcq.export("w", "e", 1.0), "num_importance_samples: expected an int of at least 1, received float 1.0"),
+    (lambda: tfcq.row_seeds(2.5), "num_rows: expected an int of at least 0, received float 2.5"),
+    (lambda: tfcq.row_seeds(-1), "num_rows: expected at least 0, received -1"),
+    (lambda: tfcq.row_seeds("3"), "num_rows: expected an int of at least 0, received str '3'"),
+    (lambda: tfcq.row_seeds(3, seed=0.5), "seed: expected an int, received float 0.5"),
+    (lambda: tfcq.row_seeds(3, 2**31), "must fit int32"),
+    (lambda: features.load(None), "features: expected one of .*, received None"),
+]
+
+IN_255 = r"expected uint8 \[.*\] in 0..255.*, received float32 \[4, 8, 8, 3\] with values 0.* to .*; np.rint\(255 \* "
+STATISTICS = frechet.GaussianStatistics.from_features(FEATURES)
+METRICS = [
+    (lambda: diversity.ms_ssim(FLOATS, FLOATS), f"MS-SSIM: images: {IN_255}"),
+    (lambda: diversity.ms_ssim(IMAGES[0], IMAGES[0]), r"expected uint8 \[N, H, W, C\].*, received uint8 \[8, 8, 3\]"),
+    (lambda: diversity.ms_ssim_diversity(FLOATS), f"MS-SSIM: images: {IN_255}"),
+    (lambda: diversity.ms_ssim_diversity(IMAGES[:1]), "N of at least 2, received uint8 .1, 8, 8, 3."),
+    (lambda: sliced_wasserstein.sliced_wasserstein(FLOATS, IMAGES), f"sliced Wasserstein: real: {IN_255}"),
+    (lambda: sliced_wasserstein.sliced_wasserstein(IMAGES, FLOATS), f"sliced Wasserstein: generated: {IN_255}"),
+    (lambda: sliced_wasserstein.sliced_wasserstein(IMAGES, IMAGES[..., :1]), r"generated: expected uint8 \[N, 8, 8, 3\]"),
+    (lambda: sliced_wasserstein.sliced_wasserstein(IMAGES, IMAGES[:3]), "as many generated as real images, received 3 and 4"),
+    (lambda: sliced_wasserstein.sliced_wasserstein(IMAGES[:0], IMAGES[:0]), "pass at least one image"),
+    (lambda: sliced_wasserstein.laplacian_pyramid(IMAGES[0]), r"expected images \[N, H, W, C\], received \[8, 8, 3\]"),
+    (lambda: neighbours.nearest_in_pixels(FLOATS, [IMAGES]), f"queries: {IN_255}"),
+    (lambda: neighbours.nearest_in_pixels(IMAGES, [FLOATS]), f"batches: {IN_255}"),
+    (lambda: neighbours.nearest_in_pixels(IMAGES, [IMAGES[:, :4]]), r"batches: expected uint8 \[N, 8, 8, 3\]"),
+    (lambda: neighbours.nearest_neighbours(IMAGES, FEATURES), r"queries: expected float \[N, D\] .* received uint8"),
+    (lambda: neighbours.neighbour_scores(None, FEATURES), r"real: expected float \[N, D\], received NoneType"),
+    (lambda: neighbours.memorisation_report(FEATURES, [[1, 2], [3]], FEATURES), r"train: .* received list, which is no array"),
+    (lambda: precision_recall.prd(IMAGES, IMAGES), r"real: expected float \[N, D\]"),
+    (lambda: kernel.kernel_distance(FEATURES, FEATURES[0]), r"generated features: expected float .*, received float64 \[3\]"),
+    (lambda: classifier_score.classifier_score("logits"), "logits: expected float .*, received str"),
+    (lambda: frechet.GaussianStatistics.from_features(IMAGES), "features: expected float"),
+    (lambda: frechet.frechet_distance(FEATURES, STATISTICS), "real: expected GaussianStatistics, received ndarray"),
+    (lambda: Pixels()(FLOATS), r"pixels: expected images uint8 \[N, H, W, 1 or 3\], received float32 \[4, 8, 8, 3\]"),
+    (lambda: Pixels()(IMAGES[0]), r"received uint8 \[8, 8, 3\]"),
+    (lambda: Pixels()("images"), "pixels: images: expected uint8 .*, received str"),
+    (lambda: images.grid(FLOATS), f"images: {IN_255}"),
+    (lambda: images.grid(IMAGES[0]), r"received uint8 \[8, 8, 3\]"),
+]
+
+
+@pytest.mark.parametrize("case", [*FUNCTIONS, *METRICS], ids=lambda case: case[1][:60])
+def test_a_wrong_kind_is_refused_in_one_line_before_anything_is_made(case, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    call, told = case
+    with pytest.raises(UserError, match=told) as raised:
+        call()
+    assert "\n" not in str(raised.value) and not list(tmp_path.iterdir())
+
+
+def test_likelihoods_of_batches_of_a_wrong_kind_are_refused():
+    evaluator = LikelihoodEvaluator(tiny.build(tiny.config(8, model="vae"), 3))
+    cases = {IN_255: FLOATS, r"images\[None\]": IMAGES[0], r"expected uint8 \[N, 8, 8, 3\]": IMAGES[:, :4]}
+    for told, wrong in cases.items():
+        with pytest.raises(UserError, match=told):
+            evaluator.elbo_terms([wrong])
+
+
+def test_paths_of_pathlib_and_metrics_in_a_text_are_taken(tmp_path):
+    workdir = pathlib.Path(tmp_path) / "run"
+    tiny.make_workdir(workdir, CONFIG)
+    assert tfcq.load(workdir).steps_taken == 1
+    row = tfcq.evaluate(workdir, "elbo,bits_per_dim", report=False, num_images=4, num_importance_samples=2)
+    for name in ("elbo", "bits_per_dim"):
+        entry = row[name]
+        data = {"dataset": "digits", "image_size": 8, "channels": 1, "center_crop": 0, "resize": "area", "content": None}
+        assert entry["data"].items() >= data.items() and entry["data"]["split_images"] == 179 and entry["checkpoint"] == "best"
+        assert "no such floor" in entry["notes"][0]
+    assert tf.io.gfile.exists(str(workdir / "metrics.jsonl"))

@@ -1,0 +1,121 @@
+"""Checks of what callers hand to Python functions: one line that says what was expected and received, and how to mend it.
+
+NumPy alone; `tfcq.models.arguments` does the same for tensors and for all inputs of a model.
+"""
+
+import numbers
+
+import numpy as np
+
+from tfcq.errors import UserError
+
+
+def check_integer(name, value, minimum=None):
+    """`value` as an int.
+
+    Raises:
+        UserError: another type, a bool among them, or a value below `minimum`, where there is one.
+    """
+    least = "" if minimum is None else f" of at least {minimum}"
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise UserError(f"{name}: expected an int{least}, received {type(value).__name__} {value!r}")
+    if minimum is not None and value < minimum:
+        raise UserError(f"{name}: expected at least {minimum}, received {value}")
+    return int(value)
+
+
+def check_images(images, name, shape=(None, None, None), least=1, where=""):
+    """8-bit images as a NumPy array.
+
+    Args:
+        images: uint8 [N, H, W, C].
+        name: what a message calls them.
+        shape: (H, W, C); None in it: any.
+        least: smallest N.
+        where: what a message opens with, such as "MS-SSIM: ".
+
+    Raises:
+        UserError: another type (floats in [0, 1] are not scaled silently) or shape, or too few images.
+    """
+    array = as_array(images, f"{where}{name}", f"uint8 {dims('N', *shape)} in 0..255")
+    wrong = array.ndim != 4 or any(want not in (None, have) for want, have in zip(shape, array.shape[1:]))
+    if array.dtype != np.uint8 or wrong or len(array) < least:
+        raise UserError(
+            f"{where}{name}: expected uint8 {dims('N', *shape)} in 0..255{f', N of at least {least}' if least > 1 else ''}, "
+            f"received {shown(array)}; {image_advice(array, name, shape)}"
+        )
+    return array
+
+
+def as_array(value, name, expected):
+    """`value` as a NumPy array; UserError where it is none, such as a ragged list, a data set, a string or None."""
+    kinds = (list, tuple, numbers.Number, np.ndarray, np.generic)
+    if isinstance(value, kinds) or hasattr(value, "__array__"):
+        try:
+            array = np.asarray(value)
+        except (ValueError, TypeError, NotImplementedError):
+            array = None
+        if array is not None and array.dtype.kind in "biuf":
+            return array
+    kind = type(value).__name__
+    raise UserError(f"{name}: expected {expected}, received {kind}, which is no array of numbers; pass a NumPy array")
+
+
+def dims(*sizes):
+    """'[N, 32, 32, 3]' of sizes, ints or letters; None is written H, W or C by its place, as of images."""
+    letters = "NHWC"
+    return f"[{', '.join(letters[place] if size is None else str(size) for place, size in enumerate(sizes))}]"
+
+
+def shown(array):
+    """'float32 [16, 32, 32, 3] with values 0 to 1', of a NumPy array of numbers."""
+    return f"{array.dtype} {dims(*array.shape)}{_range(array)}"
+
+
+def _range(array):
+    if not array.size:
+        return ""
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        return " with NaN or infinity"
+    low, high = array.min(), array.max()
+    return f" with values {low:.4g} to {high:.4g}" if array.dtype.kind == "f" else f" with values {low} to {high}"
+
+
+def image_advice(array, name, shape=(None, None, None)):
+    """How to mend an array (of any type and shape) that was to be uint8 [N, *shape]."""
+    if array.dtype != np.uint8:
+        return _type_advice(array, name)
+    if array.ndim == 4 and not len(array):
+        return "pass at least one image"
+    height, width, channels = shape
+
+    def fits(sizes, wanted):
+        return len(sizes) == len(wanted) and all(want in (None, have) for want, have in zip(wanted, sizes))
+
+    if None not in shape and fits(array.shape, shape):
+        return f"{name}[None] is a batch of one image"
+    if array.ndim == 3 and channels in (None, 1) and fits(array.shape[1:], (height, width)):
+        return f"{name}[..., None] gives grey images their channel, {name}[None] makes a batch of one image"
+    if array.ndim == 4 and channels is not None and fits(array.shape[1:], (channels, height, width)):
+        return f"{name}.transpose(0, 2, 3, 1) puts the channels last"
+    if array.ndim == 2 and None not in shape and array.shape[1] == height * width * channels:
+        return f"{name}.reshape(-1, {height}, {width}, {channels}) if that is their order"
+    return "bring them to this shape" + (", as the images that the model was trained on" if None not in shape else "")
+
+
+def _type_advice(array, name):
+    whole = f"8-bit images are whole numbers from 0 to 255; convert {name} to uint8 by what its values mean"
+    if not array.size or not np.isfinite(array).all():
+        return whole
+    low, high = array.min(), array.max()
+    if low < (-1 if array.dtype.kind == "f" else 0) or high > 255:
+        return whole
+    if array.dtype.kind == "b":
+        return f'(255 * {name}).astype("uint8") makes black and white of it'
+    if array.dtype.kind in "iu":
+        return f'{name}.astype("uint8") if these are 8-bit values'
+    if low >= 0 and high <= 1:
+        return f'np.rint(255 * {name}).astype("uint8") if these are shares of 255'
+    if high <= 1:
+        return f'np.rint(127.5 * ({name} + 1)).astype("uint8") if black is -1 and white 1'
+    return whole if low < 0 else f'np.rint({name}).astype("uint8") if these are 8-bit values'
