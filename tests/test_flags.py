@@ -486,12 +486,12 @@ def test_a_workdir_that_holds_nothing_is_not_resumed(command, trained, monkeypat
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [
-        ("sample", ["--output=file/picture.png"], "output file/picture.png: cannot be written: Not a directory"),
-        ("sample", ["--output=folder"], "output folder: cannot be written: Is a directory"),
-        ("sample", ["--output=pipe"], "output pipe: cannot be written: expected a file, it is a device or a pipe"),
-        ("export", ["--export_dir=file/base"], "export_dir file/base: cannot be written: Not a directory"),
+        ("sample", ["--output=file/picture.png"], "output: expected a folder, received 'file', which is a file"),
+        ("sample", ["--output=folder"], "output: expected a file, received the folder 'folder'"),
+        ("sample", ["--output=pipe.png"], "output pipe.png: cannot be written: expected a file, it is a device or a pipe"),
+        ("export", ["--export_dir=file/base"], "export_dir: expected a folder, received 'file', which is a file"),
         ("evaluate", [], "report/curves.npz: cannot be written: Not a directory"),
-        ("compare", ["--output=file"], "output file: cannot be written: Not a directory"),
+        ("compare", ["--output=file"], "output: expected a folder, received 'file', which is a file"),
     ],
 )
 def test_a_place_that_cannot_be_written_is_told_before_the_work(command, monkeypatch, tmp_path, name, arguments, message):
@@ -501,7 +501,7 @@ def test_a_place_that_cannot_be_written_is_told_before_the_work(command, monkeyp
     for path in ("file", "run/report"):
         (tmp_path / path).write_text("")
     (tmp_path / "folder").mkdir()
-    os.mkfifo(tmp_path / "pipe")
+    os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "run" / "config.json").write_text("{}")
     if name == "compare":
         name, arguments = "evaluate", ["--compare=run,run", *arguments]

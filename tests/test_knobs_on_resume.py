@@ -26,6 +26,9 @@ FREE = {
 
 EXTENDS = {"training.train_steps"}
 
+PLACE = {"data.dataset", "data.data_dir"}
+"""Where the images are: free where they are known to be the same. tests/integration/test_data_that_changed.py moves them."""
+
 KNOBS = [
     (model, f"{section}.{field.name}")
     for model, system in SYSTEMS.items()
@@ -67,15 +70,17 @@ def test_every_knob_is_fixed_or_may_change(model, name):
     assert difference.startswith(f"{name}: ")
     may_change = name in FREE | EXTENDS
     assert config.differences_in_numbers(other) == ([] if may_change else [difference])
-    assert config.changes(other).keys() == ({name} if may_change else set())
+    assert config.differences_in_numbers(other, same_images=True) == ([] if may_change or name in PLACE else [difference])
+    assert config.changes(other).keys() == ({name} if may_change or name in PLACE else set())
 
 
 def test_the_lists_name_knobs():
     assert FREE | EXTENDS <= {name for _, name in KNOBS}
     facts = {name: Config(model=model)._on_resume(name) for model, name in KNOBS}
     assert {name for name, fact in facts.items() if fact == "extends"} == EXTENDS
+    assert {name for name, fact in facts.items() if fact == "place"} == PLACE
     assert set(facts.values()) == set(ON_RESUME)
-    with pytest.raises(ValueError, match="on_resume: expected one of fixed, free, extends, received 'perhaps'"):
+    with pytest.raises(ValueError, match="on_resume: expected one of fixed, free, extends, place, received 'perhaps'"):
         knob(1, "nothing", on_resume="perhaps")
 
 
@@ -154,5 +159,6 @@ def test_the_help_says_which_may_change():
         sections = [getattr(Config(model=model), section) for model in SYSTEMS]
         for part in sections:
             if field in part.__dataclass_fields__:
-                said = "may change when a run is resumed" in flags._help(part.__dataclass_fields__[field])
-                assert said == (name in FREE | EXTENDS), name
+                text = flags._help(part.__dataclass_fields__[field])
+                assert ("may change when a run is resumed" in text) == (name in FREE | EXTENDS), name
+                assert ("another place of the same images" in text) == (name in PLACE), name

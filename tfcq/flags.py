@@ -115,7 +115,9 @@ def _help(field):
     if words[1:2] != ["|"] and words[0].strip(":") not in choices:  # a value keeps its case
         text = text[0].upper() + text[1:]
     unit = [f"in {facts['unit']}"] if facts["unit"] else []
-    if facts["on_resume"] != "fixed":
+    if facts["on_resume"] == "place":
+        bounds.append("may lead to another place of the same images when a run is resumed")
+    elif facts["on_resume"] != "fixed":
         bounds.append("may change when a run is resumed")
     if not all(choice in facts["meaning"] for choice in choices):  # a meaning that explains them need not repeat them
         bounds.append(f"one of {', '.join(choices)}")

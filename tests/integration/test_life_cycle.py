@@ -111,7 +111,7 @@ def test_a_run_that_is_killed_changed_and_extended_has_the_bits_of_one_left_alon
     assert workdirs.read_config(folder) == config(**changes)
     for tag in ("generator/loss", "generator/learning_rate"):
         assert steps_in_tensorboard(folder, "train", tag) == [1, 2, 3, 4, 6, 8]
-    for tag in ("bits_per_dim", "samples"):
+    for tag in ("elbo_bits_per_dim", "samples"):
         assert steps_in_tensorboard(folder, "validation", tag) == [0, 2, 5, 8]
     samples = {path.name for path in (folder / "samples").glob("samples-*")}
     assert samples == {f"samples-{step:08d}.png" for step in (0, 2, 5, 8)}
@@ -144,8 +144,8 @@ def test_an_evaluation_that_is_interrupted_is_made_when_the_run_is_resumed(whole
     for mine, other in zip(workdirs.read_metrics(folder), workdirs.read_metrics(whole), strict=True):
         assert mine["elbo"] == other["elbo"]
     assert weights(folder) == weights(whole)
-    assert steps_in_tensorboard(folder, "validation", "bits_per_dim") == [0, 2, 4, 6, 8]
-    curves = training_curves(folder)["bits_per_dim"]
+    assert steps_in_tensorboard(folder, "validation", "elbo_bits_per_dim") == [0, 2, 4, 6, 8]
+    curves = training_curves(folder)["elbo_bits_per_dim"]
     assert [list(steps) for steps, _ in (curves["train"], curves["validation"])] == [list(range(1, 9)), [0, 2, 4, 6, 8]]
 
 

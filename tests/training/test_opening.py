@@ -23,6 +23,7 @@ class Images:
 
     image_shape = (8, 12, 3)
     description = "eight by twelve"
+    manifest = None
 
 
 def names(folder):
