@@ -17,7 +17,7 @@ sys.path.insert(0, str(REPOSITORY / "serving"))  # as Python itself does for `py
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
 MODEL_NAME = "toy"
-START_SECONDS = 120
+START_SECONDS = 600
 
 Endpoints = collections.namedtuple("Endpoints", "grpc rest model")
 
@@ -53,7 +53,7 @@ class ServerProcess:
         if self.process.poll() is None:
             self.process.send_signal(signal_number)
         try:
-            return self.process.wait(timeout=30)
+            return self.process.wait(timeout=120)
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise
@@ -82,7 +82,7 @@ def free_ports(count):
     return ports
 
 
-def wait_for(condition, seconds=30):
+def wait_for(condition, seconds=120):
     """Waits until the condition holds; fails after so many seconds."""
     deadline = time.monotonic() + seconds
     while not condition():
