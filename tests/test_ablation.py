@@ -106,7 +106,7 @@ def command_line(*arguments):
         [sys.executable, str(TOOLS / "ablation.py"), *arguments],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         env=os.environ | {"PYTHONPATH": str(TOOLS.parent)},
     )
 

@@ -334,14 +334,14 @@ def test_no_server_and_a_silent_one_fail_within_the_timeout(make):
         with pytest.raises(ServerError) as caught:
             make(silent.getsockname()[1]).status()
         assert caught.value.code in ("DEADLINE_EXCEEDED", "UNAVAILABLE")
-    assert time.monotonic() - start < 20
+    assert time.monotonic() - start < 60
     assert "\n" not in str(caught.value)
 
 
 def test_import_and_rest_need_no_tensorflow():
     code = ("import sys, tfcq.client; tfcq.client.Client.rest('http://localhost:1', 'm');"
             "sys.exit('tensorflow' in sys.modules or 'grpc' in sys.modules)")
-    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], timeout=600).returncode == 0
 
 
 # Proxies.

@@ -74,7 +74,7 @@ def process(name, *arguments, cwd=None):
         [sys.executable, "-m", f"tfcq.{name}", *arguments],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         cwd=cwd,
         env=os.environ | {"PYTHONPATH": root},
     )
@@ -115,7 +115,7 @@ try:
 except SystemExit as exited:
     print(exited.code, "tensorflow" in sys.modules, "keras" in sys.modules)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=600)
     assert done.stdout == "2 False False\n"
     assert_one_line(2, done.stderr, "'image_sise'. Did you mean: image_size ?")
 

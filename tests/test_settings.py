@@ -257,7 +257,7 @@ def test_a_keras_json_changes_no_run(tmp_path):
     environment |= {"PYTHONPATH": str(pathlib.Path(tfcq.__file__).parent.parent), "TF_CPP_MIN_LOG_LEVEL": "3"}
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, config.to_json(), str(tmp_path / "hostile")],
-        env=os.environ | environment, capture_output=True, text=True, timeout=280,
+        env=os.environ | environment, capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     lines = done.stdout.splitlines()
     assert lines[:5] == ["refused"] * 5 and lines[-1] == "steps 2", done.stderr[-2000:]

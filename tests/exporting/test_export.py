@@ -344,7 +344,7 @@ def test_saved_model_cli_runs_it(base, live, tmp_path):
         ],
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     export.compare({"images": live.sample(SEEDS[:2]).numpy()}, {"images": np.load(tmp_path / "images.npy")})

@@ -160,8 +160,8 @@ def test_a_server_that_answers_is_found_and_others_are_named_in_seconds(monkeypa
     with pytest.raises(UserError, match=f"^problem .{url}: .*refused.*$"):
         require_server(url, "problem")
     monkeypatch.setattr("tfcq.features.files.PATIENCE", -0.9)  # 0.1 s for all
-    monkeypatch.setattr("tfcq.features.files._failure", lambda _: time.sleep(2))
+    monkeypatch.setattr("tfcq.features.files._failure", lambda _: time.sleep(600))
     started = time.monotonic()
     with pytest.raises(UserError, match="no answer"):
         require_server(url, "problem")
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 60

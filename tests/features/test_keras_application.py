@@ -115,7 +115,7 @@ def test_without_a_network_the_choices_are_named_in_seconds(tmp_path, monkeypatc
     with pytest.raises(UserError, match="keras:mobilenetv2: its ImageNet weights are not in Keras's cache .*give the "
                                         "file mobilenet_v2_weights.*no_top.h5 as weights, or choose .*refu") as caught:
         features.load("keras:mobilenet_v2")
-    assert time.monotonic() - started < 30 and "\n" not in str(caught.value)
+    assert time.monotonic() - started < 60 and "\n" not in str(caught.value)
 
 
 def test_weights_that_do_not_fit_are_named(tmp_path, mobilenet_weights):

@@ -50,7 +50,7 @@ def stopped_by(number, workdir):
         while process.poll() is None and last_step(workdir) <= before:
             time.sleep(0.005)
         process.send_signal(number)
-        _, errors = process.communicate(timeout=200)
+        _, errors = process.communicate(timeout=600)
     finally:
         process.kill()
     return process.returncode, errors
@@ -127,7 +127,7 @@ def test_samples_are_measured_on_two_devices_and_compared_by_commands(tmp_path):
     numbers = [json.loads((tmp_path / name / "metrics.json").read_text())["fd_pixels"] for name in "ab"]
     assert numbers[0]["value"] == pytest.approx(numbers[1]["value"], rel=1e-2)  # the weights are the same
     process = start(command("evaluate", compare=f"{tmp_path}/a,{tmp_path}/b", output=tmp_path / "c"))
-    output, errors = process.communicate(timeout=100)
+    output, errors = process.communicate(timeout=600)
     assert (process.returncode, output, errors) == (0, f"wrote {tmp_path}/c/comparison.md\n", "")
     assert "| number | a | b | real |" in (tmp_path / "c" / "comparison.md").read_text()
 
@@ -145,7 +145,7 @@ def test_samples_are_measured_on_two_devices_and_compared_by_commands(tmp_path):
 def test_a_wrong_protocol_is_one_line_and_status_2(flags, message, tmp_path):
     tiny.make_workdir(tmp_path, tiny.config(8, latent_size=4, **tiny.ROWS["vae"]))
     output, errors = (process := start(command("evaluate", workdir=tmp_path, **({"metrics": "prd"} | flags)))).communicate(
-        timeout=200
+        timeout=600
     )
     assert process.returncode == 2 and re.fullmatch(rf"error: .*{message}.*\n", errors), errors
 
@@ -153,7 +153,7 @@ def test_a_wrong_protocol_is_one_line_and_status_2(flags, message, tmp_path):
 @pytest.mark.parametrize("module", ["train", "evaluate", "sample", "export"])
 def test_a_mistake_is_one_line_and_status_2(module, tmp_path):
     process = start(command(module, workdir=tmp_path / "none", no_such_flag=1))
-    output, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=600)
     assert process.returncode == 2 and output == ""
     assert re.fullmatch(r"error: .*no_such_flag.*\n", errors)
 

@@ -38,7 +38,7 @@ def test_importing_again_gives_the_same_module():
 
 
 def run_program(program):
-    return subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=120)
+    return subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=600)
 
 
 def test_after_a_plain_import_has_failed_and_with_warnings_as_errors():

@@ -20,7 +20,7 @@ for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
     del os.environ[name]  # the servers of these tests are on this machine
 
 MODEL_NAME = "toy"
-START_SECONDS = 120
+START_SECONDS = 600
 
 Endpoints = collections.namedtuple("Endpoints", "grpc rest model")
 
@@ -56,7 +56,7 @@ class ServerProcess:
         if self.process.poll() is None:
             self.process.send_signal(signal_number)
         try:
-            return self.process.wait(timeout=30)
+            return self.process.wait(timeout=120)
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise
@@ -85,7 +85,7 @@ def free_ports(count):
     return ports
 
 
-def wait_for(condition, seconds=30):
+def wait_for(condition, seconds=120):
     """Waits until the condition holds; fails after so many seconds."""
     deadline = time.monotonic() + seconds
     while not condition():

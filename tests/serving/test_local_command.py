@@ -12,7 +12,7 @@ COMMAND = [sys.executable, "-X", "importtime", str(REPOSITORY / "serving" / "loc
 
 def run(*arguments):
     """(exit status, stdout, the lines of stderr, imported modules)."""
-    done = subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=600)
     imports = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
     lines = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
     return done.returncode, done.stdout, lines, {line.rsplit("|", 1)[1].strip() for line in imports}
