@@ -441,6 +441,12 @@ def test_every_protocol_is_stated(tmp_path):
     rows["gan"]["evaluation"]["measured"]["fd_lite"]["num_generated"] = 9
     text = written(rows, tmp_path)  # rows that were not measured alike are told apart
     assert "`fd_lite` of gan: a distance: split=test, num_generated=9" in text and "`fd_lite` of cqf:" in text
+    assert "fd_lite (!)" in table_of(text)["gan"] and "bits/dim (ELBO)" in table_of(text)["gan"]
+    assert "- `fd_lite` (!): not measured alike; the rows differ in num_generated." in text
+    data = {"dataset": "digits", "image_size": 8, "channels": 1}  # recorded since: other data of one name in two rows
+    for name, size in (("gan", 8), ("cqf", 16)):
+        rows[name]["evaluation"]["measured"]["fd_lite"] |= {"num_generated": 9, "data": data | {"image_size": size}}
+    assert "- `fd_lite` (!): not measured alike; the rows differ in image_size." in written(rows, tmp_path)
 
 
 def test_orders_are_answered_both_ways(tmp_path):

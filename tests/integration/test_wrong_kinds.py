@@ -17,7 +17,7 @@ from tfcq.metrics import classifier_score, diversity, frechet, kernel, neighbour
 IMAGES = tiny.images((8, 8, 3), 4)
 FLOATS = IMAGES / np.float32(255)
 FEATURES = np.random.RandomState(0).standard_normal((6, 3))
-CONFIG = tiny.config(8, model="vae")
+CONFIG = tiny.config(8, model="vae", training={"train_steps": 1})
 
 FUNCTIONS = [
     (lambda: tfcq.train("vae", "w"), r"config: expected a tfcq.Config, received str; make one with tfcq.Config\("),
@@ -96,14 +96,17 @@ def test_likelihoods_of_batches_of_a_wrong_kind_are_refused():
             evaluator.elbo_terms([wrong])
 
 
-def test_paths_of_pathlib_and_metrics_in_a_text_are_taken(tmp_path):
+def test_paths_of_pathlib_and_metrics_in_a_text_are_taken_and_a_floor_is_told(tmp_path, capsys):
     workdir = pathlib.Path(tmp_path) / "run"
     tiny.make_workdir(workdir, CONFIG)
-    assert tfcq.load(workdir).steps_taken == 1
+    assert tfcq.train(CONFIG, workdir).steps_taken == 1  # it is done
+    floor = "note: decoder_sigma=0.7071 is fixed: bits/dim cannot be below log2(256 sigma sqrt(2 pi)) = 8.826, which is worse"
+    assert capsys.readouterr().out.count(floor) == 1
     row = tfcq.evaluate(workdir, "elbo,bits_per_dim", report=False, num_images=4, num_importance_samples=2)
     for name in ("elbo", "bits_per_dim"):
         entry = row[name]
         data = {"dataset": "digits", "image_size": 8, "channels": 1, "center_crop": 0, "resize": "area", "content": None}
         assert entry["data"].items() >= data.items() and entry["data"]["split_images"] == 179 and entry["checkpoint"] == "best"
         assert "no such floor" in entry["notes"][0]
+    assert capsys.readouterr().out.count(floor) == 1
     assert tf.io.gfile.exists(str(workdir / "metrics.jsonl"))

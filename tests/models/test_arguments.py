@@ -10,6 +10,7 @@ import tiny_models as tiny
 from tfcq import endpoints
 from tfcq.config import SYSTEMS
 from tfcq.errors import UserError
+from tfcq.exporting.signatures import ServingModule
 from tfcq.randomness import row_seeds
 
 SIZES = {"vae_bijective_prior": 16, "srvae": 8, "introvae": 8, "soft_introvae": 8}
@@ -214,3 +215,17 @@ def test_a_model_that_diverged_is_not_told_as_the_callers_fault():
     for variable in model.variables:
         variable.assign(tf.fill(variable.shape, tf.cast(float("nan"), variable.dtype)) if variable.dtype == "float32" else 0)
     assert model.sample(row_seeds(2)).shape == (2, *model.image_shape)
+
+
+def test_endpoints_refuse_by_the_same_table():
+    """Ranges; types, shapes, numbers of rows and finiteness: tests/exporting."""
+    model = build("vae")
+    module = ServingModule(model, 1)
+    specs = module._specs(endpoints.ENDPOINTS["interpolate"])
+    assert [spec.name for spec in specs] == ["images", "other_images", "share", "spherical", "seed"]
+    endpoint = tf.function(module._interpolate, input_signature=specs)
+    request = [tf.constant(value) for value in right(model, "interpolate").values()]
+    assert endpoint(*request)["images"].shape == (N, *model.image_shape)
+    for share, told in (([0.0, 0.5, 1.5], "share: expected at most 1"), ([0.0, -0.5, 1.0], "share: expected at least 0")):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=told):
+            endpoint(*request[:2], tf.constant(share), *request[3:])
