@@ -1,8 +1,8 @@
 """The public side of the data: `load` makes an `ImageDataset`, which hands out batches.
 
 Images are held once, as uint8 of their final shape, where all splits together take at most `MEMORY_LIMIT`; batches are
-then gathered from that array. Larger sets are read and transformed anew each time, by index, on all CPUs. Both ways,
-batch number s of training is a pure function of (seed, s): the order of an epoch, its flips and its moves come from (seed,
+then gathered from that array. Larger sets are read and transformed anew each time, by index, on all CPUs; before that, every
+image is read once (`survey`). Both ways, batch number s of training is a pure function of (seed, s): the order of an epoch, its flips and its moves come from (seed,
 epoch) alone, so a run resumes anywhere at no cost.
 """
 
@@ -20,6 +20,7 @@ from tfcq.data.npz import npz
 from tfcq.data.splits import SPLITS, assign
 from tfcq.data.tfds import tfds
 from tfcq.data.transforms import Transform, translate
+from tfcq.data.unfit import UnfitImage, UnfitImages
 from tfcq.errors import UserError
 from tfcq.knobs import suggestion
 
@@ -30,6 +31,10 @@ PLACED_SOURCES = {"idx": idx, "folder": folder, "npz": npz}
 """Sources "name:PLACE": PLACE -> Source. Any other name is TFDS's."""
 
 CHOICES = (*SOURCES, "idx:DIR", "folder:DIR", "npz:FILE")
+
+FEW = 100
+"""Images of a split below which a warning is printed. Bits/dim of single images differ by about 0.6 (measured on Fashion-MNIST,
+configs/README.md), so that the mean over a hundred has a standard error of 0.06: as much as the models of a table differ by."""
 
 MEMORY_LIMIT = 4 * 2**30
 """Bytes of transformed images, all splits together, that are held in memory."""
@@ -48,13 +53,18 @@ def load(config):
         UserError: an unknown or broken source, images unfit for the configuration, or too few of them.
     """
     source = _open(config)
+    if config.skip_broken_images:
+        source = source.without_broken()
     counts = {split: len(raw) for split, raw in source.splits.items()}
     chosen, how = assign(counts, config.num_validation, config.dataset, config.held_out)
     train = source.splits["train"]
-    transform = Transform.of(config, train.channels, train.name(0))
+    transform = Transform.of(config, train.channels, train.name(train.example))
     num_bytes = sum(counts.values()) * int(np.prod(transform.shape))
     in_memory = num_bytes <= MEMORY_LIMIT
-    gather = {split: _gather(raw, transform, in_memory) for split, raw in source.splits.items()}
+    gather = _gather_all(source, transform, in_memory)
+    for raw in source.splits.values():
+        raw.refuse_scaled()
+    _warn_of_few(config.dataset, {split: len(indices) for split, (_, indices) in chosen.items()})
     height, width, channels = transform.shape
     held = f"{num_bytes / 2**20:.0f} MiB " + ("in memory" if in_memory else "decoded as needed")
     notes = f"; {source.notes}" if source.notes else ""
@@ -213,8 +223,23 @@ def user_error(error):
     Images that are decoded as needed can turn out broken in the middle of training; tf.data then raises a
     tf.errors.OpError that has the one clear line somewhere in its text.
     """
-    found = re.search(r"UserError: (.+)", str(error))
+    found = re.search(r"(?:UserError|UnfitImages?): (.+)", str(error))
     return UserError(found[1].strip()) if found else None
+
+
+def _gather_all(source, transform, in_memory):
+    """{split: function from indices to transformed images}; UserError naming what is unfit in all splits together."""
+    gather, unfit, total = {}, [], 0
+    for split, raw in source.splits.items():
+        try:
+            gather[split] = _gather(raw, transform, in_memory)
+        except UnfitImages as error:
+            unfit, total = unfit + error.unfit, total + error.total
+        except UnfitImage as error:
+            unfit, total = [*unfit, error], total + 1
+    if unfit:
+        raise UnfitImages(unfit, total)
+    return gather
 
 
 def _gather(raw, transform, in_memory):
@@ -241,6 +266,13 @@ def _open(config):
         raise UserError(f"dataset: expected {', '.join(CHOICES)} or the name of a TFDS data set, received "
                         f"{config.dataset!r}{near}")
     return tfds(config, CHOICES)
+
+
+def _warn_of_few(name, counts):
+    few = [f"{count} {split} images" for split, count in counts.items() if count < FEW]
+    if few:
+        print(f"warning: {name} has only {' and '.join(few)}: with fewer than {FEW}, training images are learned by heart, and "
+              "what is measured on the others is mostly chance", flush=True)
 
 
 def _refuse_named_splits(config):

@@ -6,13 +6,18 @@ give any image by its index, so order, resuming and splits are the same for all 
 """
 
 import abc
+import collections
 import concurrent.futures
+import contextlib
 import dataclasses
 import functools
 import os
 
 import numpy as np
 
+from tfcq.data.survey import Progress, Survey, survey_of
+from tfcq.data.unfit import MOST_NAMED, UnfitImage, UnfitImages, listed
+from tfcq.data.values import refuse_scaled
 from tfcq.errors import UserError
 
 CHUNK = 2**19
@@ -22,6 +27,9 @@ six times as fast as chunks of 32 MiB."""
 LARGE = 128 * 128
 """Pixels of an image from where on decoding pays on several threads. Below, what Pillow does under Python's lock is
 most of the work: two threads took twice as long as one for 32x32 JPEG files, and half as long for 512x512."""
+
+LOOKED_AT = 100
+"""Images of which one must have ordinary values (`values`)."""
 
 MOST_THREADS = 16
 """Each thread holds a batch of its own in memory."""
@@ -33,6 +41,9 @@ class RawImages(abc.ABC):
     num_threads = 1
     """How many calls of `take` at a time are worth while."""
 
+    example = 0
+    """Index of the first image that can be read."""
+
     @abc.abstractmethod
     def __len__(self):
         """How many images."""
@@ -40,7 +51,7 @@ class RawImages(abc.ABC):
     @property
     @abc.abstractmethod
     def channels(self):
-        """Channels of the first image, 1 or 3."""
+        """Channels of the image `example`, 1 or 3."""
 
     @abc.abstractmethod
     def name(self, index):
@@ -52,21 +63,38 @@ class RawImages(abc.ABC):
 
     @abc.abstractmethod
     def check(self, transform):
-        """Raises UserError for images that are seen to be unfit for `transform` without decoding them all."""
+        """Raises UserError naming the images that are unfit for `transform`; every image is read, but none is kept."""
+
+    @abc.abstractmethod
+    def refuse_scaled(self):
+        """Raises UserError where the pixels are not 0 to 255 but, by mistake, 0 and 1 (see `values`)."""
+
+    def without_broken(self):
+        """(these images without those that are broken or of a kind that is refused, [the UnfitImage left out])."""
+        return self, []
 
     def all(self, transform):
-        """All images, transformed: uint8 [len(images), H, W, C]; UserError for one that is unfit."""
+        """All images, transformed: uint8 [len(images), H, W, C]; UserError naming those that are unfit."""
         images = np.empty((len(self), *transform.shape), np.uint8)
         step = max(64, CHUNK // int(np.prod(transform.shape)))
 
         def fill(start):
             stop = min(start + step, len(self))
-            images[start:stop] = self.take(np.arange(start, stop), transform)
+            return stop - start, self._fill(images[start:stop], np.arange(start, stop), transform)
 
+        progress, unfit = Progress("reading images", len(self)), []
         with concurrent.futures.ThreadPoolExecutor(self.num_threads) as threads:
-            for _ in threads.map(fill, range(0, len(self), step)):
-                pass  # the loop raises what `fill` raised
+            for count, some in threads.map(fill, range(0, len(self), step)):
+                progress(count)
+                unfit += some
+        if unfit:
+            raise UnfitImages(unfit)
         return images
+
+    def _fill(self, images, indices, transform):
+        """Writes the transformed images at `indices` into `images`; a list of UnfitImage for those that cannot be."""
+        images[:] = self.take(indices, transform)
+        return []
 
 
 class RawArray(RawImages):
@@ -97,6 +125,9 @@ class RawArray(RawImages):
     def check(self, transform):
         transform.check(self.images.shape[1:], self.label)
 
+    def refuse_scaled(self):
+        refuse_scaled((self.images[start:start + 64] for start in range(0, len(self), 64)), self.label)
+
     def all(self, transform):
         self.check(transform)
         if transform.changes(self.images.shape[1:]):
@@ -105,31 +136,107 @@ class RawArray(RawImages):
 
 
 class RawReader(RawImages):
-    """Images that are read one by one; subclasses say `__len__`, `name` and `read`."""
+    """Images that are read one by one; subclasses say `__len__`, `name`, `read`, `some` and `listing`, perhaps `shape`."""
 
     @abc.abstractmethod
     def read(self, index):
-        """Image `index`, uint8 [h, w, c], c 1 or 3; thread-safe; UserError naming it where it cannot be read."""
+        """Image `index`, uint8 [h, w, c], c 1 or 3; thread-safe; UnfitImage where it cannot be read."""
+
+    @abc.abstractmethod
+    def some(self, indices):
+        """The images at `indices` (int [n]) alone, as another of this class."""
+
+    @abc.abstractmethod
+    def listing(self):
+        """Strings that are others as soon as an image is another: names, sizes and times of change of files."""
+
+    def shape(self, index):
+        """(h, w, c) of image `index`; raises as `read`, which it may undercut in time."""
+        return self.read(index).shape
+
+    @functools.cached_property
+    def survey(self):
+        """The `Survey` of all images: shapes, and what cannot be read."""
+        return survey_of(self)
+
+    @functools.cached_property
+    def example(self):
+        return self._first[0]
 
     @functools.cached_property
     def num_threads(self):
-        height, width, _ = self.read(0).shape
+        height, width, _ = self._first[1]
         return min(os.cpu_count(), MOST_THREADS) if height * width >= LARGE else 1
 
     @functools.cached_property
     def channels(self):
-        return self.read(0).shape[2]
+        return self._first[1][2]
+
+    @functools.cached_property
+    def _first(self):
+        """Index and shape of the first image that can be read."""
+        unfit = []
+        for index in range(len(self)):
+            try:
+                return index, self.shape(index)
+            except UnfitImage as error:
+                unfit.append(error.alone())
+        raise UnfitImages(unfit)
 
     def take(self, indices, transform):
         images = np.empty((len(indices), *transform.shape), np.uint8)
-        for position, index in enumerate(indices):
-            image = self.read(index)
-            transform.check(image.shape, self.name(index))
-            images[position] = transform(image[None])[0]
+        unfit = self._fill(images, indices, transform)
+        if unfit:
+            raise UnfitImages(unfit)
         return images
 
+    def _fill(self, images, indices, transform):
+        unfit = []
+        for position, index in enumerate(indices):
+            try:
+                image = self.read(index)
+                transform.check(image.shape, self.name(index))
+            except UnfitImage as error:
+                unfit.append(error.alone())
+                continue
+            images[position] = transform(image[None])[0]
+        return unfit
+
     def check(self, transform):
-        transform.check(self.read(0).shape, self.name(0))
+        unfit = list(self.survey.unfit)
+        for shape, indices in zip(*self.survey.distinct()):
+            if _misfit(transform, shape, ""):
+                unfit += indices.tolist()
+        if unfit:
+            first = sorted(unfit)[:MOST_NAMED]
+            raise UnfitImages(
+                [self.survey.unfit.get(index) or _misfit(transform, self.survey.shapes[index], self.name(index))
+                 for index in first],
+                len(unfit),
+            )
+
+    def refuse_scaled(self):
+        refuse_scaled(self._readable(), f"{self.name(self.example)} and the images after it")
+
+    def _readable(self):
+        for index in range(self.example, min(self.example + LOOKED_AT, len(self))):
+            with contextlib.suppress(UnfitImage):  # they are named elsewhere
+                yield self.read(index)
+
+    def without_broken(self):
+        survey = self.survey
+        kept = np.setdiff1d(np.arange(len(self)), list(survey.unfit), assume_unique=True)
+        out = [survey.unfit[index] for index in sorted(survey.unfit)]
+        unreachable = [image for image in out if not image.kind]
+        if unreachable:
+            raise UnfitImages(unreachable)
+        if not out:
+            return self, []
+        if not len(kept):
+            raise UnfitImages(out)
+        rest = self.some(kept)
+        rest.survey = Survey(survey.shapes[kept], {})
+        return rest, out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,6 +250,27 @@ class Source:
 
     splits: dict
     notes: str = ""
+
+    def without_broken(self):
+        """This source without what is broken or of a kind that is refused, told in a line and counted in the notes."""
+        kept = {split: raw.without_broken() for split, raw in self.splits.items()}
+        out = [image for _, images in kept.values() for image in images]
+        if not out:
+            return self
+        kinds = collections.Counter(image.kind for image in out)
+        counts = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+        note = f"left out {len(out)} that cannot be used ({counts})"
+        print(f"{note}: {listed(out, len(out))}", flush=True)
+        return Source({split: raw for split, (raw, _) in kept.items()}, "; ".join(filter(None, (self.notes, note))))
+
+
+def _misfit(transform, shape, name):
+    """The UnfitImage that `transform` makes of an image of `shape`, or None."""
+    try:
+        transform.check(shape, name)
+    except UnfitImage as error:
+        return error.alone()
+    return None
 
 
 def require_package(load, package):

@@ -20,10 +20,12 @@ import threading
 import numpy as np
 import tensorflow as tf
 
-from tfcq.data.decoding import decode
+from tfcq.data.decoding import decode, verify
 from tfcq.data.sources import RawReader, Source, require_package
 from tfcq.data.splits import SPLITS
+from tfcq.data.survey import stamp
 from tfcq.data.transforms import to_channels
+from tfcq.data.unfit import UnfitImage
 from tfcq.errors import UserError
 from tfcq.knobs import suggestion
 
@@ -48,7 +50,8 @@ def tfds(config, choices):
     key = _image_key(library, builder.info.features, config.dataset)
     channels = builder.info.features[key].shape[-1]
     chosen = roles(list(builder.info.splits), config)
-    splits = {role: Records(_records(library, builder, name), key, channels, f"{config.dataset} {name}")
+    splits = {role: Records(_records(library, builder, name), key, channels, f"{config.dataset} {name}",
+                            [os.fspath(path) for path in builder.info.splits[name].filepaths])
               for role, name in chosen.items()}
     return Source(splits, ", ".join(f"{role} is its split {name}" for role, name in chosen.items() if role != name))
 
@@ -89,32 +92,58 @@ class Records(RawReader):
         key: of the feature that holds the encoded image in each.
         channels: 1 or 3, to which all images are converted, as TFDS would; None: they stay as they are.
         label: of the sequence, for messages.
+        paths: of the files that hold them.
+        numbers: int [N], what the images are called by; None: 0, 1, ...
     """
 
-    def __init__(self, records, key, channels, label):
+    def __init__(self, records, key, channels, label, paths=(), numbers=None):
         self.records = records
         self.key = key
         self.declared_channels = channels
         self.label = label
+        self.paths = paths
+        self.numbers = np.arange(len(records)) if numbers is None else numbers
 
     def __len__(self):
         return len(self.records)
 
     @functools.cached_property
     def channels(self):
-        return self.declared_channels or self.read(0).shape[2]
+        return self.declared_channels or super().channels
 
     def name(self, index):
-        return f"{self.label}, image {index}"
+        return f"{self.label}, image {self.numbers[index]}"
 
     def read(self, index):
-        example = tf.train.Example.FromString(self.records[index])
+        image = decode(self._encoded(index), self.name(index))
+        return to_channels(image[None], self.declared_channels)[0] if self.declared_channels else image
+
+    def shape(self, index):
+        height, width, channels = verify(self._encoded(index), self.name(index))
+        return height, width, self.declared_channels or channels
+
+    def some(self, indices):
+        return Records(_Chosen(self.records, indices), self.key, self.declared_channels, self.label, self.paths,
+                       self.numbers[indices])
+
+    def listing(self):
+        yield f"{self.label} {self.key} {self.declared_channels} {self.numbers.tolist()}"
+        yield from map(stamp, self.paths)
+
+    def _encoded(self, index):
+        name = self.name(index)
+        try:
+            example = tf.train.Example.FromString(self.records[index])
+        except OSError as error:
+            raise UnfitImage(f"{name}: cannot be read: {error.strerror or error}", name, str(error.strerror or error)) from error
+        except Exception as error:  # of the parser (DecodeError) or of what reads array_record files
+            raise UnfitImage(f"{name}: expected a tf.train.Example, received bytes that are none; prepare the data set again, or "
+                             "leave out what cannot be used by --skip_broken_images", name, "no example", "broken") from error
         encoded = example.features.feature[self.key].bytes_list.value
         if len(encoded) != 1:
-            raise UserError(f"{self.name(index)}: expected one encoded image in feature {self.key!r}, received "
-                            f"{len(encoded)}")
-        image = decode(io.BytesIO(encoded[0]), self.name(index))
-        return to_channels(image[None], self.declared_channels)[0] if self.declared_channels else image
+            raise UnfitImage(f"{name}: expected one encoded image in feature {self.key!r}, received {len(encoded)}", name,
+                             f"{len(encoded)} images", "broken")
+        return io.BytesIO(encoded[0])
 
 
 class TFRecordFiles:
@@ -166,6 +195,20 @@ def record_offsets(path):
         raise UserError(f"{path}: expected whole TFRecords, received a file truncated or damaged in record "
                         f"{len(offsets) - 1}; prepare the data set again")
     return np.array(offsets, np.int64)
+
+
+class _Chosen:
+    """Those elements of a sequence whose numbers are in `indices`."""
+
+    def __init__(self, records, indices):
+        self.records = records
+        self.indices = indices
+
+    def __len__(self):
+        return len(self.indices)
+
+    def __getitem__(self, index):
+        return self.records[self.indices[index]]
 
 
 class _Locked:
