@@ -2,8 +2,8 @@
 
 Images are held once, as uint8 of their final shape, where all splits together take at most `MEMORY_LIMIT`; batches are
 then gathered from that array. Larger sets are read and transformed anew each time, by index, on all CPUs; before that, every
-image is read once (`survey`). Both ways, batch number s of training is a pure function of (seed, s): the order of an epoch, its flips and its moves come from (seed,
-epoch) alone, so a run resumes anywhere at no cost.
+image is read once (`survey`). Both ways, batch number s of training is a pure function of (seed, s): the order of an epoch, its
+flips and its moves come from (seed, epoch) alone, so a run resumes anywhere at no cost.
 """
 
 import functools

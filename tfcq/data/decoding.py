@@ -11,12 +11,14 @@ What becomes of each kind of image:
 | grey of 1, 2, 4 or 8 bits (also PGM and PBM) | grey; fewer bits are spread over 0 to 255, one bit is 0 and 255 |
 | RGB of 8 bits, YCbCr (JPEG, TIFF) | rgb; YCbCr by JPEG's formula (ITU-T T.871) |
 | palette | rgb; a GIF whose palette is the ramp of greys is grey |
-| alpha channel, transparent colour | dropped where every pixel is opaque; refused where one is not: its colour depends on a background that nobody named |
+| alpha channel, transparent colour | dropped where every pixel is opaque; refused where one is not, as its colour there depends on \
+a background that nobody named |
 | animation (GIF, WEBP, PNG), pages (TIFF), pictures of an MPO as phones write it | the first one |
 | 16 bits a channel, 32-bit integers, floats | refused: which range becomes 0 to 255 is a choice |
 | CMYK, CIE Lab | refused: RGB follows from them by a colour profile only |
 | colour profile, gamma | not applied: pixels are the numbers of the file |
-| EXIF orientation (in XMP too) | honoured: pixels arrive as a viewer shows them; one that is broken, of another type or not 1 to 8 counts as none |
+| EXIF orientation (in XMP too) | honoured: pixels arrive as a viewer shows them; one that is truncated, of another type or not 1 \
+to 8 counts as none |
 | other EXIF, whole or broken | not looked at |
 | more than twice `PIL.Image.MAX_IMAGE_PIXELS` (179 million pixels) | refused: such files are made to fill the memory |
 """
@@ -110,7 +112,7 @@ def _broken(name, reason):
 def _channels(image, name):
     bits = _bits(image)
     if bits > 8 or image.mode not in GREY_MODES + RGB_MODES:
-        kind = f"{bits} bits a channel" if bits > 8 else f"mode {image.mode}"
+        kind = "floats" if image.mode == "F" else f"{bits} bits a channel" if bits > 8 else f"mode {image.mode}"
         raise UnfitImage(
             f"{name}: expected 8-bit grey or RGB, received {kind}; convert it, or leave out what cannot be used by "
             "--skip_broken_images",
@@ -122,21 +124,19 @@ def _channels(image, name):
 
 
 def _bits(image):
-    """Bits of a channel, as far as they are more than 8: Pillow opens several kinds of 16-bit files as 8-bit ones."""
-    if image.mode in ("I", "F"):
-        bits = 32
-    else:
-        bits = 16 if image.mode.startswith("I;16") else 8
+    """Bits of a channel; Pillow opens 16-bit RGB files as 8-bit ones, and says so only in what it hands to its decoder."""
     if image.format == "TIFF":
         return max(np.ravel(image.tag_v2.get(_BITS_PER_SAMPLE, 1)))
-    for tile in image.tile:
-        arguments = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
-        if image.format == "PNG" and any("16" in str(argument) for argument in arguments):
-            bits = 16
-        if image.format == "PPM" and image.mode != "F":
-            is_deep = tile[0] in ("ppm", "ppm_plain") and isinstance(arguments[-1], int) and arguments[-1] > 255
-            bits = 16 if is_deep or "16" in str(arguments[0]) else 8
-    return bits
+    if image.mode == "F":
+        return 32
+    if image.mode.startswith("I"):
+        return 16
+    for codec, _, _, arguments in image.tile:
+        if image.format == "PNG" and "16" in str(arguments):  # a raw mode like RGB;16B
+            return 16
+        if image.format == "PPM" and codec != "raw" and isinstance(arguments, tuple) and arguments[-1] > 255:  # its largest value
+            return 16
+    return 8
 
 
 def _refuse_transparency(image, name):

@@ -28,7 +28,7 @@ from tfcq.data.survey import stamp
 from tfcq.errors import UserError
 
 EXTENSIONS = (
-    ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm",
+    ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm",
     ".pnm",
 ) + ((".webp",) if features.check("webp") else ())
 """Of the formats that `decoding` opens."""
@@ -94,7 +94,7 @@ def split_folders(directory):
     if not found:
         return {"train": directory}
     if "train" not in found:
-        raise UserError(f"folder:{directory}: found {' and '.join(found.values())} but no train folder beside; expected "
+        raise UserError(f"folder:{directory}: found {' and '.join(names[split][0] for split in found)} but no train folder beside; expected "
                         "train, or no folder of a split")
     for entry in sorted(_entries(directory), key=lambda entry: entry.name):
         if entry.path in found.values():

@@ -5,8 +5,8 @@ array `images`. Each uint8 from 0 to 255, [N, h, w] or [N, h, w, c] with c 1 or 
 
 What could be meant in two ways is refused with a line on how to write either:
 
-- [h, w, 3], as one image: its rows would be grey images of three columns. So are [h, w, 1], [h, w, 4], and [3, h, w] or
-  [4, h, w], one image with its channels first.
+- [h, w, 3], one image, whose rows would be grey images of three columns; [h, w, 1], [h, w, 4]; and [3, h, w], perhaps one image
+  with its channels first.
 - [N, 3, h, w] and [N, 1, h, w], whose channels come first; [h, w, 3, N], whose images come last.
 - floats, booleans and integers of other types: whether 1.0 is white or nearly black is not written in the file.
 - uint8 without another value than 0 and 1 (`values`).
@@ -88,9 +88,9 @@ def shape_advice(shape):
             kind = f"one image of {shape[0]}x{shape[1]}x{shape[2]}"
             return (f"which looks like {kind}: as a set of one, array[None]; if it is {shape[0]} grey images of "
                     f"{shape[1]}x{shape[2]}, array[..., None]")
-        if shape[0] in (3, 4):
-            kind = f"one image of {shape[1]}x{shape[2]} with its {shape[0]} channels first"
-            return (f"which may be {kind}: np.moveaxis(array, 0, -1)[None]; if it is {shape[0]} grey images, array[..., None]")
+        if shape[0] == 3:
+            return (f"which may be one image of {shape[1]}x{shape[2]} with its channels first: np.moveaxis(array, 0, -1)[None]; if "
+                    "it is three grey images, array[..., None]")
         return None
     if len(shape) == 2 and shape[1] > 1:
         return "a row an image; give it height and width (and channels, last), array.reshape(len(array), h, w)"
