@@ -10,15 +10,13 @@ What becomes of each kind of image:
 |---|---|
 | grey of 1, 2, 4 or 8 bits (also PGM and PBM) | grey; fewer bits are spread over 0 to 255, one bit is 0 and 255 |
 | RGB of 8 bits, YCbCr (JPEG, TIFF) | rgb; YCbCr by JPEG's formula (ITU-T T.871) |
-| palette | rgb; a GIF whose palette is the ramp of greys is grey |
-| alpha channel, transparent colour | dropped where every pixel is opaque; refused where one is not, as its colour there depends on \
-a background that nobody named |
+| palette | rgb; a GIF whose palette is the ramp of all greys is grey |
+| alpha channel, transparent colour | dropped where every pixel is opaque; refused where one is not: no background is named |
 | animation (GIF, WEBP, PNG), pages (TIFF), pictures of an MPO as phones write it | the first one |
 | 16 bits a channel, 32-bit integers, floats | refused: which range becomes 0 to 255 is a choice |
 | CMYK, CIE Lab | refused: RGB follows from them by a colour profile only |
 | colour profile, gamma | not applied: pixels are the numbers of the file |
-| EXIF orientation (in XMP too) | honoured: pixels arrive as a viewer shows them; one that is truncated, of another type or not 1 \
-to 8 counts as none |
+| EXIF orientation (in XMP too) | honoured, pixels arrive as a viewer shows them; one that is cut or not 1 to 8 counts as none |
 | other EXIF, whole or broken | not looked at |
 | more than twice `PIL.Image.MAX_IMAGE_PIXELS` (179 million pixels) | refused: such files are made to fill the memory |
 """

@@ -94,8 +94,8 @@ def split_folders(directory):
     if not found:
         return {"train": directory}
     if "train" not in found:
-        raise UserError(f"folder:{directory}: found {' and '.join(names[split][0] for split in found)} but no train folder beside; expected "
-                        "train, or no folder of a split")
+        raise UserError(f"folder:{directory}: found {' and '.join(names[split][0] for split in found)} but no train folder "
+                        "beside; expected train, or no folder of a split")
     for entry in sorted(_entries(directory), key=lambda entry: entry.name):
         if entry.path in found.values():
             continue

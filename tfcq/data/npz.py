@@ -89,8 +89,8 @@ def shape_advice(shape):
             return (f"which looks like {kind}: as a set of one, array[None]; if it is {shape[0]} grey images of "
                     f"{shape[1]}x{shape[2]}, array[..., None]")
         if shape[0] == 3:
-            return (f"which may be one image of {shape[1]}x{shape[2]} with its channels first: np.moveaxis(array, 0, -1)[None]; if "
-                    "it is three grey images, array[..., None]")
+            return (f"which may be one image of {shape[1]}x{shape[2]} with its channels first: np.moveaxis(array, 0, -1)[None]; "
+                    "if it is three grey images, array[..., None]")
         return None
     if len(shape) == 2 and shape[1] > 1:
         return "a row an image; give it height and width (and channels, last), array.reshape(len(array), h, w)"
