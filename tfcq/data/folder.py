@@ -295,8 +295,9 @@ def _told_classes(classes):
 
 def _extensions(counts):
     """'12 .tif, 3 without an extension' of a Counter of extensions."""
-    told = [f"{count} {extension or 'without an extension'}" for extension, count in counts.most_common(MOST_EXTENSIONS)]
-    rest = counts.total() - sum(count for _, count in counts.most_common(MOST_EXTENSIONS))
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    told = [f"{count} {extension or 'without an extension'}" for extension, count in ordered[:MOST_EXTENSIONS]]
+    rest = sum(count for _, count in ordered[MOST_EXTENSIONS:])
     return ", ".join([*told, *([f"{rest} others"] if rest else [])])
 
 

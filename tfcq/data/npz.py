@@ -64,7 +64,7 @@ def _images(archive, path, key):
     advice = shape_advice(array.shape) or type_advice(array)
     if advice:
         raise UserError(f"{path}, array {key}: expected uint8 [N, h, w] or [N, h, w, 1 or 3], received {array.dtype} "
-                        f"{list(array.shape)}{'' if advice == UNFIT else f'; {advice}'}")
+                        f"{list(array.shape)}{'' if advice == UNFIT else f' {advice}'}")
     return array[..., None] if array.ndim == 3 else array
 
 
@@ -93,7 +93,7 @@ def shape_advice(shape):
                     "if it is three grey images, array[..., None]")
         return None
     if len(shape) == 2 and shape[1] > 1:
-        return "a row an image; give it height and width (and channels, last), array.reshape(len(array), h, w)"
+        return "with a row an image; give it height and width (and channels, last), array.reshape(len(array), h, w)"
     return UNFIT
 
 
