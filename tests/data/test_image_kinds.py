@@ -105,6 +105,25 @@ def test_exif_cut_anywhere_is_whole_or_none(file_format):
     assert np.array_equal(found[-1], turned) and np.array_equal(found[0], upright)
 
 
+# Tags beside a good orientation: whoever writes the EXIF anew without it, as Pillow's `exif_transpose`, stumbles over them.
+OTHER_TAGS = {
+    "width of text": entry(0x100, 2, 4, b"six\0"), "negative width": entry(0x100, 8, 1, b"\xff\xff"),
+    "text of numbers": entry(0x10E, 4, 1, b"\xff\xff\xff\xff"), "bytes of numbers": entry(0x111, 7, 4, b"abcd"),
+    "rational of text": entry(0x11A, 2, 3, b"72\0"), "a float": entry(0x101, 11, 1, b"\0\0\x80\x7f"),
+    "directory of text": entry(0x8769, 2, 4, b"abc\0"), "directory nowhere": entry(0x8825, 4, 1, b"\xff\xff\xff\xff"),
+    "directory at itself": entry(0x8769, 4, 1, b"\x08\0\0\0"),
+}
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("other", OTHER_TAGS.values(), ids=OTHER_TAGS)
+@pytest.mark.filterwarnings("ignore")
+def test_a_good_orientation_beside_broken_tags_is_honoured(file_format, other):
+    exif = directory(*sorted((UPRIGHT_6, other), key=lambda row: struct.unpack_from("<H", row)))
+    upright = both(with_exif(file_format, b""))
+    np.testing.assert_array_equal(both(with_exif(file_format, exif)), np.rot90(upright, -1))
+
+
 def grey_tiff(*entries):
     """GREY as an uncompressed TIFF by hand, with more entries."""
     height, width = GREY.shape
@@ -149,9 +168,6 @@ def test_each_orientation_in_each_format(orientation):
 # Formats.
 
 
-EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 6 4\n%%EndComments\n(x) show\n"
-
-
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.eps"])
 @pytest.mark.parametrize("reader", [decode, verify])
 def test_postscript_starts_no_program(tmp_path, monkeypatch, name, reader):
@@ -160,10 +176,10 @@ def test_postscript_starts_no_program(tmp_path, monkeypatch, name, reader):
     monkeypatch.setattr(subprocess, "check_call", lambda *arguments, **options: started.append(arguments))
     monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", "gs")
     monkeypatch.setattr("PIL.EpsImagePlugin.has_ghostscript", lambda: True)
-    (tmp_path / name).write_bytes(EPS)
-    with pytest.raises(UnfitImage, match="no PNG, JPEG, WEBP, BMP, TIFF, GIF or PPM"):
+    (tmp_path / name).write_bytes(encoded(RGB, "EPS"))
+    with pytest.raises(UnfitImage) as caught:
         reader(str(tmp_path / name), "a.jpg")
-    assert not started
+    assert not started and "no PNG, JPEG, WEBP, BMP, TIFF, GIF or PPM" in str(caught.value)
 
 
 @pytest.mark.parametrize("file_format", ["ICO", "TGA", "PCX", "SGI", "IM", "JPEG2000", "AVIF", "EPS", "ICNS", "DDS", "XBM"])
