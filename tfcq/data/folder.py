@@ -241,7 +241,7 @@ def _is_image_name(name):
 def _parts(path, root):
     # By the parts of the path and not by its text: the order must not depend on how separators compare with other
     # characters.
-    return os.path.relpath(path, root).split(os.sep)
+    return path[len(root):].strip(os.sep).split(os.sep)
 
 
 def _refuse_pooled(root, paths):
