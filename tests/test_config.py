@@ -27,6 +27,7 @@ UNUSUAL = {
         "center_crop": 148,
         "resize": "pad",
         "color": "grey",
+        "skip_broken_images": True,
         "horizontal_flip": True,
         "random_translation": 0.25,
         "held_out": "last",

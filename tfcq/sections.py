@@ -39,6 +39,11 @@ class DataConfig(Section):
         "grey | rgb | source (as the files are; mixed files are then an error)",
         choices=("source", "grey", "rgb"),
     )
+    skip_broken_images: bool = knob(
+        False,
+        "leave out images that cannot be read or are of a kind that is refused (16 bits, CMYK, transparent, ...), name and count "
+        "them; without it they are an error before training",
+    )
     horizontal_flip: bool = knob(False, "mirror each training image with probability 1/2")
     random_translation: float = knob(
         0.0,

@@ -176,9 +176,8 @@ def check_description(workdir, dataset):
         kept = json.loads((pathlib.Path(workdir) / "data.json").read_text())["description"]
     except (OSError, ValueError, KeyError, TypeError):
         return
-    sizes, sizes_now = (re.findall(r"(train|validation|test) (\d+)", text) for text in (kept, dataset.description))
-    if sizes != sizes_now:
-        shown, shown_now = (", ".join(map(" ".join, one)) for one in (sizes, sizes_now))
+    shown, shown_now = (_sizes(text) for text in (kept, dataset.description))
+    if shown != shown_now:
         raise UserError(
             f"workdir {workdir}: its images were {shown}, and are {shown_now} now; expected the same data, as this run goes by "
             "the images' positions"
@@ -196,6 +195,11 @@ def read_image_shape(workdir):
         return tuple(json.loads((pathlib.Path(workdir) / "data.json").read_text())["image_shape"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"workdir {workdir}: expected data.json of a run that has started: {error}") from error
+
+
+def _sizes(description):
+    found = re.search(r": train (\d+), validation (\d+)[^;]*?, test (\d+)", description)
+    return "train {}, validation {}, test {}".format(*found.groups()) if found else description
 
 
 def environment():

@@ -290,6 +290,23 @@ def test_a_missing_or_cut_record_file_is_named(tmp_path):
         load(config(str(tmp_path)))
 
 
+@pytest.mark.parametrize("limit", [0, 2**32])
+@pytest.mark.parametrize("file_format", ["tfrecord", "array_record"])
+def test_broken_images_in_record_files_are_named_or_left_out(tmp_path, monkeypatch, limit, file_format):
+    monkeypatch.setattr(dataset_module, "MEMORY_LIMIT", limit)
+    whole = tf.io.encode_png(pixels("a", 1)[:8]).numpy()
+    (tmp_path / "cut.png").write_bytes(whole[:-30])
+    make = builder_class("toy_broken", {"train": 30}, {"image": tfds.features.Image(shape=(8, 8, 3))}, lambda split: [
+        {"image": str(tmp_path / "cut.png") if number in (4, 20) else pixels(split, number)[:8]} for number in range(30)])
+    prepare(make, tmp_path, file_format)
+    with pytest.raises(UserError, match="toy_broken train, image [0-9]+: expected a whole.* 1 more cannot be used: toy_broken"):
+        load(config(str(tmp_path), dataset="toy_broken"))
+    dataset = load(config(str(tmp_path), dataset="toy_broken", skip_broken_images=True))
+    assert "left out 2 that cannot be used (2 broken)" in dataset.description
+    kept = all_bytes(dataset, "train", "validation", "test")
+    assert kept == {pixels("train", number)[:8].tobytes() for number in range(30) if number not in (4, 20)}
+
+
 def test_files_without_random_access_are_refused(data_dir, monkeypatch):
     class Formats:
         TFRECORD = ARRAY_RECORD = "something else"

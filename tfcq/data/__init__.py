@@ -9,6 +9,9 @@ Example::
 How an image travels: a source (`builtin`, `idx`, `folder`, `npz`, `tfds`) hands out raw images by index (`sources`),
 `transforms` gives each its final shape, `splits` says which index belongs to train, validation and test, and `dataset`
 makes batches. A new source is one function that returns a `sources.Source`, and its line in `dataset.SOURCES`.
+
+What cannot be used is found before training: `decoding` says which files are images, `survey` reads those once that are decoded
+as needed, `values` knows scaled images, `unfit` makes one line of many that are broken.
 """
 
 from tfcq.data.dataset import ImageDataset, load, user_error

@@ -1,70 +1,185 @@
 """`folder:DIR`: image files, one folder a class or all in one, any depth.
 
-With a folder DIR/train, that is the train split, and DIR/validation and DIR/test (both optional) are the others;
-nothing else with images may lie beside them. Without it, all images below DIR are one split.
+With a folder of the training split right in DIR, called by one of `SPLIT_NAMES` in any case (train, Training, ...), the folders
+of validation and test beside it (both optional: val, Valid, TEST, testing, ...) are the others; nothing else with images may
+lie beside them. Without it, all images below DIR are one split; folders that look like splits are then refused, further down
+(images/train, images/val) and under longer names (seg_train, seg_test) too, since they would be pooled into one set.
 
-Images are files whose names end in one of `EXTENSIONS`, in any case. Hidden files and folders (a leading dot) are not
-looked at; other files are ignored, and the description counts them. `decoding` says which images are refused. The order
-is a fixed random permutation of the sorted relative paths, so that the first n images of a split are a fair sample of
-the classes.
+Images are files whose names end in one of `EXTENSIONS`, in any case; `decoding` says how each kind is read and which are
+refused. Hidden files and folders (a leading dot) are not looked at; other files are passed over, and the description counts
+them by their extensions, as it counts the images of each class. Links are followed; what is reached by two ways (a class folder
+linked beside itself) is taken once, under its own name where it lies below DIR, and told. A folder that cannot be read, or a
+link that leads nowhere, is an error.
+
+The order is a fixed random permutation of the sorted relative paths, so that the first n images of a split are a fair sample
+of the classes.
 """
 
+import collections
+import dataclasses
 import os
 
 from PIL import features
 
-from tfcq.data.decoding import decode, inspect
-from tfcq.data.sources import RawReader, Source, file_stamp
+from tfcq.data.decoding import decode, verify
+from tfcq.data.sources import RawReader, Source
 from tfcq.data.splits import SPLITS, fixed_permutation
+from tfcq.data.survey import file_stamp
 from tfcq.errors import UserError
 
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".gif") + ((".webp",) if features.check("webp") else ())
+EXTENSIONS = (
+    ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm",
+    ".pnm",
+) + ((".webp",) if features.check("webp") else ())
+"""Of the formats that `decoding` opens."""
+
+SPLIT_NAMES = {
+    "train": "train", "training": "train",
+    "validation": "validation", "valid": "validation", "val": "validation",
+    "test": "test", "testing": "test",
+}
+"""Which split a folder of this name (in small letters) is."""
+
+MOST_CLASSES = 10
+"""How many classes are counted one by one; of more, the smallest and the largest."""
+
+MOST_EXTENSIONS = 6
 
 
 def folder(directory):
     """The image files of a folder as a Source.
 
     Raises:
-        UserError: no such folder, no images in it or in one of its splits, or images that belong to no split.
+        UserError: no such folder, no images in it or in one of its splits, images that belong to no split, folders that look
+            like splits and are none, or something in it that cannot be read.
     """
     if not os.path.isdir(directory):
         raise UserError(f"folder: expected a folder, received {directory!r}")
-    found = {split: os.path.join(directory, split) for split in SPLITS if os.path.isdir(os.path.join(directory, split))}
+    roots = split_folders(directory)
+    splits, classes, passed_over, twice = {}, {}, collections.Counter(), []
+    for split, root in roots.items():
+        found = find_images(root)
+        if not found.paths:
+            raise UserError(f"{root}: expected images ({', '.join(EXTENSIONS)}), found none among "
+                            f"{found.passed_over.total()} files{_in_brackets(_extensions(found.passed_over))}")
+        _refuse_pooled(root, found.paths)
+        splits[split] = ImageFiles([found.paths[index] for index in fixed_permutation(len(found.paths))], root)
+        classes[split] = count_classes(root, found.paths)
+        passed_over += found.passed_over
+        twice += found.twice
+    notes = _told_classes(classes)
+    if twice:
+        notes.append(f"taken once, though linked again: {', '.join(twice[:3])}" +
+                     (f" and {len(twice) - 3} others" if len(twice) > 3 else ""))
+    if passed_over:
+        notes.append(f"passed over {_extensions(passed_over)}")
+    return Source(splits, "; ".join(notes))
+
+
+def split_folders(directory):
+    """{split: its folder}, {"train": directory} where there are no folders of splits.
+
+    Raises:
+        UserError: two folders of one split, splits without train, or images beside them.
+    """
+    names = collections.defaultdict(list)
+    for entry in _entries(directory):
+        if entry.name.casefold() in SPLIT_NAMES and _is_folder(entry):
+            names[SPLIT_NAMES[entry.name.casefold()]].append(entry.name)
+    for split, several in names.items():
+        if len(several) > 1:
+            raise UserError(f"folder:{directory}: found {' and '.join(sorted(several))}, which are all the {split} split; "
+                            "expected one folder of each split")
+    found = {split: os.path.join(directory, names[split][0]) for split in SPLITS if split in names}
+    if not found:
+        return {"train": directory}
     if "train" not in found:
-        if found:
-            raise UserError(f"folder:{directory}: found {' and '.join(found)} but no train folder beside; expected "
-                            "train, or none of the three")
-        found = {"train": directory}
-    else:
-        _refuse_strays(directory, found)
-    splits, num_ignored = {}, 0
-    for split, root in found.items():
-        paths, ignored = find_images(root)
-        if not paths:
-            raise UserError(f"{root}: expected images ({', '.join(EXTENSIONS)}), found none among {ignored} files")
-        splits[split] = ImageFiles([paths[index] for index in fixed_permutation(len(paths))], root)
-        num_ignored += ignored
-    return Source(splits, f"{num_ignored} other files ignored" if num_ignored else "")
+        raise UserError(f"folder:{directory}: found {' and '.join(names[split][0] for split in found)} but no train folder "
+                        "beside; expected train, or no folder of a split")
+    for entry in sorted(_entries(directory), key=lambda entry: entry.name):
+        if entry.path in found.values():
+            continue
+        is_folder = _is_folder(entry)
+        stray = find_images(entry.path).paths[:1] if is_folder else [entry.path] * _is_image_name(entry.name)
+        if stray:
+            raise UserError(f"{stray[0]}: belongs to no split; beside {found['train']} expected images in validation and test "
+                            "only")
+    return found
+
+
+@dataclasses.dataclass
+class Found:
+    """What `find_images` found.
+
+    Args:
+        paths: of the images, sorted by their relative path.
+        passed_over: how many other files there are of each extension (in small letters; "" for none).
+        twice: paths of links that lead to what is there anyway.
+    """
+
+    paths: list = dataclasses.field(default_factory=list)
+    passed_over: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+    twice: list = dataclasses.field(default_factory=list)
 
 
 def find_images(root):
-    """The paths of all images below `root`, sorted by their relative path, and how many other files there are."""
-    paths, num_ignored, seen = [], 0, set()
-    for parent, folders, files in os.walk(root, followlinks=True):
-        seen.add(os.path.realpath(parent))
-        # Links are followed, as classes are often linked in from elsewhere, but never round in circles.
-        folders[:] = [name for name in sorted(folders)
-                      if not name.startswith(".") and os.path.realpath(os.path.join(parent, name)) not in seen]
-        for name in files:
-            if name.startswith("."):
+    """The images below `root` as `Found`; UserError for a folder that cannot be read or a link that leads nowhere."""
+    found = Found()
+    seen = {os.path.realpath(root)}
+    folders = [(root, os.path.realpath(root))]
+    linked_folders, linked_files, real_files = [], [], set()
+    while folders or linked_folders:
+        if not folders:
+            # Links come last, in the order of their names, so that what lies here is known by its own name.
+            linked_folders.sort(key=lambda path: _parts(path, root), reverse=True)
+            folders = [(linked_folders[-1], os.path.realpath(linked_folders.pop()))]
+            if folders[0][1] in seen:
+                found.twice.append(folders.pop()[0])
                 continue
-            if name.lower().endswith(EXTENSIONS):
-                paths.append(os.path.join(parent, name))
+            seen.add(folders[0][1])
+        parent, real_parent = folders.pop()
+        for entry in _entries(parent):
+            real = os.path.join(real_parent, entry.name)
+            if _is_folder(entry):
+                if entry.is_symlink():
+                    linked_folders.append(entry.path)
+                elif real in seen:
+                    found.twice.append(entry.path)
+                else:
+                    seen.add(real)
+                    folders.append((entry.path, real))
+            elif not _is_image_name(entry.name):
+                _refuse_dead_link(entry)
+                found.passed_over[os.path.splitext(entry.name)[1].lower()] += 1
+            elif entry.is_symlink():
+                _refuse_dead_link(entry)
+                linked_files.append(entry.path)
+            elif entry.is_file():
+                found.paths.append(entry.path)
+                real_files.add(real)
             else:
-                num_ignored += 1
-    # By the parts of the path and not by its text: the order must not depend on how separators compare with other
-    # characters.
-    return sorted(paths, key=lambda path: os.path.relpath(path, root).split(os.sep)), num_ignored
+                found.passed_over["pipes or devices"] += 1  # to open one would block
+    for path in sorted(linked_files, key=lambda path: _parts(path, root)):
+        real = os.path.realpath(path)
+        if real in real_files:
+            found.twice.append(path)
+        elif os.path.isfile(real):
+            real_files.add(real)
+            found.paths.append(path)
+        else:
+            found.passed_over["pipes or devices"] += 1
+    found.paths.sort(key=lambda path: _parts(path, root))
+    found.twice.sort(key=lambda path: _parts(path, root))
+    return found
+
+
+def count_classes(root, paths):
+    """How many of `paths` lie in each folder right below `root`, in the order of their names; "" is `root` itself."""
+    counts = collections.Counter()
+    for path in paths:
+        parts = _parts(path, root)
+        counts[parts[0] if len(parts) > 1 else ""] += 1
+    return dict(sorted(counts.items()))
 
 
 class ImageFiles(RawReader):
@@ -91,9 +206,6 @@ class ImageFiles(RawReader):
     def stamps(self):
         return [file_stamp(path) for path in self.paths]
 
-    def select(self, indices):
-        return ImageFiles([self.paths[index] for index in indices], self.root)
-
     def content(self, index):
         path = self.paths[index]
         try:
@@ -105,17 +217,102 @@ class ImageFiles(RawReader):
     def read(self, index):
         return decode(self.paths[index], self.paths[index])
 
-    def check(self, transform):
-        for path in self.paths:
-            transform.check(inspect(path, path), path)
+    def shape(self, index):
+        return verify(self.paths[index], self.paths[index])
+
+    def _some(self, indices):
+        return ImageFiles([self.paths[index] for index in indices], self.root)
 
 
-def _refuse_strays(directory, found):
-    for name in sorted(os.listdir(directory)):
-        path = os.path.join(directory, name)
-        if name.startswith(".") or name in found:
+def _entries(path):
+    """What lies in a folder, but hidden things; UserError where it cannot be read."""
+    try:
+        with os.scandir(path) as entries:
+            return [entry for entry in entries if not entry.name.startswith(".")]
+    except OSError as error:
+        raise UserError(f"{path}: expected a folder that can be read, received {error.strerror}; what lies in it would be left "
+                        "out in silence") from error
+
+
+def _is_folder(entry):
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        raise UserError(f"{entry.path}: cannot be read: {error.strerror}") from error
+
+
+def _refuse_dead_link(entry):
+    if entry.is_symlink() and not os.path.exists(entry.path):
+        raise UserError(f"{entry.path}: expected a link to a file or folder, received one that leads nowhere (to "
+                        f"{os.readlink(entry.path)}); mend or remove it")
+
+
+def _is_image_name(name):
+    return name.lower().endswith(EXTENSIONS)
+
+
+def _parts(path, root):
+    # By the parts of the path and not by its text: the order must not depend on how separators compare with other
+    # characters.
+    return path[len(root):].strip(os.sep).split(os.sep)
+
+
+def _refuse_pooled(root, paths):
+    """UserError where folders with images below `root` look like splits, which would become one set."""
+    folders = set()
+    for path in paths:
+        parent = os.path.dirname(path)
+        while parent not in folders and len(parent) > len(root):
+            folders.add(parent)
+            parent = os.path.dirname(parent)
+    alike = collections.defaultdict(dict)
+    for path in sorted(folders):
+        for split, rest in _readings(os.path.basename(path)):
+            alike[os.path.dirname(path), rest].setdefault(split, path)
+    for (parent, rest), found in alike.items():
+        if len(found) > 1:
+            hint = "rename them to train, validation and test" if rest else f"give folder:{parent}"
+            raise UserError(f"{' and '.join(found.values())}: look like splits of one data set, which would be pooled into one; "
+                            f"expected folders of splits right in the folder that is given: {hint}, or link them so")
+
+
+def _readings(name):
+    """Each split that a folder's name begins or ends with, and what is left of the name then."""
+    name = name.casefold()
+    for word, split in SPLIT_NAMES.items():
+        if name.startswith(word):
+            yield split, name[len(word):]
+        elif name.endswith(word):
+            yield split, name[:-len(word)]
+
+
+def _told_classes(classes):
+    """Sentences on how many images of each class there are; none where there is one class or none."""
+    notes = []
+    for split, counts in classes.items():
+        if len(counts) < 2:
             continue
-        stray = find_images(path)[0][:1] if os.path.isdir(path) else [path] * name.lower().endswith(EXTENSIONS)
-        if stray:
-            raise UserError(f"{stray[0]}: belongs to no split; beside {os.path.join(directory, 'train')} expected "
-                            "images in validation and test only")
+        least, most = min(counts, key=counts.get), max(counts, key=counts.get)
+        if counts[least] == counts[most]:
+            told = f"{len(counts)} classes of {counts[most]}"
+        elif len(counts) <= MOST_CLASSES:
+            told = f"{len(counts)} classes: " + ", ".join(f"{name or 'no folder'} {count}" for name, count in counts.items())
+        else:
+            told = f"{len(counts)} classes of {counts[least]} ({least or 'no folder'}) to {counts[most]}"
+        missing = sorted(set(classes["train"]) - set(counts))
+        if missing:
+            told += f", none of {', '.join(missing[:3])}" + (" and others" if len(missing) > 3 else "")
+        notes.append(f"{split} {told}" if len(classes) > 1 else told)
+    return notes
+
+
+def _extensions(counts):
+    """'12 .tif, 3 without an extension' of a Counter of extensions."""
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    told = [f"{count} {extension or 'without an extension'}" for extension, count in ordered[:MOST_EXTENSIONS]]
+    rest = sum(count for _, count in ordered[MOST_EXTENSIONS:])
+    return ", ".join([*told, *([f"{rest} others"] if rest else [])])
+
+
+def _in_brackets(text):
+    return f" ({text})" if text else ""

@@ -17,6 +17,8 @@ from tfcq.errors import UserError
 STEMS = {"train": "train", "test": "t10k"}
 ENDINGS = ("-images-idx3-ubyte", "-images-idx3-ubyte.gz", "-images.idx3-ubyte", "-images.idx3-ubyte.gz")
 UINT8 = 0x08
+KINDS = {0x08: "uint8", 0x09: "int8", 0x0B: "int16", 0x0C: "int32", 0x0D: "float32", 0x0E: "float64"}
+"""The types that the format knows, by their number."""
 
 
 def idx(directory):
@@ -51,8 +53,8 @@ def read_idx(path):
                         f"{content[:4].hex() or 'nothing'}")
     kind, num_dimensions = content[2], content[3]
     if kind != UINT8 or num_dimensions != 3:
-        raise UserError(f"{path}: expected type 0x08 (uint8) and 3 dimensions, received type 0x{kind:02x} and "
-                        f"{num_dimensions}")
+        raise UserError(f"{path}: expected type 0x08 (uint8) and 3 dimensions, N images of h x w, received type 0x{kind:02x} "
+                        f"({KINDS.get(kind, 'unknown')}) and {num_dimensions}; write grey images of 0 to 255 so, others as npz:")
     if len(content) < 16:
         raise UserError(f"{path}: expected a header of 16 bytes, received {len(content)} bytes; fetch it again")
     shape = struct.unpack(">iii", content[4:16])

@@ -62,10 +62,15 @@ class Manifest:
     splits: dict
 
     @classmethod
-    def of(cls, source, chosen):
-        """The manifest of a `Source` whose splits were `chosen`, {split: (the source's split, indices)}."""
-        tables = {origin: entries(raw, origin) for origin, raw in source.splits.items()}
-        return cls({split: [tables[origin][index] for index in indices] for split, (origin, indices) in chosen.items()})
+    def of(cls, raws, images):
+        """The manifest of splits whose images are `images`, {split: SplitImages}, in `raws`, {the source's split: RawImages}."""
+        tables = {origin: entries(raw, origin) for origin, raw in raws.items()}
+        return cls(
+            {
+                split: [tables[one.origins[number]][index] for number, index in zip(one.of_origin, one.indices)]
+                for split, one in images.items()
+            }
+        )
 
     def match(self, source):
         """Finds the images of each split in a `Source`: a `Match`."""

@@ -1,7 +1,15 @@
 """`npz:FILE`: images in one file of NumPy's `savez`.
 
 Either arrays `train` and perhaps `validation` and `test`; or `x_train` and perhaps `x_validation` and `x_test`; or one
-array `images`. Each uint8, [N, h, w] or [N, h, w, c] with c 1 or 3. Other arrays (labels) are not read.
+array `images`. Each uint8 from 0 to 255, [N, h, w] or [N, h, w, c] with c 1 or 3. Other arrays (labels) are not read.
+
+What could be meant in two ways is refused with a line on how to write either:
+
+- [h, w, 3], one image, whose rows would be grey images of three columns; [h, w, 1], [h, w, 4]; and [3, h, w], perhaps one image
+  with its channels first.
+- [N, 3, h, w] and [N, 1, h, w], whose channels come first; [h, w, 3, N], whose images come last.
+- floats, booleans and integers of other types: whether 1.0 is white or nearly black is not written in the file.
+- uint8 without another value than 0 and 1 (`values`).
 """
 
 import os
@@ -20,6 +28,8 @@ NAMINGS = (
     {"train": "images"},
 )
 """The names of the splits' arrays, one way or another; the one for "train" must be there."""
+
+CHANNELS = (1, 3)
 
 
 def npz(path):
@@ -51,11 +61,62 @@ def _images(archive, path, key):
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path}, array {key}: cannot be read ({_line(error)}); expected uint8 without pickled "
                         "objects") from error
-    pixels = array[..., None] if array.ndim == 3 else array
-    if array.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] not in (1, 3) or 0 in pixels.shape[1:]:
+    advice = shape_advice(array.shape) or type_advice(array)
+    if advice:
         raise UserError(f"{path}, array {key}: expected uint8 [N, h, w] or [N, h, w, 1 or 3], received {array.dtype} "
-                        f"{list(array.shape)}")
-    return pixels
+                        f"{list(array.shape)}{'' if advice == UNFIT else f' {advice}'}")
+    return array[..., None] if array.ndim == 3 else array
+
+
+UNFIT = "unfit"
+"""What the functions below say of an array that is no images and suggests nothing."""
+
+
+def shape_advice(shape):
+    """How to make an array of `shape` one of images; None where it is one; `UNFIT` where no way suggests itself."""
+    if len(shape) == 4 and 0 not in shape[1:]:
+        if shape[3] in CHANNELS:
+            return None
+        if shape[1] in CHANNELS:
+            return "with its channels first; move them, np.moveaxis(array, 1, -1)"
+        if shape[2] in CHANNELS:
+            return "with its images last; move them, np.moveaxis(array, -1, 0)"
+        if shape[3] == 4:
+            return "whose fourth channel is alpha; drop it, array[..., :3], or flatten it on a background of your choice"
+    if len(shape) == 3 and 0 not in shape[1:]:
+        if shape[2] in (1, 3, 4) and shape[1] > 4:
+            kind = f"one image of {shape[0]}x{shape[1]}x{shape[2]}"
+            return (f"which looks like {kind}: as a set of one, array[None]; if it is {shape[0]} grey images of "
+                    f"{shape[1]}x{shape[2]}, array[..., None]")
+        if shape[0] == 3:
+            return (f"which may be one image of {shape[1]}x{shape[2]} with its channels first: np.moveaxis(array, 0, -1)[None]; "
+                    "if it is three grey images, array[..., None]")
+        return None
+    if len(shape) == 2 and shape[1] > 1:
+        return "with a row an image; give it height and width (and channels, last), array.reshape(len(array), h, w)"
+    return UNFIT
+
+
+def type_advice(array):
+    """How to make an array of images uint8 from 0 to 255; None where it is; `UNFIT` where no way suggests itself."""
+    if array.dtype == np.uint8:
+        return None
+    if array.dtype == bool:
+        return "of false and true; black and white are 0 and 255, 255 * array.astype('uint8')"
+    if array.dtype.kind not in "fiu" or not array.size:
+        return UNFIT
+    low, high = array.min(), array.max()
+    told = f"of values from {low:.4g} to {high:.4g}"
+    if not np.isfinite([low, high]).all():
+        return f"{told}; expected finite numbers"
+    if array.dtype.kind == "f" or high <= 1:
+        if 0 <= low and high <= 1:
+            return f"{told}; if 1 is white, np.round(255 * array).astype('uint8')"
+        if -1 <= low and high <= 1:
+            return f"{told}; if -1 is black and 1 white, np.round(127.5 * (array + 1)).astype('uint8')"
+    if 0 <= low and high <= 255:
+        return f"{told}; if 255 is white, np.round(array).astype('uint8')"
+    return f"{told}, which no rule leads from to 0 to 255; scale them so that 0 is black and 255 white, round, and cast to uint8"
 
 
 def _line(error):

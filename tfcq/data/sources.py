@@ -6,15 +6,19 @@ give any image by its index, so order, resuming and splits are the same for all 
 """
 
 import abc
+import collections
 import concurrent.futures
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import os
-import time
 
 import numpy as np
 
+from tfcq.data.survey import Progress, survey_of
+from tfcq.data.unfit import MOST_NAMED, UnfitImage, UnfitImages, listed
+from tfcq.data.values import refuse_scaled
 from tfcq.errors import UserError
 
 CHUNK = 2**19
@@ -25,11 +29,14 @@ LARGE = 128 * 128
 """Pixels of an image from where on decoding pays on several threads. Below, what Pillow does under Python's lock is
 most of the work: two threads took twice as long as one for 32x32 JPEG files, and half as long for 512x512."""
 
+LOOKED_AT = 100
+"""Images of which one must have ordinary values (`values`)."""
+
 MOST_THREADS = 16
 """Each thread holds a batch of its own in memory."""
 
-QUIET_SECONDS = 5
-"""What takes longer says how far it is."""
+PIECE = 1024
+"""Images whose content is read at a time."""
 
 
 class RawImages(abc.ABC):
@@ -38,6 +45,9 @@ class RawImages(abc.ABC):
     num_threads = 1
     """How many calls of `take` at a time are worth while."""
 
+    example = 0
+    """Index of the first image that can be read."""
+
     @abc.abstractmethod
     def __len__(self):
         """How many images."""
@@ -45,7 +55,7 @@ class RawImages(abc.ABC):
     @property
     @abc.abstractmethod
     def channels(self):
-        """Channels of the first image, 1 or 3."""
+        """Channels of the image `example`, 1 or 3."""
 
     @abc.abstractmethod
     def name(self, index):
@@ -73,21 +83,38 @@ class RawImages(abc.ABC):
 
     @abc.abstractmethod
     def check(self, transform):
-        """Raises UserError for images that are seen to be unfit for `transform` without decoding them all."""
+        """Raises UserError naming the images that are unfit for `transform`; every image is read, but none is kept."""
+
+    @abc.abstractmethod
+    def refuse_scaled(self):
+        """Raises UserError where the pixels are not 0 to 255 but, by mistake, 0 and 1 (see `values`)."""
+
+    def without_broken(self):
+        """(these images without those that are broken or of a kind that is refused, [the UnfitImage left out])."""
+        return self, []
 
     def all(self, transform):
-        """All images, transformed: uint8 [len(images), H, W, C]; UserError for one that is unfit."""
+        """All images, transformed: uint8 [len(images), H, W, C]; UserError naming those that are unfit."""
         images = np.empty((len(self), *transform.shape), np.uint8)
         step = max(64, CHUNK // int(np.prod(transform.shape)))
 
         def fill(start):
             stop = min(start + step, len(self))
-            images[start:stop] = self.take(np.arange(start, stop), transform)
+            return stop - start, self._fill(images[start:stop], np.arange(start, stop), transform)
 
+        progress, unfit = Progress("reading images", len(self)), []
         with concurrent.futures.ThreadPoolExecutor(self.num_threads) as threads:
-            for _ in threads.map(fill, range(0, len(self), step)):
-                pass  # the loop raises what `fill` raised
+            for count, some in threads.map(fill, range(0, len(self), step)):
+                progress(count)
+                unfit += some
+        if unfit:
+            raise UnfitImages(unfit)
         return images
+
+    def _fill(self, images, indices, transform):
+        """Writes the transformed images at `indices` into `images`; a list of UnfitImage for those that cannot be."""
+        images[:] = self.take(indices, transform)
+        return []
 
 
 class RawArray(RawImages):
@@ -127,6 +154,9 @@ class RawArray(RawImages):
     def check(self, transform):
         transform.check(self.images.shape[1:], self.label)
 
+    def refuse_scaled(self):
+        refuse_scaled((self.images[start:start + 64] for start in range(0, len(self), 64)), self.label)
+
     def all(self, transform):
         self.check(transform)
         if transform.changes(self.images.shape[1:]):
@@ -135,7 +165,7 @@ class RawArray(RawImages):
 
 
 class RawReader(RawImages):
-    """Images that are read one by one; subclasses say `__len__`, `name`, `content`, `read` and `select`."""
+    """Images that are read one by one; subclasses say `__len__`, `name`, `content`, `read` and `_some`, perhaps `shape`."""
 
     @abc.abstractmethod
     def content(self, index):
@@ -143,38 +173,112 @@ class RawReader(RawImages):
 
     @abc.abstractmethod
     def read(self, index):
-        """Image `index`, uint8 [h, w, c], c 1 or 3; thread-safe; UserError naming it where it cannot be read."""
+        """Image `index`, uint8 [h, w, c], c 1 or 3; thread-safe; UnfitImage where it cannot be read."""
+
+    @abc.abstractmethod
+    def _some(self, indices):
+        """Another of this class with the images at `indices` (int [n]) alone, under the names that they have here."""
+
+    def select(self, indices):
+        rest = self._some(np.asarray(indices, np.int64))
+        if "survey" in self.__dict__:  # what is known stays known
+            rest.survey = self.survey.select(indices)
+        return rest
+
+    def shape(self, index):
+        """(h, w, c) of image `index`; raises as `read`, which it may undercut in time."""
+        return self.read(index).shape
+
+    @functools.cached_property
+    def survey(self):
+        """The `Survey` of all images: shapes, and what cannot be read."""
+        return survey_of(self)
+
+    @functools.cached_property
+    def example(self):
+        return self._first[0]
 
     @functools.cached_property
     def num_threads(self):
-        height, width, _ = self.read(0).shape
+        height, width, _ = self._first[1]
         return min(os.cpu_count(), MOST_THREADS) if height * width >= LARGE else 1
 
     @functools.cached_property
     def channels(self):
-        return self.read(0).shape[2]
+        return self._first[1][2]
+
+    @functools.cached_property
+    def _first(self):
+        """Index and shape of the first image that can be read."""
+        unfit = []
+        for index in range(len(self)):
+            try:
+                return index, self.shape(index)
+            except UnfitImage as error:
+                unfit.append(error.alone())
+        raise UnfitImages(unfit)
 
     def digests(self, indices):
-        start = told = time.monotonic()
+        progress = Progress("reading images once, to know them again", len(indices))
         with concurrent.futures.ThreadPoolExecutor(min(os.cpu_count(), MOST_THREADS)) as threads:
-            # In pieces: what `map` was given waits in memory, and a broken image must not wait for all others.
-            for first in range(0, len(indices), 1024):
-                yield from threads.map(lambda index: digest_of(self.content(index)), indices[first : first + 1024])
-                now = time.monotonic()
-                if now - start > QUIET_SECONDS and now - told > QUIET_SECONDS:
-                    told = now
-                    print(f"reading images once, to know them again: {first} of {len(indices)}", flush=True)
+            # In pieces: what `map` was given waits in memory, and an unreadable image must not wait for all others.
+            for first in range(0, len(indices), PIECE):
+                piece = indices[first:first + PIECE]
+                yield from threads.map(lambda index: digest_of(self.content(index)), piece)
+                progress(len(piece))
 
     def take(self, indices, transform):
         images = np.empty((len(indices), *transform.shape), np.uint8)
-        for position, index in enumerate(indices):
-            image = self.read(index)
-            transform.check(image.shape, self.name(index))
-            images[position] = transform(image[None])[0]
+        unfit = self._fill(images, indices, transform)
+        if unfit:
+            raise UnfitImages(unfit)
         return images
 
+    def _fill(self, images, indices, transform):
+        unfit = []
+        for position, index in enumerate(indices):
+            try:
+                image = self.read(index)
+                transform.check(image.shape, self.name(index))
+            except UnfitImage as error:
+                unfit.append(error.alone())
+                continue
+            images[position] = transform(image[None])[0]
+        return unfit
+
     def check(self, transform):
-        transform.check(self.read(0).shape, self.name(0))
+        unfit = list(self.survey.unfit)
+        for shape, indices in zip(*self.survey.distinct()):
+            if _misfit(transform, shape, ""):
+                unfit += indices.tolist()
+        if unfit:
+            first = sorted(unfit)[:MOST_NAMED]
+            raise UnfitImages(
+                [self.survey.unfit.get(index) or _misfit(transform, self.survey.shapes[index], self.name(index))
+                 for index in first],
+                len(unfit),
+            )
+
+    def refuse_scaled(self):
+        refuse_scaled(self._readable(), f"{self.name(self.example)} and the images after it")
+
+    def _readable(self):
+        for index in range(self.example, min(self.example + LOOKED_AT, len(self))):
+            with contextlib.suppress(UnfitImage):  # they are named elsewhere
+                yield self.read(index)
+
+    def without_broken(self):
+        survey = self.survey
+        kept = np.setdiff1d(np.arange(len(self)), list(survey.unfit), assume_unique=True)
+        out = [survey.unfit[index] for index in sorted(survey.unfit)]
+        unreachable = [image for image in out if not image.kind]
+        if unreachable:
+            raise UnfitImages(unreachable)
+        if not out:
+            return self, []
+        if not len(kept):
+            raise UnfitImages(out)
+        return self.select(kept), out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,6 +293,27 @@ class Source:
     splits: dict
     notes: str = ""
 
+    def without_broken(self):
+        """This source without what is broken or of a kind that is refused, told in a line and counted in the notes."""
+        kept = {split: raw.without_broken() for split, raw in self.splits.items()}
+        out = [image for _, images in kept.values() for image in images]
+        if not out:
+            return self
+        kinds = collections.Counter(image.kind for image in out)
+        counts = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+        note = f"left out {len(out)} that cannot be used ({counts})"
+        print(f"{note}: {listed(out, len(out))}", flush=True)
+        return Source({split: raw for split, (raw, _) in kept.items()}, "; ".join(filter(None, (self.notes, note))))
+
+
+def _misfit(transform, shape, name):
+    """The UnfitImage that `transform` makes of an image of `shape`, or None."""
+    try:
+        transform.check(shape, name)
+    except UnfitImage as error:
+        return error.alone()
+    return None
+
 
 def digest_of(*parts):
     """BLAKE2b of bytes-like `parts`, one after the other: 32 hexadecimal digits."""
@@ -196,15 +321,6 @@ def digest_of(*parts):
     for part in parts:
         digest.update(part)
     return digest.hexdigest()
-
-
-def file_stamp(path):
-    """A str of a file's size, times and inode: it changes when the file is written or replaced; "" where there is none."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return ""
-    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
 
 
 def require_package(load, package):

@@ -22,10 +22,12 @@ import numpy as np
 import tensorflow as tf
 
 from tfcq import paths
-from tfcq.data.decoding import decode
-from tfcq.data.sources import RawReader, Source, file_stamp, require_package
+from tfcq.data.decoding import decode, verify
+from tfcq.data.sources import RawReader, Source, require_package
 from tfcq.data.splits import SPLITS
+from tfcq.data.survey import file_stamp
 from tfcq.data.transforms import to_channels
+from tfcq.data.unfit import UnfitImage
 from tfcq.errors import UserError
 from tfcq.knobs import suggestion
 
@@ -92,47 +94,66 @@ class Records(RawReader):
         feature: which holds the encoded image in each.
         channels: 1 or 3, to which all images are converted, as TFDS would; None: they stay as they are.
         label: of the sequence, for messages.
-        stamps: of the record's files, one a record; None: there are none.
-        numbers: what the images are called; None: by their index.
+        stamps: of the files that they are in, a str for each record.
+        numbers: int [N], what the images are called by; None: 0, 1, ...
     """
 
-    def __init__(self, records, feature, channels, label, stamps=None, numbers=None):
+    def __init__(self, records, feature, channels, label, stamps, numbers=None):
         self.records = records
         self.feature = feature
         self.declared_channels = channels
         self.label = label
         self.stamps_of_records = stamps
-        self.numbers = numbers
+        self.numbers = np.arange(len(records)) if numbers is None else numbers
 
     def __len__(self):
         return len(self.records)
 
     @functools.cached_property
     def channels(self):
-        return self.declared_channels or self.read(0).shape[2]
+        return self.declared_channels or super().channels
 
     def name(self, index):
-        return f"{self.label}, image {index if self.numbers is None else self.numbers[index]}"
+        return f"{self.label}, image {self.numbers[index]}"
 
     def stamps(self):
-        return super().stamps() if self.stamps_of_records is None else list(self.stamps_of_records)
-
-    def select(self, indices):
-        stamps = None if self.stamps_of_records is None else [self.stamps_of_records[index] for index in indices]
-        chosen = _Chosen(self.records, indices)
-        return Records(chosen, self.feature, self.declared_channels, self.label, stamps, np.asarray(indices))
+        return list(self.stamps_of_records)
 
     def content(self, index):
-        example = tf.train.Example.FromString(self.records[index])
-        encoded = example.features.feature[self.feature].bytes_list.value
-        if len(encoded) != 1:
-            raise UserError(f"{self.name(index)}: expected one encoded image in feature {self.feature!r}, received "
-                            f"{len(encoded)}")
-        return encoded[0]
+        try:
+            return self._encoded(index)
+        except UnfitImage as error:
+            if isinstance(error.__cause__, OSError):
+                raise
+            return self.records[index]  # that it holds no image is told elsewhere
 
     def read(self, index):
-        image = decode(io.BytesIO(self.content(index)), self.name(index))
+        image = decode(io.BytesIO(self._encoded(index)), self.name(index))
         return to_channels(image[None], self.declared_channels)[0] if self.declared_channels else image
+
+    def shape(self, index):
+        height, width, channels = verify(io.BytesIO(self._encoded(index)), self.name(index))
+        return height, width, self.declared_channels or channels
+
+    def _some(self, indices):
+        stamps = [self.stamps_of_records[index] for index in indices]
+        chosen = _Chosen(self.records, indices)
+        return Records(chosen, self.feature, self.declared_channels, self.label, stamps, self.numbers[indices])
+
+    def _encoded(self, index):
+        name = self.name(index)
+        try:
+            example = tf.train.Example.FromString(self.records[index])
+        except OSError as error:
+            raise UnfitImage(f"{name}: cannot be read: {error.strerror or error}", name, str(error.strerror or error)) from error
+        except Exception as error:  # of the parser (DecodeError) or of what reads array_record files
+            raise UnfitImage(f"{name}: expected a tf.train.Example, received bytes that are none; prepare the data set again, or "
+                             "leave out what cannot be used by --skip_broken_images", name, "no example", "broken") from error
+        encoded = example.features.feature[self.feature].bytes_list.value
+        if len(encoded) != 1:
+            raise UnfitImage(f"{name}: expected one encoded image in feature {self.feature!r}, received {len(encoded)}", name,
+                             f"{len(encoded)} images", "broken")
+        return encoded[0]
 
 
 class TFRecordFiles:

@@ -19,7 +19,7 @@ import functools
 
 import numpy as np
 
-from tfcq.errors import UserError
+from tfcq.data.unfit import UnfitImage
 
 KINDS = {1: "grey", 3: "rgb"}
 
@@ -56,20 +56,22 @@ class Transform:
         return self.image_size, self.image_size, self.channels
 
     def check(self, shape, name):
-        """Raises UserError, naming the image, where an image of `shape` (h, w, c) cannot be cut, padded or mixed in."""
+        """Raises UnfitImage, naming the image, where an image of `shape` (h, w, c) cannot be cut, padded or mixed in."""
         height, width, channels = shape
+        size = f"{height}x{width}"
         if channels not in KINDS:
-            raise UserError(f"{name}: expected 1 (grey) or 3 (rgb) channels, received {channels}")
+            raise UnfitImage(f"{name}: expected 1 (grey) or 3 (rgb) channels, received {channels}", name, str(channels))
         if self.same_channels_as and channels != self.channels:
-            raise UserError(f"{name} is {KINDS[channels]} but {self.same_channels_as} is {KINDS[self.channels]}: "
-                            "expected one kind with color=source; color=grey or color=rgb converts them all")
+            kind = KINDS[channels]
+            raise UnfitImage(f"{name} is {kind} but {self.same_channels_as} is {KINDS[self.channels]}: expected one kind with "
+                             "color=source; color=grey or color=rgb converts them all", name, kind)
         if self.center_crop > min(height, width):
-            raise UserError(f"{name}: expected at least center_crop={self.center_crop} pixels a side, received "
-                            f"{height}x{width}; remove it or lower center_crop")
+            raise UnfitImage(f"{name}: expected at least center_crop={self.center_crop} pixels a side, received {size}; "
+                             "remove it or lower center_crop", name, size)
         side = self._cut_side(height, width)
         if self.resize == "pad" and side > self.image_size:
-            raise UserError(f"{name}: its {side}x{side} square does not fit into image_size={self.image_size} with "
-                            "resize=pad; expected a smaller center_crop, a larger image_size or resize=area")
+            raise UnfitImage(f"{name}: its {side}x{side} square does not fit into image_size={self.image_size} with "
+                             "resize=pad; expected a smaller center_crop, a larger image_size or resize=area", name, size)
 
     def changes(self, shape):
         """Whether images of `shape` (h, w, c) are altered at all."""

@@ -160,6 +160,7 @@ class _Run:
             resize=settings.resize,
             color=color,
             test_split=self.config.likelihood_test_split,
+            skip_broken_images=settings.skip_broken_images,
         )
         other = data.load(other_config)
         for name in names:

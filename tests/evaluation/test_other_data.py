@@ -1,0 +1,39 @@
+"""The data set that `--likelihood_dataset` sets beside the run's."""
+
+import types
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tfcq.config import Config, DataConfig
+from tfcq.errors import UserError
+from tfcq.evaluation import run as evaluation
+from tfcq.protocol import EvaluationConfig
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_its_images_meet_the_checks_of_the_runs_own(tmp_path, monkeypatch, skip):
+    """One broken image: named, or left out where the run leaves out such."""
+    for number in range(20):
+        Image.fromarray(np.random.RandomState(number).randint(0, 256, (8, 8)).astype(np.uint8)).save(tmp_path / f"{number}.png")
+    (tmp_path / "7.png").write_bytes((tmp_path / "7.png").read_bytes()[:60])
+    monkeypatch.setattr(evaluation, "LikelihoodEvaluator", lambda *arguments: None)
+    measured = []
+
+    def likelihood(self, name, evaluator, dataset, suffix, row):
+        measured.append(dataset)
+        row[name + suffix] = {}
+        return np.arange(3.0)
+
+    monkeypatch.setattr(evaluation._Run, "_likelihood", likelihood)
+    config = Config(data=DataConfig(image_size=8, skip_broken_images=skip))
+    model = types.SimpleNamespace(config_of_run=config, image_shape=(8, 8, 1))
+    protocol = EvaluationConfig(likelihood_dataset=f"folder:{tmp_path}")
+    one = evaluation._Run(tmp_path, model, None, protocol, None, None)
+    if not skip:
+        with pytest.raises(UserError, match="7.png: expected a whole image file"):
+            one.measure_likelihoods(["elbo"], {}, {})
+        return
+    one.measure_likelihoods(["elbo"], {}, {})
+    assert "left out 1 that cannot be used (1 broken)" in measured[1].description

@@ -1,0 +1,106 @@
+"""Where the images of each split are in their source: by position when a run begins, by content ever after."""
+
+import dataclasses
+
+import numpy as np
+
+from tfcq.data.manifest import refuse_changes
+from tfcq.data.splits import SPLITS, assign
+from tfcq.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitImages:
+    """Where a split's images are.
+
+    Args:
+        origins: names of the source's splits.
+        of_origin: for each image which of these, int64 [N].
+        indices: for each its index there, int64 [N].
+    """
+
+    origins: list
+    of_origin: np.ndarray
+    indices: np.ndarray
+
+    def gather(self, of_origins):
+        """(function of int64 [n] to images, indices of the split, int64 [N]), as `ImageDataset` takes them.
+
+        Args:
+            of_origins: {the source's split: function from indices there, int64 [n], to images}.
+        """
+        if len(self.origins) == 1:
+            return of_origins[self.origins[0]], self.indices
+
+        def gather(positions):
+            of_origin, indices, images = self.of_origin[positions], self.indices[positions], None
+            for number, origin in enumerate(self.origins):
+                here = of_origin == number
+                if here.any():
+                    found = of_origins[origin](indices[here])
+                    images = np.empty((len(positions), *found.shape[1:]), np.uint8) if images is None else images
+                    images[here] = found
+            return images
+
+        return gather, np.arange(len(self.indices))
+
+    def of(self, origin):
+        """For each image whether it is in this split of the source, bool [N]."""
+        return self.of_origin == (self.origins.index(origin) if origin in self.origins else -1)
+
+
+def by_position(source, config):
+    """({split: SplitImages}, a sentence on how), as `splits.assign` has it for a `Source` and a DataConfig."""
+    counts = {split: len(raw) for split, raw in source.splits.items()}
+    chosen, how = assign(counts, config.num_validation, config.dataset, config.held_out)
+    images = {
+        split: SplitImages([origin], np.zeros(len(indices), np.int64), indices) for split, (origin, indices) in chosen.items()
+    }
+    return images, how
+
+
+def by_content(source, config, manifest, accept_changed_data):
+    """({split: SplitImages}, a sentence on how, the Manifest of what is there) of a run that began with `manifest`.
+
+    Raises:
+        UserError: images are gone or changed and that is not accepted, or a split has none left.
+    """
+    match = manifest.match(source)
+    if not accept_changed_data:
+        refuse_changes(match, config.dataset)
+    images = {}
+    for split, found in match.splits.items():
+        if not found:
+            raise UserError(f"dataset {config.dataset}: none of the run's {len(manifest.splits[split])} {split} images is there")
+        origins = sorted({origin for origin, _, _ in found})
+        of_origin = np.array([origins.index(origin) for origin, _, _ in found], np.int64)
+        images[split] = SplitImages(origins, of_origin, np.array([index for _, index, _ in found], np.int64))
+    told = match.told()
+    if told:
+        used = "those of the run are used" if match.whole else "going on with those of the run that are there"
+        print(f"dataset {config.dataset}: not as when the run began: {told}; {used}", flush=True)
+    sizes = ", ".join(f"{split} {len(match.splits[split])}" for split in SPLITS)
+    return images, f"{sizes} (the run's own)", match.manifest()
+
+
+def without_others(raws, images):
+    """(the RawImages of each of the source's splits without those that no split needs, {split: SplitImages} in them).
+
+    Args:
+        raws: {the source's split: RawImages}.
+        images: {split: SplitImages}.
+    """
+    kept = {}
+    for origin, raw in raws.items():
+        wanted = np.unique(np.concatenate([one.indices[one.of(origin)] for one in images.values()]))
+        if len(wanted) == len(raw):
+            kept[origin] = raw
+        elif len(wanted):
+            kept[origin] = raw.select(wanted)
+            images = {split: _renumbered(one, origin, wanted) for split, one in images.items()}
+    return kept, images
+
+
+def _renumbered(images, origin, wanted):
+    here = images.of(origin)
+    return dataclasses.replace(images, indices=np.where(here, np.searchsorted(wanted, images.indices), images.indices))

@@ -1,0 +1,161 @@
+"""Reads every image once before training, where images are then decoded as needed: what shape each has, which are broken.
+
+A broken image in the middle of a run costs the run; so all are decoded before its first step, in threads. Measured on one
+core: 19,000 images/s of CIFAR-10's PNG files (32x32), 5,700 of JPEG files of 178x218, 4,800 of 256x256, 1,600 of 512x512, 600 of
+1024x1024; 40 PNG files/s of 1024x1024. Two hundred thousand faces of CelebA are thus half a minute, three million bedrooms of
+256x256 eleven minutes. What took more than `WORTH_KEEPING` seconds is kept in `FOLDER` under names, sizes and times of change of
+the files: another start, an evaluation or a resumed run reads it there, as long as no file is another.
+"""
+
+import concurrent.futures
+import dataclasses
+import hashlib
+import os
+import time
+
+import numpy as np
+import PIL
+
+from tfcq.data.unfit import UnfitImage
+
+FOLDER = "~/.cache/tfcq/images"
+
+WORTH_KEEPING = 10.0
+"""Seconds."""
+
+VERSION = 1
+"""To be raised when `decoding` or `transforms` judge images in another way: what is kept is then made anew."""
+
+CHUNK = 64
+"""Images that a thread reads at a time."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Survey:
+    """What is known of each of N images.
+
+    Args:
+        shapes: int32 [N, 3], (h, w, c); zeros for an image that cannot be used.
+        unfit: {index: UnfitImage} of those.
+    """
+
+    shapes: np.ndarray
+    unfit: dict
+
+    def select(self, indices):
+        """The Survey of the images at `indices` (int [n]) alone."""
+        unfit = {place: self.unfit[index] for place, index in enumerate(map(int, indices)) if index in self.unfit}
+        return Survey(self.shapes[indices], unfit)
+
+    def distinct(self):
+        """The shapes that there are, a list of (h, w, c), and the indices of the images of each: a list of int64 [n]."""
+        usable = np.flatnonzero(self.shapes[:, 0])
+        shapes, which = np.unique(self.shapes[usable], axis=0, return_inverse=True)
+        order = np.argsort(which.ravel(), kind="stable")
+        groups = np.split(usable[order], np.cumsum(np.bincount(which.ravel(), minlength=len(shapes)))[:-1])
+        return [tuple(map(int, shape)) for shape in shapes], groups
+
+
+class Progress:
+    """Tells how far a loop over images is: nothing for `silent` seconds, then a line every half minute."""
+
+    silent, between = 5.0, 30.0
+
+    def __init__(self, name, total):
+        self._name, self._total, self._done = name, total, 0
+        self._start = time.monotonic()
+        self._next = self._start + self.silent
+
+    def __call__(self, count):
+        """`count` more images are done."""
+        self._done += count
+        now = time.monotonic()
+        if now >= self._next and self._done < self._total:
+            self._next = now + self.between
+            speed = self._done / (now - self._start)
+            print(f"{self._name}: {self._done} of {self._total}, {speed:.0f}/s", flush=True)
+
+
+def file_stamp(path):
+    """A str of a file's size, times and inode: it changes when the file is written or replaced; "" where there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return ""
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
+
+
+def survey_of(raw):
+    """The Survey of a `sources.RawReader`: kept from an earlier time, or made now."""
+    stamps = raw.stamps()
+    path = os.path.join(os.path.expanduser(FOLDER), f"{_key(raw, stamps)}.npz") if all(stamps) else None
+    kept = path and _read(path, raw)
+    if kept:
+        return kept
+    start = time.monotonic()
+    survey = _make(raw)
+    if path and time.monotonic() - start > WORTH_KEEPING and all(image.kind for image in survey.unfit.values()):
+        _write(path, survey)
+    return survey
+
+
+def _make(raw):
+    shapes, unfit = np.zeros((len(raw), 3), np.int32), {}
+
+    def look(start):
+        indices = range(start, min(start + CHUNK, len(raw)))
+        for index in indices:
+            try:
+                shapes[index] = raw.shape(index)
+            except UnfitImage as error:
+                unfit[index] = error.alone()
+        return len(indices)
+
+    progress = Progress("checking images", len(raw))
+    with concurrent.futures.ThreadPoolExecutor(raw.num_threads) as threads:
+        for count in threads.map(look, range(0, len(raw), CHUNK)):
+            progress(count)
+    return Survey(shapes, unfit)
+
+
+def _key(raw, stamps):
+    digest = hashlib.sha256(f"{VERSION} {PIL.__version__}".encode())
+    for index, stamp in enumerate(stamps):
+        digest.update(f"{raw.name(index)} {stamp}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()[:32]
+
+
+def _read(path, raw):
+    try:
+        with np.load(path, allow_pickle=False) as kept:
+            facts = zip(kept["messages"].tolist(), kept["notes"].tolist(), kept["kinds"].tolist())
+            unfit = {index: UnfitImage(message, raw.name(index), note, kind)
+                     for index, (message, note, kind) in zip(kept["indices"].tolist(), facts)}
+            return Survey(kept["shapes"], unfit) if kept["shapes"].shape == (len(raw), 3) else None
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # NumPy raises many kinds on a damaged file; it is made anew
+        print(f"{path} cannot be read and is made anew: {error}", flush=True)
+        return None
+
+
+def _write(path, survey):
+    staged = f"{path}.{os.getpid()}.partial"
+    images = [survey.unfit[index] for index in sorted(survey.unfit)]
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(staged, "wb") as file:
+            np.savez_compressed(
+                file,
+                shapes=survey.shapes,
+                indices=np.array(sorted(survey.unfit), np.int64),
+                messages=np.array([str(image) for image in images], str),
+                notes=np.array([image.note for image in images], str),
+                kinds=np.array([image.kind for image in images], str),
+            )
+        os.replace(staged, path)
+    except OSError as error:
+        print(f"{path} cannot be written, so that the next start checks the images again: {error.strerror}", flush=True)
+    finally:
+        if os.path.exists(staged):
+            os.remove(staged)
