@@ -15,7 +15,7 @@ def there(tmp_path, monkeypatch):
     """A current folder with a file or folder of each kind."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    np.savez("f.npz", images=np.zeros((8, 4, 4), np.uint8))
+    np.savez("f.npz", images=np.arange(128, dtype=np.uint8).reshape(8, 4, 4))
     np.save("f.npy", np.zeros((8, 4, 4), np.uint8))
     for folder in ("pictures/a", "mnist", "home/pictures", "empty"):
         (tmp_path / folder).mkdir(parents=True)

@@ -190,7 +190,7 @@ class ImageFiles(RawReader):
         root: folder below which they lie, and that may move.
     """
 
-    def __init__(self, paths, root):
+    def __init__(self, paths, root="."):
         self.paths = paths
         self.root = root
 

@@ -94,16 +94,16 @@ class Records(RawReader):
         feature: which holds the encoded image in each.
         channels: 1 or 3, to which all images are converted, as TFDS would; None: they stay as they are.
         label: of the sequence, for messages.
-        stamps: of the files that they are in, a str for each record.
+        stamps: of the files that they are in, a str for each record; None: not known.
         numbers: int [N], what the images are called by; None: 0, 1, ...
     """
 
-    def __init__(self, records, feature, channels, label, stamps, numbers=None):
+    def __init__(self, records, feature, channels, label, stamps=None, numbers=None):
         self.records = records
         self.feature = feature
         self.declared_channels = channels
         self.label = label
-        self.stamps_of_records = stamps
+        self.stamps_of_records = [""] * len(records) if stamps is None else stamps
         self.numbers = np.arange(len(records)) if numbers is None else numbers
 
     def __len__(self):
