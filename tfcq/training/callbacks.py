@@ -63,43 +63,6 @@ class FirstStep(StepCallback):
         self._signals.wait()
 
 
-class LikelihoodGuard(StepCallback):
-    """Says when a bound stays above `_WORST` bits/dim, twice what uniform noise costs, and when it no longer does.
-
-    It warns and does not stop: a likelihood with a small scale, such as --decoder_sigma=0.001, begins above it and comes down.
-
-    Args:
-        training: `TrainingConfig`.
-    """
-
-    _WORST, _STEPS = 16.0, 50  # bits/dim; and so many steps above it in a row are no accident of one batch or of the first ones
-
-    def __init__(self, training):
-        super().__init__()
-        self._training, self._since, self._told = training, {}, set()
-
-    def on_step(self, step, logs):
-        for name, value in logs.items():
-            player, _, term = name.rpartition("/")
-            if term != "bits_per_dim":
-                continue
-            if value <= self._WORST:
-                if player in self._told:
-                    print(f"\nstep {step}: player {player} is at {value:.4g} bits/dim again", flush=True)
-                self._since.pop(player, None)
-                self._told.discard(player)
-            elif step - self._since.setdefault(player, step) >= self._STEPS - 1 and player not in self._told:
-                self._told.add(player)
-                rate = "discriminator_learning_rate" if player == "discriminator" else "learning_rate"
-                knobs = ", ".join(f"--{knob}={getattr(self._training, knob):g}" for knob in (rate, "clip_norm", "warmup_steps"))
-                print(
-                    f"\nstep {step}: warning: player {player} is at {value:.4g} bits/dim, above {self._WORST:g} since step "
-                    f"{self._since[player]} (uniform noise: 8): it has exploded, or begins very far off; here {knobs}; in a new "
-                    "run a lower rate, a clip_norm or a longer warm-up would help",
-                    flush=True,
-                )
-
-
 class Progress(StepCallback):
     """A `ProgressLine` with step, images/s, time left and some of the logged terms.
 
