@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 
 import numpy as np
@@ -11,6 +12,7 @@ import tiny_models as tiny
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorflow.python.framework import config as framework_config
 
+from tfcq import data
 from tfcq import workdir as workdirs
 from tfcq.checkpoints import Checkpoints
 from tfcq.config import TrainingConfig
@@ -18,6 +20,7 @@ from tfcq.errors import TrainingInterrupted, UserError
 from tfcq.evaluation.report import training_curves
 from tfcq.interruption import Signals
 from tfcq.training import callbacks
+from tfcq.training.likelihood_guard import LikelihoodGuard
 from tfcq.training.run import train
 
 STEPS = 8
@@ -157,7 +160,7 @@ def test_the_best_is_known_though_a_kill_came_between_it_and_the_checkpoint(tmp_
     checkpoints = Checkpoints(tmp_path, model, 3)
     checkpoints.best_value.assign(best_so_far)
     evaluation = callbacks.Evaluation(
-        tmp_path, model, tiny.dataset(model.image_shape), config().training, checkpoints, Signals()
+        tmp_path, model, data.load(config().data), config().training, checkpoints, Signals()
     )
     evaluation.row_at_start = {"step": 4, "elbo": {"bits_per_dim": 5.0}}
     evaluation.on_train_begin()  # measures nothing: there is no writer
@@ -199,24 +202,49 @@ def test_extending_says_what_becomes_of_the_learning_rate(schedule, before, afte
 
 
 def guarded(values, name="elbo_bits_per_dim"):
-    guard = callbacks.LikelihoodGuard(TrainingConfig(learning_rate=0.25, clip_norm=3.0))
+    guard = LikelihoodGuard(TrainingConfig(learning_rate=0.25, clip_norm=3.0))
     guard.set_model(type("Model", (), {"steps_taken": 100, "trained_bound": "elbo"}))
     guard.on_train_begin()
     for batch, value in enumerate(values):
         guard.on_train_batch_end(batch, {name: value, "generator/loss": 1e12})
 
 
-def test_a_finite_explosion_is_told_once_with_its_step_and_its_knobs(capsys):
-    guarded([5.0] * 10 + [1e12] * 200 + [5.0] * 10 + [17.0] * 49)
-    lines = capsys.readouterr().out.split("\n")[1::2]
-    assert len(lines) == 2
-    assert lines[0].startswith("step 160: warning: elbo_bits_per_dim is 1e+12, above 16 since step 111 ")
-    assert "--learning_rate=0.25, --clip_norm=3, --warmup_steps=0; in a new run a lower rate" in lines[0]
-    assert lines[1] == "step 311: elbo_bits_per_dim is 5 again"
+@pytest.mark.parametrize(
+    ("values", "step"),
+    [
+        ([5.0] * 110 + [1e12] * 200, 250),  # from step 211 on
+        ([5.0] * 130 + [1e12] * 200, 300),  # from step 231 on: of those before 250 fewer than half
+        ([5.0] * 50 + [5.0, 1e12] * 100, 200),  # one step of two
+        ([27.0, 20.0, 1e12, 1e12], None),  # the first steps of many runs, cut short
+        ([1e12] * 100, 200),  # a resumed run that had exploded
+        ([20.0 + step / 1000 for step in range(100)], 200),
+    ],
+)
+def test_a_finite_explosion_is_told_once_with_its_step_and_its_knobs(capsys, values, step):
+    guarded(values)
+    lines = [line for line in capsys.readouterr().out.split("\n") if line]
+    if step is None:
+        assert lines == []
+        return
+    assert len(lines) == 1
+    assert lines[0].startswith(f"step {step}: warning: elbo_bits_per_dim was at {np.median(values[step - 150 : step - 100]):.4g} ")
+    assert "here --learning_rate=0.25, --clip_norm=3, --warmup_steps=0; in a new run a lower rate" in lines[0]
+
+
+def test_the_end_of_an_explosion_is_told(capsys):
+    guarded([1e12] * 100 + [5.0] * 100 + [1e12] * 100)
+    told = [re.match(r"step \d+: .*? at [\d.e+]+", line)[0] for line in capsys.readouterr().out.split("\n") if line]
+    assert told == [
+        "step 200: warning: elbo_bits_per_dim was at 1e+12",
+        "step 250: elbo_bits_per_dim is at 5",
+        "step 350: warning: elbo_bits_per_dim was at 1e+12",
+    ]
 
 
 @pytest.mark.parametrize(
-    "values", [[1e6] * 49 + [8.0] * 100, [8.0, 1e9] * 100, [16.0] * 200, [-3.0] * 200], ids=["first", "spikes", "at", "below"]
+    "values",
+    [[1e6] * 49 + [8.0] * 100, [8.0] * 9 * 20, [27.0 * 0.998**step for step in range(400)], [8.0, 8.0, 1e9] * 100, [-3.0] * 200],
+    ids=["first", "low", "falling", "spikes", "negative"],
 )
 def test_first_steps_and_spikes_are_no_explosion(capsys, values):
     guarded(values)

@@ -63,44 +63,6 @@ class FirstStep(StepCallback):
         self._signals.wait()
 
 
-class LikelihoodGuard(StepCallback):
-    """Says when a bound stays above `_WORST` bits/dim, twice what uniform noise costs, and when it no longer does.
-
-    It warns and does not stop: a likelihood with a small scale, such as --decoder_sigma=0.001, begins above it and comes down.
-
-    Args:
-        training: `TrainingConfig`.
-    """
-
-    _WORST, _STEPS = 16.0, 50  # bits/dim; and so many steps above it in a row are no accident of one batch or of the first ones
-
-    def __init__(self, training):
-        super().__init__()
-        self._training, self._since, self._told = training, None, False
-
-    def on_step(self, step, logs):
-        name = f"{self.model.trained_bound}_bits_per_dim"
-        if name not in logs:  # a stage of training without a bound
-            return
-        value = logs[name]
-        if value <= self._WORST:
-            if self._told:
-                print(f"\nstep {step}: {name} is {value:.4g} again", flush=True)
-            self._since, self._told = None, False
-            return
-        self._since = self._since or step
-        if step - self._since < self._STEPS - 1 or self._told:
-            return
-        self._told = True
-        knobs = ", ".join(f"--{knob}={getattr(self._training, knob):g}" for knob in ("learning_rate", "clip_norm", "warmup_steps"))
-        print(
-            f"\nstep {step}: warning: {name} is {value:.4g}, above {self._WORST:g} since step {self._since} (uniform noise: 8): it "
-            f"has exploded, or begins very far off; here {knobs}; in a new run a lower rate, a clip_norm or a longer warm-up "
-            "would help",
-            flush=True,
-        )
-
-
 class Progress(StepCallback):
     """A `ProgressLine` with step, images/s, time left and some of the logged terms.
 

@@ -13,6 +13,7 @@ from tfcq.config import check_config
 from tfcq.errors import TrainingInterrupted, UserError
 from tfcq.interruption import Signals, Stopped
 from tfcq.training import callbacks, opening
+from tfcq.training.likelihood_guard import LikelihoodGuard
 
 
 @settings.keras_defaults()
@@ -106,7 +107,7 @@ def _fit(model, batches, workdir, training, evaluation, saver, signals):
             callbacks=[
                 callbacks.FirstStep(signals),
                 callbacks.FiniteGuard(),
-                callbacks.LikelihoodGuard(training),
+                LikelihoodGuard(training),
                 callbacks.Progress(training.train_steps, images_per_step, shown),
                 callbacks.Balance(training.log_every),
                 callbacks.Scalars(writers["train"], training.log_every, images_per_step),
