@@ -227,5 +227,8 @@ def test_two_replicas_take_the_step_of_one(trained, two_replicas):
         for name in row:
             np.testing.assert_allclose(other[name], row[name], rtol=1e-4, atol=1e-5, err_msg=name)
     for variable, expected in zip(all_variables(replicated), all_variables(model), strict=True):
+        # Sums in another order differ by some epsilons of their largest terms; where these cancel, by many of an element's own.
+        # 250 epsilons of a tensor's largest element are 8 times what was seen.
+        tolerance = 1e-6 + 3e-5 * np.abs(expected.value).max(initial=0.0)
         for replica in two_replicas.experimental_local_results(variable.value):
-            np.testing.assert_allclose(replica, expected.value, rtol=1e-4, atol=1e-6, err_msg=variable.path)
+            np.testing.assert_allclose(replica, expected.value, rtol=0.0, atol=tolerance, err_msg=variable.path)
