@@ -74,8 +74,9 @@ def evaluate(workdir, metrics=None, report=True, **protocol):
             from tfcq.evaluation.report import write_report
 
             print(f"wrote {write_report(workdir, model, dataset, row, drawn, config)}", flush=True)
-    except OSError as error:
-        raise UserError(f"workdir {workdir}: cannot be written: {error.strerror}; make room and evaluate again") from error
+    except (OSError, tf.errors.OpError) as error:  # OpError: of TensorBoard's files
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+        raise UserError(f"workdir {workdir}: cannot be written: {reason}; make room and evaluate again") from error
     return row
 
 
