@@ -227,7 +227,8 @@ def test_a_finite_explosion_is_told_once_with_its_step_and_its_knobs(capsys, val
         assert lines == []
         return
     assert len(lines) == 1
-    assert lines[0].startswith(f"step {step}: warning: elbo_bits_per_dim was at {np.median(values[step - 150 : step - 100]):.4g} ")
+    median = np.median(values[step - 150 : step - 100])
+    assert lines[0].startswith(f"step {step}: warning: elbo_bits_per_dim was at {median:.4g} ")
     assert "here --learning_rate=0.25, --clip_norm=3, --warmup_steps=0; in a new run a lower rate" in lines[0]
 
 

@@ -179,7 +179,8 @@ class _Run:
             dataset, settings: `ImageDataset` and its `DataConfig`; None: the run's.
         """
         dataset, settings = dataset or self.dataset, settings or self.model.config_of_run.data
-        facts = data_facts(settings, dataset.image_shape[-1], dataset.num_images(split))
+        content = dataset.manifest and dataset.manifest.fingerprint(split)
+        facts = data_facts(settings, dataset.image_shape[-1], dataset.num_images(split), content)
         return {"split": split, "checkpoint": self.config.checkpoint, "data": facts}
 
     def _likelihood(self, name, evaluator, dataset, settings, suffix, row):

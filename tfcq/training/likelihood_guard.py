@@ -41,7 +41,7 @@ class LikelihoodGuard(StepCallback):
             names = ("learning_rate", "clip_norm", "warmup_steps")
             knobs = ", ".join(f"--{knob}={getattr(self._training, knob):g}" for knob in names)
             print(
-                f"\nstep {step}: warning: {name} was at {median:.4g} in the last {len(self._values)} steps (uniform noise: 8) and is "
-                f"not coming down; here {knobs}; in a new run a lower rate, a clip_norm or a longer warm-up would help",
+                f"\nstep {step}: warning: {name} was at {median:.4g} in the last {len(self._values)} steps (uniform noise: 8) "
+                f"and is not coming down; here {knobs}; in a new run a lower rate, a clip_norm or a longer warm-up would help",
                 flush=True,
             )
