@@ -5,12 +5,14 @@ import os
 import pathlib
 import subprocess
 import sys
+import threading
 
 import pytest
 
 from tfcq import json_lines
 from tfcq import workdir as workdirs
 from tfcq.errors import UserError
+from tfcq.files import Lock
 
 
 def row(step, **more):
@@ -79,6 +81,18 @@ def test_two_processes_lose_no_row_while_a_third_rewrites(tmp_path):
     rows = json_lines.read(path)
     for name in "ab":
         assert [one["step"] for one in rows if one.get("of") == name] == list(range(60))
+
+
+def test_a_row_waits_for_whoever_rewrites(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    write(path, {"step": 1})
+    writer = threading.Thread(target=json_lines.append, args=(path, {"step": 2}))
+    with Lock(path):
+        writer.start()
+        writer.join(0.3)
+        assert writer.is_alive() and steps(path) == [1]
+    writer.join(60.0)
+    assert steps(path) == [1, 2]
 
 
 # metrics.jsonl of a run that goes on from a step.

@@ -215,6 +215,7 @@ def guarded(values, name="elbo_bits_per_dim"):
         ([5.0] * 110 + [1e12] * 200, 250),  # from step 211 on
         ([5.0] * 130 + [1e12] * 200, 300),  # from step 231 on: of those before 250 fewer than half
         ([5.0] * 50 + [5.0, 1e12] * 100, 200),  # one step of two
+        ([11.6, *(1e9 * 0.99**step for step in range(300))], 150),  # at the second step, and falling ever since
         ([27.0, 20.0, 1e12, 1e12], None),  # the first steps of many runs, cut short
         ([1e12] * 100, 200),  # a resumed run that had exploded
         ([20.0 + step / 1000 for step in range(100)], 200),
@@ -244,7 +245,7 @@ def test_the_end_of_an_explosion_is_told(capsys):
 
 @pytest.mark.parametrize(
     "values",
-    [[1e6] * 49 + [8.0] * 100, [8.0] * 9 * 20, [27.0 * 0.998**step for step in range(400)], [8.0, 8.0, 1e9] * 100, [-3.0] * 200],
+    [[1e6] * 49 + [8.0] * 100, [8.0] * 180, [27.0 * 0.998**step for step in range(400)], [8.0, 8.0, 1e9] * 100, [-3.0] * 200],
     ids=["first", "low", "falling", "spikes", "negative"],
 )
 def test_first_steps_and_spikes_are_no_explosion(capsys, values):
