@@ -16,7 +16,7 @@ from conftest import free_ports
 
 PATH = "/v1/models/toy:predict"
 BODY = json.dumps({"instances": [{"seed": [1, 2], "temperature": 1.0}]}).encode()
-ZIPPED = gzip.compress(BODY)
+ZIPPED = gzip.compress(BODY, mtime=0)
 
 
 def chunked(body, sizes=(1, 7, 10**6)):
@@ -67,7 +67,7 @@ def test_what_a_client_may_send(toy_server, headers, body):
 
 
 TWICE = ZIPPED + ZIPPED
-ZEROS = gzip.compress(bytes(100 * 2**20 + 1))  # 100 KB
+ZEROS = gzip.compress(bytes(100 * 2**20 + 1), mtime=0)  # 100 KB
 
 
 @pytest.mark.parametrize(("headers", "body", "status", "reason"), [

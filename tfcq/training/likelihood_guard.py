@@ -45,7 +45,7 @@ class LikelihoodGuard(StepCallback):
             knobs = ", ".join(f"--{knob}={getattr(self._training, knob):g}" for knob in names)
             print(
                 f"\nstep {step}: warning: {name} was at {median:.4g} in the last {len(self._values)} steps (lowest before: "
-                f"{self._lowest:.4g}; uniform noise: 8); here {knobs}; in a new run a lower rate, a clip_norm or a longer warm-up "
-                "would help",
+                f"{self._lowest:.4g}; uniform noise: 8); here {knobs}; in a new run a lower rate, a clip_norm or a longer "
+                "warm-up would help",
                 flush=True,
             )
