@@ -18,10 +18,10 @@ def show(image):
 
 def main():
     config_flags.start_tensorflow()
-    from tfcq import data, workdir
+    from tfcq import workdir
 
     config = workdir.read_config(WORKDIR.value)
-    dataset = data.load(config.data)
+    dataset = workdir.load_data(WORKDIR.value)
     test = dataset.images("test", list(range(4)))
     noise = np.random.default_rng(0).integers(0, 256, test.shape, np.uint8)
     for name, client in {
