@@ -23,7 +23,7 @@ FLAGS = {
     "latent_channels": 2,
     "width": 4,
     "batch_size": 8,
-    "train_steps": 2000,
+    "train_steps": 100000,  # more than it comes to
     "checkpoint_every": 70,
     "evaluate_every": 100,
     "log_every": 10,
