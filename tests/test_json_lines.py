@@ -62,7 +62,7 @@ def test_no_file_has_no_rows(tmp_path):
 def test_another_line_that_is_no_row_is_named(tmp_path, line):
     path = tmp_path / "metrics.jsonl"
     write(path, {"step": 1}, line, {"step": 2})
-    with pytest.raises(UserError, match=r"metrics\.jsonl: expected a row of JSON .*, received something else at line 2"):
+    with pytest.raises(UserError, match=r"metrics\.jsonl: expected one row of JSON .*, received something else at line 2"):
         json_lines.read(path)
 
 

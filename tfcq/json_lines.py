@@ -39,11 +39,11 @@ def read(path):
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise UserError(f"{path}: expected a row of JSON an evaluation, cannot be read: {error}") from error
+        raise UserError(f"{path}: expected one row of JSON for each evaluation, cannot be read: {error}") from error
     rows = [_row(line) for line in lines]
     if None in rows:
         number = rows.index(None) + 1
-        raise UserError(f"{path}: expected a row of JSON an evaluation, received something else at line {number}")
+        raise UserError(f"{path}: expected one row of JSON for each evaluation, received something else at line {number}")
     return rows
 
 

@@ -21,14 +21,14 @@ def test_its_images_meet_the_checks_of_the_runs_own(tmp_path, monkeypatch, skip)
     monkeypatch.setattr(evaluation, "LikelihoodEvaluator", lambda *arguments: None)
     measured = []
 
-    def likelihood(self, name, evaluator, dataset, suffix, row):
+    def likelihood(self, name, evaluator, dataset, settings, suffix, row):
         measured.append(dataset)
         row[name + suffix] = {}
         return np.arange(3.0)
 
     monkeypatch.setattr(evaluation._Run, "_likelihood", likelihood)
     config = Config(data=DataConfig(image_size=8, skip_broken_images=skip))
-    model = types.SimpleNamespace(config_of_run=config, image_shape=(8, 8, 1))
+    model = types.SimpleNamespace(config_of_run=config, image_shape=(8, 8, 1), likelihood_note=None)
     protocol = EvaluationConfig(likelihood_dataset=f"folder:{tmp_path}")
     one = evaluation._Run(tmp_path, model, None, protocol, None, None)
     if not skip:
