@@ -41,8 +41,8 @@ def check_images(images, name, shape=(None, None, None), least=1, where=""):
     wrong = array.ndim != 4 or any(want not in (None, have) for want, have in zip(shape, array.shape[1:]))
     if array.dtype != np.uint8 or wrong or len(array) < least:
         raise UserError(
-            f"{where}{name}: expected uint8 {dims('N', *shape)} in 0..255{f', N of at least {least}' if least > 1 else ''}, "
-            f"received {shown(array)}; {image_advice(array, name, shape)}"
+            f"{where}{name}: expected uint8 {dims('N', *shape)} in 0..255{f', N of {least} or more' if least > 1 else ''}, "
+            f"received {shown(array)}; {image_advice(array, name, shape, least)}"
         )
     return array
 
@@ -57,7 +57,9 @@ def as_array(value, name, expected):
             array = None
         if array is not None and array.dtype.kind in "biuf":
             return array
-    kind = type(value).__name__
+        kind = type(value).__name__ if array is None else f"{array.dtype} {dims(*array.shape)}"
+    else:
+        kind = type(value).__name__
     raise UserError(f"{name}: expected {expected}, received {kind}, which is no array of numbers; pass a NumPy array")
 
 
@@ -81,12 +83,12 @@ def _range(array):
     return f" with values {low:.4g} to {high:.4g}" if array.dtype.kind == "f" else f" with values {low} to {high}"
 
 
-def image_advice(array, name, shape=(None, None, None)):
-    """How to mend an array (of any type and shape) that was to be uint8 [N, *shape]."""
+def image_advice(array, name, shape=(None, None, None), least=1):
+    """How to mend an array (of any type and shape) that was to be uint8 [N, *shape], N of `least` or more."""
     if array.dtype != np.uint8:
         return _type_advice(array, name)
-    if array.ndim == 4 and not len(array):
-        return "pass at least one image"
+    if array.ndim == 4 and len(array) < least:
+        return "pass at least one image" if least == 1 else "pass more images"
     height, width, channels = shape
 
     def fits(sizes, wanted):

@@ -77,9 +77,11 @@ def grid(images, columns=None):
         columns: images in a row; None: as square as it gets.
 
     Raises:
-        UserError: images of another type or shape.
+        UserError: images of another shape, or floats, of which only black would be seen.
     """
-    images = check_images(images, "images")
+    images = np.asarray(images)
+    if images.ndim != 4 or images.dtype.kind == "f":
+        check_images(images, "images")
     count, height, width, channels = images.shape
     columns = columns or math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)

@@ -47,14 +47,14 @@ def sliced_wasserstein(real, generated, seed=0, patches_per_image=64, num_direct
     Raises:
         UserError: for other types, shapes or settings.
     """
-    real = check_images(real, "real", where="sliced Wasserstein: ")
-    generated = check_images(generated, "generated", real.shape[1:], where="sliced Wasserstein: ")
+    real = check_images(real, "real", least=0, where="sliced Wasserstein: ")
+    generated = check_images(generated, "generated", real.shape[1:], least=0, where="sliced Wasserstein: ")
     if len(real) != len(generated):
         raise UserError(
-            f"sliced Wasserstein: expected as many generated as real images, received {len(generated)} and {len(real)}; "
-            "cut the larger set"
+            f"sliced Wasserstein: expected as many generated as real images, received uint8 {list(real.shape)} and uint8 "
+            f"{list(generated.shape)}; cut the larger set"
         )
-    if min(real.shape[1:3]) < _PATCH:
+    if not len(real) or min(real.shape[1:3]) < _PATCH:
         raise UserError(
             f"sliced Wasserstein: expected images of {_PATCH} x {_PATCH} pixels or more, received {list(real.shape)}: "
             "leave this metric out"
