@@ -3,11 +3,12 @@
 import copy
 import dataclasses
 import json
+import os
 
 import pytest
 
 from tfcq import workdir as workdirs
-from tfcq.config import SYSTEMS, Config
+from tfcq.config import SYSTEMS, Config, DataConfig
 from tfcq.errors import UserError
 from tfcq.knobs import ON_RESUME, knob
 
@@ -162,3 +163,25 @@ def test_the_help_says_which_may_change():
                 text = flags._help(part.__dataclass_fields__[field])
                 assert ("may change when a run is resumed" in text) == (name in FREE | EXTENDS), name
                 assert ("another place of the same images" in text) == (name in PLACE), name
+
+
+def test_another_environment_is_recorded_with_its_step(begun, monkeypatch):
+    folder = begun(Config())
+    workdirs.open_for(Config(), folder, step=4)
+    assert not (folder / "history.jsonl").exists()
+    before = json.loads((folder / "environment.json").read_text())
+    monkeypatch.setattr(workdirs, "environment", lambda: before | {"python": "3.99"})
+    workdirs.open_for(Config(), folder, step=4)
+    (row,) = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    assert (row["step"], row["changes"]) == (4, {"environment.python": [before["python"], "3.99"]})
+    assert json.loads((folder / "environment.json").read_text())["python"] == "3.99"
+
+
+def test_a_path_through_a_link_is_the_systems(tmp_path):
+    """LINK/.. is above what the link leads to: it must not become the folder above the link."""
+    (tmp_path / "real" / "sub").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "real" / "sub")
+    (tmp_path / "real" / "data").mkdir()
+    config = Config(data=DataConfig(dataset=f"folder:{tmp_path}/link/../data")).absolute()
+    place = config.data.dataset.removeprefix("folder:")
+    assert os.path.samefile(place, tmp_path / "real" / "data")

@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 import math
 import os
+import pathlib
 import typing
 
 from tfcq.errors import UserError
@@ -96,7 +97,8 @@ def _absolute(value, beginnings):
     path = "" if beginning is None else value.removeprefix(beginning)
     if not path or "://" in path:  # a bucket's address has no current folder
         return value
-    return beginning + os.path.abspath(os.path.expanduser(path))
+    # Not os.path.abspath: LINK/.. is above what the link leads to, not above the link.
+    return beginning + str(pathlib.Path(os.path.expanduser(path)).absolute())
 
 
 def suggestion(word, known):

@@ -3,7 +3,8 @@
 config.json        the Config               environment.json   versions, devices, commit
 data.json          shape and source of the images
 images.jsonl.gz    which image belongs to which split (`tfcq.data.manifest`)
-history.jsonl      a row each time that knobs were changed on resume: {"time", "step", "changes": {knob: [before, after]}}
+history.jsonl      a row each time that knobs, images or the environment changed on resume: {"time", "step", "changes":
+                   {name: [before, after]}}
 checkpoints/       last/ and best/           tensorboard/       train/ and validation/
 samples/           PNG grids                 metrics.jsonl      a row an evaluation     metrics.json   the last
 lock               there while a training runs in the folder (tfcq.training.opening)
@@ -97,11 +98,27 @@ def open_for(config, workdir, step=0):
             folder.mkdir(parents=True, exist_ok=True)
             write_text(folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
             write_text(folder / "config.json", config.to_json())  # the last: it makes the folder a run
-        elif changes := read_config(folder).absolute().changes(config):
+            return
+        if changes := read_config(folder).absolute().changes(config):
             _record_changes(folder, step, changes)
             told_changes = "; ".join(f"{name}: {before!r} -> {after!r}" for name, (before, after) in changes.items())
             print(f"from step {step} on: {told_changes}", flush=True)
+        if read_config(folder) != config:  # also where only its paths become absolute
             write_text(folder / "config.json", config.to_json())
+        _follow_environment(folder, step)
+
+
+def _follow_environment(folder, step):
+    """Keeps the environment in which a run goes on; history.jsonl says what is other than before."""
+    path, after = folder / "environment.json", environment()
+    try:
+        before = json.loads(path.read_text())
+    except (OSError, ValueError):  # nothing to compare with
+        return
+    names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    if names:
+        _record_changes(folder, step, {f"environment.{name}": [before.get(name), after.get(name)] for name in sorted(names)})
+        write_text(path, json.dumps(after, indent=2) + "\n")
 
 
 def _record_changes(folder, step, changes):
@@ -114,14 +131,15 @@ def _record_changes(folder, step, changes):
 def keep_data(workdir, dataset, step=None):
     """Keeps which images an `ImageDataset` has, of which splits, and what can be told of it without opening it.
 
-    Of a run that goes on at `step` these are known; where others were accepted in their place, history.jsonl says so.
+    Of a run that goes on at `step` these are known; where others were accepted in their place, or an earlier version kept no
+    list of them, history.jsonl says so.
     """
     folder, manifest = pathlib.Path(workdir), dataset.manifest
     kept = None if step is None else read_manifest(folder)
     fingerprints = manifest and manifest.fingerprints()
     if kept is None or kept.fingerprints() != fingerprints:
-        if kept is not None:
-            _record_changes(folder, step, {"images": [kept.fingerprints(), fingerprints]})
+        if step is not None:
+            _record_changes(folder, step, {"images": [kept and kept.fingerprints(), fingerprints]})
         facts = {"image_shape": list(dataset.image_shape), "description": dataset.description, "fingerprints": fingerprints}
         write_text(folder / "data.json", json.dumps(facts, indent=2) + "\n")
     if manifest and kept != manifest:  # other names or times of the same images, too
@@ -163,11 +181,22 @@ def load_data(workdir, place=None):
     place = (place or ImagesPlace()).absolute()
     config = read_config(workdir).data
     given = {name: value for name in ("dataset", "data_dir") if (value := getattr(place, name))}
-    manifest = read_manifest(workdir)
-    images = data.load(dataclasses.replace(config, **given), manifest, place.accept_changed_data)
+    config, manifest = dataclasses.replace(config, **given), read_manifest(workdir)
+    require_place(config)
+    images = data.load(config, manifest, place.accept_changed_data)
     if manifest is None:
         check_description(workdir, images)
     return images
+
+
+def require_place(config):
+    """Raises UserError where nothing is at the place that a begun run's DataConfig names any more, and says what helps."""
+    kind, _, path = config.dataset.partition(":")
+    if kind in ("folder", "idx", "npz") and not os.path.exists(os.path.expanduser(path)):
+        raise UserError(
+            f"dataset {config.dataset}: nothing is there any more; if the images have moved, say where they are: "
+            f"--dataset={kind}:NEW_PLACE"
+        )
 
 
 def check_description(workdir, dataset):

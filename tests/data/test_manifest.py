@@ -6,13 +6,16 @@ import shutil
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import tensorflow_datasets as tfds
 from PIL import Image
 
 from tfcq.config import DataConfig
 from tfcq.data import dataset as dataset_module
 from tfcq.data import load
-from tfcq.data.manifest import Entry, Manifest
+from tfcq.data.manifest import Entry, Manifest, entries
+from tfcq.data.sources import RawArray, Source
+from tfcq.data.tfds import Records
 from tfcq.errors import UserError
 
 SPLITS = ("train", "validation", "test")
@@ -230,6 +233,33 @@ def test_records_are_known_by_their_image_whatever_stands_beside_it(tmp_path):
     assert contents(load(other, begun.manifest)) == contents(begun)
     gone = prepare(tmp_path / "gone", range(1, 30))
     assert "1 gone (train/image " in message_of(load, gone, begun.manifest)
+
+
+class Stub:
+    """Records of one file, which keeps its stamp: some of them no image to this version, but to another."""
+
+    def __init__(self, numbers):
+        self.numbers = numbers
+
+    def __len__(self):
+        return len(self.numbers)
+
+    def __getitem__(self, index):
+        example = tf.train.Example()
+        example.features.feature["image"].bytes_list.value.append(b"%d" % self.numbers[index])
+        return example.SerializeToString()
+
+
+def test_an_image_keeps_its_name_whatever_is_left_out_before_it():
+    records = Records(Stub(range(6)), "image", 1, "toy train", ["one file"] * 6)
+    without = records.select([0, 2, 3, 4, 5])  # --skip_broken_images left out number 1
+    begun = Manifest({"train": entries(without, "train")[:3], "validation": [], "test": entries(without, "train")[3:]})
+    match = begun.match(Source({"train": records}))
+    assert match.whole and match.added == ["train/image 1"] and not match.moved
+    assert [index for _, index, _ in match.splits["train"]] == [0, 2, 3]
+    assert [index for _, index, _ in match.splits["test"]] == [4, 5]
+    array = RawArray(np.arange(6, dtype=np.uint8).reshape(6, 1, 1, 1), "toy")
+    assert [array.select([0, 2]).key(index) for index in (0, 1)] == ["image 0", "image 2"]
 
 
 def test_the_same_content_in_two_splits_is_told(tmp_path):

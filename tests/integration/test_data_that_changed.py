@@ -1,5 +1,6 @@
 """A run goes on with its own images, whatever becomes of the folder they came from, or says what differs."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -102,7 +103,8 @@ def test_an_evaluation_finds_images_that_have_moved_and_measures_the_same(place,
     there = evaluate(begun / "whole", ["elbo"], False)
     here = evaluate(place / "whole", ["elbo"], False, dataset="folder:elsewhere")
     assert here["elbo"]["bits_per_dim"] == there["elbo"]["bits_per_dim"]
-    assert "expected a folder" in message_of(evaluate, place / "whole", ["elbo"], False, dataset="folder:images")
+    message = message_of(evaluate, place / "whole", ["elbo"], False, dataset="folder:images")
+    assert "nothing is there any more; if the images have moved, say where they are: --dataset=folder:NEW_PLACE" in message
 
 
 def test_a_relative_place_holds_in_every_current_folder(begun, tmp_path, monkeypatch):
@@ -139,6 +141,20 @@ def test_a_damaged_list_of_images_is_not_passed_over(place, content):
     (place / "run/images.jsonl.gz").write_bytes(content)
     message = message_of(workdirs.load_data, place / "run", ImagesPlace(dataset=f"folder:{place / 'images'}"))
     assert "images.jsonl.gz: expected the list of the run's images" in message
+
+
+def test_codes_of_training_images_are_not_given_to_others(place):
+    config = tiny.config(4, data={"dataset": f"folder:{place / 'images'}"}, training={"train_steps": 4}, model="glann",
+                         first_stage_steps=1)
+    run = place / "glann"
+    shorter = dataclasses.replace(config, training=dataclasses.replace(config.training, train_steps=2))
+    train(shorter, run)
+    gone = next(entry for entry in workdirs.read_manifest(run).splits["train"])
+    (place / "images" / gone.key).unlink()
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+    message = message_of(train, config, run, accept_changed_data=True)
+    assert "accept_changed_data with model=glann: it learns something of each training image" in message
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()} == before
 
 
 def test_a_link_may_lead_to_the_images(place):

@@ -105,7 +105,6 @@ def test_killed_at_random_a_run_loses_and_doubles_nothing(tmp_path):
     expected, received = curves(tmp_path / "whole"), curves(tmp_path / "killed")
     assert received.keys() == expected.keys()
     for name, points in expected.items():
-        steps = [step for step, _ in received[name]]
-        assert steps == sorted(set(steps)), name
-        if name[0] == "validation":
+        assert [step for step, _ in received[name]] == [step for step, _ in points], name  # none lost, none doubled
+        if name[0] == "validation":  # a mean over --log_every steps is over fewer where a run was resumed between two
             assert received[name] == points

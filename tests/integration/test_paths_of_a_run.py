@@ -91,7 +91,7 @@ def test_a_run_works_in_folders_of_any_name(tmp_path, monkeypatch, capsys):
     row = tfcq.evaluate(run, ["elbo", "frechet_distance"], **protocol)
     assert len(list((home / f"{NASTY} cache").iterdir())) == 2
     assert len([name for name in row if name.startswith("fd_saved_model_")]) == 1
-    assert "training_bits_per_dim" in (run / "report.md").read_text(encoding="utf-8")
+    assert "training_elbo_bits_per_dim" in (run / "report.md").read_text(encoding="utf-8")
     shutil.copytree(run, home / "_copy")
     table = compare([run, home / "_copy"], home / NASTY / "*").read_text(encoding="utf-8")
     heading = next(line for line in table.splitlines() if line.startswith("| number"))

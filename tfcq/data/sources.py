@@ -61,9 +61,9 @@ class RawImages(abc.ABC):
     def name(self, index):
         """What to call image `index` in a message."""
 
+    @abc.abstractmethod
     def key(self, index):
-        """What image `index` is called within this split of its source, wherever the source lies."""
-        return f"image {index}"
+        """What image `index` is called within this split of its source, wherever that lies and whatever was left out of it."""
 
     def stamps(self):
         """For each image a str that changes when its content may have; "": only reading it tells."""
@@ -139,7 +139,10 @@ class RawArray(RawImages):
         return self.images.shape[3]
 
     def name(self, index):
-        return f"{self.label}, image {index if self.numbers is None else self.numbers[index]}"
+        return f"{self.label}, {self.key(index)}"
+
+    def key(self, index):
+        return f"image {index if self.numbers is None else self.numbers[index]}"
 
     def digests(self, indices):
         shape = repr(self.images.shape[1:]).encode()

@@ -114,7 +114,10 @@ class Records(RawReader):
         return self.declared_channels or super().channels
 
     def name(self, index):
-        return f"{self.label}, image {self.numbers[index]}"
+        return f"{self.label}, {self.key(index)}"
+
+    def key(self, index):
+        return f"image {self.numbers[index]}"
 
     def stamps(self):
         return list(self.stamps_of_records)

@@ -69,10 +69,16 @@ class OpenedRun:
         if self.config_before() is None:
             return data.load(self.config.data)
         manifest = workdirs.read_manifest(self.folder)
+        workdirs.require_place(self.config.data)
         dataset = data.load(self.config.data, manifest, accept_changed_data)
         if manifest is None:
             workdirs.check_description(self.folder, dataset)
         return dataset
+
+    def has_other_images(self, dataset):
+        """Whether a run that has begun goes on with other training images than it began with."""
+        manifest = workdirs.read_manifest(self.folder) if self.config_before() else None
+        return manifest is not None and manifest.fingerprint("train") != dataset.manifest.fingerprint("train")
 
     def begin(self, step, dataset):
         """Makes the folder a run that begins, or goes on, at `step`: config, environment, facts of the data, history.
@@ -118,9 +124,12 @@ def _locked(folder):
         except UserError as error:
             if not isinstance(error.__cause__, BlockingIOError):
                 raise
-            who = path.read_text().strip() or "a process"
+            who = ""
+            with contextlib.suppress(OSError):  # it may end just now
+                who = path.read_text().strip()
             raise UserError(
-                f"workdir {folder}: another training runs in it ({who}); expected it to end first, or another --workdir"
+                f"workdir {folder}: another training runs in it ({who or 'a process'}); expected it to end first, or another "
+                "--workdir"
             ) from error
         if not lock.held:
             print(

@@ -62,6 +62,11 @@ def _train(config, workdir, accept_changed_data, signals):
         with distribution.scope():
             model = models.build(config, dataset.image_shape)
             num_weights = model.count_params()  # what `attach` adds is of training alone
+            if model.needs_indices and run.has_other_images(dataset):
+                raise UserError(
+                    f"accept_changed_data with model={config.model}: it learns something of each training image by its number; "
+                    "expected the images that the run began with, or another --workdir"
+                )
             model.attach(dataset, training.batch_size)
             compile_model(model, training)
             checkpoints = Checkpoints(workdir, model, training.keep_checkpoints)
