@@ -83,13 +83,15 @@ def test_whatever_goes_away_nothing_is_lost_or_doubled(tmp_path):
         process.stdout.close()
         process.stdout = None
         wait_for(lambda: last_step(workdir) >= 140, process)
-        # A second training in the same folder.
+        # A second training in the same folder, while the first one rests.
+        process.send_signal(signal.SIGSTOP)
         refused = begin(command(workdir))
         message = refused.communicate(timeout=400)[1]
         assert refused.returncode == 2 and re.fullmatch(
             rf"error: workdir {workdir}: another training runs in it \(process {process.pid} on .*\n", message
         ), message
         # The first one's terminal hangs up.
+        process.send_signal(signal.SIGCONT)
         process.send_signal(signal.SIGHUP)
         errors = process.communicate(timeout=400)[1]
         step = last_step(workdir)
