@@ -71,9 +71,9 @@ def test_whatever_goes_away_nothing_is_lost_or_doubled(tmp_path):
     try:
         # Told to stop while TensorFlow is imported: nothing is there yet.
         process = begin(command(workdir, **FLAGS))
-        time.sleep(1.0)
+        wait_for(lambda: "tensorflow" in pathlib.Path(f"/proc/{process.pid}/maps").read_text(), process)
         process.terminate()
-        output, errors = process.communicate(timeout=100)
+        output, errors = process.communicate(timeout=400)
         assert process.returncode == 143 and re.fullmatch(r"error: signal 15.*\n", errors), errors
         assert not workdir.exists()
 
@@ -83,15 +83,17 @@ def test_whatever_goes_away_nothing_is_lost_or_doubled(tmp_path):
         process.stdout.close()
         process.stdout = None
         wait_for(lambda: last_step(workdir) >= 140, process)
-        # A second training in the same folder.
+        # A second training in the same folder, while the first one rests.
+        process.send_signal(signal.SIGSTOP)
         refused = begin(command(workdir))
-        message = refused.communicate(timeout=100)[1]
+        message = refused.communicate(timeout=400)[1]
         assert refused.returncode == 2 and re.fullmatch(
             rf"error: workdir {workdir}: another training runs in it \(process {process.pid} on .*\n", message
         ), message
         # The first one's terminal hangs up.
+        process.send_signal(signal.SIGCONT)
         process.send_signal(signal.SIGHUP)
-        errors = process.communicate(timeout=200)[1]
+        errors = process.communicate(timeout=400)[1]
         step = last_step(workdir)
         assert process.returncode == 129
         assert errors == f"error: signal 1 at step {step}: state saved; run the same command again to resume\n"
@@ -114,7 +116,7 @@ def test_whatever_goes_away_nothing_is_lost_or_doubled(tmp_path):
         end = 100 * (max(rows(workdir)) // 100 + 2)
         shell = ["bash", "-c", 'exec "$0" "$@" <&- >&- 2>&-', *command(workdir, train_steps=end)]
         process = begin(shell)
-        process.communicate(timeout=200)
+        process.communicate(timeout=400)
         assert process.returncode == 0
     finally:
         for process in processes:
