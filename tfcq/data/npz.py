@@ -116,7 +116,7 @@ def type_advice(array):
             return f"{told}; if -1 is black and 1 white, np.round(127.5 * (array + 1)).astype('uint8')"
     if 0 <= low and high <= 255:
         return f"{told}; if 255 is white, np.round(array).astype('uint8')"
-    return f"{told}, which no rule leads from to 0 to 255; scale them so that 0 is black and 255 white, round, and cast to uint8"
+    return f"{told}, which is no usual range of pixels; scale them so that 0 is black and 255 white, round, and cast to uint8"
 
 
 def _line(error):
