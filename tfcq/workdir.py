@@ -208,9 +208,9 @@ def check_description(workdir, dataset):
     shown, shown_now = (_sizes(text) for text in (kept, dataset.description))
     if shown != shown_now:
         raise UserError(
-            f"workdir {workdir}: its images were {shown}, and are {shown_now} now; expected the same data, as the earlier version of "
-            "tfcq that began this run kept no list of them (in folders it also passed over .tif files, took linked images twice, "
-            "and made one set of Train/ and Test/)"
+            f"workdir {workdir}: its images were {shown}, and are {shown_now} now; expected the same data, as the earlier "
+            "version of tfcq that began this run kept no list of them (in folders it also passed over .tif files, took linked "
+            "images twice, and made one set of Train/ and Test/)"
         )
     print(
         f"workdir {workdir}: an earlier version of tfcq began this run and kept no list of its images; they are taken by their "

@@ -127,6 +127,12 @@ def test_what_entries_say_of_their_data_is_compared(first, second, differing):
     assert differences([of_data(**first), completed(BITS, {"checkpoint": "best"}, of_data(**second)["data"])]) == differing
 
 
+def test_other_training_images_are_seen_where_a_number_hangs_on_them():
+    one, other = (of_data(content="c", train_content=train) for train in ("a", "b"))
+    assert differences([one, other]) == ["train_content"]
+    assert differences([one, of_data(content="c")]) == []  # an entry of before does not say
+
+
 def test_images_drawn_in_two_ways_are_compared_where_both_say_how():
     drawn = [of_data() | {"image_draw": draw} for draw in ("sample", "mode")]
     assert differences(drawn) == ["image_draw"]

@@ -18,7 +18,7 @@ _OF_DATA = ("dataset", "image_size", "center_crop", "resize", "train_split", "te
 _NAMING = {"dataset", "train_split", "test_split", "held_out", "split_images"}
 """What stands for the images of a split where their content is not known."""
 
-_OFTEN_UNKNOWN = {*_OF_DATA, "channels", "split_images", "content", "checkpoint", "image_draw"}
+_OFTEN_UNKNOWN = {*_OF_DATA, "channels", "split_images", "content", "train_content", "checkpoint", "image_draw"}
 """Compared only between those that tell it: earlier versions did not, and not every system draws images in two ways."""
 
 

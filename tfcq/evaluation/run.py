@@ -243,4 +243,6 @@ class _Run:
         entries, pictures = evaluator.measure(names, draw=True)
         how = {"image_draw": row["image_draw"]} if "image_draw" in row else {}
         row |= {name: entry | self._facts(entry["split"]) | how for name, entry in entries.items()}
+        if "memorisation" in entries and self.dataset.manifest:  # it compares with the training images too
+            row["memorisation"]["data"]["train_content"] = self.dataset.manifest.fingerprint("train")
         drawn |= pictures
