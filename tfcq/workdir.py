@@ -191,12 +191,14 @@ def images_of(workdir, config, accept_changed_data=False):
     from tfcq.data import earlier
 
     _require_place(config)
-    manifest = read_manifest(workdir)
+    manifest, differs = read_manifest(workdir), ""
     if manifest is None:
         facts = _data_facts(workdir)
         manifest = data.manifest_by_position(config, by_earlier_version="fingerprints" not in facts)
-        earlier.check_sizes(workdir, facts, manifest, accept_changed_data)
-    return data.load(config, manifest, accept_changed_data)
+        differs = earlier.check_sizes(workdir, facts, manifest, accept_changed_data)
+    images = data.load(config, manifest, accept_changed_data)
+    images.differs = images.differs or differs
+    return images
 
 
 def _require_place(config):

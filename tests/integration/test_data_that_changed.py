@@ -94,6 +94,8 @@ def test_a_run_whose_images_are_gone_or_changed_says_which(place, capsys):
         message_of(workdirs.load_data, place / "whole", ImagesPlace(dataset=here)),
     ):
         assert all(part in message for part in expected)
+    row = evaluate(place / "whole", ["elbo"], False, dataset=here, accept_changed_data=True)
+    assert "not on the images that the run began with: 1 gone, 1 changed" in row["elbo"]["notes"]
     before = (place / "run/data.json").read_text()
     assert train(run_of(place / "images", 4), place / "run", accept_changed_data=True).steps_taken == 4
     assert "going on with those of the run that are there" in capsys.readouterr().out
@@ -110,6 +112,8 @@ def test_an_evaluation_finds_images_that_have_moved_and_measures_the_same(place,
     there = evaluate(begun / "whole", ["elbo"], False)
     here = evaluate(place / "whole", ["elbo"], False, dataset="folder:elsewhere")
     assert here["elbo"]["bits_per_dim"] == there["elbo"]["bits_per_dim"]
+    assert here["dataset"] == here["elbo"]["data"]["dataset"] == f"folder:{place / 'elsewhere'}"  # where they were found
+    assert "notes" not in here["elbo"] or not any("began with" in note for note in here["elbo"]["notes"])
     message = message_of(evaluate, place / "whole", ["elbo"], False, dataset="folder:images")
     assert "nothing is there any more; if the images have moved, say where they are: --dataset=folder:NEW_PLACE" in message
 

@@ -92,6 +92,7 @@ def load(config, manifest=None, accept_changed_data=False):
         parallel_calls,
         config.random_translation,
         manifest,
+        match.counts() if match else "",
     )
 
 
@@ -120,6 +121,7 @@ class ImageDataset:
         parallel_calls: batches that are gathered at a time.
         random_translation: share of an image's side by which `train_batches` moves images at most.
         manifest: the `Manifest` of the splits; None: nobody knows what the images are.
+        differs: how the images differ from those that the run began with, in words; "": they do not, as far as is known.
     """
 
     def __init__(
@@ -131,6 +133,7 @@ class ImageDataset:
         parallel_calls=2,
         random_translation=0.0,
         manifest=None,
+        differs="",
     ):
         self.description = description
         self.image_shape = tuple(image_shape)
@@ -139,6 +142,7 @@ class ImageDataset:
         self._parallel_calls = parallel_calls
         self._random_translation = random_translation
         self.manifest = manifest
+        self.differs = differs
 
     def num_images(self, split):
         """How many images "train", "validation" or "test" has."""

@@ -56,7 +56,7 @@ def sizes_of(facts):
 
 
 def check_sizes(workdir, facts, manifest, accept_changed_data):
-    """Says what is not known of a run without a list of its images.
+    """Says what is not known of a run without a list of its images; gives how the sizes of its splits differ, in words, or "".
 
     Args:
         workdir: the run, for messages.
@@ -71,7 +71,7 @@ def check_sizes(workdir, facts, manifest, accept_changed_data):
     said = f"workdir {workdir}: nobody kept a list of its images, as earlier versions of tfcq did not"
     if kept in ({}, now):
         print(f"{said}; they are taken by their positions, unchecked", flush=True)
-        return
+        return ""
     differ = f"they were {_shown(kept)}, and are {_shown(now)} now"
     if not accept_changed_data:
         raise UserError(
@@ -83,6 +83,7 @@ def check_sizes(workdir, facts, manifest, accept_changed_data):
         "validation images",
         flush=True,
     )
+    return differ
 
 
 def _shown(sizes):

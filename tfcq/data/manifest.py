@@ -197,6 +197,10 @@ class Match:
         """Whether every image is there with its content."""
         return not (self.changed or self.gone)
 
+    def counts(self):
+        """How many images are gone and changed, in words; "" where all are there."""
+        return "" if self.whole else f"{len(self.gone)} gone, {len(self.changed)} changed"
+
     def manifest(self):
         """The Manifest of the images that are there, as they are now."""
         return Manifest({split: [entry for _, _, entry in found] for split, found in self.splits.items()}, self.lost)

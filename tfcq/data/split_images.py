@@ -80,7 +80,7 @@ def by_content(source, config, manifest, accept_changed_data):
         used = "those of the run are used" if match.whole else "going on with those of the run that are there"
         print(f"dataset {config.dataset}: not as when the run began: {told}; {used}", flush=True)
     sizes = ", ".join(f"{split} {len(match.splits[split])}" for split in SPLITS)
-    own = "the run's own" + ("" if match.whole else f"; {len(match.gone)} gone, {len(match.changed)} changed")
+    own = "the run's own" if match.whole else f"the run's own; {match.counts()}"
     return images, f"{sizes} ({own})", match
 
 
