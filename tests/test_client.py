@@ -135,7 +135,8 @@ def test_samples_travel_in_chunks_and_come_back_in_order(server, client):
 
 def test_one_temperature_is_for_every_row(server, client):
     client.sample(2, temperature=0.5)
-    assert server.bodies[0]["inputs"]["temperature"] == [0.5, 0.5]
+    client.sample(2, temperature=0)
+    assert [body["inputs"]["temperature"] for body in server.bodies] == [[0.5, 0.5], [0.0, 0.0]]
 
 
 def test_likelihood_in_both_units(client):
@@ -232,6 +233,10 @@ def test_version_and_name_are_in_the_path(server):
     lambda client: client.sample(2, seeds=[[0, 0]]),
     lambda client: client.sample(2, seed=2**31),
     lambda client: client.sample(2, temperature=[1.0, 1.0, 1.0]),
+    lambda client: client.sample(2, temperature=-1.0),
+    lambda client: client.sample(2, temperature="1"),
+    lambda client: client.sample(2, temperature=np.nan),
+    lambda client: client.sample(2.5),
     lambda client: client.sample(seeds=[0, 1]),
     lambda client: client.sample(seeds=[[0.5, 1.0]]),
     lambda client: client.sample(seeds=[[0, 2**31]]),
@@ -245,12 +250,26 @@ def test_version_and_name_are_in_the_path(server):
     lambda client: client.interpolate(np.zeros((2, *IMAGE_SHAPE), np.uint8), np.zeros((1, *IMAGE_SHAPE), np.uint8), 0.5),
     lambda client: client.interpolate(*np.zeros((2, 2, *IMAGE_SHAPE), np.uint8), [0.5, 0.5, 0.5]),
     lambda client: client.interpolate(*np.zeros((2, 2, *IMAGE_SHAPE), np.float32), 0.5),
+    lambda client: client.interpolate(*np.zeros((2, 2, *IMAGE_SHAPE), np.uint8), 2.0),
+    lambda client: client.interpolate(*np.zeros((2, 2, *IMAGE_SHAPE), np.uint8), 0.5, spherical=0.5),
+    lambda client: client.decode(5.0),
+    lambda client: client.decode([[np.nan]]),
 ])
 def test_mistakes_are_told_without_asking_the_server(server, client, call):
     with pytest.raises(UserError) as caught:
         call(client)
     assert not isinstance(caught.value, ServerError) and "\n" not in str(caught.value)
     assert not server.bodies
+
+
+@pytest.mark.parametrize("call, told", [
+    (lambda client: client.log_prob(np.full((2, *IMAGE_SHAPE), 0.5)), r'log_prob\(images\).*np.rint\(255 \* images\)'),
+    (lambda client: client.sample(2, temperature=[1.0] * 3), r"sample\(temperature\): expected one number or 2, received 3"),
+    (lambda client: client.energy(np.zeros((2, *IMAGE_SHAPE), np.uint8), [[0, 0]]), r"energy\(seeds\): expected 2 rows"),
+])
+def test_mistakes_are_told_as_the_model_in_python_tells_them(client, call, told):
+    with pytest.raises(UserError, match=told):
+        call(client)
 
 
 @pytest.mark.parametrize("make", [

@@ -11,7 +11,11 @@ through the proxies of the environment (`tfcq.proxies`).
 
 import numpy as np
 
+from tfcq.checks import as_array, check_integer
+from tfcq.endpoints import INPUTS
 from tfcq.errors import UserError
+from tfcq.inputs import checked
+from tfcq.seeds import row_seeds
 from tfcq.transports import GrpcTransport, RestTransport, ServerError
 
 __all__ = ["Client", "ServerError", "row_seeds"]
@@ -30,10 +34,8 @@ class Client:
     """
 
     def __init__(self, transport, max_batch_size=MAX_BATCH_SIZE):
-        if max_batch_size < 1:
-            raise UserError(f"max_batch_size must be at least 1, received {max_batch_size}")
         self._transport = transport
-        self._max_batch_size = max_batch_size
+        self._max_batch_size = check_integer("max_batch_size", max_batch_size, 1)
 
     @classmethod
     def grpc(cls, address, model, version=None, timeout=TIMEOUT_SECONDS, max_batch_size=MAX_BATCH_SIZE):
@@ -59,7 +61,7 @@ class Client:
         Args:
             num_images: how many; or give `seeds`.
             seeds: int32 [N, 2], one for each image; default: `row_seeds(num_images, seed)`.
-            temperature: float, or [N]; greater than 0, 1 is the model's own distribution.
+            temperature: float, or [N]; at least 0, scales the prior's standard deviation; 1 is the model's own distribution.
             seed: int32, the stream that default seeds are of.
 
         Returns:
@@ -69,18 +71,22 @@ class Client:
             UserError: for arguments that do not fit each other; `ServerError` for what the server refuses.
         """
         if (num_images is None) == (seeds is None):
-            raise UserError("sample needs either num_images or seeds, and not both")
-        seeds = self._seeds(num_images if seeds is None else len(seeds), seeds, seed)
-        temperatures = _for_each_row("temperature", temperature, np.float32, len(seeds))
-        return self.predict("sample", {"seed": seeds, "temperature": temperatures})["images"]
+            received = "neither" if seeds is None else "both"
+            raise UserError(f"sample: expected either num_images or seeds, received {received}")
+        if seeds is None:
+            seeds = row_seeds(check_integer("sample(num_images)", num_images, 1), seed)
+            temperature = checked("sample", {"temperature": temperature}, _row_shape)["temperature"]
+            if np.ndim(temperature) and len(temperature) != num_images:
+                raise UserError(f"sample(temperature): expected one number or {num_images}, received {len(temperature)}")
+        return self._ask("sample", {"temperature": temperature}, seeds, seed)["images"]
 
     def log_prob(self, images, seeds=None, seed=0):
         """log p(image) in nats, float32 [N]; uint8 images [N, H, W, C]; seeds as in `sample`."""
-        return self._on_images("likelihood", images, seeds, seed)["log_prob"]
+        return self._on_images("likelihood", images, seeds, seed, method="log_prob")["log_prob"]
 
     def bits_per_dim(self, images, seeds=None, seed=0):
         """-log_prob / (D ln 2), float32 [N]; a model that calls all images equally likely scores 8."""
-        return self._on_images("likelihood", images, seeds, seed)["bits_per_dim"]
+        return self._on_images("likelihood", images, seeds, seed, method="bits_per_dim")["bits_per_dim"]
 
     def energy(self, images, seeds=None, seed=0):
         """float32 [N], nats: the KL of the posterior (the model card says what it tells); no log-density."""
@@ -102,7 +108,8 @@ class Client:
 
     def decode(self, latents):
         """The images, uint8 [N, H, W, C], of latents, float32 [N, ...]."""
-        return self.predict("decode", {"latents": np.asarray(latents, np.float32)})["images"]
+        row = as_array(latents, "decode(latents)", "float32 [N, ...]").shape[1:]  # of any model's latents
+        return self.predict("decode", checked("decode", {"latents": latents}, lambda _: row))["images"]
 
     def reconstruct(self, images, seeds=None, seed=0):
         """Images through the latents and back, uint8 [N, H, W, C]."""
@@ -114,30 +121,21 @@ class Client:
 
     def super_resolve(self, compressed, seeds=None, seed=0):
         """Images uint8 [N, H, W, C] of compressed ones, uint8 [N, h, w, c] of the shape that `metadata` tells."""
-        compressed = _checked_images(compressed)
-        inputs = {"compressed": compressed, "seed": self._seeds(len(compressed), seeds, seed)}
-        return self.predict("super_resolve", inputs)["images"]
+        return self._ask("super_resolve", {"compressed": compressed}, seeds, seed)["images"]
 
     def interpolate(self, images, other_images, share, spherical=False, seeds=None, seed=0):
         """Images between two images.
 
         Args:
             images, other_images: uint8 [N, H, W, C].
-            share: float or [N], where on the way: 0 at the first, 1 at the other.
+            share: float or [N] in [0, 1], where on the way: 0 at the first, 1 at the other.
             spherical: bool or [N]; True: Shoemake's way instead of a straight line.
             seeds, seed: as in `sample`.
 
         Returns:
             uint8 [N, H, W, C].
         """
-        other_images, rows = _checked_images(other_images), len(images)
-        if len(other_images) != rows:
-            raise UserError(f"other_images must be as many as images, {rows}, received {len(other_images)}")
-        between = {
-            "other_images": other_images,
-            "share": _for_each_row("share", share, np.float32, rows),
-            "spherical": _for_each_row("spherical", spherical, np.bool_, rows),
-        }
+        between = {"other_images": other_images, "share": share, "spherical": spherical}
         return self._on_images("interpolate", images, seeds, seed, between)["images"]
 
     def predict(self, signature, inputs):
@@ -177,49 +175,29 @@ class Client:
         """{version: {"state": "AVAILABLE" | "LOADING" | "END" | ..., "error": str, empty if all is well}}."""
         return self._transport.status()
 
-    def _on_images(self, signature, images, seeds, seed, more=()):
-        images = _checked_images(images)
-        inputs = {"images": images, "seed": self._seeds(len(images), seeds, seed)}
-        return self.predict(signature, inputs | dict(more))
+    def _on_images(self, signature, images, seeds, seed, more=None, method=None):
+        """Answers of an endpoint that takes images and seeds, and what else `more` has: {argument: value}."""
+        return self._ask(signature, {"images": images} | (more or {}), seeds, seed, method)
 
-    @staticmethod
-    def _seeds(num_rows, seeds, seed):
+    def _ask(self, signature, given, seeds, seed, method=None):
+        """Answers of an endpoint that takes the arguments `given` and seeds, None: those of the stream `seed`."""
+        given = given if seeds is None else given | {"seeds": seeds}
+        rows = checked(method or signature, given, _row_shape)
+        count = next(len(value) for value in rows.values() if np.ndim(value))
         if seeds is None:
-            return row_seeds(num_rows, seed)
-        seeds = np.asarray(seeds)
-        if seeds.shape != (num_rows, 2) or seeds.dtype.kind not in "iu" or not _fits_int32(seeds):
-            raise UserError(f"seeds must be int32 [{num_rows}, 2], received {seeds.dtype} {list(seeds.shape)}")
-        return seeds.astype(np.int32)
-
-
-def row_seeds(num_rows, seed=0):
-    """Seeds for rows 0, 1, ... of the stream `seed`: int32 [num_rows, 2], no two rows alike.
-
-    They are those of `tfcq.row_seeds`: a server and the model in the training process draw the same images. The first
-    rows do not depend on `num_rows`.
-    """
-    if num_rows < 1 or not -(2**31) <= seed < 2**31:
-        raise UserError(f"num_images must be at least 1 and seed an int32, received {num_rows} and {seed}")
-    return np.stack([np.full(num_rows, seed), np.arange(num_rows)], axis=1).astype(np.int32)
-
-
-def _for_each_row(name, value, dtype, num_rows):
-    """[num_rows] of one value, or of as many."""
-    values = np.asarray(value, dtype)
-    if values.shape not in ((), (num_rows,)):
-        raise UserError(f"{name} must be one value or [{num_rows}], received shape {values.shape}")
-    return np.ascontiguousarray(np.broadcast_to(values, num_rows))
-
-
-def _checked_images(images):
-    images = np.asarray(images)
-    if images.dtype != np.uint8 or images.ndim != 4:
-        raise UserError(
-            f"images must be uint8 [N, H, W, C] with values 0 to 255, received {images.dtype}"
-            f" {list(images.shape)}; convert them first"
+            rows["seeds"] = row_seeds(count, seed)
+        # An endpoint takes no one number for all.
+        rows = {argument: np.broadcast_to(one, (count, *np.shape(one)[1:])) for argument, one in rows.items()}
+        return self.predict(
+            signature,
+            {
+                INPUTS[argument].endpoint_name or argument: np.ascontiguousarray(one, INPUTS[argument].dtype)
+                for argument, one in rows.items()
+            },
         )
-    return images
 
 
-def _fits_int32(array):
-    return array.size == 0 or (array.min() >= -(2**31) and array.max() < 2**31)
+def _row_shape(argument):
+    """The shape of an argument's rows, as far as it is the same for all models."""
+    wanted = INPUTS[argument]
+    return (None, None, None) if wanted.dtype == "uint8" else wanted.row

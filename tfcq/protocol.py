@@ -61,6 +61,11 @@ class ImagesPlace(Section):
         False, "go on with those of the run's images that are there, where some are gone or have another content"
     )
 
+    def of(self, config):
+        """A run's DataConfig `config` with the place where its images are now."""
+        given = {name: value for name in ("dataset", "data_dir") if (value := getattr(self, name))}
+        return dataclasses.replace(config, **given)
+
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationConfig(ImagesPlace):

@@ -13,30 +13,13 @@ here: TensorFlow's kernels fill a mantissa from the lowest bits, XLA from the hi
 
 import math
 
-import numpy as np
 import tensorflow as tf
 
-from tfcq.checks import check_integer
-from tfcq.errors import UserError
+from tfcq.seeds import row_seeds
+
+__all__ = ["RowNoise", "StepNoise", "fold", "row_seeds"]
 
 _ALGORITHM = "philox"
-
-
-def row_seeds(num_rows, seed=0, start=0):
-    """Seeds int32 [num_rows, 2] for rows `start`, `start` + 1, ... of the stream `seed`: (seed, row number).
-
-    Raises:
-        UserError: arguments that are no ints, or do not fit int32.
-    """
-    check_integer("num_rows", num_rows, 0)
-    check_integer("seed", seed)
-    check_integer("start", start)
-    rows = np.arange(start, start + num_rows, dtype=np.int64)
-    if seed < -(2**31) or seed >= 2**31 or start < 0 or start + num_rows > 2**31:
-        raise UserError(
-            f"seed and row numbers must fit int32, received seed={seed}, rows {start} to {start + num_rows}"
-        )
-    return np.stack([np.full_like(rows, seed), rows], axis=1).astype(np.int32)
 
 
 def fold(seed, *numbers):

@@ -17,7 +17,6 @@ import json
 import os
 import pathlib
 import platform
-import re
 import shlex
 import subprocess
 import sys
@@ -67,8 +66,10 @@ def has_begun(workdir):
         return True
 
 
-def check_for(config, workdir):
+def check_for(config, workdir, accept_changed_data=False):
     """Whether a run of `config` may begin or go on in the folder; writes nothing.
+
+    `accept_changed_data`: whether a run whose version kept no list of its images may go on with those of another place.
 
     Raises:
         UserError: the folder holds a run that has begun, and its config differs in what decides the numbers (the differences are
@@ -77,21 +78,25 @@ def check_for(config, workdir):
     if not exists(workdir):
         return
     before, config = read_config(workdir).absolute(), config.absolute()
-    same_images = (pathlib.Path(workdir) / MANIFEST).exists()  # or the data will be refused
-    if has_begun(workdir) and (differences := before.differences_in_numbers(config, same_images)):
+    listed = (pathlib.Path(workdir) / MANIFEST).exists()  # other images will be refused by it
+    if has_begun(workdir) and (differences := before.differences_in_numbers(config, listed or accept_changed_data)):
+        moved = not before.differences_in_numbers(config, True)
         raise UserError(
             f"workdir {workdir} holds another configuration (there -> here): {'; '.join(differences)}; expected "
             "the same flags to resume, or another --workdir"
+            + ("; --accept_changed_data goes on where the same images have moved there" if moved else "")
         )
 
 
-def open_for(config, workdir, step=0):
+def open_for(config, workdir, step=0, accept_changed_data=False):
     """Makes the folder one of a run of `config`, which begins or goes on at `step`; knobs that it changes go to history.jsonl.
+
+    `accept_changed_data`: as of `check_for`.
 
     Raises:
         UserError: as of `check_for`, or the folder cannot be made or written.
     """
-    check_for(config, workdir)
+    check_for(config, workdir, accept_changed_data)
     folder = pathlib.Path(workdir)
     with told("workdir", folder):
         if not exists(folder) or not has_begun(folder):
@@ -176,20 +181,27 @@ def load_data(workdir, place=None):
     Raises:
         UserError: no run, or images that cannot be read or are not those of the run.
     """
-    from tfcq import data
-
     place = (place or ImagesPlace()).absolute()
-    config = read_config(workdir).data
-    given = {name: value for name in ("dataset", "data_dir") if (value := getattr(place, name))}
-    config, manifest = dataclasses.replace(config, **given), read_manifest(workdir)
-    require_place(config)
-    images = data.load(config, manifest, place.accept_changed_data)
+    return images_of(workdir, place.of(read_config(workdir).data), place.accept_changed_data)
+
+
+def images_of(workdir, config, accept_changed_data=False):
+    """`load_data` of a DataConfig that says where the run's images are now."""
+    from tfcq import data
+    from tfcq.data import earlier
+
+    _require_place(config)
+    manifest, differs = read_manifest(workdir), ""
     if manifest is None:
-        check_description(workdir, images)
+        facts = _data_facts(workdir)
+        manifest = data.manifest_by_position(config, by_earlier_version="fingerprints" not in facts)
+        differs = earlier.check_sizes(workdir, facts, manifest, accept_changed_data)
+    images = data.load(config, manifest, accept_changed_data)
+    images.differs = images.differs or differs
     return images
 
 
-def require_place(config):
+def _require_place(config):
     """Raises UserError where nothing is at the place that a begun run's DataConfig names any more, and says what helps."""
     kind, _, path = config.dataset.partition(":")
     if kind in ("folder", "idx", "npz") and not os.path.exists(os.path.expanduser(path)):
@@ -199,24 +211,20 @@ def require_place(config):
         )
 
 
-def check_description(workdir, dataset):
-    """Of a run without a manifest: UserError where its splits had other sizes; else says that nothing else is known."""
+def kept_sizes(workdir):
+    """{split: how many images a run had when its data was last described}; {} where that cannot be told."""
+    from tfcq.data import earlier
+
+    return earlier.sizes_of(_data_facts(workdir))
+
+
+def _data_facts(workdir):
+    """data.json as a dict; {} where it cannot be read."""
     try:
-        kept = json.loads((pathlib.Path(workdir) / "data.json").read_text())["description"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return
-    shown, shown_now = (_sizes(text) for text in (kept, dataset.description))
-    if shown != shown_now:
-        raise UserError(
-            f"workdir {workdir}: its images were {shown}, and are {shown_now} now; expected the same data, as the earlier "
-            "version of tfcq that began this run kept no list of them (in folders it also passed over .tif files, took linked "
-            "images twice, and made one set of Train/ and Test/)"
-        )
-    print(
-        f"workdir {workdir}: an earlier version of tfcq began this run and kept no list of its images; they are taken by their "
-        "positions, unchecked",
-        flush=True,
-    )
+        facts = json.loads((pathlib.Path(workdir) / "data.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
 
 
 def read_image_shape(workdir):
@@ -225,11 +233,6 @@ def read_image_shape(workdir):
         return tuple(json.loads((pathlib.Path(workdir) / "data.json").read_text())["image_shape"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"workdir {workdir}: expected data.json of a run that has started: {error}") from error
-
-
-def _sizes(description):
-    found = re.search(r": train (\d+), validation (\d+)[^;]*?, test (\d+)", description)
-    return "train {}, validation {}, test {}".format(*found.groups()) if found else description
 
 
 def environment():

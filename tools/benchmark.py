@@ -54,6 +54,8 @@ class RandomImages:
         """Of any split."""
         return TRAINING_IMAGES.value
 
+    num_images_at_start = num_images
+
     def images(self, split, indices):
         """uint8 [N, H, W, C], whichever are asked for."""
         return random_images(len(indices), self._image_shape)

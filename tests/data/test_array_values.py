@@ -10,7 +10,7 @@ import tensorflow as tf
 from PIL import Image
 
 from tfcq.config import DataConfig
-from tfcq.data import load
+from tfcq.data import load, manifest_by_position
 from tfcq.data.tfds import Records
 from tfcq.data.values import refuse_scaled
 from tfcq.errors import UserError
@@ -159,6 +159,17 @@ def test_scaled_images_of_a_folder_are_refused(tmp_path):
         load(DataConfig(dataset=f"folder:{tmp_path}", image_size=8))
     Image.fromarray(PIXELS[0]).save(tmp_path / "00.png")
     load(DataConfig(dataset=f"folder:{tmp_path}", image_size=8))
+
+
+def test_a_run_that_began_with_scaled_images_goes_on_with_them_and_takes_no_others(tmp_path):
+    """A version that did not refuse them began it."""
+    config = DataConfig(dataset=f"npz:{tmp_path / 'a.npz'}", image_size=8)
+    np.savez(tmp_path / "a.npz", images=UNIT.astype(np.uint8))
+    begun = manifest_by_position(config)
+    assert load(config, begun).manifest.fingerprints() == begun.fingerprints()
+    np.savez(tmp_path / "a.npz", images=1 - UNIT.astype(np.uint8))
+    with pytest.raises(UserError, match="every pixel is 0 or 1"):
+        load(config, begun, accept_changed_data=True)
 
 
 def test_scaled_images_of_records_are_refused():

@@ -67,6 +67,8 @@ def test_folders_that_look_like_splits_are_refused(tmp_path, names, expected):
     with pytest.raises(UserError, match=expected) as caught:
         folder(str(tmp_path))
     assert "\n" not in str(caught.value)
+    # A run that an earlier version began there goes on: it knows its images.
+    assert sum(map(len, folder(str(tmp_path), begun=True).splits.values())) == 4 * len(names)
 
 
 @pytest.mark.parametrize("names", [

@@ -131,6 +131,8 @@ def test_images_that_are_gone_or_changed_are_named_and_accepted_only_when_asked(
         kept = [entry for entry in begun.manifest.splits[split] if change is rewrite or entry.key != "b/05.png"]
         assert after.num_images(split) == len(kept)
         assert [entry.key for entry in after.manifest.splits[split]] == [entry.key for entry in kept]
+        places = [number for number, entry in enumerate(begun.manifest.splits[split]) if entry in kept]
+        assert after.manifest.numbers(split) == places and after.num_images_at_start(split) == begun.num_images(split)
         # The images are those of the manifest's names: nobody took another's place.
         expected = [pixels(200 if change is rewrite and entry.key == "a/04.png" else int(entry.key[2:4])) for entry in kept]
         np.testing.assert_array_equal(after.images(split, range(len(kept))), expected)
@@ -278,6 +280,8 @@ def test_a_manifest_survives_its_file(folder):
     manifest.splits["test"].append(odd)
     content = manifest.to_bytes()
     assert Manifest.from_bytes(content) == manifest and manifest.to_bytes() == content
+    shrunk = Manifest(manifest.splits, {"train": [0, 3]})
+    assert Manifest.from_bytes(shrunk.to_bytes()) == shrunk and shrunk.numbers("train")[:3] == [1, 2, 4]
     cut = [b"", content[:-9], content[: len(content) // 2]]
     for broken in (*cut, b"{}", gzip.compress(b"{}\n"), gzip.compress(b'[1, 2]\n"end"\n')):
         with pytest.raises(ValueError):

@@ -58,6 +58,26 @@ def test_a_table_with_every_workdir_and_a_figure(tmp_path):
         assert tf.io.decode_png((tmp_path / "out" / f"{name}.png").read_bytes()).shape[2] == 3
 
 
+def test_models_and_images_of_the_numbers_are_told(tmp_path):
+    elbo = ENTRY | {"split": "validation", "checkpoint": "last"}
+    folder = make_run(tmp_path / "a", evaluated(30, fd_pixels=ENTRY | {"split": "test"}), evaluated(30, elbo=elbo))
+    text = compare([folder], tmp_path / "out").read_text()
+    assert "- a: step 30, best; step 30, last checkpoint." in text
+    assert "- Of test images: fd_pixels." in text and "- Of validation images: elbo." in text
+
+
+@pytest.mark.parametrize("time, shown", [("that of the numbers", True), ("2001-01-01T00:00:00Z", False), (None, True)])
+def test_a_curve_of_another_evaluation_than_the_numbers_is_not_shown(tmp_path, time, shown):
+    folder = make_run(tmp_path / "a", evaluated(prd_f8=ENTRY))
+    own = workdirs.read_metrics(folder)[-1]["time"]
+    curve = {"prd_precision": np.linspace(0, 1, 11), "prd_recall": np.linspace(1, 0, 11)}
+    (folder / "report").mkdir()
+    kept = {} if time is None else {"time": own if shown else time}  # None: as an earlier version wrote it
+    np.savez(folder / "report" / "curves.npz", **curve, **kept)
+    text = compare([folder], tmp_path / "out").read_text()
+    assert ("prd.png" in text) == shown and ("a: no curve of precision and recall" in text) != shown
+
+
 def test_numbers_that_were_not_measured_alike_are_marked(tmp_path):
     first = make_run(tmp_path / "a", evaluated(fd_pixels=ENTRY))
     second = make_run(tmp_path / "b", evaluated(fd_pixels=ENTRY | {"num_generated": 50, "extractor": "other"}))
@@ -131,6 +151,13 @@ def test_other_training_images_are_seen_where_a_number_hangs_on_them():
     one, other = (of_data(content="c", train_content=train) for train in ("a", "b"))
     assert differences([one, other]) == ["train_content"]
     assert differences([one, of_data(content="c")]) == []  # an entry of before does not say
+
+
+def test_an_entry_that_left_its_seed_to_the_row_is_completed():
+    entry = {name: value for name, value in of_data().items() if name != "seed"}
+    assert differences([of_data(), completed(entry, {"seed": BITS["seed"]}, {})]) == []
+    assert differences([of_data(), completed(entry, {"seed": 7}, {})]) == ["seed"]
+    assert "seed" not in completed(entry | {"seeds": [7, 8]}, {"seed": 7}, {})
 
 
 def test_images_drawn_in_two_ways_are_compared_where_both_say_how():

@@ -157,7 +157,7 @@ def test_a_density_of_latents_is_measured_as_such(tmp_path, capsys):
         values = expected[name].numpy().astype(np.float64)
         assert row[name]["value"] == pytest.approx(values.mean(), rel=1e-5)
         assert row[name]["standard_error"] == pytest.approx(values.std(ddof=1) / np.sqrt(30), rel=1e-4)
-        assert (row[name]["num_images"], row[name]["split"]) == (30, "test")
+        assert (row[name]["num_images"], row[name]["split"], row[name]["seed"]) == (30, "test", 3)
         assert line.startswith(f"{name}: {row[name]['value']:.5g} +- ") and line.endswith("(test, 30 images)")
         assert f"| {name} | {row[name]['value']:.5g} |" in (tmp_path / "report.md").read_text()
     assert "elbo" not in row and "bits_per_dim" not in row

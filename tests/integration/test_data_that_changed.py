@@ -1,6 +1,5 @@
 """A run goes on with its own images, whatever becomes of the folder they came from, or says what differs."""
 
-import dataclasses
 import json
 import os
 import shutil
@@ -32,6 +31,14 @@ def weights(workdir, step):
     reader = tf.train.load_checkpoint(str(workdir / "checkpoints" / "last" / f"step-{step}"))
     names = reader.get_variable_to_shape_map().keys() - {"_CHECKPOINTABLE_OBJECT_GRAPH"}
     return {name: reader.get_tensor(name).tobytes() for name in names if not name.startswith("save_counter")}
+
+
+def codes(run, step):
+    """Of the training images, by their numbers, on the unit sphere."""
+    reader = tf.train.load_checkpoint(str(run / "checkpoints/last" / f"step-{step}"))
+    name, = (name for name in reader.get_variable_to_shape_map() if name.startswith("model/codes/"))
+    rows = reader.get_tensor(name)
+    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
 
 
 def message_of(call, *arguments, **named):
@@ -87,6 +94,8 @@ def test_a_run_whose_images_are_gone_or_changed_says_which(place, capsys):
         message_of(workdirs.load_data, place / "whole", ImagesPlace(dataset=here)),
     ):
         assert all(part in message for part in expected)
+    row = evaluate(place / "whole", ["elbo"], False, dataset=here, accept_changed_data=True)
+    assert "not on the images that the run began with: 1 gone, 1 changed" in row["elbo"]["notes"]
     before = (place / "run/data.json").read_text()
     assert train(run_of(place / "images", 4), place / "run", accept_changed_data=True).steps_taken == 4
     assert "going on with those of the run that are there" in capsys.readouterr().out
@@ -103,6 +112,8 @@ def test_an_evaluation_finds_images_that_have_moved_and_measures_the_same(place,
     there = evaluate(begun / "whole", ["elbo"], False)
     here = evaluate(place / "whole", ["elbo"], False, dataset="folder:elsewhere")
     assert here["elbo"]["bits_per_dim"] == there["elbo"]["bits_per_dim"]
+    assert here["dataset"] == here["elbo"]["data"]["dataset"] == f"folder:{place / 'elsewhere'}"  # where they were found
+    assert "notes" not in here["elbo"] or not any("began with" in note for note in here["elbo"]["notes"])
     message = message_of(evaluate, place / "whole", ["elbo"], False, dataset="folder:images")
     assert "nothing is there any more; if the images have moved, say where they are: --dataset=folder:NEW_PLACE" in message
 
@@ -126,12 +137,13 @@ def test_a_run_of_an_earlier_version_goes_by_position_and_says_so(place, capsys)
     config["data"]["dataset"] = f"folder:{place / 'images'}"
     (run / "config.json").write_text(json.dumps(config))
     workdirs.load_data(run)
-    assert "kept no list of its images" in capsys.readouterr().out
+    assert "nobody kept a list of its images" in capsys.readouterr().out
     write(place / "images/00-new.png", 100)
     for _ in range(10):
         write(place / f"images/01-new{_}.png", 101)
     message = message_of(workdirs.load_data, run)
     assert "train 32, validation 4, test 4, and are train 41, validation 5, test 5 now" in message
+    assert "--accept_changed_data to split what is there anew" in message
     assert message_of(train, run_of(place / "images", 4), run) == message
     assert not (run / "images.jsonl.gz").exists()
 
@@ -143,18 +155,36 @@ def test_a_damaged_list_of_images_is_not_passed_over(place, content):
     assert "images.jsonl.gz: expected the list of the run's images" in message
 
 
-def test_codes_of_training_images_are_not_given_to_others(place):
-    config = tiny.config(4, data={"dataset": f"folder:{place / 'images'}"}, training={"train_steps": 4}, model="glann",
-                         first_stage_steps=1)
+def test_codes_stay_with_their_images_whichever_others_are_gone_or_changed(place):
+    training = {"train_steps": 5, "checkpoint_every": 2}
+    config = tiny.config(4, data={"dataset": f"folder:{place / 'images'}"}, training=training, model="glann", first_stage_steps=4)
     run = place / "glann"
-    shorter = dataclasses.replace(config, training=dataclasses.replace(config.training, train_steps=2))
-    train(shorter, run)
-    gone = next(entry for entry in workdirs.read_manifest(run).splits["train"])
-    (place / "images" / gone.key).unlink()
-    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
-    message = message_of(train, config, run, accept_changed_data=True)
-    assert "accept_changed_data with model=glann: it learns something of each training image" in message
-    assert {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()} == before
+    train(config, run)
+    for path in (run / "checkpoints/last").glob("step-[45]*"):
+        path.unlink()
+    listed = workdirs.read_manifest(run).splits["train"]
+
+    def numbers_of(images, start):
+        batches = images.train_batches(8, config.training.seed, start, with_indices=True).take(2)
+        return {number for _, numbers in batches.as_numpy_iterator() for number in numbers.tolist()}
+
+    seen = numbers_of(workdirs.load_data(run), 0)
+    for number in (0, 5, 31):  # 31: the last
+        (place / "images" / listed[number].key).unlink()
+    write(place / "images" / listed[7].key, 500)
+    before = codes(run, 2)
+    assert "--accept_changed_data" in message_of(train, config, run)
+    train(config, run, accept_changed_data=True)
+    dataset = workdirs.load_data(run)
+    images, numbers = next(dataset.train_batches(29, 0, with_indices=True).as_numpy_iterator())
+    assert sorted(numbers) == sorted(set(range(32)) - {0, 5, 31})
+    for image, number in zip(images, numbers):
+        drawn = 500 if number == 7 else int(listed[number].key[:2])
+        np.testing.assert_array_equal(image[..., 0], np.random.RandomState(drawn).randint(0, 256, (4, 4)))
+    moved, now = np.abs(codes(run, 4) - before).max(axis=-1) > 1e-6, numbers_of(dataset, 2)
+    assert moved[sorted(now)].all()
+    never = sorted(set(range(32)) - seen - now)  # what was seen before may still go on a little, by its momentum
+    assert never and not moved[never].any()
 
 
 def test_a_link_may_lead_to_the_images(place):

@@ -35,6 +35,26 @@ def begin(folder, step=4):
     (folder / "checkpoints" / "last" / f"step-{step}.index").write_text("")
 
 
+@pytest.mark.parametrize("kept, refused", [(40, False), (41, True), (None, False)])
+def test_numbers_of_images_that_nobody_listed_hold_for_as_many_images_only(tmp_path, kept, refused):
+    begin(tmp_path)
+    workdirs.write_text(tmp_path / "config.json", Config().to_json())
+    if kept:
+        facts = f'{{"description": "digits: train {kept}, validation 5 (held out of train), test 5 (held out of train); 8x8x1"}}'
+        (tmp_path / "data.json").write_text(facts)
+
+    class Forty:
+        def num_images(self, split):
+            return 40
+
+    with opened(Config(), tmp_path) as begun:
+        if refused:
+            with pytest.raises(UserError, match="of this run's 41 nobody kept a list; expected 41, received 40"):
+                begun.require_numbers(Forty())
+        else:
+            begun.require_numbers(Forty())
+
+
 # One at a time.
 
 

@@ -13,7 +13,7 @@ import re
 import numpy as np
 import tensorflow as tf
 
-from tfcq.data import places
+from tfcq.data import earlier, places
 from tfcq.data.builtin import digits, photo_patches
 from tfcq.data.folder import folder
 from tfcq.data.idx import idx
@@ -60,11 +60,11 @@ def load(config, manifest=None, accept_changed_data=False):
         UserError: an unknown or broken source, images unfit for the configuration, too few of them, or not those of the
             manifest.
     """
-    source = _open(config)
+    source, match = _open(config, begun=manifest is not None), None
     if config.skip_broken_images:
         source = source.without_broken()
     if manifest:
-        images, how, manifest = by_content(source, config, manifest, accept_changed_data)
+        images, how, match = by_content(source, config, manifest, accept_changed_data)
     else:
         images, how = by_position(source, config)
     raws, images = without_others(source.splits, images)
@@ -73,9 +73,10 @@ def load(config, manifest=None, accept_changed_data=False):
     num_bytes = sum(map(len, raws.values())) * int(np.prod(transform.shape))
     in_memory = num_bytes <= MEMORY_LIMIT
     gather = _gather_all(raws, transform, in_memory)
-    for raw in raws.values():
-        raw.refuse_scaled()
-    manifest = manifest or Manifest.of(raws, images)
+    if match is None or match.changed:  # what a run began with was its choice
+        for raw in raws.values():
+            raw.refuse_scaled()
+    manifest = match.manifest() if match else Manifest.of(raws, images)
     _warn_of_few(config.dataset, {split: len(one.indices) for split, one in images.items()})
     height, width, channels = transform.shape
     held = f"{num_bytes / 2**20:.0f} MiB " + ("in memory" if in_memory else "decoded as needed")
@@ -91,7 +92,21 @@ def load(config, manifest=None, accept_changed_data=False):
         parallel_calls,
         config.random_translation,
         manifest,
+        match.counts() if match else "",
     )
+
+
+def manifest_by_position(config, by_earlier_version=False):
+    """The `Manifest` of a run that has none: right where the images that a DataConfig names are those that the run began with.
+
+    `by_earlier_version`: whether a folder is read as in the versions that kept no manifest.
+    """
+    source = then = _open(config, begun=True)
+    kind, _, place = config.dataset.partition(":")
+    if by_earlier_version and kind == "folder":
+        then = earlier.folder(os.path.expanduser(place))
+    manifest = Manifest.of(then.splits, by_position(then, config)[0])
+    return manifest if then is source else manifest.match(source).manifest()  # under the names of today
 
 
 class ImageDataset:
@@ -106,6 +121,7 @@ class ImageDataset:
         parallel_calls: batches that are gathered at a time.
         random_translation: share of an image's side by which `train_batches` moves images at most.
         manifest: the `Manifest` of the splits; None: nobody knows what the images are.
+        differs: how the images differ from those that the run began with, in words; "": they do not, as far as is known.
     """
 
     def __init__(
@@ -117,6 +133,7 @@ class ImageDataset:
         parallel_calls=2,
         random_translation=0.0,
         manifest=None,
+        differs="",
     ):
         self.description = description
         self.image_shape = tuple(image_shape)
@@ -125,10 +142,15 @@ class ImageDataset:
         self._parallel_calls = parallel_calls
         self._random_translation = random_translation
         self.manifest = manifest
+        self.differs = differs
 
     def num_images(self, split):
         """How many images "train", "validation" or "test" has."""
         return len(self._split(split)[1])
+
+    def num_images_at_start(self, split):
+        """How many a split had when the run began: `num_images` and those that are gone, whose numbers no other image takes."""
+        return self.manifest.count_at_start(split) if self.manifest else self.num_images(split)
 
     def images(self, split, indices):
         """Some images of a split, uint8 [len(indices), H, W, C]; indices: a sequence of ints in 0 .. num_images - 1."""
@@ -150,7 +172,7 @@ class ImageDataset:
             batch_size: images of a batch.
             seed: int >= 0, of order, flips and moves.
             start_step: number of the first batch; the sequence goes on as if the earlier ones had been drawn.
-            with_indices: whether each batch comes with the numbers of its images in the train split.
+            with_indices: whether each batch comes with the numbers of its images in the train split that the run began with.
 
         Returns:
             An infinite tf.data.Dataset of uint8 [batch_size, H, W, C], or of pairs of that and int64 [batch_size],
@@ -191,9 +213,11 @@ class ImageDataset:
                 images[flip] = images[flip, :, ::-1]
             return images if moved is None else translate(images, moved[indices])
 
+        numbers_at_start = np.array(self.manifest.numbers("train") if self.manifest else range(count), np.int64)
+
         def numbers(step):
             epoch, position = divmod(int(step), steps_per_epoch)
-            return plan(epoch)[0][position * batch_size:(position + 1) * batch_size].astype(np.int64)
+            return numbers_at_start[plan(epoch)[0][position * batch_size:(position + 1) * batch_size]]
 
         steps = tf.data.Dataset.counter(start_step)
         if not with_indices:
@@ -279,7 +303,8 @@ def _gather(raw, transform, in_memory):
     return functools.partial(raw.take, transform=transform)
 
 
-def _open(config):
+def _open(config, begun=False):
+    """The Source that a DataConfig names; `begun`: for a run that knows its images by their content."""
     name, _, place = config.dataset.partition(":")
     if name in PLACED_SOURCES or config.dataset in SOURCES:
         _refuse_named_splits(config)
@@ -287,7 +312,8 @@ def _open(config):
         if name in PLACED_SOURCES:
             if not place:
                 raise UserError(f"dataset: expected {name}:PLACE, received {config.dataset!r}")
-            return PLACED_SOURCES[name](os.path.expanduser(place))
+            place = os.path.expanduser(place)
+            return folder(place, begun) if name == "folder" else PLACED_SOURCES[name](place)
         if config.dataset in SOURCES:
             return SOURCES[config.dataset](config)
         if places.is_path(config.dataset):

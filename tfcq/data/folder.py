@@ -46,8 +46,13 @@ MOST_CLASSES = 10
 MOST_EXTENSIONS = 6
 
 
-def folder(directory):
+def folder(directory, begun=False):
     """The image files of a folder as a Source.
+
+    Args:
+        directory: path of the folder.
+        begun: whether the images of a run that has begun are looked for in it. They are known by their content, so how the
+            folder is laid out decides nothing any more, and no layout is refused.
 
     Raises:
         UserError: no such folder, no images in it or in one of its splits, images that belong to no split, folders that look
@@ -55,14 +60,20 @@ def folder(directory):
     """
     if not os.path.isdir(directory):
         raise UserError(f"folder: expected a folder, received {directory!r}")
-    roots = split_folders(directory)
+    try:
+        roots = split_folders(directory)
+    except UserError:
+        if not begun:
+            raise
+        roots = {"train": directory}
     splits, classes, passed_over, twice = {}, {}, collections.Counter(), []
     for split, root in roots.items():
         found = find_images(root)
         if not found.paths:
             raise UserError(f"{root}: expected images ({', '.join(EXTENSIONS)}), found none among "
                             f"{found.passed_over.total()} files{_in_brackets(_extensions(found.passed_over))}")
-        _refuse_pooled(root, found.paths)
+        if not begun:
+            _refuse_pooled(root, found.paths)
         splits[split] = ImageFiles([found.paths[index] for index in fixed_permutation(len(found.paths))], root)
         classes[split] = count_classes(root, found.paths)
         passed_over += found.passed_over

@@ -9,7 +9,11 @@ The digest is BLAKE2b (RFC 7693) of 16 bytes, in hexadecimal: of a file's bytes,
 array's shape and pixels. Beside it stands the image's stamp (for files: size, times and inode), so that what has not been touched
 since need not be read again.
 
-A manifest's file is JSON, a line each, gzipped: first a header, then [split, the source's split, key, digest, stamp].
+An image has a number in its split, from when the run began, by which GLANN knows its code. Where images are gone for good, the
+others keep theirs.
+
+A manifest's file is JSON, a line each, gzipped: first a header, then [split, the source's split, key, digest, stamp]. Where
+images are gone, the header has their numbers: {"lost": {split: [number, ...]}}.
 """
 
 import dataclasses
@@ -57,9 +61,12 @@ class Manifest:
 
     Args:
         splits: {"train" | "validation" | "test": list of Entry, in the split's order}.
+        lost: {split: the numbers of those that it had when the run began and has no more, a list of int, rising}; a split that
+            has all is not in it.
     """
 
     splits: dict
+    lost: dict = dataclasses.field(default_factory=dict)
 
     @classmethod
     def of(cls, raws, images):
@@ -80,11 +87,11 @@ class Manifest:
         for origin, table in tables.items():
             for index, entry in enumerate(table):
                 by_digest.setdefault(entry.digest, (origin, index))
-        match = Match({split: [] for split in self.splits})
+        match = Match({split: [] for split in self.splits}, {split: list(lost) for split, lost in self.lost.items()})
         of_the_run = {entry.digest for expected in self.splits.values() for entry in expected}
         found_names = set()
         for split, expected in self.splits.items():
-            for entry in expected:
+            for number, entry in zip(self.numbers(split), expected):
                 place = by_name.get(entry.name)
                 content = place and tables[place[0]][place[1]].digest
                 if content == entry.digest:
@@ -96,6 +103,7 @@ class Manifest:
                     match.changed.append((split, entry.name))
                 else:
                     match.gone.append((split, entry.name))
+                    match.lost[split] = sorted([*match.lost.get(split, ()), number])
                     continue
                 origin, index = place
                 found = tables[origin][index]
@@ -103,6 +111,15 @@ class Manifest:
                 match.splits[split].append((origin, index, found))
         match.added.extend(sorted(name for name in by_name if name not in found_names))
         return match
+
+    def count_at_start(self, split):
+        """How many images a split had when the run began."""
+        return len(self.splits[split]) + len(self.lost.get(split, ()))
+
+    def numbers(self, split):
+        """The number of each image of a split, from when the run began: a list of int, rising."""
+        lost = set(self.lost.get(split, ()))
+        return [number for number in range(self.count_at_start(split)) if number not in lost]
 
     def fingerprints(self):
         """{split: `fingerprint` of all of it}: whether two data sets are the same can be told by these."""
@@ -130,7 +147,7 @@ class Manifest:
         """The file's content; the same manifest gives the same bytes."""
         buffer = io.BytesIO()
         with gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0) as file:
-            file.write(json.dumps(HEADER).encode() + b"\n")
+            file.write(json.dumps(HEADER | ({"lost": self.lost} if self.lost else {})).encode() + b"\n")
             for split, expected in self.splits.items():
                 for entry in expected:
                     row = [split, entry.origin, entry.key, entry.digest, entry.stamp]
@@ -144,13 +161,14 @@ class Manifest:
         try:
             lines = [json.loads(line) for line in gzip.decompress(content).splitlines()]
             header, *rows, end = lines
+            lost = header.pop("lost", {})
             if header != HEADER or end != "end":
                 raise ValueError("no manifest of a format that is known here, or one that was cut off")
             splits = {split: [] for split in SPLITS}
             for split, origin, key, digest, stamp in rows:
                 splits[split].append(Entry(origin, key, digest, stamp))
-            return cls(splits)
-        except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as error:
+            return cls(splits, lost)
+        except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(str(error)) from error
 
 
@@ -161,12 +179,14 @@ class Match:
     Attributes:
         splits: {split: list of (the source's split, index there, Entry as it is now)}, in the manifest's order, without those
             that are gone; of one that changed, what has its name now.
+        lost: as of `Manifest`, with those that are gone.
         moved: names under which images are not found any more, but their content is elsewhere.
         added: names of images of the source that belong to no split.
         changed, gone: (split, name) of images with another content, and of those that are not there.
     """
 
     splits: dict
+    lost: dict
     moved: list = dataclasses.field(default_factory=list)
     added: list = dataclasses.field(default_factory=list)
     changed: list = dataclasses.field(default_factory=list)
@@ -177,9 +197,13 @@ class Match:
         """Whether every image is there with its content."""
         return not (self.changed or self.gone)
 
+    def counts(self):
+        """How many images are gone and changed, in words; "" where all are there."""
+        return "" if self.whole else f"{len(self.gone)} gone, {len(self.changed)} changed"
+
     def manifest(self):
         """The Manifest of the images that are there, as they are now."""
-        return Manifest({split: [entry for _, _, entry in found] for split, found in self.splits.items()})
+        return Manifest({split: [entry for _, _, entry in found] for split, found in self.splits.items()}, self.lost)
 
     def told(self):
         """What differs, with the first names; "" where nothing does."""

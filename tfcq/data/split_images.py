@@ -60,7 +60,7 @@ def by_position(source, config):
 
 
 def by_content(source, config, manifest, accept_changed_data):
-    """({split: SplitImages}, a sentence on how, the Manifest of what is there) of a run that began with `manifest`.
+    """({split: SplitImages}, a sentence on how, the `Match`) of a run that began with `manifest`.
 
     Raises:
         UserError: images are gone or changed and that is not accepted, or a split has none left.
@@ -80,7 +80,8 @@ def by_content(source, config, manifest, accept_changed_data):
         used = "those of the run are used" if match.whole else "going on with those of the run that are there"
         print(f"dataset {config.dataset}: not as when the run began: {told}; {used}", flush=True)
     sizes = ", ".join(f"{split} {len(match.splits[split])}" for split in SPLITS)
-    return images, f"{sizes} (the run's own)", match.manifest()
+    own = "the run's own" if match.whole else f"the run's own; {match.counts()}"
+    return images, f"{sizes} ({own})", match
 
 
 def without_others(raws, images):

@@ -18,7 +18,7 @@ _OF_DATA = ("dataset", "image_size", "center_crop", "resize", "train_split", "te
 _NAMING = {"dataset", "train_split", "test_split", "held_out", "split_images"}
 """What stands for the images of a split where their content is not known."""
 
-_OFTEN_UNKNOWN = {*_OF_DATA, "channels", "split_images", "content", "train_content", "checkpoint", "image_draw"}
+_OFTEN_UNKNOWN = {*_OF_DATA, "channels", "split_images", "content", "train_content", "checkpoint", "image_draw", "num_compared"}
 """Compared only between those that tell it: earlier versions did not, and not every system draws images in two ways."""
 
 
@@ -45,9 +45,9 @@ def completed(entry, row, data):
         row: that it is in.
         data: `data_facts` of the run's configuration.
     """
+    known = {name: row[name] for name in ("checkpoint", *(() if "seeds" in entry else ("seed",))) if name in row}
     if "data" in entry:
-        return entry
-    known = {name: row[name] for name in ("checkpoint",) if name in row}
+        return known | entry
     own = data | {"dataset": entry.get("dataset", row.get("dataset", data["dataset"]))}
     if "dataset" in entry:  # other data than the run's, prepared as those; what its splits are called was not recorded
         own |= dict.fromkeys(("train_split", "test_split", "held_out"))

@@ -35,18 +35,26 @@ def compare(workdirs_to_compare, output):
     same = {name: [numbers[name] for numbers in measured.values() if name in numbers] for name in names}
     unlike = {name: found for name, entries in same.items() if (found := differences(entries))}
     pictures = {"numbers": _bars(measured, names, unlike)}
-    curves = {label: curve for label, folder in zip(labels, folders) if (curve := _prd_curve(folder))}
+    curves, stale = {}, []
+    for label, folder in zip(labels, folders):
+        curve, time = _prd_curve(folder)
+        times = {entry["time"] for name, entry in measured[label].items() if name.startswith("prd_")}
+        if curve and (time is None or time in times):  # None: an earlier version did not keep it
+            curves[label] = curve
+        elif times:
+            stale.append(label)
     if curves:
         pictures["prd"] = figures.prd_curves(curves)
     for name, picture in pictures.items():
         units.write_png(output / f"{name}.png", picture)
     path = output / "comparison.md"
-    workdirs.write_text(path, _text(measured, names, unlike, pictures))
+    workdirs.write_text(path, _text(measured, names, unlike, pictures, stale))
     return path
 
 
 def latest_numbers(workdir):
-    """{name: entry} of a workdir: of each number the newest that `tfcq.evaluate` measured at the newest evaluated step.
+    """{name: entry} of a workdir: of each number the newest that `tfcq.evaluate` measured at the newest evaluated step; an entry
+    has the "step" and the "time" of its row.
 
     Entries of earlier versions are completed from their row and the run's configuration.
     """
@@ -58,7 +66,8 @@ def latest_numbers(workdir):
     numbers = {}
     for row in rows:
         if row["step"] == rows[-1]["step"]:
-            numbers |= {name: completed(entry, row, data) for name, entry in row.items() if isinstance(entry, dict)}
+            of_row = {name: row.get(name) for name in ("step", "time")}
+            numbers |= {name: completed(entry, row, data) | of_row for name, entry in row.items() if isinstance(entry, dict)}
     return numbers
 
 
@@ -95,18 +104,20 @@ def _bars(measured, names, unlike):
 
 
 def _prd_curve(folder):
+    """(the curve of the last report or None, the time of the row that it belongs to, None where it is not known)."""
     try:
         with np.load(folder / FOLDER / CURVES, allow_pickle=False) as arrays:
-            return {"precision": arrays["prd_precision"], "recall": arrays["prd_recall"]}
+            curve = {"precision": arrays["prd_precision"], "recall": arrays["prd_recall"]}
+            return curve, str(arrays["time"]) if "time" in arrays.files else None
     except (OSError, KeyError, ValueError):
-        return None
+        return None, None
 
 
 def _marked(name, unlike):
     return f"{name} (!)" if name in unlike else name
 
 
-def _text(measured, names, unlike, pictures):
+def _text(measured, names, unlike, pictures, stale):
     headings = ["number", *map(paths.markdown, measured), "real"]
     lines = ["# Comparison", "", f"| {' | '.join(headings)} |", "|---" * len(headings) + "|"]
     told = []
@@ -116,13 +127,27 @@ def _text(measured, names, unlike, pictures):
         cells = [_cell(entries.get(label)) for label in measured]
         floors = {f"{entry['real']:.5g}": None for entry in entries.values() if "real" in entry}
         lines.append(f"| {_marked(name, unlike)} | {' | '.join(cells)} | {', '.join(floors)} |")
+    told += _told_origins(measured)
     told += [f"- {name}: not measured alike; they differ in {', '.join(found)}." for name, found in unlike.items()]
     if "prd" in pictures and any(name.startswith("prd_") for name in unlike):
         told.append("- The curves of precision and recall below: not measured alike either.")
+    for label in stale:
+        told.append(f"- {paths.markdown(label)}: no curve of precision and recall, as its last report has none of these numbers.")
     lines += ["", "real: what other real images score in the place of the generated ones.", "", *told, ""]
     for name in pictures:
         lines += [f"![{name}]({name}.png)", ""]
     return "\n".join(lines)
+
+
+def _told_origins(measured):
+    """Lines on which models the numbers are of, and on which split's images."""
+    lines, splits = [], {}
+    for label, numbers in measured.items():
+        steps = dict.fromkeys(f"step {entry['step']}, {entry.get('checkpoint', '?')}" for entry in numbers.values())
+        lines.append(f"- {paths.markdown(label)}: {'; '.join(steps)} checkpoint.")
+        for name, entry in numbers.items():
+            splits.setdefault(entry.get("split"), {})[name] = None
+    return lines + [f"- Of {split} images: {', '.join(names)}." for split, names in splits.items() if split]
 
 
 def _cell(entry):

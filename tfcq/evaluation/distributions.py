@@ -276,7 +276,7 @@ def _memorisation(real, generated, seed, train):
 
 def _ms_ssim(real, generated, seed, num_pairs=2000):
     pairs = min(num_pairs, len(generated.images) * (len(generated.images) - 1) // 2)
-    result = dict(ms_ssim_diversity(generated.images, pairs, seed))
+    result = dict(ms_ssim_diversity(generated.images, pairs, seed)) | {"num_compared": len(generated.images)}
     return Numbers({"ms_ssim": result.pop("mean")}, {"ms_ssim": result})
 
 

@@ -22,7 +22,7 @@ from tfcq.files import replacing
 
 FOLDER = "report"
 CURVES = "curves.npz"
-"""Beside the pictures: what --compare draws of several workdirs."""
+"""Beside the pictures: what --compare draws of several workdirs, with the time of the row that the curves belong to."""
 
 _GRID = 64
 _BALANCE_FIGURE = "balance"
@@ -64,7 +64,7 @@ def write_report(workdir, model, dataset, row, drawn, config):
     curves = {f"prd_{key}": value for key, value in drawn.get("prd_curve", {}).items()}
     (folder / FOLDER).mkdir(parents=True, exist_ok=True)
     with replacing(folder / FOLDER / CURVES) as file:
-        np.savez(file, **curves)
+        np.savez(file, time=row.get("time", ""), **curves)
     _to_tensorboard(folder, row, pictures)
     path = folder / "report.md"
     workdirs.write_text(path, _text(model, dataset, row, pictures))

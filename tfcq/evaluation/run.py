@@ -57,7 +57,7 @@ def evaluate(workdir, metrics=None, report=True, **protocol):
         "checkpoint": config.checkpoint,
         "split": config.split,
         "seed": config.seed,
-        "dataset": model.config_of_run.data.dataset,
+        "dataset": run.data_config.dataset,
     }
     if hasattr(model.config_of_run.system, "image_draw"):
         row["image_draw"] = model.config_of_run.system.image_draw
@@ -68,6 +68,10 @@ def evaluate(workdir, metrics=None, report=True, **protocol):
         run.measure_distributions([name for name in chosen if name in DISTRIBUTIONS], row, drawn)
     except tf.errors.OpError as error:
         raise data.user_error(error) or error from error
+    if dataset.differs:
+        for name, entry in row.items():
+            if isinstance(entry, dict) and not name.endswith("_other"):
+                entry["notes"] = [*entry.get("notes", ()), f"not on the images that the run began with: {dataset.differs}"]
     try:
         row = workdirs.record_metrics(workdir, row)
         if report:
@@ -138,6 +142,7 @@ class _Run:
     def __init__(self, workdir, model, dataset, config, strategy, extractor):
         self.workdir, self.model, self.dataset, self.config = workdir, model, dataset, config
         self.strategy, self.extractor = strategy, extractor
+        self.data_config = config.absolute().of(model.config_of_run.data)  # where the images were found
 
     def measure_likelihoods(self, names, row, drawn):
         """Adds entries to `row`, and per-image bits/dim to `drawn["likelihoods"]`."""
@@ -147,8 +152,8 @@ class _Run:
         if self.model.likelihood_note:
             print(f"note: {self.model.likelihood_note}", flush=True)
         for name in names:
-            bits = self._likelihood(name, evaluator, self.dataset, self.model.config_of_run.data, "", row)
-            drawn.setdefault("likelihoods", {})[name] = {self.model.config_of_run.data.dataset: bits}
+            bits = self._likelihood(name, evaluator, self.dataset, self.data_config, "", row)
+            drawn.setdefault("likelihoods", {})[name] = {self.data_config.dataset: bits}
         if not self.config.likelihood_dataset:
             return
         color = {1: "grey", 3: "rgb"}[self.model.image_shape[-1]]  # as the run's images are, whatever the files have
@@ -178,7 +183,7 @@ class _Run:
             split: of the real images.
             dataset, settings: `ImageDataset` and its `DataConfig`; None: the run's.
         """
-        dataset, settings = dataset or self.dataset, settings or self.model.config_of_run.data
+        dataset, settings = dataset or self.dataset, settings or self.data_config
         content = dataset.manifest and dataset.manifest.fingerprint(split)
         facts = data_facts(settings, dataset.image_shape[-1], dataset.num_images(split), content)
         return {"split": split, "checkpoint": self.config.checkpoint, "data": facts}
@@ -228,7 +233,7 @@ class _Run:
         batches = self.dataset.eval_batches(config.split, config.batch_size, total)
         evaluator = LatentLikelihoodEvaluator(self.model, self.strategy)
         for name, entry in evaluator.entries(batches, config.seed, Progress("latent_likelihood", total)).items():
-            row[name] = entry | self._facts(config.split) | {"seconds": round(time.monotonic() - start, 1)}
+            row[name] = entry | self._facts(config.split) | {"seed": config.seed, "seconds": round(time.monotonic() - start, 1)}
             error = f" +- {entry['standard_error']:.2g}" if "standard_error" in entry else ""
             print(f"{name}: {entry['value']:.5g}{error} ({config.split}, {total} images)", flush=True)
 

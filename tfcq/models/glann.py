@@ -11,6 +11,10 @@ Codes learn `codes_rate` times as fast as G, as they do in the authors' work (1e
 depend on the size of gradients, that is what codes in units of `codes_rate` do; so c_i = codes_rate w_i, and w_i is a weight.
 Codes and their noise are in the checkpoints to resume from and in no export.
 
+An image keeps its code for as long as the run goes on, whatever becomes of others. The code of one that is gone lies idle. Where
+an image has another content (`--accept_changed_data`), its code goes on from where it is, as from any first value, and learns
+that content in what is left of the first stage; after that, codes learn no more and images are not looked at.
+
 Where this departs from the authors' code: T has biases, and neither batch normalisation nor weight decay.
 """
 
@@ -54,8 +58,8 @@ class GLANN(Autoencoder):
 
     def attach(self, dataset, batch_size):
         self.reconstruction_error.load()
-        count = dataset.num_images("train")
-        self._steps_per_epoch = max(1, count // batch_size)
+        count = dataset.num_images_at_start("train")
+        self._steps_per_epoch = max(1, dataset.num_images("train") // batch_size)
         self.codes = self.add_weight(
             name="codes",
             shape=(count, self.config.latent_dim),

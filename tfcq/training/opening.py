@@ -24,8 +24,10 @@ WRITERS = ("train", "validation")
 
 
 @contextlib.contextmanager
-def opened(config, workdir):
+def opened(config, workdir, accept_changed_data=False):
     """Holds the folder of a run of `config`, made where it is not there, for one training; gives an `OpenedRun`.
+
+    `accept_changed_data` is as of `tfcq.training.run.train`.
 
     When the block ends the lock is gone, and so are folders that were made here and that nothing was written to.
 
@@ -39,9 +41,9 @@ def opened(config, workdir):
             folder.mkdir(parents=True, exist_ok=True)
         files.check_folder("workdir", folder)
         with _locked(folder):
-            workdirs.check_for(config, folder)
+            workdirs.check_for(config, folder, accept_changed_data)
             files.remove_partial(folder)
-            yield OpenedRun(config, folder)
+            yield OpenedRun(config, folder, accept_changed_data)
     finally:
         for path in made:
             with contextlib.suppress(OSError):
@@ -54,31 +56,37 @@ class OpenedRun:
     Attributes:
         folder: pathlib.Path.
         config: `tfcq.Config`.
+        accept_changed_data: as of `opened`.
     """
 
-    def __init__(self, config, folder):
-        self.config, self.folder = config, folder
+    def __init__(self, config, folder, accept_changed_data=False):
+        self.config, self.folder, self.accept_changed_data = config, folder, accept_changed_data
 
     def config_before(self):
         """The Config that the run in the folder had until now; None where none has begun."""
         begun = workdirs.exists(self.folder) and workdirs.has_begun(self.folder)
         return workdirs.read_config(self.folder) if begun else None
 
-    def load_data(self, accept_changed_data=False):
+    def load_data(self):
         """The images of the run: of one that has begun, in the splits that it began with (`tfcq.data.load`)."""
         if self.config_before() is None:
             return data.load(self.config.data)
-        manifest = workdirs.read_manifest(self.folder)
-        workdirs.require_place(self.config.data)
-        dataset = data.load(self.config.data, manifest, accept_changed_data)
-        if manifest is None:
-            workdirs.check_description(self.folder, dataset)
-        return dataset
+        return workdirs.images_of(self.folder, self.config.data, self.accept_changed_data)
 
-    def has_other_images(self, dataset):
-        """Whether a run that has begun goes on with other training images than it began with."""
-        manifest = workdirs.read_manifest(self.folder) if self.config_before() else None
-        return manifest is not None and manifest.fingerprint("train") != dataset.manifest.fingerprint("train")
+    def require_numbers(self, dataset):
+        """Raises UserError where the numbers that the training images had when the run began are not known.
+
+        So it is where nobody kept a list of them, and there are more or fewer now: each may have another number then.
+        """
+        if self.config_before() is None or workdirs.read_manifest(self.folder):
+            return
+        kept, now = workdirs.kept_sizes(self.folder).get("train"), dataset.num_images("train")
+        if kept not in (None, now):
+            raise UserError(
+                f"accept_changed_data with model={self.config.model}: it learns something of each training image by its number, "
+                f"and of this run's {kept} nobody kept a list; expected {kept}, received {now}; bring the images back, or begin "
+                "another --workdir"
+            )
 
     def begin(self, step, dataset):
         """Makes the folder a run that begins, or goes on, at `step`: config, environment, facts of the data, history.
@@ -105,7 +113,7 @@ class OpenedRun:
                 if number and int(number[1]) > last:
                     path.unlink()
             begun = self.config_before() is not None
-            workdirs.open_for(self.config, self.folder, step)
+            workdirs.open_for(self.config, self.folder, step, self.accept_changed_data)
             workdirs.keep_data(self.folder, dataset, step if begun else None)
 
     def row_of(self, step):

@@ -29,7 +29,8 @@ def train(config, workdir, accept_changed_data=False):
         workdir: folder of the run, a str or os.PathLike; made where it is not there. What is refused before the first step leaves
             nothing in it.
         accept_changed_data: whether a run goes on with those of its images that are there, where some are gone or have another
-            content; which they are is kept with the run.
+            content; which they are is kept with the run. Of a run whose version kept no list of its images: whether it goes on
+            with other numbers of images, or from another place.
 
     Returns:
         The trained model, compiled.
@@ -57,16 +58,13 @@ def _train(config, workdir, accept_changed_data, signals):
     of_a_replica = training.batch_size // distribution.num_replicas_in_sync
     if of_a_replica % training.micro_batches:
         raise UserError(f"micro_batches={training.micro_batches}: expected a divisor of {of_a_replica}, a replica's images")
-    with opening.opened(config, workdir) as run:
-        dataset = run.load_data(accept_changed_data)
+    with opening.opened(config, workdir, accept_changed_data) as run:
+        dataset = run.load_data()
         with distribution.scope():
             model = models.build(config, dataset.image_shape)
             num_weights = model.count_params()  # what `attach` adds is of training alone
-            if model.needs_indices and run.has_other_images(dataset):
-                raise UserError(
-                    f"accept_changed_data with model={config.model}: it learns something of each training image by its number; "
-                    "expected the images that the run began with, or another --workdir"
-                )
+            if model.needs_indices:
+                run.require_numbers(dataset)
             model.attach(dataset, training.batch_size)
             compile_model(model, training)
             checkpoints = Checkpoints(workdir, model, training.keep_checkpoints)
