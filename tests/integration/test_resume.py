@@ -119,6 +119,8 @@ def test_at_full_size_a_resumed_run_has_the_bits_of_an_uninterrupted_one(tmp_pat
         "discriminator_width": 16,
         "flow_width": 8,
         "flow_scales": 2,
+        "flow_couplings": 1,
+        "flow_blocks": 1,
         "network_normalization": "batch",
         "train_steps": 16,
         "checkpoint_every": 6,
