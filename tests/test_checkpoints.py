@@ -10,7 +10,7 @@ import tensorflow as tf
 import tiny_models
 
 from tfcq import workdir as workdirs
-from tfcq.checkpoints import Checkpoints, restore_model
+from tfcq.checkpoints import Checkpoints, remove_half_written, restore_model
 from tfcq.errors import UserError
 
 SMALL = tiny_models.ROWS["gan"]  # two players and no flow: quick to build
@@ -396,6 +396,8 @@ def test_a_disk_that_fills_up_keeps_what_was_saved(saved):
     assert "File too large" in message and message.endswith("make room and run the same command again")
     assert str(workdir / "checkpoints" / "best") in best
     assert steps_in(workdir) == [10, 20]
+    remove_half_written(workdir)  # as the next start does, before it looks for room
+    assert not list(workdir.rglob("*_temp"))
     assert_the_saved_survive(workdir, contents)
 
     checkpoints.save()  # there is room again

@@ -11,7 +11,7 @@ import pathlib
 import re
 import socket
 
-from tfcq import data, files
+from tfcq import checkpoints, data, files
 from tfcq import workdir as workdirs
 from tfcq.errors import UserError
 from tfcq.training import events
@@ -38,9 +38,11 @@ def opened(config, workdir):
         with files.told("workdir", folder):
             folder.mkdir(parents=True, exist_ok=True)
         files.check_folder("workdir", folder)
-        with _locked(folder):
+        with _locked(folder) as held:
             workdirs.check_for(config, folder)
             files.remove_partial(folder)
+            if held:  # else another training may be writing it
+                checkpoints.remove_half_written(folder)
             yield OpenedRun(config, folder)
     finally:
         for path in made:
@@ -116,6 +118,7 @@ class OpenedRun:
 
 @contextlib.contextmanager
 def _locked(folder):
+    """Gives whether the folder is held: not every file system has locks."""
     path = folder / LOCK
     with contextlib.ExitStack() as stack:
         try:
@@ -142,6 +145,6 @@ def _locked(folder):
                 lock.file.truncate()
                 lock.file.write(f"process {os.getpid()} on {socket.gethostname()} since {now}\n".encode())
                 lock.file.flush()
-            yield
+            yield lock.held
         finally:
             path.unlink(missing_ok=True)
