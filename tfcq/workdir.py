@@ -27,7 +27,7 @@ from importlib import metadata
 from tfcq import json_lines, paths, settings
 from tfcq.config import Config
 from tfcq.errors import UserError
-from tfcq.files import replacing, told, write_text
+from tfcq.files import check_file, replacing, told, write_text
 from tfcq.protocol import ImagesPlace
 
 MANIFEST = "images.jsonl.gz"
@@ -281,6 +281,12 @@ def record_metrics(workdir, row):
     json_lines.append(folder / "metrics.jsonl", row)
     _write_last_metrics(folder, row)
     return row
+
+
+def check_metrics_writable(workdir):
+    """Raises UserError where `record_metrics` could not write: metrics.jsonl is appended to, metrics.json replaced."""
+    check_file("workdir", pathlib.Path(workdir) / "metrics.jsonl", appends=True)
+    check_file("workdir", pathlib.Path(workdir) / "metrics.json")
 
 
 def read_metrics(workdir):

@@ -158,6 +158,21 @@ def test_a_folder_that_cannot_be_written_is_told_at_once(tmp_path, monkeypatch, 
     assert names(tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    "name", ["metrics.jsonl", "metrics.json", "history.jsonl", "checkpoints/last", "checkpoints/best", "samples", "tensorboard/train"]
+)
+def test_what_is_written_later_is_tried_at_once(tmp_path, name):
+    """A file where a folder must be, or a folder where a file."""
+    path = tmp_path / "run" / name
+    path.parent.mkdir(parents=True)
+    path.mkdir() if "." in name else path.write_text("")
+    before = names(tmp_path)
+    with pytest.raises(UserError, match=rf"^workdir {path}: cannot be written: (Is|Not) a directory$"):
+        with opened(Config(), tmp_path / "run"):
+            raise AssertionError("opened")
+    assert names(tmp_path) == before
+
+
 VAE = {"latent_size": 4, **tiny.ROWS["vae"]}
 REFUSED = {
     "drops of other stages": (tiny.config(8, training={"learning_rate_drops": "/0.5:0.5"}, **VAE), "learning_rate_drops"),

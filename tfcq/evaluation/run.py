@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import pathlib
 import time
 
 import tensorflow as tf
@@ -42,8 +41,7 @@ def evaluate(workdir, metrics=None, report=True, **protocol):
     asked = None if metrics is None else metric_names(metrics)
     config = _protocol(protocol)
     workdirs.read_config(workdir)  # says it where there is no run
-    for name in ("metrics.jsonl", *(("report.md", "report/curves.npz") if report else ())):
-        files.check_file("workdir", pathlib.Path(workdir) / name)  # before the work, which may take hours
+    _check_writable(workdir, config.split, report)  # before the work, which may take hours
     strategy = devices.prepare(config.distribution, config.logical_devices)
     with strategy.scope():
         model = workdirs.load(workdir, config.checkpoint, config.image_draw)
@@ -86,6 +84,16 @@ def _protocol(knobs):
         if name not in fields:
             raise UserError(f"evaluate: unknown knob {name!r}{suggestion(name, fields)}")
     return EvaluationConfig(**knobs)
+
+
+def _check_writable(workdir, split, report):
+    workdirs.check_metrics_writable(workdir)
+    if report:
+        from tfcq.evaluation.report import CURVES, FOLDER, events_folder
+
+        for path in (workdir / "report.md", workdir / FOLDER / CURVES):
+            files.check_file("workdir", path)
+        files.check_folder("workdir", events_folder(workdir, split))
 
 
 def _default_metrics(model):

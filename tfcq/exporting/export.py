@@ -53,11 +53,10 @@ def export(
     """
     check_integer("num_importance_samples", num_importance_samples, 1)
     workdir, export_dir = paths.folder(workdir, "workdir"), paths.folder(export_dir, "export_dir")
-    workdirs.read_config(workdir)  # says it where there is no run
-    files.check_folder("export_dir", export_dir)
+    base = export_dir / workdirs.read_config(workdir).model  # says it where there is no run
+    files.check_folder("export_dir", base)
     model = workdirs.load(workdir, checkpoint, image_draw)
     config = model.config_of_run
-    base = export_dir / config.model
     staged = base / f"{_STAGED}{os.getpid()}"
     try:
         module = ServingModule(model, num_importance_samples)

@@ -40,6 +40,7 @@ def opened(config, workdir):
         files.check_folder("workdir", folder)
         with _locked(folder) as held:
             workdirs.check_for(config, folder)
+            _check_writable(folder)
             files.remove_partial(folder)
             if held:  # else another training may be writing it
                 checkpoints.remove_half_written(folder)
@@ -114,6 +115,16 @@ class OpenedRun:
         """The row of metrics that training has left of `step`; None where there is none."""
         rows = workdirs.read_metrics(self.folder)
         return next((row for row in rows if "checkpoint" not in row and row.get("step") == step), None)
+
+
+def _check_writable(folder):
+    """Tries, before the first step, what is written after many: a run may have been begun by another user."""
+    workdirs.check_metrics_writable(folder)
+    files.check_file("workdir", folder / "history.jsonl", appends=True)
+    written = [f"checkpoints/{kind}" for kind in checkpoints.KINDS] + [f"tensorboard/{name}" for name in WRITERS] + ["samples"]
+    for path in (folder / name for name in written):
+        if path.exists():  # the others are made in the folder itself
+            files.check_folder("workdir", path)
 
 
 @contextlib.contextmanager
