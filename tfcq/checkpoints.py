@@ -95,8 +95,8 @@ class Checkpoints:
 def remove_half_written(workdir):
     """Removes what killed or failed saves left beside the checkpoints of a folder in which nobody saves now.
 
-    These are TensorFlow's step-N_temp/ with its parts alone, and our list's unfinished file. Data without an index go with the next
-    save.
+    These are TensorFlow's step-N_temp/ with its parts alone, and our list's unfinished file. Data without an index go with the
+    next save.
     """
     for folder in (pathlib.Path(workdir) / "checkpoints" / kind for kind in KINDS):
         with contextlib.suppress(OSError):

@@ -159,7 +159,8 @@ def test_a_folder_that_cannot_be_written_is_told_at_once(tmp_path, monkeypatch, 
 
 
 @pytest.mark.parametrize(
-    "name", ["metrics.jsonl", "metrics.json", "history.jsonl", "checkpoints/last", "checkpoints/best", "samples", "tensorboard/train"]
+    "name",
+    ["metrics.jsonl", "metrics.json", "history.jsonl", "checkpoints/last", "checkpoints/best", "samples", "tensorboard/train"],
 )
 def test_what_is_written_later_is_tried_at_once(tmp_path, name):
     """A file where a folder must be, or a folder where a file."""

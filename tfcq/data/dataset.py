@@ -13,6 +13,7 @@ import re
 import numpy as np
 import tensorflow as tf
 
+from tfcq import paths
 from tfcq.data import places
 from tfcq.data.builtin import digits, photo_patches
 from tfcq.data.folder import folder
@@ -287,7 +288,8 @@ def _open(config):
         if name in PLACED_SOURCES:
             if not place:
                 raise UserError(f"dataset: expected {name}:PLACE, received {config.dataset!r}")
-            return PLACED_SOURCES[name](os.path.expanduser(place))
+            what = "a file" if name == "npz" else "a folder"
+            return PLACED_SOURCES[name](os.fspath(paths.to_read(place, "dataset", what)))
         if config.dataset in SOURCES:
             return SOURCES[config.dataset](config)
         if places.is_path(config.dataset):

@@ -83,7 +83,7 @@ def _protocol(knobs):
     for name in knobs:
         if name not in fields:
             raise UserError(f"evaluate: unknown knob {name!r}{suggestion(name, fields)}")
-    return EvaluationConfig(**knobs)
+    return EvaluationConfig(**knobs).absolute()
 
 
 def _check_writable(workdir, split, report):
@@ -151,33 +151,38 @@ class _Run:
         """Adds entries to `row`, and per-image bits/dim to `drawn["likelihoods"]`."""
         if not names:
             return
+        other, other_config = self._other_data()  # refused, if it must be, before the first number
         evaluator = LikelihoodEvaluator(self.model, self.strategy)
         if self.model.likelihood_note:
             print(f"note: {self.model.likelihood_note}", flush=True)
         for name in names:
             bits = self._likelihood(name, evaluator, self.dataset, self.model.config_of_run.data, "", row)
             drawn.setdefault("likelihoods", {})[name] = {self.model.config_of_run.data.dataset: bits}
-        if not self.config.likelihood_dataset:
+        if other is None:
             return
-        color = {1: "grey", 3: "rgb"}[self.model.image_shape[-1]]  # as the run's images are, whatever the files have
-        settings = self.model.config_of_run.data  # how its images are cut and resized; its splits are its own
-        other_config = DataConfig(
-            dataset=self.config.likelihood_dataset,
-            data_dir=settings.data_dir,
-            image_size=settings.image_size,
-            center_crop=settings.center_crop,
-            resize=settings.resize,
-            color=color,
-            test_split=self.config.likelihood_test_split,
-            skip_broken_images=settings.skip_broken_images,
-        )
-        other = data.load(other_config)
         for name in names:
             bits = self._likelihood(name, evaluator, other, other_config, "_other", row)
             own = next(iter(drawn["likelihoods"][name].values()))
             drawn["likelihoods"][name][self.config.likelihood_dataset] = bits
             # How well the likelihood tells the two apart: 1/2 is not at all.
             row[f"{name}_other"]["auroc"] = likelihood_auroc(own, bits)
+
+    def _other_data(self):
+        """The `ImageDataset` of likelihood_dataset and its DataConfig, or (None, None)."""
+        if not self.config.likelihood_dataset:
+            return None, None
+        settings = self.model.config_of_run.data  # how its images are cut and resized; its splits are its own
+        config = DataConfig(
+            dataset=self.config.likelihood_dataset,
+            data_dir=self.config.data_dir or settings.data_dir,
+            image_size=settings.image_size,
+            center_crop=settings.center_crop,
+            resize=settings.resize,
+            color={1: "grey", 3: "rgb"}[self.model.image_shape[-1]],  # as the run's images are, whatever the files have
+            test_split=self.config.likelihood_test_split,
+            skip_broken_images=settings.skip_broken_images,
+        )
+        return data.load(config), config
 
     def _facts(self, split, dataset=None, settings=None):
         """What every entry has, so that it can be compared by itself: see `tfcq.evaluation.comparable`.

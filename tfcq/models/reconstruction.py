@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from tfcq import paths
 from tfcq.features.vgg_levels import VGGLevels
 from tfcq.losses.perceptual import perceptual_distance
 
@@ -28,7 +29,8 @@ class ReconstructionError:
     def load(self):
         """Reads what the error needs; call it under the strategy's scope. UserError where it cannot be had."""
         if self._knobs.reconstruction == "perceptual":
-            self._levels = VGGLevels(self._knobs.perceptual_weights or None)
+            given = self._knobs.perceptual_weights
+            self._levels = VGGLevels(paths.to_read(given, "perceptual_weights", "a file") if given else None)
 
     def __call__(self, pixels, rebuilt):
         if self._knobs.reconstruction == "mse":
