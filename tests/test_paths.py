@@ -126,7 +126,7 @@ def test_what_is_only_read_is_refused_in_one_line_too(reader):
         assert message.startswith(name) and reason in message
     assert "of one line" in message_of(READERS[reader], "a\0b")
     if reader[0] == "w":
-        assert message_of(READERS[reader], 5) == "weights: expected the path of a file or folder, a str or pathlib.Path, received 5"
+        assert "weights: expected the path of a file or folder, " in message_of(READERS[reader], 5)
 
 
 def test_a_file_is_no_folder_and_a_folder_no_file(tmp_path):

@@ -457,13 +457,18 @@ class Config:
         """Lines 'section.knob: mine -> theirs' for each knob in which two configs differ; [] where they are equal."""
         return self._differing(other, lambda name: True)
 
-    def differences_in_numbers(self, other, same_images=False):
+    def differences_in_numbers(self, other, held=()):
         """Those of `differences` that make another run: knobs that decide the numbers of training (`knobs.ON_RESUME`).
 
-        `same_images`: whether the images are held by what they are, so that their place may be another.
+        `held`: names of knobs of places, such as "data.dataset", where what lies there is held by what it is, so that the
+        place may be another.
         """
-        fixed = ("fixed",) if same_images else ("fixed", "place")
-        return self._differing(other, lambda name: self._on_resume(name) in fixed)
+
+        def decides(name):
+            fate = self._on_resume(name)
+            return fate == "fixed" or (fate == "place" and name not in held)
+
+        return self._differing(other, decides)
 
     def changes(self, other):
         """{'section.knob': [mine, theirs]} of the others, with which a run may go on."""

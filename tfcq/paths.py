@@ -1,7 +1,7 @@
 """Paths that a user gives: which are taken, which are refused, and how TensorFlow is told of them.
 
-`folder`, `file` and `to_read` check a path before anything is done with it: every entry point's flags pass through them, and so do the
-functions of the Python interface. Names may hold anything that fits on one line; `~` is the home folder.
+`folder`, `file` and `to_read` check a path before anything is done with it: every entry point's flags pass through them,
+and so do the functions of the Python interface. Names may hold anything that fits on one line; `~` is the home folder.
 
 TensorFlow (tf.train.Checkpoint, tf.saved_model, tf.io.gfile) and TFDS find files by patterns: to them a folder called `[a]` is
 one called `a`, and `q?` is every folder of that length. They have no way to say that a name is meant as it is, so they are

@@ -1,7 +1,7 @@
 """The folder of a run: everything after training reads it alone.
 
 config.json        the Config               environment.json   versions, devices, commit
-data.json          shape and source of the images
+data.json          shape and source of the images, digests of the other files that training reads
 images.jsonl.gz    which image belongs to which split (`tfcq.data.manifest`)
 history.jsonl      a row each time that knobs, images or the environment changed on resume: {"time", "step", "changes":
                    {name: [before, after]}}
@@ -77,8 +77,10 @@ def check_for(config, workdir):
     if not exists(workdir):
         return
     before, config = read_config(workdir).absolute(), config.absolute()
-    same_images = (pathlib.Path(workdir) / MANIFEST).exists()  # or the data will be refused
-    if has_begun(workdir) and (differences := before.differences_in_numbers(config, same_images)):
+    # What is known by its content will be refused where it is another: `data.load`, `check_files`.
+    held = {"data.dataset", "data.data_dir"} if (pathlib.Path(workdir) / MANIFEST).exists() else set()
+    held |= read_digests(workdir).keys()
+    if has_begun(workdir) and (differences := before.differences_in_numbers(config, held)):
         raise UserError(
             f"workdir {workdir} holds another configuration (there -> here): {'; '.join(differences)}; expected "
             "the same flags to resume, or another --workdir"
@@ -128,23 +130,45 @@ def _record_changes(folder, step, changes):
         json_lines.append(path, {"time": _now(), **row})
 
 
-def keep_data(workdir, dataset, step=None):
+def keep_data(workdir, dataset, step=None, digests=None):
     """Keeps which images an `ImageDataset` has, of which splits, and what can be told of it without opening it.
 
     Of a run that goes on at `step` these are known; where others were accepted in their place, or an earlier version kept no
-    list of them, history.jsonl says so.
+    list of them, history.jsonl says so. `digests`, of the other files that training has read, are kept beside: `check_files`.
     """
     folder, manifest = pathlib.Path(workdir), dataset.manifest
     kept = None if step is None else read_manifest(folder)
     fingerprints = manifest and manifest.fingerprints()
-    if kept is None or kept.fingerprints() != fingerprints:
-        if step is not None:
+    digests = digests or {}
+    same = kept is not None and kept.fingerprints() == fingerprints
+    if not same or read_digests(folder) != digests:
+        if step is not None and not same:
             _record_changes(folder, step, {"images": [kept and kept.fingerprints(), fingerprints]})
         facts = {"image_shape": list(dataset.image_shape), "description": dataset.description, "fingerprints": fingerprints}
+        facts |= {"files": digests} if digests else {}
         write_text(folder / "data.json", json.dumps(facts, indent=2) + "\n")
     if manifest and kept != manifest:  # other names or times of the same images, too
         with replacing(folder / MANIFEST) as file:
             file.write(manifest.to_bytes())
+
+
+def read_digests(workdir):
+    """{"section.knob": digest} of the files, beside the images, that a run has read; {} where none is known."""
+    try:
+        return dict(json.loads((pathlib.Path(workdir) / "data.json").read_text())["files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def check_files(workdir, config, digests):
+    """Raises UserError where a file that a begun run has read is another now (`digests`: `GenerativeModel.files_read`)."""
+    for name, before in read_digests(workdir).items():
+        knob, now = name.partition(".")[2], digests.get(name, before)
+        if now != before:
+            raise UserError(
+                f"{knob} {getattr(config.system, knob)}: expected the file that the run began with, of SHA-256 {before}..., "
+                f"received one of {now}...; say where that is: --{knob}=FILE"
+            )
 
 
 def read_manifest(workdir):

@@ -43,7 +43,8 @@ def test_its_images_meet_the_checks_of_the_runs_own(tmp_path, monkeypatch, skip)
 def test_paths_of_an_evaluation_are_recorded_wherever_it_was_called(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", "/home/me")
-    given = {"likelihood_dataset": "npz:a.npz", "features": "saved_model:~/model/", "feature_weights": "weights", "dataset": "idx:b/"}
+    given = {"likelihood_dataset": "npz:a.npz", "features": "saved_model:~/model/", "feature_weights": "weights"}
+    given["dataset"] = "idx:b/"
     recorded = evaluation._protocol(given)
     assert {name: getattr(recorded, name) for name in given} == {
         "likelihood_dataset": f"npz:{tmp_path}/a.npz",

@@ -78,15 +78,25 @@ class OpenedRun:
             workdirs.check_description(self.folder, dataset)
         return dataset
 
+    def check_files(self, digests):
+        """Raises UserError where a run that has begun has read other files: `workdir.check_files`."""
+        if self.config_before() is not None:
+            workdirs.check_files(self.folder, self.config, digests)
+
     def has_other_images(self, dataset):
         """Whether a run that has begun goes on with other training images than it began with."""
         manifest = workdirs.read_manifest(self.folder) if self.config_before() else None
         return manifest is not None and manifest.fingerprint("train") != dataset.manifest.fingerprint("train")
 
-    def begin(self, step, dataset):
+    def begin(self, step, dataset, digests=None):
         """Makes the folder a run that begins, or goes on, at `step`: config, environment, facts of the data, history.
 
         Rows of metrics, events of TensorBoard and pictures of `step` and less stay; at step 0 nothing was trained, and none do.
+
+        Args:
+            step: from which training goes on.
+            dataset: `ImageDataset`.
+            digests: of the files that training has read beside, `GenerativeModel.files_read`; None: of none.
         """
         with files.told("workdir", self.folder):
             last = step or -1
@@ -109,7 +119,7 @@ class OpenedRun:
                     path.unlink()
             begun = self.config_before() is not None
             workdirs.open_for(self.config, self.folder, step)
-            workdirs.keep_data(self.folder, dataset, step if begun else None)
+            workdirs.keep_data(self.folder, dataset, step if begun else None, digests)
 
     def row_of(self, step):
         """The row of metrics that training has left of `step`; None where there is none."""

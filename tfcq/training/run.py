@@ -68,6 +68,7 @@ def _train(config, workdir, accept_changed_data, signals):
                     "expected the images that the run began with, or another --workdir"
                 )
             model.attach(dataset, training.batch_size)
+            run.check_files(model.files_read)
             compile_model(model, training)
             checkpoints = Checkpoints(workdir, model, training.keep_checkpoints)
             start = checkpoints.restore()
@@ -88,7 +89,7 @@ def _train(config, workdir, accept_changed_data, signals):
         batches = _step_batches(dataset, model, training, start)
         evaluation = callbacks.Evaluation(workdir, model, dataset, training, checkpoints, signals)
         files.check_room("workdir", run.folder, _checkpoint_bytes(model))
-        run.begin(start, dataset)  # from here on nothing is refused any more
+        run.begin(start, dataset, model.files_read)  # from here on nothing is refused any more
         evaluation.row_at_start = run.row_of(start)
         saver = callbacks.Saver(checkpoints, training.checkpoint_every, training.train_steps, signals)
         _fit(model, batches, workdir, training, evaluation, saver, signals)
