@@ -124,7 +124,7 @@ def test_every_weight_comes_back_in_an_uncompiled_model(whole):
     workdir, _, contents, _ = whole
     for which in ("best", "last"):
         model = build(seed=3, compiled=False, **WHOLE)
-        assert restore_model(model, workdir, which) == 12345
+        assert restore_model(model, workdir, which) == (12345, which)
         assert not model.player_optimizers
         assert_holds(model, contents[: len(model.variables)])
 
@@ -240,23 +240,29 @@ def test_the_best_is_kept_only_where_it_is_lower(tmp_path):
     assert steps_in(tmp_path, "best") == [7]
 
 
-def test_restore_model_takes_what_is_asked_for(tmp_path):
+def test_restore_model_takes_what_is_asked_for_and_says_what_it_took(tmp_path, capsys):
     model = build()
     checkpoints = Checkpoints(tmp_path, model, keep=2)
     fill(model, 3, seed=3)
     checkpoints.save()
     fresh = build(seed=1, compiled=False)
-    assert restore_model(fresh, tmp_path, "best") == 3  # the last where no best is kept
+    assert restore_model(fresh, tmp_path, "last") == (3, "last") and not capsys.readouterr().out
+    assert restore_model(fresh, tmp_path, "best") == (3, "last")
+    assert capsys.readouterr().out == f"workdir {tmp_path}: no best checkpoint is kept, the last, of step 3, is taken\n"
     fill(model, 4, seed=4)
     checkpoints.save_if_best(1.0)
     best = values(model)
     fill(model, 5, seed=5)
     checkpoints.save()
     last = values(model)
-    assert restore_model(fresh, str(tmp_path)) == 4
+    assert restore_model(fresh, str(tmp_path)) == (4, "best")
     assert_holds(fresh, best[: len(fresh.variables)])
-    assert restore_model(fresh, tmp_path, "last") == 5
+    assert restore_model(fresh, tmp_path, "last") == (5, "last")
     assert_holds(fresh, last[: len(fresh.variables)])
+    assert not capsys.readouterr().out
+    next((tmp_path / "checkpoints" / "best").glob("*.index")).write_bytes(b"")
+    assert restore_model(fresh, tmp_path, "best") == (5, "last")
+    assert "the last is taken instead of the best" in capsys.readouterr().out
 
 
 def test_restore_model_refuses(tmp_path):

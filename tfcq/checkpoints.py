@@ -113,12 +113,15 @@ def remove_half_written(workdir):
 
 
 def restore_model(model, workdir, which="best"):
-    """Restores a model's weights alone; returns the step.
+    """Restores a model's weights alone.
 
     Args:
         model: an uncompiled `GenerativeModel`.
         workdir: folder of the run.
-        which: "best" (the last where no best is kept) or "last".
+        which: "best" (the last where no best is kept or can be read, which is told) or "last".
+
+    Returns:
+        (step, which it was: "best" or "last").
 
     Raises:
         UserError: nothing to restore.
@@ -136,12 +139,14 @@ def restore_model(model, workdir, which="best"):
             step = _restore_newest(restore, folder / "best")
         except UserError as error:
             print(f"warning: {error}; the last is taken instead of the best", flush=True)
-            step = 0
+            step = None
         if step:
-            return step
-    step = _restore_newest(restore, folder / "last")
-    if step:
-        return step
+            return step, "best"
+    last = _restore_newest(restore, folder / "last")
+    if last:
+        if which == "best" and step is not None:
+            print(f"workdir {workdir}: no best checkpoint is kept, the last, of step {last}, is taken", flush=True)
+        return last, "last"
     raise UserError(f"workdir {workdir}: expected a checkpoint in {folder}, found none; train first")
 
 

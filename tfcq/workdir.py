@@ -374,7 +374,7 @@ def load(workdir, checkpoint="best", image_draw=""):
         image_draw: instead of the run's knob of that name, where its system has one; empty: the run's.
 
     Returns:
-        A `tfcq.models.base.GenerativeModel`; `model.config_of_run` is its Config.
+        A `tfcq.models.base.GenerativeModel`; `model.config_of_run` is its Config, `model.checkpoint_of_run` which it was.
 
     Raises:
         UserError: no run, no checkpoint, or none that can be read; image_draw of a system without that knob.
@@ -393,7 +393,7 @@ def load(workdir, checkpoint="best", image_draw=""):
     model = models.build(dataclasses.replace(config, training=float32), read_image_shape(workdir))
     if config.training.ema_decay:
         model.averages = WeightAverages(model.averaged_variables(), config.training.ema_decay)
-    restore_model(model, workdir, checkpoint)
+    _, model.checkpoint_of_run = restore_model(model, workdir, checkpoint)
     if model.averages:
         model.averages.assign_to_variables()
     model.config_of_run = config

@@ -108,7 +108,9 @@ def test_paths_of_pathlib_and_metrics_in_a_text_are_taken_and_a_floor_is_told(tm
         entry = row[name]
         data = {"dataset": "digits", "image_size": 8, "channels": 1, "center_crop": 0, "resize": "area"}
         assert re.fullmatch("[0-9a-f]{32}", entry["data"]["content"])  # which images they are
-        assert entry["data"].items() >= data.items() and entry["data"]["split_images"] == 179 and entry["checkpoint"] == "best"
+        assert entry["data"].items() >= data.items() and entry["data"]["split_images"] == 179 and entry["checkpoint"] == "last"
         assert "no such floor" in entry["notes"][0]
-    assert capsys.readouterr().out.count(floor) == 1
+    assert row["checkpoint"] == "last"  # the run was not evaluated while it trained, and kept no best
+    told = capsys.readouterr().out
+    assert told.count(floor) == 1 and told.count("no best checkpoint is kept, the last, of step 1, is taken") == 1
     assert tf.io.gfile.exists(str(workdir / "metrics.jsonl"))

@@ -52,7 +52,7 @@ def evaluate(workdir, metrics=None, report=True, **protocol):
     run = _Run(workdir, model, dataset, config, strategy, extractor)
     row = {
         "step": model.steps_taken,
-        "checkpoint": config.checkpoint,
+        "checkpoint": model.checkpoint_of_run,
         "split": config.split,
         "seed": config.seed,
         "dataset": model.config_of_run.data.dataset,
@@ -194,7 +194,7 @@ class _Run:
         dataset, settings = dataset or self.dataset, settings or self.model.config_of_run.data
         content = dataset.manifest and dataset.manifest.fingerprint(split)
         facts = data_facts(settings, dataset.image_shape[-1], dataset.num_images(split), content)
-        return {"split": split, "checkpoint": self.config.checkpoint, "data": facts}
+        return {"split": split, "checkpoint": self.model.checkpoint_of_run, "data": facts}
 
     def _likelihood(self, name, evaluator, dataset, settings, suffix, row):
         config, start = self.config, time.monotonic()
