@@ -446,6 +446,8 @@ class Config:
     @classmethod
     def from_json(cls, text):
         """Inverse of `to_json`; raises UserError where the text is no JSON or holds unknown knobs."""
+        if not isinstance(text, str):
+            raise UserError(f"config: expected text, JSON as of to_json, received {type(text).__name__}")
         try:
             return cls.from_dict(json.loads(text))
         except json.JSONDecodeError as error:
@@ -497,11 +499,10 @@ class Config:
 
 def check_config(config):
     """Raises UserError where `config` is no Config, but a name, a file or a section of one."""
-    if not isinstance(config, Config):
-        raise UserError(
-            f"config: expected a tfcq.Config, received {type(config).__name__}; make one with tfcq.Config(model=..., data=..., "
-            "system=..., training=...), or read one with tfcq.Config.from_json"
-        )
+    from tfcq.checks import check_kind  # it needs NumPy, which entry points have no time for
+
+    advice = "make one with tfcq.Config(model=..., data=..., system=..., training=...), or read one with tfcq.Config.from_json"
+    check_kind("config", config, Config, "a tfcq.Config", advice)
 
 
 def _section(name, kind, values):

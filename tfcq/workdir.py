@@ -25,6 +25,7 @@ import time
 from importlib import metadata
 
 from tfcq import json_lines, paths, settings
+from tfcq.checks import check_kind
 from tfcq.config import Config
 from tfcq.errors import UserError
 from tfcq.files import check_file, replacing, told, write_text
@@ -202,6 +203,7 @@ def load_data(workdir, place=None):
     """
     from tfcq import data
 
+    check_kind("place", place, ImagesPlace | None, "a tfcq.protocol.ImagesPlace or None")
     place = (place or ImagesPlace()).absolute()
     config = read_config(workdir).data
     given = {name: value for name in ("dataset", "data_dir") if (value := getattr(place, name))}
@@ -329,7 +331,7 @@ def drop_metrics_after(workdir, step):
         return row.get("step", 0)
 
     def up_to_step(rows):
-        of_training = last_course([row for row in rows if "checkpoint" not in row], step_of)
+        of_training = json_lines.last_course([row for row in rows if "checkpoint" not in row], step_of)
         kept = {id(row) for row in of_training if step_of(row) <= step}
         return [row for row in rows if "checkpoint" in row or id(row) in kept]
 
@@ -341,20 +343,6 @@ def drop_metrics_after(workdir, step):
         _write_last_metrics(folder, rows[-1])
     else:
         (folder / "metrics.json").unlink(missing_ok=True)
-
-
-def last_course(points, step_of):
-    """`points` without those that a resumed run has written again: in the list that is left steps rise.
-
-    Args:
-        points: a list, in the order in which they were written.
-        step_of: function from a point to its step.
-    """
-    kept = []
-    for point in reversed(points):
-        if not kept or step_of(point) < step_of(kept[-1]):
-            kept.append(point)
-    return kept[::-1]
 
 
 def _write_last_metrics(folder, row):

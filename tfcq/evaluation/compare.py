@@ -7,6 +7,7 @@ import numpy as np
 from tfcq import images as units
 from tfcq import paths
 from tfcq import workdir as workdirs
+from tfcq.checks import check_kind
 from tfcq.errors import UserError
 from tfcq.evaluation import figures
 from tfcq.evaluation.comparable import completed, data_facts, differences
@@ -27,6 +28,7 @@ def compare(workdirs_to_compare, output):
     Raises:
         UserError: a workdir without an evaluation, or a folder that cannot be written.
     """
+    check_kind("compare", workdirs_to_compare, (list, tuple), "a list of folders")
     folders, output = [paths.folder(folder, "compare") for folder in workdirs_to_compare], paths.folder(output, "output")
     path = output / "comparison.md"
     check_file("output", path)

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from tfcq import data, devices, files, paths
 from tfcq import workdir as workdirs
+from tfcq.checks import check_bool
 from tfcq.errors import UserError
 from tfcq.evaluation.comparable import data_facts
 from tfcq.evaluation.likelihood import LatentLikelihoodEvaluator, LikelihoodEvaluator, likelihood_auroc
@@ -36,8 +37,7 @@ def evaluate(workdir, metrics=None, report=True, **protocol):
         UserError: an unknown metric or knob, or something that the model or the extractor has not.
     """
     workdir = paths.folder(workdir, "workdir")
-    if not isinstance(report, bool):
-        raise UserError(f"report: expected True or False, received {report!r}")
+    check_bool("report", report)
     asked = None if metrics is None else metric_names(metrics)
     config = _protocol(protocol)
     workdirs.read_config(workdir)  # says it where there is no run

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tfcq import data, devices, files, models, paths, settings, terminal
 from tfcq.checkpoints import Checkpoints
+from tfcq.checks import check_bool
 from tfcq.config import check_config
 from tfcq.errors import TrainingInterrupted, UserError
 from tfcq.interruption import Signals, Stopped
@@ -40,6 +41,7 @@ def train(config, workdir, accept_changed_data=False):
         TrainingInterrupted: SIGTERM, Ctrl-C or SIGHUP; the state is saved.
     """
     check_config(config)
+    check_bool("accept_changed_data", accept_changed_data)
     workdir = paths.folder(workdir, "workdir")
     with terminal.outlived_stdout(), Signals() as signals:
         try:
