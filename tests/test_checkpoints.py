@@ -10,7 +10,7 @@ import tensorflow as tf
 import tiny_models
 
 from tfcq import workdir as workdirs
-from tfcq.checkpoints import Checkpoints, restore_model
+from tfcq.checkpoints import Checkpoints, remove_half_written, restore_model
 from tfcq.errors import UserError
 
 SMALL = tiny_models.ROWS["gan"]  # two players and no flow: quick to build
@@ -124,7 +124,7 @@ def test_every_weight_comes_back_in_an_uncompiled_model(whole):
     workdir, _, contents, _ = whole
     for which in ("best", "last"):
         model = build(seed=3, compiled=False, **WHOLE)
-        assert restore_model(model, workdir, which) == 12345
+        assert restore_model(model, workdir, which) == (12345, which)
         assert not model.player_optimizers
         assert_holds(model, contents[: len(model.variables)])
 
@@ -240,23 +240,29 @@ def test_the_best_is_kept_only_where_it_is_lower(tmp_path):
     assert steps_in(tmp_path, "best") == [7]
 
 
-def test_restore_model_takes_what_is_asked_for(tmp_path):
+def test_restore_model_takes_what_is_asked_for_and_says_what_it_took(tmp_path, capsys):
     model = build()
     checkpoints = Checkpoints(tmp_path, model, keep=2)
     fill(model, 3, seed=3)
     checkpoints.save()
     fresh = build(seed=1, compiled=False)
-    assert restore_model(fresh, tmp_path, "best") == 3  # the last where no best is kept
+    assert restore_model(fresh, tmp_path, "last") == (3, "last") and not capsys.readouterr().out
+    assert restore_model(fresh, tmp_path, "best") == (3, "last")
+    assert capsys.readouterr().out == f"workdir {tmp_path}: no best checkpoint is kept, the last, of step 3, is taken\n"
     fill(model, 4, seed=4)
     checkpoints.save_if_best(1.0)
     best = values(model)
     fill(model, 5, seed=5)
     checkpoints.save()
     last = values(model)
-    assert restore_model(fresh, str(tmp_path)) == 4
+    assert restore_model(fresh, str(tmp_path)) == (4, "best")
     assert_holds(fresh, best[: len(fresh.variables)])
-    assert restore_model(fresh, tmp_path, "last") == 5
+    assert restore_model(fresh, tmp_path, "last") == (5, "last")
     assert_holds(fresh, last[: len(fresh.variables)])
+    assert not capsys.readouterr().out
+    next((tmp_path / "checkpoints" / "best").glob("*.index")).write_bytes(b"")
+    assert restore_model(fresh, tmp_path, "best") == (5, "last")
+    assert "the last is taken instead of the best" in capsys.readouterr().out
 
 
 def test_restore_model_refuses(tmp_path):
@@ -396,6 +402,8 @@ def test_a_disk_that_fills_up_keeps_what_was_saved(saved):
     assert "File too large" in message and message.endswith("make room and run the same command again")
     assert str(workdir / "checkpoints" / "best") in best
     assert steps_in(workdir) == [10, 20]
+    remove_half_written(workdir)  # as the next start does, before it looks for room
+    assert not list(workdir.rglob("*_temp"))
     assert_the_saved_survive(workdir, contents)
 
     checkpoints.save()  # there is room again

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from tfcq import files
+from tfcq import files, json_lines
 from tfcq.errors import UserError
 from tfcq.files import Lock, replacing
 
@@ -27,6 +27,19 @@ def refuse(monkeypatch, number):
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr("os.fsync", fail)
+
+
+def heed_permissions(monkeypatch):
+    """Makes opening a read-only file for writing fail for everybody, also where the tests run as root."""
+    real = os.open
+
+    def heedful(path, flags, mode=0o777, **options):
+        writes = flags & (os.O_WRONLY | os.O_RDWR)
+        if writes and os.path.exists(path) and not os.stat(path, dir_fd=options.get("dir_fd")).st_mode & 0o200:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return real(path, flags, mode, **options)
+
+    monkeypatch.setattr("os.open", heedful)
 
 
 def holder(path, program="time.sleep(600)"):
@@ -179,6 +192,49 @@ def test_places_are_tried_and_left_as_they_were(tmp_path, check, place):
         with pytest.raises(UserError, match=r"^export_dir .*: cannot be written: (Not a directory|File name too long)$"):
             check("export_dir", path)
     assert names(tmp_path) == ["file"]
+
+
+def test_a_check_says_what_writing_would_do_to_a_read_only_file(tmp_path, monkeypatch):
+    heed_permissions(monkeypatch)
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"step": 1}\n')
+    path.chmod(0o444)
+    message = f"^workdir {path}: cannot be written: Permission denied$"
+    with pytest.raises(UserError, match=message):
+        files.check_file("workdir", path, appends=True)
+    for write in (json_lines.append, lambda path, row: json_lines.rewrite(path, list)):
+        with pytest.raises(PermissionError):
+            write(path, {"step": 2})
+    assert path.read_text() == '{"step": 1}\n'
+    files.check_file("workdir", path)  # what is replaced may be read-only
+    files.write_text(path, "new")
+    assert path.read_text() == "new"
+
+    staged = path.with_name("rows.jsonl.partial")  # of a killed process
+    staged.write_text("half")
+    staged.chmod(0o444)
+    with pytest.raises(UserError, match=message):
+        files.check_file("workdir", path)
+    with pytest.raises(PermissionError):
+        files.write_text(path, "newer")
+    assert names(tmp_path) == ["rows.jsonl", "rows.jsonl.partial"] and staged.read_text() == "half"
+
+
+@pytest.mark.parametrize(
+    ("user", "mode", "refused"),
+    [("another", 0o1777, True), ("another", 0o777, False), ("owner", 0o1777, False), ("root", 0o1777, False)],
+)
+def test_another_users_file_in_a_folder_such_as_tmp_is_not_replaced(tmp_path, monkeypatch, user, mode, refused):
+    path = tmp_path / "picture.png"
+    path.write_text("")
+    tmp_path.chmod(mode)
+    owner = os.stat(path).st_uid
+    monkeypatch.setattr("os.geteuid", lambda: {"another": owner + 4000, "owner": owner, "root": 0}[user])
+    if refused:
+        with pytest.raises(UserError, match=f"^output {path}: cannot be written: Operation not permitted$"):
+            files.check_file("output", path)
+    else:
+        files.check_file("output", path)
 
 
 @pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EIO])

@@ -490,6 +490,7 @@ def test_a_workdir_that_holds_nothing_is_not_resumed(command, trained, monkeypat
         ("sample", ["--output=folder"], "output: expected a file, received the folder 'folder'"),
         ("sample", ["--output=pipe.png"], "output pipe.png: cannot be written: expected a file, it is a device or a pipe"),
         ("export", ["--export_dir=file/base"], "export_dir: expected a folder, received 'file', which is a file"),
+        ("export", ["--export_dir=base"], "export_dir base/cqf: cannot be written: Not a directory"),
         ("evaluate", [], "report/curves.npz: cannot be written: Not a directory"),
         ("compare", ["--output=file"], "output: expected a folder, received 'file', which is a file"),
     ],
@@ -497,8 +498,9 @@ def test_a_workdir_that_holds_nothing_is_not_resumed(command, trained, monkeypat
 def test_a_place_that_cannot_be_written_is_told_before_the_work(command, monkeypatch, tmp_path, name, arguments, message):
     """The run has no checkpoint, which would be told where a model is loaded."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "run").mkdir()
-    for path in ("file", "run/report"):
+    for path in ("run", "base"):
+        (tmp_path / path).mkdir()
+    for path in ("file", "run/report", "base/cqf"):
         (tmp_path / path).write_text("")
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe.png")

@@ -166,6 +166,6 @@ def test_without_rows_nothing_is_made(tmp_path):
 )
 def test_the_last_course_of_a_curve_rises(steps, expected):
     points = list(enumerate(steps))
-    kept = workdirs.last_course(points, lambda point: point[1])
+    kept = json_lines.last_course(points, lambda point: point[1])
     assert [step for _, step in kept] == expected
     assert all(number == max(other for other, at in points if at == step) for number, step in kept)

@@ -15,12 +15,14 @@ from absl import flags as absl_flags
 from path_names import NAMES, NASTY
 from PIL import Image
 
+from tfcq import features, paths
 from tfcq import flags as config_flags
-from tfcq import paths
 from tfcq.checkpoints import Checkpoints, restore_model
+from tfcq.config import GLFConfig
 from tfcq.data import load
 from tfcq.errors import UserError
 from tfcq.evaluation import figures
+from tfcq.models.reconstruction import ReconstructionError
 from tfcq.protocol import EvaluationConfig
 from tfcq.sections import DataConfig
 
@@ -100,6 +102,31 @@ def test_what_cannot_be_is_refused_in_one_line(check, given, reason, tmp_path, m
         given += "/file"
     message = message_of(check, given, "workdir")
     assert message.startswith("workdir: ") and reason in message
+
+
+READERS = {
+    "folder": lambda path: load(DataConfig(dataset=f"folder:{path}")),
+    "idx": lambda path: load(DataConfig(dataset=f"idx:{path}")),
+    "npz": lambda path: load(DataConfig(dataset=f"npz:{path}")),
+    "saved_model": lambda path: features.load(f"saved_model:{path}"),
+    "weights of inception": lambda path: features.load("inception", path),
+    "weights of Keras": lambda path: features.load("keras:vgg16", path),
+    "weights of EfficientNet": lambda path: features.load("efficientnet_lite0", path),
+    "perceptual weights": lambda path: ReconstructionError(
+        GLFConfig(reconstruction="perceptual", perceptual_weights=path)
+    ).load(),
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_what_is_only_read_is_refused_in_one_line_too(reader):
+    name = {"s": "features: ", "w": "weights: ", "p": "perceptual_weights: "}.get(reader[0], "dataset: ")
+    for given, reason in (("gs://bucket/x", "of this machine, received the address"), ("x" * 256, "too long a name")):
+        message = message_of(READERS[reader], given)
+        assert message.startswith(name) and reason in message
+    assert "of one line" in message_of(READERS[reader], "a\0b")
+    if reader[0] == "w":
+        assert "weights: expected the path of a file or folder, " in message_of(READERS[reader], 5)
 
 
 def test_a_file_is_no_folder_and_a_folder_no_file(tmp_path):
@@ -207,7 +234,7 @@ def test_checkpoints_are_saved_kept_and_restored(place):
     assert steps_in(last) == [3, 4]
     for which, expected in (("best", 3), ("last", 4)):
         fresh = Tiny()
-        assert restore_model(fresh, place, which) == expected == float(fresh.weight)
+        assert restore_model(fresh, place, which) == (expected, which) and float(fresh.weight) == expected
     for folder in others:  # `q?` once deleted what was in `qa`
         assert {path.name for path in folder.iterdir()} >= {"step-1.index", "step-1.data-00000-of-00001", "step-9.index"}
 

@@ -138,9 +138,9 @@ def make_workdir(folder, config):
     """The workdir of a run that took one step, without the time that takes: weights are random. Returns its model."""
     source = datasets.load(config.data)
     workdir.open_for(config, folder)
-    workdir.keep_data(folder, source)
     model = models.build(config, source.image_shape)
     model.attach(source, config.training.batch_size)
+    workdir.keep_data(folder, source, digests=model.files_read)
     model.compile({player.name: keras.optimizers.Adamax() for player in model.players()})
     model.initialize(images(model.image_shape))
     perturb(model.trainable_variables)

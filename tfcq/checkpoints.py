@@ -9,6 +9,7 @@ finds and deletes files by patterns, so that in `runs/q?` it deletes what is in 
 list, the file `checkpoint`, is written for TensorFlow's own tools and not read.
 """
 
+import contextlib
 import os
 import pathlib
 import re
@@ -17,8 +18,17 @@ import tensorflow as tf
 
 from tfcq import paths
 from tfcq.errors import UserError
+from tfcq.files import PARTIAL, write_text
 
+KINDS = ("last", "best")
+"""Folders of checkpoints."""
+
+_LIST = "checkpoint"
 _FILE = re.compile(r"step-(\d+)\.(index|data-\d{5}-of-\d{5})")
+
+# TensorFlow writes step-N_temp/part-*.tempstateNUMBER, renames that to part-*, and the data of all parts to step-N.*.
+_HALF_WRITTEN = re.compile(r"step-\d+_temp")
+_PART = re.compile(r"part-\d{5}-of-\d{5}\.(index|data-\d{5}-of-\d{5})(\.tempstate\d+)?")
 
 # IndexError: a data file that is too short, read from Python.
 _READ_ERRORS = (tf.errors.OpError, ValueError, AssertionError, OSError, IndexError)
@@ -82,13 +92,36 @@ class Checkpoints:
             ) from error
 
 
+def remove_half_written(workdir):
+    """Removes what killed or failed saves left beside the checkpoints of a folder in which nobody saves now.
+
+    These are TensorFlow's step-N_temp/ with its parts alone, and our list's unfinished file. Data without an index go with the
+    next save.
+    """
+    for folder in (pathlib.Path(workdir) / "checkpoints" / kind for kind in KINDS):
+        with contextlib.suppress(OSError):
+            (folder / f"{_LIST}{PARTIAL}").unlink()
+        for name in _listed(folder):
+            path = folder / name
+            if not _HALF_WRITTEN.fullmatch(name) or path.is_symlink():
+                continue
+            with contextlib.suppress(OSError):  # what cannot be removed takes room and does no other harm
+                for part in os.listdir(path):
+                    if _PART.fullmatch(part):
+                        (path / part).unlink()
+                path.rmdir()  # not where it holds anything else
+
+
 def restore_model(model, workdir, which="best"):
-    """Restores a model's weights alone; returns the step.
+    """Restores a model's weights alone.
 
     Args:
         model: an uncompiled `GenerativeModel`.
         workdir: folder of the run.
-        which: "best" (the last where no best is kept) or "last".
+        which: "best" (the last where no best is kept or can be read, which is told) or "last".
+
+    Returns:
+        (step, which it was: "best" or "last").
 
     Raises:
         UserError: nothing to restore.
@@ -106,12 +139,14 @@ def restore_model(model, workdir, which="best"):
             step = _restore_newest(restore, folder / "best")
         except UserError as error:
             print(f"warning: {error}; the last is taken instead of the best", flush=True)
-            step = 0
+            step = None
         if step:
-            return step
-    step = _restore_newest(restore, folder / "last")
-    if step:
-        return step
+            return step, "best"
+    last = _restore_newest(restore, folder / "last")
+    if last:
+        if which == "best" and step is not None:
+            print(f"workdir {workdir}: no best checkpoint is kept, the last, of step {last}, is taken", flush=True)
+        return last, "last"
     raise UserError(f"workdir {workdir}: expected a checkpoint in {folder}, found none; train first")
 
 
@@ -146,14 +181,17 @@ def _files(folder):
     Raises:
         UserError: the folder is there and cannot be listed: whether it has checkpoints is not known then.
     """
+    matches = [match for name in _listed(folder) if (match := _FILE.fullmatch(name))]
+    return [(match[0], int(match[1])) for match in sorted(matches, key=lambda match: (match[2] != "index", match[0]))]
+
+
+def _listed(folder):
     try:
-        names = os.listdir(folder)
+        return os.listdir(folder)
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
         raise UserError(f"checkpoints: {folder} cannot be listed: {error.strerror}; make it readable") from error
-    matches = [match for name in names if (match := _FILE.fullmatch(name))]
-    return [(match[0], int(match[1])) for match in sorted(matches, key=lambda match: (match[2] != "index", match[0]))]
 
 
 def _write_list(folder, newest, steps):
@@ -167,9 +205,7 @@ def _write_list(folder, newest, steps):
     lines += [f'all_model_checkpoint_paths: "step-{step}"' for step in oldest_first]
     lines += [f"all_model_checkpoint_timestamps: {times[step]}" for step in oldest_first]
     lines += [f"last_preserved_timestamp: {min(times.values()) - 1.0}", ""]
-    staged = folder / "checkpoint.partial"
-    staged.write_text("\n".join(lines))
-    staged.replace(folder / "checkpoint")
+    write_text(folder / _LIST, "\n".join(lines))
 
 
 def _reason(error, folder):

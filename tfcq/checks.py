@@ -10,6 +10,19 @@ import numpy as np
 from tfcq.errors import UserError
 
 
+def check_kind(name, value, kind, expected, advice=""):
+    """Raises UserError where `value` is no instance of `kind`, a type or tuple of types; `expected` and `advice` are words."""
+    if not isinstance(value, kind):
+        told = f" {value!r}" if isinstance(value, str | bool | numbers.Number) else ""
+        advice = f"; {advice}" if advice else ""
+        raise UserError(f"{name}: expected {expected}, received {type(value).__name__}{told}{advice}")
+
+
+def check_bool(name, value):
+    """Raises UserError where `value` is another than True or False: what is written as "no" counts as true in Python."""
+    check_kind(name, value, bool, "True or False")
+
+
 def check_integer(name, value, minimum=None):
     """`value` as an int.
 

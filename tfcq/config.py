@@ -446,6 +446,8 @@ class Config:
     @classmethod
     def from_json(cls, text):
         """Inverse of `to_json`; raises UserError where the text is no JSON or holds unknown knobs."""
+        if not isinstance(text, str):
+            raise UserError(f"config: expected text, JSON as of to_json, received {type(text).__name__}")
         try:
             return cls.from_dict(json.loads(text))
         except json.JSONDecodeError as error:
@@ -457,13 +459,18 @@ class Config:
         """Lines 'section.knob: mine -> theirs' for each knob in which two configs differ; [] where they are equal."""
         return self._differing(other, lambda name: True)
 
-    def differences_in_numbers(self, other, same_images=False):
+    def differences_in_numbers(self, other, held=()):
         """Those of `differences` that make another run: knobs that decide the numbers of training (`knobs.ON_RESUME`).
 
-        `same_images`: whether the images are held by what they are, so that their place may be another.
+        `held`: names of knobs of places, such as "data.dataset", where what lies there is held by what it is, so that the
+        place may be another.
         """
-        fixed = ("fixed",) if same_images else ("fixed", "place")
-        return self._differing(other, lambda name: self._on_resume(name) in fixed)
+
+        def decides(name):
+            fate = self._on_resume(name)
+            return fate == "fixed" or (fate == "place" and name not in held)
+
+        return self._differing(other, decides)
 
     def changes(self, other):
         """{'section.knob': [mine, theirs]} of the others, with which a run may go on."""
@@ -492,11 +499,10 @@ class Config:
 
 def check_config(config):
     """Raises UserError where `config` is no Config, but a name, a file or a section of one."""
-    if not isinstance(config, Config):
-        raise UserError(
-            f"config: expected a tfcq.Config, received {type(config).__name__}; make one with tfcq.Config(model=..., data=..., "
-            "system=..., training=...), or read one with tfcq.Config.from_json"
-        )
+    from tfcq.checks import check_kind  # it needs NumPy, which entry points have no time for
+
+    advice = "make one with tfcq.Config(model=..., data=..., system=..., training=...), or read one with tfcq.Config.from_json"
+    check_kind("config", config, Config, "a tfcq.Config", advice)
 
 
 def _section(name, kind, values):

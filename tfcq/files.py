@@ -6,6 +6,7 @@ import fcntl
 import os
 import pathlib
 import shutil
+import stat
 import tempfile
 
 from tfcq.errors import UserError
@@ -124,12 +125,22 @@ def check_folder(what, folder):
         _try(pathlib.Path(folder))
 
 
-def check_file(what, path):
-    """As `check_folder`, for a file that is to be made or replaced."""
+def check_file(what, path, appends=False):
+    """As `check_folder`, for a file that is to be made or replaced, by `replacing`: one that is read-only may be.
+
+    Args:
+        what, path: as of `check_folder`.
+        appends: whether a file that is there is written where it is (`json_lines`); it must be writable itself then.
+    """
     with told(what, path):
         path = pathlib.Path(os.path.realpath(path))
         _refuse_what_is_no_file(path)
         _try(path.parent)
+        written = path if appends else path.with_name(path.name + PARTIAL)  # the latter: a killed process may have left it
+        if written.exists():
+            os.close(os.open(written, os.O_RDWR))
+        if not appends and _belongs_to_another(path):
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
 
 def check_room(what, folder, num_bytes):
@@ -165,6 +176,14 @@ def _try(folder):
             os.fsync(file.fileno())
     finally:
         os.unlink(path)
+
+
+def _belongs_to_another(path):
+    """Whether a file is another user's in a folder such as /tmp, where everybody makes files and replaces only their own."""
+    if not path.exists():
+        return False
+    folder, user = os.stat(path.parent), os.geteuid()
+    return bool(folder.st_mode & stat.S_ISVTX) and user not in (0, folder.st_uid, os.stat(path).st_uid)
 
 
 def _refuse_what_is_no_file(path):

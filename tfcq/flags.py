@@ -116,7 +116,7 @@ def _help(field):
         text = text[0].upper() + text[1:]
     unit = [f"in {facts['unit']}"] if facts["unit"] else []
     if facts["on_resume"] == "place":
-        bounds.append("may lead to another place of the same images when a run is resumed")
+        bounds.append("may lead to another place of the same content when a run is resumed")
     elif facts["on_resume"] != "fixed":
         bounds.append("may change when a run is resumed")
     if not all(choice in facts["meaning"] for choice in choices):  # a meaning that explains them need not repeat them

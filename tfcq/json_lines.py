@@ -68,6 +68,20 @@ def rewrite(path, choose):
     return [row for _, row in lines]
 
 
+def last_course(points, step_of):
+    """`points` without those that a resumed run has written again: in the list that is left steps rise.
+
+    Args:
+        points: a list, in the order in which they were written.
+        step_of: function from a point to its step.
+    """
+    kept = []
+    for point in reversed(points):
+        if not kept or step_of(point) < step_of(kept[-1]):
+            kept.append(point)
+    return kept[::-1]
+
+
 def _row(line):
     try:
         row = json.loads(line)

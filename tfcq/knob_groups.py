@@ -131,6 +131,7 @@ class ReconstructionKnobs(Section):
     perceptual_weights: str = knob(
         "",
         "file of VGG16's weights without its top, as Keras has them; empty: Keras's own, from its cache or downloaded",
+        on_resume="place",
         paths=("",),
     )
 

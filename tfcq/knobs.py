@@ -19,7 +19,8 @@ ON_RESUME = ("fixed", "free", "extends", "place")
 * fixed: it decides the numbers of training, up to their last bit, or what they are judged by: another value is another run.
 * free: it decides what is written, shown and measured beside training, and when.
 * extends: it says where the run ends.
-* place: it says where the images are: free where they are known to be those of the run (`tfcq.data.manifest`), else fixed.
+* place: it says where the images, or a file that training reads, are: free where these are known to be those of the run (by
+  `tfcq.data.manifest` and by `workdir.read_digests`), else fixed.
 """
 
 

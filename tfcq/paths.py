@@ -1,7 +1,7 @@
 """Paths that a user gives: which are taken, which are refused, and how TensorFlow is told of them.
 
-`folder` and `file` check a path before anything is done with it: every entry point's flags pass through them, and so do the
-functions of the Python interface. Names may hold anything that fits on one line; `~` is the home folder.
+`folder`, `file` and `to_read` check a path before anything is done with it: every entry point's flags pass through them,
+and so do the functions of the Python interface. Names may hold anything that fits on one line; `~` is the home folder.
 
 TensorFlow (tf.train.Checkpoint, tf.saved_model, tf.io.gfile) and TFDS find files by patterns: to them a folder called `[a]` is
 one called `a`, and `q?` is every folder of that length. They have no way to say that a name is meant as it is, so they are
@@ -53,6 +53,21 @@ def file(path, name):
         raise UserError(f"{name}: expected a file, received the folder {os.fspath(path)!r}")
     _require_length(found.with_name(found.name + _STAGED), path, name)
     _require_folder(found.parent, name)
+    return found
+
+
+def to_read(path, name, what="a file or folder"):
+    """The path of something that is only read; whoever reads it says what it must be.
+
+    Args:
+        path, name: as of `folder`.
+        what: it is, which the error tells.
+
+    Raises:
+        UserError: as of `folder`, but for what is there.
+    """
+    found = _checked(path, name, what)
+    _require_length(found, path, name)
     return found
 
 

@@ -82,6 +82,7 @@ class EvaluationConfig(ImagesPlace):
         "",
         "another data set, named as in --dataset and prepared as the run's, whose likelihoods (same split) are set "
         "beside; empty: none",
+        paths=("idx:", "folder:", "npz:"),
     )
     likelihood_test_split: str = knob(
         "test", "which split of it is its test, as --test_split (downsampled_imagenet: validation)"
@@ -94,8 +95,9 @@ class EvaluationConfig(ImagesPlace):
     features: str = knob(
         "efficientnet_lite0",
         "what images are compared by: inception | efficientnet_lite0 | keras:NAME | saved_model:DIR | pixels",
+        paths=("saved_model:",),
     )
-    feature_weights: str = knob("", "file or folder with the weights of --features; empty: its usual place")
+    feature_weights: str = knob("", "file or folder with the weights of --features; empty: its usual place", paths=("",))
     num_samples: int = knob(
         10000, "generated images, and at most so many real ones of the split", minimum=2, unit="images"
     )

@@ -1,7 +1,7 @@
 """The folder of a run: everything after training reads it alone.
 
 config.json        the Config               environment.json   versions, devices, commit
-data.json          shape and source of the images
+data.json          shape and source of the images, digests of the other files that training reads
 images.jsonl.gz    which image belongs to which split (`tfcq.data.manifest`)
 history.jsonl      a row each time that knobs, images or the environment changed on resume: {"time", "step", "changes":
                    {name: [before, after]}}
@@ -24,9 +24,10 @@ import time
 from importlib import metadata
 
 from tfcq import json_lines, paths, settings
+from tfcq.checks import check_kind
 from tfcq.config import Config
 from tfcq.errors import UserError
-from tfcq.files import replacing, told, write_text
+from tfcq.files import check_file, replacing, told, write_text
 from tfcq.protocol import ImagesPlace
 
 MANIFEST = "images.jsonl.gz"
@@ -78,9 +79,12 @@ def check_for(config, workdir, accept_changed_data=False):
     if not exists(workdir):
         return
     before, config = read_config(workdir).absolute(), config.absolute()
-    listed = (pathlib.Path(workdir) / MANIFEST).exists()  # other images will be refused by it
-    if has_begun(workdir) and (differences := before.differences_in_numbers(config, listed or accept_changed_data)):
-        moved = not before.differences_in_numbers(config, True)
+    # What is known by its content will be refused where it is another: `data.load`, `check_files`.
+    images = {"data.dataset", "data.data_dir"}
+    held = images if accept_changed_data or (pathlib.Path(workdir) / MANIFEST).exists() else set()
+    held |= read_digests(workdir).keys()
+    if has_begun(workdir) and (differences := before.differences_in_numbers(config, held)):
+        moved = not before.differences_in_numbers(config, held | images)
         raise UserError(
             f"workdir {workdir} holds another configuration (there -> here): {'; '.join(differences)}; expected "
             "the same flags to resume, or another --workdir"
@@ -133,23 +137,45 @@ def _record_changes(folder, step, changes):
         json_lines.append(path, {"time": _now(), **row})
 
 
-def keep_data(workdir, dataset, step=None):
+def keep_data(workdir, dataset, step=None, digests=None):
     """Keeps which images an `ImageDataset` has, of which splits, and what can be told of it without opening it.
 
     Of a run that goes on at `step` these are known; where others were accepted in their place, or an earlier version kept no
-    list of them, history.jsonl says so.
+    list of them, history.jsonl says so. `digests`, of the other files that training has read, are kept beside: `check_files`.
     """
     folder, manifest = pathlib.Path(workdir), dataset.manifest
     kept = None if step is None else read_manifest(folder)
     fingerprints = manifest and manifest.fingerprints()
-    if kept is None or kept.fingerprints() != fingerprints:
-        if step is not None:
+    digests = digests or {}
+    same = kept is not None and kept.fingerprints() == fingerprints
+    if not same or read_digests(folder) != digests:
+        if step is not None and not same:
             _record_changes(folder, step, {"images": [kept and kept.fingerprints(), fingerprints]})
         facts = {"image_shape": list(dataset.image_shape), "description": dataset.description, "fingerprints": fingerprints}
+        facts |= {"files": digests} if digests else {}
         write_text(folder / "data.json", json.dumps(facts, indent=2) + "\n")
     if manifest and kept != manifest:  # other names or times of the same images, too
         with replacing(folder / MANIFEST) as file:
             file.write(manifest.to_bytes())
+
+
+def read_digests(workdir):
+    """{"section.knob": digest} of the files, beside the images, that a run has read; {} where none is known."""
+    try:
+        return dict(json.loads((pathlib.Path(workdir) / "data.json").read_text())["files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def check_files(workdir, config, digests):
+    """Raises UserError where a file that a begun run has read is another now (`digests`: `GenerativeModel.files_read`)."""
+    for name, before in read_digests(workdir).items():
+        knob, now = name.partition(".")[2], digests.get(name, before)
+        if now != before:
+            raise UserError(
+                f"{knob} {getattr(config.system, knob)}: expected the file that the run began with, of SHA-256 {before}..., "
+                f"received one of {now}...; say where that is: --{knob}=FILE"
+            )
 
 
 def read_manifest(workdir):
@@ -181,6 +207,7 @@ def load_data(workdir, place=None):
     Raises:
         UserError: no run, or images that cannot be read or are not those of the run.
     """
+    check_kind("place", place, ImagesPlace | None, "a tfcq.protocol.ImagesPlace or None")
     place = (place or ImagesPlace()).absolute()
     return images_of(workdir, place.of(read_config(workdir).data), place.accept_changed_data)
 
@@ -286,6 +313,12 @@ def record_metrics(workdir, row):
     return row
 
 
+def check_metrics_writable(workdir):
+    """Raises UserError where `record_metrics` could not write: metrics.jsonl is appended to, metrics.json replaced."""
+    check_file("workdir", pathlib.Path(workdir) / "metrics.jsonl", appends=True)
+    check_file("workdir", pathlib.Path(workdir) / "metrics.json")
+
+
 def read_metrics(workdir):
     """The rows of metrics.jsonl, a list of dicts; [] where there are none; UserError where it cannot be read."""
     return json_lines.read(pathlib.Path(workdir) / "metrics.jsonl")
@@ -302,7 +335,7 @@ def drop_metrics_after(workdir, step):
         return row.get("step", 0)
 
     def up_to_step(rows):
-        of_training = last_course([row for row in rows if "checkpoint" not in row], step_of)
+        of_training = json_lines.last_course([row for row in rows if "checkpoint" not in row], step_of)
         kept = {id(row) for row in of_training if step_of(row) <= step}
         return [row for row in rows if "checkpoint" in row or id(row) in kept]
 
@@ -314,20 +347,6 @@ def drop_metrics_after(workdir, step):
         _write_last_metrics(folder, rows[-1])
     else:
         (folder / "metrics.json").unlink(missing_ok=True)
-
-
-def last_course(points, step_of):
-    """`points` without those that a resumed run has written again: in the list that is left steps rise.
-
-    Args:
-        points: a list, in the order in which they were written.
-        step_of: function from a point to its step.
-    """
-    kept = []
-    for point in reversed(points):
-        if not kept or step_of(point) < step_of(kept[-1]):
-            kept.append(point)
-    return kept[::-1]
 
 
 def _write_last_metrics(folder, row):
@@ -347,7 +366,7 @@ def load(workdir, checkpoint="best", image_draw=""):
         image_draw: instead of the run's knob of that name, where its system has one; empty: the run's.
 
     Returns:
-        A `tfcq.models.base.GenerativeModel`; `model.config_of_run` is its Config.
+        A `tfcq.models.base.GenerativeModel`; `model.config_of_run` is its Config, `model.checkpoint_of_run` which it was.
 
     Raises:
         UserError: no run, no checkpoint, or none that can be read; image_draw of a system without that knob.
@@ -366,7 +385,7 @@ def load(workdir, checkpoint="best", image_draw=""):
     model = models.build(dataclasses.replace(config, training=float32), read_image_shape(workdir))
     if config.training.ema_decay:
         model.averages = WeightAverages(model.averaged_variables(), config.training.ema_decay)
-    restore_model(model, workdir, checkpoint)
+    _, model.checkpoint_of_run = restore_model(model, workdir, checkpoint)
     if model.averages:
         model.averages.assign_to_variables()
     model.config_of_run = config

@@ -4,6 +4,7 @@ import concurrent.futures
 import io
 import os
 import re
+import threading
 
 import numpy as np
 import pytest
@@ -244,7 +245,35 @@ def test_a_damaged_or_unwritable_cache_is_told_and_done_without(files, cache, ca
     assert Counted(files).looked_at == 0
     monkeypatch.setattr(survey, "FOLDER", str(kept))
     assert Counted(files).survey.shapes.tolist() == expected
-    assert "cannot be written, so that the next start checks the images again: " in capsys.readouterr().out
+    assert f"cache {kept}: cannot be written: Not a directory; the next start checks" in capsys.readouterr().out
+
+
+def test_an_unwritable_cache_is_told_while_images_are_checked(files, monkeypatch):
+    told = threading.Event()
+    monkeypatch.setattr(survey, "CHUNK", 1)
+    monkeypatch.setattr("builtins.print", lambda text, **_: "cannot be written: Not a directory" in text and told.set())
+    monkeypatch.setattr(survey, "FOLDER", files[0])  # a file
+
+    class Waiting(Counted):
+        in_time = False
+
+        def shape(self, index):
+            if index == len(self) - 1:
+                self.in_time = told.wait(2)
+            return super().shape(index)
+
+    images = Waiting(files)
+    assert images.survey and images.in_time
+
+
+def test_a_disk_that_fills_up_leaves_no_half_of_a_survey(files, cache, capsys, monkeypatch):
+    def full(file, **arrays):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(survey.np, "savez_compressed", full)
+    assert Counted(files).survey and not os.listdir(cache)
+    assert "cannot be written: No space left on device; the next start checks" in capsys.readouterr().out
 
 
 def test_a_quick_survey_and_one_of_unreachable_files_are_not_kept(files, cache, monkeypatch):

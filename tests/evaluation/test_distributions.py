@@ -385,8 +385,8 @@ def test_numbers_and_pictures_of_one_evaluation_do_not_mix_with_another(run):
     assert "fd_pixels" not in (run / "report.md").read_text()
 
 
-@pytest.mark.parametrize("name", ["metrics.jsonl", "report"])
-def test_a_workdir_that_cannot_be_written_is_one_line(run, tmp_path, name):
+@pytest.mark.parametrize("name", ["metrics.jsonl", "metrics.json", "report", "tensorboard"])
+def test_a_workdir_that_cannot_be_written_is_one_line_before_the_work(run, tmp_path, monkeypatch, name):
     folder = shutil.copytree(run, tmp_path / "run")
     path = folder / name
     if path.is_dir():
@@ -394,8 +394,9 @@ def test_a_workdir_that_cannot_be_written_is_one_line(run, tmp_path, name):
         path.write_text("")  # a file where a folder must be
     else:
         path.unlink()
-        path.mkdir()
+        path.mkdir()  # and the other way round
     before = sorted(folder.rglob("*"))
+    monkeypatch.setattr(workdirs, "load", lambda *_: pytest.fail("told after the work"))
     with pytest.raises(UserError, match=f"workdir {folder}/{name}.*: cannot be written: (Is|Not) a directory"):
         evaluate(folder, ["elbo"], num_images=4)
     assert sorted(folder.rglob("*")) == before

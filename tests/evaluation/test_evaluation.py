@@ -113,11 +113,12 @@ def test_evaluate_records_numbers_with_their_protocol(run, capsys):
     for name, nats in terms.items():
         assert row["elbo"]["terms_bits_per_dim"][name] == pytest.approx(nats / (np.prod(SHAPE) * np.log(2.0)), rel=1e-5)
     assert row["bits_per_dim"]["num_importance_samples"] == 4 and "num_importance_samples" not in row["elbo"]
-    protocol = {"step": 1, "checkpoint": "best", "split": "test", "seed": 3}
-    assert {key: row[key] for key in protocol} == protocol
+    protocol = {"step": 1, "checkpoint": "last", "split": "test", "seed": 3}
+    assert {key: row[key] for key in protocol} == protocol  # "last": the run has kept no best
     assert json.loads((folder / "metrics.json").read_text()) == row
     assert json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1]) == row
-    lines = capsys.readouterr().out.splitlines()
+    told, *lines = capsys.readouterr().out.splitlines()
+    assert told == f"workdir {folder}: no best checkpoint is kept, the last, of step 1, is taken"
     assert lines[0].startswith(f"elbo: {row['elbo']['bits_per_dim']:.4f} +- ") and lines[0].endswith(
         "(test, 30 images, ELBO)"
     )
@@ -152,7 +153,7 @@ def test_a_density_of_latents_is_measured_as_such(tmp_path, capsys):
     row = evaluate(tmp_path, num_images=30, seed=3, batch_size=7)
     images = data.load(workdirs.read_config(tmp_path).data).images("test", range(30))
     expected = model.latent_likelihood(images, row_seeds(30, seed=3))
-    lines = capsys.readouterr().out.splitlines()
+    lines = capsys.readouterr().out.splitlines()[1:]  # after that of the checkpoint
     for name, line in zip(("latent_log_prob", "reconstruction_error"), lines):
         values = expected[name].numpy().astype(np.float64)
         assert row[name]["value"] == pytest.approx(values.mean(), rel=1e-5)

@@ -34,6 +34,24 @@ def test_its_images_meet_the_checks_of_the_runs_own(tmp_path, monkeypatch, skip)
     if not skip:
         with pytest.raises(UserError, match="7.png: expected a whole image file"):
             one.measure_likelihoods(["elbo"], {}, {})
+        assert not measured  # it is told before the run's own images are
         return
     one.measure_likelihoods(["elbo"], {}, {})
     assert "left out 1 that cannot be used (1 broken)" in measured[1].description
+
+
+def test_paths_of_an_evaluation_are_recorded_wherever_it_was_called(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/me")
+    given = {"likelihood_dataset": "npz:a.npz", "features": "saved_model:~/model/", "feature_weights": "weights"}
+    given["dataset"] = "idx:b/"
+    recorded = evaluation._protocol(given)
+    assert {name: getattr(recorded, name) for name in given} == {
+        "likelihood_dataset": f"npz:{tmp_path}/a.npz",
+        "features": "saved_model:/home/me/model",
+        "feature_weights": f"{tmp_path}/weights",
+        "dataset": f"idx:{tmp_path}/b",
+    }
+    others = {"likelihood_dataset": "cifar10", "features": "keras:vgg16", "feature_weights": "", "cache_dir": "none"}
+    recorded = evaluation._protocol(others)
+    assert {name: getattr(recorded, name) for name in others} == others

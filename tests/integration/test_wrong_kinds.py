@@ -9,8 +9,9 @@ import tensorflow as tf
 import tiny_models as tiny
 
 import tfcq
-from tfcq import features, images
+from tfcq import data, features, images, models, workdir
 from tfcq.errors import UserError
+from tfcq.evaluation.compare import compare
 from tfcq.evaluation.likelihood import LikelihoodEvaluator
 from tfcq.features.pixels import Pixels
 from tfcq.metrics import classifier_score, diversity, frechet, kernel, neighbours, precision_recall, sliced_wasserstein
@@ -19,9 +20,10 @@ IMAGES = tiny.images((8, 8, 3), 4)
 FLOATS = IMAGES / np.float32(255)
 FEATURES = np.random.RandomState(0).standard_normal((6, 3))
 CONFIG = tiny.config(8, model="vae", training={"train_steps": 1})
+DATASET = tiny.dataset((8, 8, 1))
 
 FUNCTIONS = [
-    (lambda: tfcq.train("vae", "w"), r"config: expected a tfcq.Config, received str; make one with tfcq.Config\("),
+    (lambda: tfcq.train("vae", "w"), r"config: expected a tfcq.Config, received str 'vae'; make one with tfcq.Config\("),
     (lambda: tfcq.train(CONFIG.system, "w"), "config: expected a tfcq.Config, received VAEConfig"),
     (lambda: tfcq.train(CONFIG.to_dict(), "w"), "config: expected a tfcq.Config, received dict"),
     (lambda: tfcq.train(CONFIG, None), "workdir: expected the path of a folder, a str or pathlib.Path, received None"),
@@ -33,13 +35,34 @@ FUNCTIONS = [
     (lambda: tfcq.evaluate("w", metrics=5), "metrics: expected names, in a list or separated by commas, received 5"),
     (lambda: tfcq.evaluate("w", metrics=[5]), "metrics: expected all or some of elbo, .*, received 5"),
     (lambda: tfcq.evaluate("w", metrics="elbo,elbow"), r"received 'elbow' \(did you mean elbo\?\)"),
-    (lambda: tfcq.evaluate("w", report="yes"), "report: expected True or False, received 'yes'"),
+    (lambda: tfcq.evaluate("w", report="yes"), "report: expected True or False, received str 'yes'"),
     (lambda: tfcq.evaluate("w", num_images="10"), "num_images: expected int, received '10'"),
     (lambda: tfcq.export("w", None), "export_dir: expected the path of a folder, .*, received None"),
     (lambda: tfcq.export(None, "e"), "workdir: .* received None"),
     (lambda: tfcq.export("w", "e", "10"), "num_importance_samples: expected an int of at least 1, received str '10'"),
     (lambda: tfcq.export("w", "e", 0), "num_importance_samples: expected at least 1, received 0"),
     (lambda: tfcq.export("w", "e", 1.0), "num_importance_samples: expected an int of at least 1, received float 1.0"),
+    (lambda: tfcq.train(CONFIG, "w", "no"), "accept_changed_data: expected True or False, received str 'no'"),
+    (lambda: tfcq.export("w", "e", allow_other_signatures=0), "allow_other_signatures: expected True or False, received int 0"),
+    (lambda: data.load("digits"), "config: expected a tfcq.DataConfig, received str 'digits'; make one with tfcq.DataConfig"),
+    (lambda: data.load(CONFIG), "config: expected a tfcq.DataConfig, received Config; .* that of a tfcq.Config is config.data"),
+    (lambda: data.load(CONFIG.data, "w"), "manifest: expected a Manifest, .*, received str 'w'"),
+    (lambda: data.load(CONFIG.data, None, 1), "accept_changed_data: expected True or False, received int 1"),
+    (lambda: models.build("vae", (8, 8, 1)), "config: expected a tfcq.Config, received str 'vae'"),
+    (lambda: models.build(CONFIG, 8), r"image_shape: expected \(H, W, C\), received int 8"),
+    (lambda: models.build(CONFIG, (8, 8)), r"image_shape: expected \(H, W, C\), received \(8, 8\)"),
+    (lambda: models.build(CONFIG, (8, 8.0, 1)), "image_shape: expected an int of at least 1, received float 8.0"),
+    (lambda: workdir.load_data("w", "folder:x"), "place: expected a tfcq.protocol.ImagesPlace or None, received str 'folder:x'"),
+    (lambda: tfcq.Config.from_json(pathlib.Path("x")), "config: expected text, JSON as of to_json, received PosixPath"),
+    (lambda: compare("w", "o"), "compare: expected a list of folders, received str 'w'"),
+    (lambda: DATASET.images("train", [0.5]), r"indices: expected ints \[n\], received float64 .*0.5"),
+    (lambda: DATASET.images("train", [True, False]), "indices: expected ints .*, received bool"),
+    (lambda: DATASET.images("train", "all"), "indices: expected ints .*, received str"),
+    (lambda: DATASET.num_images([]), r"split: expected one of train, validation, test, received \[\]"),
+    (lambda: DATASET.train_batches("8", 0), "batch_size: expected an int, received str '8'"),
+    (lambda: DATASET.train_batches(8, None), "seed: expected an int, received NoneType"),
+    (lambda: DATASET.eval_batches("train", 8.0), "batch_size: expected an int, received float 8.0"),
+    (lambda: DATASET.eval_batches("train", 8, "all"), "num_images: expected an int, received str 'all'"),
     (lambda: tfcq.row_seeds(2.5), "num_rows: expected an int of at least 0, received float 2.5"),
     (lambda: tfcq.row_seeds(-1), "num_rows: expected at least 0, received -1"),
     (lambda: tfcq.row_seeds("3"), "num_rows: expected an int of at least 0, received str '3'"),
@@ -108,7 +131,9 @@ def test_paths_of_pathlib_and_metrics_in_a_text_are_taken_and_a_floor_is_told(tm
         entry = row[name]
         data = {"dataset": "digits", "image_size": 8, "channels": 1, "center_crop": 0, "resize": "area"}
         assert re.fullmatch("[0-9a-f]{32}", entry["data"]["content"])  # which images they are
-        assert entry["data"].items() >= data.items() and entry["data"]["split_images"] == 179 and entry["checkpoint"] == "best"
+        assert entry["data"].items() >= data.items() and entry["data"]["split_images"] == 179 and entry["checkpoint"] == "last"
         assert "no such floor" in entry["notes"][0]
-    assert capsys.readouterr().out.count(floor) == 1
+    assert row["checkpoint"] == "last"  # the run was not evaluated while it trained, and kept no best
+    told = capsys.readouterr().out
+    assert told.count(floor) == 1 and told.count("no best checkpoint is kept, the last, of step 1, is taken") == 1
     assert tf.io.gfile.exists(str(workdir / "metrics.jsonl"))

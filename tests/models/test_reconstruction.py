@@ -1,14 +1,22 @@
 """The errors that auto-encoders train by, and that what one needs stays out of models, checkpoints and exports."""
 
+import hashlib
+import json
+import pathlib
+import shutil
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 import tiny_models as tiny
 
+import tfcq
+from tfcq import workdir as workdirs
 from tfcq.errors import UserError
 from tfcq.features.vgg_levels import VGGLevels
 from tfcq.models.reconstruction import ReconstructionError
+from tfcq.training.opening import opened
 
 SHAPE = (8, 8, 1)
 
@@ -61,6 +69,68 @@ def test_a_model_trains_by_it_and_keeps_none_of_its_weights(model, weights):
     before = tiny.values(built.decoder.variables)
     rows = tiny.fit(built, batch, 1)
     assert np.isfinite(list(rows[0].values())).all() and tiny.changed(before, built.decoder.variables)
+
+
+# The file of a run that is resumed.
+
+
+def perceptual(path, **training):
+    knobs = {"model": "glf", "reconstruction": "perceptual", "perceptual_weights": str(path)}
+    return tiny.config(8, training={"train_steps": 1} | training, **knobs)
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory, weights):
+    folder = tmp_path_factory.mktemp("begun") / "run"
+    tiny.make_workdir(folder, perceptual(weights))
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path, begun, weights):
+    """The workdir of a run that has taken its one step, and the config of the same run with its weights in another place."""
+    shutil.copytree(begun, tmp_path / "run")
+    shutil.copy(weights, tmp_path / "moved.weights.h5")
+    return tmp_path / "run", perceptual(tmp_path / "moved.weights.h5")
+
+
+def test_a_run_goes_on_with_its_weights_wherever_they_lie_and_says_so(run):
+    folder, moved = run
+    before = workdirs.read_digests(folder)
+    content = pathlib.Path(moved.system.perceptual_weights).read_bytes()
+    assert before == {"system.perceptual_weights": hashlib.sha256(content).hexdigest()[:16]}
+    assert tfcq.train(moved, folder).steps_taken == 1  # it is done, but its files are looked at
+    with opened(moved, folder) as one:
+        one.begin(1, one.load_data(), before)
+    assert workdirs.read_config(folder) == moved and workdirs.read_digests(folder) == before
+    changes = [row["changes"] for row in map(json.loads, (folder / "history.jsonl").read_text().splitlines())]
+    assert [change["system.perceptual_weights"][1] for change in changes] == [moved.system.perceptual_weights]
+
+
+def test_a_run_does_not_go_on_with_other_weights_or_none(run):
+    folder, moved = run
+    path = pathlib.Path(moved.system.perceptual_weights)
+    with open(path, "ab") as file:
+        file.write(b"\0")  # Keras reads it all the same
+    with pytest.raises(UserError, match=f"^perceptual_weights {path}: expected the file that the run began with, of SHA-256 "):
+        tfcq.train(moved, folder)
+    path.unlink()
+    with pytest.raises(UserError, match=f"^perceptual_weights {path}: nothing is there; .*: --perceptual_weights=FILE$"):
+        tfcq.train(moved, folder)
+    assert workdirs.read_config(folder) != moved
+
+
+def test_weights_that_an_earlier_version_did_not_record_stay_where_they_are(run):
+    folder, moved = run
+    facts = json.loads((folder / "data.json").read_text())
+    del facts["files"]
+    (folder / "data.json").write_text(json.dumps(facts))
+    with pytest.raises(UserError, match="holds another configuration .there -> here.: system.perceptual_weights: "):
+        tfcq.train(moved, folder)
+    before = workdirs.read_config(folder)
+    with opened(before, folder) as one:
+        one.begin(1, one.load_data(), {"system.perceptual_weights": "0123456789abcdef"})
+    assert workdirs.read_digests(folder) == {"system.perceptual_weights": "0123456789abcdef"}  # from now on
 
 
 def test_weights_that_are_not_there_are_told_before_training(tmp_path):

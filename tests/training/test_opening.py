@@ -82,6 +82,51 @@ def test_a_file_system_without_locks_is_told_and_used(tmp_path, monkeypatch, cap
         assert "its file system has no locks; see to it that no second training" in capsys.readouterr().out
 
 
+# What killed trainings left.
+
+PART = "part-00000-of-00001"
+LEFT = [  # by TensorFlow 2.21, killed within a save
+    f"step-30_temp/{PART}.data-00000-of-00001.tempstate13161180260328870062",
+    f"step-31_temp/{PART}.data-00000-of-00001",
+    f"step-31_temp/{PART}.index.tempstate7073330819206390430",
+    f"step-32_temp/{PART}.index",
+    "checkpoint.partial",
+]
+USERS = [
+    "step-30.index",
+    "step-30.data-00000-of-00001",
+    "step-40_temp",  # a file
+    "step-41_temp/notes.txt",
+    "step-best_temp/x",
+    "my_step-42_temp/x",
+    f"{PART}.index",
+    "notes.partial",
+]
+
+
+def test_half_written_checkpoints_are_swept_and_nothing_else(tmp_path, monkeypatch):
+    for kind in ("last", "best"):
+        for name in (*LEFT, *USERS, f"step-41_temp/{PART}.index"):
+            path = tmp_path / "run" / "checkpoints" / kind / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("half")
+        (path.parents[1] / "step-33_temp").mkdir()
+        (path.parents[1] / "step-34_temp").symlink_to("step-41_temp")
+    (tmp_path / "run" / "step-30_temp").mkdir()
+    with monkeypatch.context() as patch, pytest.raises(UserError):  # another's training may be writing them
+        patch.setattr("fcntl.flock", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOLCK, "No locks available")))
+        with opened(Config(), tmp_path / "run"):
+            assert (path.parents[1] / LEFT[0]).exists()
+            raise UserError("wrong")
+    with opened(Config(), tmp_path / "run"):
+        pass
+    for kind in ("last", "best"):
+        folder = tmp_path / "run" / "checkpoints" / kind
+        kept = [*USERS, "step-34_temp", "step-41_temp", "step-best_temp", "my_step-42_temp"]
+        assert names(folder) == sorted(kept)
+    assert (tmp_path / "run" / "step-30_temp").exists()
+
+
 # What is refused leaves nothing.
 
 
@@ -131,6 +176,22 @@ def test_a_folder_that_cannot_be_written_is_told_at_once(tmp_path, monkeypatch, 
     with pytest.raises(UserError, match=message), opened(Config(), tmp_path / "run"):
         raise AssertionError("opened")
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["metrics.jsonl", "metrics.json", "history.jsonl", "checkpoints/last", "checkpoints/best", "samples", "tensorboard/train"],
+)
+def test_what_is_written_later_is_tried_at_once(tmp_path, name):
+    """A file where a folder must be, or a folder where a file."""
+    path = tmp_path / "run" / name
+    path.parent.mkdir(parents=True)
+    path.mkdir() if "." in name else path.write_text("")
+    before = names(tmp_path)
+    with pytest.raises(UserError, match=rf"^workdir {path}: cannot be written: (Is|Not) a directory$"):
+        with opened(Config(), tmp_path / "run"):
+            raise AssertionError("opened")
+    assert names(tmp_path) == before
 
 
 VAE = {"latent_size": 4, **tiny.ROWS["vae"]}

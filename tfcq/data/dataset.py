@@ -13,6 +13,8 @@ import re
 import numpy as np
 import tensorflow as tf
 
+from tfcq import paths
+from tfcq.checks import as_array, check_bool, check_integer, check_kind, shown
 from tfcq.data import earlier, places
 from tfcq.data.builtin import digits, photo_patches
 from tfcq.data.folder import folder
@@ -26,6 +28,7 @@ from tfcq.data.transforms import Transform, translate
 from tfcq.data.unfit import UnfitImage, UnfitImages
 from tfcq.errors import UserError
 from tfcq.knobs import suggestion
+from tfcq.sections import DataConfig
 
 SOURCES = {"digits": digits, "photo_patches": photo_patches}
 """Sources without a place: DataConfig -> Source."""
@@ -60,6 +63,10 @@ def load(config, manifest=None, accept_changed_data=False):
         UserError: an unknown or broken source, images unfit for the configuration, too few of them, or not those of the
             manifest.
     """
+    advice = "make one with tfcq.DataConfig(dataset=..., image_size=...); that of a tfcq.Config is config.data"
+    check_kind("config", config, DataConfig, "a tfcq.DataConfig", advice)
+    check_kind("manifest", manifest, Manifest | None, "a Manifest, as of tfcq.workdir.read_manifest, or None")
+    check_bool("accept_changed_data", accept_changed_data)
     source, match = _open(config, begun=manifest is not None), None
     if config.skip_broken_images:
         source = source.without_broken()
@@ -154,7 +161,10 @@ class ImageDataset:
 
     def images(self, split, indices):
         """Some images of a split, uint8 [len(indices), H, W, C]; indices: a sequence of ints in 0 .. num_images - 1."""
-        indices = np.asarray(indices, np.int64).reshape(-1)
+        indices = as_array(list(indices) if isinstance(indices, range) else indices, "indices", "ints [n]").reshape(-1)
+        if indices.size and indices.dtype.kind not in "iu":  # a mask, or what NumPy would round
+            raise UserError(f"indices: expected ints [n], received {shown(indices)}")
+        indices = indices.astype(np.int64)
         count = self.num_images(split)
         if len(indices) and not 0 <= indices.min() <= indices.max() < count:
             raise UserError(f"expected indices from 0 to {count - 1} into the {split} split, received {indices.min()} "
@@ -181,6 +191,8 @@ class ImageDataset:
         Raises:
             UserError: fewer images than batch_size.
         """
+        for name, value in {"batch_size": batch_size, "seed": seed, "start_step": start_step}.items():
+            check_integer(name, value)
         count = self.num_images("train")
         if not 1 <= batch_size <= count:
             raise UserError(f"batch_size={batch_size}: expected 1 to {count}, the number of train images of "
@@ -240,6 +252,8 @@ class ImageDataset:
         Returns:
             A finite tf.data.Dataset of uint8 [N, H, W, C], prefetched.
         """
+        check_integer("batch_size", batch_size)
+        check_integer("num_images", num_images or 0)
         if batch_size < 1 or (num_images or 0) < 0:
             raise UserError(f"expected batch_size of at least 1 and num_images of at least 0, received {batch_size} "
                             f"and {num_images}")
@@ -251,7 +265,7 @@ class ImageDataset:
         return self._pipeline(tf.data.Dataset.range(-(-count // batch_size)), batch, None)
 
     def _split(self, split):
-        if split not in self._splits:
+        if split not in list(self._splits):  # a list: it need not be hashable
             raise UserError(f"split: expected one of {', '.join(SPLITS)}, received "
                             f"{split!r}{suggestion(split, SPLITS)}")
         return self._splits[split]
@@ -312,7 +326,7 @@ def _open(config, begun=False):
         if name in PLACED_SOURCES:
             if not place:
                 raise UserError(f"dataset: expected {name}:PLACE, received {config.dataset!r}")
-            place = os.path.expanduser(place)
+            place = os.fspath(paths.to_read(place, "dataset", "a file" if name == "npz" else "a folder"))
             return folder(place, begun) if name == "folder" else PLACED_SOURCES[name](place)
         if config.dataset in SOURCES:
             return SOURCES[config.dataset](config)

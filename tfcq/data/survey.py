@@ -8,6 +8,7 @@ the files: another start, an evaluation or a resumed run reads it there, as long
 """
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import hashlib
 import os
@@ -17,6 +18,8 @@ import numpy as np
 import PIL
 
 from tfcq.data.unfit import UnfitImage
+from tfcq.errors import UserError
+from tfcq.files import check_folder, replacing, told
 
 FOLDER = "~/.cache/tfcq/images"
 
@@ -92,14 +95,21 @@ def survey_of(raw):
     kept = path and _read(path, raw)
     if kept:
         return kept
-    start = time.monotonic()
-    survey = _make(raw)
-    if path and time.monotonic() - start > WORTH_KEEPING and all(image.kind for image in survey.unfit.values()):
+    start, keeps = time.monotonic(), None
+
+    def try_place():
+        # Once it is worth keeping, and not when all is read, which may be an hour later.
+        nonlocal keeps
+        if path and keeps is None and time.monotonic() - start > WORTH_KEEPING:
+            keeps = _can_be_kept(path)
+
+    survey = _make(raw, try_place)
+    if keeps and all(image.kind for image in survey.unfit.values()):
         _write(path, survey)
     return survey
 
 
-def _make(raw):
+def _make(raw, after_each):
     shapes, unfit = np.zeros((len(raw), 3), np.int32), {}
 
     def look(start):
@@ -115,6 +125,7 @@ def _make(raw):
     with concurrent.futures.ThreadPoolExecutor(raw.num_threads) as threads:
         for count in threads.map(look, range(0, len(raw), CHUNK)):
             progress(count)
+            after_each()
     return Survey(shapes, unfit)
 
 
@@ -132,19 +143,25 @@ def _read(path, raw):
             unfit = {index: UnfitImage(message, raw.name(index), note, kind)
                      for index, (message, note, kind) in zip(kept["indices"].tolist(), facts)}
             return Survey(kept["shapes"], unfit) if kept["shapes"].shape == (len(raw), 3) else None
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except Exception as error:  # NumPy raises many kinds on a damaged file; it is made anew
         print(f"{path} cannot be read and is made anew: {error}", flush=True)
         return None
 
 
+def _can_be_kept(path):
+    with _going_on_without():
+        check_folder("cache", os.path.dirname(path))
+        return True
+    return False
+
+
 def _write(path, survey):
-    staged = f"{path}.{os.getpid()}.partial"
     images = [survey.unfit[index] for index in sorted(survey.unfit)]
-    try:
+    with _going_on_without(), told("cache", os.path.dirname(path)):
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(staged, "wb") as file:
+        with replacing(path) as file:
             np.savez_compressed(
                 file,
                 shapes=survey.shapes,
@@ -153,9 +170,12 @@ def _write(path, survey):
                 notes=np.array([image.note for image in images], str),
                 kinds=np.array([image.kind for image in images], str),
             )
-        os.replace(staged, path)
-    except OSError as error:
-        print(f"{path} cannot be written, so that the next start checks the images again: {error.strerror}", flush=True)
-    finally:
-        if os.path.exists(staged):
-            os.remove(staged)
+
+
+@contextlib.contextmanager
+def _going_on_without():
+    """What is kept saves time alone: that it cannot be is told, and no error."""
+    try:
+        yield
+    except UserError as error:
+        print(f"{error}; the next start checks the images again", flush=True)

@@ -7,11 +7,12 @@ import numpy as np
 from tfcq import images as units
 from tfcq import paths
 from tfcq import workdir as workdirs
+from tfcq.checks import check_kind
 from tfcq.errors import UserError
 from tfcq.evaluation import figures
 from tfcq.evaluation.comparable import completed, data_facts, differences
 from tfcq.evaluation.report import CURVES, FOLDER, main_value, unit_of
-from tfcq.files import check_folder
+from tfcq.files import check_file
 
 
 def compare(workdirs_to_compare, output):
@@ -27,8 +28,10 @@ def compare(workdirs_to_compare, output):
     Raises:
         UserError: a workdir without an evaluation, or a folder that cannot be written.
     """
+    check_kind("compare", workdirs_to_compare, (list, tuple), "a list of folders")
     folders, output = [paths.folder(folder, "compare") for folder in workdirs_to_compare], paths.folder(output, "output")
-    check_folder("output", output)
+    path = output / "comparison.md"
+    check_file("output", path)
     labels = _labels(folders)
     measured = {label: latest_numbers(folder) for label, folder in zip(labels, folders)}
     names = list(dict.fromkeys(name for numbers in measured.values() for name in numbers))
@@ -47,7 +50,6 @@ def compare(workdirs_to_compare, output):
         pictures["prd"] = figures.prd_curves(curves)
     for name, picture in pictures.items():
         units.write_png(output / f"{name}.png", picture)
-    path = output / "comparison.md"
     workdirs.write_text(path, _text(measured, names, unlike, pictures, stale))
     return path
 

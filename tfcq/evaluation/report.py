@@ -163,10 +163,13 @@ def _curve_of(tag, split, trained_bound):
     return (tag, split) if tag in _MEASURES else (None, None)
 
 
+def events_folder(workdir, split):
+    """Where TensorBoard finds the evaluations of a split: validation and test images are not one curve."""
+    return pathlib.Path(workdir) / "tensorboard" / ("evaluation" if split == "test" else f"evaluation_{split}")
+
+
 def _to_tensorboard(folder, row, pictures):
-    # A line a split: validation and test images are not one curve.
-    run = "evaluation" if row["split"] == "test" else f"evaluation_{row['split']}"
-    writer = tf.summary.create_file_writer(str(folder / "tensorboard" / run))
+    writer = tf.summary.create_file_writer(str(events_folder(folder, row["split"])))
     with writer.as_default(row["step"]):
         for name, entry in row.items():
             if isinstance(entry, dict):

@@ -2,13 +2,13 @@
 
 import dataclasses
 import math
-import pathlib
 import time
 
 import tensorflow as tf
 
 from tfcq import data, devices, files, paths
 from tfcq import workdir as workdirs
+from tfcq.checks import check_bool
 from tfcq.errors import UserError
 from tfcq.evaluation.comparable import data_facts
 from tfcq.evaluation.likelihood import LatentLikelihoodEvaluator, LikelihoodEvaluator, likelihood_auroc
@@ -37,13 +37,11 @@ def evaluate(workdir, metrics=None, report=True, **protocol):
         UserError: an unknown metric or knob, or something that the model or the extractor has not.
     """
     workdir = paths.folder(workdir, "workdir")
-    if not isinstance(report, bool):
-        raise UserError(f"report: expected True or False, received {report!r}")
+    check_bool("report", report)
     asked = None if metrics is None else metric_names(metrics)
     config = _protocol(protocol)
     workdirs.read_config(workdir)  # says it where there is no run
-    for name in ("metrics.jsonl", *(("report.md", "report/curves.npz") if report else ())):
-        files.check_file("workdir", pathlib.Path(workdir) / name)  # before the work, which may take hours
+    _check_writable(workdir, config.split, report)  # before the work, which may take hours
     strategy = devices.prepare(config.distribution, config.logical_devices)
     with strategy.scope():
         model = workdirs.load(workdir, config.checkpoint, config.image_draw)
@@ -54,7 +52,7 @@ def evaluate(workdir, metrics=None, report=True, **protocol):
     run = _Run(workdir, model, dataset, config, strategy, extractor)
     row = {
         "step": model.steps_taken,
-        "checkpoint": config.checkpoint,
+        "checkpoint": model.checkpoint_of_run,
         "split": config.split,
         "seed": config.seed,
         "dataset": run.data_config.dataset,
@@ -89,7 +87,17 @@ def _protocol(knobs):
     for name in knobs:
         if name not in fields:
             raise UserError(f"evaluate: unknown knob {name!r}{suggestion(name, fields)}")
-    return EvaluationConfig(**knobs)
+    return EvaluationConfig(**knobs).absolute()
+
+
+def _check_writable(workdir, split, report):
+    workdirs.check_metrics_writable(workdir)
+    if report:
+        from tfcq.evaluation.report import CURVES, FOLDER, events_folder
+
+        for path in (workdir / "report.md", workdir / FOLDER / CURVES):
+            files.check_file("workdir", path)
+        files.check_folder("workdir", events_folder(workdir, split))
 
 
 def _default_metrics(model):
@@ -148,33 +156,38 @@ class _Run:
         """Adds entries to `row`, and per-image bits/dim to `drawn["likelihoods"]`."""
         if not names:
             return
+        other, other_config = self._other_data()  # refused, if it must be, before the first number
         evaluator = LikelihoodEvaluator(self.model, self.strategy)
         if self.model.likelihood_note:
             print(f"note: {self.model.likelihood_note}", flush=True)
         for name in names:
             bits = self._likelihood(name, evaluator, self.dataset, self.data_config, "", row)
             drawn.setdefault("likelihoods", {})[name] = {self.data_config.dataset: bits}
-        if not self.config.likelihood_dataset:
+        if other is None:
             return
-        color = {1: "grey", 3: "rgb"}[self.model.image_shape[-1]]  # as the run's images are, whatever the files have
-        settings = self.model.config_of_run.data  # how its images are cut and resized; its splits are its own
-        other_config = DataConfig(
-            dataset=self.config.likelihood_dataset,
-            data_dir=settings.data_dir,
-            image_size=settings.image_size,
-            center_crop=settings.center_crop,
-            resize=settings.resize,
-            color=color,
-            test_split=self.config.likelihood_test_split,
-            skip_broken_images=settings.skip_broken_images,
-        )
-        other = data.load(other_config)
         for name in names:
             bits = self._likelihood(name, evaluator, other, other_config, "_other", row)
             own = next(iter(drawn["likelihoods"][name].values()))
             drawn["likelihoods"][name][self.config.likelihood_dataset] = bits
             # How well the likelihood tells the two apart: 1/2 is not at all.
             row[f"{name}_other"]["auroc"] = likelihood_auroc(own, bits)
+
+    def _other_data(self):
+        """The `ImageDataset` of likelihood_dataset and its DataConfig, or (None, None)."""
+        if not self.config.likelihood_dataset:
+            return None, None
+        settings = self.model.config_of_run.data  # how its images are cut and resized; its splits are its own
+        config = DataConfig(
+            dataset=self.config.likelihood_dataset,
+            data_dir=self.config.data_dir or settings.data_dir,
+            image_size=settings.image_size,
+            center_crop=settings.center_crop,
+            resize=settings.resize,
+            color={1: "grey", 3: "rgb"}[self.model.image_shape[-1]],  # as the run's images are, whatever the files have
+            test_split=self.config.likelihood_test_split,
+            skip_broken_images=settings.skip_broken_images,
+        )
+        return data.load(config), config
 
     def _facts(self, split, dataset=None, settings=None):
         """What every entry has, so that it can be compared by itself: see `tfcq.evaluation.comparable`.
@@ -186,7 +199,7 @@ class _Run:
         dataset, settings = dataset or self.dataset, settings or self.data_config
         content = dataset.manifest and dataset.manifest.fingerprint(split)
         facts = data_facts(settings, dataset.image_shape[-1], dataset.num_images(split), content)
-        return {"split": split, "checkpoint": self.config.checkpoint, "data": facts}
+        return {"split": split, "checkpoint": self.model.checkpoint_of_run, "data": facts}
 
     def _likelihood(self, name, evaluator, dataset, settings, suffix, row):
         config, start = self.config, time.monotonic()

@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from tfcq import files, paths
 from tfcq import workdir as workdirs
-from tfcq.checks import check_integer
+from tfcq.checks import check_bool, check_integer
 from tfcq.errors import UserError
 from tfcq.exporting import card, verify
 from tfcq.exporting.signatures import ServingModule
@@ -52,12 +52,12 @@ def export(
             that answers otherwise than the model.
     """
     check_integer("num_importance_samples", num_importance_samples, 1)
+    check_bool("allow_other_signatures", allow_other_signatures)
     workdir, export_dir = paths.folder(workdir, "workdir"), paths.folder(export_dir, "export_dir")
-    workdirs.read_config(workdir)  # says it where there is no run
-    files.check_folder("export_dir", export_dir)
+    base = export_dir / workdirs.read_config(workdir).model  # says it where there is no run
+    files.check_folder("export_dir", base)
     model = workdirs.load(workdir, checkpoint, image_draw)
     config = model.config_of_run
-    base = export_dir / config.model
     staged = base / f"{_STAGED}{os.getpid()}"
     try:
         module = ServingModule(model, num_importance_samples)

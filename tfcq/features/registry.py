@@ -1,6 +1,6 @@
 """Extractors by name."""
 
-from tfcq import settings
+from tfcq import paths, settings
 from tfcq.errors import UserError
 from tfcq.features.efficientnet_lite import efficientnet_lite0
 from tfcq.features.inception import inception
@@ -17,7 +17,7 @@ def _pixels(weights):
 
 def _saved_model(directory, weights):
     _refuse_weights(f"saved_model:{directory}", weights)
-    return saved_model(directory)
+    return saved_model(paths.to_read(directory, "features", "a folder"))
 
 
 EXTRACTORS = {"efficientnet_lite0": efficientnet_lite0, "inception": inception, "pixels": _pixels}
@@ -47,7 +47,7 @@ def load(name, weights=None):
     settings.import_tensorflow()  # not all who load an extractor came through an entry point
     if not isinstance(name, str):
         raise UserError(f"features: expected one of {', '.join(CHOICES)}, received {name!r}")
-    weights = weights or None
+    weights = None if weights in (None, "") else paths.to_read(weights, "weights")
     family, colon, argument = name.partition(":")
     if colon and family in FAMILIES:
         function, placeholder = FAMILIES[family]

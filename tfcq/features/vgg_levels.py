@@ -37,13 +37,16 @@ class VGGLevels:
     Args:
         weights: file of VGG16's weights without its top, as Keras has them; None: Keras's own, from its cache or downloaded.
 
+    Attributes:
+        path: of the file that was read.
+
     Raises:
         UserError: weights that are missing, of another network, or cannot be downloaded.
     """
 
     def __init__(self, weights=None):
         with settings.keras_defaults():
-            network, _ = load_network("vgg16", weights, _MULTIPLE)
+            network, self.path = load_network("vgg16", weights, _MULTIPLE)
         network.trainable = False
         self._layers = [layer for layer in network.layers if layer.name.startswith("block")]
 

@@ -5,6 +5,9 @@ import importlib
 import keras
 
 from tfcq import settings
+from tfcq.checks import check_integer, check_kind
+from tfcq.config import check_config
+from tfcq.errors import UserError
 
 
 def build(config, image_shape):
@@ -17,10 +20,18 @@ def build(config, image_shape):
 
     Returns:
         A `tfcq.models.base.GenerativeModel`.
+
+    Raises:
+        UserError: arguments of another kind.
     """
+    check_config(config)
+    check_kind("image_shape", image_shape, (tuple, list), "(H, W, C)")
+    if len(image_shape) != 3:
+        raise UserError(f"image_shape: expected (H, W, C), received {image_shape}")
+    image_shape = tuple(check_integer("image_shape", size, 1) for size in image_shape)
     settings.import_tensorflow()  # not all who build a model came through an entry point
     system = importlib.import_module(f"tfcq.models.{config.model}").MODEL
     with settings.keras_defaults(config.training.precision):
         keras.utils.set_random_seed(config.training.seed)
-        return system(config.system, tuple(image_shape), seed=config.training.seed)
+        return system(config.system, image_shape, seed=config.training.seed)
 

@@ -56,6 +56,10 @@ class GLANN(Autoencoder):
     def stage_starts(self):
         return (0, self.config.first_stage_steps)
 
+    @property
+    def files_read(self):
+        return self.reconstruction_error.files_read
+
     def attach(self, dataset, batch_size):
         self.reconstruction_error.load()
         count = dataset.num_images_at_start("train")

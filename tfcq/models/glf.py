@@ -49,6 +49,10 @@ class GLF(Autoencoder):
     def stage_starts(self):
         return (0, self.config.first_stage_steps) if self.config.first_stage_steps else (0,)
 
+    @property
+    def files_read(self):
+        return self.reconstruction_error.files_read
+
     def attach(self, dataset, batch_size):
         self.reconstruction_error.load()
 

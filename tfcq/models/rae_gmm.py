@@ -52,6 +52,10 @@ class RAEGMM(Autoencoder):
     def abilities(self):
         return super().abilities | {"latent_likelihood"}
 
+    @property
+    def files_read(self):
+        return self.reconstruction_error.files_read
+
     def attach(self, dataset, batch_size):
         self.reconstruction_error.load()
         self._dataset, self._batch_size = dataset, batch_size

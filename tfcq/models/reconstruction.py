@@ -2,6 +2,9 @@
 
 import tensorflow as tf
 
+from tfcq import paths
+from tfcq.errors import UserError
+from tfcq.features.files import checksum
 from tfcq.features.vgg_levels import VGGLevels
 from tfcq.losses.perceptual import perceptual_distance
 
@@ -18,17 +21,27 @@ class ReconstructionError:
 
     Attributes:
         name: what logs call it: "reconstruction_error", as `latent_likelihood` has it, or "perceptual_distance".
+        files_read: as of `GenerativeModel`, once they are.
     """
 
     def __init__(self, knobs):
         self._knobs = knobs
-        self._levels = None
+        self._levels, self.files_read = None, {}
         self.name = {"mse": "reconstruction_error", "perceptual": "perceptual_distance"}[knobs.reconstruction]
 
     def load(self):
         """Reads what the error needs; call it under the strategy's scope. UserError where it cannot be had."""
-        if self._knobs.reconstruction == "perceptual":
-            self._levels = VGGLevels(self._knobs.perceptual_weights or None)
+        if self._knobs.reconstruction != "perceptual":
+            return
+        path = self._knobs.perceptual_weights
+        path = paths.to_read(path, "perceptual_weights", "a file") if path else None
+        if path and not path.exists():
+            raise UserError(
+                f"perceptual_weights {path}: nothing is there; expected a file of VGG16's weights without its top; if it has "
+                "moved, say where it is: --perceptual_weights=FILE"
+            )
+        self._levels = VGGLevels(path)
+        self.files_read = {"system.perceptual_weights": checksum(self._levels.path)}
 
     def __call__(self, pixels, rebuilt):
         if self._knobs.reconstruction == "mse":

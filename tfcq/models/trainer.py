@@ -86,6 +86,11 @@ class Trainer(keras.Model):
             batch_size: images of a step, over all replicas.
         """
 
+    @property
+    def files_read(self):
+        """{"system.KNOB": digest} of the files that `attach` has read and that decide training's numbers; none by default."""
+        return {}
+
     def begin_step(self, step):
         """Called outside of the graph before step number `step` (from 0); nothing by default."""
 

@@ -47,6 +47,10 @@ class WassersteinAutoencoder(Autoencoder):
         """The stage after the pre-training."""
         return len(self.stage_starts) - 1
 
+    @property
+    def files_read(self):
+        return self.reconstruction_error.files_read
+
     def attach(self, dataset, batch_size):
         self.reconstruction_error.load()
 

@@ -11,7 +11,7 @@ import pathlib
 import re
 import socket
 
-from tfcq import data, files
+from tfcq import checkpoints, data, files
 from tfcq import workdir as workdirs
 from tfcq.errors import UserError
 from tfcq.training import events
@@ -40,9 +40,12 @@ def opened(config, workdir, accept_changed_data=False):
         with files.told("workdir", folder):
             folder.mkdir(parents=True, exist_ok=True)
         files.check_folder("workdir", folder)
-        with _locked(folder):
+        with _locked(folder) as held:
             workdirs.check_for(config, folder, accept_changed_data)
+            _check_writable(folder)
             files.remove_partial(folder)
+            if held:  # else another training may be writing it
+                checkpoints.remove_half_written(folder)
             yield OpenedRun(config, folder, accept_changed_data)
     finally:
         for path in made:
@@ -88,10 +91,20 @@ class OpenedRun:
                 "another --workdir"
             )
 
-    def begin(self, step, dataset):
+    def check_files(self, digests):
+        """Raises UserError where a run that has begun has read other files: `workdir.check_files`."""
+        if self.config_before() is not None:
+            workdirs.check_files(self.folder, self.config, digests)
+
+    def begin(self, step, dataset, digests=None):
         """Makes the folder a run that begins, or goes on, at `step`: config, environment, facts of the data, history.
 
         Rows of metrics, events of TensorBoard and pictures of `step` and less stay; at step 0 nothing was trained, and none do.
+
+        Args:
+            step: from which training goes on.
+            dataset: `ImageDataset`.
+            digests: of the files that training has read beside, `GenerativeModel.files_read`; None: of none.
         """
         with files.told("workdir", self.folder):
             last = step or -1
@@ -114,7 +127,7 @@ class OpenedRun:
                     path.unlink()
             begun = self.config_before() is not None
             workdirs.open_for(self.config, self.folder, step, self.accept_changed_data)
-            workdirs.keep_data(self.folder, dataset, step if begun else None)
+            workdirs.keep_data(self.folder, dataset, step if begun else None, digests)
 
     def row_of(self, step):
         """The row of metrics that training has left of `step`; None where there is none."""
@@ -122,8 +135,19 @@ class OpenedRun:
         return next((row for row in rows if "checkpoint" not in row and row.get("step") == step), None)
 
 
+def _check_writable(folder):
+    """Tries, before the first step, what is written after many: a run may have been begun by another user."""
+    workdirs.check_metrics_writable(folder)
+    files.check_file("workdir", folder / "history.jsonl", appends=True)
+    written = [f"checkpoints/{kind}" for kind in checkpoints.KINDS] + [f"tensorboard/{name}" for name in WRITERS] + ["samples"]
+    for path in (folder / name for name in written):
+        if path.exists():  # the others are made in the folder itself
+            files.check_folder("workdir", path)
+
+
 @contextlib.contextmanager
 def _locked(folder):
+    """Gives whether the folder is held: not every file system has locks."""
     path = folder / LOCK
     with contextlib.ExitStack() as stack:
         try:
@@ -150,6 +174,6 @@ def _locked(folder):
                 lock.file.truncate()
                 lock.file.write(f"process {os.getpid()} on {socket.gethostname()} since {now}\n".encode())
                 lock.file.flush()
-            yield
+            yield lock.held
         finally:
             path.unlink(missing_ok=True)

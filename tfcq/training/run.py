@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tfcq import data, devices, files, models, paths, settings, terminal
 from tfcq.checkpoints import Checkpoints
+from tfcq.checks import check_bool
 from tfcq.config import check_config
 from tfcq.errors import TrainingInterrupted, UserError
 from tfcq.interruption import Signals, Stopped
@@ -41,6 +42,7 @@ def train(config, workdir, accept_changed_data=False):
         TrainingInterrupted: SIGTERM, Ctrl-C or SIGHUP; the state is saved.
     """
     check_config(config)
+    check_bool("accept_changed_data", accept_changed_data)
     workdir = paths.folder(workdir, "workdir")
     with terminal.outlived_stdout(), Signals() as signals:
         try:
@@ -66,6 +68,7 @@ def _train(config, workdir, accept_changed_data, signals):
             if model.needs_indices:
                 run.require_numbers(dataset)
             model.attach(dataset, training.batch_size)
+            run.check_files(model.files_read)
             compile_model(model, training)
             checkpoints = Checkpoints(workdir, model, training.keep_checkpoints)
             start = checkpoints.restore()
@@ -86,7 +89,7 @@ def _train(config, workdir, accept_changed_data, signals):
         batches = _step_batches(dataset, model, training, start)
         evaluation = callbacks.Evaluation(workdir, model, dataset, training, checkpoints, signals)
         files.check_room("workdir", run.folder, _checkpoint_bytes(model))
-        run.begin(start, dataset)  # from here on nothing is refused any more
+        run.begin(start, dataset, model.files_read)  # from here on nothing is refused any more
         evaluation.row_at_start = run.row_of(start)
         saver = callbacks.Saver(checkpoints, training.checkpoint_every, training.train_steps, signals)
         _fit(model, batches, workdir, training, evaluation, saver, signals)
