@@ -123,7 +123,7 @@ def test_a_plain_name_is_the_same_folder_without_patterns(place):
     name = paths.plain(place)
     assert os.path.samefile(name, place) and paths.PATTERN_CHARACTERS.isdisjoint(name.removeprefix(str(place.parent)))
     assert paths.plain(place) == name
-    assert paths.told(f"{name}/step-1 cannot be read", place) == f"{place}/step-1 cannot be read"
+    assert paths.restore_name(f"{name}/step-1 cannot be read", place) == f"{place}/step-1 cannot be read"
 
 
 def test_a_plain_name_is_of_the_folder_that_is_there_now(tmp_path):

@@ -120,13 +120,13 @@ def check_folder(what, folder):
     Raises:
         UserError: it cannot be written.
     """
-    with told(what, folder):
+    with writing(what, folder):
         _try(pathlib.Path(folder))
 
 
 def check_file(what, path):
     """As `check_folder`, for a file that is to be made or replaced."""
-    with told(what, path):
+    with writing(what, path):
         path = pathlib.Path(os.path.realpath(path))
         _refuse_what_is_no_file(path)
         _try(path.parent)
@@ -134,7 +134,7 @@ def check_file(what, path):
 
 def check_room(what, folder, num_bytes):
     """Raises UserError where the disk of a folder that is there has less than `num_bytes` left."""
-    with told(what, folder):
+    with writing(what, folder):
         usage = shutil.disk_usage(folder)
     if usage.total and usage.free < num_bytes:  # a file system that tells no size has no total
         raise UserError(
@@ -144,7 +144,7 @@ def check_room(what, folder, num_bytes):
 
 
 @contextlib.contextmanager
-def told(what, path):
+def writing(what, path):
     """Within, an OSError becomes the UserError that says that `what` ("workdir", ...) at `path` cannot be written."""
     try:
         yield

@@ -95,7 +95,7 @@ def plain(directory):
     return f"{_DESCRIPTORS}/{kept}"
 
 
-def told(text, directory):
+def restore_name(text, directory):
     """A message in which the name that `plain` gave a directory is the directory's own again."""
     return re.sub(rf"{_DESCRIPTORS}/\d+", lambda _: os.fspath(directory), text)
 

@@ -27,7 +27,7 @@ from importlib import metadata
 from tfcq import json_lines, paths, settings
 from tfcq.config import Config
 from tfcq.errors import UserError
-from tfcq.files import replacing, told, write_text
+from tfcq.files import replacing, write_text, writing
 from tfcq.protocol import ImagesPlace
 
 MANIFEST = "images.jsonl.gz"
@@ -93,7 +93,7 @@ def open_for(config, workdir, step=0):
     """
     check_for(config, workdir)
     folder = pathlib.Path(workdir)
-    with told("workdir", folder):
+    with writing("workdir", folder):
         if not exists(folder) or not has_begun(folder):
             folder.mkdir(parents=True, exist_ok=True)
             write_text(folder / "environment.json", json.dumps(environment(), indent=2) + "\n")

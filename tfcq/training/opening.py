@@ -35,7 +35,7 @@ def opened(config, workdir):
     folder = pathlib.Path(workdir)
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
-        with files.told("workdir", folder):
+        with files.writing("workdir", folder):
             folder.mkdir(parents=True, exist_ok=True)
         files.check_folder("workdir", folder)
         with _locked(folder):
@@ -85,7 +85,7 @@ class OpenedRun:
 
         Rows of metrics, events of TensorBoard and pictures of `step` and less stay; at step 0 nothing was trained, and none do.
         """
-        with files.told("workdir", self.folder):
+        with files.writing("workdir", self.folder):
             last = step or -1
             if self.config_before() is None and workdirs.exists(self.folder):
                 differences = workdirs.read_config(self.folder).differences(self.config)
@@ -119,7 +119,7 @@ def _locked(folder):
     path = folder / LOCK
     with contextlib.ExitStack() as stack:
         try:
-            with files.told("workdir", folder):
+            with files.writing("workdir", folder):
                 lock = stack.enter_context(files.Lock(path, wait=False))
         except UserError as error:
             if not isinstance(error.__cause__, BlockingIOError):
@@ -137,7 +137,7 @@ def _locked(folder):
                 flush=True,
             )
         try:
-            with files.told("workdir", folder):
+            with files.writing("workdir", folder):
                 now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
                 lock.file.truncate()
                 lock.file.write(f"process {os.getpid()} on {socket.gethostname()} since {now}\n".encode())
