@@ -10,9 +10,10 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from tfcq import terminal
 from tfcq.config import DataConfig
 from tfcq.data import dataset as dataset_module
-from tfcq.data import load, survey, user_error
+from tfcq.data import load, sources, survey, user_error
 from tfcq.data.folder import ImageFiles
 from tfcq.data.tfds import Records
 from tfcq.data.unfit import UnfitImage
@@ -260,13 +261,15 @@ def test_shapes_are_grouped(files):
     assert [group.tolist() for group in groups] == [[30], list(range(2, 30))]
 
 
-def test_a_long_look_tells_how_far_it_is(capsys, monkeypatch):
-    clock = iter([0.0, 1.0, 6.0, 20.0, 37.0, 50.0])
-    monkeypatch.setattr(survey.time, "monotonic", lambda: next(clock))
-    progress = survey.Progress("checking images", 500)
-    for _ in range(5):
-        progress(100)
-    assert capsys.readouterr().out.splitlines() == ["checking images: 200 of 500, 33/s", "checking images: 400 of 500, 11/s"]
+def test_a_long_look_tells_how_far_it_is(files, capsys, monkeypatch):
+    monkeypatch.setattr(terminal, "_SECONDS", {False: 0.0})
+    monkeypatch.setattr(survey, "CHUNK", 10)
+    monkeypatch.setattr(sources, "PIECE", 10)
+    raw = ImageFiles(files, os.path.dirname(files[0]))
+    assert len(raw.survey.shapes) == len(list(raw.digests(range(31)))) == 31
+    lines = [line.partition(" images")[0] for line in capsys.readouterr().out.splitlines()]
+    again = "reading once, to know them again: "
+    assert lines == [*(f"checking: {done}/31" for done in (10, 20, 30)), *(f"{again}{done}/31" for done in (10, 20, 30))]
 
 
 # Images in containers.

@@ -141,7 +141,7 @@ def test_an_evaluation_that_is_interrupted_is_made_when_the_run_is_resumed(whole
         with pytest.raises(TrainingInterrupted, match="signal 1 at step 4: state saved") as raised:
             train(config(), folder)
     assert raised.value.exit_status == 129 and rows(folder) == [0, 2]
-    assert "step 4: the evaluation is interrupted; it will be made when the run is resumed" in capsys.readouterr().out
+    assert "step 4: the evaluation was interrupted; it is made when the run is resumed" in capsys.readouterr().out
     train(config(), folder)
     assert rows(folder) == rows(whole) == [0, 2, 4, 6, 8]
     for mine, other in zip(workdirs.read_metrics(folder), workdirs.read_metrics(whole), strict=True):

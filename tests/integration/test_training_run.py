@@ -198,8 +198,9 @@ def test_a_model_of_latents_is_told_and_recorded_while_it_trains(tmp_path, capsy
     settings = tiny.config(8, model="glf", training={"train_steps": 2})
     model = train(settings, tmp_path)
     row = json.loads((tmp_path / "metrics.json").read_text())
-    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("step 2: validation ")]
-    assert told == [
+    lines = capsys.readouterr().out.splitlines()
+    assert "" not in lines
+    assert [line for line in lines if line.startswith("step 2: validation ")] == [
         f"step 2: validation latent_log_prob {row['latent_log_prob']['value']:.4g}, reconstruction_error "
         f"{row['reconstruction_error']['value']:.4g} (16 images)"
     ]

@@ -17,6 +17,7 @@ import numpy as np
 import PIL
 
 from tfcq.data.unfit import UnfitImage
+from tfcq.terminal import ImageProgress
 
 FOLDER = "~/.cache/tfcq/images"
 
@@ -56,26 +57,6 @@ class Survey:
         return [tuple(map(int, shape)) for shape in shapes], groups
 
 
-class Progress:
-    """Tells how far a loop over images is: nothing for `silent` seconds, then a line every half minute."""
-
-    silent, between = 5.0, 30.0
-
-    def __init__(self, name, total):
-        self._name, self._total, self._done = name, total, 0
-        self._start = time.monotonic()
-        self._next = self._start + self.silent
-
-    def __call__(self, count):
-        """`count` more images are done."""
-        self._done += count
-        now = time.monotonic()
-        if now >= self._next and self._done < self._total:
-            self._next = now + self.between
-            speed = self._done / (now - self._start)
-            print(f"{self._name}: {self._done} of {self._total}, {speed:.0f}/s", flush=True)
-
-
 def file_stamp(path):
     """A str of a file's size, times and inode: it changes when the file is written or replaced; "" where there is none."""
     try:
@@ -111,10 +92,11 @@ def _make(raw):
                 unfit[index] = error.alone()
         return len(indices)
 
-    progress = Progress("checking images", len(raw))
+    done, progress = 0, ImageProgress("checking", len(raw))
     with concurrent.futures.ThreadPoolExecutor(raw.num_threads) as threads:
         for count in threads.map(look, range(0, len(raw), CHUNK)):
-            progress(count)
+            done += count
+            progress(done)
     return Survey(shapes, unfit)
 
 

@@ -10,9 +10,10 @@ import numpy as np
 import tensorflow as tf
 
 from tfcq.errors import UserError
-from tfcq.evaluation.streaming import Progress, Sharded
+from tfcq.evaluation.streaming import Sharded
 from tfcq.files import check_folder, replacing
 from tfcq.randomness import row_seeds
+from tfcq.terminal import ImageProgress
 
 IMAGES_KEPT = 8192
 """How many images are kept for the metrics that look at pixels; features are kept of all."""
@@ -117,7 +118,7 @@ class Activator:
 
     @staticmethod
     def _stream(name, batches, total):
-        rows, done, progress = [], 0, Progress(name, total)
+        rows, done, progress = [], 0, ImageProgress(name, total)
         for outputs in batches:
             rows.append(outputs)
             done += len(outputs[0])

@@ -12,10 +12,10 @@ from tfcq import workdir as workdirs
 from tfcq.errors import UserError
 from tfcq.evaluation.comparable import data_facts
 from tfcq.evaluation.likelihood import LatentLikelihoodEvaluator, LikelihoodEvaluator, likelihood_auroc
-from tfcq.evaluation.streaming import Progress
 from tfcq.knobs import suggestion
 from tfcq.protocol import DISTRIBUTIONS, LATENT_LIKELIHOODS, LIKELIHOODS, EvaluationConfig, metric_names
 from tfcq.sections import DataConfig
+from tfcq.terminal import ImageProgress
 
 
 def evaluate(workdir, metrics=None, report=True, **protocol):
@@ -187,7 +187,7 @@ class _Run:
         config, start = self.config, time.monotonic()
         total = min(config.num_images or math.inf, dataset.num_images(config.split))
         batches = dataset.eval_batches(config.split, config.batch_size, total)
-        progress = Progress(name, total)
+        progress = ImageProgress(name, total)
         if name == "elbo":
             terms = evaluator.elbo_terms(batches, config.seed, progress)
             values = terms.pop("elbo")
@@ -227,7 +227,7 @@ class _Run:
         total = min(config.num_images or math.inf, self.dataset.num_images(config.split))
         batches = self.dataset.eval_batches(config.split, config.batch_size, total)
         evaluator = LatentLikelihoodEvaluator(self.model, self.strategy)
-        for name, entry in evaluator.entries(batches, config.seed, Progress("latent_likelihood", total)).items():
+        for name, entry in evaluator.entries(batches, config.seed, ImageProgress("latent_likelihood", total)).items():
             row[name] = entry | self._facts(config.split) | {"seconds": round(time.monotonic() - start, 1)}
             error = f" +- {entry['standard_error']:.2g}" if "standard_error" in entry else ""
             print(f"{name}: {entry['value']:.5g}{error} ({config.split}, {total} images)", flush=True)

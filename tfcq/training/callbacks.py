@@ -17,7 +17,7 @@ from tfcq.evaluation.likelihood import LatentLikelihoodEvaluator, LikelihoodEval
 from tfcq.evaluation.pictures import Pictures
 from tfcq.interruption import Stopped
 from tfcq.protocol import EvaluationConfig
-from tfcq.terminal import ProgressLine
+from tfcq.terminal import ProgressLine, clear, say
 
 _PICTURE_SEED = 0  # the same for every evaluation, so that grids of one run can be compared
 
@@ -63,7 +63,7 @@ class FirstStep(StepCallback):
         self._signals.wait()
 
 
-class Progress(StepCallback):
+class StepProgress(StepCallback):
     """A `ProgressLine` with step, images/s, time left and some of the logged terms.
 
     Args:
@@ -111,9 +111,9 @@ class Balance(StepCallback):
         self._sums, self._counts = {}, {}
         kind = warning and warning.rpartition(":")[2]  # the numbers before it are never the same
         if warning and kind != self._told:
-            print(f"\nstep {step}: warning: {warning}", flush=True)
+            say(f"step {step}: warning: {warning}")
         elif self._told and not warning:
-            print(f"\nstep {step}: the players are in balance again", flush=True)
+            say(f"step {step}: the players are in balance again")
         self._told = kind
 
 
@@ -195,7 +195,7 @@ class Evaluation(StepCallback):
         try:
             self._evaluate(step)
         except Stopped:
-            print(f"\nstep {step}: the evaluation is interrupted; it will be made when the run is resumed", flush=True)
+            say(f"step {step}: the evaluation was interrupted; it is made when the run is resumed")
 
     def _is_due(self, step):
         return step % self._training.evaluate_every == 0 or step == self._training.train_steps
@@ -230,15 +230,14 @@ class Evaluation(StepCallback):
         workdirs.record_metrics(self._workdir, row)
         if self._latent_likelihood:
             told = ", ".join(f"{name} {row[name]['value']:.4g}" for name in LatentLikelihoodEvaluator.meanings)
-            print(f"\nstep {step}: validation {told} ({self._num_images} images)", flush=True)
+            say(f"step {step}: validation {told} ({self._num_images} images)")
         if not self._likelihood:
-            print(f"\nstep {step}: grids in {self._workdir}/samples", flush=True)
+            say(f"step {step}: grids in {self._workdir}/samples")
             return
         best = self._keep_if_best(step, row)
-        print(
-            f"\nstep {step}: validation {row['elbo']['bits_per_dim']:.4f} bits/dim (ELBO, {self._num_images} images)"
-            + (", best so far" if best else ""),
-            flush=True,
+        say(
+            f"step {step}: validation {row['elbo']['bits_per_dim']:.4f} bits/dim (ELBO, {self._num_images} images)"
+            + (", best so far" if best else "")
         )
 
     def _measure(self, step):
@@ -259,7 +258,7 @@ class Evaluation(StepCallback):
                 for name in LatentLikelihoodEvaluator.meanings:
                     tf.summary.scalar(name, row[name]["value"])
             if self._distributions and step:
-                print(flush=True)
+                clear()
                 entries, _ = self._distributions.measure(self._training.eval_metrics.split(","))
                 row |= entries
                 for name, entry in entries.items():

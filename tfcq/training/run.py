@@ -113,7 +113,7 @@ def _fit(model, batches, workdir, training, evaluation, saver, signals):
                 callbacks.FirstStep(signals),
                 callbacks.FiniteGuard(),
                 LikelihoodGuard(training),
-                callbacks.Progress(training.train_steps, images_per_step, shown),
+                callbacks.StepProgress(training.train_steps, images_per_step, shown),
                 callbacks.Balance(training.log_every),
                 callbacks.Scalars(writers["train"], training.log_every, images_per_step),
                 evaluation,
