@@ -169,6 +169,9 @@ class Evaluation(StepCallback):
     row_at_start = None
     """The row of metrics of the step from which training goes on, to be set; None: it is not evaluated."""
 
+    guard = None
+    """`LikelihoodGuard` that judges the likelihoods, to be set before training begins."""
+
     def __init__(self, workdir, model, dataset, training, checkpoints, signals):
         super().__init__()
         self.set_model(model)
@@ -185,6 +188,7 @@ class Evaluation(StepCallback):
     def on_train_begin(self, logs=None):
         super().on_train_begin(logs)
         if self.row_at_start:
+            self._judge(self.step, self.row_at_start)
             self._keep_if_best(self.step, self.row_at_start)  # it may have been measured after the checkpoint was written
         elif self.step == 0 or self._is_due(self.step):
             self._evaluate(self.step)
@@ -223,6 +227,10 @@ class Evaluation(StepCallback):
         in_last_stage = step > 0 and self.model.stage_at(step - 1) == len(self.model.stage_starts) - 1
         return bool(self._likelihood) and in_last_stage and self._checkpoints.save_if_best(row["elbo"]["bits_per_dim"])
 
+    def _judge(self, step, row):
+        if self._likelihood:
+            self.guard.judge_validation(step, row["elbo"]["bits_per_dim"])
+
     def _evaluate(self, step):
         self.model.settle()
         with self.model.served_weights(), self._signals.at_once():
@@ -239,6 +247,7 @@ class Evaluation(StepCallback):
             f"step {step}: validation {row['elbo']['bits_per_dim']:.4f} bits/dim (ELBO, {self._num_images} images)"
             + (", best so far" if best else "")
         )
+        self._judge(step, row)
 
     def _measure(self, step):
         """The row of metrics of what would be served now; writes it to TensorBoard, with the grids."""

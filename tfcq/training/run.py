@@ -102,7 +102,7 @@ def _fit(model, batches, workdir, training, evaluation, saver, signals):
     bound = f"{model.trained_bound}_bits_per_dim"
     shown = {bound: bound} | {f"{player}/loss": f"{player} loss" for player in players}
     writers = {name: tf.summary.create_file_writer(f"{workdir}/tensorboard/{name}") for name in opening.WRITERS}
-    evaluation.writer = writers["validation"]
+    evaluation.writer, evaluation.guard = writers["validation"], LikelihoodGuard(training)
     try:
         model.fit(
             batches,
@@ -112,7 +112,7 @@ def _fit(model, batches, workdir, training, evaluation, saver, signals):
             callbacks=[
                 callbacks.FirstStep(signals),
                 callbacks.FiniteGuard(),
-                LikelihoodGuard(training),
+                evaluation.guard,
                 callbacks.StepProgress(training.train_steps, images_per_step, shown),
                 callbacks.Balance(training.log_every),
                 callbacks.Scalars(writers["train"], training.log_every, images_per_step),
