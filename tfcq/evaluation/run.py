@@ -166,8 +166,10 @@ class _Run:
         other = data.load(other_config)
         for name in names:
             bits = self._likelihood(name, evaluator, other, other_config, "_other", row)
-            own = next(iter(drawn["likelihoods"][name].values()))
-            drawn["likelihoods"][name][self.config.likelihood_dataset] = bits
+            (own_name, own), = drawn["likelihoods"][name].items()
+            # The same data set is of use with another test split.
+            other_name = self.config.likelihood_dataset + (" (other)" if self.config.likelihood_dataset == own_name else "")
+            drawn["likelihoods"][name][other_name] = bits
             # How well the likelihood tells the two apart: 1/2 is not at all.
             row[f"{name}_other"]["auroc"] = likelihood_auroc(own, bits)
 
