@@ -15,7 +15,7 @@ def command(module, *arguments, **flags):
 
 
 def start(arguments, **options):
-    """A `subprocess.Popen` of this repository's tfcq, in any folder; stdout and stderr are pipes of text unless `options` differ."""
+    """A `subprocess.Popen` with this repository's tfcq, in any folder; stdout and stderr are pipes of text unless given."""
     settings = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | options
     return subprocess.Popen(arguments, env=os.environ | {"PYTHONPATH": str(REPOSITORY)}, **settings)
 

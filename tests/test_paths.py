@@ -87,7 +87,7 @@ def test_home_is_expanded_and_links_are_followed(tmp_path, monkeypatch):
         ("x" * 256, "too long a name"),
         ("/".join(["x" * 200] * 21), "too long a name"),
         ("file/run", "which is a file"),
-        ("broken", "which is a link that leads nowhere"),
+        ("broken", "which is a broken link"),
     ],
     ids=lambda value: ascii(value[:16]),
 )

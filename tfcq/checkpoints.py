@@ -78,7 +78,7 @@ class Checkpoints:
         except (tf.errors.OpError, OSError) as error:
             raise UserError(
                 f"checkpoint of step {step} cannot be written to {folder}: {_reason(error, folder)}; those before "
-                "it are untouched; make room and run the same command again"
+                "it are untouched; free some space and run the same command again"
             ) from error
 
 

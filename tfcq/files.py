@@ -138,8 +138,8 @@ def check_room(what, folder, num_bytes):
         usage = shutil.disk_usage(folder)
     if usage.total and usage.free < num_bytes:  # a file system that tells no size has no total
         raise UserError(
-            f"{what} {folder}: expected room for {_megabytes(num_bytes)}, {_megabytes(usage.free)} are free; make room or take "
-            "another folder"
+            f"{what} {folder}: expected {_megabytes(num_bytes)} of free space, found {_megabytes(usage.free)}; free some "
+            "space or use another folder"
         )
 
 

@@ -53,7 +53,7 @@ def read_config(workdir):
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: expected a configuration, cannot be read: {error}") from error
+        raise UserError(f"{path}: the configuration cannot be read: {error}") from error
 
 
 def has_begun(workdir):
@@ -80,7 +80,7 @@ def check_for(config, workdir):
     same_images = (pathlib.Path(workdir) / MANIFEST).exists()  # or the data will be refused
     if has_begun(workdir) and (differences := before.differences_in_numbers(config, same_images)):
         raise UserError(
-            f"workdir {workdir} holds another configuration (there -> here): {'; '.join(differences)}; expected "
+            f"workdir {workdir} holds another configuration (saved -> given): {'; '.join(differences)}; expected "
             "the same flags to resume, or another --workdir"
         )
 
@@ -158,8 +158,8 @@ def read_manifest(workdir):
         return None
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{path}: expected the list of the run's images, cannot be read: {error}; bring it back from a copy, or remove it "
-            "to go by the images' positions, unchecked"
+            f"{path}: the list of the run's images cannot be read: {error}; restore it from a copy, or remove it to go "
+            "by the images' positions, unchecked"
         ) from error
 
 
@@ -194,7 +194,7 @@ def require_place(config):
     kind, _, path = config.dataset.partition(":")
     if kind in ("folder", "idx", "npz") and not os.path.exists(os.path.expanduser(path)):
         raise UserError(
-            f"dataset {config.dataset}: nothing is there any more; if the images have moved, say where they are: "
+            f"dataset {config.dataset}: its images are not there any more; if they have moved, say where they are: "
             f"--dataset={kind}:NEW_PLACE"
         )
 
@@ -209,7 +209,7 @@ def check_description(workdir, dataset):
     if shown != shown_now:
         raise UserError(
             f"workdir {workdir}: its images were {shown}, and are {shown_now} now; expected the same data, as the earlier "
-            "version of tfcq that began this run kept no list of them (in folders it also passed over .tif files, took linked "
+            "version of tfcq that began this run kept no list of them (in folders it also skipped .tif files, took linked "
             "images twice, and made one set of Train/ and Test/)"
         )
     print(
@@ -357,7 +357,7 @@ def load(workdir, checkpoint="best", image_draw=""):
     config = read_config(workdir)
     if image_draw:
         if not hasattr(config.system, "image_draw"):
-            raise UserError(f"image_draw={image_draw}: model={config.model} draws its images in one way; leave --image_draw out")
+            raise UserError(f"image_draw={image_draw}: model={config.model} has one way to draw images; leave --image_draw out")
         config = dataclasses.replace(config, system=dataclasses.replace(config.system, image_draw=image_draw))
     float32 = dataclasses.replace(config.training, precision="float32")
     model = models.build(dataclasses.replace(config, training=float32), read_image_shape(workdir))

@@ -241,11 +241,11 @@ def test_a_damaged_or_unwritable_cache_is_told_and_done_without(files, cache, ca
     for content in (b"", b"nonsense", kept.read_bytes()[:-30]):
         kept.write_bytes(content)
         assert Counted(files).survey.shapes.tolist() == expected
-        assert f"{kept} cannot be read and is made anew" in capsys.readouterr().out
+        assert f"{kept} cannot be read and is rebuilt" in capsys.readouterr().out
     assert Counted(files).looked_at == 0
     monkeypatch.setattr(survey, "FOLDER", str(kept))
     assert Counted(files).survey.shapes.tolist() == expected
-    assert "cannot be written, so that the next start checks the images again: " in capsys.readouterr().out
+    assert "); the next start will check the images again" in capsys.readouterr().out
 
 
 def test_a_quick_survey_and_one_of_unreachable_files_are_not_kept(files, cache, monkeypatch):

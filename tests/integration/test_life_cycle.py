@@ -120,7 +120,7 @@ def test_a_run_that_is_killed_changed_and_extended_has_the_bits_of_one_left_alon
     # And a command that asks for less finds nothing to do, and says nothing else.
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
     train(config(**changes | {"train_steps": 6, "log_every": 7}), folder)
-    assert "nothing to do: 8 of 6 steps are done" in capsys.readouterr().out
+    assert "nothing to do: 8 steps are done and train_steps=6" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()} == before
 
 

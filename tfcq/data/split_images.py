@@ -77,8 +77,8 @@ def by_content(source, config, manifest, accept_changed_data):
         images[split] = SplitImages(origins, of_origin, np.array([index for _, index, _ in found], np.int64))
     differences = match.differences()
     if differences:
-        used = "those of the run are used" if match.whole else "going on with those of the run that are there"
-        print(f"dataset {config.dataset}: not as when the run began: {differences}; {used}", flush=True)
+        used = "those of the run are used" if match.whole else "continuing with those of the run that are there"
+        print(f"dataset {config.dataset}: not what it was when the run began: {differences}; {used}", flush=True)
     sizes = ", ".join(f"{split} {len(match.splits[split])}" for split in SPLITS)
     return images, f"{sizes} (the run's own)", match.manifest()
 

@@ -117,7 +117,7 @@ def _read(path, raw):
     except FileNotFoundError:
         return None
     except Exception as error:  # NumPy raises many kinds on a damaged file; it is made anew
-        print(f"{path} cannot be read and is made anew: {error}", flush=True)
+        print(f"{path} cannot be read and is rebuilt: {error}", flush=True)
         return None
 
 
@@ -137,7 +137,7 @@ def _write(path, survey):
             )
         os.replace(staged, path)
     except OSError as error:
-        print(f"{path} cannot be written, so that the next start checks the images again: {error.strerror}", flush=True)
+        print(f"{path} cannot be written ({error.strerror}); the next start will check the images again", flush=True)
     finally:
         if os.path.exists(staged):
             os.remove(staged)

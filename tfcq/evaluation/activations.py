@@ -155,7 +155,7 @@ class Cache:
         try:
             check_folder("cache", self._folder)
         except UserError as error:
-            print(f"{error}, going on without", flush=True)
+            print(f"{error}; continuing without a cache", flush=True)
             return False
         return True
 
@@ -167,7 +167,7 @@ class Cache:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            print(f"cache {self._folder / key}.npz cannot be read and is made anew: {error}", flush=True)
+            print(f"cache {self._folder / key}.npz cannot be read and is rebuilt: {error}", flush=True)
             return None
 
     def write(self, key, outputs):
@@ -178,4 +178,4 @@ class Cache:
             with replacing(path) as file:
                 np.savez(file, *outputs)
         except OSError as error:
-            print(f"cache {path} cannot be written, going on without: {error.strerror}", flush=True)
+            print(f"cache {path}: cannot be written: {error.strerror}; continuing without it", flush=True)

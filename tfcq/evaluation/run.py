@@ -76,7 +76,7 @@ def evaluate(workdir, metrics=None, report=True, **protocol):
             print(f"wrote {write_report(workdir, model, dataset, row, drawn, config)}", flush=True)
     except (OSError, tf.errors.OpError) as error:  # OpError: of TensorBoard's files
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
-        raise UserError(f"workdir {workdir}: cannot be written: {reason}; make room and evaluate again") from error
+        raise UserError(f"workdir {workdir}: cannot be written: {reason}; free some space and evaluate again") from error
     return row
 
 

@@ -91,8 +91,8 @@ class OpenedRun:
                 differences = workdirs.read_config(self.folder).differences(self.config)
                 if differences:
                     print(
-                        f"workdir {self.folder}: held the configuration of a run that saved nothing; it is replaced "
-                        f"(there -> here): {'; '.join(differences)}",
+                        f"workdir {self.folder}: the configuration of an earlier run, which saved no checkpoint, is replaced "
+                        f"(saved -> given): {'; '.join(differences)}",
                         flush=True,
                     )
             workdirs.drop_metrics_after(self.folder, last)
@@ -133,7 +133,7 @@ def _locked(folder):
             ) from error
         if not lock.held:
             print(
-                f"warning: workdir {folder}: its file system has no locks; see to it that no second training runs in it",
+                f"warning: workdir {folder}: its file system has no locks; make sure that no second training runs in it",
                 flush=True,
             )
         try:

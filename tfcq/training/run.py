@@ -64,7 +64,7 @@ def _train(config, workdir, accept_changed_data, signals):
             num_weights = model.count_params()  # what `attach` adds is of training alone
             if model.needs_indices and run.has_other_images(dataset):
                 raise UserError(
-                    f"accept_changed_data with model={config.model}: it learns something of each training image by its number; "
+                    f"accept_changed_data with model={config.model}: it learns a code for each training image; "
                     "expected the images that the run began with, or another --workdir"
                 )
             model.attach(dataset, training.batch_size)
@@ -80,7 +80,7 @@ def _train(config, workdir, accept_changed_data, signals):
         if model.likelihood_note:
             print(f"note: {model.likelihood_note}", flush=True)
         if start >= training.train_steps:
-            print(f"nothing to do: {start} of {training.train_steps} steps are done", flush=True)
+            print(f"nothing to do: {start} steps are done and train_steps={training.train_steps}", flush=True)
             return model
         before = run.config_before()
         if before and (line := _new_course(model, before.training, training, start)):
@@ -133,8 +133,9 @@ def _in_a_line(error, workdir):
         reason, name = getattr(error, "strerror", None) or "No space left on device", getattr(error, "filename", None)
         kept = f"the checkpoints in {workdir} are untouched"
         if name and not pathlib.Path(os.fsdecode(name)).absolute().is_relative_to(pathlib.Path(workdir).absolute()):
-            return UserError(f"{os.fsdecode(name)}: {reason}; {kept}; run the same command again when it is mended")
-        return UserError(f"workdir {workdir}: cannot be written: {reason}; {kept}; make room and run the same command again")
+            return UserError(f"{os.fsdecode(name)}: {reason}; {kept}; run the same command again once it is fixed")
+        again = "free some space and run the same command again"
+        return UserError(f"workdir {workdir}: cannot be written: {reason}; {kept}; {again}")
     return data.user_error(error)
 
 
