@@ -101,10 +101,7 @@ def main(argv):
     try:
         options, server_config = read_options(argv, flags.FLAGS)
         logging.use_absl_handler()
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-        from local.server import LocalServer
-
-        server = LocalServer(options)
+        server = _import_server()(options)
         ready = server.start(server_config)
     except UsageError as error:
         print(f"local_server: {error}", file=sys.stderr)
@@ -115,6 +112,24 @@ def main(argv):
         time.sleep(0.1)
     server.stop()
     return 0
+
+
+def _import_server():
+    """`LocalServer`, with a TensorFlow that computes as in tfcq's own commands, whose package need not be here.
+
+    oneDNN is on, which TensorFlow looks up while it is imported, and TensorFloat-32 is off, as densities are float32. What the
+    user's environment says of either stays.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if not os.environ.get("TF_ENABLE_ONEDNN_OPTS"):
+        os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1"
+    import tensorflow as tf
+
+    if not os.environ.get("NVIDIA_TF32_OVERRIDE"):
+        tf.config.experimental.enable_tensor_float_32_execution(False)
+    from local.server import LocalServer
+
+    return LocalServer
 
 
 def _say(line):

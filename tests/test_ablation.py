@@ -349,7 +349,7 @@ def test_another_plan_is_refused_and_a_broken_state_named(make, tmp_path):
     with pytest.raises(UserError, match=r"narrow: 0\.5 -> 0\.25.*another --output"):
         make(budget, narrow=0.25)
     (tmp_path / "out" / "state.json").write_text("{")
-    with pytest.raises(UserError, match="expected the state of an ablation"):
+    with pytest.raises(UserError, match="the state of the ablation cannot be read: .*; remove it, or use another --output"):
         make(budget, narrow=0.5)
 
 

@@ -399,7 +399,7 @@ def test_a_disk_that_fills_up_keeps_what_was_saved(saved):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert message.startswith(f"checkpoint of step 30 cannot be written to {workdir / 'checkpoints' / 'last'}: ")
-    assert "File too large" in message and message.endswith("make room and run the same command again")
+    assert "File too large" in message and message.endswith("free some space and run the same command again")
     assert str(workdir / "checkpoints" / "best") in best
     assert steps_in(workdir) == [10, 20]
     remove_half_written(workdir)  # as the next start does, before it looks for room

@@ -365,7 +365,7 @@ def test_densities_of_images_take_no_other_error_of_reconstructions():
     ("knobs", "message"),
     [
         ({"learning_rate_floor": 0.1, "learning_rate_schedule": "linear"}, "expected at most learning_rate=0.002"),
-        ({"learning_rate_floor": 1e-4}, "learning_rate_floor with learning_rate_schedule=constant: nothing falls"),
+        ({"learning_rate_floor": 1e-4}, "learning_rate_floor with learning_rate_schedule=constant: the rate never falls"),
         ({"learning_rate_decay": 0.9, "learning_rate_schedule": "cosine"}, "learning_rate_schedule=cosine: expected exponential"),
     ],
 )

@@ -248,7 +248,7 @@ def test_a_disk_that_takes_nothing_is_one_line(tmp_path, monkeypatch, number):
 
 def test_room_is_counted_where_the_disk_tells(tmp_path, monkeypatch):
     files.check_room("workdir", tmp_path, 1000)
-    with pytest.raises(UserError, match=r"expected room for 1e\+12 MB, .* MB are free; make room"):
+    with pytest.raises(UserError, match=r"expected 1e\+12 MB of free space, found .* MB; free some space"):
         files.check_room("workdir", tmp_path, 10**18)
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"total": 0, "free": 0}))
     files.check_room("workdir", tmp_path, 10**18)

@@ -125,7 +125,7 @@ def test_a_kill_between_history_and_config_records_a_change_once(begun, monkeypa
 def test_a_fixed_knob_is_refused_and_the_others_are_not_named(begun):
     folder = begun(Config())
     other = changed(changed(Config(), "training.seed"), "training.log_every")
-    with pytest.raises(UserError, match=r"\(there -> here\): training.seed: 0 -> 1; expected the same flags"):
+    with pytest.raises(UserError, match=r"\(saved -> given\): training.seed: 0 -> 1; expected the same flags"):
         workdirs.open_for(other, folder, step=4)
     assert workdirs.read_config(folder) == Config() and not (folder / "history.jsonl").exists()
 

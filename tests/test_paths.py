@@ -89,7 +89,7 @@ def test_home_is_expanded_and_links_are_followed(tmp_path, monkeypatch):
         ("x" * 256, "too long a name"),
         ("/".join(["x" * 200] * 21), "too long a name"),
         ("file/run", "which is a file"),
-        ("broken", "which is a link that leads nowhere"),
+        ("broken", "which is a broken link"),
     ],
     ids=lambda value: ascii(value[:16]),
 )
@@ -150,7 +150,7 @@ def test_a_plain_name_is_the_same_folder_without_patterns(place):
     name = paths.plain(place)
     assert os.path.samefile(name, place) and paths.PATTERN_CHARACTERS.isdisjoint(name.removeprefix(str(place.parent)))
     assert paths.plain(place) == name
-    assert paths.told(f"{name}/step-1 cannot be read", place) == f"{place}/step-1 cannot be read"
+    assert paths.restore_name(f"{name}/step-1 cannot be read", place) == f"{place}/step-1 cannot be read"
 
 
 def test_a_plain_name_is_of_the_folder_that_is_there_now(tmp_path):

@@ -1,8 +1,12 @@
-"""Noise: rows that do not know their neighbours, replicas that share one draw, distributions as named."""
+"""Noise: rows that do not know their neighbours, replicas that share one draw, distributions as named; seeds of weights."""
 
+import random
+
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import tiny_models as tiny
 from scipy import stats
 
 from tfcq.randomness import RowNoise, StepNoise, fold, row_seeds
@@ -165,3 +169,22 @@ def test_fold_is_philox_and_folds_every_number_in_order():
     np.testing.assert_array_equal(fold(seed, 3), once)
     np.testing.assert_array_equal(fold(seed, 3, 4), tf.random.experimental.stateless_fold_in(once, 4, alg="philox"))
     np.testing.assert_array_equal(fold(seed, tf.constant(3)), once)
+
+
+def of_the_users_generators():
+    return random.random(), np.random.rand(), float(tf.random.uniform(())), float(keras.random.uniform(()))
+
+
+def test_weights_follow_from_the_runs_seed_alone_and_building_them_moves_no_generator_of_the_user():
+    config = tiny.config(model="vae", training={"seed": 7})
+    keras.utils.set_random_seed(7)
+    weights = tiny.values(tiny.build(config).variables)
+    keras.utils.set_random_seed(1)
+    of_the_users_generators()
+    expected = of_the_users_generators()
+    keras.utils.set_random_seed(1)
+    of_the_users_generators()
+    model = tiny.build(config)
+    assert of_the_users_generators() == expected
+    assert keras.src.utils.rng_utils.get_random_seed() == 1
+    assert tiny.changed(weights, model.variables) == set()

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from tfcq import terminal
-from tfcq.evaluation.streaming import Progress as EvaluationProgress
-from tfcq.training.callbacks import Progress as TrainingProgress
+from tfcq.training.callbacks import StepProgress
 
 
 class Output(io.StringIO):
@@ -59,7 +58,7 @@ def output(monkeypatch):
 
 def train(values):
     """A training whose steps log these losses."""
-    progress = TrainingProgress(len(values), 64, {"generator/bits_per_dim": "bits_per_dim", "generator/loss": "generator loss"})
+    progress = StepProgress(len(values), 64, {"generator/bits_per_dim": "bits_per_dim", "generator/loss": "generator loss"})
     progress.set_model(type("Model", (), {"steps_taken": 0}))
     progress.on_train_begin()
     for batch, value in enumerate(values):
@@ -97,9 +96,21 @@ def test_nothing_is_left_of_a_longer_line(output):
     assert screen(out.getvalue(), 80) == ["error: none", ""]
 
 
+@pytest.mark.parametrize("columns", [0, 80])
+def test_what_is_said_in_between_has_a_row_of_its_own_and_no_blank_one(output, columns):
+    out = output(columns)
+    line = terminal.ProgressLine()
+    for text in ("a warning", "the end"):
+        line.show(["progress"])
+        terminal.say(text)
+    assert screen(out.getvalue(), columns or 80) == (
+        ["a warning", "the end", ""] if columns else ["progress", "a warning", "progress", "the end", ""]
+    )
+
+
 def test_evaluation_leaves_its_row_to_the_result(output):
     out = output(60)
-    progress = EvaluationProgress("features of the train split", 500)
+    progress = terminal.ImageProgress("features of the train split", 500)
     for done in range(64, 500 + 64, 64):
         progress(min(done, 500))
     assert "448/500 images" in out.getvalue()
@@ -110,7 +121,7 @@ def test_evaluation_leaves_its_row_to_the_result(output):
 def test_a_file_gets_whole_lines(output):
     out = output(0)
     train([1.0, 2.0, 3.0])
-    EvaluationProgress("elbo", 500)(250)
+    terminal.ImageProgress("elbo", 500)(250)
     lines = out.getvalue().splitlines()
     assert "\r" not in out.getvalue() and len(lines) == 3
     assert lines[1].startswith("step 3/3  ") and lines[1].endswith("bits_per_dim 3  generator loss 300")
@@ -122,7 +133,7 @@ def test_a_file_gets_a_line_each_thirty_seconds(output, monkeypatch):
     monkeypatch.setattr(terminal, "_SECONDS", {True: 0.5, False: 30.0})
     now = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
-    progress = EvaluationProgress("elbo", 500)
+    progress = terminal.ImageProgress("elbo", 500)
     for second in range(100):
         now[0] = float(second)
         progress(second + 1)

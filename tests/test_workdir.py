@@ -176,7 +176,7 @@ def test_no_run_says_how_to_train_one(tmp_path):
 def test_images_of_a_model_without_mixtures_are_drawn_in_one_way(tmp_path):
     tiny.make_workdir(tmp_path, tiny.config(8, **tiny.ROWS["vae"]))
     message = message_of(workdirs.load, tmp_path, "best", "mode")
-    assert message == "image_draw=mode: model=cqf draws its images in one way; leave --image_draw out"
+    assert message == "image_draw=mode: model=cqf has one way to draw images; leave --image_draw out"
 
 
 def test_data_facts_are_read_back(tmp_path):

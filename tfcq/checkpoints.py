@@ -88,7 +88,7 @@ class Checkpoints:
         except (tf.errors.OpError, OSError) as error:
             raise UserError(
                 f"checkpoint of step {step} cannot be written to {folder}: {_reason(error, folder)}; those before "
-                "it are untouched; make room and run the same command again"
+                "it are untouched; free some space and run the same command again"
             ) from error
 
 
@@ -211,5 +211,5 @@ def _write_list(folder, newest, steps):
 def _reason(error, folder):
     """What happened, in a line: TensorFlow's messages end with the cause and begin with names of its graph."""
     text = re.sub(r"\{\{[^}]*\}\}|\[Op:\w+\]", "", getattr(error, "message", None) or str(error))
-    text = paths.told(" ".join(text.split()), folder)
+    text = paths.restore_name(" ".join(text.split()), folder)
     return text if len(text) <= 200 else f"{text[:100]} ... {text[-100:]}"

@@ -121,7 +121,7 @@ def check_folder(what, folder):
     Raises:
         UserError: it cannot be written.
     """
-    with told(what, folder):
+    with writing(what, folder):
         _try(pathlib.Path(folder))
 
 
@@ -132,7 +132,7 @@ def check_file(what, path, appends=False):
         what, path: as of `check_folder`.
         appends: whether a file that is there is written where it is (`json_lines`); it must be writable itself then.
     """
-    with told(what, path):
+    with writing(what, path):
         path = pathlib.Path(os.path.realpath(path))
         _refuse_what_is_no_file(path)
         _try(path.parent)
@@ -145,17 +145,17 @@ def check_file(what, path, appends=False):
 
 def check_room(what, folder, num_bytes):
     """Raises UserError where the disk of a folder that is there has less than `num_bytes` left."""
-    with told(what, folder):
+    with writing(what, folder):
         usage = shutil.disk_usage(folder)
     if usage.total and usage.free < num_bytes:  # a file system that tells no size has no total
         raise UserError(
-            f"{what} {folder}: expected room for {_megabytes(num_bytes)}, {_megabytes(usage.free)} are free; make room or take "
-            "another folder"
+            f"{what} {folder}: expected {_megabytes(num_bytes)} of free space, found {_megabytes(usage.free)}; free some "
+            "space or use another folder"
         )
 
 
 @contextlib.contextmanager
-def told(what, path):
+def writing(what, path):
     """Within, an OSError becomes the UserError that says that `what` ("workdir", ...) at `path` cannot be written."""
     try:
         yield

@@ -39,7 +39,7 @@ def read(path):
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise UserError(f"{path}: expected one row of JSON for each evaluation, cannot be read: {error}") from error
+        raise UserError(f"{path}: cannot be read: {error}; expected a row of JSON for each evaluation") from error
     rows = [_row(line) for line in lines]
     if None in rows:
         number = rows.index(None) + 1

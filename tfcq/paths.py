@@ -110,7 +110,7 @@ def plain(directory):
     return f"{_DESCRIPTORS}/{kept}"
 
 
-def told(text, directory):
+def restore_name(text, directory):
     """A message in which the name that `plain` gave a directory is the directory's own again."""
     return re.sub(rf"{_DESCRIPTORS}/\d+", lambda _: os.fspath(directory), text)
 
@@ -147,5 +147,5 @@ def _require_folder(path, name):
     """UserError where `path`, or the nearest above it that is there, is no folder."""
     there = next((one for one in (path, *path.parents) if os.path.lexists(one)), None)
     if there is not None and not os.path.isdir(there):
-        kind = "a file" if os.path.exists(there) else "a link that leads nowhere"
+        kind = "a file" if os.path.exists(there) else "a broken link"
         raise UserError(f"{name}: expected a folder, received {str(there)!r}, which is {kind}")

@@ -64,7 +64,7 @@ def main():
         images_of_pairs = _held_out(2 * NUM_SAMPLES.value)
         spherical = INTERPOLATION.value == "spherical"
         picture = pictures.interpolation_grid(images_of_pairs, seed=SEED.value, spherical=spherical)
-    with files.told("output", path):
+    with files.writing("output", path):
         picture_files.write(path, picture)
     print(f"wrote {path}", flush=True)
 

@@ -196,7 +196,7 @@ class TrainingConfig(Section):
             )
         if self.learning_rate_floor and self.learning_rate_schedule == "constant" and not any(drops):
             raise UserError(
-                "learning_rate_floor with learning_rate_schedule=constant: nothing falls; expected a schedule or drops"
+                "learning_rate_floor with learning_rate_schedule=constant: the rate never falls; expected a schedule or drops"
             )
         default = type(self).__dataclass_fields__["learning_rate_decay"].default
         if self.learning_rate_decay != default and self.learning_rate_schedule != "exponential":

@@ -120,7 +120,7 @@ def _import_keras():
             raise
         raise UserError(
             f"Keras refuses its settings: {' '.join(str(error).split())}; expected {_keras_json()} and KERAS_MAX_EPOCHS, "
-            "KERAS_MAX_STEPS_PER_EPOCH as Keras takes them: mend or remove them"
+            "KERAS_MAX_STEPS_PER_EPOCH as Keras takes them: fix or remove them"
         ) from error
     finally:
         if before is None:

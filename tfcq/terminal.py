@@ -45,6 +45,33 @@ class ProgressLine:
         _columns_shown = 0 if last else len(line)
 
 
+class ImageProgress:
+    """Says how many images of so many are done, and how fast; a `ProgressLine`.
+
+    Args:
+        name: what is done with them, such as "reading".
+        total: number of images.
+    """
+
+    def __init__(self, name, total):
+        self._name, self._total = name, total
+        self._start, self._line = time.monotonic(), ProgressLine()
+
+    def __call__(self, done):
+        """`done` images are done, all since the start; a terminal shows nothing of it any more when all are."""
+        if done >= self._total:
+            clear()  # the result is printed next
+        elif self._line.due():
+            rate = done / (time.monotonic() - self._start)
+            self._line.show([f"{self._name}: {done}/{self._total} images", f"{rate:.1f} images/s"])
+
+
+def say(text):
+    """Prints a line that stays, in the place of a line of progress where a terminal shows one."""
+    clear()
+    print(text, flush=True)
+
+
 def clear():
     """Takes a line of progress off the terminal, so that the next text does not stand behind it."""
     global _columns_shown

@@ -27,7 +27,7 @@ from tfcq import json_lines, paths, settings
 from tfcq.checks import check_kind
 from tfcq.config import Config
 from tfcq.errors import UserError
-from tfcq.files import check_file, replacing, told, write_text
+from tfcq.files import check_file, replacing, write_text, writing
 from tfcq.protocol import ImagesPlace
 
 MANIFEST = "images.jsonl.gz"
@@ -53,7 +53,7 @@ def read_config(workdir):
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: expected a configuration, cannot be read: {error}") from error
+        raise UserError(f"{path}: the configuration cannot be read: {error}") from error
 
 
 def has_begun(workdir):
@@ -86,7 +86,7 @@ def check_for(config, workdir, accept_changed_data=False):
     if has_begun(workdir) and (differences := before.differences_in_numbers(config, held)):
         moved = not before.differences_in_numbers(config, held | images)
         raise UserError(
-            f"workdir {workdir} holds another configuration (there -> here): {'; '.join(differences)}; expected "
+            f"workdir {workdir} holds another configuration (saved -> given): {'; '.join(differences)}; expected "
             "the same flags to resume, or another --workdir"
             + ("; --accept_changed_data goes on where the same images have moved there" if moved else "")
         )
@@ -102,7 +102,7 @@ def open_for(config, workdir, step=0, accept_changed_data=False):
     """
     check_for(config, workdir, accept_changed_data)
     folder = pathlib.Path(workdir)
-    with told("workdir", folder):
+    with writing("workdir", folder):
         if not exists(folder) or not has_begun(folder):
             folder.mkdir(parents=True, exist_ok=True)
             write_text(folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
@@ -189,8 +189,8 @@ def read_manifest(workdir):
         return None
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{path}: expected the list of the run's images, cannot be read: {error}; bring it back from a copy, or remove it "
-            "to go by the images' positions, unchecked"
+            f"{path}: the list of the run's images cannot be read: {error}; restore it from a copy, or remove it to go "
+            "by the images' positions, unchecked"
         ) from error
 
 
@@ -233,7 +233,7 @@ def _require_place(config):
     kind, _, path = config.dataset.partition(":")
     if kind in ("folder", "idx", "npz") and not os.path.exists(os.path.expanduser(path)):
         raise UserError(
-            f"dataset {config.dataset}: nothing is there any more; if the images have moved, say where they are: "
+            f"dataset {config.dataset}: its images are not there any more; if they have moved, say where they are: "
             f"--dataset={kind}:NEW_PLACE"
         )
 
@@ -379,7 +379,7 @@ def load(workdir, checkpoint="best", image_draw=""):
     config = read_config(workdir)
     if image_draw:
         if not hasattr(config.system, "image_draw"):
-            raise UserError(f"image_draw={image_draw}: model={config.model} draws its images in one way; leave --image_draw out")
+            raise UserError(f"image_draw={image_draw}: model={config.model} has one way to draw images; leave --image_draw out")
         config = dataclasses.replace(config, system=dataclasses.replace(config.system, image_draw=image_draw))
     float32 = dataclasses.replace(config.training, precision="float32")
     model = models.build(dataclasses.replace(config, training=float32), read_image_shape(workdir))

@@ -86,7 +86,8 @@ class Budget:
             for what, needed in needing.items():
                 if needed:
                     raise UserError(
-                        f"{what} with --budget_minutes: nobody knows at which step the time is spent; expected --budget_steps"
+                        f"{what} with --budget_minutes: the step at which the time runs out is not known in advance; "
+                        "expected --budget_steps"
                     )
         return own
 
@@ -176,7 +177,9 @@ class Ablation:
             state = json.loads(self._path.read_text())
             there, rows = state["plan"], state["rows"]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{self._path}: expected the state of an ablation, cannot be read: {error}") from error
+            raise UserError(
+                f"{self._path}: the state of the ablation cannot be read: {error}; remove it, or use another --output"
+            ) from error
         here = json.loads(json.dumps(self._plan))
         differing = [
             f"{name}: {there.get(name)} -> {here.get(name)}"
@@ -185,7 +188,7 @@ class Ablation:
         ]
         if differing:
             raise UserError(
-                f"output {self.output} holds another ablation (there -> here): {'; '.join(differing)}; expected the same "
+                f"output {self.output} holds another ablation (saved -> given): {'; '.join(differing)}; expected the same "
                 "flags to go on with it, or another --output"
             )
         return rows

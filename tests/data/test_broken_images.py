@@ -11,9 +11,10 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from tfcq import terminal
 from tfcq.config import DataConfig
 from tfcq.data import dataset as dataset_module
-from tfcq.data import load, survey, user_error
+from tfcq.data import load, sources, survey, user_error
 from tfcq.data.folder import ImageFiles
 from tfcq.data.tfds import Records
 from tfcq.data.unfit import UnfitImage
@@ -241,11 +242,11 @@ def test_a_damaged_or_unwritable_cache_is_told_and_done_without(files, cache, ca
     for content in (b"", b"nonsense", kept.read_bytes()[:-30]):
         kept.write_bytes(content)
         assert Counted(files).survey.shapes.tolist() == expected
-        assert f"{kept} cannot be read and is made anew" in capsys.readouterr().out
+        assert f"{kept} cannot be read and is rebuilt" in capsys.readouterr().out
     assert Counted(files).looked_at == 0
     monkeypatch.setattr(survey, "FOLDER", str(kept))
     assert Counted(files).survey.shapes.tolist() == expected
-    assert f"cache {kept}: cannot be written: Not a directory; the next start checks" in capsys.readouterr().out
+    assert f"cache {kept}: cannot be written: Not a directory; the next start will check" in capsys.readouterr().out
 
 
 def test_an_unwritable_cache_is_told_while_images_are_checked(files, monkeypatch):
@@ -273,7 +274,7 @@ def test_a_disk_that_fills_up_leaves_no_half_of_a_survey(files, cache, capsys, m
 
     monkeypatch.setattr(survey.np, "savez_compressed", full)
     assert Counted(files).survey and not os.listdir(cache)
-    assert "cannot be written: No space left on device; the next start checks" in capsys.readouterr().out
+    assert "cannot be written: No space left on device; the next start will check" in capsys.readouterr().out
 
 
 def test_a_quick_survey_and_one_of_unreachable_files_are_not_kept(files, cache, monkeypatch):
@@ -289,13 +290,15 @@ def test_shapes_are_grouped(files):
     assert [group.tolist() for group in groups] == [[30], list(range(2, 30))]
 
 
-def test_a_long_look_tells_how_far_it_is(capsys, monkeypatch):
-    clock = iter([0.0, 1.0, 6.0, 20.0, 37.0, 50.0])
-    monkeypatch.setattr(survey.time, "monotonic", lambda: next(clock))
-    progress = survey.Progress("checking images", 500)
-    for _ in range(5):
-        progress(100)
-    assert capsys.readouterr().out.splitlines() == ["checking images: 200 of 500, 33/s", "checking images: 400 of 500, 11/s"]
+def test_a_long_look_tells_how_far_it_is(files, capsys, monkeypatch):
+    monkeypatch.setattr(terminal, "_SECONDS", {False: 0.0})
+    monkeypatch.setattr(survey, "CHUNK", 10)
+    monkeypatch.setattr(sources, "PIECE", 10)
+    raw = ImageFiles(files, os.path.dirname(files[0]))
+    assert len(raw.survey.shapes) == len(list(raw.digests(range(31)))) == 31
+    lines = [line.partition(" images")[0] for line in capsys.readouterr().out.splitlines()]
+    again = "reading once, to know them again: "
+    assert lines == [*(f"checking: {done}/31" for done in (10, 20, 30)), *(f"{again}{done}/31" for done in (10, 20, 30))]
 
 
 # Images in containers.

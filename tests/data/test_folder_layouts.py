@@ -116,7 +116,7 @@ def test_a_link_that_leads_nowhere_is_an_error(tmp_path, name):
     fill(tmp_path / "elsewhere")
     os.symlink(tmp_path / "elsewhere", tmp_path / "set" / name)
     shutil.rmtree(tmp_path / "elsewhere")
-    with pytest.raises(UserError, match=f"set/{name}: expected a link to a file or folder, received one that leads nowhere"):
+    with pytest.raises(UserError, match=f"set/{name}: expected a link to a file or folder, received a broken one"):
         load_folder(tmp_path / "set")
 
 
@@ -132,7 +132,7 @@ def test_a_pipe_named_as_an_image_does_not_block(tmp_path):
     os.mkfifo(tmp_path / "set" / "a.png")
     os.mkfifo(tmp_path / "pipe")
     os.symlink(tmp_path / "pipe", tmp_path / "set" / "b.png")
-    assert "passed over 2 pipes or devices" in load_folder(tmp_path / "set").description
+    assert "skipped 2 pipes or devices" in load_folder(tmp_path / "set").description
 
 
 # Links.
@@ -156,7 +156,7 @@ def test_what_is_linked_beside_itself_is_taken_once_and_told(tmp_path, target, l
     found = find_images(str(tmp_path / "set"))
     assert found.paths == alone and len(alone) == 9
     assert found.twice == [str(tmp_path / "set" / told)]
-    assert f"taken once, though linked again: {tmp_path}/set/{told}" in load_folder(tmp_path / "set").description
+    assert f"found under several names and used once: {tmp_path}/set/{told}" in load_folder(tmp_path / "set").description
 
 
 def test_two_links_to_one_place_are_taken_once_and_new_ones_are_followed(tmp_path):
@@ -188,7 +188,7 @@ def test_what_is_passed_over_is_told_by_extension(tmp_path):
         (tmp_path / f"{number}.AVIF").write_bytes(b"")
     for number in range(3):
         (tmp_path / f"none{number}").write_bytes(b"")
-    assert load_folder(tmp_path).description.endswith("; passed over 12 .avif, 3 without an extension")
+    assert load_folder(tmp_path).description.endswith("; skipped 12 .avif, 3 without an extension")
     for number in range(7):
         (tmp_path / f"a.x{number}").write_bytes(b"")
     assert load_folder(tmp_path).description.endswith(" 1 .x0, 1 .x1, 1 .x2, 1 .x3, 3 others")

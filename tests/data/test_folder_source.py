@@ -97,7 +97,7 @@ def test_other_and_hidden_files(tmp_path):
     write(tmp_path / ".cache" / "x.png")
     dataset = load_folder(tmp_path)
     assert sum(dataset.num_images(split) for split in ("train", "validation", "test")) == 10
-    assert dataset.description.endswith("passed over 1 .csv, 1 .db")
+    assert dataset.description.endswith("skipped 1 .csv, 1 .db")
 
 
 def test_links_are_followed_but_not_round_in_circles(tmp_path):

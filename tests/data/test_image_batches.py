@@ -248,7 +248,7 @@ def test_an_image_that_breaks_while_training_is_still_one_line(photos, monkeypat
         draw(dataset.train_batches(4, seed=0), 1)
     error = user_error(caught.value)
     assert isinstance(error, UserError) and "\n" not in str(error)
-    assert str(error).startswith(str(photos)) and "mend or remove it" in str(error)
+    assert str(error).startswith(str(photos)) and "fix or remove it" in str(error)
     assert user_error(tf.errors.OutOfRangeError(None, None, "end")) is None
 
 

@@ -115,7 +115,7 @@ def test_a_change_that_leaves_the_runs_images_changes_no_split(folder, change, t
     assert contents(after) == before
     assert after.manifest.fingerprints() == begun.manifest.fingerprints()
     said = capsys.readouterr().out
-    assert told in said if told else "not as when the run began" not in said
+    assert told in said if told else "not what it was when the run began" not in said
 
 
 @pytest.mark.parametrize(

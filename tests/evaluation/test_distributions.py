@@ -181,7 +181,7 @@ def test_a_broken_cache_is_made_anew(dataset, tmp_path, capsys):
     (file,) = tmp_path.glob("*.npz")
     file.write_bytes(file.read_bytes()[:500])
     assert seen_by(dataset, tmp_path) == 40
-    assert "cannot be read and is made anew" in capsys.readouterr().out
+    assert "cannot be read and is rebuilt" in capsys.readouterr().out
     assert seen_by(dataset, tmp_path) == 0
 
 
@@ -195,7 +195,7 @@ def test_a_folder_that_cannot_be_written_is_told_and_stops_nothing(dataset, tmp_
 
     monkeypatch.setattr(Activator, "_stream", staticmethod(listen_and_stream))
     assert seen_by(dataset, tmp_path / "file" / "cache") == 40
-    assert "cannot be written: Not a directory, going on without" in told[0]  # before the work
+    assert "cannot be written: Not a directory; continuing without a cache" in told[0]  # before the work
 
 
 # Numbers.
@@ -251,7 +251,7 @@ def test_only_inception_is_called_fid(dataset):
     names = ["fid", "kid", "inception_score", "prd"]
     evaluator = DistributionEvaluator(painter, dataset, Inception(name="inception"), protocol(num_samples=70))
     assert set(evaluator.measure(names)[0]) == {"fid", "kid", "inception_score", "prd_f8_inception", "prd_f1_8_inception"}
-    with pytest.raises(UserError, match="fid is the Inception graph's alone; expected frechet_distance with --features=counting"):
+    with pytest.raises(UserError, match="the Inception graph only; expected frechet_distance with --features=counting"):
         distributions.check_name("fid", Counting())
 
 
@@ -360,7 +360,7 @@ def test_an_introspective_encoders_balance_is_one_figure(tmp_path):
 
 def test_what_cannot_be_measured_is_refused(run):
     refusals = {
-        ("fid",): "fid is the Inception graph's alone",
+        ("fid",): "fid is defined for the Inception graph only",
         ("classifier_score",): "classifier_score needs classes, which --features=pixels does not have",
         ("frechet",): r"received 'frechet' \(did you mean frechet_distance\?\)",
         (): "received 'none'",

@@ -12,25 +12,33 @@ from tfcq.evaluation import run as evaluation
 from tfcq.protocol import EvaluationConfig
 
 
-@pytest.mark.parametrize("skip", [False, True])
-def test_its_images_meet_the_checks_of_the_runs_own(tmp_path, monkeypatch, skip):
-    """One broken image: named, or left out where the run leaves out such."""
-    for number in range(20):
-        Image.fromarray(np.random.RandomState(number).randint(0, 256, (8, 8)).astype(np.uint8)).save(tmp_path / f"{number}.png")
-    (tmp_path / "7.png").write_bytes((tmp_path / "7.png").read_bytes()[:60])
+@pytest.fixture
+def run_beside(tmp_path, monkeypatch):
+    """Function from the run's `DataConfig` and --likelihood_dataset to a `_Run` and the list of the data sets it measures."""
     monkeypatch.setattr(evaluation, "LikelihoodEvaluator", lambda *arguments: None)
     measured = []
 
     def likelihood(self, name, evaluator, dataset, settings, suffix, row):
         measured.append(dataset)
         row[name + suffix] = {}
-        return np.arange(3.0)
+        return np.arange(3.0) + len(suffix)
 
     monkeypatch.setattr(evaluation._Run, "_likelihood", likelihood)
-    config = Config(data=DataConfig(image_size=8, skip_broken_images=skip))
-    model = types.SimpleNamespace(config_of_run=config, image_shape=(8, 8, 1), likelihood_note=None)
-    protocol = EvaluationConfig(likelihood_dataset=f"folder:{tmp_path}")
-    one = evaluation._Run(tmp_path, model, None, protocol, None, None)
+
+    def run_beside(data, dataset):
+        model = types.SimpleNamespace(config_of_run=Config(data=data), image_shape=(8, 8, 1), likelihood_note=None)
+        return evaluation._Run(tmp_path, model, None, EvaluationConfig(likelihood_dataset=dataset), None, None), measured
+
+    return run_beside
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_its_images_meet_the_checks_of_the_runs_own(tmp_path, run_beside, skip):
+    """One broken image: named, or left out where the run leaves out such."""
+    for number in range(20):
+        Image.fromarray(np.random.RandomState(number).randint(0, 256, (8, 8)).astype(np.uint8)).save(tmp_path / f"{number}.png")
+    (tmp_path / "7.png").write_bytes((tmp_path / "7.png").read_bytes()[:60])
+    one, measured = run_beside(DataConfig(image_size=8, skip_broken_images=skip), f"folder:{tmp_path}")
     if not skip:
         with pytest.raises(UserError, match="7.png: expected a whole image file"):
             one.measure_likelihoods(["elbo"], {}, {})
@@ -55,3 +63,13 @@ def test_paths_of_an_evaluation_are_recorded_wherever_it_was_called(tmp_path, mo
     others = {"likelihood_dataset": "cifar10", "features": "keras:vgg16", "feature_weights": "", "cache_dir": "none"}
     recorded = evaluation._protocol(others)
     assert {name: getattr(recorded, name) for name in others} == others
+
+
+@pytest.mark.parametrize(
+    ("dataset", "names"), [("digits", ["digits", "digits (other)"]), ("photo_patches", ["digits", "photo_patches"])]
+)
+def test_the_report_draws_both_though_it_is_the_runs_own(run_beside, dataset, names):
+    drawn = {}
+    run_beside(DataConfig(dataset="digits", image_size=8), dataset)[0].measure_likelihoods(["elbo"], {}, drawn)
+    assert list(drawn["likelihoods"]["elbo"]) == names
+    assert [values.tolist() for values in drawn["likelihoods"]["elbo"].values()] == [[0.0, 1.0, 2.0], [6.0, 7.0, 8.0]]

@@ -67,7 +67,8 @@ def test_what_may_not_follow(base, changes, told):
     with pytest.raises(UserError) as caught:
         check_successor(base, signatures(**changes))
     message = str(caught.value)
-    assert message.startswith(f"{base / '2'} has other signatures than this model (there -> here: ") and "\n" not in message
+    assert message.startswith(f"{base / '2'} has other signatures than this model (its -> this model's: ")
+    assert "\n" not in message
     assert told in message
     assert "--export_dir" in message and "--allow_other_signatures" in message
 
@@ -80,5 +81,5 @@ def test_a_first_version_follows_nothing(tmp_path):
 def test_a_version_that_cannot_be_read_is_told(tmp_path):
     (tmp_path / "7").mkdir()
     (tmp_path / "7" / "saved_model.pb").write_bytes(b"no model")
-    with pytest.raises(UserError, match="7/saved_model.pb: expected a SavedModel, cannot be read"):
+    with pytest.raises(UserError, match="7/saved_model.pb: this SavedModel cannot be read"):
         check_successor(tmp_path, signatures())

@@ -3,14 +3,13 @@
 import json
 import re
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
 import tensorflow as tf
 import tiny_models as tiny
+from commands import command, last_step, output_of, start
 
 FLAGS = {
     "dataset": "digits",
@@ -27,19 +26,6 @@ FLAGS = {
     "validation_images": 16,
     "grid_images": 4,
 }
-
-
-def command(module, **flags):
-    return [sys.executable, "-m", f"tfcq.{module}", *(f"--{name}={value}" for name, value in flags.items())]
-
-
-def start(arguments):
-    return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def last_step(workdir):
-    steps = [int(re.search(r"\d+", path.name)[0]) for path in (workdir / "checkpoints" / "last").glob("step-*.index")]
-    return max(steps, default=0)
 
 
 def stopped_by(number, workdir):
@@ -78,11 +64,8 @@ def test_a_training_that_is_stopped_twice_ends_as_one_that_is_not(tmp_path):
             assert (returned, errors) == (status, expected)
         assert 0 < steps[0] < steps[1] < FLAGS["train_steps"]
         # The workdir alone is enough to go on.
-        done = subprocess.run(command("train", workdir=stopped), capture_output=True, text=True, timeout=400)
-        assert (done.returncode, done.stderr) == (0, ""), done.stderr
-        assert f"resumed from step {steps[1]}" in done.stdout
-        _, errors = undisturbed.communicate(timeout=400)
-        assert (undisturbed.returncode, errors) == (0, "")
+        assert f"resumed from step {steps[1]}" in output_of(start(command("train", workdir=stopped)))
+        output_of(undisturbed)
     finally:
         undisturbed.kill()
     expected, received = state(whole), state(stopped)
@@ -99,8 +82,7 @@ def test_a_workdir_is_evaluated_and_drawn_by_commands_that_repeat_no_flag(tmp_pa
     evaluation = start(command("evaluate", workdir=tmp_path, num_images=20, num_importance_samples=2))
     drawing = start(command("sample", workdir=tmp_path, mode="interpolate", num_samples=2, output=picture))
     for process in (evaluation, drawing):
-        output, errors = process.communicate(timeout=400)
-        assert (process.returncode, errors) == (0, ""), errors
+        output = output_of(process)
         if process is evaluation:
             assert re.search(r"^elbo: [\d.]+ \+- [\d.]+ bits/dim \(test, 20 images, ELBO\)$", output, re.M), output
             assert re.search(r"^bits_per_dim: [\d.]+ \+- [\d.]+ bits/dim \(test, 20 images, K=2\)$", output, re.M), (
@@ -122,13 +104,11 @@ def test_samples_are_measured_on_two_devices_and_compared_by_commands(tmp_path):
     runs = [start(command("evaluate", workdir=tmp_path / "a", logical_devices=2, **facts))]
     runs += [start(command("evaluate", workdir=tmp_path / "b", **facts))]
     for process in runs:
-        output, errors = process.communicate(timeout=400)
-        assert (process.returncode, errors) == (0, ""), errors
+        output_of(process)
     numbers = [json.loads((tmp_path / name / "metrics.json").read_text())["fd_pixels"] for name in "ab"]
     assert numbers[0]["value"] == pytest.approx(numbers[1]["value"], rel=1e-2)  # the weights are the same
     process = start(command("evaluate", compare=f"{tmp_path}/a,{tmp_path}/b", output=tmp_path / "c"))
-    output, errors = process.communicate(timeout=600)
-    assert (process.returncode, output, errors) == (0, f"wrote {tmp_path}/c/comparison.md\n", "")
+    assert output_of(process, timeout=600) == f"wrote {tmp_path}/c/comparison.md\n"
     assert "| number | a | b | real |" in (tmp_path / "c" / "comparison.md").read_text()
 
 

@@ -98,7 +98,7 @@ def test_a_run_whose_images_are_gone_or_changed_says_which(place, capsys):
     assert "not on the images that the run began with: 1 gone, 1 changed" in row["elbo"]["notes"]
     before = (place / "run/data.json").read_text()
     assert train(run_of(place / "images", 4), place / "run", accept_changed_data=True).steps_taken == 4
-    assert "going on with those of the run that are there" in capsys.readouterr().out
+    assert "continuing with those of the run that are there" in capsys.readouterr().out
     assert (place / "run/data.json").read_text() != before
     # From now on those are the run's images: nothing needs to be accepted twice.
     images = workdirs.load_data(place / "run", ImagesPlace(dataset=here))
@@ -115,7 +115,7 @@ def test_an_evaluation_finds_images_that_have_moved_and_measures_the_same(place,
     assert here["dataset"] == here["elbo"]["data"]["dataset"] == f"folder:{place / 'elsewhere'}"  # where they were found
     assert "notes" not in here["elbo"] or not any("began with" in note for note in here["elbo"]["notes"])
     message = message_of(evaluate, place / "whole", ["elbo"], False, dataset="folder:images")
-    assert "nothing is there any more; if the images have moved, say where they are: --dataset=folder:NEW_PLACE" in message
+    assert "its images are not there any more; if they have moved, say where they are: --dataset=folder:NEW_PLACE" in message
 
 
 def test_a_relative_place_holds_in_every_current_folder(begun, tmp_path, monkeypatch):
@@ -152,7 +152,7 @@ def test_a_run_of_an_earlier_version_goes_by_position_and_says_so(place, capsys)
 def test_a_damaged_list_of_images_is_not_passed_over(place, content):
     (place / "run/images.jsonl.gz").write_bytes(content)
     message = message_of(workdirs.load_data, place / "run", ImagesPlace(dataset=f"folder:{place / 'images'}"))
-    assert "images.jsonl.gz: expected the list of the run's images" in message
+    assert "images.jsonl.gz: the list of the run's images cannot be read" in message
 
 
 def test_codes_stay_with_their_images_whichever_others_are_gone_or_changed(place):

@@ -1,22 +1,18 @@
 """A whole run in folders of the nastiest names: trained, resumed, measured, compared, drawn, exported, served."""
 
 import json
-import os
-import pathlib
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
 import tiny_models as tiny
+from commands import REPOSITORY, command, output_of, start
 from path_names import NASTY
 
 import tfcq
 from tfcq.evaluation.compare import compare
 
-REPOSITORY = pathlib.Path(__file__).parents[2]
 FLAGS = {
     "dataset": f"npz:~/{NASTY}.npz",
     "image_size": 8,
@@ -34,18 +30,6 @@ FLAGS = {
     "log_every": 1,
     "deterministic": False,  # the switch is the whole process's
 }
-
-
-def start(home, module, *flags):
-    command = [sys.executable, "-m", f"tfcq.{module}", *flags]
-    environment = os.environ | {"HOME": str(home), "PYTHONPATH": str(REPOSITORY)}
-    return subprocess.Popen(command, cwd=home, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def output_of(process):
-    output, errors = process.communicate(timeout=400)
-    assert (process.returncode, errors) == (0, ""), errors
-    return output
 
 
 class Means(tf.Module):
@@ -71,7 +55,7 @@ def test_a_run_works_in_folders_of_any_name(tmp_path, monkeypatch, capsys):
     np.savez(home / f"{NASTY}.npz", train=images[:24], validation=images[:8], test=images[24:])
     (home / f"{NASTY}.cfg").write_text("".join(f"--{name}={value}\n" for name, value in FLAGS.items()), encoding="utf-8")
 
-    assert "step 2/2" in output_of(start(home, "train", f"--flagfile=~/{NASTY}.cfg"))
+    assert "step 2/2" in output_of(start(command("train", f"--flagfile=~/{NASTY}.cfg"), cwd=home))
     run = home / "runs" / NASTY
     checkpoints = run / "checkpoints" / "last"
     for path in checkpoints.glob("step-2.*"):
@@ -84,7 +68,7 @@ def test_a_run_works_in_folders_of_any_name(tmp_path, monkeypatch, capsys):
 
     link = home / "link"
     link.symlink_to(run)
-    drawing = start(home, "sample", "--workdir=link", f"--output=~/-{NASTY}/x.png", "--num_samples=2")
+    drawing = start(command("sample", workdir="link", output=f"~/-{NASTY}/x.png", num_samples=2), cwd=home)
     extractor = Means()
     tf.saved_model.save(extractor, f"{home}/{NASTY}", signatures=extractor.features)
     protocol = {"features": f"saved_model:~/{NASTY}", "cache_dir": f"~/{NASTY} cache", "num_samples": 8, "batch_size": 8}

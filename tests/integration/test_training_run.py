@@ -161,7 +161,7 @@ def test_a_finished_run_is_left_alone(run, capsys):
     settings, folder, model = run
     before = listing(folder)
     again = train(settings, folder)
-    assert "nothing to do: 4 of 4 steps are done" in capsys.readouterr().out
+    assert "nothing to do: 4 steps are done and train_steps=4" in capsys.readouterr().out
     after = listing(folder)
     assert before.keys() == after.keys()
     assert all((folder / name).is_dir() for name in after if before[name] != after[name])  # whether they can be written was tried
@@ -199,8 +199,9 @@ def test_a_model_of_latents_is_told_and_recorded_while_it_trains(tmp_path, capsy
     settings = tiny.config(8, model="glf", training={"train_steps": 2})
     model = train(settings, tmp_path)
     row = json.loads((tmp_path / "metrics.json").read_text())
-    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("step 2: validation ")]
-    assert told == [
+    lines = capsys.readouterr().out.splitlines()
+    assert "" not in lines
+    assert [line for line in lines if line.startswith("step 2: validation ")] == [
         f"step 2: validation latent_log_prob {row['latent_log_prob']['value']:.4g}, reconstruction_error "
         f"{row['reconstruction_error']['value']:.4g} (16 images)"
     ]

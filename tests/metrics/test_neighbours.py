@@ -198,7 +198,7 @@ def test_one_distance_everywhere_has_no_rank_sum_signal():
 
 def test_a_test_set_inside_the_training_set_is_refused():
     train = points(20, 18)
-    with pytest.raises(UserError, match="mend the split"):
+    with pytest.raises(UserError, match="fix the split"):
         neighbours.memorisation_report(points(10, 19), train, train[:10])
 
 

@@ -11,7 +11,7 @@ from tfcq.training.callbacks import Balance
 def test_a_given_margin_stays(capsys):
     model = tiny.compiled(tiny.config(16, model="introvae", pretraining_steps=1, margin="7.5"), 3)
     tiny.fit(model, tiny.images((16, 16, 3)), 2)
-    assert float(model.margin) == 7.5 and "--margin=7.5 is given" in capsys.readouterr().out
+    assert float(model.margin) == 7.5 and "--margin=7.5 was given and is used" in capsys.readouterr().out
 
 
 def test_a_warning_is_printed_when_it_begins_and_when_it_ends(capsys):
@@ -20,7 +20,7 @@ def test_a_warning_is_printed_when_it_begins_and_when_it_ends(capsys):
     balance.set_model(model)
     for step, real in enumerate((4, 4, 20, 20, 30, 30, 4, 4, 20, 20), 1):
         balance.on_step(step, {"encoder/kl_real": real, "encoder/kl_reconstructed": 9.0, "encoder/kl_sampled": 9.0})
-    told = [line for line in capsys.readouterr().out.splitlines() if line]
+    told = capsys.readouterr().out.splitlines()  # without blank lines
     assert [line.split(":")[0] for line in told] == ["step 4", "step 8", "step 10"]
     assert "warning: KL of real 20" in told[0] and "in balance again" in told[1] and "warning" in told[2]
 

@@ -346,7 +346,7 @@ def test_pretraining_is_a_vae_and_suggests_a_margin(capsys):
     before = model.energy(images, row_seeds(20)).numpy().mean()
     tiny.fit(model, IMAGES, 1)
     np.testing.assert_allclose(model.margin, 2.0 * before, rtol=1e-3)
-    (suggested,) = re.findall(r"suggested --margin=([0-9.]+), taken", capsys.readouterr().out)
+    (suggested,) = re.findall(r"suggested --margin=([0-9.]+), which is used", capsys.readouterr().out)
     assert float(suggested) == pytest.approx(2.0 * before, rel=1e-3)
 
 

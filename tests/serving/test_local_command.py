@@ -1,10 +1,13 @@
-"""Mistakes in the call of `serving/local_server.py`: one line, status 2, and no TensorFlow started for it."""
+"""The call of `serving/local_server.py`: mistakes are one line, status 2, and start no TensorFlow; its settings else."""
 
+import os
 import socket
 import subprocess
 import sys
 
+import local_server
 import pytest
+import tensorflow as tf
 from conftest import REPOSITORY, free_ports
 
 COMMAND = [sys.executable, "-X", "importtime", str(REPOSITORY / "serving" / "local_server.py")]
@@ -66,6 +69,29 @@ def test_taken_port_is_one_line_and_status_2(base):
             status, _, lines, modules = run(f"--model_base_path={base}/model", f"--{flag}={taken}", f"--{off}=0")
             assert status == 2 and len(lines) == 1 and str(taken) in lines[0]
             assert "tensorflow" not in modules
+
+
+@pytest.mark.parametrize(
+    "given, onednn, tensor_float_32",
+    [
+        ({}, "1", False),
+        ({"TF_ENABLE_ONEDNN_OPTS": "", "NVIDIA_TF32_OVERRIDE": ""}, "1", False),
+        ({"TF_ENABLE_ONEDNN_OPTS": "0", "NVIDIA_TF32_OVERRIDE": "1"}, "0", True),
+    ],
+)
+def test_it_computes_as_tfcq_does_unless_the_user_says_otherwise(monkeypatch, given, onednn, tensor_float_32):
+    for name in ("TF_ENABLE_ONEDNN_OPTS", "NVIDIA_TF32_OVERRIDE"):
+        monkeypatch.setenv(name, "")  # so that what is set below is undone too
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    tf.config.experimental.enable_tensor_float_32_execution(True)
+    try:
+        local_server._import_server()
+        assert os.environ["TF_ENABLE_ONEDNN_OPTS"] == onednn
+        assert tf.config.experimental.tensor_float_32_execution_enabled() == tensor_float_32
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(False)
 
 
 def test_the_ready_line_needs_no_reader():

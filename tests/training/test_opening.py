@@ -79,7 +79,7 @@ def test_a_file_system_without_locks_is_told_and_used(tmp_path, monkeypatch, cap
 
     monkeypatch.setattr("fcntl.flock", no_locks)
     with opened(Config(), tmp_path / "run"):
-        assert "its file system has no locks; see to it that no second training" in capsys.readouterr().out
+        assert "its file system has no locks; make sure that no second training" in capsys.readouterr().out
 
 
 # What killed trainings left.
@@ -162,7 +162,7 @@ def test_a_run_that_saved_nothing_is_replaced_and_told(tmp_path, capsys):
         assert one.config_before() is None
     with opened(OTHER, tmp_path) as one:
         one.begin(0, Images())
-    assert "held the configuration of a run that saved nothing; it is replaced" in capsys.readouterr().out
+    assert "the configuration of an earlier run, which saved no checkpoint, is replaced" in capsys.readouterr().out
     assert workdirs.read_config(tmp_path) == OTHER
 
 
@@ -221,7 +221,7 @@ def test_a_refused_start_leaves_no_folder(tmp_path, name, monkeypatch):
 
 def test_a_disk_without_room_for_a_checkpoint_is_told_before_training(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"total": 10**9, "free": 2000}))
-    with pytest.raises(UserError, match=r"workdir .*run: expected room for .* MB, 0.002 MB are free"):
+    with pytest.raises(UserError, match=r"workdir .*run: expected .* MB of free space, found 0.002 MB"):
         run.train(tiny.config(8, **VAE), tmp_path / "run")
     assert names(tmp_path) == []
 

@@ -343,8 +343,8 @@ def _open(config, begun=False):
 def _warn_of_few(name, counts):
     few = [f"{count} {split}" for split, count in counts.items() if count < FEW]
     if few:
-        print(f"warning: {name} has only {', '.join(few)} images: with fewer than {FEW}, training images are learned by heart, "
-              "and what is measured on the others is mostly chance", flush=True)
+        print(f"warning: {name} has only {', '.join(few)} images: with fewer than {FEW}, a model memorises its training "
+              "images, and metrics on the others are mostly noise", flush=True)
 
 
 def _refuse_named_splits(config):

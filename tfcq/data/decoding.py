@@ -99,7 +99,7 @@ def _opened(file, name):
 
 def _broken(name, reason):
     return UnfitImage(
-        f"{name}: expected a whole image file, received one that cannot be read ({reason}); mend or remove it, or leave out "
+        f"{name}: expected a whole image file, received one that cannot be read ({reason}); fix or remove it, or leave out "
         "what cannot be used by --skip_broken_images",
         name,
         reason,

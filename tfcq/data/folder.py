@@ -80,10 +80,10 @@ def folder(directory, begun=False):
         twice += found.twice
     notes = _told_classes(classes)
     if twice:
-        notes.append(f"taken once, though linked again: {', '.join(twice[:3])}" +
+        notes.append(f"found under several names and used once: {', '.join(twice[:3])}" +
                      (f" and {len(twice) - 3} others" if len(twice) > 3 else ""))
     if passed_over:
-        notes.append(f"passed over {_extensions(passed_over)}")
+        notes.append(f"skipped {_extensions(passed_over)}")
     return Source(splits, "; ".join(notes))
 
 
@@ -241,8 +241,8 @@ def _entries(path):
         with os.scandir(path) as entries:
             return [entry for entry in entries if not entry.name.startswith(".")]
     except OSError as error:
-        raise UserError(f"{path}: expected a folder that can be read, received {error.strerror}; what lies in it would be left "
-                        "out in silence") from error
+        raise UserError(f"{path}: expected a folder that can be read, received {error.strerror}; its images would "
+                        "silently be left out") from error
 
 
 def _is_folder(entry):
@@ -254,8 +254,8 @@ def _is_folder(entry):
 
 def _refuse_dead_link(entry):
     if entry.is_symlink() and not os.path.exists(entry.path):
-        raise UserError(f"{entry.path}: expected a link to a file or folder, received one that leads nowhere (to "
-                        f"{os.readlink(entry.path)}); mend or remove it")
+        raise UserError(f"{entry.path}: expected a link to a file or folder, received a broken one (to "
+                        f"{os.readlink(entry.path)}); fix or remove it")
 
 
 def _is_image_name(name):

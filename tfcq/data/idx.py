@@ -54,7 +54,8 @@ def read_idx(path):
     kind, num_dimensions = content[2], content[3]
     if kind != UINT8 or num_dimensions != 3:
         raise UserError(f"{path}: expected type 0x08 (uint8) and 3 dimensions, N images of h x w, received type 0x{kind:02x} "
-                        f"({KINDS.get(kind, 'unknown')}) and {num_dimensions}; write grey images of 0 to 255 so, others as npz:")
+                        f"({KINDS.get(kind, 'unknown')}) and {num_dimensions}; "
+                        "write grey images of 0 to 255 that way, others as npz:")
     if len(content) < 16:
         raise UserError(f"{path}: expected a header of 16 bytes, received {len(content)} bytes; fetch it again")
     shape = struct.unpack(">iii", content[4:16])

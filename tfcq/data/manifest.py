@@ -205,7 +205,7 @@ class Match:
         """The Manifest of the images that are there, as they are now."""
         return Manifest({split: [entry for _, _, entry in found] for split, found in self.splits.items()}, self.lost)
 
-    def told(self):
+    def differences(self):
         """What differs, with the first names; "" where nothing does."""
         parts = [
             _counted(names, what)
@@ -245,8 +245,8 @@ def refuse_changes(match, dataset):
     """Raises UserError, saying what differs, where a `Match` is not whole."""
     if not match.whole:
         raise UserError(
-            f"dataset {dataset}: its images are not those that the run began with: {match.told()}; expected the same images "
-            "(--dataset=... where they have moved), or --accept_changed_data to go on with those that are there"
+            f"dataset {dataset}: its images are not those that the run began with: {match.differences()}; expected the same "
+            "images (--dataset=... where they have moved), or --accept_changed_data to go on with those that are there"
         )
 
 

@@ -16,10 +16,11 @@ import os
 
 import numpy as np
 
-from tfcq.data.survey import Progress, survey_of
+from tfcq.data.survey import survey_of
 from tfcq.data.unfit import MOST_NAMED, UnfitImage, UnfitImages, listed
 from tfcq.data.values import refuse_scaled
 from tfcq.errors import UserError
+from tfcq.terminal import ImageProgress
 
 CHUNK = 2**19
 """Bytes of transformed images that are made at a time, but at least 64 images: what stays in a CPU's cache was resized
@@ -102,10 +103,11 @@ class RawImages(abc.ABC):
             stop = min(start + step, len(self))
             return stop - start, self._fill(images[start:stop], np.arange(start, stop), transform)
 
-        progress, unfit = Progress("reading images", len(self)), []
+        done, progress, unfit = 0, ImageProgress("reading", len(self)), []
         with concurrent.futures.ThreadPoolExecutor(self.num_threads) as threads:
             for count, some in threads.map(fill, range(0, len(self), step)):
-                progress(count)
+                done += count
+                progress(done)
                 unfit += some
         if unfit:
             raise UnfitImages(unfit)
@@ -222,13 +224,13 @@ class RawReader(RawImages):
         raise UnfitImages(unfit)
 
     def digests(self, indices):
-        progress = Progress("reading images once, to know them again", len(indices))
+        progress = ImageProgress("reading once, to know them again", len(indices))
         with concurrent.futures.ThreadPoolExecutor(min(os.cpu_count(), MOST_THREADS)) as threads:
             # In pieces: what `map` was given waits in memory, and an unreadable image must not wait for all others.
             for first in range(0, len(indices), PIECE):
                 piece = indices[first:first + PIECE]
                 yield from threads.map(lambda index: digest_of(self.content(index)), piece)
-                progress(len(piece))
+                progress(first + len(piece))
 
     def take(self, indices, transform):
         images = np.empty((len(indices), *transform.shape), np.uint8)

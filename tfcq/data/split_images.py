@@ -75,10 +75,10 @@ def by_content(source, config, manifest, accept_changed_data):
         origins = sorted({origin for origin, _, _ in found})
         of_origin = np.array([origins.index(origin) for origin, _, _ in found], np.int64)
         images[split] = SplitImages(origins, of_origin, np.array([index for _, index, _ in found], np.int64))
-    told = match.told()
-    if told:
-        used = "those of the run are used" if match.whole else "going on with those of the run that are there"
-        print(f"dataset {config.dataset}: not as when the run began: {told}; {used}", flush=True)
+    differences = match.differences()
+    if differences:
+        used = "those of the run are used" if match.whole else "continuing with those of the run that are there"
+        print(f"dataset {config.dataset}: not what it was when the run began: {differences}; {used}", flush=True)
     sizes = ", ".join(f"{split} {len(match.splits[split])}" for split in SPLITS)
     own = "the run's own" if match.whole else f"the run's own; {match.counts()}"
     return images, f"{sizes} ({own})", match

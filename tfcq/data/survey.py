@@ -19,7 +19,8 @@ import PIL
 
 from tfcq.data.unfit import UnfitImage
 from tfcq.errors import UserError
-from tfcq.files import check_folder, replacing, told
+from tfcq.files import check_folder, replacing, writing
+from tfcq.terminal import ImageProgress
 
 FOLDER = "~/.cache/tfcq/images"
 
@@ -57,26 +58,6 @@ class Survey:
         order = np.argsort(which.ravel(), kind="stable")
         groups = np.split(usable[order], np.cumsum(np.bincount(which.ravel(), minlength=len(shapes)))[:-1])
         return [tuple(map(int, shape)) for shape in shapes], groups
-
-
-class Progress:
-    """Tells how far a loop over images is: nothing for `silent` seconds, then a line every half minute."""
-
-    silent, between = 5.0, 30.0
-
-    def __init__(self, name, total):
-        self._name, self._total, self._done = name, total, 0
-        self._start = time.monotonic()
-        self._next = self._start + self.silent
-
-    def __call__(self, count):
-        """`count` more images are done."""
-        self._done += count
-        now = time.monotonic()
-        if now >= self._next and self._done < self._total:
-            self._next = now + self.between
-            speed = self._done / (now - self._start)
-            print(f"{self._name}: {self._done} of {self._total}, {speed:.0f}/s", flush=True)
 
 
 def file_stamp(path):
@@ -121,10 +102,11 @@ def _make(raw, after_each):
                 unfit[index] = error.alone()
         return len(indices)
 
-    progress = Progress("checking images", len(raw))
+    done, progress = 0, ImageProgress("checking", len(raw))
     with concurrent.futures.ThreadPoolExecutor(raw.num_threads) as threads:
         for count in threads.map(look, range(0, len(raw), CHUNK)):
-            progress(count)
+            done += count
+            progress(done)
             after_each()
     return Survey(shapes, unfit)
 
@@ -146,7 +128,7 @@ def _read(path, raw):
     except (FileNotFoundError, NotADirectoryError):
         return None
     except Exception as error:  # NumPy raises many kinds on a damaged file; it is made anew
-        print(f"{path} cannot be read and is made anew: {error}", flush=True)
+        print(f"{path} cannot be read and is rebuilt: {error}", flush=True)
         return None
 
 
@@ -159,7 +141,7 @@ def _can_be_kept(path):
 
 def _write(path, survey):
     images = [survey.unfit[index] for index in sorted(survey.unfit)]
-    with _going_on_without(), told("cache", os.path.dirname(path)):
+    with _going_on_without(), writing("cache", os.path.dirname(path)):
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with replacing(path) as file:
             np.savez_compressed(
@@ -178,4 +160,4 @@ def _going_on_without():
     try:
         yield
     except UserError as error:
-        print(f"{error}; the next start checks the images again", flush=True)
+        print(f"{error}; the next start will check the images again", flush=True)

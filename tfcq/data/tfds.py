@@ -258,7 +258,7 @@ def _builder(library, config, choices):
         raise UserError(f"dataset={config.dataset}: TFDS cannot make it ({reason})") from error
     if not builder.is_prepared() or not builder.info.splits:
         option = f" {shlex.quote(f'--data_dir={where}')}" if where else ""
-        place = paths.told(os.fspath(builder.data_path), where or "")
+        place = paths.restore_name(os.fspath(builder.data_path), where or "")
         raise UserError(f"dataset={config.dataset}: expected it prepared in {place}, found nothing; where "
                         f"there is a network run `tfds build {config.dataset}{option}`, copy the result there if need "
                         "be, or give --data_dir")
@@ -292,7 +292,7 @@ def _stamps(info):
 def _records(library, builder, split, data_dir):
     info = builder.info.splits[split]
     if builder.info.file_format == library.core.FileFormat.TFRECORD:
-        files = [paths.told(os.fspath(path), os.path.expanduser(data_dir)) for path in info.filepaths]
+        files = [paths.restore_name(os.fspath(path), os.path.expanduser(data_dir)) for path in info.filepaths]
         return TFRecordFiles(files, info.shard_lengths)
     if builder.info.file_format == library.core.FileFormat.ARRAY_RECORD:
         raw_bytes = library.core.decode.DeserializeMethod.RAW_BYTES

@@ -10,9 +10,10 @@ import numpy as np
 import tensorflow as tf
 
 from tfcq.errors import UserError
-from tfcq.evaluation.streaming import Progress, Sharded
+from tfcq.evaluation.streaming import Sharded
 from tfcq.files import check_folder, replacing
 from tfcq.randomness import row_seeds
+from tfcq.terminal import ImageProgress
 
 IMAGES_KEPT = 8192
 """How many images are kept for the metrics that look at pixels; features are kept of all."""
@@ -117,7 +118,7 @@ class Activator:
 
     @staticmethod
     def _stream(name, batches, total):
-        rows, done, progress = [], 0, Progress(name, total)
+        rows, done, progress = [], 0, ImageProgress(name, total)
         for outputs in batches:
             rows.append(outputs)
             done += len(outputs[0])
@@ -154,7 +155,7 @@ class Cache:
         try:
             check_folder("cache", self._folder)
         except UserError as error:
-            print(f"{error}, going on without", flush=True)
+            print(f"{error}; continuing without a cache", flush=True)
             return False
         return True
 
@@ -166,7 +167,7 @@ class Cache:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            print(f"cache {self._folder / key}.npz cannot be read and is made anew: {error}", flush=True)
+            print(f"cache {self._folder / key}.npz cannot be read and is rebuilt: {error}", flush=True)
             return None
 
     def write(self, key, outputs):
@@ -177,4 +178,4 @@ class Cache:
             with replacing(path) as file:
                 np.savez(file, *outputs)
         except OSError as error:
-            print(f"cache {path} cannot be written, going on without: {error.strerror}", flush=True)
+            print(f"cache {path}: cannot be written: {error.strerror}; continuing without it", flush=True)

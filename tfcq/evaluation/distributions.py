@@ -218,8 +218,8 @@ def check_name(name, extractor):
         if name == inception:
             if not extractor.is_inception:
                 raise UserError(
-                    f"metrics: {name} is the Inception graph's alone; expected {own} with --features={extractor.name}, or "
-                    "--features=inception"
+                    f"metrics: {name} is defined for the Inception graph only; expected {own} with --features={extractor.name}, "
+                    "or --features=inception"
                 )
             return own
     return name

@@ -12,10 +12,10 @@ from tfcq.checks import check_bool
 from tfcq.errors import UserError
 from tfcq.evaluation.comparable import data_facts
 from tfcq.evaluation.likelihood import LatentLikelihoodEvaluator, LikelihoodEvaluator, likelihood_auroc
-from tfcq.evaluation.streaming import Progress
 from tfcq.knobs import suggestion
 from tfcq.protocol import DISTRIBUTIONS, LATENT_LIKELIHOODS, LIKELIHOODS, EvaluationConfig, metric_names
 from tfcq.sections import DataConfig
+from tfcq.terminal import ImageProgress
 
 
 def evaluate(workdir, metrics=None, report=True, **protocol):
@@ -78,7 +78,7 @@ def evaluate(workdir, metrics=None, report=True, **protocol):
             print(f"wrote {write_report(workdir, model, dataset, row, drawn, config)}", flush=True)
     except (OSError, tf.errors.OpError) as error:  # OpError: of TensorBoard's files
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
-        raise UserError(f"workdir {workdir}: cannot be written: {reason}; make room and evaluate again") from error
+        raise UserError(f"workdir {workdir}: cannot be written: {reason}; free some space and evaluate again") from error
     return row
 
 
@@ -167,8 +167,10 @@ class _Run:
             return
         for name in names:
             bits = self._likelihood(name, evaluator, other, other_config, "_other", row)
-            own = next(iter(drawn["likelihoods"][name].values()))
-            drawn["likelihoods"][name][self.config.likelihood_dataset] = bits
+            (own_name, own), = drawn["likelihoods"][name].items()
+            # The same data set is of use with another test split.
+            other_name = self.config.likelihood_dataset + (" (other)" if self.config.likelihood_dataset == own_name else "")
+            drawn["likelihoods"][name][other_name] = bits
             # How well the likelihood tells the two apart: 1/2 is not at all.
             row[f"{name}_other"]["auroc"] = likelihood_auroc(own, bits)
 
@@ -205,7 +207,7 @@ class _Run:
         config, start = self.config, time.monotonic()
         total = min(config.num_images or math.inf, dataset.num_images(config.split))
         batches = dataset.eval_batches(config.split, config.batch_size, total)
-        progress = Progress(name, total)
+        progress = ImageProgress(name, total)
         if name == "elbo":
             terms = evaluator.elbo_terms(batches, config.seed, progress)
             values = terms.pop("elbo")
@@ -245,7 +247,7 @@ class _Run:
         total = min(config.num_images or math.inf, self.dataset.num_images(config.split))
         batches = self.dataset.eval_batches(config.split, config.batch_size, total)
         evaluator = LatentLikelihoodEvaluator(self.model, self.strategy)
-        for name, entry in evaluator.entries(batches, config.seed, Progress("latent_likelihood", total)).items():
+        for name, entry in evaluator.entries(batches, config.seed, ImageProgress("latent_likelihood", total)).items():
             row[name] = entry | self._facts(config.split) | {"seed": config.seed, "seconds": round(time.monotonic() - start, 1)}
             error = f" +- {entry['standard_error']:.2g}" if "standard_error" in entry else ""
             print(f"{name}: {entry['value']:.5g}{error} ({config.split}, {total} images)", flush=True)

@@ -1,11 +1,7 @@
-"""Rows through a function, batch by batch, shared between devices; and the line that says how far it is."""
-
-import time
+"""Rows through a function, batch by batch, shared between devices."""
 
 import numpy as np
 import tensorflow as tf
-
-from tfcq.terminal import ProgressLine, clear
 
 
 class Sharded:
@@ -48,18 +44,3 @@ class Sharded:
         if surplus:
             arrays = [np.concatenate([array, np.repeat(array[-1:], surplus, axis=0)]) for array in arrays]
         return tf.nest.map_structure(lambda rows: rows.numpy()[:count], self._compiled(*arrays))
-
-
-class Progress:
-    """Callable with the number of images done: shows it in a `ProgressLine`."""
-
-    def __init__(self, name, total):
-        self._name, self._total = name, total
-        self._start, self._line = time.monotonic(), ProgressLine()
-
-    def __call__(self, done):
-        if done >= self._total:
-            clear()  # the result is printed next
-        elif self._line.due():
-            rate = done / (time.monotonic() - self._start)
-            self._line.show([f"{self._name}: {done}/{self._total} images", f"{rate:.1f} images/s"])

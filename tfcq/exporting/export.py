@@ -90,7 +90,7 @@ def export(
         card.write_manifest(staged)
         target = _rename_to_next_version(staged, base)
     except (OSError, tf.errors.OpError) as error:
-        reason = paths.told(" ".join(str(error).split()), base)[:200]
+        reason = paths.restore_name(" ".join(str(error).split()), base)[:200]
         raise UserError(f"export_dir {export_dir}: cannot be written: {reason}") from error
     finally:
         shutil.rmtree(staged, ignore_errors=True)

@@ -40,8 +40,8 @@ def check_successor(base, signatures):
     if differences:
         told = differences[:_TOLD] + [f"{len(differences) - _TOLD} more"] * (len(differences) > _TOLD)
         raise UserError(
-            f"{newest} has other signatures than this model (there -> here: {'; '.join(told)}); as its next version it would "
-            "break those who ask it; expected another --export_dir, or --allow_other_signatures"
+            f"{newest} has other signatures than this model (its -> this model's: {'; '.join(told)}); as its next version this "
+            "model would break its clients; expected another --export_dir, or --allow_other_signatures"
         )
 
 
@@ -57,7 +57,7 @@ def _of_saved_model(path):
         graphs = saved_model_pb2.SavedModel.FromString(path.read_bytes()).meta_graphs
     except (OSError, DecodeError) as error:
         raise UserError(
-            f"{path}: expected a SavedModel, cannot be read ({error}); expected another --export_dir, or that version removed"
+            f"{path}: this SavedModel cannot be read ({error}); expected another --export_dir, or that version removed"
         ) from error
     return {
         name: {

@@ -167,7 +167,7 @@ def memorisation_report(generated, train, test, percentile=5.0):
     median_generated, median_test = np.median(generated_distances), np.median(test_distances)
     if median_test == 0:
         raise UserError(
-            "test: expected images that are not in the training set, received more than half that are: mend the split"
+            "test: expected images that are not in the training set, received more than half that are: fix the split"
         )
     pairs = len(generated) * len(test)
     greater, deviation = _rank_sum(generated_distances, test_distances)

@@ -1,8 +1,8 @@
 """One file a system. A module here is named as its key in `tfcq.config.SYSTEMS` and its class is `MODEL`."""
 
+import contextlib
 import importlib
-
-import keras
+import random
 
 from tfcq import settings
 from tfcq.checks import check_integer, check_kind
@@ -31,7 +31,19 @@ def build(config, image_shape):
     image_shape = tuple(check_integer("image_shape", size, 1) for size in image_shape)
     settings.import_tensorflow()  # not all who build a model came through an entry point
     system = importlib.import_module(f"tfcq.models.{config.model}").MODEL
-    with settings.keras_defaults(config.training.precision):
-        keras.utils.set_random_seed(config.training.seed)
+    with settings.keras_defaults(config.training.precision), _seeded(config.training.seed):
         return system(config.system, image_shape, seed=config.training.seed)
 
+
+@contextlib.contextmanager
+def _seeded(seed):
+    """Within, Keras draws the seeds of layers that were given none from `seed`; the user's generators stay as they were.
+
+    It draws them from Python's `random` alone; `keras.utils.set_random_seed` would move NumPy's, TensorFlow's and Keras's too.
+    """
+    before = random.getstate()
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(before)

@@ -16,6 +16,7 @@ from tfcq.models.introspective import GENERATED, IntrospectiveVAE, kl_of, square
 from tfcq.models.players import Terms
 from tfcq.models.trainer import of_all_replicas
 from tfcq.randomness import row_seeds
+from tfcq.terminal import say
 
 SUGGESTED = 2.0
 """The margin that is suggested, in units of the mean KL of real images when the pre-training is over.
@@ -61,10 +62,9 @@ class IntroVAE(IntrospectiveVAE):
         taken = self.config.margin == "auto"
         if taken:
             self.margin.assign(SUGGESTED * mean)
-        print(
-            f"\npre-training is over: KL of real images {mean:.4g} nats; suggested --margin={SUGGESTED * mean:.4g}, "
-            + ("taken" if taken else f"--margin={self.config.margin} is given"),
-            flush=True,
+        say(
+            f"pre-training is over: KL of real images {mean:.4g} nats; suggested --margin={SUGGESTED * mean:.4g}, "
+            + ("which is used" if taken else f"--margin={self.config.margin} was given and is used")
         )
 
     level_name = "margin"

@@ -17,7 +17,7 @@ from tfcq.evaluation.likelihood import LatentLikelihoodEvaluator, LikelihoodEval
 from tfcq.evaluation.pictures import Pictures
 from tfcq.interruption import Stopped
 from tfcq.protocol import EvaluationConfig
-from tfcq.terminal import ProgressLine
+from tfcq.terminal import ProgressLine, clear, say
 
 _PICTURE_SEED = 0  # the same for every evaluation, so that grids of one run can be compared
 
@@ -63,7 +63,7 @@ class FirstStep(StepCallback):
         self._signals.wait()
 
 
-class Progress(StepCallback):
+class StepProgress(StepCallback):
     """A `ProgressLine` with step, images/s, time left and some of the logged terms.
 
     Args:
@@ -111,9 +111,9 @@ class Balance(StepCallback):
         self._sums, self._counts = {}, {}
         kind = warning and warning.rpartition(":")[2]  # the numbers before it are never the same
         if warning and kind != self._told:
-            print(f"\nstep {step}: warning: {warning}", flush=True)
+            say(f"step {step}: warning: {warning}")
         elif self._told and not warning:
-            print(f"\nstep {step}: the players are in balance again", flush=True)
+            say(f"step {step}: the players are in balance again")
         self._told = kind
 
 
@@ -169,6 +169,9 @@ class Evaluation(StepCallback):
     row_at_start = None
     """The row of metrics of the step from which training goes on, to be set; None: it is not evaluated."""
 
+    guard = None
+    """`LikelihoodGuard` that judges the likelihoods, to be set before training begins."""
+
     def __init__(self, workdir, model, dataset, training, checkpoints, signals):
         super().__init__()
         self.set_model(model)
@@ -185,6 +188,7 @@ class Evaluation(StepCallback):
     def on_train_begin(self, logs=None):
         super().on_train_begin(logs)
         if self.row_at_start:
+            self._judge(self.step, self.row_at_start)
             self._keep_if_best(self.step, self.row_at_start)  # it may have been measured after the checkpoint was written
         elif self.step == 0 or self._is_due(self.step):
             self._evaluate(self.step)
@@ -195,7 +199,7 @@ class Evaluation(StepCallback):
         try:
             self._evaluate(step)
         except Stopped:
-            print(f"\nstep {step}: the evaluation is interrupted; it will be made when the run is resumed", flush=True)
+            say(f"step {step}: the evaluation was interrupted; it is made when the run is resumed")
 
     def _is_due(self, step):
         return step % self._training.evaluate_every == 0 or step == self._training.train_steps
@@ -223,6 +227,10 @@ class Evaluation(StepCallback):
         in_last_stage = step > 0 and self.model.stage_at(step - 1) == len(self.model.stage_starts) - 1
         return bool(self._likelihood) and in_last_stage and self._checkpoints.save_if_best(row["elbo"]["bits_per_dim"])
 
+    def _judge(self, step, row):
+        if self._likelihood:
+            self.guard.judge_validation(step, row["elbo"]["bits_per_dim"])
+
     def _evaluate(self, step):
         self.model.settle()
         with self.model.served_weights(), self._signals.at_once():
@@ -230,16 +238,16 @@ class Evaluation(StepCallback):
         workdirs.record_metrics(self._workdir, row)
         if self._latent_likelihood:
             told = ", ".join(f"{name} {row[name]['value']:.4g}" for name in LatentLikelihoodEvaluator.meanings)
-            print(f"\nstep {step}: validation {told} ({self._num_images} images)", flush=True)
+            say(f"step {step}: validation {told} ({self._num_images} images)")
         if not self._likelihood:
-            print(f"\nstep {step}: grids in {self._workdir}/samples", flush=True)
+            say(f"step {step}: grids in {self._workdir}/samples")
             return
         best = self._keep_if_best(step, row)
-        print(
-            f"\nstep {step}: validation {row['elbo']['bits_per_dim']:.4f} bits/dim (ELBO, {self._num_images} images)"
-            + (", best so far" if best else ""),
-            flush=True,
+        say(
+            f"step {step}: validation {row['elbo']['bits_per_dim']:.4f} bits/dim (ELBO, {self._num_images} images)"
+            + (", best so far" if best else "")
         )
+        self._judge(step, row)
 
     def _measure(self, step):
         """The row of metrics of what would be served now; writes it to TensorBoard, with the grids."""
@@ -259,7 +267,7 @@ class Evaluation(StepCallback):
                 for name in LatentLikelihoodEvaluator.meanings:
                     tf.summary.scalar(name, row[name]["value"])
             if self._distributions and step:
-                print(flush=True)
+                clear()
                 entries, _ = self._distributions.measure(self._training.eval_metrics.split(","))
                 row |= entries
                 for name, entry in entries.items():

@@ -1,51 +1,113 @@
-"""A likelihood that explodes and stays finite."""
+"""A likelihood that explodes, or stays worse than noise, and is finite."""
 
 import numpy as np
 
+from tfcq.terminal import say
 from tfcq.training.callbacks import StepCallback
+
+_WORST = 16.0
+"""Bits/dim: twice what uniform noise costs."""
+
+_NO_BEGINNING = 1e8
+"""Bits/dim that no run begins with: the least --decoder_sigma, s = 1e-4, costs 1 / (2 s^2 ln 2) = 7e7 where black is white."""
+
+_STEPS, _FEW = 50, 20
+"""A median is of `_STEPS` steps; over fewer than `_FEW` a fall cannot be told from noise."""
 
 
 class LikelihoodGuard(StepCallback):
-    """Says when a bound is above `_WORST` bits/dim, twice what uniform noise costs, where that is an explosion; and its end.
+    """Says when a bound is above 16 bits/dim, twice what uniform noise costs, and no beginning of a normal run; and its end.
 
-    The median of `_STEPS` steps is one where it is twice the lowest value so far, or does not fall: normal runs may begin above
-    `_WORST` (fashion_mnist_cq at 27, a small --decoder_sigma at hundreds) and come down. For the same reason it warns and does
-    not stop.
+    It judges the bound that is trained, by the median of each 50 steps and of the last ones of a run or of its stage, and what
+    `judge_validation` is given. Normal runs may begin above 16 (fashion_mnist_cq at 27, a small --decoder_sigma at hundreds) and
+    come down. So a value above it is told where it is twice the lowest so far or above all beginnings; and, after the warm-up,
+    where it does not fall, or at its pace would not be below 16 when the run ends or has taken as many steps again. For the same
+    reason it warns and does not stop.
 
     Args:
         training: `TrainingConfig`.
     """
 
-    _WORST, _STEPS = 16.0, 50
-
     def __init__(self, training):
         super().__init__()
-        self._training, self._values, self._told = training, [], False
-        self._before, self._lowest = np.inf, None
+        self._training = training
+        self._bound, self._validation = _Series(training), _Series(training)
+        self._values, self._judged = [], []
 
     def on_step(self, step, logs):
         name = f"{self.model.trained_bound}_bits_per_dim"
-        if name in logs:  # not every stage of training has a bound
-            self._values.append(logs[name])
-            self._lowest = logs[name] if self._lowest is None else self._lowest
-        if step % self._STEPS == 0 and self._values:
-            self._judge(step, name, float(np.median(self._values)))
-            self._lowest = min(self._lowest, *self._values)
-            self._values = []
+        if name in logs:
+            self._values.append(float(logs[name]))
+        of_a_stage_before = self._values and name not in logs
+        if of_a_stage_before or (self._values and (step % _STEPS == 0 or step == self._training.train_steps)):
+            self._judge_training(step - 1 if of_a_stage_before else step, name)
 
-    def _judge(self, step, name, median):
-        before, self._before = self._before, median
-        if median <= self._WORST:
-            if self._told:
-                print(f"\nstep {step}: {name} is at {median:.4g} again", flush=True)
-            self._told = False
-        elif not self._told and (median > 2.0 * self._lowest or median >= before):
-            self._told = True
-            names = ("learning_rate", "clip_norm", "warmup_steps")
-            knobs = ", ".join(f"--{knob}={getattr(self._training, knob):g}" for knob in names)
-            print(
-                f"\nstep {step}: warning: {name} was at {median:.4g} in the last {len(self._values)} steps (lowest before: "
-                f"{self._lowest:.4g}; uniform noise: 8); here {knobs}; in a new run a lower rate, a clip_norm or a longer "
-                "warm-up would help",
-                flush=True,
-            )
+    def judge_validation(self, step, bits_per_dim):
+        """Judges a bound on the validation split, measured after `step` steps; where training's was told, that is enough.
+
+        In the first 50 steps moving statistics and running means do not follow the weights yet.
+        """
+        may_tell = not self._bound.told and (step >= _STEPS or not bits_per_dim < _NO_BEGINNING)
+        line = self._validation.judge(step, bits_per_dim, may_tell=may_tell)
+        if line:
+            say(f"step {step}: {line.format(name='validation elbo_bits_per_dim', was='is', when='')}")
+        self._validation.lowest = min(self._validation.lowest, bits_per_dim)
+
+    def _judge_training(self, step, name):
+        values, self._values = self._values, []
+        last = (self._judged + values)[-max(len(values), 10) :]
+        if self._bound.before is None:
+            quarter = max(1, len(values) // 4)
+            if len(values) < _STEPS:  # a short run, which begins and ends here
+                last = values[-quarter:]
+                if len(values) >= _FEW:
+                    self._bound.before = (step - len(values) + quarter, float(np.median(values[:quarter])))
+            self._bound.lowest = min(values[: max(1, len(values) - len(last))])
+        line = self._bound.judge(step, float(np.median(last)))
+        if line:
+            when = f" in the last {len(last)} steps" if len(last) > 1 else ""
+            say(f"step {step}: {line.format(name=name, was='was', when=when)}")
+        self._bound.lowest = min(self._bound.lowest, *values)
+        self._judged = values
+
+
+class _Series:
+    """What was judged of one bound.
+
+    Attributes:
+        before: (step, value) of the last judgement; None: there was none.
+        lowest: value so far.
+        told: whether the last judgement was a bad one.
+    """
+
+    def __init__(self, training):
+        self._training = training
+        self.before, self.lowest, self.told = None, np.inf, False
+
+    def judge(self, step, value, may_tell=True):
+        """A line with {name}, {was} and {when} on a `value` in bits/dim, or ""; the value is `before` afterwards."""
+        bad = not value < _NO_BEGINNING or value > 2.0 * self.lowest or not self._falls(step, value)
+        self.before = (step, value)
+        if value <= _WORST:
+            told, self.told = self.told, False
+            return f"{{name}} is at {value:.4g} again" if told else ""
+        if self.told or not bad or not may_tell:
+            return ""
+        self.told = True
+        names = ("learning_rate", "clip_norm", "warmup_steps")
+        knobs = ", ".join(f"--{name}={getattr(self._training, name):g}" for name in names)
+        lowest = f"lowest before: {self.lowest:.4g}; " if np.isfinite(self.lowest) else ""
+        return (
+            f"warning: {{name}} {{was}} at {value:.4g}{{when}} ({lowest}uniform noise: 8); here {knobs}; a new run may need a "
+            "lower rate, a clip_norm, a longer warm-up or more steps"
+        )
+
+    def _falls(self, step, value):
+        """Whether `value` falls fast enough, or that cannot be said."""
+        if self.before is None or step - self.before[0] < _FEW or step < self._training.warmup_steps + _FEW:
+            return True
+        before, steps = self.before[1], step - self.before[0]
+        if not value < before:
+            return False
+        steps_left = max(self._training.train_steps - step, step)
+        return value * (value / before) ** (steps_left / steps) <= _WORST

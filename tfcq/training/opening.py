@@ -37,7 +37,7 @@ def opened(config, workdir, accept_changed_data=False):
     folder = pathlib.Path(workdir)
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
-        with files.told("workdir", folder):
+        with files.writing("workdir", folder):
             folder.mkdir(parents=True, exist_ok=True)
         files.check_folder("workdir", folder)
         with _locked(folder) as held:
@@ -106,14 +106,14 @@ class OpenedRun:
             dataset: `ImageDataset`.
             digests: of the files that training has read beside, `GenerativeModel.files_read`; None: of none.
         """
-        with files.told("workdir", self.folder):
+        with files.writing("workdir", self.folder):
             last = step or -1
             if self.config_before() is None and workdirs.exists(self.folder):
                 differences = workdirs.read_config(self.folder).differences(self.config)
                 if differences:
                     print(
-                        f"workdir {self.folder}: held the configuration of a run that saved nothing; it is replaced "
-                        f"(there -> here): {'; '.join(differences)}",
+                        f"workdir {self.folder}: the configuration of an earlier run, which saved no checkpoint, is replaced "
+                        f"(saved -> given): {'; '.join(differences)}",
                         flush=True,
                     )
             workdirs.drop_metrics_after(self.folder, last)
@@ -151,7 +151,7 @@ def _locked(folder):
     path = folder / LOCK
     with contextlib.ExitStack() as stack:
         try:
-            with files.told("workdir", folder):
+            with files.writing("workdir", folder):
                 lock = stack.enter_context(files.Lock(path, wait=False))
         except UserError as error:
             if not isinstance(error.__cause__, BlockingIOError):
@@ -165,11 +165,11 @@ def _locked(folder):
             ) from error
         if not lock.held:
             print(
-                f"warning: workdir {folder}: its file system has no locks; see to it that no second training runs in it",
+                f"warning: workdir {folder}: its file system has no locks; make sure that no second training runs in it",
                 flush=True,
             )
         try:
-            with files.told("workdir", folder):
+            with files.writing("workdir", folder):
                 now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
                 lock.file.truncate()
                 lock.file.write(f"process {os.getpid()} on {socket.gethostname()} since {now}\n".encode())

@@ -81,7 +81,7 @@ def _train(config, workdir, accept_changed_data, signals):
         if model.likelihood_note:
             print(f"note: {model.likelihood_note}", flush=True)
         if start >= training.train_steps:
-            print(f"nothing to do: {start} of {training.train_steps} steps are done", flush=True)
+            print(f"nothing to do: {start} steps are done and train_steps={training.train_steps}", flush=True)
             return model
         before = run.config_before()
         if before and (line := _new_course(model, before.training, training, start)):
@@ -103,7 +103,7 @@ def _fit(model, batches, workdir, training, evaluation, saver, signals):
     bound = f"{model.trained_bound}_bits_per_dim"
     shown = {bound: bound} | {f"{player}/loss": f"{player} loss" for player in players}
     writers = {name: tf.summary.create_file_writer(f"{workdir}/tensorboard/{name}") for name in opening.WRITERS}
-    evaluation.writer = writers["validation"]
+    evaluation.writer, evaluation.guard = writers["validation"], LikelihoodGuard(training)
     try:
         model.fit(
             batches,
@@ -113,8 +113,8 @@ def _fit(model, batches, workdir, training, evaluation, saver, signals):
             callbacks=[
                 callbacks.FirstStep(signals),
                 callbacks.FiniteGuard(),
-                LikelihoodGuard(training),
-                callbacks.Progress(training.train_steps, images_per_step, shown),
+                evaluation.guard,
+                callbacks.StepProgress(training.train_steps, images_per_step, shown),
                 callbacks.Balance(training.log_every),
                 callbacks.Scalars(writers["train"], training.log_every, images_per_step),
                 evaluation,
@@ -134,8 +134,9 @@ def _in_a_line(error, workdir):
         reason, name = getattr(error, "strerror", None) or "No space left on device", getattr(error, "filename", None)
         kept = f"the checkpoints in {workdir} are untouched"
         if name and not pathlib.Path(os.fsdecode(name)).absolute().is_relative_to(pathlib.Path(workdir).absolute()):
-            return UserError(f"{os.fsdecode(name)}: {reason}; {kept}; run the same command again when it is mended")
-        return UserError(f"workdir {workdir}: cannot be written: {reason}; {kept}; make room and run the same command again")
+            return UserError(f"{os.fsdecode(name)}: {reason}; {kept}; run the same command again once it is fixed")
+        again = "free some space and run the same command again"
+        return UserError(f"workdir {workdir}: cannot be written: {reason}; {kept}; {again}")
     return data.user_error(error)
 
 
