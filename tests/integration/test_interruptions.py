@@ -6,14 +6,11 @@ import pathlib
 import pty
 import re
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
+from commands import command, last_step, start
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-import tfcq
 
 FLAGS = {
     "image_size": 8,
@@ -30,22 +27,6 @@ FLAGS = {
     "validation_images": 16,
     "grid_images": 4,
 }
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(pathlib.Path(tfcq.__file__).parents[1])}
-
-
-def command(workdir, **flags):
-    return [sys.executable, "-m", "tfcq.train", f"--workdir={workdir}", *(f"--{key}={value}" for key, value in flags.items())]
-
-
-def start(arguments, **options):
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
-    return subprocess.Popen(arguments, text=True, env=ENVIRONMENT, **streams)
-
-
-def last_step(workdir):
-    steps = [int(re.search(r"\d+", path.name)[0]) for path in (workdir / "checkpoints" / "last").glob("step-*.index")]
-    return max(steps, default=0)
-
 
 def wait_for(condition, process):
     while not condition():
@@ -70,7 +51,7 @@ def test_whatever_goes_away_nothing_is_lost_or_doubled(tmp_path):
 
     try:
         # Told to stop while TensorFlow is imported: nothing is there yet.
-        process = begin(command(workdir, **FLAGS))
+        process = begin(command("train", workdir=workdir, **FLAGS))
         wait_for(lambda: "tensorflow" in pathlib.Path(f"/proc/{process.pid}/maps").read_text(), process)
         process.terminate()
         output, errors = process.communicate(timeout=400)
@@ -78,14 +59,14 @@ def test_whatever_goes_away_nothing_is_lost_or_doubled(tmp_path):
         assert not workdir.exists()
 
         # Its reader leaves after a line, as `| head -n 1` does.
-        process = begin(command(workdir, **FLAGS))
+        process = begin(command("train", workdir=workdir, **FLAGS))
         assert process.stdout.readline().startswith("cqf: ")
         process.stdout.close()
         process.stdout = None
         wait_for(lambda: last_step(workdir) >= 140, process)
         # A second training in the same folder, while the first one rests.
         process.send_signal(signal.SIGSTOP)
-        refused = begin(command(workdir))
+        refused = begin(command("train", workdir=workdir))
         message = refused.communicate(timeout=400)[1]
         assert refused.returncode == 2 and re.fullmatch(
             rf"error: workdir {workdir}: another training runs in it \(process {process.pid} on .*\n", message
@@ -100,7 +81,7 @@ def test_whatever_goes_away_nothing_is_lost_or_doubled(tmp_path):
 
         # Its terminal goes away while hang-ups are ignored, as with nohup: writing is an EIO then.
         master, slave = pty.openpty()
-        shell = ["bash", "-c", 'trap "" HUP; exec "$0" "$@"', *command(workdir)]
+        shell = ["bash", "-c", 'trap "" HUP; exec "$0" "$@"', *command("train", workdir=workdir)]
         process = begin(shell, stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
         os.close(slave)
         os.read(master, 10)
@@ -114,7 +95,7 @@ def test_whatever_goes_away_nothing_is_lost_or_doubled(tmp_path):
 
         # With all streams closed, to the end, which moves on: the workdir alone is enough.
         end = 100 * (max(rows(workdir)) // 100 + 2)
-        shell = ["bash", "-c", 'exec "$0" "$@" <&- >&- 2>&-', *command(workdir, train_steps=end)]
+        shell = ["bash", "-c", 'exec "$0" "$@" <&- >&- 2>&-', *command("train", workdir=workdir, train_steps=end)]
         process = begin(shell)
         process.communicate(timeout=400)
         assert process.returncode == 0

@@ -4,12 +4,12 @@ import json
 import os
 import random
 import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from commands import command, last_step, start
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -38,15 +38,9 @@ def write(path, seed):
     Image.fromarray(np.random.RandomState(seed).randint(0, 256, (8, 8)).astype(np.uint8)).save(path)
 
 
-def start(images, workdir):
-    flags = {**FLAGS, "dataset": f"folder:{images}", "workdir": workdir}
-    command = [sys.executable, "-m", "tfcq.train", *(f"--{name}={value}" for name, value in flags.items())]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def newest(workdir):
-    """The step of the newest checkpoint; 0: there is none."""
-    return max((int(path.stem.removeprefix("step-")) for path in workdir.glob("checkpoints/last/step-*.index")), default=0)
+def train(images, workdir):
+    arguments = command("train", **FLAGS, dataset=f"folder:{images}", workdir=workdir)
+    return start(arguments, stderr=subprocess.STDOUT)
 
 
 def weights(workdir):
@@ -81,14 +75,14 @@ def curves(workdir):
 def test_killed_at_random_a_run_loses_and_doubles_nothing(tmp_path):
     for number in range(40):
         write(tmp_path / "images" / f"{number:02}.png", number)
-    whole = start(tmp_path / "images", tmp_path / "whole")
+    whole = train(tmp_path / "images", tmp_path / "whole")
     assert whole.wait() == 0, whole.stdout.read()
     clock, workdir = random.Random(0), tmp_path / "killed"
     for number in range(KILLS):
-        process = start(tmp_path / "images", workdir)
-        target = newest(workdir) + clock.randint(1, 35)
+        process = train(tmp_path / "images", workdir)
+        target = last_step(workdir) + clock.randint(1, 35)
         try:
-            while newest(workdir) < target and process.poll() is None:
+            while last_step(workdir) < target and process.poll() is None:
                 time.sleep(0.002)
             time.sleep(clock.uniform(0.0, 0.2))  # anywhere between two checkpoints, or while one is written
             assert process.poll() is None, process.stdout.read()
@@ -96,7 +90,7 @@ def test_killed_at_random_a_run_loses_and_doubles_nothing(tmp_path):
             process.kill()
             process.communicate()
         write(tmp_path / "images" / f"00-{number}.png", 1000 + number)
-    process = start(tmp_path / "images", workdir)
+    process = train(tmp_path / "images", workdir)
     said, _ = process.communicate()
     assert process.returncode == 0, said
     assert f"{KILLS} added" in said and "resumed from step" in said

@@ -3,14 +3,13 @@
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
 import tensorflow as tf
 import tiny_models as tiny
+from commands import command, start
 from tensorflow.python.framework import config as framework_config
 
 from tfcq.errors import TrainingInterrupted
@@ -128,19 +127,18 @@ def test_at_full_size_a_resumed_run_has_the_bits_of_an_uninterrupted_one(tmp_pat
         "validation_images": 8,
         "grid_images": 1,
     }
-    command = [sys.executable, "-m", "tfcq.train", *(f"--{name}={value}" for name, value in flags.items())]
 
-    def start(name):
-        return subprocess.Popen([*command, f"--workdir={tmp_path / name}"], stdout=subprocess.PIPE, text=True)
+    def begin(name):
+        return start(command("train", **flags, workdir=tmp_path / name), stderr=None)
 
-    whole, stopped = start("whole"), start("resumed")
+    whole, stopped = begin("whole"), begin("resumed")
     try:
         while not (tmp_path / "resumed/checkpoints/last/step-6.index").exists() and stopped.poll() is None:
             time.sleep(0.02)
         stopped.send_signal(signal.SIGTERM)
         stopped.communicate()
         assert stopped.returncode == 143
-        resumed = start("resumed")
+        resumed = begin("resumed")
         said, _ = resumed.communicate()
         assert resumed.returncode == 0 and "resumed from step" in said
         whole.communicate()
