@@ -125,7 +125,7 @@ def test_weights_that_an_earlier_version_did_not_record_stay_where_they_are(run)
     facts = json.loads((folder / "data.json").read_text())
     del facts["files"]
     (folder / "data.json").write_text(json.dumps(facts))
-    with pytest.raises(UserError, match="holds another configuration .there -> here.: system.perceptual_weights: "):
+    with pytest.raises(UserError, match="holds another configuration .saved -> given.: system.perceptual_weights: "):
         tfcq.train(moved, folder)
     before = workdirs.read_config(folder)
     with opened(before, folder) as one:
