@@ -151,7 +151,7 @@ def test_a_checkpoint_restores_everything_into_a_model_of_another_seed(trained, 
     assert not tiny.changed(expected, all_variables(other))
 
     alone = tiny.build(seeded, trained.golden.channels)
-    assert restore_model(alone, tmp_path, "best") == trained.golden.steps
+    assert restore_model(alone, tmp_path, "best") == (trained.golden.steps, "best")
     kept = [one for one in trained.model.variables if not one.path.endswith(trained.golden.attached)]
     assert not tiny.changed(tiny.values(kept), alone.variables)
 
