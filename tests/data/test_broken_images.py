@@ -300,6 +300,7 @@ def test_the_line_of_progress_leaves_its_row_to_what_is_told_and_to_the_result(f
     out = Terminal()
     monkeypatch.setattr(sys, "stdout", out)
     monkeypatch.setattr(terminal, "_SECONDS", {True: 0.0})
+    monkeypatch.setattr(terminal, "_columns_shown", 0)
     monkeypatch.setattr(survey, "CHUNK", 10)
     monkeypatch.setattr(sources, "PIECE", 10)
     monkeypatch.setattr(survey, "FOLDER", files[0])  # a file: nothing can be kept
