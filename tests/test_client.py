@@ -194,15 +194,12 @@ def test_decode_takes_any_floats(client):
     np.testing.assert_array_equal(images.reshape(2, -1), latents)
 
 
-def test_default_seeds_are_those_of_the_library():
-    from tfcq.randomness import row_seeds as library_row_seeds
-
-    for num_rows, seed in ((1, 0), (5, 7), (3, -2**31)):
-        seeds = row_seeds(num_rows, seed)
-        assert seeds.dtype == np.int32
-        np.testing.assert_array_equal(seeds, library_row_seeds(num_rows, seed))
-    assert len(np.unique(row_seeds(1000, 1), axis=0)) == 1000
-    np.testing.assert_array_equal(row_seeds(10, 3)[:4], row_seeds(4, 3))
+def test_seeds_are_the_stream_and_the_number_of_the_row():
+    seeds = row_seeds(3, 7)
+    assert seeds.dtype == np.int32
+    np.testing.assert_array_equal(seeds, [[7, 0], [7, 1], [7, 2]])
+    np.testing.assert_array_equal(row_seeds(2), [[0, 0], [0, 1]])
+    np.testing.assert_array_equal(row_seeds(1, -2**31), [[-2**31, 0]])
 
 
 def test_default_seeds_and_given_seeds_are_sent(server, client):
@@ -265,6 +262,9 @@ def test_mistakes_are_told_without_asking_the_server(server, client, call):
 @pytest.mark.parametrize("call, told", [
     (lambda client: client.log_prob(np.full((2, *IMAGE_SHAPE), 0.5)), r'log_prob\(images\).*np.rint\(255 \* images\)'),
     (lambda client: client.sample(2, temperature=[1.0] * 3), r"sample\(temperature\): expected one number or 2, received 3"),
+    (lambda client: client.decode(5.0), r"decode\(latents\): expected float32 \[N, \.\.\.\], received float64 \[\]$"),
+    (lambda client: client.decode(np.zeros(NUM_PIXELS, np.float32)),
+     r"decode\(latents\): expected float32 \[N, \.\.\.\], received float32 \[12\]; latents\[None\] is one row$"),
     (lambda client: client.energy(np.zeros((2, *IMAGE_SHAPE), np.uint8), [[0, 0]]), r"energy\(seeds\): expected 2 rows"),
 ])
 def test_mistakes_are_told_as_the_model_in_python_tells_them(client, call, told):

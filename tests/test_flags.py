@@ -10,15 +10,17 @@ import signal
 import subprocess
 import sys
 import time
+import types
 import typing
 
+import numpy as np
 import pytest
 from absl import flags as absl_flags
 
 import tfcq
 from tfcq import config as configs
 from tfcq import flags as config_flags
-from tfcq import knobs
+from tfcq import knobs, workdir
 from tfcq.errors import TrainingDiverged, TrainingInterrupted, UserError
 
 SECTIONS = (configs.DataConfig, configs.TrainingConfig, configs.CQFConfig)
@@ -209,6 +211,7 @@ def test_mistakes_in_flagfiles_are_told_with_file_and_line(command, tmp_path, na
         ("export", ["--workdir=nowhere", "--export_dir=there"], "workdir nowhere: expected a trained run"),
         ("sample", ["--workdir=here", "--mode=dream"], "--mode=dream"),
         ("sample", ["--workdir=here", "--num_samples=0"], "--num_samples=0"),
+        ("sample", ["--workdir=here", "--image_draw=median"], "--image_draw=median: value should be one of <|sample|mode>"),
         ("sample", ["--workdir=here", "--output=grid.tif"], "output grid.tif: expected a name that ends in .png"),
         ("sample", ["--workdir=here", "--output=grid"], "expected grid.png"),
         ("sample", ["--workdir=here", "--temperature=-1"], "--temperature=-1"),
@@ -223,6 +226,34 @@ def test_mistakes_of_the_other_commands(command, monkeypatch, tmp_path, name, ar
     assert_one_line(status, stderr, expected)
     assert stdout == ""
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("mode", ["reconstruct", "generative_reconstruct"])
+def test_sample_asks_the_model_for_what_its_mode_says(command, monkeypatch, tmp_path, mode):
+    asked, path = [], tmp_path / "pairs.png"
+
+    class Pictures:
+        def __init__(self, model):
+            pass
+
+        def reconstruction_grid(self, images, seed, ability):
+            asked.append((ability, len(images), seed))
+            return images[0]
+
+    def load(*arguments):
+        asked.append(arguments)
+        return types.SimpleNamespace(require=asked.append)
+
+    held = np.zeros((9, 8, 8, 3), np.uint8)
+    images = types.SimpleNamespace(num_images=lambda _: len(held), images=lambda _, indices: held[indices])
+    monkeypatch.setitem(sys.modules, "tfcq.evaluation.pictures", types.SimpleNamespace(Pictures=Pictures))
+    monkeypatch.setattr(config_flags, "start_tensorflow", lambda: None)
+    monkeypatch.setattr(workdir, "read_config", lambda _: None)
+    monkeypatch.setattr(workdir, "load", load)
+    monkeypatch.setattr(workdir, "load_data", lambda *_: images)
+    given = (f"--workdir={tmp_path}", f"--mode={mode}", f"--output={path}", "--num_samples=2", "--seed=5", "--image_draw=mode")
+    assert command("sample", *given) == (0, f"wrote {path}\n", "")
+    assert asked == [(tmp_path, "best", "mode"), mode, (mode, 2, 5)] and path.is_file()
 
 
 @pytest.mark.parametrize(

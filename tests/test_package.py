@@ -21,6 +21,7 @@ def test_the_package_the_flags_and_the_client_load_no_tensorflow():
 import sys
 import tfcq, tfcq.client, tfcq.config, tfcq.flags
 tfcq.Config(data=tfcq.DataConfig(image_size=8)).to_json()
+tfcq.row_seeds(2)
 print([name for name in {HEAVY!r} if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=600)

@@ -175,8 +175,10 @@ def of_the_users_generators():
     return random.random(), np.random.rand(), float(tf.random.uniform(())), float(keras.random.uniform(()))
 
 
-def test_weights_follow_from_the_runs_seed_alone_and_building_them_moves_no_generator_of_the_user():
-    config = tiny.config(model="vae", training={"seed": 7})
+@pytest.mark.parametrize("network", ["plain", "residual"])
+def test_weights_follow_from_the_runs_seed_alone_and_building_them_moves_no_generator_of_the_user(network):
+    """Discriminators: their layers are given no seeds."""
+    config = tiny.config(training={"seed": 7}, discriminator_network=network, **tiny.ROWS["gan"])
     keras.utils.set_random_seed(7)
     weights = tiny.values(tiny.build(config).variables)
     keras.utils.set_random_seed(1)

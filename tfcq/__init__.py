@@ -4,7 +4,7 @@
 >>> tfcq.train(config, "runs/digits"); model = tfcq.load("runs/digits")             # doctest: +SKIP
 >>> images = model.sample(tfcq.row_seeds(16, seed=0))                               # doctest: +SKIP
 
-Importing the package imports no TensorFlow; the names below do, when they are first used.
+Importing the package imports no TensorFlow; `train`, `load`, `evaluate` and `export` do, when they are first used.
 """
 
 import importlib
@@ -23,8 +23,9 @@ _LAZY = {
     "load": "tfcq.workdir",
     "evaluate": "tfcq.evaluation.run",
     "export": "tfcq.exporting.export",
-    "row_seeds": "tfcq.randomness",
+    "row_seeds": "tfcq.seeds",
 }
+_OF_CLIENTS = {"row_seeds"}  # who may have no TensorFlow
 
 __all__ = [
     "Config",
@@ -43,5 +44,6 @@ def __getattr__(name):
         return _SYSTEM_CONFIGS[name]
     if name not in _LAZY:
         raise AttributeError(f"module 'tfcq' has no attribute {name!r}")
-    settings.import_tensorflow()
+    if name not in _OF_CLIENTS:
+        settings.import_tensorflow()
     return getattr(importlib.import_module(_LAZY[name]), name)

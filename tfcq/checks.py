@@ -1,6 +1,6 @@
 """Checks of what callers hand to Python functions: one line that says what was expected and received, and how to mend it.
 
-NumPy alone; `tfcq.models.arguments` does the same for tensors and for all inputs of a model.
+NumPy alone; `tfcq.inputs` does the same for all inputs of a model, `tfcq.models.arguments` also where they are tensors.
 """
 
 import numbers

@@ -11,7 +11,7 @@ through the proxies of the environment (`tfcq.proxies`).
 
 import numpy as np
 
-from tfcq.checks import as_array, check_integer
+from tfcq.checks import as_array, check_integer, dims
 from tfcq.endpoints import INPUTS
 from tfcq.errors import UserError
 from tfcq.inputs import checked
@@ -108,7 +108,11 @@ class Client:
 
     def decode(self, latents):
         """The images, uint8 [N, H, W, C], of latents, float32 [N, ...]."""
-        row = as_array(latents, "decode(latents)", "float32 [N, ...]").shape[1:]  # of any model's latents
+        array = as_array(latents, "decode(latents)", "float32 [N, ...]")
+        if array.ndim < 2:
+            received = f"{array.dtype} {dims(*array.shape)}" + ("; latents[None] is one row" if array.ndim else "")
+            raise UserError(f"decode(latents): expected float32 [N, ...], received {received}")
+        row = array.shape[1:]  # of any model's latents
         return self.predict("decode", checked("decode", {"latents": latents}, lambda _: row))["images"]
 
     def reconstruct(self, images, seeds=None, seed=0):

@@ -1,7 +1,7 @@
 """What a model can be asked: the one table of its endpoints, of its methods in Python, and of what their inputs hold.
 
-`tfcq.models.base` checks calls in Python by it, `tfcq.exporting.signatures` makes the endpoints and their checks of it. No
-TensorFlow.
+`tfcq.inputs` checks arguments by it, for methods in Python (`tfcq.models.arguments`) and for `tfcq.client`;
+`tfcq.exporting.signatures` makes the endpoints and their checks of it. No TensorFlow.
 """
 
 import dataclasses

@@ -4,6 +4,7 @@ import concurrent.futures
 import io
 import os
 import re
+import sys
 import threading
 
 import numpy as np
@@ -16,6 +17,7 @@ from tfcq.config import DataConfig
 from tfcq.data import dataset as dataset_module
 from tfcq.data import load, sources, survey, user_error
 from tfcq.data.folder import ImageFiles
+from tfcq.data.manifest import entries
 from tfcq.data.tfds import Records
 from tfcq.data.unfit import UnfitImage
 from tfcq.errors import UserError
@@ -290,12 +292,32 @@ def test_shapes_are_grouped(files):
     assert [group.tolist() for group in groups] == [[30], list(range(2, 30))]
 
 
+def test_the_line_of_progress_leaves_its_row_to_what_is_told_and_to_the_result(files, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    out = Terminal()
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(terminal, "_SECONDS", {True: 0.0})
+    monkeypatch.setattr(terminal, "_columns_shown", 0)
+    monkeypatch.setattr(survey, "CHUNK", 10)
+    monkeypatch.setattr(sources, "PIECE", 10)
+    monkeypatch.setattr(survey, "FOLDER", files[0])  # a file: nothing can be kept
+    raw = ImageFiles(files, os.path.dirname(files[0]))
+    assert raw.survey
+    shown, told, _ = out.getvalue().partition(f"cache {files[0]}: cannot be written")
+    assert told and shown.endswith(" \r")  # blanks over what was shown
+    assert len(entries(raw, "images")) == 31
+    assert "to know them again: 30/31 images" in out.getvalue() and out.getvalue().endswith(" \r")
+
+
 def test_a_long_look_tells_how_far_it_is(files, capsys, monkeypatch):
     monkeypatch.setattr(terminal, "_SECONDS", {False: 0.0})
     monkeypatch.setattr(survey, "CHUNK", 10)
     monkeypatch.setattr(sources, "PIECE", 10)
     raw = ImageFiles(files, os.path.dirname(files[0]))
-    assert len(raw.survey.shapes) == len(list(raw.digests(range(31)))) == 31
+    assert len(raw.survey.shapes) == len(entries(raw, "images")) == 31
     lines = [line.partition(" images")[0] for line in capsys.readouterr().out.splitlines()]
     again = "reading once, to know them again: "
     assert lines == [*(f"checking: {done}/31" for done in (10, 20, 30)), *(f"{again}{done}/31" for done in (10, 20, 30))]

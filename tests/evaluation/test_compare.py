@@ -75,7 +75,8 @@ def test_a_curve_of_another_evaluation_than_the_numbers_is_not_shown(tmp_path, t
     kept = {} if time is None else {"time": own if shown else time}  # None: as an earlier version wrote it
     np.savez(folder / "report" / "curves.npz", **curve, **kept)
     text = compare([folder], tmp_path / "out").read_text()
-    assert ("prd.png" in text) == shown and ("a: no curve of precision and recall" in text) != shown
+    told = "- a: no curve of precision and recall, as its last report, if any, is of another evaluation."
+    assert ("prd.png" in text) == shown and (told in text) != shown
 
 
 def test_numbers_that_were_not_measured_alike_are_marked(tmp_path):
@@ -178,6 +179,15 @@ def test_likelihoods_of_other_data_are_compared_as_those(tmp_path):
 def test_folders_of_one_name_keep_their_paths(tmp_path):
     runs = [make_run(tmp_path / name / "run", evaluated(fd_pixels=ENTRY)) for name in "ab"]
     assert f"| number | {runs[0]} | {runs[1]} | real |" in compare(runs, tmp_path / "out").read_text()
+
+
+@pytest.mark.parametrize("name", ["comparison.md", "numbers.png", "prd.png"])
+def test_what_cannot_be_written_is_told_before_anything_is(tmp_path, name):
+    folder, output = make_run(tmp_path / "a", evaluated(elbo=ENTRY)), tmp_path / "out"
+    (output / name).mkdir(parents=True)
+    with pytest.raises(UserError, match=rf"output .*{name}: cannot be written: Is a directory$"):
+        compare([folder], output)
+    assert [path.name for path in output.iterdir()] == [name]
 
 
 def test_what_was_not_evaluated_is_refused(tmp_path):

@@ -95,12 +95,21 @@ def test_the_end_of_an_explosion_is_told(capsys):
 
 @pytest.mark.parametrize(
     "values",
-    [[1e6] * 49 + [8.0] * 100, [8.0] * 180, [27.0 * 0.998**step for step in range(400)], [8.0, 8.0, 1e9] * 100, [-3.0] * 200],
-    ids=["first", "low", "falling", "spikes", "negative"],
+    [
+        [1e6] * 49 + [8.0] * 100,
+        [8.0] * 180,
+        [27.0 * 0.998**step for step in range(400)],
+        [8.0, 8.0, 1e9] * 100,
+        [-3.0] * 200,
+        [1.0] * 50 + [-0.5] * 57,  # sharp enough a density falls through 0
+        [-2.0] * 50 + [-5.0] * 50,
+    ],
+    ids=["first", "low", "falling", "spikes", "negative", "through 0", "further"],
 )
 def test_first_steps_and_spikes_are_no_explosion(capsys, values):
     guarded(values)
     guarded(values, steps_taken=0, train_steps=len(values))
+    guarded(values, steps_taken=0, train_steps=100_007)
     guarded([1e9] * 200, "generator/kl")
     guarded([300.0] * 200, warmup_steps=300)  # a rate that is still next to nothing
     assert capsys.readouterr().out == ""
@@ -127,6 +136,24 @@ def test_what_validation_measures_is_judged(capsys, values, said):
         guard.judge_validation(step, value)
     lines = capsys.readouterr().out.replace("validation elbo_bits_per_dim", "NAME").splitlines()
     assert len(lines) == len(said) and all(map(str.startswith, lines, [f"step {line}" for line in said]))
+
+
+@pytest.mark.parametrize(
+    ("steps_taken", "values", "said"),
+    [
+        (110, [28.0] * 10 + [30.0] * 30 + [30.0 * 0.98**step for step in range(150)], None),
+        (149, [20.0] + [29.0 * 0.99**step for step in range(150)], None),
+        (110, [1e12] * 190, "200: warning: NAME was at 1e+12 in the last 50 steps"),
+        (110, [30.0] * 890, "250: warning: NAME was at 30 in the last 50 steps"),
+        (960, [300.0 - step / 1000 for step in range(40)], "1000: warning: NAME was at 300 in the last 10 steps"),
+        (910, [300.0 - step / 1000 for step in range(90)], "1000: warning: NAME was at 299.9 in the last 22 steps"),
+    ],
+)
+def test_the_first_steps_of_a_run_that_goes_on_are_judged_when_they_are_enough(capsys, steps_taken, values, said):
+    guarded(values, steps_taken=steps_taken)
+    lines = capsys.readouterr().out.replace("elbo_bits_per_dim", "NAME").splitlines()
+    told = [line.split(" (")[0] for line in lines]
+    assert told == ([f"step {said}"] if said else [])
 
 
 def test_validation_adds_nothing_to_what_was_told_of_training(capsys):

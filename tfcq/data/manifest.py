@@ -236,7 +236,8 @@ def entries(raw, origin, known=None):
         }
     digests = [remembered.get((origin, key, stamp)) for key, stamp in zip(keys, stamps)]
     unread = [index for index, digest in enumerate(digests) if digest is None]
-    for index, digest in zip(unread, raw.digests(unread)):
+    # In this order `digests` runs to its end, which takes its progress off the terminal.
+    for digest, index in zip(raw.digests(unread), unread):
         digests[index] = digest
     return [Entry(origin, *row) for row in zip(keys, digests, stamps)]
 

@@ -20,7 +20,7 @@ import PIL
 from tfcq.data.unfit import UnfitImage
 from tfcq.errors import UserError
 from tfcq.files import check_folder, replacing, writing
-from tfcq.terminal import ImageProgress
+from tfcq.terminal import ImageProgress, say
 
 FOLDER = "~/.cache/tfcq/images"
 
@@ -160,4 +160,4 @@ def _going_on_without():
     try:
         yield
     except UserError as error:
-        print(f"{error}; the next start will check the images again", flush=True)
+        say(f"{error}; the next start will check the images again")

@@ -31,7 +31,8 @@ def compare(workdirs_to_compare, output):
     check_kind("compare", workdirs_to_compare, (list, tuple), "a list of folders")
     folders, output = [paths.folder(folder, "compare") for folder in workdirs_to_compare], paths.folder(output, "output")
     path = output / "comparison.md"
-    check_file("output", path)
+    for name in (path.name, "numbers.png", "prd.png"):
+        check_file("output", output / name)
     labels = _labels(folders)
     measured = {label: latest_numbers(folder) for label, folder in zip(labels, folders)}
     names = list(dict.fromkeys(name for numbers in measured.values() for name in numbers))
@@ -134,7 +135,8 @@ def _text(measured, names, unlike, pictures, stale):
     if "prd" in pictures and any(name.startswith("prd_") for name in unlike):
         told.append("- The curves of precision and recall below: not measured alike either.")
     for label in stale:
-        told.append(f"- {paths.markdown(label)}: no curve of precision and recall, as its last report has none of these numbers.")
+        why = "its last report, if any, is of another evaluation"
+        told.append(f"- {paths.markdown(label)}: no curve of precision and recall, as {why}.")
     lines += ["", "real: what other real images score in the place of the generated ones.", "", *told, ""]
     for name in pictures:
         lines += [f"![{name}]({name}.png)", ""]

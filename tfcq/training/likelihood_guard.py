@@ -38,9 +38,12 @@ class LikelihoodGuard(StepCallback):
         name = f"{self.model.trained_bound}_bits_per_dim"
         if name in logs:
             self._values.append(float(logs[name]))
-        of_a_stage_before = self._values and name not in logs
-        if of_a_stage_before or (self._values and (step % _STEPS == 0 or step == self._training.train_steps)):
-            self._judge_training(step - 1 if of_a_stage_before else step, name)
+        stage_ended = name not in logs
+        ends = stage_ended or step == self._training.train_steps
+        # The first steps of a run that goes on may be few; they wait for more.
+        enough = step % _STEPS == 0 and (self._judged or len(self._values) >= _STEPS)
+        if self._values and (ends or enough):
+            self._judge_training(step - 1 if stage_ended else step, name, ends)
 
     def judge_validation(self, step, bits_per_dim):
         """Judges a bound on the validation split, measured after `step` steps; where training's was told, that is enough.
@@ -53,12 +56,12 @@ class LikelihoodGuard(StepCallback):
             say(f"step {step}: {line.format(name='validation elbo_bits_per_dim', was='is', when='')}")
         self._validation.lowest = min(self._validation.lowest, bits_per_dim)
 
-    def _judge_training(self, step, name):
+    def _judge_training(self, step, name, ends):
         values, self._values = self._values, []
-        last = (self._judged + values)[-max(len(values), 10) :]
+        last = (self._judged + values)[-min(max(len(values), 10), _STEPS) :]
         if self._bound.before is None:
-            quarter = max(1, len(values) // 4)
-            if len(values) < _STEPS:  # a short run, which begins and ends here
+            if ends:  # a short run, or the short rest of one
+                quarter = max(1, len(values) // 4)
                 last = values[-quarter:]
                 if len(values) >= _FEW:
                     self._bound.before = (step - len(values) + quarter, float(np.median(values[:quarter])))
@@ -86,9 +89,10 @@ class _Series:
 
     def judge(self, step, value, may_tell=True):
         """A line with {name}, {was} and {when} on a `value` in bits/dim, or ""; the value is `before` afterwards."""
-        bad = not value < _NO_BEGINNING or value > 2.0 * self.lowest or not self._falls(step, value)
+        fine = value <= _WORST
+        bad = not fine and (not value < _NO_BEGINNING or value > 2.0 * self.lowest or not self._falls(step, value))
         self.before = (step, value)
-        if value <= _WORST:
+        if fine:
             told, self.told = self.told, False
             return f"{{name}} is at {value:.4g} again" if told else ""
         if self.told or not bad or not may_tell:
@@ -103,7 +107,7 @@ class _Series:
         )
 
     def _falls(self, step, value):
-        """Whether `value` falls fast enough, or that cannot be said."""
+        """Whether `value`, which is above `_WORST`, falls fast enough, or that cannot be said."""
         if self.before is None or step - self.before[0] < _FEW or step < self._training.warmup_steps + _FEW:
             return True
         before, steps = self.before[1], step - self.before[0]
