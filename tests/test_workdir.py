@@ -38,6 +38,7 @@ class Images:
     image_shape = (8, 12, 3)
     description = "eight by twelve"
     manifest = None
+    doubt = ""
 
 
 def test_open_for_makes_the_folder_and_its_parents(tmp_path):
