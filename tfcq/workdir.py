@@ -173,8 +173,9 @@ def check_files(workdir, config, digests):
     for name, before in read_digests(workdir).items():
         knob, now = name.partition(".")[2], digests.get(name, before)
         if now != before:
+            path = getattr(config.system, knob) or "(empty: Keras's own file)"
             raise UserError(
-                f"{knob} {getattr(config.system, knob)}: expected the file that the run began with, of SHA-256 {before}..., "
+                f"{knob} {path}: expected the file that the run began with, of SHA-256 {before}..., "
                 f"received one of {now}...; say where that is: --{knob}=FILE"
             )
 
