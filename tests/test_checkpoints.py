@@ -169,7 +169,7 @@ def test_a_loaded_workdir_is_the_float32_model_that_was_saved(tmp_path):
     workdirs.open_for(config, tmp_path)
 
     class Images:
-        image_shape, description, manifest = (8, 8, 1), "tiny", None
+        image_shape, description, manifest, doubt = (8, 8, 1), "tiny", None, ""
 
     workdirs.keep_data(tmp_path, Images())
     assert "found none; train first" in message_of(workdirs.load, tmp_path)

@@ -9,7 +9,7 @@ import pytest
 import tiny_models as tiny
 
 from tfcq import workdir as workdirs
-from tfcq.config import Config, DataConfig, TrainingConfig
+from tfcq.config import Config, DataConfig, GLFConfig, TrainingConfig
 from tfcq.errors import UserError
 
 OTHER = Config(data=DataConfig(image_size=64), training=TrainingConfig(seed=3))
@@ -38,6 +38,7 @@ class Images:
     image_shape = (8, 12, 3)
     description = "eight by twelve"
     manifest = None
+    doubt = ""
 
 
 def test_open_for_makes_the_folder_and_its_parents(tmp_path):
@@ -184,6 +185,14 @@ def test_data_facts_are_read_back(tmp_path):
     assert workdirs.read_image_shape(tmp_path) == (8, 12, 3)
     assert json.loads((tmp_path / "data.json").read_text())["description"] == "eight by twelve"
     assert names(tmp_path) == ["data.json"]
+
+
+def test_another_file_than_a_run_has_read_is_named_and_keras_own_is_called_so(tmp_path):
+    workdirs.keep_data(tmp_path, Images(), digests={"system.perceptual_weights": "aa"})
+    for path, called in (("/w.h5", "/w.h5"), ("", "(empty: Keras's own file)")):
+        config = Config(model="glf", system=GLFConfig(perceptual_weights=path))
+        message = message_of(workdirs.check_files, tmp_path, config, {"system.perceptual_weights": "bb"})
+        assert message.startswith(f"perceptual_weights {called}: expected the file that the run began with, of SHA-256 aa...")
 
 
 @pytest.mark.parametrize("content", [None, b"", b"[1, 2]", b"{}", b'{"image_shape": null}', b"\xff"])

@@ -58,7 +58,9 @@ class ImagesPlace(Section):
     )
     data_dir: str = knob("", "where TFDS keeps the run's images now; empty: where it did", paths=("",))
     accept_changed_data: bool = knob(
-        False, "go on with those of the run's images that are there, where some are gone or have another content"
+        False,
+        "go on with those of the run's images that are there, where some are gone or have another content; of a run without "
+        "a list of its images (earlier versions kept none): go on in another place, or split other images anew",
     )
 
     def of(self, config):

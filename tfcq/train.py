@@ -17,12 +17,11 @@ from tfcq.errors import UserError
 
 config_flags.define_config_flags()
 WORKDIR = config_flags.define_folder("workdir", None, "Folder of the run (default: runs/NAME of the flagfile).")
-
-
 ACCEPT_CHANGED_DATA = flags.DEFINE_bool(
     "accept_changed_data",
     False,
-    "Go on with those of a run's images that are there, where some are gone or have another content.",
+    "Go on with those of a run's images that are there, where some are gone or have another content; of a run without a "
+    "list of its images (earlier versions kept none): go on in another place, or split other images anew.",
 )
 
 

@@ -1,7 +1,7 @@
 """The folder of a run: everything after training reads it alone.
 
 config.json        the Config               environment.json   versions, devices, commit
-data.json          shape and source of the images, digests of the other files that training reads
+data.json          shape and source of the images, what is not known of them, digests of the other files that training reads
 images.jsonl.gz    which image belongs to which split (`tfcq.data.manifest`)
 history.jsonl      a row each time that knobs, images or the environment changed on resume: {"time", "step", "changes":
                    {name: [before, after]}}
@@ -153,6 +153,7 @@ def keep_data(workdir, dataset, step=None, digests=None):
             _record_changes(folder, step, {"images": [kept and kept.fingerprints(), fingerprints]})
         facts = {"image_shape": list(dataset.image_shape), "description": dataset.description, "fingerprints": fingerprints}
         facts |= {"files": digests} if digests else {}
+        facts |= {"doubt": dataset.doubt} if dataset.doubt else {}
         write_text(folder / "data.json", json.dumps(facts, indent=2) + "\n")
     if manifest and kept != manifest:  # other names or times of the same images, too
         with replacing(folder / MANIFEST) as file:
@@ -172,8 +173,9 @@ def check_files(workdir, config, digests):
     for name, before in read_digests(workdir).items():
         knob, now = name.partition(".")[2], digests.get(name, before)
         if now != before:
+            path = getattr(config.system, knob) or "(empty: Keras's own file)"
             raise UserError(
-                f"{knob} {getattr(config.system, knob)}: expected the file that the run began with, of SHA-256 {before}..., "
+                f"{knob} {path}: expected the file that the run began with, of SHA-256 {before}..., "
                 f"received one of {now}...; say where that is: --{knob}=FILE"
             )
 
@@ -190,7 +192,7 @@ def read_manifest(workdir):
     except (OSError, ValueError) as error:
         raise UserError(
             f"{path}: the list of the run's images cannot be read: {error}; restore it from a copy, or remove it to go "
-            "by the images' positions, unchecked"
+            "by the images' positions"
         ) from error
 
 
@@ -205,7 +207,8 @@ def load_data(workdir, place=None):
         `tfcq.data.ImageDataset`.
 
     Raises:
-        UserError: no run, or images that cannot be read or are not those of the run.
+        UserError: no run, or images that cannot be read or are not those of the run; of a run without a list of them: another
+            place or other numbers of images, where that is not accepted.
     """
     check_kind("place", place, ImagesPlace | None, "a tfcq.protocol.ImagesPlace or None")
     place = (place or ImagesPlace()).absolute()
@@ -218,13 +221,14 @@ def images_of(workdir, config, accept_changed_data=False):
     from tfcq.data import earlier
 
     _require_place(config)
-    manifest, differs = read_manifest(workdir), ""
+    manifest, facts = read_manifest(workdir), _data_facts(workdir)
+    doubts = [facts.get("doubt")]  # the list may have been made when the run went on without one
     if manifest is None:
-        facts = _data_facts(workdir)
+        before, now = read_config(workdir).data.absolute(), config.absolute()
         manifest = data.manifest_by_position(config, by_earlier_version="fingerprints" not in facts)
-        differs = earlier.check_sizes(workdir, facts, manifest, accept_changed_data)
+        doubts.append(earlier.doubt_of(workdir, facts, manifest, before, now, accept_changed_data))
     images = data.load(config, manifest, accept_changed_data)
-    images.differs = images.differs or differs
+    images.doubt = "; ".join(dict.fromkeys(filter(None, doubts)))
     return images
 
 

@@ -120,6 +120,21 @@ def test_a_link_that_leads_nowhere_is_an_error(tmp_path, name):
         load_folder(tmp_path / "set")
 
 
+def test_a_begun_run_goes_on_where_a_folder_of_a_split_has_no_images_or_links_lead_nowhere(tmp_path):
+    fill(tmp_path / "set" / "Train", 4)
+    (tmp_path / "set" / "Test").mkdir()
+    (tmp_path / "set" / "extra").mkdir()
+    for link in ("notes.txt", "dogs", "Train/gone.png", "extra/notes.txt", "Train/round.txt"):
+        os.symlink(tmp_path / "set" / "Train" / "round.txt", tmp_path / "set" / link)
+    found = folder(str(tmp_path / "set"), begun=True)
+    assert {split: len(images) for split, images in found.splits.items()} == {"train": 4}
+    assert found.notes.endswith("skipped 5 broken links")
+    fill(tmp_path / "set" / "Test", 2, 100)
+    assert {split: len(images) for split, images in folder(str(tmp_path / "set"), begun=True).splits.items()} == {
+        "train": 4, "test": 2,
+    }
+
+
 def test_a_link_to_itself_is_an_error(tmp_path):
     fill(tmp_path / "cats")
     os.symlink(tmp_path / "round", tmp_path / "round")

@@ -12,6 +12,7 @@ import tensorflow as tf
 import tiny_models as tiny
 
 from tfcq import workdir as workdirs
+from tfcq.config import Config
 from tfcq.errors import UserError
 from tfcq.exporting import card, export, verify
 from tfcq.images import bits_per_dim
@@ -142,6 +143,17 @@ def test_a_card_of_an_unmeasured_model_says_so(run):
         workdirs.read_config(run), {}, {"description": "d", "image_shape": [8, 8, 1]}, None, 0, {}, 1
     )
     assert "Nothing was measured." in text
+
+
+@pytest.mark.parametrize("of_step, said", [
+    ({"step": 7}, "\nAt step 7, that of this model:\n"),
+    ({"step": 9}, "\nAt step 9, not that of this model (7), whose numbers are others:\n"),
+    ({}, "\nAt a step that was not recorded, perhaps another than this model's (7):\n"),
+])
+def test_the_card_says_of_which_step_its_numbers_are(of_step, said):
+    metrics = of_step | {"elbo": {"bits_per_dim": 3.5}}
+    text = card.model_card(Config(), {}, {"description": "d", "image_shape": [8, 8, 1]}, metrics, 7, {}, 1)
+    assert said in text and '"bits_per_dim": 3.5' in text
 
 
 def test_warm_up_requests_replay(base, signatures):

@@ -65,18 +65,19 @@ def check_model(run, dataset, expected):
 
 def test_a_run_of_d74abb1_is_evaluated_and_goes_on_with_its_images_and_its_numbers(run, capsys):
     dataset = workdirs.load_data(run)
-    assert "nobody kept a list of its images" in capsys.readouterr().out
+    assert "there is no list of its images" in capsys.readouterr().out
     check_splits(dataset)
     check_model(run, dataset, EXPECTED["at_step_2"])
     train(longer(run), run)
     assert "resumed from step 2" in capsys.readouterr().out
     dataset = workdirs.load_data(run)
     said = capsys.readouterr().out
-    assert "nobody kept" not in said and "moved" not in said  # its list is kept now, under the names of today
+    assert "no list" not in said and "moved" not in said  # its list is kept now, under the names of today
     check_splits(dataset)
     check_model(run, dataset, EXPECTED["at_step_4"])
     row = evaluate(run, ["elbo"], False, checkpoint="last")
     assert row["step"] == 4 and row["elbo"]["num_images"] == 5
+    assert row["elbo"]["notes"][-1] == "without a list of the run's images they were taken by their positions, unchecked"
 
 
 def test_a_run_without_a_list_goes_on_elsewhere_or_with_more_images_where_that_is_accepted(run, capsys):
@@ -88,7 +89,7 @@ def test_a_run_without_a_list_goes_on_elsewhere_or_with_more_images_where_that_i
     with pytest.raises(UserError, match="they were train 40.*are train 41.*--accept_changed_data to split what is there anew"):
         evaluate(run, ["elbo"], False, dataset="folder:elsewhere")
     assert train(there, run, accept_changed_data=True).steps_taken == 4
-    assert "warning: workdir run: nobody kept a list" in capsys.readouterr().out
+    assert "warning: workdir run: there is no list" in capsys.readouterr().out
     changes = [json.loads(line)["changes"] for line in (run / "history.jsonl").read_text().splitlines()]
     assert {"data.dataset", "images"} <= set().union(*changes)
     assert workdirs.load_data(run).num_images("train") == 41

@@ -67,9 +67,7 @@ def load(config, manifest=None, accept_changed_data=False):
     check_kind("config", config, DataConfig, "a tfcq.DataConfig", advice)
     check_kind("manifest", manifest, Manifest | None, "a Manifest, as of tfcq.workdir.read_manifest, or None")
     check_bool("accept_changed_data", accept_changed_data)
-    source, match = _open(config, begun=manifest is not None), None
-    if config.skip_broken_images:
-        source = source.without_broken()
+    source, match = _open_usable(config, begun=manifest is not None), None
     if manifest:
         images, how, match = by_content(source, config, manifest, accept_changed_data)
     else:
@@ -108,7 +106,7 @@ def manifest_by_position(config, by_earlier_version=False):
 
     `by_earlier_version`: whether a folder is read as in the versions that kept no manifest.
     """
-    source = then = _open(config, begun=True)
+    source = then = _open_usable(config, begun=True)
     kind, _, place = config.dataset.partition(":")
     if by_earlier_version and kind == "folder":
         then = earlier.folder(os.path.expanduser(place))
@@ -129,7 +127,12 @@ class ImageDataset:
         random_translation: share of an image's side by which `train_batches` moves images at most.
         manifest: the `Manifest` of the splits; None: nobody knows what the images are.
         differs: how the images differ from those that the run began with, in words; "": they do not, as far as is known.
+
+    Attributes:
+        doubt: why it is not known that the splits are those that the run began with, in words; "": it is.
     """
+
+    doubt = ""
 
     def __init__(
         self,
@@ -315,6 +318,12 @@ def _gather(raw, transform, in_memory):
         return raw.all(transform).__getitem__
     raw.check(transform)
     return functools.partial(raw.take, transform=transform)
+
+
+def _open_usable(config, begun=False):
+    """`_open` without the images that the DataConfig says to leave out."""
+    source = _open(config, begun)
+    return source.without_broken() if config.skip_broken_images else source
 
 
 def _open(config, begun=False):

@@ -55,35 +55,55 @@ def sizes_of(facts):
     return dict(zip(SPLITS, map(int, found.groups()))) if found else {}
 
 
-def check_sizes(workdir, facts, manifest, accept_changed_data):
-    """Says what is not known of a run without a list of its images; gives how the sizes of its splits differ, in words, or "".
+def doubt_of(workdir, facts, manifest, before, now, accept_changed_data):
+    """Says, and gives in words, what is not known of the splits of a run without a list of its images; "" where all is.
 
     Args:
         workdir: the run, for messages.
         facts: its data.json, a dict.
         manifest: `Manifest` of what is there, by position.
-        accept_changed_data: whether splits may have other sizes than they had.
+        before, now: the DataConfig that the run has and the one that says where the images are now, both with absolute paths.
+        accept_changed_data: whether the images may be elsewhere, or others.
 
     Raises:
-        UserError: they have, and may not.
+        UserError: they are, and may not.
     """
-    kept, now = sizes_of(facts), {split: len(entries) for split, entries in manifest.splits.items()}
-    said = f"workdir {workdir}: nobody kept a list of its images, as earlier versions of tfcq did not"
-    if kept in ({}, now):
-        print(f"{said}; they are taken by their positions, unchecked", flush=True)
+    said = f"workdir {workdir}: there is no list of its images (earlier versions of tfcq kept none)"
+    fingerprints = facts.get("fingerprints")
+    if fingerprints == manifest.fingerprints():  # the list was lost, and only that
+        print(f"{said}; what is there has the content that they had", flush=True)
         return ""
-    differ = f"they were {_shown(kept)}, and are {_shown(now)} now"
-    if not accept_changed_data:
-        raise UserError(
-            f"{said}; {differ}; expected the same images, or --accept_changed_data to split what is there anew: images that the "
-            "model has trained on may then be test images"
-        )
-    print(
-        f"warning: {said}; {differ}; what is there is split anew: images that the model has trained on may now be test or "
-        "validation images",
-        flush=True,
+    moved = "; ".join(
+        f"{name} was {getattr(before, name)}, and is {getattr(now, name)} now"
+        for name in ("dataset", "data_dir")
+        if getattr(before, name) != getattr(now, name)
     )
-    return differ
+    sizes, sizes_now = sizes_of(facts), {split: len(entries) for split, entries in manifest.splits.items()}
+    others = ""
+    if sizes not in ({}, sizes_now):
+        others = f"they were {_shown(sizes)}, and are {_shown(sizes_now)} now"
+    elif fingerprints:
+        others = "some have another content, or another position, than they had"
+    differences = "; ".join(filter(None, (moved, others)))
+    if differences and not accept_changed_data:
+        anew = "to split what is there anew: images that the model has trained on may then be test images"
+        same = "where the same images have moved there: they are then taken by their positions, unchecked"
+        accepted = f"--accept_changed_data {anew if others else same}"
+        raise UserError(f"{said}; {differences}; expected the same images, or {accepted}")
+    if others:
+        print(
+            f"warning: {said}; {differences}; what is there is split anew: images that the model has trained on may now be "
+            "test or validation images",
+            flush=True,
+        )
+        return (
+            f"without a list of the run's images what was there was split anew ({others}): the model may have trained on "
+            "images of the test and validation splits"
+        )
+    where = f"in another place ({moved}), " if moved else ""
+    print(f"{said}; they are taken by their positions, {where}unchecked", flush=True)
+    where = "in another place, " if moved else ""
+    return f"without a list of the run's images they were taken by their positions, {where}unchecked"
 
 
 def _shown(sizes):

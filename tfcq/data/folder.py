@@ -17,6 +17,7 @@ of the classes.
 
 import collections
 import dataclasses
+import errno
 import os
 
 from PIL import features
@@ -52,7 +53,7 @@ def folder(directory, begun=False):
     Args:
         directory: path of the folder.
         begun: whether the images of a run that has begun are looked for in it. They are known by their content, so how the
-            folder is laid out decides nothing any more, and no layout is refused.
+            folder is laid out decides nothing any more: no layout is refused, and links that lead nowhere are passed over.
 
     Raises:
         UserError: no such folder, no images in it or in one of its splits, images that belong to no split, folders that look
@@ -61,14 +62,18 @@ def folder(directory, begun=False):
     if not os.path.isdir(directory):
         raise UserError(f"folder: expected a folder, received {directory!r}")
     try:
-        roots = split_folders(directory)
+        roots = split_folders(directory, begun)
     except UserError:
         if not begun:
             raise
         roots = {"train": directory}
+    in_roots = {split: find_images(root, begun) for split, root in roots.items()}
+    if begun and not all(found.paths for found in in_roots.values()):
+        roots = {"train": directory}
+        in_roots = {"train": find_images(directory, begun)}
     splits, classes, passed_over, twice = {}, {}, collections.Counter(), []
     for split, root in roots.items():
-        found = find_images(root)
+        found = in_roots[split]
         if not found.paths:
             raise UserError(f"{root}: expected images ({', '.join(EXTENSIONS)}), found none among "
                             f"{found.passed_over.total()} files{_in_brackets(_extensions(found.passed_over))}")
@@ -87,8 +92,8 @@ def folder(directory, begun=False):
     return Source(splits, "; ".join(notes))
 
 
-def split_folders(directory):
-    """{split: its folder}, {"train": directory} where there are no folders of splits.
+def split_folders(directory, dead_links=False):
+    """{split: its folder}, {"train": directory} where there are no folders of splits; `dead_links` as of `find_images`.
 
     Raises:
         UserError: two folders of one split, splits without train, or images beside them.
@@ -108,10 +113,10 @@ def split_folders(directory):
         raise UserError(f"folder:{directory}: found {' and '.join(names[split][0] for split in found)} but no train folder "
                         "beside; expected train, or no folder of a split")
     for entry in sorted(_entries(directory), key=lambda entry: entry.name):
-        if entry.path in found.values():
+        if entry.path in found.values() or dead_links and _is_dead_link(entry):
             continue
         is_folder = _is_folder(entry)
-        stray = find_images(entry.path).paths[:1] if is_folder else [entry.path] * _is_image_name(entry.name)
+        stray = find_images(entry.path, dead_links).paths[:1] if is_folder else [entry.path] * _is_image_name(entry.name)
         if stray:
             raise UserError(f"{stray[0]}: belongs to no split; beside {found['train']} expected images in validation and test "
                             "only")
@@ -133,8 +138,11 @@ class Found:
     twice: list = dataclasses.field(default_factory=list)
 
 
-def find_images(root):
-    """The images below `root` as `Found`; UserError for a folder that cannot be read or a link that leads nowhere."""
+def find_images(root, dead_links=False):
+    """The images below `root` as `Found`; UserError for a folder that cannot be read or a link that leads nowhere.
+
+    `dead_links`: whether such links are passed over instead.
+    """
     found = Found()
     seen = {os.path.realpath(root)}
     folders = [(root, os.path.realpath(root))]
@@ -151,7 +159,9 @@ def find_images(root):
         parent, real_parent = folders.pop()
         for entry in _entries(parent):
             real = os.path.join(real_parent, entry.name)
-            if _is_folder(entry):
+            if dead_links and _is_dead_link(entry):
+                found.passed_over["broken links"] += 1
+            elif _is_folder(entry):
                 if entry.is_symlink():
                     linked_folders.append(entry.path)
                 elif real in seen:
@@ -252,8 +262,18 @@ def _is_folder(entry):
         raise UserError(f"{entry.path}: cannot be read: {error.strerror}") from error
 
 
+def _is_dead_link(entry):
+    if not entry.is_symlink():
+        return False
+    try:
+        os.stat(entry.path)
+    except OSError as error:
+        return error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+    return False
+
+
 def _refuse_dead_link(entry):
-    if entry.is_symlink() and not os.path.exists(entry.path):
+    if _is_dead_link(entry):
         raise UserError(f"{entry.path}: expected a link to a file or folder, received a broken one (to "
                         f"{os.readlink(entry.path)}); fix or remove it")
 

@@ -66,10 +66,10 @@ def evaluate(workdir, metrics=None, report=True, **protocol):
         run.measure_distributions([name for name in chosen if name in DISTRIBUTIONS], row, drawn)
     except tf.errors.OpError as error:
         raise data.user_error(error) or error from error
-    if dataset.differs:
+    if notes := _notes_of(dataset):
         for name, entry in row.items():
             if isinstance(entry, dict) and not name.endswith("_other"):
-                entry["notes"] = [*entry.get("notes", ()), f"not on the images that the run began with: {dataset.differs}"]
+                entry["notes"] = [*entry.get("notes", ()), *notes]
     try:
         row = workdirs.record_metrics(workdir, row)
         if report:
@@ -80,6 +80,12 @@ def evaluate(workdir, metrics=None, report=True, **protocol):
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
         raise UserError(f"workdir {workdir}: cannot be written: {reason}; free some space and evaluate again") from error
     return row
+
+
+def _notes_of(dataset):
+    """What every number on the images of a run must say of them: a list of str."""
+    differs = [f"not on the images that the run began with: {dataset.differs}"] if dataset.differs else []
+    return differs + ([dataset.doubt] if dataset.doubt else [])
 
 
 def _protocol(knobs):

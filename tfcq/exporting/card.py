@@ -54,9 +54,7 @@ def model_card(config, environment, data_facts, metrics, step, signatures, num_i
         "## Measured",
         "",
     ]
-    lines += (
-        [f"    {line}" for line in json.dumps(metrics, indent=2).splitlines()] if metrics else ["Nothing was measured."]
-    )
+    lines += _measured(metrics, step)
     lines += ["", "## Signatures", ""]
     for name, function in signatures.items():
         if name != "serving_default":
@@ -79,6 +77,20 @@ def model_card(config, environment, data_facts, metrics, step, signatures, num_i
         *[f"    {line}" for line in config.to_json().splitlines()],
     ]
     return "\n".join(lines) + "\n"
+
+
+def _measured(metrics, step):
+    """Lines on the last row of metrics, which need not be of the exported checkpoint."""
+    if not metrics:
+        return ["Nothing was measured."]
+    of_step = metrics.get("step")
+    if of_step == step:
+        said = f"At step {step}, that of this model:"
+    elif of_step is None:
+        said = f"At a step that was not recorded, perhaps another than this model's ({step}):"
+    else:
+        said = f"At step {of_step}, not that of this model ({step}), whose numbers are others:"
+    return [said, "", *[f"    {line}" for line in json.dumps(metrics, indent=2).splitlines()]]
 
 
 def _promise(name, count):

@@ -79,7 +79,7 @@ class OpenedRun:
     def require_numbers(self, dataset):
         """Raises UserError where the numbers that the training images had when the run began are not known.
 
-        So it is where nobody kept a list of them, and there are more or fewer now: each may have another number then.
+        So it is where there is no list of them, and there are more or fewer now: each may have another number then.
         """
         if self.config_before() is None or workdirs.read_manifest(self.folder):
             return
@@ -87,8 +87,8 @@ class OpenedRun:
         if kept not in (None, now):
             raise UserError(
                 f"accept_changed_data with model={self.config.model}: it learns something of each training image by its number, "
-                f"and of this run's {kept} nobody kept a list; expected {kept}, received {now}; bring the images back, or begin "
-                "another --workdir"
+                f"and there is no list of this run's {kept} (earlier versions of tfcq kept none); expected {kept}, received "
+                f"{now}; bring the images back, or begin another --workdir"
             )
 
     def check_files(self, digests):
