@@ -5,6 +5,7 @@ The settings of the machine are as in a command of tfcq.
 
 import contextlib
 import os
+import signal
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # here, as the next lines import TensorFlow before tfcq
@@ -17,6 +18,7 @@ from tfcq import settings
 
 def pytest_configure(config):
     settings.import_tensorflow()
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, and so it would be in what is tested
     defaults = contextlib.ExitStack()
     defaults.enter_context(settings.keras_defaults())
     config.add_cleanup(defaults.close)
@@ -25,7 +27,19 @@ def pytest_configure(config):
 
 
 @pytest.fixture(scope="session")
-def two_replicas():
-    """A MirroredStrategy on two logical CPU devices; one a session, since a second one's collectives clash with the first's."""
+def _mirrored():
+    """One a session, since a second one's collectives clash with the first's."""
     devices = [device.name for device in tf.config.list_logical_devices("CPU")]
     return tf.distribute.MirroredStrategy(devices[:2], cross_device_ops=tf.distribute.ReductionToOneDevice())
+
+
+@pytest.fixture
+def two_replicas(_mirrored):
+    """A MirroredStrategy on two logical CPU devices. TensorFlow does not optimise graphs meanwhile.
+
+    Optimising a step of two replicas takes longer than all its steps here; that of one replica is optimised as in a training.
+    """
+    before = tf.config.optimizer.get_experimental_options()
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    yield _mirrored
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False} | before)
