@@ -13,7 +13,7 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # here, as the next lines i
 import pytest
 import tensorflow as tf
 
-from tfcq import settings
+from tfcq.machine import settings
 
 
 def pytest_configure(config):

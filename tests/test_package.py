@@ -19,9 +19,10 @@ HEAVY = ("tensorflow", "keras", "tensorflow_probability", "tensorflow_datasets",
 def test_the_package_the_flags_and_the_client_load_no_tensorflow():
     program = f"""
 import sys
-import tfcq, tfcq.client, tfcq.config, tfcq.flags
+import tfcq, tfcq.serving.client, tfcq.config.flags
 tfcq.Config(data=tfcq.DataConfig(image_size=8)).to_json()
 tfcq.row_seeds(2)
+tfcq.Client
 print([name for name in {HEAVY!r} if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=600)

@@ -9,8 +9,8 @@ import tensorflow as tf
 import tfcq
 from tfcq import data as datasets
 from tfcq import models, workdir
-from tfcq.checkpoints import Checkpoints
 from tfcq.config import SYSTEMS
+from tfcq.engine.checkpoints import Checkpoints
 
 SYSTEM = {
     "latent_channels": 2,

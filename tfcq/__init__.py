@@ -9,9 +9,9 @@ Importing the package imports no TensorFlow; `train`, `load`, `evaluate` and `ex
 
 import importlib
 
-from tfcq import settings
 from tfcq.config import SYSTEMS, Config, DataConfig, TrainingConfig
 from tfcq.errors import TrainingDiverged, TrainingInterrupted, UserError
+from tfcq.machine import settings
 
 __version__ = "0.1.0"
 
@@ -24,8 +24,9 @@ _LAZY = {
     "evaluate": "tfcq.evaluation.run",
     "export": "tfcq.exporting.export",
     "row_seeds": "tfcq.seeds",
+    "Client": "tfcq.serving.client",
 }
-_OF_CLIENTS = {"row_seeds"}  # who may have no TensorFlow
+_OF_CLIENTS = {"Client", "row_seeds"}  # who may have no TensorFlow
 
 __all__ = [
     "Config",

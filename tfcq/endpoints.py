@@ -1,6 +1,6 @@
 """What a model can be asked: the one table of its endpoints, of its methods in Python, and of what their inputs hold.
 
-`tfcq.inputs` checks arguments by it, for methods in Python (`tfcq.models.arguments`) and for `tfcq.client`;
+`tfcq.inputs` checks arguments by it, for methods in Python (`tfcq.models.arguments`) and for `tfcq.serving.client`;
 `tfcq.exporting.signatures` makes the endpoints and their checks of it. No TensorFlow.
 """
 

@@ -2,8 +2,8 @@
 
 from absl import flags
 
-from tfcq import flags as config_flags
 from tfcq import workdir as workdirs
+from tfcq.config import flags as config_flags
 from tfcq.errors import UserError
 
 WORKDIR = config_flags.define_folder("workdir", None, "Folder of a trained run.")

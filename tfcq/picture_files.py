@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, features
 
 from tfcq.errors import UserError
-from tfcq.files import replacing
+from tfcq.machine.files import replacing
 
 _AS_PHOTOGRAPHS = {"quality": 95, "subsampling": 0}  # colours at full resolution: small images are looked at by the pixel
 _FORMATS = {".png": ("PNG", {}), ".jpg": ("JPEG", _AS_PHOTOGRAPHS), ".jpeg": ("JPEG", _AS_PHOTOGRAPHS)}

@@ -2,10 +2,12 @@
 
 from absl import flags
 
-from tfcq import files, picture_files, protocol
-from tfcq import flags as config_flags
+from tfcq import picture_files
 from tfcq import workdir as workdirs
+from tfcq.config import evaluation
+from tfcq.config import flags as config_flags
 from tfcq.errors import UserError
+from tfcq.machine import files
 
 WORKDIR = config_flags.define_folder("workdir", None, "Folder of a trained run.")
 MODE = flags.DEFINE_enum(
@@ -37,7 +39,7 @@ IMAGE_DRAW = flags.DEFINE_enum(
     "image_draw", "", ["", "sample", "mode"], "How images are drawn of logistic mixtures, instead of the run's --image_draw."
 )
 CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", ["best", "last"], "Which checkpoint.")
-config_flags.define_section_flags(protocol.ImagesPlace)
+config_flags.define_section_flags(evaluation.ImagesPlace)
 
 
 def main():
@@ -70,7 +72,7 @@ def main():
 
 
 def _held_out(count):
-    dataset = workdirs.load_data(WORKDIR.value, config_flags.section_from_flags(protocol.ImagesPlace))
+    dataset = workdirs.load_data(WORKDIR.value, config_flags.section_from_flags(evaluation.ImagesPlace))
     available = dataset.num_images(SPLIT.value)
     if count > available:
         raise UserError(

@@ -11,8 +11,8 @@ import sys
 
 from absl import flags
 
-from tfcq import flags as config_flags
 from tfcq import workdir as workdirs
+from tfcq.config import flags as config_flags
 from tfcq.errors import UserError
 
 config_flags.define_config_flags()

@@ -23,12 +23,12 @@ import sys
 import time
 from importlib import metadata
 
-from tfcq import json_lines, paths, settings
 from tfcq.checks import check_kind
 from tfcq.config import Config
+from tfcq.config.evaluation import ImagesPlace
 from tfcq.errors import UserError
-from tfcq.files import check_file, replacing, write_text, writing
-from tfcq.protocol import ImagesPlace
+from tfcq.machine import json_lines, paths, settings
+from tfcq.machine.files import check_file, replacing, write_text, writing
 
 MANIFEST = "images.jsonl.gz"
 
@@ -201,7 +201,7 @@ def load_data(workdir, place=None):
 
     Args:
         workdir: folder of a run.
-        place: `tfcq.protocol.ImagesPlace`, where its images are now; None: where they were.
+        place: `tfcq.config.evaluation.ImagesPlace`, where its images are now; None: where they were.
 
     Returns:
         `tfcq.data.ImageDataset`.
@@ -210,7 +210,7 @@ def load_data(workdir, place=None):
         UserError: no run, or images that cannot be read or are not those of the run; of a run without a list of them: another
             place or other numbers of images, where that is not accepted.
     """
-    check_kind("place", place, ImagesPlace | None, "a tfcq.protocol.ImagesPlace or None")
+    check_kind("place", place, ImagesPlace | None, "a tfcq.config.evaluation.ImagesPlace or None")
     place = (place or ImagesPlace()).absolute()
     return images_of(workdir, place.of(read_config(workdir).data), place.accept_changed_data)
 
@@ -376,8 +376,8 @@ def load(workdir, checkpoint="best", image_draw=""):
         UserError: no run, no checkpoint, or none that can be read; image_draw of a system without that knob.
     """
     from tfcq import models
-    from tfcq.checkpoints import restore_model
-    from tfcq.models.averages import WeightAverages
+    from tfcq.engine.averages import WeightAverages
+    from tfcq.engine.checkpoints import restore_model
 
     workdir = paths.folder(workdir, "workdir")
     config = read_config(workdir)

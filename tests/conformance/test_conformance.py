@@ -11,7 +11,7 @@ import tensorflow as tf
 import tiny_models as tiny
 
 from tfcq import config as configs
-from tfcq.checkpoints import Checkpoints, restore_model
+from tfcq.engine.checkpoints import Checkpoints, restore_model
 from tfcq.errors import UserError
 from tfcq.exporting.export import compare
 from tfcq.exporting.signatures import ServingModule

@@ -12,7 +12,6 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from tfcq import terminal
 from tfcq.config import DataConfig
 from tfcq.data import dataset as dataset_module
 from tfcq.data import load, sources, survey, user_error
@@ -21,6 +20,7 @@ from tfcq.data.manifest import entries
 from tfcq.data.tfds import Records
 from tfcq.data.unfit import UnfitImage
 from tfcq.errors import UserError
+from tfcq.machine import terminal
 
 HELD, AS_NEEDED = 2**32, 0
 """Limits of memory."""

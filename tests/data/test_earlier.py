@@ -9,10 +9,10 @@ from PIL import Image
 
 from tfcq import workdir as workdirs
 from tfcq.config import Config, CQFConfig, DataConfig
+from tfcq.config.evaluation import ImagesPlace
 from tfcq.data import load, survey
 from tfcq.errors import UserError
 from tfcq.evaluation.run import _notes_of
-from tfcq.protocol import ImagesPlace
 
 UNCHECKED = "without a list of the run's images they were taken by their positions, unchecked"
 

@@ -12,14 +12,14 @@ from scipy import linalg
 from tfcq import data, features
 from tfcq import workdir as workdirs
 from tfcq.config import DataConfig
+from tfcq.config.evaluation import DISTRIBUTIONS, EvaluationConfig
 from tfcq.errors import UserError
 from tfcq.evaluation import activations, distributions, report
 from tfcq.evaluation.activations import Activations, Activator
 from tfcq.evaluation.distributions import METRICS, DistributionEvaluator
 from tfcq.evaluation.run import evaluate
-from tfcq.models.introvae import IntroVAE
-from tfcq.models.soft_introvae import SoftIntroVAE
-from tfcq.protocol import DISTRIBUTIONS, EvaluationConfig
+from tfcq.models.introspective.introvae import IntroVAE
+from tfcq.models.introspective.soft_introvae import SoftIntroVAE
 from tfcq.randomness import row_seeds
 
 SHAPE = (8, 8, 1)

@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from tfcq.config import Config, DataConfig
+from tfcq.config.evaluation import EvaluationConfig
 from tfcq.errors import UserError
 from tfcq.evaluation import run as evaluation
-from tfcq.protocol import EvaluationConfig
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ import tiny_models as tiny
 from PIL import Image
 
 from tfcq import workdir as workdirs
+from tfcq.config.evaluation import ImagesPlace
 from tfcq.errors import UserError
 from tfcq.evaluation.run import evaluate
-from tfcq.protocol import ImagesPlace
 from tfcq.training.run import train
 
 

@@ -13,11 +13,12 @@ from tensorflow.python.framework import config as framework_config
 
 from tfcq import data
 from tfcq import workdir as workdirs
-from tfcq.checkpoints import Checkpoints
 from tfcq.config import TrainingConfig
+from tfcq.engine.checkpoints import Checkpoints
+from tfcq.engine.optimizers import new_course
 from tfcq.errors import TrainingInterrupted, UserError
 from tfcq.evaluation.report import training_curves
-from tfcq.interruption import Signals
+from tfcq.machine.interruption import Signals
 from tfcq.training import callbacks
 from tfcq.training.likelihood_guard import LikelihoodGuard
 from tfcq.training.run import train
@@ -187,11 +188,9 @@ def test_the_best_is_known_though_a_kill_came_between_it_and_the_checkpoint(tmp_
     ids=lambda value: next(iter(value.values())) if isinstance(value, dict) else "",
 )
 def test_extending_says_what_becomes_of_the_learning_rate(schedule, before, after):
-    from tfcq.training.run import _new_course
-
     model = tiny.build(tiny.config(model="vae"))
     old, new = (TrainingConfig(train_steps=steps, learning_rate=0.1, **schedule) for steps in (10, 20))
-    line = _new_course(model, old, new, 10)
+    line = new_course(model, old, new, 10)
     if before is None:
         assert line == ""
     else:
@@ -199,7 +198,7 @@ def test_extending_says_what_becomes_of_the_learning_rate(schedule, before, afte
             "train_steps 10 -> 20: the learning rates' course is now that of 20 steps; learning_rate at step 10: "
             f"{before:.4g} -> {after:.4g}"
         )
-    assert _new_course(model, old, new, 0) == _new_course(model, new, new, 10) == ""
+    assert new_course(model, old, new, 0) == new_course(model, new, new, 10) == ""
 
 
 # What the command makes of a workdir.

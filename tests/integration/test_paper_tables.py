@@ -1,8 +1,6 @@
 """Every row of the CQF paper's Tables 1 to 3, tiny: it trains and resumes; one of each kind runs on two devices and answers."""
 
 import dataclasses
-import pathlib
-import sys
 
 import keras
 import numpy as np
@@ -11,14 +9,12 @@ import tensorflow as tf
 import tiny_models as tiny
 
 from tfcq import Config, DataConfig, TrainingConfig
-from tfcq.checkpoints import Checkpoints
 from tfcq.config import SYSTEMS
+from tfcq.engine.checkpoints import Checkpoints
 from tfcq.exporting import signatures as exported
 from tfcq.exporting.export import compare
 from tfcq.randomness import row_seeds
-
-sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "tools"))
-from ablation_rows import TABLES
+from tfcq.reproduction.tables import TABLES
 
 SMALL = {"latent_size": 2, "latent_channels": 2, "flow_couplings": 1}
 STEPS = 1

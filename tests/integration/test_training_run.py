@@ -13,15 +13,14 @@ import tiny_models as tiny
 
 from tfcq import data
 from tfcq import workdir as workdirs
-from tfcq.checkpoints import Checkpoints
-from tfcq.config import TrainingConfig
+from tfcq.engine.checkpoints import Checkpoints
 from tfcq.errors import TrainingDiverged, TrainingInterrupted, UserError
 from tfcq.evaluation.pictures import Pictures
 from tfcq.evaluation.run import evaluate
-from tfcq.interruption import Signals
+from tfcq.machine.interruption import Signals
 from tfcq.randomness import row_seeds
 from tfcq.training import callbacks
-from tfcq.training.run import LearningRate, compile_model, train
+from tfcq.training.run import train
 
 SMALL = {"latent_size": 4, "flow_couplings": 1}
 
@@ -348,28 +347,6 @@ def test_the_best_checkpoint_is_of_the_last_stage(tmp_path, monkeypatch):
     assert tried == [row["elbo"]["bits_per_dim"] for row in rows if row["step"] > 2] and len(rows) == 5
 
 
-# Schedules.
-
-
-@pytest.mark.parametrize("shape", ["constant", "linear", "cosine"])
-@pytest.mark.parametrize("warmup", [0, 4])
-def test_learning_rates_meet_the_closed_form(shape, warmup):
-    schedule = LearningRate(0.1, 24, warmup, shape)
-    for step in range(30):
-        rise = min(1.0, (step + 1) / (warmup + 1))
-        done = min(max(step - warmup, 0) / (24 - warmup), 1.0)
-        fall = {"constant": 1.0, "linear": 1.0 - done, "cosine": math.cos(math.pi * done / 2) ** 2}[shape]
-        assert float(schedule(step)) == pytest.approx(0.1 * rise * fall, abs=1e-8), step
-    assert LearningRate(**schedule.get_config())(7) == schedule(7)
-
-
-def test_learning_rates_drop_at_their_shares_of_the_steps():
-    schedule = LearningRate(0.1, 20, 0, "constant", *TrainingConfig(learning_rate_drops="0.5:0.5,0.75:0.2").drops())
-    rates = [float(schedule(step)) for step in range(22)]
-    np.testing.assert_allclose(rates, [0.1] * 10 + [0.05] * 5 + [0.01] * 7, rtol=1e-6)
-    assert LearningRate(**schedule.get_config())(17) == schedule(17)
-
-
 @pytest.mark.parametrize("name", ["adamax", "adam"])
 def test_the_optimizer_and_its_rates_are_the_configurations(name, tmp_path):
     """Seen from its first update of a constant gradient sign: both rules then move each weight by the rate."""
@@ -384,39 +361,3 @@ def test_the_optimizer_and_its_rates_are_the_configurations(name, tmp_path):
             for new, old in zip(part(model).trainable_variables, part(fresh).trainable_variables, strict=True)
         ]
         np.testing.assert_allclose(max(moved), rate, rtol=1e-3)
-
-
-def test_an_exponential_rate_falls_to_its_floor():
-    schedule = LearningRate(2e-3, 10**9, 3, "exponential", decay=0.999, floor=1e-4)
-    for step in (3, 4, 100, 2000, 2998, 5000, 10**6):
-        assert float(schedule(step)) == pytest.approx(max(2e-3 * 0.999 ** (step - 3), 1e-4), rel=1e-4)
-    assert float(schedule(0)) == pytest.approx(2e-3 / 4)
-    slow = LearningRate(2e-3, 10**9, 0, "exponential", decay=0.999999)
-    assert float(slow(2_000_000)) == pytest.approx(2e-3 * 0.999999**2_000_000, rel=1e-3)
-
-
-@pytest.mark.parametrize("shape", ["constant", "linear", "cosine"])
-def test_a_stage_that_is_over_before_the_warm_up_still_has_a_rate(shape):
-    schedule = LearningRate(0.1, 5, 9, shape)
-    rates = [float(schedule(step)) for step in range(5)]
-    np.testing.assert_allclose(rates, [0.01 * (step + 1) for step in range(5)], rtol=1e-5)
-    assert 0.0 <= float(LearningRate(0.1, 5, 5, shape)(4)) <= 0.1
-
-
-def test_each_stage_may_have_drops_of_its_own():
-    def rates(drops, model="two_stage_vae", **knobs):
-        built = tiny.build(tiny.config(8, model=model, **knobs))
-        compile_model(built, TrainingConfig(train_steps=12, optimizer="adam", learning_rate=0.1, learning_rate_drops=drops))
-        found = {}
-        for name, optimizer in built.player_optimizers.items():
-            optimizer.iterations.assign(5)
-            found[name] = round(float(tf.convert_to_tensor(optimizer.learning_rate)), 6)
-        return found
-
-    stages = {"first_stage_steps": 4}  # and 8
-    assert rates("0.5:0.5", **stages) == {"autoencoder": 0.05, "second_stage": 0.05}
-    assert rates("0.9:0.1", **stages) == {"autoencoder": 0.01, "second_stage": 0.1}
-    assert rates("/0.5:0.5", **stages) == {"autoencoder": 0.1, "second_stage": 0.05}
-    assert rates("0.5:0.5/", **stages) == {"autoencoder": 0.05, "second_stage": 0.1}
-    with pytest.raises(UserError, match=r"one for each of the 1 stage\(s\) of vae .* received 2: '/0.5:0.5'"):
-        rates("/0.5:0.5", model="vae")

@@ -6,9 +6,9 @@ import pytest
 import tensorflow as tf
 import tiny_models as tiny
 
+from tfcq.engine.players import Objective, Player, Terms
 from tfcq.errors import UserError
 from tfcq.models.base import GenerativeModel
-from tfcq.models.players import Objective, Player, Terms
 from tfcq.randomness import StepNoise
 
 IMAGES = tiny.images((2, 2, 1), 8)

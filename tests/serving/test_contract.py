@@ -8,7 +8,7 @@ model does not have is skipped, with its name.
 import numpy as np
 import pytest
 
-from tfcq.client import Client, ServerError, row_seeds
+from tfcq.serving.client import Client, ServerError, row_seeds
 
 NUM_IMAGES = 5
 # TF Serving says FAILED_PRECONDITION where a gRPC request names an unknown signature, and INVALID_ARGUMENT by REST.

@@ -11,8 +11,8 @@ import pytest
 import tiny_models as tiny
 
 import tfcq
-from tfcq.client import Client
 from tfcq.exporting.export import export
+from tfcq.serving.client import Client
 
 K = 4
 

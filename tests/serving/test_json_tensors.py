@@ -6,8 +6,9 @@ import math
 import numpy as np
 import pytest
 import tensorflow as tf
-from local import json_tensors
-from local.errors import RequestError, one_line
+
+from tfcq.serving import json_tensors
+from tfcq.serving.errors import RequestError, one_line
 
 
 def read(value, dtype, request_format=json_tensors.COLUMNS):

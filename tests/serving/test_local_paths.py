@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 import toy_model
-from local.errors import RequestError
-from local.manager import ModelManager
-from local.versions import checked_models, single_model_config
 from path_names import NAMES, NASTY
 from tensorflow_serving.apis import model_pb2
 from tensorflow_serving.config import model_server_config_pb2
+
+from tfcq.serving.errors import RequestError
+from tfcq.serving.manager import ModelManager
+from tfcq.serving.versions import checked_models, single_model_config
 
 SPEC = model_pb2.ModelSpec(name="toy")
 

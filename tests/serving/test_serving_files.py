@@ -7,7 +7,8 @@ import subprocess
 import pytest
 from conftest import REPOSITORY
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
-from local import monitoring, versions
+
+from tfcq.serving import monitoring, versions
 
 SERVING = REPOSITORY / "serving"
 MODEL, GRPC_PORT, REST_PORT = "cqf", 8500, 8501
@@ -65,7 +66,7 @@ def test_batching_config():
 
 def test_client_does_not_ask_for_more_rows_than_a_batch_may_have():
     """TF Serving refuses a single request larger than max_batch_size."""
-    from tfcq.client import MAX_BATCH_SIZE
+    from tfcq.serving.client import MAX_BATCH_SIZE
 
     parameters = text_format.Parse((SERVING / "batching.config").read_text(), batching_parameters_class()())
     assert parameters.max_batch_size.value >= MAX_BATCH_SIZE

@@ -11,7 +11,7 @@ from tfcq import models
 from tfcq import workdir as workdirs
 from tfcq.config import Config, DataConfig, TrainingConfig
 from tfcq.errors import TrainingInterrupted, UserError
-from tfcq.interruption import Signals, Stopped
+from tfcq.machine.interruption import Signals, Stopped
 from tfcq.training import opening, run
 from tfcq.training.opening import opened
 

@@ -13,8 +13,9 @@ import re
 import numpy as np
 import tensorflow as tf
 
-from tfcq import paths
 from tfcq.checks import as_array, check_bool, check_integer, check_kind, shown
+from tfcq.config import DataConfig
+from tfcq.config.fields import suggestion
 from tfcq.data import earlier, places
 from tfcq.data.builtin import digits, photo_patches
 from tfcq.data.folder import folder
@@ -27,8 +28,7 @@ from tfcq.data.tfds import tfds
 from tfcq.data.transforms import Transform, translate
 from tfcq.data.unfit import UnfitImage, UnfitImages
 from tfcq.errors import UserError
-from tfcq.knobs import suggestion
-from tfcq.sections import DataConfig
+from tfcq.machine import paths
 
 SOURCES = {"digits": digits, "photo_patches": photo_patches}
 """Sources without a place: DataConfig -> Source."""

@@ -20,7 +20,7 @@ from tfcq.data.survey import survey_of
 from tfcq.data.unfit import MOST_NAMED, UnfitImage, UnfitImages, listed
 from tfcq.data.values import refuse_scaled
 from tfcq.errors import UserError
-from tfcq.terminal import ImageProgress
+from tfcq.machine.terminal import ImageProgress
 
 CHUNK = 2**19
 """Bytes of transformed images that are made at a time, but at least 64 images: what stays in a CPU's cache was resized

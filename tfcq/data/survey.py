@@ -19,8 +19,8 @@ import PIL
 
 from tfcq.data.unfit import UnfitImage
 from tfcq.errors import UserError
-from tfcq.files import check_folder, replacing, writing
-from tfcq.terminal import ImageProgress, say
+from tfcq.machine.files import check_folder, replacing, writing
+from tfcq.machine.terminal import ImageProgress, say
 
 FOLDER = "~/.cache/tfcq/images"
 

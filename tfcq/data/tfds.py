@@ -21,7 +21,7 @@ import threading
 import numpy as np
 import tensorflow as tf
 
-from tfcq import paths
+from tfcq.config.fields import suggestion
 from tfcq.data.decoding import decode, verify
 from tfcq.data.sources import RawReader, Source, require_package
 from tfcq.data.splits import SPLITS
@@ -29,7 +29,7 @@ from tfcq.data.survey import file_stamp
 from tfcq.data.transforms import to_channels
 from tfcq.data.unfit import UnfitImage
 from tfcq.errors import UserError
-from tfcq.knobs import suggestion
+from tfcq.machine import paths
 
 BEFORE, AFTER = 12, 4
 """Bytes around a TFRecord's content."""

@@ -11,9 +11,9 @@ import tensorflow as tf
 
 from tfcq.errors import UserError
 from tfcq.evaluation.streaming import Sharded
-from tfcq.files import check_folder, replacing
+from tfcq.machine.files import check_folder, replacing
+from tfcq.machine.terminal import ImageProgress
 from tfcq.randomness import row_seeds
-from tfcq.terminal import ImageProgress
 
 IMAGES_KEPT = 8192
 """How many images are kept for the metrics that look at pixels; features are kept of all."""

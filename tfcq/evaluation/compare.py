@@ -5,14 +5,14 @@ import shlex
 import numpy as np
 
 from tfcq import images as units
-from tfcq import paths
 from tfcq import workdir as workdirs
 from tfcq.checks import check_kind
 from tfcq.errors import UserError
 from tfcq.evaluation import figures
 from tfcq.evaluation.comparable import completed, data_facts, differences
 from tfcq.evaluation.report import CURVES, FOLDER, main_value, unit_of
-from tfcq.files import check_file
+from tfcq.machine import paths
+from tfcq.machine.files import check_file
 
 
 def compare(workdirs_to_compare, output):

@@ -14,11 +14,11 @@ import numpy as np
 import tensorflow as tf
 
 from tfcq import images as units
-from tfcq import paths
 from tfcq import workdir as workdirs
 from tfcq.evaluation import figures
 from tfcq.evaluation.pictures import Pictures
-from tfcq.files import replacing
+from tfcq.machine import paths
+from tfcq.machine.files import replacing
 
 FOLDER = "report"
 CURVES = "curves.npz"

@@ -6,16 +6,18 @@ import time
 
 import tensorflow as tf
 
-from tfcq import data, devices, files, paths
+from tfcq import data
 from tfcq import workdir as workdirs
 from tfcq.checks import check_bool
+from tfcq.config import DataConfig
+from tfcq.config.evaluation import DISTRIBUTIONS, LATENT_LIKELIHOODS, LIKELIHOODS, EvaluationConfig, metric_names
+from tfcq.config.fields import suggestion
+from tfcq.engine import devices
 from tfcq.errors import UserError
 from tfcq.evaluation.comparable import data_facts
 from tfcq.evaluation.likelihood import LatentLikelihoodEvaluator, LikelihoodEvaluator, likelihood_auroc
-from tfcq.knobs import suggestion
-from tfcq.protocol import DISTRIBUTIONS, LATENT_LIKELIHOODS, LIKELIHOODS, EvaluationConfig, metric_names
-from tfcq.sections import DataConfig
-from tfcq.terminal import ImageProgress
+from tfcq.machine import files, paths
+from tfcq.machine.terminal import ImageProgress
 
 
 def evaluate(workdir, metrics=None, report=True, **protocol):
@@ -23,7 +25,7 @@ def evaluate(workdir, metrics=None, report=True, **protocol):
 
     Args:
         workdir: folder of a run, a str or os.PathLike.
-        metrics: names, in a list or separated by commas, out of `tfcq.protocol.LIKELIHOODS`, `LATENT_LIKELIHOODS` and
+        metrics: names, in a list or separated by commas, out of `tfcq.config.evaluation.LIKELIHOODS`, `LATENT_LIKELIHOODS` and
             `DISTRIBUTIONS`, or "all": every one that the model and the extractor can give. "elbo" (one draw) and "bits_per_dim"
             (importance-weighted, K draws) are in bits/dim and nats. None: the likelihoods, of images or else of latents, that
             the model has.

@@ -7,7 +7,7 @@ import pathlib
 import tensorflow as tf
 
 import tfcq
-from tfcq import paths
+from tfcq.machine import paths
 
 _PROMISES = {
     "sample": "images from the prior; the same seed gives the same image, alone or in a batch",

@@ -16,13 +16,13 @@ import time
 import numpy as np
 import tensorflow as tf
 
-from tfcq import files, paths
 from tfcq import workdir as workdirs
 from tfcq.checks import check_bool, check_integer
 from tfcq.errors import UserError
 from tfcq.exporting import card, verify
 from tfcq.exporting.signatures import ServingModule
 from tfcq.exporting.succession import check_successor
+from tfcq.machine import files, paths
 from tfcq.randomness import row_seeds
 
 _STAGED = ".staged-"  # and the number of the process

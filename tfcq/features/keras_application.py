@@ -9,12 +9,12 @@ import warnings
 
 import keras
 
-from tfcq import settings
+from tfcq.config.fields import suggestion
 from tfcq.errors import UserError
 from tfcq.features.extractor import FeatureExtractor
 from tfcq.features.files import checksum, first_line, require_file, require_server, stalled_download_fails
 from tfcq.features.preparation import BILINEAR, resize, to_rgb
-from tfcq.knobs import suggestion
+from tfcq.machine import settings
 
 USUAL_SIZE = 224
 SIZES = {

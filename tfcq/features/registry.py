@@ -1,13 +1,13 @@
 """Extractors by name."""
 
-from tfcq import paths, settings
+from tfcq.config.fields import suggestion
 from tfcq.errors import UserError
 from tfcq.features.efficientnet_lite import efficientnet_lite0
 from tfcq.features.inception import inception
 from tfcq.features.keras_application import keras_application
 from tfcq.features.pixels import Pixels
 from tfcq.features.saved_model import saved_model
-from tfcq.knobs import suggestion
+from tfcq.machine import paths, settings
 
 
 def _pixels(weights):

@@ -15,7 +15,7 @@ from tfcq.errors import UserError
 from tfcq.features.extractor import FeatureExtractor
 from tfcq.features.files import checksum, first_line
 from tfcq.features.preparation import BILINEAR, resize, to_rgb
-from tfcq.paths import plain
+from tfcq.machine.paths import plain
 
 TRIAL_SIZES = (224, 192)
 """Sides of the images a model is tried on at loading when it takes any size: features of both must agree in number to

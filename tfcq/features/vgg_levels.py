@@ -12,8 +12,8 @@ but for its biases such a network is homogeneous, and the levels then weigh besi
 import keras
 import tensorflow as tf
 
-from tfcq import settings
 from tfcq.features.keras_application import load_network
+from tfcq.machine import settings
 
 LAYERS = ("block1_conv2", "block2_conv2", "block3_conv2", "block4_conv3", "block5_pool")
 """Keras's names of the five."""

@@ -1,13 +1,15 @@
-"""One file a system. A module here is named as its key in `tfcq.config.SYSTEMS` and its class is `MODEL`."""
+"""A folder a paper, a file a system: a module is named as its key in `tfcq.config.SYSTEMS`, and its class is `MODEL`."""
 
 import contextlib
 import importlib
+import importlib.util
+import pkgutil
 import random
 
-from tfcq import settings
 from tfcq.checks import check_integer, check_kind
 from tfcq.config import check_config
 from tfcq.errors import UserError
+from tfcq.machine import settings
 
 
 def build(config, image_shape):
@@ -30,9 +32,16 @@ def build(config, image_shape):
         raise UserError(f"image_shape: expected (H, W, C), received {image_shape}")
     image_shape = tuple(check_integer("image_shape", size, 1) for size in image_shape)
     settings.import_tensorflow()  # not all who build a model came through an entry point
-    system = importlib.import_module(f"tfcq.models.{config.model}").MODEL
+    system = _module(config.model).MODEL
     with settings.keras_defaults(config.training.precision), _seeded(config.training.seed):
         return system(config.system, image_shape, seed=config.training.seed)
+
+
+def _module(system):
+    """The module of a system, in whichever of the folders here it is."""
+    folders = [one.name for one in pkgutil.iter_modules(__path__) if one.ispkg]
+    found = [name for folder in folders if importlib.util.find_spec(name := f"{__name__}.{folder}.{system}")]
+    return importlib.import_module(*found)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The contract of a generative model: what it can be asked. How it is trained: `tfcq.models.trainer`.
+"""The contract of a generative model: what it can be asked. How it is trained: `tfcq.engine.trainer`.
 
 A system subclasses `GenerativeModel`, makes its networks in `__init__` (all weights, so `built` is true), says who is trained
 (`players`), and offers what it can do of `sample`, `elbo_terms` and `log_prob`, `latent_likelihood`, `encode`, `decode`,
@@ -10,9 +10,9 @@ import tensorflow_probability as tfp
 
 from tfcq import images as units
 from tfcq.endpoints import ENDPOINTS, METHODS
+from tfcq.engine.trainer import Trainer
 from tfcq.errors import UserError
 from tfcq.models import arguments, interpolation
-from tfcq.models.trainer import Trainer
 
 ABILITIES = tuple(ENDPOINTS)
 """What can be asked of models; each is an endpoint too."""

@@ -12,12 +12,12 @@ import tensorflow as tf
 
 from tfcq import images as units
 from tfcq import workdir as workdirs
+from tfcq.config.evaluation import EvaluationConfig
 from tfcq.errors import TrainingDiverged, TrainingInterrupted
 from tfcq.evaluation.likelihood import LatentLikelihoodEvaluator, LikelihoodEvaluator
 from tfcq.evaluation.pictures import Pictures
-from tfcq.interruption import Stopped
-from tfcq.protocol import EvaluationConfig
-from tfcq.terminal import ProgressLine, clear, say
+from tfcq.machine.interruption import Stopped
+from tfcq.machine.terminal import ProgressLine, clear, say
 
 _PICTURE_SEED = 0  # the same for every evaluation, so that grids of one run can be compared
 
@@ -52,7 +52,7 @@ class FirstStep(StepCallback):
     """Ends the time in which a signal stops at once, since nothing can be saved: a first step may take minutes of tracing.
 
     Args:
-        signals: `tfcq.interruption.Signals`.
+        signals: `tfcq.machine.interruption.Signals`.
     """
 
     def __init__(self, signals):
@@ -160,7 +160,7 @@ class Evaluation(StepCallback):
         dataset: `ImageDataset`.
         training: `TrainingConfig`.
         checkpoints: keeps the best by validation bits/dim (models with a likelihood of images; of the last stage).
-        signals: `tfcq.interruption.Signals`; one ends an evaluation at once, which is made when the run is resumed.
+        signals: `tfcq.machine.interruption.Signals`; one ends an evaluation at once, which is made when the run is resumed.
     """
 
     writer = None

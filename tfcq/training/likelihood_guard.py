@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tfcq.terminal import say
+from tfcq.machine.terminal import say
 from tfcq.training.callbacks import StepCallback
 
 _WORST = 16.0

@@ -11,9 +11,11 @@ import pathlib
 import re
 import socket
 
-from tfcq import checkpoints, data, files
+from tfcq import data
 from tfcq import workdir as workdirs
+from tfcq.engine import checkpoints
 from tfcq.errors import UserError
+from tfcq.machine import files
 from tfcq.training import events
 
 LOCK = "lock"

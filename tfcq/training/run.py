@@ -4,15 +4,17 @@ import math
 import os
 import pathlib
 
-import keras
 import tensorflow as tf
 
-from tfcq import data, devices, files, models, paths, settings, terminal
-from tfcq.checkpoints import Checkpoints
+from tfcq import data, models
 from tfcq.checks import check_bool
 from tfcq.config import check_config
+from tfcq.engine import devices
+from tfcq.engine.checkpoints import Checkpoints
+from tfcq.engine.optimizers import compile_model, new_course
 from tfcq.errors import TrainingInterrupted, UserError
-from tfcq.interruption import Signals, Stopped
+from tfcq.machine import files, paths, settings, terminal
+from tfcq.machine.interruption import Signals, Stopped
 from tfcq.training import callbacks, opening
 from tfcq.training.likelihood_guard import LikelihoodGuard
 
@@ -21,9 +23,10 @@ from tfcq.training.likelihood_guard import LikelihoodGuard
 def train(config, workdir, accept_changed_data=False):
     """Trains until `config.training.train_steps`, or goes on from the workdir's last checkpoint.
 
-    A run that has begun goes on with another config where that changes no number of training (`tfcq.knobs.ON_RESUME`); the change
-    is recorded in history.jsonl. With more `train_steps` a finished run goes on; a schedule of the learning rate, or drops of it,
-    are then those of the new length. Where standard output is closed, training goes on without it.
+    A run that has begun goes on with another config where that changes no number of training
+    (`tfcq.config.fields.ON_RESUME`); the change is recorded in history.jsonl. With more `train_steps` a finished run goes on; a
+    schedule of the learning rate, or drops of it, are then those of the new length. Where standard output is closed, training
+    goes on without it.
 
     Args:
         config: `tfcq.Config`.
@@ -84,7 +87,7 @@ def _train(config, workdir, accept_changed_data, signals):
             print(f"nothing to do: {start} steps are done and train_steps={training.train_steps}", flush=True)
             return model
         before = run.config_before()
-        if before and (line := _new_course(model, before.training, training, start)):
+        if before and (line := new_course(model, before.training, training, start)):
             print(line, flush=True)
         batches = _step_batches(dataset, model, training, start)
         evaluation = callbacks.Evaluation(workdir, model, dataset, training, checkpoints, signals)
@@ -147,57 +150,6 @@ def _checkpoint_bytes(model):
     return sum(math.prod(one.shape) * tf.as_dtype(one.dtype).size for one in (*variables, *averages))
 
 
-def _new_course(model, before, training, step):
-    """A line on learning rates whose course hangs on the number of steps, where that was changed within the course; or ''."""
-    stage = len(model.stage_starts) - 1
-    done = step - model.stage_starts[stage]
-    if before.train_steps == training.train_steps or done <= 0:
-        return ""
-    rates = []
-    for one in (before, training):
-        length = max(1, one.train_steps - model.stage_starts[stage])
-        rate = LearningRate(*_course(one, one.learning_rate, length, _drops(model, one)[stage]))
-        rates.append(float(rate(done)))
-    if rates[0] == rates[1]:
-        return ""
-    return (
-        f"train_steps {before.train_steps} -> {training.train_steps}: the learning rates' course is now that of "
-        f"{training.train_steps} steps; learning_rate at step {step}: {rates[0]:.4g} -> {rates[1]:.4g}"
-    )
-
-
-def compile_model(model, training):
-    """Gives `model` the optimizers that a TrainingConfig describes; call it under the strategy's scope.
-
-    Raises:
-        UserError: learning_rate_drops with another number of lists than the model has stages.
-    """
-    drops = _drops(model, training)
-    ends = [*model.stage_starts[1:], training.train_steps]
-    lengths = [max(1, end - start) for start, end in zip(model.stage_starts, ends, strict=True)]
-    optimizers = {
-        player.name: _optimizer(training, player, lengths[player.stage], drops[player.stage]) for player in model.players()
-    }
-    model.compile(
-        optimizers,
-        jit_compile=training.jit_compile,
-        clip_norm=training.clip_norm,
-        ema_decay=training.ema_decay,
-        micro_batches=training.micro_batches,
-    )
-
-
-def _drops(model, training):
-    """`TrainingConfig.drops` of each stage."""
-    count, drops = len(model.stage_starts), training.drops()
-    if len(drops) not in (1, count):
-        raise UserError(
-            f"learning_rate_drops: expected one list, or one for each of the {count} stage(s) of {model.name} as configured, "
-            f"received {len(drops)}: {training.learning_rate_drops!r}"
-        )
-    return drops * count if len(drops) == 1 else drops
-
-
 def _step_batches(dataset, model, training, start):
     """What `GenerativeModel.batches_per_step` and `needs_indices` say: uint8 [batch_size, H, W, C], or [batch_size, k, ...]."""
     turns = model.batches_per_step
@@ -212,64 +164,3 @@ def _step_batches(dataset, model, training, start):
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     return batches.with_options(options)
-
-
-def _optimizer(training, player, num_steps, drops):
-    """Of a player whose stage of training has `num_steps` steps and these `drops` of the learning rate."""
-    rate = training.discriminator_learning_rate if player.name == "discriminator" else training.learning_rate
-    kind = {"adamax": keras.optimizers.Adamax, "adam": keras.optimizers.Adam}[training.optimizer]
-    if training.learning_rate_schedule != "constant" or training.warmup_steps or drops:
-        rate = LearningRate(*_course(training, rate, num_steps, drops, player.turns))
-    return kind(rate, beta_1=training.beta_1, beta_2=training.beta_2, name=f"{player.name}_optimizer")
-
-
-def _course(training, rate, num_steps, drops, turns=1):
-    """The arguments of `LearningRate`; an optimizer counts its updates, one for each of a step's turns."""
-    return (
-        rate,
-        num_steps * turns,
-        training.warmup_steps * turns,
-        training.learning_rate_schedule,
-        drops,
-        training.learning_rate_decay ** (1.0 / turns),
-        training.learning_rate_floor,
-    )
-
-
-@keras.saving.register_keras_serializable("tfcq")
-class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
-    """Linear warm-up from 0 over `warmup_steps`, then constant, a linear or cosine fall to 0 at `total_steps`, or exponential.
-
-    Each of `drops`, (share, factor), multiplies what is then by its factor from that share of `total_steps` on. An exponential
-    fall multiplies by `decay` each step. What falls, by a drop too, ends at `floor`; the warm-up rises from 0 all the same.
-    """
-
-    def __init__(self, rate, total_steps, warmup_steps, shape, drops=(), decay=1.0, floor=0.0):
-        self._arguments = {
-            "rate": rate,
-            "total_steps": total_steps,
-            "warmup_steps": warmup_steps,
-            "shape": shape,
-            "drops": [tuple(drop) for drop in drops],
-            "decay": decay,
-            "floor": floor,
-        }
-
-    def __call__(self, step):
-        rate, total, warmup, shape, drops, decay, floor = self._arguments.values()
-        step = tf.cast(step, tf.float32)
-        rise = tf.minimum(1.0, (step + 1.0) / (warmup + 1.0))
-        # A stage may be over before the warm-up is.
-        done = tf.clip_by_value((step - warmup) / max(total - warmup, 1), 0.0, 1.0)
-        fall = {
-            "constant": 1.0,
-            "linear": 1.0 - done,
-            "cosine": 0.5 * (1.0 + tf.cos(math.pi * done)),
-            "exponential": tf.exp(math.log(decay) * tf.maximum(step - warmup, 0.0)),
-        }[shape]
-        for share, factor in drops:
-            fall *= tf.where(step >= share * total, factor, 1.0)
-        return rise * tf.maximum(rate * fall, min(floor, rate))
-
-    def get_config(self):
-        return dict(self._arguments)

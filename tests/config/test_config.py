@@ -1,0 +1,450 @@
+"""Every knob's type, bounds, choices and meaning; impossible combinations; JSON there and back."""
+
+import dataclasses
+import json
+import typing
+
+import pytest
+
+from tfcq import config as configs
+from tfcq.config import Config, CQFConfig, DataConfig, GLFConfig, RealNVPConfig, TrainingConfig, fields
+from tfcq.errors import UserError
+
+SECTIONS = (DataConfig, TrainingConfig, *configs.SYSTEMS.values())
+# A knob that several systems inherit unchanged is tested once.
+FIELDS = list({id(field): (section, field) for section in SECTIONS for field in dataclasses.fields(section)}.values())
+SYSTEM_NAMES = ", ".join(configs.SYSTEMS)
+KINDS = {section: typing.get_type_hints(section) for section in SECTIONS}
+
+# No value here is its knob's default.
+UNUSUAL = {
+    "model": "cqf",
+    "data": {
+        "dataset": "folder:pictures/ö",
+        "data_dir": "sets",
+        "image_size": 48,
+        "center_crop": 148,
+        "resize": "pad",
+        "color": "grey",
+        "skip_broken_images": True,
+        "horizontal_flip": True,
+        "random_translation": 0.25,
+        "held_out": "last",
+        "train_split": "unlabelled",
+        "test_split": "validation",
+        "num_validation": 7,
+    },
+    "system": {
+        "coverage": False,
+        "quality_weight": 0.1,
+        "quality_ramp_steps": 6,
+        "generator_loss": "saturating",
+        "discriminator_network": "residual",
+        "discriminator_blocks": 3,
+        "discriminator_weight_normalization": True,
+        "data_dependent_initialization": False,
+        "gradient_penalty_form": "real",
+        "network": "residual",
+        "latent_levels": 2,
+        "latent_blocks": 3,
+        "free_bits": 0.25,
+        "posterior": "iaf",
+        "iaf_width": 6,
+        "iaf_layers": 1,
+        "latent_channels": 5,
+        "latent_form": "vector",
+        "latent_size": 6,
+        "width": 3,
+        "network_normalization": "batch",
+        "discriminator_width": 9,
+        "discriminator_steps": 2,
+        "gradient_penalty": 1e-7,
+        "dequantize_real": False,
+        "initial_sigma": 1 / 3,
+        "pixel_transform": "affine",
+        "flow_scales": 0,
+        "flow_couplings": 2,
+        "flow_blocks": 0,
+        "flow_width": 8,
+        "flow_width_factor": 1,
+        "flow_normalization": "none",
+        "flow_weight_normalization": False,
+        "flow_conditioner_batch_normalization": True,
+        "flow_output_kernel_size": 3,
+    },
+    "training": {
+        "train_steps": 11,
+        "batch_size": 3,
+        "micro_batches": 1,
+        "seed": 2**31 - 1,
+        "optimizer": "adam",
+        "learning_rate": 0.125,
+        "discriminator_learning_rate": 1e-5,
+        "learning_rate_schedule": "exponential",
+        "learning_rate_drops": "0.5:0.25",
+        "learning_rate_decay": 0.75,
+        "learning_rate_floor": 1e-6,
+        "warmup_steps": 10,
+        "beta_1": 0.5,
+        "beta_2": 0.95,
+        "ema_decay": 0.5,
+        "clip_norm": 2.5,
+        "precision": "mixed_bfloat16",
+        "distribution": "mirrored",
+        "logical_devices": 2,
+        "jit_compile": True,
+        "deterministic": False,
+        "log_every": 1,
+        "evaluate_every": 2,
+        "checkpoint_every": 3,
+        "keep_checkpoints": 4,
+        "validation_images": 0,
+        "grid_images": 6,
+        "eval_metrics": "prd,ms_ssim",
+        "eval_samples": 7,
+        "eval_features": "pixels",
+    },
+}
+
+
+def identifier(value):
+    """A test's name: the section and the knob."""
+    return value.name if isinstance(value, dataclasses.Field) else value.__name__
+
+
+def message_of(call, *arguments, **knobs):
+    """The one line of the UserError that a call raises."""
+    with pytest.raises(UserError) as raised:
+        call(*arguments, **fields)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+def test_unusual_values_cover_every_knob_and_no_default():
+    for name, section in (("data", DataConfig), ("system", CQFConfig), ("training", TrainingConfig)):
+        assert UNUSUAL[name].keys() == {field.name for field in dataclasses.fields(section)}
+        same = [field.name for field in dataclasses.fields(section) if UNUSUAL[name][field.name] == field.default]
+        assert not set(same) - {"micro_batches"}  # free bits exclude it; its round trip is below
+
+
+def test_json_round_trip_of_every_knob():
+    config = Config.from_dict(UNUSUAL)
+    text = config.to_json()
+    again = Config.from_json(text)
+    assert again == config
+    assert json.loads(text) == UNUSUAL  # floats to the last bit, and nothing beside the knobs
+    assert isinstance(again.system, CQFConfig) and again.system.initial_sigma == 1 / 3
+    assert Config.from_json(Config().to_json()) == Config()
+    parts = Config(training=TrainingConfig(batch_size=6, micro_batches=3))
+    assert Config.from_json(parts.to_json()) == parts and parts.training.micro_batches == 3
+    assert Config() != config
+
+
+def test_what_is_left_out_has_its_default():
+    assert Config.from_json("{}") == Config()
+    assert Config.from_dict({"data": {"image_size": 8}}).data == DataConfig(image_size=8)
+    assert Config(system=None).system == CQFConfig()
+
+
+@pytest.mark.parametrize(("section", "field"), FIELDS, ids=identifier)
+def test_every_knob_has_a_meaning_and_a_default_within_its_bounds(section, field):
+    facts = field.metadata
+    assert len(facts["meaning"]) > 5
+    assert type(field.default) is KINDS[section][field.name]
+    assert facts["minimum"] is None or field.default >= facts["minimum"]
+    assert facts["maximum"] is None or field.default <= facts["maximum"]
+    assert facts["choices"] is None or field.default in facts["choices"]
+
+
+@pytest.mark.parametrize(("section", "field"), FIELDS, ids=identifier)
+def test_every_knob_refuses_other_types(section, field):
+    # True is an int of Python's, and 1 is as good as 1.0 for a float.
+    candidates = (None, True, 1, 1.0, "1", b"1", [1])
+    accepted = {bool: (bool,), int: (int,), float: (int, float), str: (str,)}[KINDS[section][field.name]]
+    for value in [candidate for candidate in candidates if type(candidate) not in accepted]:
+        message = message_of(section, **{field.name: value})
+        assert message == f"{field.name}: expected {KINDS[section][field.name].__name__}, received {value!r}"
+
+
+@pytest.mark.parametrize(("section", "field"), FIELDS, ids=identifier)
+def test_bounds_and_choices_are_inclusive_and_hold(section, field):
+    facts, kind = field.metadata, KINDS[section][field.name]
+    for bound, beyond, words in (("minimum", -1, "at least"), ("maximum", 1, "at most")):
+        if facts[bound] is None:
+            continue
+        assert kind in (int, float)
+        # On the bound itself the knob is never what is complained about.
+        try:
+            section(**{field.name: facts[bound]})
+        except UserError as error:
+            assert not str(error).startswith(f"{field.name}: expected {words}")
+        outside = facts[bound] + kind(beyond * 1e-6 if kind is float else beyond)
+        message = message_of(section, **{field.name: outside})
+        assert message == f"{field.name}: expected {words} {facts[bound]}, received {outside}"
+    if facts["choices"] is not None:
+        for choice in facts["choices"]:
+            assert getattr(section(**{field.name: choice}), field.name) == choice
+        outside = kind(facts["choices"][0]) * 2 + kind("5")
+        assert message_of(section, **{field.name: outside}).startswith(f"{field.name}: expected one of ")
+
+
+NEEDED = {
+    "learning_rate_decay": {"learning_rate_schedule": "exponential"},
+    "learning_rate_floor": {"learning_rate_schedule": "linear", "learning_rate": 1.0},
+}
+"""Knobs that have no meaning without others."""
+
+
+@pytest.mark.parametrize(("section", "field"), FIELDS, ids=identifier)
+def test_floats_are_finite_and_take_integers(section, field):
+    if KINDS[section][field.name] is not float:
+        with pytest.raises(UserError):
+            section(**{field.name: float("nan")})
+        return
+    for value in (float("nan"), float("inf"), -float("inf")):
+        assert "expected a finite number" in message_of(section, **{field.name: value})
+    assert "expected a finite number" in message_of(section, **{field.name: 10**400})
+    bounds = [bound for bound in (field.metadata["minimum"], field.metadata["maximum"]) if bound is not None]
+    integer = next(value for value in (1, 0) if section is not TrainingConfig or value <= max(bounds))
+    value = getattr(section(**(NEEDED.get(field.name, {}) | {field.name: integer})), field.name)
+    assert type(value) is float and value == integer
+
+
+def test_a_near_miss_of_a_choice_is_suggested():
+    assert message_of(TrainingConfig, optimizer="adammax").endswith("received 'adammax' (did you mean adamax?)")
+    assert "did you mean" not in message_of(TrainingConfig, optimizer="zzz")
+
+
+def test_sections_are_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        DataConfig().image_size = 8
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Config().model = "cqf"
+
+
+@pytest.mark.parametrize(
+    ("section", "knobs", "expected"),
+    [
+        (DataConfig, {"dataset": ""}, "dataset: expected a name"),
+        (TrainingConfig, {"train_steps": 5, "warmup_steps": 5}, "expected fewer than train_steps=5, received 5"),
+        (TrainingConfig, {"logical_devices": 2, "distribution": "none"}, "logical_devices=2 with distribution=none"),
+        (CQFConfig, {"coverage": False, "quality_weight": 0, "flow_scales": 0}, "nothing to train"),
+        (CQFConfig, {"coverage": False}, "coverage=false with flow_scales=1"),
+        (RealNVPConfig, {"coverage": False}, "nothing to train"),
+        (configs.RAEGMMConfig, {"mixture_images": 1}, "mixture_images: expected 0 (all of them) or at least 2, received 1"),
+        (configs.VAEConfig, {"latent_dim": 1}, "latent_dim: expected at least 2"),
+        (GLFConfig, {"regularized": True, "first_stage_steps": 3}, "regularized with first_stage_steps"),
+        *(
+            (TrainingConfig, {"learning_rate_drops": text}, f"expected SHARE:FACTOR,... with shares between 0 and 1 and "
+             f"factors above 0 up to 1, received {text!r}")
+            for text in ("0.5", "0.5:2", "1.0:0.5", "0:0.5", "0.5:0", "0.5:0.5:0.5", "half:0.5", "0.5:nan")
+        ),
+    ],
+)
+def test_combinations_that_cannot_work(section, knobs, expected):
+    assert expected in message_of(section, **fields)
+
+
+def test_combinations_beside_those_are_fine():
+    TrainingConfig(train_steps=5, warmup_steps=4)
+    TrainingConfig(train_steps=1, warmup_steps=0)
+    TrainingConfig(logical_devices=2, distribution="auto")
+    CQFConfig(coverage=False, flow_scales=0)
+    CQFConfig(quality_weight=0, flow_scales=3)
+    RealNVPConfig(coverage=False, quality_weight=1)  # its flow is all there is to train
+
+
+@pytest.mark.parametrize(
+    ("image_size", "latent_size", "flow_scales"),
+    [(4, 4, 0), (4, 8, 0), (24, 4, 0), (12, 8, 0), (36, 9, 3), (20, 5, 3)],
+)
+def test_image_sizes_that_cannot_be_halved(image_size, latent_size, flow_scales):
+    data, system = DataConfig(image_size=image_size), CQFConfig(latent_size=latent_size, flow_scales=flow_scales)
+    assert f"image_size={image_size}" in message_of(Config, data=data, system=system)
+
+
+@pytest.mark.parametrize(
+    ("image_size", "latent_size", "flow_scales"), [(8, 4, 1), (32, 4, 3), (20, 5, 2), (6, 3, 1), (1024, 1, 6)]
+)
+def test_image_sizes_that_can(image_size, latent_size, flow_scales):
+    data, system = DataConfig(image_size=image_size), CQFConfig(latent_size=latent_size, flow_scales=flow_scales)
+    assert Config(data=data, system=system).data.image_size == image_size
+
+
+@pytest.mark.parametrize(
+    ("network", "latent_levels", "most"), [("plain", 4, 3), ("residual", 5, 4), ("plain", 10, 3)]
+)
+def test_latents_need_a_resolution_each(network, latent_levels, most):
+    def config(levels):
+        return Config(system=CQFConfig(network=network, latent_levels=levels))
+
+    assert f"latent_levels={latent_levels}: expected at most {most}" in message_of(config, latent_levels)
+    assert config(most).system.latent_levels == most
+
+
+@pytest.mark.parametrize(
+    ("model", "knobs"),
+    [
+        ("glf", {"first_stage_steps": 9}),
+        ("two_stage_vae", {"first_stage_steps": 9}),
+        ("glann", {"first_stage_steps": 9}),
+        ("wae_gan", {"pretraining_steps": 9}),
+        ("wae_mmd", {"pretraining_steps": 9}),
+        ("introvae", {"pretraining_steps": 9}),
+        ("soft_introvae", {"pretraining_steps": 9}),
+    ],
+)
+def test_a_first_stage_leaves_steps_to_the_next(model, knobs):
+    system, (name,) = configs.SYSTEMS[model](**fields), fields
+    message = message_of(Config, model, system=system, training=TrainingConfig(train_steps=9))
+    assert message.startswith(f"{name}: expected fewer than train_steps=9") and message.endswith("received 9")
+    assert Config(model, system=system, training=TrainingConfig(train_steps=10)).system == system
+
+
+def test_a_vae_without_introspection_has_no_first_stage():
+    system = configs.IntroVAEConfig(adversarial_weight=0.0)
+    assert Config("introvae", system=system, training=TrainingConfig(train_steps=1)).system.pretraining_steps == 1000
+
+
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [
+        ({"pretraining_steps": 0}, "margin=auto with pretraining_steps=0: the margin follows from pre-training"),
+        ({"margin": "a lot"}, "margin: expected auto or a number above 0, received 'a lot'"),
+        ({"margin": "-1"}, "margin: expected auto or a number above 0, received '-1'"),
+        ({"margin": "nan"}, "margin: expected auto or a number above 0, received 'nan'"),
+        ({"adversarial_weight": 0.0, "generator_adversarial_weight": 0.5}, "generator_adversarial_weight=0.5 with adversarial_"),
+    ],
+)
+def test_a_margin_is_a_number_or_found_by_pretraining(knobs, message):
+    assert message_of(configs.IntroVAEConfig, **fields).startswith(message)
+    configs.IntroVAEConfig(pretraining_steps=0, margin="7.5")
+    configs.IntroVAEConfig(pretraining_steps=0, adversarial_weight=0.0)  # a VAE has none
+
+
+@pytest.mark.parametrize(("image_size", "fits"), [(32, True), (8, True), (4, False), (48, False)])
+def test_introspective_networks_halve_images_down_to_four_pixels(image_size, fits):
+    for model in ("introvae", "soft_introvae"):
+        data = DataConfig(image_size=image_size)
+        if fits:
+            assert Config(model, data=data).model == model
+        else:
+            assert message_of(Config, model, data=data).startswith(f"image_size={image_size}: expected a power of two")
+
+
+@pytest.mark.parametrize(
+    ("model", "system", "message"),
+    [
+        ("wae_gan", {}, "micro_batches=2 with a Wasserstein auto-encoder: expected 1"),
+        ("introvae", {"margin_form": "batch_mean"}, "micro_batches=2 with margin_form=batch_mean: expected micro_batches=1 or"),
+        ("cqf", {"free_bits": 0.5}, "micro_batches=2 with free_bits=0.5: expected 1"),
+        ("realnvp", {}, "micro_batches=2: expected a divisor of batch_size=9"),
+    ],
+)
+def test_batches_are_cut_into_equal_parts_where_no_loss_looks_across_them(model, system, message):
+    size = 9 if model == "realnvp" else 8
+    values = {"model": model, "system": system, "training": {"batch_size": size, "micro_batches": 2}}
+    assert message_of(Config.from_dict, values).startswith(message)
+
+
+@pytest.mark.parametrize("model", ["wae_gan", "wae_mmd"])
+def test_a_comparison_over_a_batch_needs_two_images(model):
+    message = message_of(Config, model, training=TrainingConfig(batch_size=1))
+    assert message.startswith("batch_size=1 with a Wasserstein auto-encoder: expected at least 2")
+    assert Config(model, training=TrainingConfig(batch_size=2)).model == model
+
+
+def test_densities_of_images_take_no_other_error_of_reconstructions():
+    for model in ("vae", "vae_flow_prior", "vae_flow_posterior", "two_stage_vae"):
+        values = {"model": model, "system": {"reconstruction": "perceptual"}}
+        assert "unknown knob 'reconstruction'" in message_of(Config.from_dict, values)
+
+
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [
+        ({"learning_rate_floor": 0.1, "learning_rate_schedule": "linear"}, "expected at most learning_rate=0.002"),
+        ({"learning_rate_floor": 1e-4}, "learning_rate_floor with learning_rate_schedule=constant: the rate never falls"),
+        ({"learning_rate_decay": 0.9, "learning_rate_schedule": "cosine"}, "learning_rate_schedule=cosine: expected exponential"),
+    ],
+)
+def test_a_rate_that_could_not_fall_as_told_is_refused(knobs, message):
+    assert message in message_of(TrainingConfig, **fields)
+    TrainingConfig(learning_rate_floor=1e-4, learning_rate_drops="0.5:0.1")  # a drop falls
+
+
+@pytest.mark.parametrize("knobs", [{"horizontal_flip": True}, {"random_translation": 0.1}])
+def test_codes_of_training_images_allow_no_other_images(knobs):
+    message = message_of(Config, "glann", data=DataConfig(**fields))
+    assert message.startswith(f"{next(iter(fields))} with model=glann")
+
+
+@pytest.mark.parametrize("model", ["glf", "vae", "wae_mmd", "two_stage_vae", "rae_gmm", "glann"])
+def test_auto_encoders_halve_images_twice(model):
+    assert "image_size=30: expected a multiple of 4" in message_of(Config, model, data=DataConfig(image_size=30))
+    assert Config(model, data=DataConfig(image_size=28)).model == model
+
+
+def test_a_discriminator_of_a_flow_halves_images():
+    data = DataConfig(image_size=24)
+    assert Config("realnvp", data, RealNVPConfig()).model == "realnvp"  # without one, any size that the flow can take
+    message = message_of(Config, "realnvp", data, RealNVPConfig(quality_weight=1))
+    assert "image_size=24 with discriminator_size=4" in message
+    Config("realnvp", data, RealNVPConfig(quality_weight=1, discriminator_size=6))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"data": {"image_sise": 32}}', "config.data: unknown knob 'image_sise' (did you mean image_size?)"),
+        ('{"training": {"batchsize": 32}}', "config.training: unknown knob 'batchsize' (did you mean batch_size?)"),
+        ('{"system": {"qwzx": 1}}', "config.system: unknown knob 'qwzx'"),
+        ('{"trainin": {}}', "config: unknown knob 'trainin' (did you mean training?)"),
+        ('{"model": "cqff"}', f"model: expected one of {SYSTEM_NAMES}, received 'cqff' (did you mean cqf?)"),
+        ('{"model": ["cqf"]}', f"model: expected one of {SYSTEM_NAMES}, received ['cqf']"),
+        ('{"model": null}', f"model: expected one of {SYSTEM_NAMES}, received None"),
+        ("[]", "config: expected a JSON object, received list"),
+        ('{"data": 3}', "config.data: expected a JSON object, received int"),
+        ('{"system": null}', "config.system: expected a JSON object, received NoneType"),
+        ('{"data": {"image_size": "8"}}', "image_size: expected int, received '8'"),
+        ('{"training": {"clip_norm": NaN}}', "clip_norm: expected a finite number, received nan"),
+        ('{"training":\n {"clip_norm" 1}}', "config: expected JSON, received something else at line 2"),
+        ("", "config: expected JSON, received something else at line 1"),
+    ],
+)
+def test_json_that_is_no_configuration(text, expected):
+    assert message_of(Config.from_json, text).startswith(expected)
+
+
+def test_sections_of_the_wrong_class():
+    assert message_of(Config, data=TrainingConfig()) == "data: expected DataConfig, received TrainingConfig"
+    assert message_of(Config, system=DataConfig()) == "system: expected CQFConfig, received DataConfig"
+    assert message_of(Config, training=None) == "training: expected TrainingConfig, received NoneType"
+    assert message_of(Config, model="gan").startswith("model: expected one of cqf")
+
+
+def test_differences_name_each_knob_once():
+    mine = Config()
+    theirs = Config(data=DataConfig(image_size=64), training=TrainingConfig(learning_rate=0.5, optimizer="adam"))
+    assert mine.differences(mine) == []
+    assert mine.differences(theirs) == [
+        "data.image_size: 32 -> 64",
+        "training.learning_rate: 0.002 -> 0.5",
+        "training.optimizer: 'adamax' -> 'adam'",
+    ]
+    assert theirs.differences(mine)[0] == "data.image_size: 64 -> 32"
+
+
+def test_differences_of_two_systems_say_what_is_absent(monkeypatch):
+    @dataclasses.dataclass(frozen=True)
+    class OtherConfig(fields.Section):
+        depth: int = fields.knob(3, "how deep")
+        width: int = fields.knob(64, "how wide")
+
+    monkeypatch.setitem(configs.SYSTEMS, "other", OtherConfig)
+    differences = Config().differences(Config(model="other"))
+    assert "model: 'cqf' -> 'other'" in differences
+    assert "system.depth: absent -> 3" in differences
+    assert "system.coverage: True -> absent" in differences
+    assert not [line for line in differences if line.startswith("system.width:")]
+    assert Config.from_json(Config(model="other").to_json()).system == OtherConfig()

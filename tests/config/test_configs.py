@@ -1,0 +1,213 @@
+"""The flagfiles of `configs/`: each parses, names its own command, and says where its result is or UNMEASURED."""
+
+import functools
+import itertools
+import pathlib
+import re
+
+import pytest
+from absl import flags as absl_flags
+
+from tfcq.config import Config, CQFConfig, DataConfig, RealNVPConfig
+from tfcq.config import flags as config_flags
+from tfcq.config.evaluation import EvaluationConfig, metric_names
+
+FOLDER = pathlib.Path(__file__).parents[2] / "configs"
+PROTOCOLS = {path.stem: path for path in sorted((FOLDER / "evaluation").glob("*.cfg"))}
+FLAGFILES = {path.stem: path for path in sorted(FOLDER.glob("*.cfg"))}
+README = (FOLDER / "README.md").read_text(encoding="utf-8")
+
+# Flagfiles that tools run, and whose results are elsewhere or none: the tool that their comment names.
+OF_TOOLS = {"quickstart": "tools/quickstart", "benchmark_cqf": "tools/benchmark", "benchmark_realnvp": "tools/benchmark"}
+
+
+def table(heading):
+    """The first table below a heading of configs/README.md: a list of {column: cell} as strings."""
+    section = README.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    below = itertools.dropwhile(lambda line: not line.startswith("|"), section.splitlines())
+    lines = list(itertools.takewhile(lambda line: line.startswith("|"), below))
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return [dict(zip(rows[0], row, strict=True)) for row in rows[2:]]
+
+
+ROWS = {row["flagfile"].strip("`").removesuffix(".cfg"): row for row in table("Data sets of the papers")}
+BEST = [name for name in ROWS if name.endswith("_cqf")]
+
+
+@pytest.fixture(name="own_flags")
+def fixture_own_flags(monkeypatch):
+    """The FlagValues in which flags are defined and looked up: none but this test's."""
+    values = absl_flags.FlagValues()
+    monkeypatch.setattr(absl_flags, "FLAGS", values)
+    defines = {bool: absl_flags.DEFINE_bool, int: absl_flags.DEFINE_integer, float: absl_flags.DEFINE_float,
+               str: absl_flags.DEFINE_string}  # fmt: skip
+    own = {kind: functools.partial(define, flag_values=values) for kind, define in defines.items()}
+    monkeypatch.setattr(config_flags, "_DEFINE", own)
+    monkeypatch.setattr(absl_flags, "DEFINE_string", own[str])
+    return values
+
+
+@pytest.fixture(name="parse")
+def fixture_parse(own_flags):
+    """Function from arguments to the Config that they describe."""
+    config_flags.define_config_flags()
+
+    def parse(*arguments):
+        config_flags.parse(["program", *arguments])
+        return config_flags.config_from_flags()
+
+    return parse
+
+
+@pytest.fixture(name="config_of")
+def fixture_config_of(parse):
+    """Function from a flagfile's name to its Config."""
+    return lambda name: parse(f"--flagfile={FLAGFILES[name]}")
+
+
+def comment(name):
+    """A flagfile's comment in one line."""
+    lines = FLAGFILES[name].read_text(encoding="utf-8").splitlines()
+    return " ".join(line.lstrip("# ") for line in lines if line.startswith("#"))
+
+
+def test_there_are_flagfiles():
+    assert {"quickstart", "fashion_mnist_cqf", *ROWS} <= FLAGFILES.keys()
+    assert len(BEST) == 9
+
+
+@pytest.mark.parametrize("name", FLAGFILES)
+def test_a_flagfile_parses_to_a_config_that_survives_json(name, config_of):
+    config = config_of(name)
+    assert Config.from_json(config.to_json()) == config
+
+
+@pytest.mark.parametrize("name", FLAGFILES)
+def test_no_flag_is_given_twice(name):
+    # absl takes the last one without a word.
+    lines = FLAGFILES[name].read_text(encoding="utf-8").splitlines()
+    given = [line.partition("=")[0] for line in lines if line.startswith("--")]
+    assert sorted(set(given)) == sorted(given)
+    assert all(line.startswith(("--", "#")) for line in lines)
+
+
+@pytest.mark.parametrize("name", FLAGFILES)
+def test_the_comment_names_the_command_of_this_flagfile(name):
+    program = re.escape("tools/benchmark" if name.startswith("benchmark_") else "python -m tfcq.train")
+    assert re.search(rf"^# {program} --flagfile=configs/{name}\.cfg( --data_dir=DIR)?$",
+                     FLAGFILES[name].read_text(encoding="utf-8"), re.MULTILINE)
+    named = set(re.findall(r"--flagfile=configs/(\w+)\.cfg", comment(name)))
+    assert named == {name}
+
+
+@pytest.mark.parametrize("name", FLAGFILES)
+def test_the_comment_says_where_the_result_is_or_that_there_is_none(name):
+    said = comment(name)
+    unmeasured = "UNMEASURED" in said
+    measured = "the result is in configs/README.md" in said
+    assert unmeasured + measured + (name in OF_TOOLS and OF_TOOLS[name] in said) == 1
+    if measured:
+        assert re.search(rf"^\|.*--flagfile=configs/{name}\.cfg.*\|$", README, re.MULTILINE)
+    else:
+        assert f"`{name}.cfg`" in README
+    if unmeasured:  # and then the README's line on it says so too
+        assert all("UNMEASURED" in line for line in README.splitlines() if f"`{name}.cfg`" in line)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_data_sets_of_the_papers_are_those_of_the_table(name, config_of):
+    row, config = ROWS[name], config_of(name)
+    dataset, *splits = re.findall(r"`([^`]+)`", row["data (TFDS)"])
+    assert config.data.dataset == dataset
+    assert config.data.image_size == int(row["resolution"])
+    assert config.data.center_crop == (0 if row["crop"] == "-" else int(row["crop"]))
+    assert config.training.batch_size == int(row["batch"])
+    defaults = DataConfig()
+    named = [split for split, default in ((config.data.train_split, defaults.train_split),
+                                          (config.data.test_split, defaults.test_split)) if split != default]
+    assert named == splits
+    assert row["status"] == "UNMEASURED"
+    assert f"`tfds build {dataset} --data_dir=DIR" in comment(name)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_the_papers_figures_are_the_same_in_table_and_flagfile(name):
+    figures = re.findall(r"\d+\.\d+", re.sub(r"\([^)]*\)", "", ROWS[name]["the paper's BPD / IS / FID"]))
+    said = comment(name)
+    assert bool(figures) == (name != "imagenet32_cqf")
+    assert all(figure in said for figure in figures if figure != "3.5")  # paper 004 rounds paper 000's 3.49
+
+
+@pytest.mark.parametrize("name", BEST)
+def test_the_best_model_of_the_paper_is_the_same_on_every_data_set(name, config_of):
+    config = config_of(name)
+    # Table 6 halves three times; what follows from that is the only knob in which the systems differ.
+    expected = CQFConfig(
+        network="residual", network_normalization="weight", width=32, latent_channels=32,
+        latent_size=config.data.image_size // 8, posterior="iaf", discriminator_network="residual",
+        discriminator_width=64, quality_weight=100.0, gradient_penalty=100.0, generator_loss="log_ratio", flow_scales=1,
+        flow_couplings=3, flow_blocks=2,
+    )  # fmt: skip
+    assert config.system == expected
+    training = config.training
+    assert (training.optimizer, training.learning_rate, training.discriminator_learning_rate) == ("adamax", 2e-3, 2e-3)
+    assert (training.beta_1, training.beta_2, training.ema_decay) == (0.9, 0.999, 0.0)
+    assert training.batch_size == (64 if name == "cifar10_cqf" else 32)  # appendix A
+    assert config.data.horizontal_flip == name.startswith(("celeba", "lsun"))
+
+
+def test_realnvp_and_flow_gan_differ_in_the_discriminator(config_of):
+    likelihood, hybrid = config_of("realnvp_cifar10"), config_of("flow_gan_cifar10")
+    assert isinstance(likelihood.system, RealNVPConfig) and isinstance(hybrid.system, RealNVPConfig)
+    assert likelihood.system.quality_weight == 0.0 and likelihood.system.flow_normalization == "batch"
+    assert hybrid.system.quality_weight == 1 / 20 and hybrid.system.discriminator_steps == 5 and hybrid.system.coverage
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_later_flags_override(name, parse):
+    # As the comment of the LSUN flagfiles proposes.
+    data = parse(f"--flagfile={FLAGFILES[name]}", "--dataset=folder:images", "--test_split=test").data
+    assert (data.dataset, data.test_split) == ("folder:images", "test")
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_a_protocol_of_an_evaluation_parses_and_names_its_command(name, own_flags):
+    text = PROTOCOLS[name].read_text(encoding="utf-8")
+    command = rf"^# python -m tfcq.evaluate --flagfile=configs/evaluation/{name}\.cfg --workdir=DIR( --feature_weights=FILE)?$"
+    assert re.search(command, text, re.MULTILINE)
+    assert f"`evaluation/{name}.cfg`" in README
+    absl_flags.DEFINE_list("metrics", None, "As of tfcq.evaluate.", flag_values=own_flags)
+    config_flags.define_section_flags(EvaluationConfig)
+    config_flags.parse(["program", f"--flagfile={PROTOCOLS[name]}"])
+    assert metric_names(own_flags.metrics) == own_flags.metrics
+    given = {line.partition("=")[0].lstrip("-") for line in text.splitlines() if line.startswith("--")} - {"metrics"}
+    knobs, defaults = config_flags.section_from_flags(EvaluationConfig), EvaluationConfig()
+    # What is given is what differs from the defaults: a preset that says nothing new would be read for nothing.
+    assert given == {key for key, value in vars(knobs).items() if value != getattr(defaults, key)} | given & {"num_samples"}
+
+
+def test_the_protocols_of_paper_002_are_those_of_its_table_2():
+    assert PROTOCOLS.keys() == {"introvae_ms_ssim", "introvae_fid"}
+    pairs, fid = (PROTOCOLS[name].read_text(encoding="utf-8").splitlines() for name in ("introvae_ms_ssim", "introvae_fid"))
+    assert {"--metrics=ms_ssim", "--num_pairs=10000"} <= set(pairs)
+    assert {"--metrics=fid", "--features=inception", "--num_samples=50000", "--split=train"} <= set(fid)
+
+
+INTROSPECTIVE = {row["flagfile"].strip("`").removesuffix(".cfg"): row for row in table("IntroVAE and Soft-IntroVAE (paper 002)")}
+
+
+@pytest.mark.parametrize("name", INTROSPECTIVE)
+def test_introvae_at_its_sizes_is_that_of_the_table(name, config_of):
+    row, config = INTROSPECTIVE[name], config_of(name)
+    dataset, *splits = re.findall(r"`([^`]+)`", row["data (TFDS)"])
+    assert config.model == "introvae" and config.data.dataset == dataset
+    assert splits == ([config.data.test_split] if config.data.test_split != "test" else [])
+    assert config.data.image_size == int(row["resolution"]) and config.training.batch_size == int(row["batch"])
+    system = config.system
+    assert (system.latent_dim, system.reconstruction_weight) == (int(row["z"]), float(row["beta"]))
+    assert system.margin == row["margin"] and system.adversarial_weight == 0.25
+    # Channels double at each halving up to 512; with these the largest maps are those of the paper's Appendix B.
+    assert system.width == (16 if config.data.image_size > 256 else 32)
+    # From 512 pixels on a batch does not fit into the memory of one device at once.
+    assert (config.training.micro_batches > 1) == system.recompute_gradients == (config.data.image_size > 256)
+    assert all(figure in comment(name) for figure in re.findall(r"\d+\.\d+", row["the paper's MS-SSIM / FID"]))

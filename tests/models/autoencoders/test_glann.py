@@ -1,0 +1,108 @@
+"""GLANN: codes on the sphere at their own rate, the matching against a search in NumPy, resuming to the bit."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import tiny_models as tiny
+
+from tfcq.engine.checkpoints import Checkpoints
+from tfcq.errors import UserError
+from tfcq.randomness import RowNoise, row_seeds
+
+SHAPE = (4, 4, 1)
+IMAGES = tiny.images(SHAPE, 8)
+NUMBERS = np.arange(3, 11)
+
+
+def model_of(first_stage_steps=3, **knobs):
+    return tiny.compiled(tiny.config(4, model="glann", first_stage_steps=first_stage_steps, **knobs))
+
+
+def unit(rows):
+    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+
+
+def test_codes_are_of_the_right_images_and_stay_on_the_sphere():
+    model = model_of(codes_rate=4.0)
+    tiny.fit(model, (IMAGES, NUMBERS), 1)
+    before = model.codes.numpy().astype(np.float64)
+    tiny.fit(model, (IMAGES, NUMBERS), 1)
+    moved = np.abs(unit(model.codes.numpy()) - unit(before)).max(-1) > 1e-6
+    assert moved[NUMBERS].all() and not moved[:3].any() and not moved[11:].any()
+    model.begin_step(0)
+    np.testing.assert_allclose(np.linalg.norm(model.codes.numpy(), axis=-1), 0.25, rtol=1e-5)
+
+
+def test_codes_learn_as_many_times_as_fast_as_codes_rate_says():
+    """Adam's first step is the learning rate for every weight; a code moves by that times codes_rate."""
+    steps = {}
+    for rate in (1.0, 10.0):
+        model = tiny.build(tiny.config(4, model="glann", first_stage_steps=3, codes_rate=rate))
+        model.attach(tiny.dataset(SHAPE), 8)
+        model.compile({player.name: keras.optimizers.Adam(1e-4, epsilon=1e-12) for player in model.players()})
+        before = unit(model.codes.numpy().astype(np.float64))
+        tiny.fit(model, (IMAGES, NUMBERS), 1)
+        steps[rate] = np.abs(unit(model.codes.numpy().astype(np.float64)) - before)[NUMBERS].mean()
+    assert steps[10.0] == pytest.approx(10.0 * steps[1.0], rel=0.05)
+
+
+def test_each_image_gets_the_noise_of_the_nearest_code():
+    model = model_of(pool_factor=3)
+    tiny.perturb(model.code_network.trainable_variables)
+    model._match(epoch=2)
+    pool = np.random.RandomState([model.seed, 2]).standard_normal((60, 6)).astype(np.float32)
+    drawn = model.code_network(pool).numpy().astype(np.float64)
+    codes = unit(model.codes.numpy().astype(np.float64))
+    nearest = ((codes[:, None] - drawn[None]) ** 2).sum(-1).argmin(1)
+    np.testing.assert_array_equal(model.matched_noise.numpy(), pool[nearest])
+    assert len(set(nearest)) > 3
+
+
+def test_the_second_loss_is_the_distance_of_what_the_network_draws_to_codes_on_the_sphere():
+    model = model_of()
+    tiny.perturb(model.code_network.trainable_variables)
+    model._match(epoch=0)
+    terms = model.players()[1].objectives[0].loss((IMAGES, NUMBERS), None, ())
+    drawn = model.code_network(model.matched_noise.numpy()[NUMBERS]).numpy().astype(np.float64)
+    codes = unit(model.codes.numpy().astype(np.float64))[NUMBERS]
+    np.testing.assert_allclose(terms.total, ((drawn - codes) ** 2).sum(1), rtol=1e-4)
+
+
+def test_matching_is_anew_each_epoch_of_the_second_stage_and_not_before():
+    model, matched = model_of(first_stage_steps=3), []
+    model._match = lambda epoch: matched.append(epoch)
+    tiny.fit(model, (IMAGES, NUMBERS), 8)  # 20 images, 8 a step: two steps an epoch
+    assert matched == [0, 1, 2]
+
+
+def test_the_second_stage_trains_the_code_network_alone():
+    model = model_of(first_stage_steps=2)
+    parts = [model.decoder, model.code_network]
+    for steps, moving in ((2, [True, False]), (2, [False, True])):
+        before = [tiny.values(part.variables) for part in parts]
+        codes = model.codes.numpy()
+        tiny.fit(model, (IMAGES, NUMBERS), steps)
+        assert [bool(tiny.changed(old, part.variables)) for old, part in zip(before, parts, strict=True)] == moving
+        assert np.any(model.codes.numpy() != codes) == moving[0]
+
+
+def test_resuming_within_the_second_stage_gives_the_same_weights(tmp_path):
+    straight, first, second = (model_of(first_stage_steps=2) for _ in range(3))
+    tiny.fit(straight, (IMAGES, NUMBERS), 6)
+    tiny.fit(first, (IMAGES, NUMBERS), 3)
+    Checkpoints(tmp_path, first, 2).save()
+    assert Checkpoints(tmp_path, second, 2).restore() == 3
+    tiny.fit(second, (IMAGES, NUMBERS), 3)
+    assert not tiny.changed(tiny.values(straight.variables), second.variables)
+
+
+def test_samples_are_decoded_codes_on_the_sphere_and_there_is_no_encoder():
+    model, seeds = model_of(), row_seeds(5)
+    latents = model.draw_latents(RowNoise(seeds)).numpy()
+    np.testing.assert_allclose(np.linalg.norm(latents, axis=-1), 1.0, rtol=1e-5)
+    np.testing.assert_array_equal(model.sample(seeds), model.decode(latents))
+    for ask in (model.encode, model.reconstruct, model.log_prob, model.latent_likelihood):
+        with pytest.raises(UserError, match="it supports: decode, sample"):
+            ask(IMAGES, seeds)
+    assert isinstance(model.sample(seeds), tf.Tensor)

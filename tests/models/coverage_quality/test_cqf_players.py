@@ -1,0 +1,179 @@
+"""Who is trained by which loss in CQF: compared to the bit, the statistics of batch normalisation included."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import tiny_models as tiny
+
+from tfcq.distributions.pixels import pixel_bijector
+from tfcq.engine.players import Player
+from tfcq.images import to_network_range
+from tfcq.randomness import StepNoise
+
+IMAGES = tf.constant(tiny.images((4, 4, 1)))
+NORMALIZATIONS = {
+    "actnorm": {},
+    "batch": {
+        "network_normalization": "batch",
+        "flow_normalization": "batch",
+        "flow_conditioner_batch_normalization": True,
+    },
+}
+
+
+@pytest.fixture(scope="module", params=NORMALIZATIONS)
+def model(request):
+    model = tiny.compiled(tiny.config(**NORMALIZATIONS[request.param]), learning_rate=0.01)
+    tiny.perturb([*model.flow.trainable_variables, model.log_sigma], 0.1)
+    return model
+
+
+def generator_variables(model):
+    return [*model.encoder.variables, *model.decoder.variables, model.log_sigma, *model.flow.variables]
+
+
+def take_turn(model, player, step):
+    before = {name: tiny.values(variables) for name, variables in parts(model).items()}
+    model._take_turn(player, IMAGES, (step, 0, 0), *model._shared(model.players(), IMAGES, model._noise((step, 2, 0), 8)))
+    return {name: tiny.changed(before[name], variables) for name, variables in parts(model).items()}
+
+
+def parts(model):
+    return {
+        "discriminator": model.discriminator.variables,
+        "generator": generator_variables(model),
+        "step": [model.step],
+    }
+
+
+def paths(variables):
+    return {variable.path for variable in variables}
+
+
+def test_the_parts_are_the_whole_model(model):
+    held = {id(variable) for variables in parts(model).values() for variable in variables}
+    assert held == {id(variable) for variable in model.variables}
+
+
+def test_a_discriminator_turn_moves_the_discriminator_alone(model):
+    discriminator, _ = model.players()
+    changed = take_turn(model, discriminator, 0)
+    assert changed["discriminator"] == paths(model.discriminator.variables)
+    assert not changed["generator"]
+
+
+def test_a_generator_turn_moves_all_but_the_discriminator(model):
+    _, generator = model.players()
+    changed = take_turn(model, generator, 1)
+    assert not changed["discriminator"]
+    assert changed["generator"] == paths(generator_variables(model))  # batch statistics too
+
+
+def quality_gradients(model, noise):
+    """What the quality loss alone tells its player: gradients, logs."""
+    quality = Player("generator", [model.players()[1].objectives[1]])
+    shared, tape = model._shared([quality], IMAGES, noise)
+    gradients, slopes, logs = model._gradients(quality, IMAGES, None, 1.0, shared)
+    return quality, model._pass_through(quality, gradients, slopes, shared, tape), logs
+
+
+def test_the_quality_loss_alone_moves_the_decoders_weights_alone(model):
+    before = tiny.values(model.variables)
+    quality, gradients, logs = quality_gradients(model, StepNoise((0, 0), (2,), 8))
+    assert paths(quality.variables) == paths(model.decoder.trainable_variables)
+    # The statistics are the likelihood's to keep.
+    assert not tiny.changed(before, model.variables)
+    assert float(logs["loss"]) == pytest.approx(100.0 * float(logs["quality"]), rel=1e-6)
+    for gradient, variable in zip(gradients, quality.variables, strict=True):
+        assert np.abs(gradient).max() > 0, variable.path
+        variable.assign_sub(0.01 * gradient)
+    assert tiny.changed(before, model.variables) == paths(model.decoder.trainable_variables)
+
+
+def test_the_coverage_loss_never_reaches_the_discriminator(model):
+    coverage = model.players()[1].objectives[0]
+    assert not paths(coverage.variables) & paths(model.discriminator.variables)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(coverage.loss(IMAGES, StepNoise((0, 0), (3,), 8), ()).total)
+    gradients = tape.gradient(loss, [variable.value for variable in model.discriminator.trainable_variables])
+    assert gradients == [None] * len(gradients)
+
+
+def test_gradients_of_the_quality_loss_pass_through_the_flow(model):
+    """Against the loss written down anew, a difference quotient, and what an identity in the flow's place gives."""
+    weights = [variable.value for variable in model.decoder.trainable_variables]
+    noise = StepNoise((0, 0), (4,), 8)
+    latents = noise.normal(model.latent_shape, 1)
+
+    def loss(flow):
+        with keras.StatelessScope():
+            means = model.decoder._descend(lambda layer, state: latents, training=True)
+        unbounded = flow.forward_and_log_det(means)[0] if flow else means
+        pixels = pixel_bijector("logit").forward(unbounded)
+        return -100.0 * tf.reduce_mean(model.discriminator(to_network_range(pixels)))
+
+    def gradient(flow):
+        with tf.GradientTape() as tape:
+            value = loss(flow)
+        return tape.gradient(value, weights)
+
+    _, received, logs = quality_gradients(model, noise)
+    np.testing.assert_allclose(logs["loss"], loss(model.flow), rtol=1e-4)
+    norm = float(tf.linalg.global_norm(received))
+    for ours, theirs in zip(received, gradient(model.flow), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4 * norm)
+    differences = [ours - other for ours, other in zip(received, gradient(None), strict=True)]
+    assert tf.linalg.global_norm(differences) > 0.05 * norm
+
+    values = []
+    for side in (1.0, -1.0):
+        for weight, direction in zip(weights, received, strict=True):
+            weight.assign_add(side * 1e-3 * direction / norm)
+        values.append(float(loss(model.flow)))
+        for weight, direction in zip(weights, received, strict=True):
+            weight.assign_sub(side * 1e-3 * direction / norm)
+    assert (values[0] - values[1]) / 2e-3 == pytest.approx(norm, rel=0.05)
+
+
+def test_a_gans_generator_keeps_its_own_statistics():
+    """Once a step, from the images that both players look at."""
+    model = tiny.compiled(tiny.config(network_normalization="batch", **tiny.ROWS["gan"]))
+    before = tiny.values(model.decoder.variables)
+    shared, tape = model._shared(model.players(), IMAGES, model._noise((0, 2, 0), 8))
+    statistics = {variable.path for variable in model.decoder.non_trainable_variables}
+    assert tiny.changed(before, model.decoder.variables) == statistics
+    discriminator, generator = model.players()
+    before = tiny.values(model.decoder.variables)
+    model._take_turn(discriminator, IMAGES, (0, 0, 0), shared, tape)
+    assert not tiny.changed(before, model.decoder.variables)
+    model._take_turn(generator, IMAGES, (0, 1, 0), shared, tape)
+    assert tiny.changed(before, model.decoder.variables) == paths(model.decoder.trainable_variables)
+
+
+def test_rows_of_table_1_have_the_players_they_name():
+    players = {}
+    for name, knobs in tiny.ROWS.items():
+        model = tiny.build(tiny.config(discriminator_steps=3, **knobs))
+        players[name] = [(player.name, player.turns, len(player.objectives)) for player in model.players()]
+        assert bool(model.flow.weights) == (name == "cqf")
+    assert players == {
+        "gan": [("discriminator", 3, 1), ("generator", 1, 1)],
+        "vae": [("generator", 1, 1)],
+        "cq": [("discriminator", 3, 1), ("generator", 1, 2)],
+        "cqf": [("discriminator", 3, 1), ("generator", 1, 2)],
+    }
+
+
+@pytest.mark.parametrize("dequantize", [True, False])
+def test_the_discriminators_images_are_dequantised_only_where_asked(dequantize):
+    model = tiny.build(tiny.config(dequantize_real=dequantize, gradient_penalty=0.0, **tiny.ROWS["gan"]))
+    seen = []
+    model.discriminator = lambda images: seen.append(images) or tf.reduce_mean(images, axis=[1, 2, 3])
+    noise = StepNoise((0, 0), (5,), 8)
+    terms = model._discriminator_loss(IMAGES, noise, model.share(IMAGES, noise))
+    assert "gradient_penalty" not in terms.logs
+    real = seen[0][:8].numpy() * 128.0 + 128.0 - IMAGES.numpy()
+    expected = noise.uniform((4, 4, 1), 0) if dequantize else 0.5
+    np.testing.assert_allclose(real, np.broadcast_to(expected, real.shape), atol=1e-4)
+    assert np.abs(seen[0][8:]).max() <= 1.2  # what is generated, about [-1, 1]

@@ -1,0 +1,210 @@
+"""Times a configuration on random images: train step (of each stage of training), log_prob (K = 1) and sample, beside the
+machine's own rates.
+
+Each line is one JSON object: images/s of the median call, the median and the extremes of a call in ms, peak memory of the
+process so far in MB, weights. Calls are timed until their results are on the host, after warm-up. Each round is a process of
+its own, so that rounds can alternate with another program (--beside): times on a shared machine compare only side by side.
+"""
+
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+
+from absl import flags
+
+from tfcq.config import flags as config_flags
+from tfcq.errors import UserError
+
+config_flags.define_config_flags()
+ROUNDS = flags.DEFINE_integer("rounds", 1, "How often everything is measured, each time in a new process.", lower_bound=1)
+BESIDE = flags.DEFINE_string("beside", None, "Shell command that is run after each round; its output is passed through.")
+CALLS = flags.DEFINE_integer("calls", 15, "Timed calls of each workload.", lower_bound=3)
+PARTS = flags.DEFINE_bool("parts", False, "Also the parts of a train step, one by one, and their sum beside the step.")
+CHANNELS = flags.DEFINE_integer("image_channels", 3, "Channels of the random images.", lower_bound=1)
+TRAINING_IMAGES = flags.DEFINE_integer(
+    "training_images", 50000, "Images of the data set that the batch is said to be of (glann has a code for each).", lower_bound=1
+)
+
+
+_WARM_UP = 3  # untimed calls
+
+
+def measure(call, warm_up=_WARM_UP, calls=15):
+    """Seconds of each of `calls` calls, after `warm_up` untimed ones."""
+    for _ in range(warm_up):
+        call()
+    seconds = []
+    for _ in range(calls):
+        begin = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - begin)
+    return seconds
+
+
+class RandomImages:
+    """What `GenerativeModel.attach` and `begin_step` ask of a data set, on random images of a shape."""
+
+    def __init__(self, image_shape):
+        self._image_shape = image_shape
+
+    def num_images(self, split):
+        """Of any split."""
+        return TRAINING_IMAGES.value
+
+    num_images_at_start = num_images
+
+    def images(self, split, indices):
+        """uint8 [N, H, W, C], whichever are asked for."""
+        return random_images(len(indices), self._image_shape)
+
+
+def random_images(count, image_shape):
+    """uint8 [count, *image_shape]."""
+    import numpy as np
+
+    return np.random.default_rng(0).integers(0, 256, (count, *image_shape), np.uint8)
+
+
+def report(workload, seconds, **facts):
+    median = statistics.median(seconds)
+    row = {
+        "workload": workload,
+        "median_ms": round(1e3 * median, 2),
+        "min_ms": round(1e3 * min(seconds), 2),
+        "max_ms": round(1e3 * max(seconds), 2),
+        "calls": len(seconds),
+        "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+    }
+    if "num_images" in facts:
+        row["images_per_second"] = round(facts.pop("num_images") / median, 1)
+    if "gflop" in facts:
+        row["gflop_per_second"] = round(facts.pop("gflop") / median, 1)
+    print(json.dumps(row | facts), flush=True)
+
+
+def machine_rates(tf):
+    """float32 GFLOP/s of a square matrix product and of a 3x3 convolution, 2 FLOP a multiply-add."""
+    left, right = tf.random.stateless_normal((2, 1024, 1024), (0, 1))
+    product = tf.function(tf.matmul)
+    report("machine: float32 matmul 1024", measure(lambda: product(left, right).numpy()), gflop=2 * 1024**3 / 1e9)
+    images, kernel = tf.random.stateless_normal((64, 32, 32, 32), (0, 2)), tf.random.stateless_normal((3, 3, 32, 32), (0, 3))
+    convolve = tf.function(lambda images, kernel: tf.nn.conv2d(images, kernel, 1, "SAME"))
+    gflop = 2 * 64 * 32 * 32 * 9 * 32 * 32 / 1e9
+    report("machine: float32 3x3 convolution", measure(lambda: convolve(images, kernel).numpy()), gflop=gflop)
+
+
+def measure_parts(tf, model, images, stage, step_seconds):
+    """Each part of a step of a stage compiled by itself, on one device: what is shared, forward and both ways; each player's
+    losses given what is shared, forward and both ways; each player's update. Their sum is what the step would cost if nothing ran
+    twice and nothing overlapped."""
+    noise = model._noise((0, 0, 0), len(tf.nest.flatten(images)[0]))
+    players = [player for player in model.players() if player.stage == stage]
+    total = 0.0
+
+    def part(name, function, counted, turns=1):
+        nonlocal total
+        compiled = tf.function(function, autograph=False)
+        seconds = measure(lambda: tf.nest.map_structure(lambda value: value.numpy(), compiled()), calls=CALLS.value)
+        report(name, seconds, **({"turns": turns} if turns > 1 else {}))
+        total += counted * turns * statistics.median(seconds)
+
+    def norm(gradients):
+        return tf.linalg.global_norm([gradient for gradient in gradients if gradient is not None])
+
+    def share_both_ways():
+        shared, tape = model._shared(players, images, noise)
+        return norm(tape.gradient(shared, [variable.value for variable in players[-1].variables]))
+
+    shared = tf.nest.map_structure(tf.constant, tf.function(lambda: model.share(images, noise))())
+    if tf.nest.flatten(shared):
+        part("part: what is shared, forward", lambda: model.share(images, noise), 0)
+        part("part: what is shared, forward and backward", share_both_ways, 1)
+
+    def measure_player(player):
+        def forward():
+            return [tf.reduce_mean(one.loss(images, noise, shared).total) for one in player.objectives]
+
+        def both_ways():
+            direct, through, _ = model._gradients(player, images, noise, 1.0, shared)
+            return norm([*direct, *tf.nest.flatten(through)])
+
+        def update():
+            # Gradients of zero: the rule costs the same, and little moves.
+            gradients = [tf.zeros_like(variable.value) for variable in player.variables]
+            model.player_optimizers[player.name].apply(gradients, player.variables)
+            return tf.constant(0)
+
+        part(f"part: {player.name}, forward", forward, 0, player.turns)
+        part(f"part: {player.name}, forward and backward", both_ways, 1, player.turns)
+        part(f"part: {player.name}, update", update, 1, player.turns)
+
+    for player in players:
+        measure_player(player)
+    print(json.dumps({"workload": "sum of the parts (not the lone forwards)", "ms": round(1e3 * total, 2),
+                      "step_ms": round(1e3 * step_seconds, 2), "step_over_sum": round(step_seconds / total, 3)}), flush=True)
+
+
+def measure_config(config):
+    config_flags.start_tensorflow()
+    import tensorflow as tf
+
+    from tfcq import models
+    from tfcq.engine import devices, optimizers
+    from tfcq.randomness import row_seeds
+
+    machine_rates(tf)
+    training, size = config.training, config.data.image_size
+    distribution = devices.prepare(
+        training.distribution, training.logical_devices, training.deterministic, training.batch_size
+    )
+    with distribution.scope():
+        model = models.build(config, (size, size, CHANNELS.value))
+        num_weights = model.count_params()
+        model.attach(RandomImages(model.image_shape), training.batch_size)
+        optimizers.compile_model(model, training)
+    batch, turns = training.batch_size, model.batches_per_step
+    images = random_images(batch, (turns, *model.image_shape))
+    images = tf.constant(images if turns > 1 else images[:, 0])
+    taken = (images, tf.range(batch, dtype=tf.int64)) if model.needs_indices else images
+    iterator = iter(distribution.experimental_distribute_dataset(tf.data.Dataset.from_tensors(taken).repeat()))
+    model.initialize(images[:, 0] if turns > 1 else images)
+    facts = {"config": config_flags.flagfile_name(sys.argv) or config.model, "batch_size": batch,
+             "num_weights": num_weights, "replicas": distribution.num_replicas_in_sync, "tensorflow": tf.__version__}
+    for stage, start in enumerate(model.stage_starts):
+        model.step.assign(start)
+        step = model.make_train_function(force=True)
+
+        def train(step=step):
+            return {name: float(value) for name, value in step(iterator).items()}
+
+        if stage + 1 < len(model.stage_starts) and model.stage_starts[stage + 1] - start < CALLS.value + _WARM_UP:
+            print(f"stage {stage} is too short to be timed", file=sys.stderr)
+            continue
+        seconds = measure(train, calls=CALLS.value)
+        report("train step", seconds, num_images=batch, **facts, stage=stage)
+        if PARTS.value:
+            measure_parts(tf, model, images[:, 0] if turns > 1 else taken, stage, statistics.median(seconds))
+    single, seeds = images[:, 0] if turns > 1 else images, row_seeds(batch)
+    if "likelihood" in model.abilities:
+        log_prob = tf.function(model.log_prob)
+        report("log_prob", measure(lambda: log_prob(single, seeds).numpy(), calls=CALLS.value), num_images=batch, **facts)
+    sample = tf.function(model.sample)
+    report("sample", measure(lambda: sample(seeds).numpy(), calls=CALLS.value), num_images=batch, **facts)
+
+
+def main():
+    config = config_flags.config_from_flags()
+    if ROUNDS.value == 1 and not BESIDE.value:
+        return measure_config(config)
+    this_round = [arg for arg in sys.argv[1:] if not arg.startswith(("--rounds", "--beside", "-rounds", "-beside"))]
+    for _ in range(ROUNDS.value):
+        for command in ([sys.executable, "-m", "tfcq.benchmark", *this_round], ["bash", "-c", BESIDE.value or "true"]):
+            if subprocess.run(command).returncode:
+                raise UserError(f"a round failed: {' '.join(command)}")
+
+
+if __name__ == "__main__":
+    config_flags.run(main)

@@ -1,0 +1,50 @@
+"""Every knob of the project, once: its default, meaning, unit and bounds.
+
+Frozen dataclasses and plain Python: nothing here imports TensorFlow, so that flags, `--help` and tools that only read a workdir
+answer at once. `tfcq.config.flags` makes the command line of these fields; a workdir keeps them as `config.json`.
+"""
+
+from tfcq.config.data import DataConfig
+from tfcq.config.run import Config, check_config
+from tfcq.config.systems import (
+    SYSTEMS,
+    CQFConfig,
+    GLANNConfig,
+    GLFConfig,
+    IntroVAEConfig,
+    RAEGMMConfig,
+    RealNVPConfig,
+    SoftIntroVAEConfig,
+    SRVAEConfig,
+    TwoStageVAEConfig,
+    VAEBijectivePriorConfig,
+    VAEConfig,
+    VAEFlowPosteriorConfig,
+    VAEFlowPriorConfig,
+    WAEGANConfig,
+    WAEMMDConfig,
+)
+from tfcq.config.training import TrainingConfig
+
+__all__ = [
+    "SYSTEMS",
+    "Config",
+    "DataConfig",
+    "TrainingConfig",
+    "check_config",
+    "CQFConfig",
+    "GLANNConfig",
+    "GLFConfig",
+    "IntroVAEConfig",
+    "RAEGMMConfig",
+    "RealNVPConfig",
+    "SRVAEConfig",
+    "SoftIntroVAEConfig",
+    "TwoStageVAEConfig",
+    "VAEBijectivePriorConfig",
+    "VAEConfig",
+    "VAEFlowPosteriorConfig",
+    "VAEFlowPriorConfig",
+    "WAEGANConfig",
+    "WAEMMDConfig",
+]

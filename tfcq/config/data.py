@@ -1,0 +1,80 @@
+"""Where a run's images come from, and what becomes of them."""
+
+import dataclasses
+
+from tfcq.config.fields import Section, knob
+from tfcq.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig(Section):
+    """Where images come from, and what a model sees of them: uint8 [image_size, image_size, channels]."""
+
+    dataset: str = knob(
+        "digits",
+        "digits | photo_patches | idx:DIR | folder:DIR | npz:FILE | the name of a TFDS image data "
+        "set (cifar10, celeb_a, ...)",
+        on_resume="place",
+        paths=("idx:", "folder:", "npz:"),
+    )
+    data_dir: str = knob(
+        "", "where TFDS keeps prepared data sets; empty: TFDS's own default", on_resume="place", paths=("",)
+    )
+    image_size: int = knob(32, "side of the square images", minimum=4, maximum=1024, unit="pixels")
+    center_crop: int = knob(
+        0,
+        "side of the square cut from the centre of each source image before it is resized; 0: the largest square",
+        minimum=0,
+        maximum=16384,
+        unit="source pixels",
+    )
+    resize: str = knob(
+        "area",
+        "how the cut reaches image_size: area (antialiased, up or down) | pad (unscaled, centred in black)",
+        choices=("area", "pad"),
+    )
+    color: str = knob(
+        "source",
+        "grey | rgb | source (as the files are; mixed files are then an error)",
+        choices=("source", "grey", "rgb"),
+    )
+    skip_broken_images: bool = knob(
+        False,
+        "leave out images that cannot be read or are of a kind that is refused (16 bits, CMYK, transparent, ...), name and count "
+        "them; without it they are an error before training",
+    )
+    horizontal_flip: bool = knob(False, "mirror each training image with probability 1/2")
+    random_translation: float = knob(
+        0.0,
+        "move each training image by up to this share of its side, down or up and right or left, by whole pixels; its edge is "
+        "repeated where it leaves",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    train_split: str = knob(
+        "train",
+        "the training images are this split of the data set; another than train only where TFDS has it (stl10: "
+        "unlabelled)",
+    )
+    test_split: str = knob(
+        "test",
+        "the test images are this split, or held out of the training images where the data set has no test; another "
+        "than test only where TFDS has it (lsun: validation)",
+    )
+    num_validation: int = knob(
+        0, "images held out of the training split for validation; 0: a tenth", minimum=0, unit="images"
+    )
+    held_out: str = knob(
+        "random",
+        "which images are held out where a source has no such split: random, by one permutation fixed for ever | last, the "
+        "source's last ones",
+        choices=("random", "last"),
+    )
+
+    def check(self):
+        if not self.dataset:
+            raise UserError("dataset: expected a name, received an empty string")
+        if self.train_split == self.test_split:
+            raise UserError(
+                f"train_split and test_split: expected two different splits, received {self.train_split!r} for both"
+            )

@@ -1,0 +1,131 @@
+"""What an evaluation measures and how: the names of the metrics and the knobs of `tfcq.evaluate`. No TensorFlow."""
+
+import dataclasses
+
+from tfcq.config.fields import Section, knob, suggestion
+from tfcq.errors import UserError
+from tfcq.machine.paths import folder
+
+LIKELIHOODS = ("elbo", "bits_per_dim")
+"""Metrics of real images under the model: bound by one draw, importance-weighted estimate."""
+
+LATENT_LIKELIHOODS = ("latent_likelihood",)
+"""Of real images, for models that are a density of latents and not of images."""
+
+DISTRIBUTIONS = (
+    "frechet_distance",
+    "classifier_score",
+    "kernel_distance",
+    "prd",
+    "neighbours",
+    "memorisation",
+    "ms_ssim",
+    "sliced_wasserstein",
+)
+"""Metrics of generated beside real images; `tfcq.evaluation.distributions` says what each is."""
+
+DISTRIBUTION_ALIASES = ("fid", "inception_score", "kid")
+"""What the first three that use features are called where those are the Inception graph's, and only there."""
+
+
+def metric_names(metrics):
+    """The list of metrics that names, in a sequence or separated by commas, ask for; ["all"] where that is among them.
+
+    Raises:
+        UserError: an unknown name, or none; what is no names at all.
+    """
+    if not isinstance(metrics, str | list | tuple):
+        raise UserError(f"metrics: expected names, in a list or separated by commas, received {metrics!r}")
+    names = metrics.split(",") if isinstance(metrics, str) else list(metrics)
+    known = (*LIKELIHOODS, *LATENT_LIKELIHOODS, *DISTRIBUTIONS)
+    for name in names or [""]:
+        if name not in (*known, *DISTRIBUTION_ALIASES, "all"):
+            raise UserError(
+                f"metrics: expected all or some of {', '.join(known)}, received {name or 'none'!r}"
+                + suggestion(name, (*known, *DISTRIBUTION_ALIASES))
+            )
+    return ["all"] if "all" in names else names
+
+
+@dataclasses.dataclass(frozen=True)
+class ImagesPlace(Section):
+    """Where the images of a trained run are now, for what looks at them after training."""
+
+    dataset: str = knob(
+        "",
+        "where the run's images are now, as --dataset of tfcq.train; they must be the same; empty: where they were",
+        paths=("idx:", "folder:", "npz:"),
+    )
+    data_dir: str = knob("", "where TFDS keeps the run's images now; empty: where it did", paths=("",))
+    accept_changed_data: bool = knob(
+        False,
+        "go on with those of the run's images that are there, where some are gone or have another content; of a run without "
+        "a list of its images (earlier versions kept none): go on in another place, or split other images anew",
+    )
+
+    def of(self, config):
+        """A run's DataConfig `config` with the place where its images are now."""
+        given = {name: value for name in ("dataset", "data_dir") if (value := getattr(self, name))}
+        return dataclasses.replace(config, **given)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationConfig(ImagesPlace):
+    """The protocol of an evaluation: what is compared with what, and how. Recorded with every number."""
+
+    split: str = knob("test", "the real images: of which split", choices=("train", "validation", "test"))
+    num_images: int = knob(
+        0, "real images of the likelihoods, the first of the split; 0: all", minimum=0, unit="images"
+    )
+    num_importance_samples: int = knob(
+        50, "K of bits_per_dim: draws an image of the latents, or of the dequantisation where nothing else is random", minimum=1
+    )
+    likelihood_dataset: str = knob(
+        "",
+        "another data set, named as in --dataset and prepared as the run's, whose likelihoods (same split) are set "
+        "beside; empty: none",
+        paths=("idx:", "folder:", "npz:"),
+    )
+    likelihood_test_split: str = knob(
+        "test", "which split of it is its test, as --test_split (downsampled_imagenet: validation)"
+    )
+    image_draw: str = knob(
+        "",
+        "how images are drawn of logistic mixtures, instead of the run's --image_draw: sample | mode; empty: as the run says",
+        choices=("", "sample", "mode"),
+    )
+    features: str = knob(
+        "efficientnet_lite0",
+        "what images are compared by: inception | efficientnet_lite0 | keras:NAME | saved_model:DIR | pixels",
+        paths=("saved_model:",),
+    )
+    feature_weights: str = knob("", "file or folder with the weights of --features; empty: its usual place", paths=("",))
+    num_samples: int = knob(
+        10000, "generated images, and at most so many real ones of the split", minimum=2, unit="images"
+    )
+    num_train_images: int = knob(
+        0,
+        "training images in which memorisation looks for the nearest; at least num_samples are used where there are; "
+        "0: num_samples",
+        minimum=0,
+        unit="images",
+    )
+    num_pairs: int = knob(
+        2000, "random pairs of generated images that ms_ssim is the mean of, where there are so many", minimum=2, unit="pairs"
+    )
+    num_seeds: int = knob(1, "times that images are generated anew, with seed, seed + 1, ...", minimum=1, maximum=100)
+    seed: int = knob(0, "of all noise and of the choices of random metrics", minimum=0, maximum=2**31 - 101)
+    temperature: float = knob(1.0, "scales the prior's standard deviation", minimum=0.0)
+    batch_size: int = knob(250, "images at a time; changes no number but by rounding", minimum=1, unit="images")
+    checkpoint: str = knob("best", "which checkpoint", choices=("best", "last"))
+    distribution: str = knob(
+        "auto", "auto (mirrored where there are several devices) | none | mirrored", choices=("auto", "none", "mirrored")
+    )
+    logical_devices: int = knob(1, "split the CPU into this many devices", minimum=1, maximum=64)
+    cache_dir: str = knob(
+        "", "where features of real images are kept between evaluations; empty: ~/.cache/tfcq; none: nowhere"
+    )
+
+    def check(self):
+        if self.cache_dir not in ("", "none"):
+            folder(self.cache_dir, "cache_dir")

@@ -1,0 +1,154 @@
+"""The configuration of a run: which system, its knobs, the images, the optimisation.
+
+Example::
+
+    config = Config(model="cqf", data=DataConfig(dataset="digits"), system=CQFConfig(flow_scales=1))
+    Config.from_json(config.to_json()) == config
+"""
+
+import dataclasses
+import json
+
+from tfcq.config.data import DataConfig
+from tfcq.config.fields import Section, suggestion
+from tfcq.config.systems import SYSTEMS
+from tfcq.config.training import TrainingConfig
+from tfcq.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """The whole configuration of a run.
+
+    Args:
+        model: which system, a key of `SYSTEMS`.
+        data: the images.
+        system: the knobs of that system, an instance of `SYSTEMS[model]`; None: its defaults.
+        training: the optimisation.
+
+    Raises:
+        UserError: an unknown model, the wrong dataclass for it, or a combination across sections that cannot work.
+    """
+
+    model: str = "cqf"
+    data: DataConfig = DataConfig()
+    system: Section = None
+    training: TrainingConfig = TrainingConfig()
+
+    def __post_init__(self):
+        if self.model not in list(SYSTEMS):  # a list: what JSON holds here need not be hashable
+            raise UserError(
+                f"model: expected one of {', '.join(SYSTEMS)}, received {self.model!r}{suggestion(self.model, SYSTEMS)}"
+            )
+        if self.system is None:
+            object.__setattr__(self, "system", SYSTEMS[self.model]())
+        for name, kind in {"data": DataConfig, "system": SYSTEMS[self.model], "training": TrainingConfig}.items():
+            if not isinstance(getattr(self, name), kind):
+                raise UserError(f"{name}: expected {kind.__name__}, received {type(getattr(self, name)).__name__}")
+        self.system.check_run(self.data, self.training)
+
+    def absolute(self):
+        """The same with absolute paths, so that they hold wherever the run is looked at from."""
+        sections = {name: getattr(self, name).absolute() for name in ("data", "system", "training")}
+        return dataclasses.replace(self, **sections)
+
+    def to_dict(self):
+        """Nested plain dicts, as in `config.json`."""
+        return dataclasses.asdict(self)
+
+    def to_json(self):
+        """Text that `from_json` reads back to an equal Config."""
+        return json.dumps(self.to_dict(), indent=2) + "\n"
+
+    @classmethod
+    def from_dict(cls, values):
+        """The Config of nested dicts; a knob left out has its default, an unknown one is a UserError."""
+        if not isinstance(values, dict):
+            raise UserError(f"config: expected a JSON object, received {type(values).__name__}")
+        _refuse_unknown("config", values, [field.name for field in dataclasses.fields(cls)])
+        model = values.get("model", "cqf")
+        if model not in list(SYSTEMS):
+            return cls(model=model)  # raises the one message about models
+        kinds = {"data": DataConfig, "system": SYSTEMS[model], "training": TrainingConfig}
+        return cls(model=model, **{name: _section(name, kind, values.get(name, {})) for name, kind in kinds.items()})
+
+    @classmethod
+    def from_json(cls, text):
+        """Inverse of `to_json`; raises UserError where the text is no JSON or holds unknown knobs."""
+        if not isinstance(text, str):
+            raise UserError(f"config: expected text, JSON as of to_json, received {type(text).__name__}")
+        try:
+            return cls.from_dict(json.loads(text))
+        except json.JSONDecodeError as error:
+            raise UserError(
+                f"config: expected JSON, received something else at line {error.lineno}: {error.msg}"
+            ) from error
+
+    def differences(self, other):
+        """Lines 'section.knob: mine -> theirs' for each knob in which two configs differ; [] where they are equal."""
+        return self._differing(other, lambda name: True)
+
+    def differences_in_numbers(self, other, held=()):
+        """Those of `differences` that make another run: knobs that decide the numbers of training (`knobs.ON_RESUME`).
+
+        `held`: names of knobs of places, such as "data.dataset", where what lies there is held by what it is, so that the
+        place may be another.
+        """
+
+        def decides(name):
+            fate = self._on_resume(name)
+            return fate == "fixed" or (fate == "place" and name not in held)
+
+        return self._differing(other, decides)
+
+    def changes(self, other):
+        """{'section.knob': [mine, theirs]} of the others, with which a run may go on."""
+        mine, theirs = _flat(self.to_dict()), _flat(other.to_dict())
+        names = sorted(name for name in mine if name in theirs and mine[name] != theirs[name])
+        return {name: [mine[name], theirs[name]] for name in names if self._on_resume(name) != "fixed"}
+
+    def _on_resume(self, name):
+        """What may become of the knob 'section.knob' when a run is resumed; "fixed" where this config has no such knob."""
+        section, _, field = name.partition(".")
+        fields = getattr(getattr(self, section, None), "__dataclass_fields__", {})
+        return fields[field].metadata["on_resume"] if field in fields else "fixed"
+
+    def _differing(self, other, chosen):
+        mine, theirs = _flat(self.to_dict()), _flat(other.to_dict())
+
+        def shown(values, name):
+            return repr(values[name]) if name in values else "absent"
+
+        return [
+            f"{name}: {shown(mine, name)} -> {shown(theirs, name)}"
+            for name in sorted(mine.keys() | theirs.keys())
+            if shown(mine, name) != shown(theirs, name) and chosen(name)
+        ]
+
+
+def check_config(config):
+    """Raises UserError where `config` is no Config, but a name, a file or a section of one."""
+    from tfcq.checks import check_kind  # it needs NumPy, which entry points have no time for
+
+    advice = "make one with tfcq.Config(model=..., data=..., system=..., training=...), or read one with tfcq.Config.from_json"
+    check_kind("config", config, Config, "a tfcq.Config", advice)
+
+
+def _section(name, kind, values):
+    if not isinstance(values, dict):
+        raise UserError(f"config.{name}: expected a JSON object, received {type(values).__name__}")
+    _refuse_unknown(f"config.{name}", values, [field.name for field in dataclasses.fields(kind)])
+    return kind(**values)
+
+
+def _refuse_unknown(where, values, known):
+    for name in values:
+        if name not in known:
+            raise UserError(f"{where}: unknown knob {name!r}{suggestion(name, known)}")
+
+
+def _flat(values, prefix=""):
+    rows = {}
+    for name, value in values.items():
+        rows |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return rows

@@ -1,0 +1,162 @@
+"""The optimisation of a run: its length, optimizer, devices, and what is kept and measured beside it."""
+
+import dataclasses
+
+from tfcq.config.evaluation import DISTRIBUTION_ALIASES, DISTRIBUTIONS
+from tfcq.config.fields import Section, knob, suggestion
+from tfcq.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig(Section):
+    """How a model is trained; the same for every system."""
+
+    train_steps: int = knob(
+        20000,
+        "steps in all; a step takes each player's turns once; a run, also a finished one, goes on to a larger number, and "
+        "schedules and drops of the learning rate are then those of the new length",
+        minimum=1,
+        unit="steps",
+        on_resume="extends",
+    )
+    batch_size: int = knob(64, "images of one update, over all replicas", minimum=1, maximum=65536, unit="images")
+    micro_batches: int = knob(
+        1,
+        "parts, one after the other, in which a replica's batch goes through the losses: activations are those of a part; batch "
+        "normalisation sees parts",
+        minimum=1,
+        maximum=4096,
+    )
+    seed: int = knob(0, "of the weights, the order of the data and all noise", minimum=0, maximum=2**31 - 1)
+    optimizer: str = knob("adamax", "rule that updates the weights", choices=("adamax", "adam"))
+    learning_rate: float = knob(2e-3, "of every player but the discriminator", minimum=0.0, maximum=1.0)
+    discriminator_learning_rate: float = knob(2e-3, "of the discriminator", minimum=0.0, maximum=1.0)
+    learning_rate_schedule: str = knob(
+        "constant",
+        "constant | linear or cosine decay to 0 over train_steps | exponential, times learning_rate_decay each step",
+        choices=("constant", "linear", "cosine", "exponential"),
+    )
+    learning_rate_decay: float = knob(
+        0.999999, "factor of a step (learning_rate_schedule=exponential)", minimum=0.5, maximum=1.0
+    )
+    learning_rate_floor: float = knob(0.0, "schedules and drops end here instead of lower", minimum=0.0, maximum=1.0)
+    learning_rate_drops: str = knob(
+        "",
+        "where the learning rates fall, SHARE:FACTOR,...: 0.5:0.5,0.9:0.1 halves them after half of the steps (of the "
+        "stage of training, where there are several) and takes a tenth of that after nine tenths; lists between slashes are "
+        "each stage's own (/0.5:0.5: the second's alone); empty: nowhere",
+    )
+    warmup_steps: int = knob(0, "linear rise of the learning rates from 0", minimum=0, unit="steps")
+    beta_1: float = knob(0.9, "decay of the first moment", minimum=0.0, maximum=0.999999)
+    beta_2: float = knob(
+        0.999, "decay of the second moment (Adamax: of the infinity norm)", minimum=0.0, maximum=0.999999
+    )
+    ema_decay: float = knob(
+        0.0,
+        "a running mean of the weights with this decay is what is evaluated and exported; lower in the first steps; "
+        "0: the weights themselves",
+        minimum=0.0,
+        maximum=0.999999,
+    )
+    clip_norm: float = knob(0.0, "each player's gradient is scaled down to this norm; 0: never", minimum=0.0)
+    precision: str = knob(
+        "float32",
+        "arithmetic of the networks; densities stay float32",
+        choices=("float32", "mixed_bfloat16", "mixed_float16"),
+    )
+    distribution: str = knob(
+        "auto",
+        "auto (mirrored where there are several devices) | none | mirrored",
+        choices=("auto", "none", "mirrored"),
+    )
+    logical_devices: int = knob(
+        1, "split the CPU into this many devices (to try mirrored training without GPUs)", minimum=1, maximum=64
+    )
+    jit_compile: bool = knob(False, "compile losses and gradients with XLA")
+    deterministic: bool = knob(
+        True, "only deterministic kernels: the same seed and devices give the same bits; slower on GPUs"
+    )
+    log_every: int = knob(50, "between rows of TensorBoard scalars", minimum=1, unit="steps", on_resume="free")
+    evaluate_every: int = knob(
+        1000,
+        "between evaluations on the validation split, with image grids",
+        minimum=1,
+        unit="steps",
+        on_resume="free",
+    )
+    checkpoint_every: int = knob(500, "between checkpoints", minimum=1, unit="steps", on_resume="free")
+    keep_checkpoints: int = knob(
+        3, "how many of the last are kept, besides the best", minimum=2, maximum=1000, on_resume="free"
+    )
+    # Fixed: which checkpoint is the best is judged by them.
+    validation_images: int = knob(1000, "images of a periodic evaluation; 0: the whole split", minimum=0, unit="images")
+    grid_images: int = knob(
+        64, "images in a grid of samples", minimum=1, maximum=1024, unit="images", on_resume="free"
+    )
+    eval_metrics: str = knob(
+        "",
+        "metrics of tfcq.evaluate that need samples, separated by commas, in each periodic evaluation against the "
+        "validation split; empty: none",
+        on_resume="free",
+    )
+    eval_samples: int = knob(
+        1000, "images generated for eval_metrics", minimum=2, unit="images", on_resume="free"
+    )
+    eval_features: str = knob(
+        "efficientnet_lite0",
+        "what eval_metrics compare, as --features of tfcq.evaluate; its weights must be at hand",
+        on_resume="free",
+        paths=("saved_model:",),
+    )
+
+    def check(self):
+        if self.batch_size % self.micro_batches:
+            raise UserError(
+                f"micro_batches={self.micro_batches}: expected a divisor of batch_size={self.batch_size} (with several replicas, "
+                "of what each has)"
+            )
+        drops = self.drops()
+        if self.learning_rate_floor > self.learning_rate:
+            raise UserError(
+                f"learning_rate_floor={self.learning_rate_floor}: expected at most learning_rate={self.learning_rate}"
+            )
+        if self.learning_rate_floor and self.learning_rate_schedule == "constant" and not any(drops):
+            raise UserError(
+                "learning_rate_floor with learning_rate_schedule=constant: the rate never falls; expected a schedule or drops"
+            )
+        default = type(self).__dataclass_fields__["learning_rate_decay"].default
+        if self.learning_rate_decay != default and self.learning_rate_schedule != "exponential":
+            raise UserError(
+                f"learning_rate_decay with learning_rate_schedule={self.learning_rate_schedule}: expected exponential"
+            )
+        if self.warmup_steps >= self.train_steps and self.warmup_steps:
+            raise UserError(
+                f"warmup_steps: expected fewer than train_steps={self.train_steps}, received {self.warmup_steps}"
+            )
+        if self.logical_devices > 1 and self.distribution == "none":
+            raise UserError(
+                f"logical_devices={self.logical_devices} with distribution=none: expected distribution=mirrored "
+                "or auto, or one device"
+            )
+        known = (*DISTRIBUTIONS, *DISTRIBUTION_ALIASES)
+        for name in self.eval_metrics.split(",") if self.eval_metrics else ():
+            if name not in known:
+                raise UserError(
+                    f"eval_metrics: expected some of {', '.join(DISTRIBUTIONS)}, received {name!r}{suggestion(name, known)}"
+                )
+
+    def drops(self):
+        """learning_rate_drops as lists of (share, factor): one for all stages, or one each; UserError where it is no such."""
+        try:
+            stages = [
+                [tuple(map(float, part.split(":"))) for part in stage.split(",") if part]
+                for stage in self.learning_rate_drops.split("/")
+            ]
+            if all(0.0 < share < 1.0 and 0.0 < factor <= 1.0 for pairs in stages for share, factor in pairs):
+                return stages
+        except ValueError:
+            pass
+        raise UserError(
+            "learning_rate_drops: expected SHARE:FACTOR,... with shares between 0 and 1 and factors above 0 up to 1, "
+            f"received {self.learning_rate_drops!r}"
+        )

@@ -1,0 +1,215 @@
+"""Checkpoints: the last few to resume from, and the best on the validation split.
+
+Both are whole `tf.train.Checkpoint`s (weights, optimizers, step), whose files TensorFlow writes beside their place and then
+renames: a disk that fills up while one is written leaves those before it as they were. One that cannot be read is passed over
+for the one before it.
+
+Which checkpoints there are is what lies in the folder, by the names of their files. `tf.train.CheckpointManager` is not used: it
+finds and deletes files by patterns, so that in `runs/q?` it deletes what is in `runs/qa`, and in `runs/[a]` finds nothing. Its
+list, the file `checkpoint`, is written for TensorFlow's own tools and not read.
+"""
+
+import contextlib
+import os
+import pathlib
+import re
+
+import tensorflow as tf
+
+from tfcq.errors import UserError
+from tfcq.machine import paths
+from tfcq.machine.files import PARTIAL, write_text
+
+KINDS = ("last", "best")
+"""Folders of checkpoints."""
+
+_LIST = "checkpoint"
+_FILE = re.compile(r"step-(\d+)\.(index|data-\d{5}-of-\d{5})")
+
+# TensorFlow writes step-N_temp/part-*.tempstateNUMBER, renames that to part-*, and the data of all parts to step-N.*.
+_HALF_WRITTEN = re.compile(r"step-\d+_temp")
+_PART = re.compile(r"part-\d{5}-of-\d{5}\.(index|data-\d{5}-of-\d{5})(\.tempstate\d+)?")
+
+# IndexError: a data file that is too short, read from Python.
+_READ_ERRORS = (tf.errors.OpError, ValueError, AssertionError, OSError, IndexError)
+
+
+class Checkpoints:
+    """The checkpoints of a run that trains.
+
+    Args:
+        workdir: folder of the run.
+        model: a compiled `GenerativeModel`.
+        keep: how many of the last are kept.
+    """
+
+    def __init__(self, workdir, model, keep):
+        self._folder = pathlib.Path(workdir) / "checkpoints"
+        self._model = model
+        self.best_value = tf.Variable(float("inf"), trainable=False, dtype=tf.float64)
+        # The name of the optimizers' dict is part of the format.
+        self._checkpoint = tf.train.Checkpoint(
+            model=model, optimizers=dict(model.player_optimizers), best_value=self.best_value
+        )
+        self._keep = keep
+
+    def restore(self):
+        """Restores the newest checkpoint that can be read, and returns its step; 0 where there is none.
+
+        Raises:
+            UserError: there are some and none can be read.
+        """
+        return _restore_newest(lambda path: self._checkpoint.restore(path).assert_consumed(), self._folder / "last")
+
+    def save(self):
+        """Writes the last checkpoint, at the model's step."""
+        self._save("last", self._keep)
+
+    def save_if_best(self, value):
+        """Writes the best checkpoint where `value` (lower is better) is the lowest so far; returns whether it is."""
+        if not value < float(self.best_value.numpy()):
+            return False
+        self.best_value.assign(value)
+        self._save("best", 1)
+        return True
+
+    def _save(self, kind, keep):
+        step, folder = self._model.steps_taken, self._folder / kind
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._checkpoint.save_counter.assign_add(1)  # part of the format, as tf.train.Checkpoint.save has it
+            self._checkpoint.write(f"{paths.plain(folder)}/step-{step}")
+            # Later ones are of a course that was left: they could not be read when the run was resumed.
+            kept = sorted(_steps(folder), key=lambda each: (each > step, -each))[:keep]
+            _write_list(folder, step, kept)
+            for name, step_of_file in _files(folder):
+                if step_of_file not in kept:
+                    (folder / name).unlink(missing_ok=True)
+        except (tf.errors.OpError, OSError) as error:
+            raise UserError(
+                f"checkpoint of step {step} cannot be written to {folder}: {_reason(error, folder)}; those before "
+                "it are untouched; free some space and run the same command again"
+            ) from error
+
+
+def remove_half_written(workdir):
+    """Removes what killed or failed saves left beside the checkpoints of a folder in which nobody saves now.
+
+    These are TensorFlow's step-N_temp/ with its parts alone, and our list's unfinished file. Data without an index go with the
+    next save.
+    """
+    for folder in (pathlib.Path(workdir) / "checkpoints" / kind for kind in KINDS):
+        with contextlib.suppress(OSError):
+            (folder / f"{_LIST}{PARTIAL}").unlink()
+        for name in _listed(folder):
+            path = folder / name
+            if not _HALF_WRITTEN.fullmatch(name) or path.is_symlink():
+                continue
+            with contextlib.suppress(OSError):  # what cannot be removed takes room and does no other harm
+                for part in os.listdir(path):
+                    if _PART.fullmatch(part):
+                        (path / part).unlink()
+                path.rmdir()  # not where it holds anything else
+
+
+def restore_model(model, workdir, which="best"):
+    """Restores a model's weights alone.
+
+    Args:
+        model: an uncompiled `GenerativeModel`.
+        workdir: folder of the run.
+        which: "best" (the last where no best is kept or can be read, which is told) or "last".
+
+    Returns:
+        (step, which it was: "best" or "last").
+
+    Raises:
+        UserError: nothing to restore.
+    """
+    if which not in ("best", "last"):
+        raise UserError(f"checkpoint: expected best or last, received {which!r}")
+    checkpoint = tf.train.Checkpoint(model=model)
+
+    def restore(path):
+        checkpoint.restore(path).expect_partial().assert_existing_objects_matched()
+
+    folder = pathlib.Path(workdir) / "checkpoints"
+    if which == "best":
+        try:
+            step = _restore_newest(restore, folder / "best")
+        except UserError as error:
+            print(f"warning: {error}; the last is taken instead of the best", flush=True)
+            step = None
+        if step:
+            return step, "best"
+    last = _restore_newest(restore, folder / "last")
+    if last:
+        if which == "best" and step is not None:
+            print(f"workdir {workdir}: no best checkpoint is kept, the last, of step {last}, is taken", flush=True)
+        return last, "last"
+    raise UserError(f"workdir {workdir}: expected a checkpoint in {folder}, found none; train first")
+
+
+def _restore_newest(restore, folder):
+    steps, failures = sorted(_steps(folder), reverse=True), []
+    place = paths.plain(folder) if steps else None
+    for step in steps:
+        try:
+            restore(f"{place}/step-{step}")
+        except _READ_ERRORS as error:
+            failures.append(f"{folder / f'step-{step}'} ({_reason(error, folder)})")
+            continue
+        for failure in failures:
+            print(f"warning: checkpoint {failure} cannot be read; resumed from step {step}", flush=True)
+        return step
+    if failures:
+        raise UserError(
+            f"no checkpoint can be read: {'; '.join(failures)}; expected whole files of this model; where they are damaged, "
+            f"move {folder} away to start again"
+        )
+    return 0
+
+
+def _steps(folder):
+    """The steps, of at least 1, of the checkpoints whose index is in a folder; none where there is no such folder."""
+    return [step for name, step in _files(folder) if step and name.endswith(".index")]
+
+
+def _files(folder):
+    """[(name, step)] of the files of checkpoints in a folder, the indices before the data.
+
+    Raises:
+        UserError: the folder is there and cannot be listed: whether it has checkpoints is not known then.
+    """
+    matches = [match for name in _listed(folder) if (match := _FILE.fullmatch(name))]
+    return [(match[0], int(match[1])) for match in sorted(matches, key=lambda match: (match[2] != "index", match[0]))]
+
+
+def _listed(folder):
+    try:
+        return os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise UserError(f"checkpoints: {folder} cannot be listed: {error.strerror}; make it readable") from error
+
+
+def _write_list(folder, newest, steps):
+    """Writes TensorFlow's list of the checkpoints of a folder (CheckpointState as text), for tf.train.latest_checkpoint.
+
+    Names are relative, as the manager had them, and have no character that must be quoted.
+    """
+    times = {step: (folder / f"step-{step}.index").stat().st_mtime for step in steps}
+    oldest_first = sorted(steps, key=lambda step: (step == newest, times[step], step))
+    lines = [f'model_checkpoint_path: "step-{newest}"']
+    lines += [f'all_model_checkpoint_paths: "step-{step}"' for step in oldest_first]
+    lines += [f"all_model_checkpoint_timestamps: {times[step]}" for step in oldest_first]
+    lines += [f"last_preserved_timestamp: {min(times.values()) - 1.0}", ""]
+    write_text(folder / _LIST, "\n".join(lines))
+
+
+def _reason(error, folder):
+    """What happened, in a line: TensorFlow's messages end with the cause and begin with names of its graph."""
+    text = re.sub(r"\{\{[^}]*\}\}|\[Op:\w+\]", "", getattr(error, "message", None) or str(error))
+    text = paths.restore_name(" ".join(text.split()), folder)
+    return text if len(text) <= 200 else f"{text[:100]} ... {text[-100:]}"

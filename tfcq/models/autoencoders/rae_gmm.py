@@ -1,0 +1,124 @@
+"""RAE + GMM (Ghosh et al. 2019; paper 001, Appendix B.5): a regularised auto-encoder, and a mixture fitted to its latents.
+
+    L = |x - G(E(x))|^2 + c |E(x)|^2
+
+The mixture of full-covariance Gaussians is scikit-learn's maximum of the likelihood (EM from k-means), of the latents of the
+training images. It is fitted whenever the model is evaluated or saved, so that a checkpoint is always whole; its parameters are
+weights that do not train. Its density is of the latents; there is no likelihood of images.
+"""
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfcq.engine.players import Objective, Player, Terms
+from tfcq.errors import UserError
+from tfcq.models.autoencoders.autoencoder import Autoencoder
+from tfcq.models.autoencoders.reconstruction import ReconstructionError
+
+tfd = tfp.distributions
+
+_COMPONENT, _LATENT = 0, 1  # tags of the draws
+
+
+class RAEGMM(Autoencoder):
+    """See the module.
+
+    Args:
+        config: `tfcq.RAEGMMConfig`.
+        image_shape: (H, W, C).
+        seed: of the weights, of the noise of training, and of the fits.
+    """
+
+    def __init__(self, config, image_shape, seed=0, name="rae_gmm"):
+        super().__init__(config, image_shape, seed, name)
+        self.reconstruction_error = ReconstructionError(config)
+        count, dim = config.mixture_components, config.latent_dim
+        # Until it is fitted the mixture is N(0, I).
+        weight = {"dtype": "float32", "trainable": False}
+        self.mixture_logits = self.add_weight(name="mixture_logits", shape=(count,), initializer="zeros", **weight)
+        self.mixture_means = self.add_weight(name="mixture_means", shape=(count, dim), initializer="zeros", **weight)
+        self.mixture_scales = self.add_weight(
+            name="mixture_scales",
+            shape=(count, dim, dim),
+            initializer=lambda shape, dtype: tf.eye(dim, batch_shape=[count], dtype=dtype),
+            **weight,
+        )
+        self._dataset = None
+        self._means_of = None
+        self.built = True
+
+    @property
+    def abilities(self):
+        return super().abilities | {"latent_likelihood"}
+
+    @property
+    def files_read(self):
+        return self.reconstruction_error.files_read
+
+    def attach(self, dataset, batch_size):
+        self.reconstruction_error.load()
+        self._dataset, self._batch_size = dataset, batch_size
+
+    def players(self):
+        autoencoder = [*self.encoder.trainable_variables, *self.decoder.trainable_variables]
+        return [Player("autoencoder", [Objective(self._loss, autoencoder)])]
+
+    def _loss(self, images, noise, shared):
+        pixels = self.unit_pixels(images)
+        latents = self.posterior_mean(pixels, training=True)
+        error = self.reconstruction_error(pixels, self.decoder(latents, training=True))
+        penalty = tf.reduce_sum(tf.square(latents), axis=-1)
+        total = error + self.config.latent_penalty * penalty
+        return Terms(total, {"latents_squared_norm": penalty}, {self.reconstruction_error.name: error})
+
+    # The mixture.
+
+    def fit_to_data(self):
+        """Fits the mixture to the latents of the attached training images; without them it stays."""
+        if self._dataset is None:
+            return False
+        from sklearn.mixture import GaussianMixture
+
+        if self._means_of is None:
+            self._means_of = tf.function(lambda images: self.posterior_mean(self.unit_pixels(images)), reduce_retracing=True)
+        batches = self._dataset.eval_batches("train", self._batch_size, self.config.mixture_images)
+        latents = np.concatenate([self._means_of(images) for images in batches]).astype(np.float64)
+        if len(latents) < 2:
+            raise UserError(f"rae_gmm: expected at least 2 training images to fit the mixture to, received {len(latents)}")
+        components = min(self.config.mixture_components, len(latents))
+        mixture = GaussianMixture(components, covariance_type="full", random_state=self.seed).fit(latents)
+        self.set_mixture(mixture.weights_, mixture.means_, mixture.covariances_)
+        return True
+
+    def set_mixture(self, weights, means, covariances):
+        """Takes a mixture of up to mixture_components Gaussians: [K], [K, latent_dim], [K, latent_dim, latent_dim]."""
+        missing = self.config.mixture_components - len(weights)
+        logits = np.concatenate([np.log(weights), np.full(missing, -np.inf)])
+        self.mixture_logits.assign(np.maximum(logits, np.finfo(np.float32).min / 2))
+        self.mixture_means.assign(np.concatenate([means, np.repeat(means[:1], missing, axis=0)]))
+        scales = np.linalg.cholesky(covariances)
+        self.mixture_scales.assign(np.concatenate([scales, np.repeat(scales[:1], missing, axis=0)]))
+
+    def mixture(self):
+        """The density of latents, a `tfd.MixtureSameFamily`."""
+        gaussians = tfd.MultivariateNormalTriL(self.mixture_means.value, self.mixture_scales.value)
+        return tfd.MixtureSameFamily(tfd.Categorical(self.mixture_logits.value), gaussians)
+
+    # What it can do.
+
+    def latent_log_prob(self, latents):
+        return self.mixture().log_prob(latents)
+
+    def draw_latents(self, noise, temperature=1.0):
+        """As of `Autoencoder`; the temperature scales each Gaussian about its mean."""
+        cumulative = tf.cumsum(tf.nn.softmax(self.mixture_logits.value))
+        drawn = noise.uniform((), _COMPONENT)
+        component = tf.reduce_sum(tf.cast(drawn[:, None] >= cumulative[:-1], tf.int32), axis=-1)
+        normal = noise.normal(self.latent_shape, _LATENT) * tf.reshape(tf.cast(temperature, tf.float32), [-1, 1])
+        return tf.gather(self.mixture_means.value, component) + tf.linalg.matvec(
+            tf.gather(self.mixture_scales.value, component), normal
+        )
+
+
+MODEL = RAEGMM

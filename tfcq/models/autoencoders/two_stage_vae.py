@@ -1,0 +1,105 @@
+"""Two-stage VAE (Dai and Wipf 2019; paper 001, Appendix B.4): a VAE with a learned scale, then a VAE of its latents.
+
+    first    q(z|x), p(x|z) = N(G(z), sigma^2 I), p(z) = N(0, I): trained for `first_stage_steps`
+    second   q(u|z), p(z|u) = N(G_2(u), gamma^2 I), p(u) = N(0, I): trained on draws of q(z|x), the first one fixed
+
+As sigma falls the latents of the first leave N(0, I); the second learns what they do. To sample: u, z, G(z). The density of an
+image is that of both,
+
+    log p(v) >= E[log p(x|z) + log p(z|u) + log p(u) - log q(u|z) - log q(z|x)] - D log 256,
+
+and means little before the second stage; what the first stage logs while it trains is the first VAE's own. sigma and gamma
+are learned scalars. The second's networks are `second_stage_layers` times 1024 with ReLU; what they read is read by their last
+layer again.
+"""
+
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfcq.engine.players import Objective, Player, Terms
+from tfcq.models.autoencoders.variational import DEQUANTIZATION, LATENT, LOG_SCALES, VariationalAutoencoder
+from tfcq.networks.dense import Perceptron
+
+tfd = tfp.distributions
+
+_SECOND, _RESIDUAL = LATENT + 1, LATENT + 2  # tags of the draws
+
+
+class TwoStageVAE(VariationalAutoencoder):
+    """See the module.
+
+    Args:
+        config: `tfcq.TwoStageVAEConfig`.
+        image_shape: (H, W, C).
+        seed: of the weights and of the noise of training.
+    """
+
+    def __init__(self, config, image_shape, seed=0, name="two_stage_vae"):
+        super().__init__(config, image_shape, seed, name)
+        options = {"units": config.second_stage_units, "layers": config.second_stage_layers, "input_skip": True}
+        dim = config.latent_dim
+        self.second_encoder = Perceptron(dim, 2 * dim, seed=seed + 2, name="second_encoder", **options)
+        self.second_decoder = Perceptron(dim, dim, seed=seed + 3, name="second_decoder", **options)
+        self.log_gamma = self.add_weight(name="log_gamma", shape=(), dtype="float32", initializer="zeros")
+        self.built = True
+
+    @property
+    def stage_starts(self):
+        return (0, self.config.first_stage_steps)
+
+    def players(self):
+        second = [*self.second_encoder.trainable_variables, *self.second_decoder.trainable_variables, self.log_gamma]
+        return [
+            Player("autoencoder", [Objective(self._loss, self.autoencoder_variables())]),
+            Player("second_stage", [Objective(self._second_loss, second)], stage=1),
+        ]
+
+    # The second VAE.
+
+    def _second_gaussian(self, latents):
+        """q(u|z)."""
+        mean, log_scale = tf.split(self.second_encoder(latents), 2, axis=-1)
+        scale = tf.exp(tfp.math.clip_by_value_preserve_gradient(log_scale, *LOG_SCALES))
+        return tfd.Independent(tfd.Normal(mean, scale), 1)
+
+    def _latents_given(self, means):
+        """p(z|u) with the means that the second decoder gives."""
+        gamma = tf.fill([tf.shape(means)[0], 1], tf.exp(self.log_gamma.value))  # a row's own, as sigma
+        return tfd.Independent(tfd.Normal(means, gamma), 1)
+
+    def _second_terms(self, latents, noise):
+        """Of latents z: -log p(z|u), KL(q(u|z) | p(u)), and log p(z|u) p(u) / q(u|z), by one draw of u; [N], nats."""
+        posterior, prior = self._second_gaussian(latents), self._standard_normal()
+        drawn = posterior.mean() + posterior.stddev() * noise.normal(self.latent_shape, _SECOND)
+        reconstruction = -self._latents_given(self.second_decoder(drawn)).log_prob(latents)
+        log_ratio = prior.log_prob(drawn) - posterior.log_prob(drawn) - reconstruction
+        return reconstruction, tfd.kl_divergence(posterior, prior), log_ratio
+
+    def _second_loss(self, images, noise, shared):
+        posterior = self._gaussian(self.unit_pixels(images, noise.uniform(self.image_shape, DEQUANTIZATION)))
+        latents = posterior.mean() + posterior.stddev() * noise.normal(self.latent_shape, LATENT)
+        reconstruction, kl, _ = self._second_terms(latents, noise)
+        logs = {"reconstruction": reconstruction, "kl": kl, "gamma": tf.exp(self.log_gamma.value)}
+        return Terms(reconstruction + kl, logs)
+
+    # Both.
+
+    trained_bound = "first_stage_elbo"
+
+    def infer(self, pixels, noise, training=False):
+        """As of `VariationalAutoencoder`; in training the first VAE's own, else that of both."""
+        if training:
+            return super().infer(pixels, noise, training)
+        posterior = self._gaussian(pixels)
+        latents = posterior.mean() + posterior.stddev() * noise.normal(self.latent_shape, LATENT)
+        reconstruction, kl, log_ratio = self._second_terms(latents, noise)
+        return latents, reconstruction + kl - posterior.entropy(), log_ratio - posterior.log_prob(latents), {}
+
+    def draw_latents(self, noise, temperature=1.0):
+        temperature = tf.reshape(tf.cast(temperature, tf.float32), [-1, 1])
+        means = self.second_decoder(temperature * noise.normal(self.latent_shape, LATENT))
+        residual = temperature * tf.exp(self.log_gamma.value) * noise.normal(self.latent_shape, _RESIDUAL)
+        return means + residual
+
+
+MODEL = TwoStageVAE

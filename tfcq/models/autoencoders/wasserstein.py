@@ -1,0 +1,107 @@
+"""What the Wasserstein auto-encoders share (Tolstikhin et al. 2018; paper 001, Appendix B.3): WAE-GAN and WAE-MMD.
+
+    L = |x - G(E(x))|^2 + lambda D(latents, prior),    prior N(0, sigma^2 I)
+
+of a deterministic E. First, `pretraining_steps` draw the mean and the covariance of a batch's latents to the prior's, by the
+encoder alone. The prior's density of latents is what can be said of an image; there is no likelihood.
+"""
+
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfcq.engine.players import Objective, Player, Terms
+from tfcq.engine.trainer import of_all_replicas
+from tfcq.models.autoencoders.autoencoder import Autoencoder
+from tfcq.models.autoencoders.reconstruction import ReconstructionError
+
+tfd = tfp.distributions
+
+PRIOR, PIXELS, LATENT = 0, 1, 2
+"""Tags of the draws."""
+
+
+class WassersteinAutoencoder(Autoencoder):
+    """A system offers `divergence(latents, noise)`, and perhaps further players.
+
+    Args:
+        config: `WAEKnobs`.
+        image_shape: (H, W, C).
+        seed: of the weights and of the noise of training.
+        name: of the model.
+    """
+
+    def __init__(self, config, image_shape, seed, name):
+        super().__init__(config, image_shape, seed, name)
+        self.reconstruction_error = ReconstructionError(config)
+
+    @property
+    def abilities(self):
+        return super().abilities | {"latent_likelihood"}
+
+    @property
+    def stage_starts(self):
+        return (0, self.config.pretraining_steps) if self.config.pretraining_steps else (0,)
+
+    @property
+    def main_stage(self):
+        """The stage after the pre-training."""
+        return len(self.stage_starts) - 1
+
+    @property
+    def files_read(self):
+        return self.reconstruction_error.files_read
+
+    def attach(self, dataset, batch_size):
+        self.reconstruction_error.load()
+
+    def players(self):
+        autoencoder = [*self.encoder.trainable_variables, *self.decoder.trainable_variables]
+        main = Player("autoencoder", [Objective(self._loss, autoencoder)], stage=self.main_stage)
+        if not self.config.pretraining_steps:
+            return [main]
+        pretraining = Objective(self._moments_loss, self.encoder.trainable_variables)
+        return [Player("pretraining", [pretraining]), main]
+
+    def divergence(self, latents, noise):
+        """What draws the latents, float32 [N, latent_dim], to the prior: float32 [N] or scalar; `draw_prior(noise)`."""
+        raise NotImplementedError
+
+    def training_latents(self, images, noise):
+        """(pixels, their latents) in training."""
+        pixels = self.unit_pixels(images)
+        return pixels, self.posterior_mean(pixels, training=True)
+
+    def draw_prior(self, noise, tag=PRIOR):
+        """float32 [N, latent_dim]."""
+        return self.config.prior_sigma * noise.normal(self.latent_shape, tag)
+
+    def _loss(self, images, noise, shared):
+        pixels, latents = self.training_latents(images, noise)
+        error = self.reconstruction_error(pixels, self.decoder(latents, training=True))
+        divergence = self.divergence(latents, noise)
+        total = error + self.config.divergence_weight * divergence
+        return Terms(total, {"divergence": divergence}, {self.reconstruction_error.name: error})
+
+    def _moments_loss(self, images, noise, shared):
+        """Squared differences of means and covariances of a batch's latents and of as many draws of the prior."""
+        _, latents = self.training_latents(images, noise)
+        mean, covariance = _moments(latents)
+        prior_mean, prior_covariance = _moments(self.draw_prior(noise))
+        loss = tf.reduce_mean(tf.square(mean - prior_mean)) + tf.reduce_mean(tf.square(covariance - prior_covariance))
+        return Terms(tf.fill([tf.shape(latents)[0]], loss), {})
+
+    # What it can do.
+
+    def latent_log_prob(self, latents):
+        prior = tfd.Normal(tf.zeros(self.latent_shape), self.config.prior_sigma)
+        return tfd.Independent(prior, 1).log_prob(latents)
+
+    def draw_latents(self, noise, temperature=1.0):
+        return self.draw_prior(noise, LATENT) * tf.reshape(tf.cast(temperature, tf.float32), [-1, 1])
+
+
+def _moments(rows):
+    rows = of_all_replicas(rows)
+    mean = tf.reduce_mean(rows, axis=0)
+    centred = rows - mean
+    return mean, tf.matmul(centred, centred, transpose_a=True) / tf.cast(tf.shape(rows)[0] - 1, tf.float32)

@@ -1,0 +1,100 @@
+"""Soft-IntroVAE (Daniel and Tamar 2021), on the networks of IntroVAE: an exponential in the place of the hinge and its margin.
+
+    L_E = s (b_rec R(x) + b_kl KL(x)) + 1/4 sum_{s' in r, p} exp(-2 s (b_rec R(ng(x_s')) + b_neg KL(ng(x_s'))))
+    L_G = s (b_rec R(x) + 1/2 b_kl (KL(x_r) + KL(x_p)) + 1/2 10^-8 b_rec (R'(x_r) + R'(x_p)))
+
+with s = 1 / (H W C), R the squared error of an image and its reconstruction, summed, KL as in IntroVAE, ng without gradient, and
+R' the error of a generated image, held fixed, and its reconstruction from held latents.
+
+There is no margin: the encoder pushes a generated image less and less, and (without R) no harder than it pulls a real one from
+
+    KL = ln(b_neg / (2 b_kl)) / (2 s b_neg)
+
+on, which is the balance of the two (where b_neg > 2 b_kl; highest, 1 / (4 e s b_kl), at b_neg = 2 e b_kl). Where real images
+are above it, generated ones may hardly be told. By s it hangs on the number of an image's values: with b_neg = 256, its
+authors' for 32x32 in colour, it is 29 nats there and 9.7 nats of one channel.
+"""
+
+import math
+
+import tensorflow as tf
+
+from tfcq.engine.players import Terms
+from tfcq.models.introspective.base import GENERATED, IntrospectiveVAE, draw, kl_of, squared_error
+from tfcq.networks.normalization import frozen_statistics
+
+_AGAIN = dict(zip(GENERATED, (2, 3)))  # tags of the draws of the generated images' latents
+_GENERATED_ERROR = 1e-8  # the weight of R'
+_TOLD = 1.1  # times the real images' KL, from which on images count as told; of runs in configs/README.md 1.05 did not, 1.2 did
+
+
+class SoftIntroVAE(IntrospectiveVAE):
+    """See the module.
+
+    Args:
+        config: `tfcq.SoftIntroVAEConfig`.
+        image_shape: (S, S, C), S a power of two.
+        seed: of the weights and of the noise of training.
+    """
+
+    def __init__(self, config, image_shape, seed=0, name="soft_introvae"):
+        super().__init__(config, image_shape, seed, name)
+        self.scale = 1.0 / math.prod(self.image_shape)
+        self.built = True
+
+    def weighted_vae_loss(self, error, kl):
+        return self.scale * (self.config.reconstruction_weight * error + self.config.kl_weight * kl)
+
+    level_name = "balance"
+
+    @property
+    def level(self):
+        push, pull = 0.5 * self.config.negative_weight, self.config.kl_weight
+        return max(0.0, math.log(push / pull)) / (4.0 * self.scale * push) if push else 0.0
+
+    def unbalanced(self, level, real, *generated):
+        if not any(kl < _TOLD * real for kl in generated):
+            return None
+        wrong, pull = "the encoder hardly tells generated images", self.config.kl_weight
+        if real <= level:
+            return f"{wrong}; a --kl_weight below {pull:g} would help"
+        wrong += ", as real ones are above the KL from which on it pushes the generated less than it pulls the real"
+        best, highest = 2.0 * math.e * pull, 1.0 / (4.0 * math.e * self.scale * pull)
+        if real >= highest:  # of all b_neg
+            return f"{wrong}; a lower --reconstruction_weight would help"
+        other = "lower" if self.config.negative_weight > best else "higher"
+        return (
+            f"{wrong}; a {other} --negative_weight (that KL is highest, {highest:.3g} nats, at {best:.3g}) or a lower "
+            "--reconstruction_weight would help"
+        )
+
+    def _encoder_loss(self, images, noise, shared):
+        config, (total, logs) = self.config, self.of_real(images, shared)
+        given = {name: tf.stop_gradient(shared[name]) for name in GENERATED}
+        posteriors = self.posteriors_of_generated(given)
+        for name, again in self._again(posteriors, noise).items():
+            error, kl = squared_error(given[name], again), kl_of(*posteriors[name])
+            weighted = config.reconstruction_weight * error + config.negative_weight * kl
+            total += 0.25 * tf.exp(-2.0 * self.scale * weighted)
+            logs |= {f"kl_{name}": kl, f"squared_error_of_{name}": error}
+        return Terms(total, logs)
+
+    def _generator_loss(self, images, noise, shared):
+        config = self.config
+        error = squared_error(self.unit_pixels(images), shared["reconstructed"])
+        total, logs = config.reconstruction_weight * error, {"squared_error": error}
+        posteriors = self.posteriors_of_generated(shared)
+        for name, again in self._again(tf.nest.map_structure(tf.stop_gradient, posteriors), noise).items():
+            error, kl = squared_error(tf.stop_gradient(shared[name]), again), kl_of(*posteriors[name])
+            total += 0.5 * (config.kl_weight * kl + _GENERATED_ERROR * config.reconstruction_weight * error)
+            logs[f"kl_{name}"] = kl
+        return Terms(self.scale * total, logs)
+
+    def _again(self, posteriors, noise):
+        """{name: reconstructions} of generated images, of {name: (mean, log-variance) of their latents}."""
+        draws = {name: draw(*posteriors[name], noise.normal(self.latent_shape, tag)) for name, tag in _AGAIN.items()}
+        with frozen_statistics():
+            return self.generate(draws)
+
+
+MODEL = SoftIntroVAE

@@ -1,0 +1,1 @@
+"""srVAE and the VAE with a bijective prior (Gatopoulos et al. 2020)."""

@@ -1,0 +1,268 @@
+"""Trains and evaluates the rows of a table, each for the same budget, and remembers how far it came.
+
+OUTPUT/state.json    what was asked for, and of each row: steps and seconds taken, weights, what was measured, what failed
+OUTPUT/ROW/          the workdir of a row
+
+The state is written whole at each change and every few seconds of training. The trainer saves when it is told to end; after
+a crash its last checkpoint may be older than the seconds in the state, and the seconds of the lost steps are given back.
+"""
+
+import dataclasses
+import json
+import pathlib
+import re
+import sys
+import time
+
+from tfcq import workdir as workdirs
+from tfcq.errors import UserError
+from tfcq.reproduction.process import Clock, Interrupts, follow
+
+ENDLESS = 10**9
+"""--train_steps of a row whose budget is time."""
+
+_SAVE_SECONDS = 5.0
+_SAVED_ON_REQUEST = 128 + 15  # the trainer's exit status after SIGTERM
+_WEIGHTS = re.compile(r"\w+: ([\d,]+) weights; ")
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """What each row's training may take: one of the two.
+
+    Attributes:
+        minutes: of wall-clock time, counted as `tfcq.reproduction.process.Clock` says; more than 0.
+        steps: exactly so many.
+        row_steps: {row name: steps}, instead of `steps`.
+    """
+
+    minutes: float | None = None
+    steps: int | None = None
+    row_steps: dict = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        if (self.minutes is None) == (self.steps is None):
+            received = "neither" if self.minutes is None else "both"
+            raise UserError(f"budget: expected one of --budget_minutes and --budget_steps, received {received}")
+        if self.row_steps and self.steps is None:
+            raise UserError("--row_steps with --budget_minutes: expected --budget_steps, the steps of the other rows")
+
+    @property
+    def seconds(self):
+        """Of training; None where the budget is a number of steps."""
+        return None if self.minutes is None else 60.0 * self.minutes
+
+    def steps_of(self, row):
+        """The steps of the row of that name; None where the budget is time."""
+        return self.row_steps.get(row, self.steps)
+
+    def flags(self, flags, row="", first_stage_share=0.0):
+        """The flags of tfcq.train that keep the budget; periodic evaluations only at the end, or never, unless given.
+
+        Args:
+            flags: {flag of tfcq.train: value}, the row's.
+            row: its name.
+            first_stage_share: of its steps, those of its first stage of training, where it has stages.
+
+        Raises:
+            UserError: a flag that the budget decides, or a schedule that needs a number of steps to end at.
+        """
+        if "train_steps" in flags:
+            raise UserError(
+                f"--train_steps={flags['train_steps']}: the budget says when a row ends; expected --budget_steps instead"
+            )
+        steps = self.steps_of(row) or ENDLESS
+        own = {"train_steps": steps} | ({} if "evaluate_every" in flags else {"evaluate_every": steps})
+        if first_stage_share and "first_stage_steps" not in flags:
+            own["first_stage_steps"] = max(1, round(first_stage_share * steps))
+        if self.steps is None:
+            schedule = flags.get("learning_rate_schedule", "constant")
+            needing = {
+                f"--learning_rate_schedule={schedule}": schedule != "constant",
+                f"--learning_rate_drops={flags.get('learning_rate_drops')}": bool(flags.get("learning_rate_drops")),
+                "stages of training": "first_stage_steps" in own,
+            }
+            for what, needed in needing.items():
+                if needed:
+                    raise UserError(
+                        f"{what} with --budget_minutes: the step at which the time runs out is not known in advance; "
+                        "expected --budget_steps"
+                    )
+        return own
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One row to be trained and evaluated.
+
+    Attributes:
+        name: of the row and its workdir.
+        train: {flag of tfcq.train: value}.
+        evaluate: {flag of tfcq.evaluate: value}; empty: nothing to measure.
+    """
+
+    name: str
+    train: dict
+    evaluate: dict
+
+    def arguments(self, which, workdir):
+        """Command-line arguments; which: "train" or "evaluate"."""
+        flags = {"workdir": workdir} | getattr(self, which)
+        return [f"--{name}={str(value).lower() if isinstance(value, bool) else value}" for name, value in flags.items()]
+
+
+class RowFailed(Exception):
+    """A row's command ended with an error; the message is the command and the last line that it wrote to stderr."""
+
+
+class Ablation:
+    """The rows of one table under one folder.
+
+    Args:
+        output: the folder; made where it is not there.
+        plan: JSON values that say what the ablation is; a folder of another plan is refused.
+        budget: `Budget`.
+        commands: {"train": [...], "evaluate": [...]}, what stands before the flags.
+
+    Attributes:
+        rows: {row name: record}, the state.
+
+    Raises:
+        UserError: the folder holds another ablation, or cannot be read or written.
+    """
+
+    def __init__(self, output, plan, budget, commands=None):
+        self.output, self._plan, self._budget = pathlib.Path(output), plan, budget
+        python = [sys.executable, "-m"]
+        self._commands = commands or {"train": [*python, "tfcq.train"], "evaluate": [*python, "tfcq.evaluate"]}
+        self._path = self.output / "state.json"
+        self.rows = self._open()
+        self._saved = 0.0
+
+    def run(self, jobs, after_row=lambda: None):
+        """Trains and evaluates what is not done yet; a row that fails is noted and tried again the next time.
+
+        Args:
+            jobs: list of `Job`.
+            after_row: called after each row.
+
+        Returns:
+            The names of the rows that failed.
+
+        Raises:
+            TrainingInterrupted: SIGTERM, SIGHUP or Ctrl-C; what was done is saved.
+        """
+        with Interrupts() as interrupts:
+            for number, job in enumerate(jobs, start=1):
+                record = self.rows.setdefault(job.name, {"step": 0, "seconds": 0.0})
+                record.pop("failure", None)
+                print(f"== row {job.name} [{number}/{len(jobs)}]", flush=True)
+                try:
+                    self._train(job, record, interrupts)
+                    self._evaluate(job, record, interrupts)
+                except RowFailed as failure:
+                    record["failure"] = str(failure)
+                    print(f"row {job.name} failed: {failure}", flush=True)
+                finally:
+                    self._save()
+                after_row()
+                interrupts.check(record["step"])  # one that came between two commands
+        return [job.name for job in jobs if "failure" in self.rows[job.name]]
+
+    def _open(self):
+        if not self._path.exists():
+            return {}
+        try:
+            state = json.loads(self._path.read_text())
+            there, rows = state["plan"], state["rows"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{self._path}: the state of the ablation cannot be read: {error}; remove it, or use another --output"
+            ) from error
+        here = json.loads(json.dumps(self._plan))
+        differing = [
+            f"{name}: {there.get(name)} -> {here.get(name)}"
+            for name in sorted(here.keys() | there.keys())
+            if there.get(name) != here.get(name)
+        ]
+        if differing:
+            raise UserError(
+                f"output {self.output} holds another ablation (saved -> given): {'; '.join(differing)}; expected the same "
+                "flags to go on with it, or another --output"
+            )
+        return rows
+
+    def _save(self):
+        try:
+            self.output.mkdir(parents=True, exist_ok=True)
+            workdirs.write_text(self._path, json.dumps({"plan": self._plan, "rows": self.rows}, indent=2) + "\n")
+        except OSError as error:
+            raise UserError(f"output {self.output}: cannot be written: {error.strerror}") from error
+        self._saved = time.monotonic()
+
+    def _train(self, job, record, interrupts):
+        """Trains until the budget is spent; `record` has the steps and seconds that the checkpoint stands for."""
+        workdir, budget = self.output / job.name, self._budget
+        saved = saved_step(workdir)
+        before = record["seconds"] * min(1.0, saved / record["step"]) if record["step"] else 0.0
+        record |= {"step": saved, "seconds": before}
+        if saved and (before >= budget.seconds if budget.seconds else saved >= budget.steps_of(job.name)):
+            return
+        self._save()
+        clock = Clock(before)
+
+        def on_line(line):
+            if weights := _WEIGHTS.match(line):
+                record["weights"] = int(weights[1].replace(",", ""))
+            if step := clock.read(line):
+                record.update(step=step, seconds=clock.spent())
+                if time.monotonic() - self._saved >= _SAVE_SECONDS:
+                    self._save()
+
+        def left():
+            seconds = clock.left(budget.seconds)
+            if seconds is not None and seconds <= 0.0:
+                record["seconds"] = clock.spent()  # the command is ended now, and its last checkpoint is not training
+            return seconds
+
+        command = [*self._commands["train"], *job.arguments("train", workdir)]
+        status, errors, asked = follow(command, interrupts, on_line, left)
+        if status in (0, _SAVED_ON_REQUEST):
+            record["step"] = saved_step(workdir)
+        interrupts.check(saved_step(workdir))
+        if status != 0 and not (asked and status == _SAVED_ON_REQUEST):
+            raise RowFailed(f"train: {_last_line(status, errors)}")
+        print(f"row {job.name}: {record['step']} steps in {record['seconds'] / 60:.2f} min of training", flush=True)
+
+    def _evaluate(self, job, record, interrupts):
+        """Measures the last checkpoint, unless just that was done."""
+        asked = {"flags": job.evaluate, "step": record["step"]}
+        done = record.get("evaluation", {})
+        if {name: done.get(name) for name in asked} == asked:
+            return
+        record.pop("evaluation", None)
+        if not job.evaluate:
+            return
+        workdir = self.output / job.name
+        status, errors, _ = follow([*self._commands["evaluate"], *job.arguments("evaluate", workdir)], interrupts)
+        interrupts.check(record["step"])
+        if status:
+            raise RowFailed(f"evaluate: {_last_line(status, errors)}")
+        try:
+            measured = json.loads((workdir / "metrics.json").read_text())
+            shown = json.loads((workdir / "data.json").read_text())["description"]
+        except (OSError, ValueError, KeyError) as error:
+            raise RowFailed(f"evaluate: {workdir} has no numbers: {error}") from error
+        record["evaluation"] = asked | {"measured": measured, "data": shown}
+
+
+def saved_step(workdir):
+    """The step of a workdir's newest checkpoint, from which training goes on; 0: none."""
+    paths = (pathlib.Path(workdir) / "checkpoints" / "last").glob("step-*.index")
+    return max((int(match[1]) for path in paths if (match := re.fullmatch(r"step-(\d+)\.index", path.name))), default=0)
+
+
+def _last_line(status, errors):
+    lines = [line.strip() for line in errors.splitlines() if line.strip()]
+    cause = f"signal {-status}" if status < 0 else f"exit status {status}"
+    return f"{cause}{': ' + lines[-1].removeprefix('error: ') if lines else ''}"

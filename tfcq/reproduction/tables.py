@@ -1,0 +1,301 @@
+"""The tables that `tfcq.reproduce` knows: of each row the knobs that make it, and the numbers that its paper reports.
+
+Data alone: a table is added to `TABLES` and nothing else changes. Sources of those here: Shmelkov, Lucas, Alahari, Schmid,
+Verbeek, "Coverage and quality driven training of generative image models", 2018, Tables 1 to 3 (CIFAR-10, 32x32); Xiao, Yan,
+Amit, "Generative latent flow", 2019, Table 1 (its column of Fashion-MNIST, 28x28) and Appendix B.
+"""
+
+import dataclasses
+
+from tfcq.config import SYSTEMS, DataConfig, TrainingConfig
+from tfcq.errors import UserError
+
+WIDTHS = (
+    "width",
+    "discriminator_width",
+    "flow_width",
+    "iaf_width",
+    "autoencoder_width",
+    "hidden_units",
+    "latent_flow_units",
+    "adversary_units",
+    "second_stage_units",
+)
+"""The knobs that `--narrow` multiplies, where the system has them."""
+
+BETTER = {"bits_per_dim": "lower", "classifier_score": "higher", "frechet_distance": "lower"}
+"""The numbers that a paper's row may have, and which values are better."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One row of a table.
+
+    Attributes:
+        name: also its workdir's.
+        knobs: {knob of tfcq.train: value}, what makes the row; the command line does not change them.
+        paper: {key of `BETTER`: the paper's number}; one that it does not give is left out.
+        defaults: {knob: value}, what the row has unless the command line says otherwise.
+        factors: {knob: factor above 1} for what is larger than in the other rows; it grows by at least 1.
+        likelihood: what the row has a density of, and so which likelihoods can be measured: "images", "latents" or "".
+        model: --model of this row; empty: the table's.
+        first_stage_share: of the row's steps, those of its first stage of training (--first_stage_steps); 0: no such knob.
+    """
+
+    name: str
+    knobs: dict
+    paper: dict
+    defaults: dict = dataclasses.field(default_factory=dict)
+    factors: dict = dataclasses.field(default_factory=dict)
+    likelihood: str = "images"
+    model: str = ""
+    first_stage_share: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Order:
+    """What a paper's numbers say of its rows: every row of a group is better than every row of the groups after it."""
+
+    number: str
+    groups: tuple
+
+    def holds(self, values):
+        """True or False; None where a number is missing. values: {row name: float}."""
+        if any(name not in values for group in self.groups for name in group):
+            return None
+        sign = 1.0 if BETTER[self.number] == "lower" else -1.0
+        ranked = [[sign * values[name] for name in group] for group in self.groups]
+        return all(max(better) < min(worse) for better, worse in zip(ranked, ranked[1:]))
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table of a paper.
+
+    Attributes:
+        title: what stands above it.
+        source: paper, table, and what its numbers were measured on.
+        model: --model of its rows, where they do not name their own.
+        knobs: what all rows share, unless the command line says otherwise.
+        rows: tuple of `Row`.
+        orders: tuple of `Order`, those that the paper's numbers show.
+        metrics: what is measured unless the command line says otherwise.
+    """
+
+    title: str
+    source: str
+    model: str
+    knobs: dict
+    rows: tuple
+    orders: tuple
+    metrics: tuple = ("bits_per_dim", "elbo", "frechet_distance", "classifier_score", "kernel_distance")
+
+    def row(self, name):
+        """The row of that name; UserError where there is none."""
+        for row in self.rows:
+            if row.name == name:
+                return row
+        raise UserError(f"rows: expected some of {', '.join(row.name for row in self.rows)}, received {name!r}")
+
+    def flags(self, row, given, narrow=1.0):
+        """{flag of tfcq.train: value} of a row.
+
+        Args:
+            row: `Row` of this table.
+            given: {knob: value} of the command line, which the row's own knobs outdo. Knobs of systems that other rows have
+                and this one has not are left out.
+            narrow: multiplies the default of each of `WIDTHS` that is not given.
+
+        Raises:
+            UserError: a given knob that every row that has it sets for itself, or that none has, so that it would change
+                nothing.
+        """
+        for name in given:
+            able = [one for one in self.rows if name in self._knobs_of(one)]
+            if not able:
+                raise UserError(f"--{name}={given[name]}: no row of this table has such a knob; leave the flag out")
+            if all(name in one.knobs for one in able):
+                raise UserError(
+                    f"--{name}={given[name]}: every row of this table sets {name} itself; leave the flag out"
+                )
+        known = self._knobs_of(row)
+        taken = {name: value for name, value in given.items() if name in known}
+        flags = {"model": row.model or self.model} | self.knobs | row.defaults | taken | row.knobs
+        defaults = {field.name: field.default for field in dataclasses.fields(self._system(row))}
+        if narrow != 1.0:
+            flags |= {
+                name: max(1, round(narrow * flags.get(name, defaults[name])))
+                for name in WIDTHS
+                if name in defaults and name not in given
+            }
+        for name, factor in row.factors.items():
+            size = flags.get(name, defaults[name])
+            flags[name] = max(size + 1, round(factor * size))
+        return flags
+
+    def _system(self, row):
+        return SYSTEMS[row.model or self.model]
+
+    def _knobs_of(self, row):
+        """The names of a row's knobs, its system's and those that every run has."""
+        sections = (self._system(row), DataConfig, TrainingConfig)
+        return {field.name for section in sections for field in dataclasses.fields(section)}
+
+
+def _paper(bits_per_dim, classifier_score, frechet_distance):
+    """The paper's BPD, IS and FID; None: a dash in the table."""
+    numbers = dict(zip(BETTER, (bits_per_dim, classifier_score, frechet_distance)))
+    return {name: value for name, value in numbers.items() if value is not None}
+
+
+_SHARED = {"network": "plain", "latent_levels": 0, "flow_couplings": 3, "flow_blocks": 2}
+_GAN = {"coverage": False, "flow_scales": 0}
+_CQF = {"flow_scales": 1}
+_RESIDUAL = {
+    "network": "residual",
+    "network_normalization": "weight",
+    "discriminator_network": "residual",
+}
+_TABLE_6 = {"width": 32, "discriminator_width": 32}  # 32, 64, 128, 256 channels
+_IAF = {"posterior": "iaf"}
+_SOURCE = "Shmelkov et al. 2018, Table {}, on CIFAR-10 at 32x32: BPD, Inception score, FID (Inception)"
+
+_ROWS_1 = (
+    Row("gan", _GAN, _paper(None, 6.8, 31.4), likelihood=""),
+    Row("vae", {"quality_weight": 0.0, "flow_scales": 0}, _paper(4.4, 2.0, 171.0)),
+    # The paper widens CQ's generator by the 1.4 % of weights that CQF's flow adds.
+    Row("cq", {"flow_scales": 0}, _paper(4.4, 5.1, 58.6), factors={"width": 1.02}),
+    Row("cqf", _CQF, _paper(3.9, 7.1, 28.0)),
+)
+_ROWS_2 = (
+    _ROWS_1[0],
+    Row("gan_residual", _GAN | _RESIDUAL, _paper(None, 7.4, 24.0), _TABLE_6, likelihood=""),
+    Row("cqf", _CQF, _paper(3.90, 7.1, 28.0)),
+    Row("cqf_residual", _CQF | _RESIDUAL, _paper(3.84, 7.5, 26.0), _TABLE_6),
+    Row("cqf_residual_iaf", _CQF | _RESIDUAL | _IAF, _paper(3.77, 7.9, 20.1), _TABLE_6),
+    Row(
+        "cqf_residual_iaf_large_d",
+        _CQF | _RESIDUAL | _IAF,
+        _paper(3.74, 8.1, 18.6),
+        _TABLE_6,
+        factors={"discriminator_width": 2.0},
+    ),
+)
+
+
+def _rows_3(numbers):
+    return tuple(
+        Row(f"scales_{scales}_blocks_{blocks}", {"flow_scales": scales, "flow_blocks": blocks}, _paper(*paper))
+        for (scales, blocks), paper in numbers.items()
+    )
+
+
+_ROWS_3A = _rows_3(
+    {(1, 2): (3.77, 7.9, 20.1), (2, 2): (3.48, 6.9, 27.7), (2, 4): (3.46, 6.9, 28.9), (3, 3): (3.49, 6.5, 31.7)},
+)
+_ROWS_3B = _rows_3(
+    {(1, 2): (3.52, 3.0, 112.0), (2, 2): (3.41, 4.5, 85.5), (3, 2): (3.45, 4.4, 78.7), (4, 1): (3.49, 4.1, 82.4)},
+)
+_HALVED = {"learning_rate_drops": "0.5:0.5"}  # after half of the epochs
+# The pre-training is not of those epochs.
+_WAE = {
+    "batch_size": 100,
+    "beta_1": 0.5,
+    "discriminator_learning_rate": 5e-4,
+    "learning_rate_drops": "/0.3:0.5,0.5:0.2",
+}
+_TWO_STAGE = {"batch_size": 100, "learning_rate": 1e-4, "learning_rate_drops": "0.375:0.5,0.75:0.5"}
+# Its authors' (Hoshen et al. 2019, their code): IMLE's rate stays.
+_GLANN = {
+    "latent_dim": 64,
+    "batch_size": 128,
+    "beta_1": 0.5,
+    "learning_rate_drops": ",".join(f"0.{tenth}:0.5" for tenth in range(1, 10)) + "/",
+}
+_AT_ONCE = {"first_stage_steps": 0}
+_PERCEPTUAL = {"reconstruction": "perceptual"}
+
+
+def _glf_row(name, distance, defaults, model="", **facts):
+    return Row(name, facts.pop("knobs", {}), {"frechet_distance": distance}, defaults, model=model or name, **facts)
+
+
+# Settings of MNIST (Appendix B says: the same for Fashion-MNIST); shares of stages are those of the epochs, 400 and 800 of the
+# two-stage VAE, 500 and 50 of GLANN.
+_ROWS_GLF = (
+    _glf_row("vae", 57.5, _HALVED),
+    _glf_row("wae_gan", 31.5, _WAE, likelihood="latents"),
+    _glf_row("two_stage_vae", 26.1, _TWO_STAGE, first_stage_share=1.0 / 3.0),
+    _glf_row("rae_gmm", 25.1, _HALVED, likelihood="latents"),
+    _glf_row("vae_flow_prior", 51.8, _HALVED),
+    _glf_row("vae_flow_posterior", 55.1, _HALVED),
+    _glf_row("glann", 13.0, _GLANN, knobs=_PERCEPTUAL, likelihood="", first_stage_share=10.0 / 11.0),
+    _glf_row("glf", 21.3, _HALVED, knobs=_AT_ONCE | {"reconstruction": "mse"}, likelihood="latents"),
+    _glf_row("glf_perceptual", 10.3, _HALVED, "glf", knobs=_AT_ONCE | _PERCEPTUAL, likelihood="latents"),
+)
+_REFINED = (("cqf_residual_iaf_large_d",), ("cqf_residual_iaf",), ("cqf_residual",), ("cqf",))
+_ONE, _TWO = ("scales_1_blocks_2",), ("scales_2_blocks_2",)
+
+TABLES = {
+    "1": Table(
+        "GAN, VAE, both losses (CQ), both losses and a flow (CQF)",
+        _SOURCE.format("1"),
+        "cqf",
+        _SHARED,
+        _ROWS_1,
+        (
+            Order("frechet_distance", (("cqf",), ("cq",), ("vae",))),
+            Order("frechet_distance", (("cqf",), ("gan",), ("cq", "vae"))),
+            Order("classifier_score", (("cqf",), ("gan",), ("cq",), ("vae",))),
+            Order("bits_per_dim", (("cqf",), ("cq", "vae"))),
+        ),
+    ),
+    "2": Table(
+        "residual networks, IAF posteriors, a larger discriminator",
+        _SOURCE.format("2"),
+        "cqf",
+        _SHARED,
+        _ROWS_2,
+        (
+            Order("frechet_distance", (("gan_residual",), ("gan",))),
+            *(Order(number, _REFINED) for number in ("frechet_distance", "classifier_score", "bits_per_dim")),
+        ),
+    ),
+    "3a": Table(
+        "scales and residual blocks of the flow, trained by both losses",
+        _SOURCE.format("3a"),
+        "cqf",
+        _SHARED | _RESIDUAL | _TABLE_6 | _IAF,
+        _ROWS_3A,
+        (
+            Order("bits_per_dim", (_TWO, _ONE)),
+            Order("frechet_distance", (_ONE, ("scales_2_blocks_2", "scales_2_blocks_4"), ("scales_3_blocks_3",))),
+        ),
+    ),
+    "3b": Table(
+        "scales and residual blocks of the flow, trained by likelihood alone (MLE)",
+        _SOURCE.format("3b"),
+        "cqf",
+        _SHARED | _RESIDUAL | _TABLE_6 | _IAF | {"quality_weight": 0.0},
+        _ROWS_3B,
+        (
+            Order("bits_per_dim", (_TWO, _ONE)),
+            Order("bits_per_dim", (_TWO, ("scales_3_blocks_2", "scales_4_blocks_1"))),
+            Order("frechet_distance", (("scales_2_blocks_2", "scales_3_blocks_2", "scales_4_blocks_1"), _ONE)),
+        ),
+    ),
+    "glf": Table(
+        "GLF beside other auto-encoders",
+        "Xiao et al. 2019, Table 1, on Fashion-MNIST at 28x28: FID (Inception)",
+        "glf",
+        {"batch_size": 256, "optimizer": "adam", "learning_rate": 1e-3},
+        _ROWS_GLF,
+        (
+            Order("frechet_distance", (("glf",), ("vae", "vae_flow_posterior", "vae_flow_prior"))),
+            Order("frechet_distance", (("glf",), ("wae_gan", "two_stage_vae", "rae_gmm"))),
+            Order("frechet_distance", (("glf_perceptual",), ("glann",), ("glf",))),
+        ),
+        metrics=("frechet_distance", "prd"),
+    ),
+}
+"""--table's values."""

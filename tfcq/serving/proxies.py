@@ -1,0 +1,58 @@
+"""Proxies that the environment names (http_proxy and its kin), for the client: when they are passed by, and what to call them.
+
+A server on this machine is asked directly, whatever the environment says: a proxy would look for it on its own machine. For
+other machines REST follows Python's `urllib` (http_proxy, https_proxy, no_proxy; not all_proxy, and no SOCKS), gRPC its own
+rules (grpc_proxy, https_proxy, http_proxy; no_grpc_proxy, no_proxy).
+"""
+
+import ipaddress
+import os
+import re
+import urllib.parse
+import urllib.request
+
+
+def is_here(host):
+    """Whether a host's name or address is this machine's loopback, as localhost, 127.0.0.1 and ::1 are."""
+    host = host.strip("[]").rstrip(".").lower()
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    address = getattr(address, "ipv4_mapped", None) or address
+    return address.is_loopback or address.is_unspecified
+
+
+def of_rest(url):
+    """"VARIABLE=PROXY" of the proxy through which `urllib` asks a URL, None where it asks directly."""
+    parts = urllib.parse.urlsplit(url)
+    if is_here(parts.hostname or "") or urllib.request.proxy_bypass(parts.netloc):
+        return None
+    proxy = urllib.request.getproxies().get(parts.scheme)
+    return proxy and f"{parts.scheme}_proxy={_without_password(proxy)}"
+
+
+def of_grpc(address):
+    """"VARIABLE=PROXY" of the proxy through which gRPC asks an address, None where it asks directly."""
+    host = grpc_host(address)
+    if is_here(host):
+        return None
+    passed_by = os.environ.get("no_grpc_proxy") or os.environ.get("no_proxy") or ""
+    if any(name.strip() and host.endswith(name.strip()) for name in passed_by.split(",")):
+        return None
+    given = [name for name in ("grpc_proxy", "https_proxy", "http_proxy") if os.environ.get(name)]
+    return f"{given[0]}={_without_password(os.environ[given[0]])}" if given else None
+
+
+def grpc_host(address):
+    """The host of "host:port", "[::1]:port", "ipv4:host:port" and the like; localhost for a socket in the file system."""
+    if address.startswith(("unix:", "unix-abstract:")):
+        return "localhost"
+    address = re.sub(r"^(dns|ipv4|ipv6):", "", address)
+    return address[1:].partition("]")[0] if address.startswith("[") else address.rpartition(":")[0] or address
+
+
+def _without_password(proxy):
+    return re.sub(r"//[^/@]*@", "//", proxy)

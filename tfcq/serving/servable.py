@@ -1,0 +1,178 @@
+"""One loaded version of a SavedModel: its signatures, the checks on a request, and the warm-up."""
+
+import os
+import weakref
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
+from tensorflow_serving.apis import prediction_log_pb2
+
+from .errors import RequestError, as_request_error, invalid
+
+DEFAULT_SIGNATURE = "serving_default"
+SAVED_MODEL_FILE = "saved_model.pb"
+WARMUP_FILE = os.path.join("assets.extra", "tf_serving_warmup_requests")
+
+# TF Serving reads no more records than this (saved_model_warmup_util.h), so neither does this server.
+MAX_WARMUP_RECORDS = 1000
+
+# protobuf cannot carry more; a request may *declare* more (a shape and one value to repeat), and is refused.
+MAX_TENSOR_BYTES = 2**31 - 1
+
+
+class Servable:
+    """A version of a model, ready to answer; safe to use from several threads.
+
+    Args:
+        path: the version's directory, with `saved_model.pb` in it.
+
+    Raises:
+        Exception: whatever TensorFlow raises for a SavedModel that it cannot read.
+    """
+
+    def __init__(self, path):
+        self.path = path
+        self.signature_defs = _read_signature_defs(path)
+        self._model = tf.saved_model.load(self._plain(path))  # the signatures hold no reference to the variables; this does
+        self._signatures = dict(self._model.signatures)
+
+    def input_specs(self, signature_name):
+        """{input name: tf.TensorSpec} of a signature; an empty name means the default one.
+
+        Raises:
+            RequestError: INVALID_ARGUMENT if there is no such signature.
+        """
+        return self._signature(signature_name).structured_input_signature[1]
+
+    def predict(self, signature_name, inputs, output_filter=()):
+        """Runs a signature.
+
+        Args:
+            signature_name: the signature; an empty name means "serving_default".
+            inputs: {input name: numpy array}, each with the dtype and a shape that the signature declares. (The
+                declared shape is not enforced by a loaded SavedModel itself.)
+            output_filter: the names of the outputs to return; empty for all of them.
+
+        Returns:
+            {output name: numpy array}.
+
+        Raises:
+            RequestError: INVALID_ARGUMENT for inputs or outputs that the signature does not have, and for what the
+                graph's own assertions refuse; the code of TensorFlow's error otherwise.
+        """
+        function = self._signature(signature_name)
+        _check_inputs(function.structured_input_signature[1], inputs)
+        available = sorted(function.structured_outputs)
+        wanted = list(output_filter) or available
+        for name in wanted:
+            if name not in available:
+                raise invalid(f"output {name!r} is not in the signature; its outputs: {', '.join(available)}")
+        if len(set(wanted)) != len(wanted):
+            raise invalid(f"output_filter names an output twice: {', '.join(wanted)}")
+        try:
+            outputs = function(**{name: tf.constant(array) for name, array in inputs.items()})
+            return {name: outputs[name].numpy() for name in wanted}
+        except tf.errors.OpError as error:
+            raise as_request_error(error) from error
+
+    def warm_up(self):
+        """Replays the recorded requests of `assets.extra/tf_serving_warmup_requests`, if there are any.
+
+        Returns:
+            The number of requests that were replayed. A record that cannot be read or run is a warning: warm-up
+            makes the first requests fast, it does not decide whether a model may serve.
+        """
+        path = os.path.join(self.path, WARMUP_FILE)
+        replayed = 0
+        if not os.path.exists(path):
+            return replayed
+        try:
+            for record in tf.data.TFRecordDataset(path).take(MAX_WARMUP_RECORDS):
+                log = prediction_log_pb2.PredictionLog.FromString(record.numpy())
+                if log.WhichOneof("log_type") != "predict_log":
+                    raise invalid(f"record {replayed + 1} is a {log.WhichOneof('log_type')}, not a predict_log")
+                request = log.predict_log.request
+                inputs = {name: to_array(name, proto) for name, proto in request.inputs.items()}
+                self.predict(request.model_spec.signature_name, inputs, request.output_filter)
+                replayed += 1
+        except Exception as error:
+            logging.warning("warm-up of %s stopped after %d requests: %s", self.path, replayed, as_request_error(error))
+        return replayed
+
+    def _plain(self, path):
+        """A name of a directory without pattern characters: to TensorFlow `[a]` in a path is `a`.
+
+        It holds as long as this object: the model may read its assets later. tfcq.machine.paths has the same; this server does
+        without tfcq.
+        """
+        if not set(path) & set("*?[\\") or not os.path.isdir("/proc/self/fd"):
+            return path
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        weakref.finalize(self, os.close, descriptor)
+        return f"/proc/self/fd/{descriptor}"
+
+    def _signature(self, name):
+        name = name or DEFAULT_SIGNATURE
+        if name not in self._signatures:
+            known = ", ".join(sorted(self._signatures))
+            raise invalid(f"signature {name!r} is not in the model; its signatures: {known}")
+        return self._signatures[name]
+
+
+def to_array(name, proto):
+    """A `TensorProto` as a numpy array.
+
+    Raises:
+        RequestError: INVALID_ARGUMENT, naming the input, if shape, dtype and content do not fit each other.
+    """
+    try:
+        dtype = tf.as_dtype(proto.dtype)
+        sizes = [dimension.size for dimension in proto.tensor_shape.dim]
+        if proto.tensor_shape.unknown_rank or any(size < 0 for size in sizes):
+            raise ValueError(f"its shape {sizes} is not fully known")
+        # Python's integers, not numpy's: the product of a hostile shape must not wrap around.
+        num_bytes = max(dtype.size or 1, 1)
+        for size in sizes:
+            num_bytes *= size
+        if num_bytes > MAX_TENSOR_BYTES:
+            raise ValueError(f"its shape {sizes} needs {num_bytes} bytes, more than the limit of {MAX_TENSOR_BYTES}")
+        return tf.make_ndarray(proto)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise invalid(f"input {name!r} is malformed: {error}") from error
+
+
+def _check_inputs(specs, inputs):
+    missing, extra = sorted(set(specs) - set(inputs)), sorted(set(inputs) - set(specs))
+    if missing or extra:
+        raise invalid(f"inputs do not match the signature: missing [{', '.join(missing)}],"
+                      f" unknown [{', '.join(extra)}]; expected [{', '.join(sorted(specs))}]")
+    for name, spec in specs.items():
+        array = np.asarray(inputs[name])
+        dtype = tf.as_dtype(array.dtype)
+        if dtype != spec.dtype:
+            raise invalid(f"input {name!r} has dtype {dtype.name}, the signature declares {spec.dtype.name}")
+        if not spec.shape.is_compatible_with(array.shape):
+            raise invalid(f"input {name!r} has shape {list(array.shape)},"
+                          f" the signature declares {_shape_text(spec.shape)}")
+
+
+def _shape_text(shape):
+    if shape.rank is None:
+        return "any shape"
+    return "[" + ", ".join("?" if size is None else str(size) for size in shape.as_list()) + "]"
+
+
+def _read_signature_defs(path):
+    """{name: SignatureDef} of the version's serving graph, as the metadata endpoint hands them out."""
+    with open(os.path.join(path, SAVED_MODEL_FILE), "rb") as file:
+        saved_model = saved_model_pb2.SavedModel.FromString(file.read())
+    for meta_graph in saved_model.meta_graphs:
+        if "serve" in meta_graph.meta_info_def.tags:
+            signature_defs = {}
+            for name, signature in meta_graph.signature_def.items():
+                signature_defs[name] = meta_graph_pb2.SignatureDef()
+                signature_defs[name].CopyFrom(signature)
+            return signature_defs
+    raise RequestError("FAILED_PRECONDITION", f"{path} has no graph with the tag 'serve'")
