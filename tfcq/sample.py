@@ -6,17 +6,21 @@ from tfcq import picture_files
 from tfcq import workdir as workdirs
 from tfcq.config import evaluation
 from tfcq.config import flags as config_flags
+from tfcq.endpoints import ENDPOINTS
 from tfcq.errors import UserError
 from tfcq.machine import files
 
 WORKDIR = config_flags.define_folder("workdir", None, "Folder of a trained run.")
+_REBUILT = [name for name, one in ENDPOINTS.items() if one.inputs == ("images", "seeds") and "images" in one.outputs]
+"""The endpoints that make an image of an image, which is shown beside it."""
+
 MODE = flags.DEFINE_enum(
     "mode",
     "prior",
-    ["prior", "reconstruct", "generative_reconstruct", "super_resolve", "interpolate"],
-    "prior: new images | reconstruct: test images beside their reconstructions | generative_reconstruct: beside what the "
-    "first of two stages makes of them | super_resolve: test images, their compressed images, and images drawn of those | "
-    "interpolate: rows between pairs of test images.",
+    ["prior", *_REBUILT, "super_resolve", "interpolate"],
+    "prior: new images | super_resolve: test images, their compressed images, and images drawn of those | interpolate: rows "
+    "between pairs of test images | others: test images, and beside them "
+    + "; ".join(f"{name}: {ENDPOINTS[name].meaning}" for name in _REBUILT) + ".",
 )
 NUM_SAMPLES = flags.DEFINE_integer("num_samples", 64, "New images, reconstructed images, or rows.", lower_bound=1)
 INTERPOLATION = flags.DEFINE_enum(
@@ -56,7 +60,7 @@ def main():
     pictures = Pictures(model)
     if MODE.value == "prior":
         picture = pictures.sample_grid(NUM_SAMPLES.value, SEED.value, TEMPERATURE.value)
-    elif MODE.value in ("reconstruct", "generative_reconstruct"):
+    elif MODE.value in _REBUILT:
         model.require(MODE.value)
         picture = pictures.reconstruction_grid(_held_out(NUM_SAMPLES.value), SEED.value, MODE.value)
     elif MODE.value == "super_resolve":

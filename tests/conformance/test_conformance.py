@@ -11,39 +11,35 @@ import tensorflow as tf
 import tiny_models as tiny
 
 from tfcq import config as configs
+from tfcq.endpoints import ENDPOINTS, INPUTS
 from tfcq.engine.checkpoints import Checkpoints, restore_model
 from tfcq.errors import UserError
 from tfcq.exporting.export import compare
 from tfcq.exporting.signatures import ServingModule
 from tfcq.randomness import row_seeds
 
-ABILITIES = {
-    "sample": lambda model, images, seeds: [
-        model.sample(seeds),
-        model.sample(seeds, np.full(len(seeds), 0.5, np.float32)),
-    ],
-    "likelihood": lambda model, images, seeds: [
-        model.elbo(images, seeds),
-        model.log_prob(images, seeds),
-        model.log_prob(images, seeds, 2),
-    ],
-    "encode": lambda model, images, seeds: [model.encode(images, seeds)],
-    "decode": lambda model, images, seeds: [model.decode(latents(model, len(seeds)))],
-    "reconstruct": lambda model, images, seeds: [model.reconstruct(images, seeds)],
-    "generative_reconstruct": lambda model, images, seeds: [model.generative_reconstruct(images, seeds)],
-    "super_resolve": lambda model, images, seeds: [model.super_resolve(compressed(model, images), seeds)],
-    "energy": lambda model, images, seeds: [model.energy(images, seeds)],
-    "latent_likelihood": lambda model, images, seeds: list(model.latent_likelihood(images, seeds).values()),
-    "interpolate": lambda model, images, seeds: [
-        model.interpolate(images, images[::-1], np.linspace(0.0, 1.0, len(seeds), dtype=np.float32), spherical, seeds)
-        for spherical in np.array([[False], [True]]).repeat(len(seeds), 1)
-    ],
-}
-"""Every ability that a model may have, and the calls that it stands for."""
+
+def values(model, count, seed=4):
+    """{argument: what is asked} of every key of `INPUTS`, as arrays of `count` rows."""
+    images, other = tiny.images(model.image_shape, count), tiny.images(model.image_shape, count, seed=1)
+    return {
+        "seeds": row_seeds(count, seed=seed),
+        "temperature": np.linspace(1.0, 0.0, count, dtype=np.float32),
+        "images": images,
+        "other_images": other,
+        "latents": latents(model, count) if hasattr(model, "latent_shape") else None,
+        "compressed": model.compress(images).numpy() if "super_resolve" in model.abilities else images,
+        "share": np.linspace(0.0, 1.0, count, dtype=np.float32),
+        "spherical": np.arange(count) % 2 == 0,
+        "num_importance_samples": 2,
+    }
 
 
-def compressed(model, images):
-    return model.compress(images).numpy() if "super_resolve" in model.abilities else images
+def answer(model, ability, count):
+    """{output: tensor} of the model's method of an endpoint's name."""
+    endpoint, given = ENDPOINTS[ability], values(model, count)
+    answers = getattr(model, ability)(*(given[argument] for argument in (*endpoint.inputs, *endpoint.fixed)))
+    return answers if isinstance(answers, dict) else dict(zip(endpoint.outputs, [answers], strict=True))
 
 
 def latents(model, count):
@@ -161,30 +157,34 @@ def all_variables(model):
     return [*model.variables, *optimizers]
 
 
-@pytest.mark.parametrize("ability", ABILITIES)
+@pytest.mark.parametrize("ability", ENDPOINTS)
 def test_abilities_are_what_works_and_the_others_say_so(trained, ability):
-    model, images, seeds = trained.model, tiny.images(trained.model.image_shape, 3), row_seeds(3)
-    assert model.abilities <= ABILITIES.keys()
+    model = trained.model
+    assert model.abilities <= ENDPOINTS.keys()
     if ability not in model.abilities and ability != "decode":
         with pytest.raises(UserError, match=f"it supports: {', '.join(sorted(model.abilities))}"):
-            ABILITIES[ability](model, images, seeds)
+            answer(model, ability, 3)
         return
-    for value in ABILITIES[ability](model, images, seeds):
-        if ability == "likelihood":
-            assert value.dtype == tf.float32 and value.shape == (3,) and np.isfinite(value).all()
-            assert (value.numpy() < 0).all()  # a probability of an 8-bit image
-        elif ability in ("latent_likelihood", "energy"):
-            assert value.dtype == tf.float32 and value.shape == (3,) and np.isfinite(value).all()
-        elif ability == "encode":
-            assert value.dtype == tf.float32 and value.shape == (3, *model.latent_shape) and np.isfinite(value).all()
-        else:
-            assert value.dtype == tf.uint8 and value.shape == (3, *model.image_shape)
+    if ability == "decode" and not hasattr(model, "latent_shape"):
+        return
+    for name, received in answer(model, ability, 3).items():
+        wanted = ENDPOINTS[ability].outputs[name]
+        row = getattr(model, wanted.row) if isinstance(wanted.row, str) else wanted.row
+        assert received.dtype == wanted.dtype and received.shape == (3, *row)
+        assert received.dtype == tf.uint8 or np.isfinite(received).all()
+
+
+def test_a_likelihood_is_a_probability_of_an_8_bit_image(trained):
+    model, images, seeds = trained.model, tiny.images(trained.model.image_shape, 3), row_seeds(3)
+    if "likelihood" in model.abilities:
+        for value in (model.elbo(images, seeds), model.log_prob(images, seeds), model.log_prob(images, seeds, 2)):
+            assert value.dtype == tf.float32 and value.shape == (3,) and (value.numpy() < 0).all()
 
 
 def test_answers_do_not_change_the_model(trained):
     before = tiny.values(trained.model.variables)
     for ability in trained.model.abilities:
-        ABILITIES[ability](trained.model, tiny.images(trained.model.image_shape, 2), row_seeds(2))
+        answer(trained.model, ability, 2)
     assert not tiny.changed(before, trained.model.variables)
 
 
@@ -195,26 +195,16 @@ def test_a_saved_model_answers_as_the_live_one(trained, tmp_path):
     assert live.keys() == model.abilities | {"serving_default"}
     tf.saved_model.save(module, str(tmp_path), signatures=live)
     reloaded = tf.saved_model.load(str(tmp_path)).signatures
-    values = {
-        "seed": row_seeds(3, seed=4),
-        "temperature": np.array([1.0, 0.5, 0.0], np.float32),
-        "images": tiny.images(model.image_shape, 3),
-        "latents": latents(model, 3),
-        "compressed": compressed(model, tiny.images(model.image_shape, 3)),
-        "other_images": tiny.images(model.image_shape, 3, seed=1),
-        "share": np.array([0.0, 0.3, 1.0], np.float32),
-        "spherical": np.array([True, False, True]),
-    }
+    given = values(model, 3)
     for name, function in live.items():
-        inputs = {
-            spec.name: tf.constant(values[spec.name]) for spec in tf.nest.flatten(function.structured_input_signature)
-        }
+        endpoint = ENDPOINTS["sample" if name == "serving_default" else name]
+        inputs = {INPUTS[one].endpoint_name or one: tf.constant(given[one]) for one in endpoint.inputs}
         answers = [
             {key: value.numpy() for key, value in signature(**inputs).items()}
             for signature in (function, reloaded[name])
         ]
         compare(*answers)
-        assert all(len(value) == 3 for value in answers[0].values())
+        assert answers[0].keys() == endpoint.outputs.keys() and all(len(value) == 3 for value in answers[0].values())
 
 
 def test_two_replicas_take_the_step_of_one(trained, two_replicas):

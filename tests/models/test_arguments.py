@@ -221,11 +221,13 @@ def test_endpoints_refuse_by_the_same_table():
     """Ranges; types, shapes, numbers of rows and finiteness: tests/exporting."""
     model = build("vae")
     module = ServingModule(model, 1)
-    specs = module._specs(endpoints.ENDPOINTS["interpolate"])
-    assert [spec.name for spec in specs] == ["images", "other_images", "share", "spherical", "seed"]
-    endpoint = tf.function(module._interpolate, input_signature=specs)
-    request = [tf.constant(value) for value in right(model, "interpolate").values()]
-    assert endpoint(*request)["images"].shape == (N, *model.image_shape)
+    endpoint = module.signatures()["interpolate"]
+    assert {spec.name for spec in tf.nest.flatten(endpoint.structured_input_signature)} == {
+        "images", "other_images", "share", "spherical", "seed"
+    }  # fmt: skip
+    request = {name: tf.constant(value) for name, value in right(model, "interpolate").items()}
+    request["seed"] = request.pop("seeds")
+    assert endpoint(**request)["images"].shape == (N, *model.image_shape)
     for share, told in (([0.0, 0.5, 1.5], "share: expected at most 1"), ([0.0, -0.5, 1.0], "share: expected at least 0")):
         with pytest.raises(tf.errors.InvalidArgumentError, match=told):
-            endpoint(*request[:2], tf.constant(share), *request[3:])
+            endpoint(**request | {"share": tf.constant(share)})

@@ -7,22 +7,8 @@ import pathlib
 import tensorflow as tf
 
 import tfcq
+from tfcq.endpoints import ENDPOINTS
 from tfcq.machine import paths
-
-_PROMISES = {
-    "sample": "images from the prior; the same seed gives the same image, alone or in a batch",
-    "likelihood": "log P(image) in nats and bits/dim: an importance-weighted lower bound",
-    "latent_likelihood": "log p(latents) of images in nats, and the squared error of their reconstructions, pixels in [0, 1]",
-    "energy": "a score of images, nats: KL of the posterior, higher for those that look less real to an encoder without batch "
-    "normalisation (with it, the KL does not tell single generated images); no log-density",
-    "encode": "latents of images (posterior means)",
-    "decode": "images of latents",
-    "reconstruct": "images through the latents of their posterior and back; where an image is drawn, so is this one",
-    "generative_reconstruct": "images of what the first of two stages keeps of images; the rest is generated",
-    "super_resolve": "images of compressed ones (a smaller or a grey copy, of 8 bits)",
-    "interpolate": "an image at a share (0 to 1) of the way between two images, straight or spherical, in the space of the "
-    "noise that latents are made of, or of the latents where they are made of none",
-}
 
 
 def model_card(config, environment, data_facts, metrics, step, signatures, num_importance_samples):
@@ -94,7 +80,7 @@ def _measured(metrics, step):
 
 
 def _promise(name, count):
-    return _PROMISES[name] + (f" with K = {count}" if name == "likelihood" else "")
+    return ENDPOINTS[name].meaning + (f" with K = {count}" if ENDPOINTS[name].fixed else "")
 
 
 def _inputs(function):

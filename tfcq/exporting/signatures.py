@@ -1,25 +1,14 @@
 """The endpoints of an exported model: dict in, dict out, every tensor `[N, ...]`, inputs checked in the graph.
 
-    sample (also serving_default)   seed int32 [N, 2], temperature float32 [N]      -> images uint8 [N, H, W, C]
-    likelihood                      images uint8 [N, H, W, C], seed int32 [N, 2]    -> log_prob, bits_per_dim float32 [N]
-    latent_likelihood               images, seed                                    -> latent_log_prob, reconstruction_error
-    energy                          images, seed                                    -> energy float32 [N]
-    encode                          images, seed                                    -> latents float32 [N, ...]
-    decode                          latents                                         -> images
-    reconstruct                     images, seed                                    -> images
-    generative_reconstruct          images, seed                                    -> images
-    super_resolve                   compressed uint8 [N, h, w, c], seed             -> images
-    interpolate                     images, other_images, share float32 [N], spherical bool [N], seed -> images
-
-The names and what inputs hold are the table of `tfcq.endpoints`. A row's answer depends on that row alone, so a server may
-batch requests together. A loaded SavedModel does not enforce the shapes that its signatures declare, so the graph does: a
-wrong request fails with INVALID_ARGUMENT and the reason.
+Which there are, and what they take and answer, is the table of `tfcq.endpoints`; each is the model's method of that name.
+`serving_default` is `sample`. A row's answer depends on that row alone, so a server may batch requests together. A loaded
+SavedModel does not enforce the shapes that its signatures declare, so the graph does: a wrong request fails with
+INVALID_ARGUMENT and the reason.
 """
 
 import tensorflow as tf
 
 from tfcq.endpoints import ENDPOINTS, INPUTS, blamed_last
-from tfcq.images import bits_per_dim
 
 
 class ServingModule(tf.Module):
@@ -33,17 +22,22 @@ class ServingModule(tf.Module):
     def __init__(self, model, num_importance_samples):
         super().__init__(name="serving")
         self._model = model
-        self._count = num_importance_samples
+        self._fixed = {"num_importance_samples": num_importance_samples}
         self.tracked_variables = [variable.value for variable in model.variables]
 
     def signatures(self):
         """{name: concrete function}, `serving_default` among them."""
-        functions = {
-            name: tf.function(getattr(self, "_" + name), input_signature=self._specs(inputs)).get_concrete_function()
-            for name, inputs in ENDPOINTS.items()
-            if name in self._model.abilities
-        }
+        functions = {name: self._function(name, one) for name, one in ENDPOINTS.items() if name in self._model.abilities}
         return functions | {"serving_default": functions["sample"]}
+
+    def _function(self, name, endpoint):
+        fixed = {argument: self._fixed[argument] for argument in endpoint.fixed}
+
+        def answer(*tensors):
+            answers = getattr(self._model, name)(*self._checked(endpoint.inputs, tensors), **fixed)
+            return answers if isinstance(answers, dict) else dict(zip(endpoint.outputs, [answers], strict=True))
+
+        return tf.function(answer, input_signature=self._specs(endpoint.inputs)).get_concrete_function()
 
     def _specs(self, inputs):
         return [
@@ -51,41 +45,9 @@ class ServingModule(tf.Module):
             for argument, one in ((argument, INPUTS[argument]) for argument in inputs)
         ]
 
-    def _sample(self, seed, temperature):
-        return {"images": self._model.sample(*self._checked("sample", seed, temperature))}
-
-    def _likelihood(self, images, seed):
-        log_prob = self._model.log_prob(*self._checked("likelihood", images, seed), self._count)
-        return {"log_prob": log_prob, "bits_per_dim": bits_per_dim(log_prob, self._model.image_shape)}
-
-    def _energy(self, images, seed):
-        return {"energy": self._model.energy(*self._checked("energy", images, seed))}
-
-    def _latent_likelihood(self, images, seed):
-        return self._model.latent_likelihood(*self._checked("latent_likelihood", images, seed))
-
-    def _encode(self, images, seed):
-        return {"latents": self._model.encode(*self._checked("encode", images, seed))}
-
-    def _decode(self, latents):
-        return {"images": self._model.decode(*self._checked("decode", latents))}
-
-    def _reconstruct(self, images, seed):
-        return {"images": self._model.reconstruct(*self._checked("reconstruct", images, seed))}
-
-    def _generative_reconstruct(self, images, seed):
-        return {"images": self._model.generative_reconstruct(*self._checked("generative_reconstruct", images, seed))}
-
-    def _super_resolve(self, compressed, seed):
-        return {"images": self._model.super_resolve(*self._checked("super_resolve", compressed, seed))}
-
-    def _interpolate(self, images, other_images, share, spherical, seed):
-        inputs = self._checked("interpolate", images, other_images, share, spherical, seed)
-        return {"images": self._model.interpolate(*inputs)}
-
-    def _checked(self, ability, *tensors):
+    def _checked(self, inputs, tensors):
         """The tensors of a request in their order, once what the table says of them has been asserted."""
-        given, checked, first = dict(zip(ENDPOINTS[ability], tensors, strict=True)), {}, None
+        given, checked, first = dict(zip(inputs, tensors, strict=True)), {}, None
         for argument in blamed_last(given):
             checked[argument] = _checked(given[argument], INPUTS[argument], argument, self._model, first)
             first = checked[argument] if first is None else first

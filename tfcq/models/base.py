@@ -86,6 +86,11 @@ class GenerativeModel(Trainer):
         """Estimate of log P(images), float32 [N], nats per 8-bit image (uint8 [N, H, W, C]); noise decided by `seeds`."""
         raise self.cannot("likelihood")
 
+    def likelihood(self, images, seeds, num_importance_samples=1):
+        """{"log_prob", "bits_per_dim"}, float32 [N] each: `log_prob`, and -log_prob / (D ln 2)."""
+        log_prob = self.log_prob(images, seeds, num_importance_samples)
+        return {"log_prob": log_prob, "bits_per_dim": units.bits_per_dim(log_prob, self.image_shape)}
+
     def encode(self, images, seeds):
         """Latents float32 [N, ...] of images."""
         raise self.cannot("encode")

@@ -9,10 +9,12 @@ needs the package tensorflow-serving-api, imported when it is first used. Server
 through the proxies of the environment (`tfcq.serving.proxies`).
 """
 
+import inspect
+
 import numpy as np
 
 from tfcq.checks import as_array, check_integer, dims
-from tfcq.endpoints import INPUTS
+from tfcq.endpoints import ENDPOINTS, INPUTS
 from tfcq.errors import UserError
 from tfcq.inputs import checked
 from tfcq.seeds import row_seeds
@@ -26,6 +28,10 @@ TIMEOUT_SECONDS = 60.0
 
 class Client:
     """A model behind an address. Make one with `Client.grpc` or `Client.rest`.
+
+    It has a method for each row of `tfcq.endpoints.ENDPOINTS`: `encode(images)`, `interpolate(images, other_images, share)`, ...
+    Where an endpoint takes seeds they may be left out: they are those of the stream `seed` then. An endpoint with one output is
+    answered by its array, another by a tuple in the table's order.
 
     Args:
         transport: moves one request to the server; see `tfcq.serving.transports`.
@@ -75,72 +81,18 @@ class Client:
             raise UserError(f"sample: expected either num_images or seeds, received {received}")
         if seeds is None:
             seeds = row_seeds(check_integer("sample(num_images)", num_images, 1), seed)
-            temperature = checked("sample", {"temperature": temperature}, _row_shape)["temperature"]
+            temperature = checked("sample", {"temperature": temperature}, lambda _: ())["temperature"]
             if np.ndim(temperature) and len(temperature) != num_images:
                 raise UserError(f"sample(temperature): expected one number or {num_images}, received {len(temperature)}")
         return self._ask("sample", {"temperature": temperature}, seeds, seed)["images"]
 
     def log_prob(self, images, seeds=None, seed=0):
         """log p(image) in nats, float32 [N]; uint8 images [N, H, W, C]; seeds as in `sample`."""
-        return self._on_images("likelihood", images, seeds, seed, method="log_prob")["log_prob"]
+        return self._ask("likelihood", {"images": images}, seeds, seed, method="log_prob")["log_prob"]
 
     def bits_per_dim(self, images, seeds=None, seed=0):
         """-log_prob / (D ln 2), float32 [N]; a model that calls all images equally likely scores 8."""
-        return self._on_images("likelihood", images, seeds, seed, method="bits_per_dim")["bits_per_dim"]
-
-    def energy(self, images, seeds=None, seed=0):
-        """float32 [N], nats: the KL of the posterior (the model card says what it tells); no log-density."""
-        return self._on_images("energy", images, seeds, seed)["energy"]
-
-    def latent_likelihood(self, images, seeds=None, seed=0):
-        """What an auto-encoder that is no density says of uint8 images [N, H, W, C].
-
-        Returns:
-            (latent_log_prob float32 [N], nats; reconstruction_error float32 [N], squares of the differences of pixels in
-            [0, 1], summed).
-        """
-        answer = self._on_images("latent_likelihood", images, seeds, seed)
-        return answer["latent_log_prob"], answer["reconstruction_error"]
-
-    def encode(self, images, seeds=None, seed=0):
-        """The latents of uint8 images [N, H, W, C]: float32 [N, ...]."""
-        return self._on_images("encode", images, seeds, seed)["latents"]
-
-    def decode(self, latents):
-        """The images, uint8 [N, H, W, C], of latents, float32 [N, ...]."""
-        array = as_array(latents, "decode(latents)", "float32 [N, ...]")
-        if array.ndim < 2:
-            received = f"{array.dtype} {dims(*array.shape)}" + ("; latents[None] is one row" if array.ndim else "")
-            raise UserError(f"decode(latents): expected float32 [N, ...], received {received}")
-        row = array.shape[1:]  # of any model's latents
-        return self.predict("decode", checked("decode", {"latents": latents}, lambda _: row))["images"]
-
-    def reconstruct(self, images, seeds=None, seed=0):
-        """Images through the latents and back, uint8 [N, H, W, C]."""
-        return self._on_images("reconstruct", images, seeds, seed)["images"]
-
-    def generative_reconstruct(self, images, seeds=None, seed=0):
-        """Images of what a model's first stage keeps of images, the rest being generated: uint8 [N, H, W, C]."""
-        return self._on_images("generative_reconstruct", images, seeds, seed)["images"]
-
-    def super_resolve(self, compressed, seeds=None, seed=0):
-        """Images uint8 [N, H, W, C] of compressed ones, uint8 [N, h, w, c] of the shape that `metadata` tells."""
-        return self._ask("super_resolve", {"compressed": compressed}, seeds, seed)["images"]
-
-    def interpolate(self, images, other_images, share, spherical=False, seeds=None, seed=0):
-        """Images between two images.
-
-        Args:
-            images, other_images: uint8 [N, H, W, C].
-            share: float or [N] in [0, 1], where on the way: 0 at the first, 1 at the other.
-            spherical: bool or [N]; True: Shoemake's way instead of a straight line.
-            seeds, seed: as in `sample`.
-
-        Returns:
-            uint8 [N, H, W, C].
-        """
-        between = {"other_images": other_images, "share": share, "spherical": spherical}
-        return self._on_images("interpolate", images, seeds, seed, between)["images"]
+        return self._ask("likelihood", {"images": images}, seeds, seed, method="bits_per_dim")["bits_per_dim"]
 
     def predict(self, signature, inputs):
         """Runs any signature, in chunks of at most `max_batch_size` rows.
@@ -179,21 +131,18 @@ class Client:
         """{version: {"state": "AVAILABLE" | "LOADING" | "END" | ..., "error": str, empty if all is well}}."""
         return self._transport.status()
 
-    def _on_images(self, signature, images, seeds, seed, more=None, method=None):
-        """Answers of an endpoint that takes images and seeds, and what else `more` has: {argument: value}."""
-        return self._ask(signature, {"images": images} | (more or {}), seeds, seed, method)
-
-    def _ask(self, signature, given, seeds, seed, method=None):
-        """Answers of an endpoint that takes the arguments `given` and seeds, None: those of the stream `seed`."""
+    def _ask(self, endpoint, given, seeds, seed, method=None):
+        """{output: array} of an endpoint for the arguments `given` and seeds, None: those of the stream `seed`."""
         given = given if seeds is None else given | {"seeds": seeds}
-        rows = checked(method or signature, given, _row_shape)
+        name = method or endpoint
+        rows = checked(name, given, lambda argument: _row_shape(f"{name}({argument})", INPUTS[argument], given[argument]))
         count = next(len(value) for value in rows.values() if np.ndim(value))
-        if seeds is None:
+        if seeds is None and "seeds" in ENDPOINTS[endpoint].inputs:
             rows["seeds"] = row_seeds(count, seed)
         # An endpoint takes no one number for all.
         rows = {argument: np.broadcast_to(one, (count, *np.shape(one)[1:])) for argument, one in rows.items()}
         return self.predict(
-            signature,
+            endpoint,
             {
                 INPUTS[argument].endpoint_name or argument: np.ascontiguousarray(one, INPUTS[argument].dtype)
                 for argument, one in rows.items()
@@ -201,7 +150,45 @@ class Client:
         )
 
 
-def _row_shape(argument):
-    """The shape of an argument's rows, as far as it is the same for all models."""
-    wanted = INPUTS[argument]
-    return (None, None, None) if wanted.dtype == "uint8" else wanted.row
+def _row_shape(name, wanted, given):
+    """The shape of an argument's rows, as far as it is the same for all models; of latents, which have any, their own."""
+    if wanted.dtype == "uint8":
+        return (None, None, None)
+    if not isinstance(wanted.row, str):
+        return wanted.row
+    array = as_array(given, name, f"{wanted.dtype} [N, ...]")
+    if array.ndim < 2:
+        argument = name[name.index("(") + 1 : -1]
+        received = f"{array.dtype} {dims(*array.shape)}" + (f"; {argument}[None] is one row" if array.ndim else "")
+        raise UserError(f"{name}: expected {wanted.dtype} [N, ...], received {received}")
+    return array.shape[1:]
+
+
+def _method(name, endpoint):
+    """The method of `Client` that asks an endpoint: its inputs in the table's order, then seeds, which may be left out."""
+    kind, empty = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.empty
+    arguments = [argument for argument in endpoint.inputs if argument != "seeds"]
+    defaults = {argument: INPUTS[argument].default for argument in arguments}
+    parameters = [inspect.Parameter("self", kind)]
+    parameters += [inspect.Parameter(one, kind, default=empty if value is None else value) for one, value in defaults.items()]
+    if "seeds" in endpoint.inputs:
+        parameters += [inspect.Parameter("seeds", kind, default=None), inspect.Parameter("seed", kind, default=0)]
+    signature = inspect.Signature(parameters)
+
+    def ask(self, *args, **kwargs):
+        bound = signature.bind(self, *args, **kwargs)
+        bound.apply_defaults()
+        given = {argument: bound.arguments[argument] for argument in arguments}
+        answers = self._ask(name, given, bound.arguments.get("seeds"), bound.arguments.get("seed"))
+        outputs = [answers[output] for output in endpoint.outputs]
+        return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+    returned = [f"{output}: {one.dtype} [N, ...], {one.meaning}" for output, one in endpoint.outputs.items()]
+    ask.__name__, ask.__qualname__, ask.__signature__ = name, f"Client.{name}", signature
+    ask.__doc__ = f"{endpoint.meaning[0].upper()}{endpoint.meaning[1:]}.\n\nReturns:\n    " + "\n    ".join(returned)
+    return ask
+
+
+for _name, _endpoint in ENDPOINTS.items():
+    if not hasattr(Client, _name):  # `sample` has arguments of its own
+        setattr(Client, _name, _method(_name, _endpoint))
