@@ -6,8 +6,8 @@ With `--compare=DIR,DIR,...` it sets what was measured in several workdirs side 
 from absl import flags
 
 from tfcq import workdir as workdirs
-from tfcq.config import evaluation
 from tfcq.config import flags as config_flags
+from tfcq.config.evaluation import EvaluationConfig, metric_names
 from tfcq.errors import UserError
 
 WORKDIR = config_flags.define_folder("workdir", None, "Folder of a trained run.")
@@ -26,14 +26,14 @@ COMPARE = config_flags.define_folders(
     "in double quotes.",
 )
 OUTPUT = config_flags.define_folder("output", "comparison", "Folder for what --compare writes.")
-config_flags.define_section_flags(evaluation.EvaluationConfig)
+config_flags.define_section_flags(EvaluationConfig)
 
 
 def main():
     if bool(WORKDIR.value) == bool(COMPARE.value):
         raise UserError("expected --workdir=DIR of a trained run, or --compare=DIR,DIR,... of evaluated ones")
-    knobs = config_flags.section_from_flags(evaluation.EvaluationConfig)
-    metrics = None if METRICS.value is None else evaluation.metric_names(METRICS.value)
+    knobs = config_flags.section_from_flags(EvaluationConfig)
+    metrics = None if METRICS.value is None else metric_names(METRICS.value)
     for folder in COMPARE.value or [WORKDIR.value]:
         workdirs.read_config(folder)  # says it at once where there is no run
     config_flags.start_tensorflow()

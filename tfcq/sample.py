@@ -4,8 +4,8 @@ from absl import flags
 
 from tfcq import picture_files
 from tfcq import workdir as workdirs
-from tfcq.config import evaluation
 from tfcq.config import flags as config_flags
+from tfcq.config.evaluation import ImagesPlace
 from tfcq.endpoints import ENDPOINTS
 from tfcq.errors import UserError
 from tfcq.machine import files
@@ -43,7 +43,7 @@ IMAGE_DRAW = flags.DEFINE_enum(
     "image_draw", "", ["", "sample", "mode"], "How images are drawn of logistic mixtures, instead of the run's --image_draw."
 )
 CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", ["best", "last"], "Which checkpoint.")
-config_flags.define_section_flags(evaluation.ImagesPlace)
+config_flags.define_section_flags(ImagesPlace)
 
 
 def main():
@@ -76,7 +76,7 @@ def main():
 
 
 def _held_out(count):
-    dataset = workdirs.load_data(WORKDIR.value, config_flags.section_from_flags(evaluation.ImagesPlace))
+    dataset = workdirs.load_data(WORKDIR.value, config_flags.section_from_flags(ImagesPlace))
     available = dataset.num_images(SPLIT.value)
     if count > available:
         raise UserError(

@@ -3,14 +3,14 @@
 import numpy as np
 from absl import flags
 
-from tfcq.config import evaluation
 from tfcq.config import flags as config_flags
+from tfcq.config.evaluation import ImagesPlace
 from tfcq.serving.client import Client
 
 WORKDIR = config_flags.define_folder("workdir", None, "Folder of the run that is served.", required=True)
 GRPC = flags.DEFINE_string("grpc", None, "host:port of the gRPC endpoint.", required=True)
 REST = flags.DEFINE_string("rest", None, "http://host:port of the REST endpoint.", required=True)
-config_flags.define_section_flags(evaluation.ImagesPlace)
+config_flags.define_section_flags(ImagesPlace)
 
 
 def show(image):
@@ -23,7 +23,7 @@ def main():
     from tfcq import workdir
 
     config = workdir.read_config(WORKDIR.value)
-    dataset = workdir.load_data(WORKDIR.value, config_flags.section_from_flags(evaluation.ImagesPlace))
+    dataset = workdir.load_data(WORKDIR.value, config_flags.section_from_flags(ImagesPlace))
     test = dataset.images("test", list(range(4)))
     noise = np.random.default_rng(0).integers(0, 256, test.shape, np.uint8)
     for name, client in {

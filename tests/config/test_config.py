@@ -115,7 +115,7 @@ def identifier(value):
 def message_of(call, *arguments, **knobs):
     """The one line of the UserError that a call raises."""
     with pytest.raises(UserError) as raised:
-        call(*arguments, **fields)
+        call(*arguments, **knobs)
     assert "\n" not in str(raised.value)
     return str(raised.value)
 
@@ -242,7 +242,7 @@ def test_sections_are_frozen():
     ],
 )
 def test_combinations_that_cannot_work(section, knobs, expected):
-    assert expected in message_of(section, **fields)
+    assert expected in message_of(section, **knobs)
 
 
 def test_combinations_beside_those_are_fine():
@@ -295,7 +295,7 @@ def test_latents_need_a_resolution_each(network, latent_levels, most):
     ],
 )
 def test_a_first_stage_leaves_steps_to_the_next(model, knobs):
-    system, (name,) = configs.SYSTEMS[model](**fields), fields
+    system, (name,) = configs.SYSTEMS[model](**knobs), knobs
     message = message_of(Config, model, system=system, training=TrainingConfig(train_steps=9))
     assert message.startswith(f"{name}: expected fewer than train_steps=9") and message.endswith("received 9")
     assert Config(model, system=system, training=TrainingConfig(train_steps=10)).system == system
@@ -317,7 +317,7 @@ def test_a_vae_without_introspection_has_no_first_stage():
     ],
 )
 def test_a_margin_is_a_number_or_found_by_pretraining(knobs, message):
-    assert message_of(configs.IntroVAEConfig, **fields).startswith(message)
+    assert message_of(configs.IntroVAEConfig, **knobs).startswith(message)
     configs.IntroVAEConfig(pretraining_steps=0, margin="7.5")
     configs.IntroVAEConfig(pretraining_steps=0, adversarial_weight=0.0)  # a VAE has none
 
@@ -369,14 +369,14 @@ def test_densities_of_images_take_no_other_error_of_reconstructions():
     ],
 )
 def test_a_rate_that_could_not_fall_as_told_is_refused(knobs, message):
-    assert message in message_of(TrainingConfig, **fields)
+    assert message in message_of(TrainingConfig, **knobs)
     TrainingConfig(learning_rate_floor=1e-4, learning_rate_drops="0.5:0.1")  # a drop falls
 
 
 @pytest.mark.parametrize("knobs", [{"horizontal_flip": True}, {"random_translation": 0.1}])
 def test_codes_of_training_images_allow_no_other_images(knobs):
-    message = message_of(Config, "glann", data=DataConfig(**fields))
-    assert message.startswith(f"{next(iter(fields))} with model=glann")
+    message = message_of(Config, "glann", data=DataConfig(**knobs))
+    assert message.startswith(f"{next(iter(knobs))} with model=glann")
 
 
 @pytest.mark.parametrize("model", ["glf", "vae", "wae_mmd", "two_stage_vae", "rae_gmm", "glann"])
