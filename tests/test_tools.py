@@ -9,7 +9,8 @@ REPOSITORY = pathlib.Path(__file__).parents[1]
 ASK = """
 import numpy as np
 import tfcq
-from tfcq import client, flags
+from tfcq.config import flags
+from tfcq.serving import client
 
 class Stub:
     model = "cqf"

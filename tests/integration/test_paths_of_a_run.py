@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tiny_models as tiny
-from commands import REPOSITORY, command, output_of, start
+from commands import command, output_of, start
 from path_names import NASTY
 
 import tfcq
@@ -85,10 +85,10 @@ def test_a_run_works_in_folders_of_any_name(tmp_path, monkeypatch, capsys):
     assert exported == home / f"{NASTY} exports" / "cqf" / "1"
     assert "warning: TensorFlow takes [ and \\ in a path" in capsys.readouterr().out
     assert json.loads((exported / "manifest.json").read_text())["files"].keys() >= {"saved_model.pb", "variables/variables.index"}
-    monkeypatch.syspath_prepend(str(REPOSITORY / "serving"))
-    from local.manager import ModelManager
-    from local.versions import single_model_config
     from tensorflow_serving.apis import model_pb2
+
+    from tfcq.serving.manager import ModelManager
+    from tfcq.serving.versions import single_model_config
 
     manager = ModelManager()
     manager.configure(single_model_config("cqf", f"~/{NASTY} exports/cqf"))

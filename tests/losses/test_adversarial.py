@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfcq import config
+from tfcq.config import groups
 from tfcq.errors import UserError
 from tfcq.losses import adversarial
 
@@ -88,7 +88,7 @@ def test_generator_losses_are_their_probabilities_and_add_up():
 
 
 def test_the_knobs_offer_what_the_losses_have():
-    choices = {field.name: field.metadata["choices"] for field in dataclasses.fields(config.AdversaryKnobs)}
+    choices = {field.name: field.metadata["choices"] for field in dataclasses.fields(groups.AdversaryKnobs)}
     assert set(choices["generator_loss"]) == set(adversarial.GENERATOR_LOSSES)
     for form in choices["gradient_penalty_form"]:
         penalty = adversarial.gradient_penalty(

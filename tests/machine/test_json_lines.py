@@ -70,7 +70,7 @@ def test_two_processes_lose_no_row_while_a_third_rewrites(tmp_path):
     path = tmp_path / "metrics.jsonl"
     write(path, {"step": -1})
     text = (
-        "import sys\nfrom tfcq import json_lines\n"
+        "import sys\nfrom tfcq.machine import json_lines\n"
         f"for step in range(60):\n    json_lines.append({str(path)!r}, {{'step': step, 'of': sys.argv[1]}})\n"
     )
     environment = os.environ | {"PYTHONPATH": str(pathlib.Path(json_lines.__file__).parents[2])}

@@ -375,7 +375,7 @@ def test_flags_are_refused_in_one_line(module, flags, reason, tmp_path):
     arguments = [flag.format(file=tmp_path / "file") for flag in flags]
     code = (
         f"import importlib, sys; sys.argv = ['{module}', *{arguments!r}]\n"
-        f"from tfcq import flags; main = importlib.import_module('tfcq.{module}').main\n"
+        f"from tfcq.config import flags; main = importlib.import_module('tfcq.{module}').main\n"
         "flags.start_tensorflow = lambda: sys.exit('TensorFlow was started')\n"
         "flags.run(main)"
     )

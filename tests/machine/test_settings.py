@@ -229,7 +229,7 @@ def test_what_may_change_rounding_is_recorded_and_no_secret(monkeypatch):
 PROGRAM = """
 import os, pathlib, sys
 import tfcq
-from tfcq import settings
+from tfcq.machine import settings
 home = pathlib.Path(os.environ["KERAS_HOME"])
 for text in ['{"floatx": "bfloat16"}', '{"epsilon": 1}', '{"image_data_format": "hwc"}', "[]", "{}"]:
     (home / "keras.json").write_text(text)

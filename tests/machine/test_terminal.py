@@ -142,7 +142,7 @@ def test_a_file_gets_a_line_each_thirty_seconds(output, monkeypatch):
 
 PROGRAM = """
 import sys
-from tfcq import flags
+from tfcq.config import flags
 def main():
     for number in range({lines}):
         print("line", number, "x" * 5000, flush=True)
@@ -187,7 +187,7 @@ def test_help_and_mistakes_with_a_closed_stdout(tmp_path, reader):
 def test_closed_streams_are_not_taken_for_files(tmp_path):
     """A file that is opened where stdout was closed must not get what is printed."""
     program = """
-from tfcq import flags
+from tfcq.config import flags
 def main():
     with open("file", "w") as file:
         print("printed", flush=True)
