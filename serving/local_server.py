@@ -1,8 +1,13 @@
 """`python -m tfcq.serve`, from a checkout."""
 
 import pathlib
-import runpy
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-runpy.run_module("tfcq.serve", run_name="__main__")
+
+from tfcq import serve
+
+__doc__ = serve.__doc__  # what --help shows
+
+if __name__ == "__main__":
+    sys.exit(serve.main(sys.argv))

@@ -14,6 +14,7 @@ class Input:
     Attributes:
         dtype: "uint8" (8-bit images), "int32", "float32" (finite) or "bool".
         row: shape of a row: a tuple, or the name of the model's attribute that has it; None: a single number without rows.
+        meaning: what it is.
         minimum, maximum: of the values, inclusive; None: those of the type.
         one_for_all: whether Python also takes one number for all rows; endpoints never do.
         endpoint_name: what endpoints call it; None: as Python does.
@@ -22,6 +23,7 @@ class Input:
 
     dtype: str
     row: tuple | str | None
+    meaning: str
     minimum: float | None = None
     maximum: float | None = None
     one_for_all: bool = False
@@ -34,16 +36,16 @@ class Input:
 
 
 INPUTS = {
-    "images": Input("uint8", "image_shape"),
-    "other_images": Input("uint8", "image_shape"),
-    "compressed": Input("uint8", "compressed_shape"),
-    "latents": Input("float32", "latent_shape"),
-    "noise": Input("float32", "latent_shape"),
-    "seeds": Input("int32", (2,), endpoint_name="seed"),
-    "temperature": Input("float32", (), minimum=0, one_for_all=True, default=1.0),
-    "share": Input("float32", (), minimum=0, maximum=1, one_for_all=True),
-    "spherical": Input("bool", (), one_for_all=True, default=False),
-    "num_importance_samples": Input("int32", None, minimum=1),
+    "images": Input("uint8", "image_shape", "8-bit images"),
+    "other_images": Input("uint8", "image_shape", "8-bit images"),
+    "compressed": Input("uint8", "compressed_shape", "compressed images, as `metadata` has them"),
+    "latents": Input("float32", "latent_shape", "latents"),
+    "noise": Input("float32", "latent_shape", "noise that latents are made of"),
+    "seeds": Input("int32", (2,), "seeds of rows", endpoint_name="seed"),
+    "temperature": Input("float32", (), "scales the prior's standard deviation", minimum=0, one_for_all=True, default=1.0),
+    "share": Input("float32", (), "in [0, 1]: 0 at the first image, 1 at the other", minimum=0, maximum=1, one_for_all=True),
+    "spherical": Input("bool", (), "True: Shoemake's way, along a great circle; False: straight", one_for_all=True, default=False),
+    "num_importance_samples": Input("int32", None, "K, draws of a likelihood", minimum=1),
 }
 """{argument: what it holds}, the same for every method that has an argument of that name."""
 
@@ -134,7 +136,7 @@ ENDPOINTS = {
         ("compressed", "seeds"), _IMAGES, "images of compressed ones (a smaller or a grey copy, of 8 bits)"
     ),
 }
-"""{ability of a model: its endpoint}. A new one is its row here and a method of that name."""
+"""{ability of a model: its endpoint}. A new one is its row here and a method of that name (`tfcq.models.base`)."""
 
 METHODS = {ability: (ability, (*one.inputs, *one.fixed)) for ability, one in ENDPOINTS.items()} | {
     "log_prob": ("likelihood", ("images", "seeds", "num_importance_samples")),

@@ -18,7 +18,7 @@ FLAGFILES = {path.stem: path for path in sorted(FOLDER.glob("*.cfg"))}
 README = (FOLDER / "README.md").read_text(encoding="utf-8")
 
 # Flagfiles that tools run, and whose results are elsewhere or none: the tool that their comment names.
-OF_TOOLS = {"quickstart": "tools/quickstart", "benchmark_cqf": "tools/benchmark", "benchmark_realnvp": "tools/benchmark"}
+OF_TOOLS = {"quickstart": "tools/quickstart", "benchmark_cqf": "tfcq.benchmark", "benchmark_realnvp": "tfcq.benchmark"}
 
 
 def table(heading):
@@ -93,7 +93,7 @@ def test_no_flag_is_given_twice(name):
 
 @pytest.mark.parametrize("name", FLAGFILES)
 def test_the_comment_names_the_command_of_this_flagfile(name):
-    program = re.escape("tools/benchmark" if name.startswith("benchmark_") else "python -m tfcq.train")
+    program = re.escape("python -m tfcq.benchmark" if name.startswith("benchmark_") else "python -m tfcq.train")
     assert re.search(rf"^# {program} --flagfile=configs/{name}\.cfg( --data_dir=DIR)?$",
                      FLAGFILES[name].read_text(encoding="utf-8"), re.MULTILINE)
     named = set(re.findall(r"--flagfile=configs/(\w+)\.cfg", comment(name)))

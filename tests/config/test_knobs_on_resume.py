@@ -29,7 +29,7 @@ EXTENDS = {"training.train_steps"}
 
 PLACE = {"data.dataset", "data.data_dir", "system.perceptual_weights"}
 """Where the images and files are: free where they are known to be the same. tests/integration/test_data_that_changed.py moves
-the images, tests/models/test_reconstruction.py the file."""
+the images, tests/models/autoencoders/test_reconstruction.py the file."""
 
 KNOBS = [
     (model, f"{section}.{field.name}")

@@ -13,7 +13,6 @@ import time
 import pytest
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(REPOSITORY / "serving"))  # as Python itself does for `python serving/local_server.py`
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
 for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
@@ -40,7 +39,7 @@ class ServerProcess:
         self._output, self._errors = directory / "server.stdout", directory / "server.stderr"
         command = [sys.executable, str(REPOSITORY / "serving" / "local_server.py"), *map(str, arguments),
                    f"--port={self.grpc_port}", f"--rest_api_port={self.rest_port}"]
-        # Only TensorFlow and its kin: the server must work where tfcq is not installed.
+        # Only TensorFlow and its kin: from a checkout it must work where tfcq is not installed.
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
         with open(self._output, "w") as output, open(self._errors, "w") as errors:
             self.process = subprocess.Popen(command, cwd=directory, stdout=output, stderr=errors, env=environment)

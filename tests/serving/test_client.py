@@ -1,4 +1,4 @@
-"""The client against a server of a few lines in this process; tests/serving has it against real ones."""
+"""The client against a server of a few lines in this process; the tests beside it have it against real ones."""
 
 import contextlib
 import http.server

@@ -60,7 +60,7 @@ def test_numbers_of_images_that_nobody_listed_hold_for_as_many_images_only(tmp_p
 
 
 def test_a_second_training_is_refused_while_the_first_lives(tmp_path):
-    """That a kill leaves no lock behind: tests/test_files.py, and tests/integration/test_interruptions.py."""
+    """That a kill leaves no lock behind: tests/machine/test_files.py, and tests/integration/test_interruptions.py."""
     folder = tmp_path / "run"
     with opened(Config(), folder):
         message = rf"another training runs in it \(process {os.getpid()} on .* since 2.*\); expected it to end first"

@@ -89,7 +89,7 @@ class Config:
         return self._differing(other, lambda name: True)
 
     def differences_in_numbers(self, other, held=()):
-        """Those of `differences` that make another run: knobs that decide the numbers of training (`knobs.ON_RESUME`).
+        """Those of `differences` that make another run: knobs that decide the numbers of training (`fields.ON_RESUME`).
 
         `held`: names of knobs of places, such as "data.dataset", where what lies there is held by what it is, so that the
         place may be another.

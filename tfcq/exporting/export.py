@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from tfcq import workdir as workdirs
 from tfcq.checks import check_bool, check_integer
+from tfcq.endpoints import ENDPOINTS, INPUTS
 from tfcq.errors import UserError
 from tfcq.exporting import card, verify
 from tfcq.exporting.signatures import ServingModule
@@ -118,19 +119,24 @@ def _read_json(workdir, name):
 def _example_inputs(model):
     """{signature: {tensor: array}} for every ability of the model, the images being its own samples."""
     seeds = row_seeds(_ROWS, seed=7)
-    inputs = {"sample": {"seed": seeds, "temperature": np.array([1.0, 0.5, 0.0], np.float32)}}
-    images = {"images": model.sample(seeds).numpy(), "seed": seeds}
-    of_images = ("likelihood", "latent_likelihood", "energy", "encode", "reconstruct", "generative_reconstruct")
-    inputs |= {name: images for name in of_images if name in model.abilities}
-    if "interpolate" in model.abilities:
-        between = {"share": np.linspace(0.0, 1.0, _ROWS, dtype=np.float32), "spherical": np.arange(_ROWS) % 2 == 0}
-        inputs["interpolate"] = images | {"other_images": images["images"][::-1].copy()} | between
+    images = model.sample(seeds).numpy()
+    values = {
+        "seeds": seeds,
+        "temperature": np.linspace(1.0, 0.0, _ROWS, dtype=np.float32),
+        "images": images,
+        "other_images": images[::-1].copy(),
+        "share": np.linspace(0.0, 1.0, _ROWS, dtype=np.float32),
+        "spherical": np.arange(_ROWS) % 2 == 0,
+    }
     if "super_resolve" in model.abilities:
-        inputs["super_resolve"] = {"compressed": model.compress(images["images"]).numpy(), "seed": seeds}
+        values["compressed"] = model.compress(images).numpy()
     if "decode" in model.abilities:
-        latents = np.random.default_rng(7).standard_normal((_ROWS, *model.latent_shape)).astype(np.float32)
-        inputs["decode"] = {"latents": latents}
-    return inputs
+        values["latents"] = np.random.default_rng(7).standard_normal((_ROWS, *model.latent_shape)).astype(np.float32)
+    return {
+        name: {INPUTS[argument].endpoint_name or argument: values[argument] for argument in one.inputs}
+        for name, one in ENDPOINTS.items()
+        if name in model.abilities
+    }
 
 
 def _answers(signatures, inputs):

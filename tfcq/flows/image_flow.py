@@ -109,7 +109,7 @@ class ImageFlow(Chain):
 
     @classmethod
     def of(cls, knobs, seed, name="flow"):
-        """The flow that `tfcq.config.FlowKnobs` describe."""
+        """The flow that `tfcq.config.groups.FlowKnobs` describe."""
         return cls(
             scales=knobs.flow_scales,
             couplings=knobs.flow_couplings,

@@ -1,1 +1,1 @@
-"""What a machine gives and takes: paths, files, terminals, signals, settings. No TensorFlow."""
+"""What a machine gives and takes: paths, files, terminals, signals, settings. Importing them imports no TensorFlow."""

@@ -41,7 +41,9 @@ def _module(system):
     """The module of a system, in whichever of the folders here it is."""
     folders = [one.name for one in pkgutil.iter_modules(__path__) if one.ispkg]
     found = [name for folder in folders if importlib.util.find_spec(name := f"{__name__}.{folder}.{system}")]
-    return importlib.import_module(*found)
+    if len(found) != 1:
+        raise ModuleNotFoundError(f"expected one module {system}.py in the folders of {__name__}, found {found}")
+    return importlib.import_module(found[0])
 
 
 @contextlib.contextmanager

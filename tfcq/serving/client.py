@@ -183,10 +183,22 @@ def _method(name, endpoint):
         outputs = [answers[output] for output in endpoint.outputs]
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
-    returned = [f"{output}: {one.dtype} [N, ...], {one.meaning}" for output, one in endpoint.outputs.items()]
+    described = [f"{argument}: {_described(INPUTS[argument])}" for argument in arguments]
+    described += ["seeds, seed: as of `sample`"] * ("seeds" in endpoint.inputs)
+    returned = [f"{output}: {_described(one)}" for output, one in endpoint.outputs.items()]
     ask.__name__, ask.__qualname__, ask.__signature__ = name, f"Client.{name}", signature
-    ask.__doc__ = f"{endpoint.meaning[0].upper()}{endpoint.meaning[1:]}.\n\nReturns:\n    " + "\n    ".join(returned)
+    sections = {"Args": described, "Returns": returned}
+    ask.__doc__ = f"The endpoint `{name}`: {endpoint.meaning}.\n" + "".join(
+        f"\n{heading}:\n    " + "\n    ".join(lines) + "\n" for heading, lines in sections.items()
+    )
     return ask
+
+
+def _described(one):
+    """An `Input` or `Output` in words: type, shape, meaning."""
+    shape = {"image_shape": "[N, H, W, C]", "compressed_shape": "[N, h, w, c]", (): "[N]"}.get(one.row, "[N, ...]")
+    single = "one number or " if getattr(one, "one_for_all", False) else ""
+    return f"{single}{one.dtype} {shape}, {one.meaning}"
 
 
 for _name, _endpoint in ENDPOINTS.items():

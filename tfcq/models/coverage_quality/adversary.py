@@ -16,7 +16,7 @@ DEQUANTIZATION, MIX = 0, 1
 
 
 def build(knobs, image_shape, smallest_size):
-    """The discriminator of `tfcq.config.AdversaryKnobs`: images float32 [N, H, W, C] about [-1, 1] -> logits [N].
+    """The discriminator of `tfcq.config.groups.AdversaryKnobs`: images float32 [N, H, W, C] about [-1, 1] -> logits [N].
 
     Args:
         knobs: `AdversaryKnobs`.
