@@ -44,7 +44,7 @@ INPUTS = {
     "seeds": Input("int32", (2,), "seeds of rows", endpoint_name="seed"),
     "temperature": Input("float32", (), "scales the prior's standard deviation", minimum=0, one_for_all=True, default=1.0),
     "share": Input("float32", (), "in [0, 1]: 0 at the first image, 1 at the other", minimum=0, maximum=1, one_for_all=True),
-    "spherical": Input("bool", (), "True: Shoemake's way, along a great circle; False: straight", one_for_all=True, default=False),
+    "spherical": Input("bool", (), "True: Shoemake's way, a great circle; False: straight", one_for_all=True, default=False),
     "num_importance_samples": Input("int32", None, "K, draws of a likelihood", minimum=1),
 }
 """{argument: what it holds}, the same for every method that has an argument of that name."""
