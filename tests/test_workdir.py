@@ -155,7 +155,7 @@ def test_a_folder_whose_making_failed_is_no_run(tmp_path, monkeypatch):
         (b"", "expected JSON"),
         (b"\xff\xfe\x00{", "cannot be read"),
         (b'{"model": "nvp"}', "received 'nvp' (did you mean realnvp?)"),
-        (b'{"data": {"image_sise": 32}}', "unknown knob 'image_sise' (did you mean image_size?)"),
+        (b'{"data": {"image_sise": 32}}', "unknown option 'image_sise' (did you mean image_size?)"),
         (b'{"training": {"batch_size": 0}}', "batch_size: expected at least 1, received 0"),
     ],
 )

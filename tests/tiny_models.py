@@ -48,11 +48,11 @@ ROWS = {
     "cq": {"flow_scales": 0},
     "cqf": {},
 }
-"""The rows of the paper's Table 1, as knobs of `CQFConfig`."""
+"""The rows of the paper's Table 1, as options of `CQFConfig`."""
 
 
 def config(image_size=4, data=None, training=None, model="cqf", **system):
-    """A `tfcq.Config` of a tiny model; knobs override the tiny ones, of which a system takes those that it has."""
+    """A `tfcq.Config` of a tiny model; options override the tiny ones, of which a system takes those that it has."""
     kind = SYSTEMS[model]
     known = {field.name for field in dataclasses.fields(kind)}
     return tfcq.Config(

@@ -32,7 +32,7 @@ config_flags.define_section_flags(EvaluationConfig)
 def main():
     if bool(WORKDIR.value) == bool(COMPARE.value):
         raise UserError("expected --workdir=DIR of a trained run, or --compare=DIR,DIR,... of evaluated ones")
-    knobs = config_flags.section_from_flags(EvaluationConfig)
+    options = config_flags.section_from_flags(EvaluationConfig)
     metrics = None if METRICS.value is None else metric_names(METRICS.value)
     for folder in COMPARE.value or [WORKDIR.value]:
         workdirs.read_config(folder)  # says it at once where there is no run
@@ -44,7 +44,7 @@ def main():
         return
     from tfcq.evaluation.run import evaluate
 
-    evaluate(WORKDIR.value, metrics, REPORT.value, **vars(knobs))
+    evaluate(WORKDIR.value, metrics, REPORT.value, **vars(options))
 
 
 if __name__ == "__main__":

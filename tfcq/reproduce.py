@@ -5,7 +5,7 @@
 Any flag of tfcq.train holds for all rows; what makes a row stays (--quality_weight=10 leaves the vae without a
 discriminator). Evaluation takes the last checkpoint, which is all that a row without a likelihood keeps. What is counted
 as training time: see tfcq.reproduction.process.Clock. The same command run again goes on with what is not done; rows that failed
-are tried again, and other --rows, --metrics or evaluation knobs need no new training.
+are tried again, and other --rows, --metrics or evaluation options need no new training.
 """
 
 import dataclasses
@@ -42,8 +42,8 @@ METRICS = flags.DEFINE_list(
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the commands and stop.")
 
 
-def _evaluation_knobs():
-    """The knobs of tfcq.evaluate whose flags tfcq.train does not have too; those that both have are of training here."""
+def _evaluation_options():
+    """The options of tfcq.evaluate whose flags tfcq.train does not have too; those that both have are of training here."""
     kinds = typing.get_type_hints(EvaluationConfig)
     fields = {field.name: field for field in dataclasses.fields(EvaluationConfig) if field.name not in flags.FLAGS}
     own = [
@@ -51,10 +51,10 @@ def _evaluation_knobs():
         for name, field in fields.items()
         if name != "checkpoint"
     ]
-    return dataclasses.make_dataclass("EvaluationKnobs", own, bases=(Section,), frozen=True)
+    return dataclasses.make_dataclass("EvaluationOptions", own, bases=(Section,), frozen=True)
 
 
-EVALUATION = _evaluation_knobs()
+EVALUATION = _evaluation_options()
 config_flags.define_section_flags(EVALUATION)
 
 
@@ -62,8 +62,8 @@ def _jobs(table, given, budget):
     """[Job] of every row that was asked for, with flags that make a valid Config."""
     metrics = metric_names(list(table.metrics) if METRICS.value is None else METRICS.value)
     config_flags.section_from_flags(EVALUATION)  # a value out of bounds is said now, not after an hour of training
-    knobs = {name: flags.FLAGS[name].value for name in (field.name for field in dataclasses.fields(EVALUATION))}
-    knobs = {name: value for name, value in knobs.items() if value is not None}
+    options = {name: flags.FLAGS[name].value for name in (field.name for field in dataclasses.fields(EVALUATION))}
+    options = {name: value for name, value in options.items() if value is not None}
     jobs = []
     for row in [table.row(name) for name in ROWS.value] or table.rows:
         train = table.flags(row, given, NARROW.value)
@@ -73,7 +73,7 @@ def _jobs(table, given, budget):
         likelihoods = {"images": LIKELIHOODS, "latents": LATENT_LIKELIHOODS}
         missing = [name for kind, names in likelihoods.items() if kind != row.likelihood for name in names]
         chosen = [name for name in metrics if name not in missing]
-        evaluate = {"metrics": ",".join(chosen), "checkpoint": "last"} | knobs if chosen else {}
+        evaluate = {"metrics": ",".join(chosen), "checkpoint": "last"} | options if chosen else {}
         jobs.append(Job(row.name, train, evaluate))
     return jobs
 
@@ -109,7 +109,7 @@ def _told(table, given, budget):
     return [
         f"Budget: {taken} a row{others}, in batches of the row's size; {counted}.",
         f"Widths ({', '.join(WIDTHS)}): {NARROW.value:g} times their defaults, where not given here.",
-        f"All rows: {_written(table.knobs | given)}.",
+        f"All rows: {_written(table.options | given)}.",
         *(f"Row {row.name}: {_made(table, row, given)}{_larger(row)}." for row in table.rows),
     ]
 
@@ -117,11 +117,11 @@ def _told(table, given, budget):
 def _made(table, row, given):
     """What makes a row, and its defaults where the command line did not say otherwise."""
     model = {"model": row.model} if row.model else {}
-    return _written(model | {name: value for name, value in row.defaults.items() if name not in given} | row.knobs)
+    return _written(model | {name: value for name, value in row.defaults.items() if name not in given} | row.options)
 
 
-def _written(knobs):
-    return " ".join(f"--{name}={value}" for name, value in knobs.items())
+def _written(options):
+    return " ".join(f"--{name}={value}" for name, value in options.items())
 
 
 def _larger(row):

@@ -3,7 +3,7 @@
 config.json        the Config               environment.json   versions, devices, commit
 data.json          shape and source of the images, what is not known of them, digests of the other files that training reads
 images.jsonl.gz    which image belongs to which split (`tfcq.data.manifest`)
-history.jsonl      a row each time that knobs, images or the environment changed on resume: {"time", "step", "changes":
+history.jsonl      a row each time that options, images or the environment changed on resume: {"time", "step", "changes":
                    {name: [before, after]}}
 checkpoints/       last/ and best/           tensorboard/       train/ and validation/
 samples/           PNG grids                 metrics.jsonl      a row an evaluation     metrics.json   the last
@@ -93,7 +93,7 @@ def check_for(config, workdir, accept_changed_data=False):
 
 
 def open_for(config, workdir, step=0, accept_changed_data=False):
-    """Makes the folder one of a run of `config`, which begins or goes on at `step`; knobs that it changes go to history.jsonl.
+    """Makes the folder one of a run of `config`, which begins or goes on at `step`; options that it changes go to history.jsonl.
 
     `accept_changed_data`: as of `check_for`.
 
@@ -161,7 +161,7 @@ def keep_data(workdir, dataset, step=None, digests=None):
 
 
 def read_digests(workdir):
-    """{"section.knob": digest} of the files, beside the images, that a run has read; {} where none is known."""
+    """{"section.option": digest} of the files, beside the images, that a run has read; {} where none is known."""
     try:
         return dict(json.loads((pathlib.Path(workdir) / "data.json").read_text())["files"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -171,12 +171,12 @@ def read_digests(workdir):
 def check_files(workdir, config, digests):
     """Raises UserError where a file that a begun run has read is another now (`digests`: `GenerativeModel.files_read`)."""
     for name, before in read_digests(workdir).items():
-        knob, now = name.partition(".")[2], digests.get(name, before)
+        option, now = name.partition(".")[2], digests.get(name, before)
         if now != before:
-            path = getattr(config.system, knob) or "(empty: Keras's own file)"
+            path = getattr(config.system, option) or "(empty: Keras's own file)"
             raise UserError(
-                f"{knob} {path}: expected the file that the run began with, of SHA-256 {before}..., "
-                f"received one of {now}...; say where that is: --{knob}=FILE"
+                f"{option} {path}: expected the file that the run began with, of SHA-256 {before}..., "
+                f"received one of {now}...; say where that is: --{option}=FILE"
             )
 
 
@@ -367,13 +367,13 @@ def load(workdir, checkpoint="best", image_draw=""):
     Args:
         workdir: folder of a run, a str or os.PathLike.
         checkpoint: "best" (on the validation split; the last where none is kept) or "last".
-        image_draw: instead of the run's knob of that name, where its system has one; empty: the run's.
+        image_draw: instead of the run's option of that name, where its system has one; empty: the run's.
 
     Returns:
         A `tfcq.models.base.GenerativeModel`; `model.config_of_run` is its Config, `model.checkpoint_of_run` which it was.
 
     Raises:
-        UserError: no run, no checkpoint, or none that can be read; image_draw of a system without that knob.
+        UserError: no run, no checkpoint, or none that can be read; image_draw of a system without that option.
     """
     from tfcq import models
     from tfcq.engine.averages import WeightAverages

@@ -1,4 +1,4 @@
-"""Every knob's type, bounds, choices and meaning; impossible combinations; JSON there and back."""
+"""Every option's type, bounds, choices and meaning; impossible combinations; JSON there and back."""
 
 import dataclasses
 import json
@@ -11,12 +11,12 @@ from tfcq.config import Config, CQFConfig, DataConfig, GLFConfig, RealNVPConfig,
 from tfcq.errors import UserError
 
 SECTIONS = (DataConfig, TrainingConfig, *configs.SYSTEMS.values())
-# A knob that several systems inherit unchanged is tested once.
+# An option that several systems inherit unchanged is tested once.
 FIELDS = list({id(field): (section, field) for section in SECTIONS for field in dataclasses.fields(section)}.values())
 SYSTEM_NAMES = ", ".join(configs.SYSTEMS)
 KINDS = {section: typing.get_type_hints(section) for section in SECTIONS}
 
-# No value here is its knob's default.
+# No value here is its option's default.
 UNUSUAL = {
     "model": "cqf",
     "data": {
@@ -108,31 +108,31 @@ UNUSUAL = {
 
 
 def identifier(value):
-    """A test's name: the section and the knob."""
+    """A test's name: the section and the option."""
     return value.name if isinstance(value, dataclasses.Field) else value.__name__
 
 
-def message_of(call, *arguments, **knobs):
+def message_of(call, *arguments, **options):
     """The one line of the UserError that a call raises."""
     with pytest.raises(UserError) as raised:
-        call(*arguments, **knobs)
+        call(*arguments, **options)
     assert "\n" not in str(raised.value)
     return str(raised.value)
 
 
-def test_unusual_values_cover_every_knob_and_no_default():
+def test_unusual_values_cover_every_option_and_no_default():
     for name, section in (("data", DataConfig), ("system", CQFConfig), ("training", TrainingConfig)):
         assert UNUSUAL[name].keys() == {field.name for field in dataclasses.fields(section)}
         same = [field.name for field in dataclasses.fields(section) if UNUSUAL[name][field.name] == field.default]
         assert not set(same) - {"micro_batches"}  # free bits exclude it; its round trip is below
 
 
-def test_json_round_trip_of_every_knob():
+def test_json_round_trip_of_every_option():
     config = Config.from_dict(UNUSUAL)
     text = config.to_json()
     again = Config.from_json(text)
     assert again == config
-    assert json.loads(text) == UNUSUAL  # floats to the last bit, and nothing beside the knobs
+    assert json.loads(text) == UNUSUAL  # floats to the last bit, and nothing beside the options
     assert isinstance(again.system, CQFConfig) and again.system.initial_sigma == 1 / 3
     assert Config.from_json(Config().to_json()) == Config()
     parts = Config(training=TrainingConfig(batch_size=6, micro_batches=3))
@@ -147,7 +147,7 @@ def test_what_is_left_out_has_its_default():
 
 
 @pytest.mark.parametrize(("section", "field"), FIELDS, ids=identifier)
-def test_every_knob_has_a_meaning_and_a_default_within_its_bounds(section, field):
+def test_every_option_has_a_meaning_and_a_default_within_its_bounds(section, field):
     facts = field.metadata
     assert len(facts["meaning"]) > 5
     assert type(field.default) is KINDS[section][field.name]
@@ -157,7 +157,7 @@ def test_every_knob_has_a_meaning_and_a_default_within_its_bounds(section, field
 
 
 @pytest.mark.parametrize(("section", "field"), FIELDS, ids=identifier)
-def test_every_knob_refuses_other_types(section, field):
+def test_every_option_refuses_other_types(section, field):
     # True is an int of Python's, and 1 is as good as 1.0 for a float.
     candidates = (None, True, 1, 1.0, "1", b"1", [1])
     accepted = {bool: (bool,), int: (int,), float: (int, float), str: (str,)}[KINDS[section][field.name]]
@@ -173,7 +173,7 @@ def test_bounds_and_choices_are_inclusive_and_hold(section, field):
         if facts[bound] is None:
             continue
         assert kind in (int, float)
-        # On the bound itself the knob is never what is complained about.
+        # On the bound itself the option is never what is complained about.
         try:
             section(**{field.name: facts[bound]})
         except UserError as error:
@@ -192,7 +192,7 @@ NEEDED = {
     "learning_rate_decay": {"learning_rate_schedule": "exponential"},
     "learning_rate_floor": {"learning_rate_schedule": "linear", "learning_rate": 1.0},
 }
-"""Knobs that have no meaning without others."""
+"""Options that have no meaning without others."""
 
 
 @pytest.mark.parametrize(("section", "field"), FIELDS, ids=identifier)
@@ -223,7 +223,7 @@ def test_sections_are_frozen():
 
 
 @pytest.mark.parametrize(
-    ("section", "knobs", "expected"),
+    ("section", "options", "expected"),
     [
         (DataConfig, {"dataset": ""}, "dataset: expected a name"),
         (TrainingConfig, {"train_steps": 5, "warmup_steps": 5}, "expected fewer than train_steps=5, received 5"),
@@ -241,8 +241,8 @@ def test_sections_are_frozen():
         ),
     ],
 )
-def test_combinations_that_cannot_work(section, knobs, expected):
-    assert expected in message_of(section, **knobs)
+def test_combinations_that_cannot_work(section, options, expected):
+    assert expected in message_of(section, **options)
 
 
 def test_combinations_beside_those_are_fine():
@@ -283,7 +283,7 @@ def test_latents_need_a_resolution_each(network, latent_levels, most):
 
 
 @pytest.mark.parametrize(
-    ("model", "knobs"),
+    ("model", "options"),
     [
         ("glf", {"first_stage_steps": 9}),
         ("two_stage_vae", {"first_stage_steps": 9}),
@@ -294,8 +294,8 @@ def test_latents_need_a_resolution_each(network, latent_levels, most):
         ("soft_introvae", {"pretraining_steps": 9}),
     ],
 )
-def test_a_first_stage_leaves_steps_to_the_next(model, knobs):
-    system, (name,) = configs.SYSTEMS[model](**knobs), knobs
+def test_a_first_stage_leaves_steps_to_the_next(model, options):
+    system, (name,) = configs.SYSTEMS[model](**options), options
     message = message_of(Config, model, system=system, training=TrainingConfig(train_steps=9))
     assert message.startswith(f"{name}: expected fewer than train_steps=9") and message.endswith("received 9")
     assert Config(model, system=system, training=TrainingConfig(train_steps=10)).system == system
@@ -307,7 +307,7 @@ def test_a_vae_without_introspection_has_no_first_stage():
 
 
 @pytest.mark.parametrize(
-    ("knobs", "message"),
+    ("options", "message"),
     [
         ({"pretraining_steps": 0}, "margin=auto with pretraining_steps=0: the margin follows from pre-training"),
         ({"margin": "a lot"}, "margin: expected auto or a number above 0, received 'a lot'"),
@@ -316,8 +316,8 @@ def test_a_vae_without_introspection_has_no_first_stage():
         ({"adversarial_weight": 0.0, "generator_adversarial_weight": 0.5}, "generator_adversarial_weight=0.5 with adversarial_"),
     ],
 )
-def test_a_margin_is_a_number_or_found_by_pretraining(knobs, message):
-    assert message_of(configs.IntroVAEConfig, **knobs).startswith(message)
+def test_a_margin_is_a_number_or_found_by_pretraining(options, message):
+    assert message_of(configs.IntroVAEConfig, **options).startswith(message)
     configs.IntroVAEConfig(pretraining_steps=0, margin="7.5")
     configs.IntroVAEConfig(pretraining_steps=0, adversarial_weight=0.0)  # a VAE has none
 
@@ -357,26 +357,26 @@ def test_a_comparison_over_a_batch_needs_two_images(model):
 def test_densities_of_images_take_no_other_error_of_reconstructions():
     for model in ("vae", "vae_flow_prior", "vae_flow_posterior", "two_stage_vae"):
         values = {"model": model, "system": {"reconstruction": "perceptual"}}
-        assert "unknown knob 'reconstruction'" in message_of(Config.from_dict, values)
+        assert "unknown option 'reconstruction'" in message_of(Config.from_dict, values)
 
 
 @pytest.mark.parametrize(
-    ("knobs", "message"),
+    ("options", "message"),
     [
         ({"learning_rate_floor": 0.1, "learning_rate_schedule": "linear"}, "expected at most learning_rate=0.002"),
         ({"learning_rate_floor": 1e-4}, "learning_rate_floor with learning_rate_schedule=constant: the rate never falls"),
         ({"learning_rate_decay": 0.9, "learning_rate_schedule": "cosine"}, "learning_rate_schedule=cosine: expected exponential"),
     ],
 )
-def test_a_rate_that_could_not_fall_as_told_is_refused(knobs, message):
-    assert message in message_of(TrainingConfig, **knobs)
+def test_a_rate_that_could_not_fall_as_told_is_refused(options, message):
+    assert message in message_of(TrainingConfig, **options)
     TrainingConfig(learning_rate_floor=1e-4, learning_rate_drops="0.5:0.1")  # a drop falls
 
 
-@pytest.mark.parametrize("knobs", [{"horizontal_flip": True}, {"random_translation": 0.1}])
-def test_codes_of_training_images_allow_no_other_images(knobs):
-    message = message_of(Config, "glann", data=DataConfig(**knobs))
-    assert message.startswith(f"{next(iter(knobs))} with model=glann")
+@pytest.mark.parametrize("options", [{"horizontal_flip": True}, {"random_translation": 0.1}])
+def test_codes_of_training_images_allow_no_other_images(options):
+    message = message_of(Config, "glann", data=DataConfig(**options))
+    assert message.startswith(f"{next(iter(options))} with model=glann")
 
 
 @pytest.mark.parametrize("model", ["glf", "vae", "wae_mmd", "two_stage_vae", "rae_gmm", "glann"])
@@ -396,10 +396,10 @@ def test_a_discriminator_of_a_flow_halves_images():
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ('{"data": {"image_sise": 32}}', "config.data: unknown knob 'image_sise' (did you mean image_size?)"),
-        ('{"training": {"batchsize": 32}}', "config.training: unknown knob 'batchsize' (did you mean batch_size?)"),
-        ('{"system": {"qwzx": 1}}', "config.system: unknown knob 'qwzx'"),
-        ('{"trainin": {}}', "config: unknown knob 'trainin' (did you mean training?)"),
+        ('{"data": {"image_sise": 32}}', "config.data: unknown option 'image_sise' (did you mean image_size?)"),
+        ('{"training": {"batchsize": 32}}', "config.training: unknown option 'batchsize' (did you mean batch_size?)"),
+        ('{"system": {"qwzx": 1}}', "config.system: unknown option 'qwzx'"),
+        ('{"trainin": {}}', "config: unknown option 'trainin' (did you mean training?)"),
         ('{"model": "cqff"}', f"model: expected one of {SYSTEM_NAMES}, received 'cqff' (did you mean cqf?)"),
         ('{"model": ["cqf"]}', f"model: expected one of {SYSTEM_NAMES}, received ['cqf']"),
         ('{"model": null}', f"model: expected one of {SYSTEM_NAMES}, received None"),
@@ -423,7 +423,7 @@ def test_sections_of_the_wrong_class():
     assert message_of(Config, model="gan").startswith("model: expected one of cqf")
 
 
-def test_differences_name_each_knob_once():
+def test_differences_name_each_option_once():
     mine = Config()
     theirs = Config(data=DataConfig(image_size=64), training=TrainingConfig(learning_rate=0.5, optimizer="adam"))
     assert mine.differences(mine) == []
@@ -438,8 +438,8 @@ def test_differences_name_each_knob_once():
 def test_differences_of_two_systems_say_what_is_absent(monkeypatch):
     @dataclasses.dataclass(frozen=True)
     class OtherConfig(fields.Section):
-        depth: int = fields.knob(3, "how deep")
-        width: int = fields.knob(64, "how wide")
+        depth: int = fields.option(3, "how deep")
+        width: int = fields.option(64, "how wide")
 
     monkeypatch.setitem(configs.SYSTEMS, "other", OtherConfig)
     differences = Config().differences(Config(model="other"))

@@ -135,13 +135,13 @@ def test_the_papers_figures_are_the_same_in_table_and_flagfile(name):
     figures = re.findall(r"\d+\.\d+", re.sub(r"\([^)]*\)", "", ROWS[name]["the paper's BPD / IS / FID"]))
     said = comment(name)
     assert bool(figures) == (name != "imagenet32_cqf")
-    assert all(figure in said for figure in figures if figure != "3.5")  # paper 004 rounds paper 000's 3.49
+    assert all(figure in said for figure in figures if figure != "3.5")  # Lucas et al. (2019) round 3.49
 
 
 @pytest.mark.parametrize("name", BEST)
 def test_the_best_model_of_the_paper_is_the_same_on_every_data_set(name, config_of):
     config = config_of(name)
-    # Table 6 halves three times; what follows from that is the only knob in which the systems differ.
+    # Table 6 halves three times; what follows from that is the only option in which the systems differ.
     expected = CQFConfig(
         network="residual", network_normalization="weight", width=32, latent_channels=32,
         latent_size=config.data.image_size // 8, posterior="iaf", discriminator_network="residual",
@@ -181,9 +181,9 @@ def test_a_protocol_of_an_evaluation_parses_and_names_its_command(name, own_flag
     config_flags.parse(["program", f"--flagfile={PROTOCOLS[name]}"])
     assert metric_names(own_flags.metrics) == own_flags.metrics
     given = {line.partition("=")[0].lstrip("-") for line in text.splitlines() if line.startswith("--")} - {"metrics"}
-    knobs, defaults = config_flags.section_from_flags(EvaluationConfig), EvaluationConfig()
+    options, defaults = config_flags.section_from_flags(EvaluationConfig), EvaluationConfig()
     # What is given is what differs from the defaults: a preset that says nothing new would be read for nothing.
-    assert given == {key for key, value in vars(knobs).items() if value != getattr(defaults, key)} | given & {"num_samples"}
+    assert given == {key for key, value in vars(options).items() if value != getattr(defaults, key)} | given & {"num_samples"}
 
 
 def test_the_protocols_of_paper_002_are_those_of_its_table_2():
@@ -193,7 +193,8 @@ def test_the_protocols_of_paper_002_are_those_of_its_table_2():
     assert {"--metrics=fid", "--features=inception", "--num_samples=50000", "--split=train"} <= set(fid)
 
 
-INTROSPECTIVE = {row["flagfile"].strip("`").removesuffix(".cfg"): row for row in table("IntroVAE and Soft-IntroVAE (paper 002)")}
+_ROWS = table("IntroVAE and Soft-IntroVAE (Huang et al. 2018)")
+INTROSPECTIVE = {row["flagfile"].strip("`").removesuffix(".cfg"): row for row in _ROWS}
 
 
 @pytest.mark.parametrize("name", INTROSPECTIVE)

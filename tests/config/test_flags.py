@@ -25,7 +25,7 @@ from tfcq.config import flags as config_flags
 from tfcq.errors import TrainingDiverged, TrainingInterrupted, UserError
 
 SECTIONS = (configs.DataConfig, configs.TrainingConfig, configs.CQFConfig)
-KNOBS = {field.name: field for section in SECTIONS for field in dataclasses.fields(section)}
+OPTIONS = {field.name: field for section in SECTIONS for field in dataclasses.fields(section)}
 
 
 @pytest.fixture
@@ -92,16 +92,16 @@ def assert_one_line(status, stderr, expected):
 # In a process of its own.
 
 
-@pytest.mark.parametrize("option", ["--help", "--helpfull"])
-def test_help_lists_every_knob_at_once(option, tmp_path):
+@pytest.mark.parametrize("flag", ["--help", "--helpfull"])
+def test_help_lists_every_option_at_once(flag, tmp_path):
     start = time.monotonic()
-    done = process("train", option, cwd=tmp_path)
+    done = process("train", flag, cwd=tmp_path)
     seconds = time.monotonic() - start
     assert done.returncode == 0 and done.stderr == ""
     assert "--workdir" in done.stdout and "--model" in done.stdout
     text = " ".join(done.stdout.split())
     assert "--dataset: digits | photo_patches | idx:DIR" in text  # values in the case in which they are taken
-    for name, field in KNOBS.items():
+    for name, field in OPTIONS.items():
         assert f"--{name}:" in text or f"--[no]{name}:" in text
         assert field.metadata["meaning"][1:].split(":")[0][:25] in text
         assert f"default: {field.default}" in text
@@ -288,7 +288,7 @@ def test_a_mistake_of_ours_keeps_its_traceback(fresh_flags, monkeypatch):
 # What is understood.
 
 
-def test_every_knob_is_a_flag_of_its_type_that_tells_bounds_and_unit(fresh_flags):
+def test_every_option_is_a_flag_of_its_type_that_tells_bounds_and_unit(fresh_flags):
     config_flags.define_config_flags()
     kinds = {
         bool: absl_flags.BooleanParser, int: absl_flags.IntegerParser,
@@ -296,15 +296,15 @@ def test_every_knob_is_a_flag_of_its_type_that_tells_bounds_and_unit(fresh_flags
     }  # fmt: skip
     for section in SECTIONS:
         for name, kind in typing.get_type_hints(section).items():
-            flag, facts = fresh_flags[name], KNOBS[name].metadata
+            flag, facts = fresh_flags[name], OPTIONS[name].metadata
             assert type(flag.parser) is kinds[kind] and flag.value is None
-            assert f"default: {KNOBS[name].default}" in flag.help
+            assert f"default: {OPTIONS[name].default}" in flag.help
             assert facts["minimum"] is None or f"at least {facts['minimum']}" in flag.help
             assert facts["maximum"] is None or f"at most {facts['maximum']}" in flag.help
             assert facts["unit"] is None or f"in {facts['unit']}" in flag.help
             assert all(str(choice) in flag.help for choice in facts["choices"] or ())
     of_systems = {field.name for section in configs.SYSTEMS.values() for field in dataclasses.fields(section)}
-    assert set(fresh_flags) == {"model", *KNOBS, *of_systems}
+    assert set(fresh_flags) == {"model", *OPTIONS, *of_systems}
     config_flags.define_config_flags()  # again is harmless
 
 
@@ -327,7 +327,7 @@ def test_flags_reach_their_sections(parse):
     assert config_flags.given_flags()["horizontal_flip"] is False
 
 
-def test_every_knob_can_be_set(parse):
+def test_every_option_can_be_set(parse):
     choices = {
         "dataset": "npz:a.npz", "data_dir": "sets", "resize": "pad", "color": "rgb", "image_size": "64",
         "optimizer": "adam", "learning_rate_schedule": "exponential", "precision": "mixed_float16",
@@ -342,7 +342,7 @@ def test_every_knob_can_be_set(parse):
         "learning_rate_drops": "0.5:0.5", "learning_rate_decay": "0.75", "learning_rate_floor": "0.25",
     }  # fmt: skip
     given = {}
-    for name, field in KNOBS.items():
+    for name, field in OPTIONS.items():
         if isinstance(field.default, bool):
             given[name] = choices.get(name) or str(not field.default).lower()
         else:
@@ -351,10 +351,10 @@ def test_every_knob_can_be_set(parse):
     read = {name: value for section in list(config.to_dict().values())[1:] for name, value in section.items()}
     assert read.keys() == given.keys()
     for name, value in given.items():
-        kind = type(KNOBS[name].default)
+        kind = type(OPTIONS[name].default)
         assert read[name] == (value == "true" if kind is bool else kind(value))
         # Without coverage nothing is left of CQF, and with free bits a batch has one part.
-        assert name in ("coverage", "micro_batches") or read[name] != KNOBS[name].default
+        assert name in ("coverage", "micro_batches") or read[name] != OPTIONS[name].default
 
 
 def test_flagfiles_and_what_comes_after_them(parse, tmp_path):
@@ -374,10 +374,10 @@ def test_a_later_flag_overrides_the_flagfile_and_an_earlier_one_does_not(parse, 
     assert config.training.batch_size == 8 and config.training.jit_compile
 
 
-def test_a_knob_of_another_system_names_its_owner(parse, monkeypatch):
+def test_a_option_of_another_system_names_its_owner(parse, monkeypatch):
     @dataclasses.dataclass(frozen=True)
     class OtherConfig(fields.Section):
-        width: int = fields.knob(8, "how wide", minimum=1)
+        width: int = fields.option(8, "how wide", minimum=1)
 
     monkeypatch.setitem(configs.SYSTEMS, "other", OtherConfig)
     assert parse("--model=other", "--width=3").system == OtherConfig(width=3)
@@ -385,7 +385,7 @@ def test_a_knob_of_another_system_names_its_owner(parse, monkeypatch):
         parse("--model=other", "--flow_scales=2")
 
 
-def test_a_knob_that_systems_share_alike_is_told_once(fresh_flags):
+def test_a_option_that_systems_share_alike_is_told_once(fresh_flags):
     config_flags.define_config_flags()
     assert fresh_flags["flow_width"].help.startswith("[cqf, realnvp] Channels of a conditioner")
     assert fresh_flags["flow_width"].help.count("Channels of a conditioner") == 1
@@ -393,10 +393,10 @@ def test_a_knob_that_systems_share_alike_is_told_once(fresh_flags):
     assert not fresh_flags["batch_size"].help.startswith("[")
 
 
-def test_knobs_that_systems_share_must_agree_and_tell_both_meanings(fresh_flags, monkeypatch):
+def test_options_that_systems_share_must_agree_and_tell_both_meanings(fresh_flags, monkeypatch):
     @dataclasses.dataclass(frozen=True)
     class OtherConfig(fields.Section):
-        width: int = fields.knob(8, "how wide the other is", minimum=1)
+        width: int = fields.option(8, "how wide the other is", minimum=1)
 
     monkeypatch.setitem(configs.SYSTEMS, "other", OtherConfig)
     config_flags.define_config_flags()
@@ -405,11 +405,11 @@ def test_knobs_that_systems_share_must_agree_and_tell_both_meanings(fresh_flags,
 
     @dataclasses.dataclass(frozen=True)
     class WrongConfig(fields.Section):
-        width: str = fields.knob("8", "another type")
+        width: str = fields.option("8", "another type")
 
     monkeypatch.setitem(configs.SYSTEMS, "wrong", WrongConfig)
     delattr(fresh_flags, "model")
-    with pytest.raises(TypeError, match="knob width is int in one system and str in another"):
+    with pytest.raises(TypeError, match="option width is int in one system and str in another"):
         config_flags.define_config_flags()
 
 

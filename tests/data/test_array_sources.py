@@ -30,8 +30,8 @@ def write_idx(folder, ending="-images-idx3-ubyte", compress=False):
             file.write(idx_bytes(pixels(count, count)))
 
 
-def load_idx(folder, **knobs):
-    return load(DataConfig(dataset=f"idx:{folder}", image_size=5, **knobs))
+def load_idx(folder, **options):
+    return load(DataConfig(dataset=f"idx:{folder}", image_size=5, **options))
 
 
 @pytest.mark.parametrize("ending, compress", [

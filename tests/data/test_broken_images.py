@@ -53,8 +53,8 @@ def cut(folder, count):
     return {str(path) for path in paths}
 
 
-def config(folder, **knobs):
-    return DataConfig(dataset=f"folder:{folder}", image_size=8, **knobs)
+def config(folder, **options):
+    return DataConfig(dataset=f"folder:{folder}", image_size=8, **options)
 
 
 def total(dataset):

@@ -22,9 +22,9 @@ def write(path, seed):
     Image.fromarray(np.random.RandomState(seed).randint(0, 256, (4, 4)).astype(np.uint8)).save(path)
 
 
-def make_run(place, **knobs):
+def make_run(place, **options):
     """The folder of a run on `place`/images."""
-    data = DataConfig(dataset=f"folder:{place / 'images'}", image_size=4, **knobs)
+    data = DataConfig(dataset=f"folder:{place / 'images'}", image_size=4, **options)
     workdirs.open_for(Config(data=data, system=CQFConfig(latent_size=2)), place / "run")
     workdirs.keep_data(place / "run", load(data))
     return place / "run"

@@ -21,8 +21,8 @@ def fill(path, count=4, seed=0):
         Image.fromarray(pixels).save(path / f"{number:03}.png")
 
 
-def load_folder(path, **knobs):
-    return load(DataConfig(dataset=f"folder:{path}", image_size=8, **knobs))
+def load_folder(path, **options):
+    return load(DataConfig(dataset=f"folder:{path}", image_size=8, **options))
 
 
 def counts(path):

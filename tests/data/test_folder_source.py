@@ -33,8 +33,8 @@ def fill(folder, count, seed=0):
         write(folder / f"{number:03}.png", pixels(seed + number))
 
 
-def load_folder(folder, **knobs):
-    return load(DataConfig(dataset=f"folder:{folder}", image_size=8, **knobs))
+def load_folder(folder, **options):
+    return load(DataConfig(dataset=f"folder:{folder}", image_size=8, **options))
 
 
 def contents(dataset, *splits):

@@ -25,7 +25,7 @@ def numbered(count, first=0):
 def fixture_make(tmp_path):
     path = tmp_path / "numbered.npz"
     np.savez(path, train=numbered(NUM_TRAIN, 1), validation=numbered(5, 101), test=numbered(7, 201))
-    return lambda **knobs: load(DataConfig(dataset=f"npz:{path}", image_size=SIZE, **knobs))
+    return lambda **options: load(DataConfig(dataset=f"npz:{path}", image_size=SIZE, **options))
 
 
 def draw(batches, count):

@@ -80,8 +80,8 @@ def fixture_data_dir(tmp_path_factory):
     return str(folder)
 
 
-def config(data_dir, **knobs):
-    return DataConfig(**{"dataset": "toy_pixels", "data_dir": data_dir, "image_size": 8, "center_crop": 8} | knobs)
+def config(data_dir, **options):
+    return DataConfig(**{"dataset": "toy_pixels", "data_dir": data_dir, "image_size": 8, "center_crop": 8} | options)
 
 
 def test_the_images_are_those_of_tfds(data_dir):
@@ -184,7 +184,7 @@ def test_a_named_test_split_is_tested_on_and_validation_is_then_held_out_of_trai
 
 
 # The splits of the papers' data sets, as the builders of tensorflow-datasets 4.9.10 make them.
-@pytest.mark.parametrize("available, knobs, expected", [
+@pytest.mark.parametrize("available, options, expected", [
     (["train", "test"], {}, {"train": "train", "test": "test"}),
     (["train", "test", "unlabelled"], {"train_split": "unlabelled"}, {"train": "unlabelled", "test": "test"}),
     (["train", "validation", "test"], {}, {"train": "train", "validation": "validation", "test": "test"}),
@@ -194,11 +194,11 @@ def test_a_named_test_split_is_tested_on_and_validation_is_then_held_out_of_trai
     (["train", "extra"], {"train_split": "extra", "test_split": "train"}, {"train": "extra", "test": "train"}),
     (["train"], {}, {"train": "train"}),
 ], ids=["cifar10", "stl10", "celeb_a", "lsun", "lsun-default", "train-on-validation", "test-on-train", "train-alone"])
-def test_roles_of_splits(available, knobs, expected):
-    assert roles(available, DataConfig(**knobs)) == expected
+def test_roles_of_splits(available, options, expected):
+    assert roles(available, DataConfig(**options)) == expected
 
 
-@pytest.mark.parametrize("knobs, expected", [
+@pytest.mark.parametrize("options, expected", [
     ({"train_split": "unlabeled"}, "train_split: expected a split of stl10 (train, test, unlabelled), received "
                                    "'unlabeled' (did you mean unlabelled?)"),
     ({"test_split": "validation"}, "test_split: expected a split of stl10 (train, test, unlabelled), received "
@@ -207,24 +207,24 @@ def test_roles_of_splits(available, knobs, expected):
     ({"train_split": "train[:10%]"}, "train_split: expected a split of stl10 (train, test, unlabelled), received "
                                      "'train[:10%]' (did you mean train?)"),
 ])
-def test_a_missing_split_lists_those_there_are(knobs, expected):
+def test_a_missing_split_lists_those_there_are(options, expected):
     with pytest.raises(UserError) as caught:
-        roles(["train", "test", "unlabelled"], DataConfig(dataset="stl10", **knobs))
+        roles(["train", "test", "unlabelled"], DataConfig(dataset="stl10", **options))
     assert str(caught.value) == expected
 
 
 def test_one_split_cannot_be_two():
-    for knobs in ({"train_split": "test"}, {"test_split": "train"}, {"train_split": "all", "test_split": "all"}):
+    for options in ({"train_split": "test"}, {"test_split": "train"}, {"train_split": "all", "test_split": "all"}):
         with pytest.raises(UserError, match="expected two different splits, received '(test|train|all)' for both"):
-            DataConfig(**knobs)
+            DataConfig(**options)
 
 
 @pytest.mark.parametrize("dataset", ["digits", "photo_patches", "folder:somewhere", "npz:a.npz", "idx:somewhere"])
-@pytest.mark.parametrize("knob, expected, other", [("train_split", "train", "extra"),
+@pytest.mark.parametrize("option, expected, other", [("train_split", "train", "extra"),
                                                    ("test_split", "test", "validation")])
-def test_other_sources_have_no_splits_to_name(dataset, knob, expected, other):
-    with pytest.raises(UserError, match=f"{knob}: expected {expected} with dataset={dataset}.*received '{other}'"):
-        load(DataConfig(dataset=dataset, **{knob: other}))
+def test_other_sources_have_no_splits_to_name(dataset, option, expected, other):
+    with pytest.raises(UserError, match=f"{option}: expected {expected} with dataset={dataset}.*received '{other}'"):
+        load(DataConfig(dataset=dataset, **{option: other}))
 
 
 def test_an_unprepared_data_set_fails_at_once_without_network(tmp_path, monkeypatch):

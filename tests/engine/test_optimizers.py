@@ -49,8 +49,8 @@ def test_a_stage_that_is_over_before_the_warm_up_still_has_a_rate(shape):
 
 
 def test_each_stage_may_have_drops_of_its_own():
-    def rates(drops, model="two_stage_vae", **knobs):
-        built = tiny.build(tiny.config(8, model=model, **knobs))
+    def rates(drops, model="two_stage_vae", **options):
+        built = tiny.build(tiny.config(8, model=model, **options))
         compile_model(built, TrainingConfig(train_steps=12, optimizer="adam", learning_rate=0.1, learning_rate_drops=drops))
         found = {}
         for name, optimizer in built.player_optimizers.items():

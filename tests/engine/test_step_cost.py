@@ -53,8 +53,8 @@ def traced(model, counts):
     return dict(counts)
 
 
-def compiled(**knobs):
-    return tiny.compiled(tiny.config(8, flow_couplings=2, **knobs))
+def compiled(**options):
+    return tiny.compiled(tiny.config(8, flow_couplings=2, **options))
 
 
 def test_cqf_runs_each_network_once_a_loss(calls):

@@ -47,7 +47,7 @@ def unordered_accesses(graph):
     return pairs, writes
 
 
-KNOBS = {
+OPTIONS = {
     "cqf": {"network_normalization": "batch"},
     "cqf-residual-iaf": {
         "network": "residual",
@@ -60,11 +60,11 @@ KNOBS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", KNOBS)
+@pytest.mark.parametrize("name", OPTIONS)
 def test_the_optimised_graph_of_a_step_keeps_every_order(name):
     """TensorFlow's dependency optimizer drops such orders from a graph of this size (8,000 nodes); not from a tiny one's."""
-    knobs = {"flow_width": 8, "flow_couplings": 3, "flow_blocks": 2} | KNOBS[name]
-    model = tiny.compiled(tiny.config(32, **knobs), channels=3)
+    options = {"flow_width": 8, "flow_couplings": 3, "flow_blocks": 2} | OPTIONS[name]
+    model = tiny.compiled(tiny.config(32, **options), channels=3)
     step = model.make_train_function()
     batches = iter(tf.data.Dataset.from_tensors(tiny.images((32, 32, 3), 8)).repeat())
     context.enable_graph_collection()

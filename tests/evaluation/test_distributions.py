@@ -60,8 +60,8 @@ class Painter:
         return tf.cast(tf.clip_by_value(images + self._noise * noise, 0.0, 255.0), tf.uint8)
 
 
-def protocol(**knobs):
-    return EvaluationConfig(**{"features": "pixels", "num_samples": 150, "cache_dir": "none", "batch_size": 64} | knobs)
+def protocol(**options):
+    return EvaluationConfig(**{"features": "pixels", "num_samples": 150, "cache_dir": "none", "batch_size": 64} | options)
 
 
 # Streams.
@@ -368,7 +368,7 @@ def test_what_cannot_be_measured_is_refused(run):
     for names, message in refusals.items():
         with pytest.raises(UserError, match=message):
             evaluate(run, names, features="pixels", cache_dir="none")
-    with pytest.raises(UserError, match=r"unknown knob 'num_sample' \(did you mean num_samples\?\)"):
+    with pytest.raises(UserError, match=r"unknown option 'num_sample' \(did you mean num_samples\?\)"):
         evaluate(run, ["elbo"], num_sample=3)
 
 

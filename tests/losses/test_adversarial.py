@@ -87,8 +87,8 @@ def test_generator_losses_are_their_probabilities_and_add_up():
     np.testing.assert_allclose(log_ratio, non_saturating + saturating, rtol=1e-5, atol=1e-6)
 
 
-def test_the_knobs_offer_what_the_losses_have():
-    choices = {field.name: field.metadata["choices"] for field in dataclasses.fields(groups.AdversaryKnobs)}
+def test_the_options_offer_what_the_losses_have():
+    choices = {field.name: field.metadata["choices"] for field in dataclasses.fields(groups.AdversaryOptions)}
     assert set(choices["generator_loss"]) == set(adversarial.GENERATOR_LOSSES)
     for form in choices["gradient_penalty_form"]:
         penalty = adversarial.gradient_penalty(

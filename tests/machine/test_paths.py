@@ -137,7 +137,7 @@ def test_a_file_is_no_folder_and_a_folder_no_file(tmp_path):
     assert "too long" in message_of(paths.file, tmp_path / ("x" * 250), "output")  # no room for ".partial"
 
 
-def test_a_knob_of_several_lines_is_refused():
+def test_a_option_of_several_lines_is_refused():
     for given in ("folder:a\nb", "folder:\udcff"):
         assert "dataset: expected text of one line" in message_of(lambda given=given: DataConfig(dataset=given))
     assert "cache_dir: expected a folder" in message_of(lambda: EvaluationConfig(cache_dir=__file__))

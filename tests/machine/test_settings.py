@@ -69,9 +69,9 @@ def test_keras_has_its_own_defaults_inside_and_the_users_after(hostile):
     assert decorated() == decorated() == "float32" and of_keras() == HOSTILE
 
 
-@pytest.mark.parametrize(("model", "knobs"), [("introvae", {}), ("cqf", {"discriminator_network": "residual"}), ("glf", {})])
-def test_a_model_is_the_same_whatever_keras_was_told(model, knobs):
-    config = tiny.config(8, model=model, **knobs)
+@pytest.mark.parametrize(("model", "options"), [("introvae", {}), ("cqf", {"discriminator_network": "residual"}), ("glf", {})])
+def test_a_model_is_the_same_whatever_keras_was_told(model, options):
+    config = tiny.config(8, model=model, **options)
 
     def answers():
         built = tiny.build(config)

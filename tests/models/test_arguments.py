@@ -14,13 +14,13 @@ from tfcq.exporting.signatures import ServingModule
 from tfcq.randomness import row_seeds
 
 SIZES = {"vae_bijective_prior": 16, "srvae": 8, "introvae": 8, "soft_introvae": 8}
-KNOBS = {"srvae": {"prior_scales": 1}}
+OPTIONS = {"srvae": {"prior_scales": 1}}
 N = 3
 
 
 def build(name):
     channels = 3 if name in ("srvae", "introvae") else 1
-    return tiny.build(tiny.config(SIZES.get(name, 4), model=name, **KNOBS.get(name, {})), channels)
+    return tiny.build(tiny.config(SIZES.get(name, 4), model=name, **OPTIONS.get(name, {})), channels)
 
 
 @pytest.fixture(scope="module", params=SYSTEMS)

@@ -1,4 +1,4 @@
-"""The auto-encoder of the GLF family: its layers and sizes (paper 001, Table 3), precision, gradients, seeds."""
+"""The auto-encoder of the GLF family: its layers and sizes (Xiao et al. 2019, Table 3), precision, gradients, seeds."""
 
 import keras
 import numpy as np

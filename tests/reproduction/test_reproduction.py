@@ -133,7 +133,7 @@ def test_every_row_makes_a_valid_config(name):
 def test_the_rows_of_table_1_are_the_papers():
     rows = dry_run("--table=1", "--image_size=32", "--budget_minutes=2", "--quality_weight=10")
     assert rows["gan"]["coverage"] == "false" and rows["gan"]["flow_scales"] == "0"
-    assert rows["vae"]["quality_weight"] == "0.0" and rows["cq"]["quality_weight"] == "10.0"  # a row's own knobs stand
+    assert rows["vae"]["quality_weight"] == "0.0" and rows["cq"]["quality_weight"] == "10.0"  # a row's own options stand
     assert rows["cqf"]["flow_scales"] == "1" and rows["cq"]["flow_scales"] == "0"
     assert rows["cq"]["width"] == "65" and "width" not in rows["cqf"]
     assert {row["train_steps"] for row in rows.values()} == {str(ENDLESS)}
@@ -200,7 +200,7 @@ def test_the_papers_numbers_show_the_orders_that_are_expected(name):
             ["--table=glf", "--dataset=digits", "--budget_minutes=1", "--learning_rate_drops="],
             "row two_stage_vae: stages of training with --budget_minutes",
         ),
-        (["--table=1", "--dataset=digits", "--budget_steps=1", "--latent_dim=5"], "no row of this table has such a knob"),
+        (["--table=1", "--dataset=digits", "--budget_steps=1", "--latent_dim=5"], "no row of this table has such an option"),
         (["--table=1", "--dataset=digits", "--budget_steps=1", "--row_steps=cqf:0"], "received 'cqf:0'"),
         (["--table=1", "--dataset=digits", "--budget_steps=1", "--row_steps=cgf:9"], "received 'cgf'"),
         (["--table=1", "--dataset=digits", "--budget_minutes=1", "--row_steps=cqf:9"], "--row_steps with --budget_minutes"),
@@ -212,7 +212,7 @@ def test_mistakes_are_one_line(arguments, expected):
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
 
 
-def test_rows_of_several_systems_take_the_knobs_that_they_have():
+def test_rows_of_several_systems_take_the_options_that_they_have():
     rows = dry_run("--table=glf", "--image_size=28", "--budget_steps=330", "--row_steps=glf:50", "--latent_flow_units=7")
     assert {name for name, row in rows.items() if "latent_flow_units" in row} == {
         "vae_flow_prior", "vae_flow_posterior", "glf", "glf_perceptual"}  # fmt: skip

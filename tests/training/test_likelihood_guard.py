@@ -9,8 +9,8 @@ from tfcq.config import TrainingConfig
 from tfcq.training.likelihood_guard import LikelihoodGuard
 
 
-def guard_of(steps_taken=100, train_steps=1000, **knobs):
-    guard = LikelihoodGuard(TrainingConfig(learning_rate=0.25, clip_norm=3.0, train_steps=train_steps, **knobs))
+def guard_of(steps_taken=100, train_steps=1000, **options):
+    guard = LikelihoodGuard(TrainingConfig(learning_rate=0.25, clip_norm=3.0, train_steps=train_steps, **options))
     guard.set_model(type("Model", (), {"steps_taken": steps_taken, "trained_bound": "elbo"}))
     guard.on_train_begin()
     return guard
@@ -37,7 +37,7 @@ def guarded(values, name="elbo_bits_per_dim", **options):
         ([20.0 + step / 1000 for step in range(100)], 200),
     ],
 )
-def test_a_finite_explosion_is_told_once_with_its_step_and_its_knobs(capsys, values, step):
+def test_a_finite_explosion_is_told_once_with_its_step_and_its_options(capsys, values, step):
     guarded(values)
     lines = capsys.readouterr().out.splitlines()
     if step is None:

@@ -1,4 +1,4 @@
-"""Every knob of the project, once: its default, meaning, unit and bounds.
+"""Every option of the project, once: its default, meaning, unit and bounds.
 
 Frozen dataclasses and plain Python: importing them imports no TensorFlow, so that flags, `--help` and tools that only read a
 workdir answer at once. `tfcq.config.flags` makes the command line of these fields, and starts TensorFlow when a command asks for

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from tfcq.config.fields import Section, knob
+from tfcq.config.fields import Section, option
 from tfcq.errors import UserError
 
 
@@ -10,61 +10,61 @@ from tfcq.errors import UserError
 class DataConfig(Section):
     """Where images come from, and what a model sees of them: uint8 [image_size, image_size, channels]."""
 
-    dataset: str = knob(
+    dataset: str = option(
         "digits",
         "digits | photo_patches | idx:DIR | folder:DIR | npz:FILE | the name of a TFDS image data "
         "set (cifar10, celeb_a, ...)",
         on_resume="place",
         paths=("idx:", "folder:", "npz:"),
     )
-    data_dir: str = knob(
+    data_dir: str = option(
         "", "where TFDS keeps prepared data sets; empty: TFDS's own default", on_resume="place", paths=("",)
     )
-    image_size: int = knob(32, "side of the square images", minimum=4, maximum=1024, unit="pixels")
-    center_crop: int = knob(
+    image_size: int = option(32, "side of the square images", minimum=4, maximum=1024, unit="pixels")
+    center_crop: int = option(
         0,
         "side of the square cut from the centre of each source image before it is resized; 0: the largest square",
         minimum=0,
         maximum=16384,
         unit="source pixels",
     )
-    resize: str = knob(
+    resize: str = option(
         "area",
         "how the cut reaches image_size: area (antialiased, up or down) | pad (unscaled, centred in black)",
         choices=("area", "pad"),
     )
-    color: str = knob(
+    color: str = option(
         "source",
         "grey | rgb | source (as the files are; mixed files are then an error)",
         choices=("source", "grey", "rgb"),
     )
-    skip_broken_images: bool = knob(
+    skip_broken_images: bool = option(
         False,
         "leave out images that cannot be read or are of a kind that is refused (16 bits, CMYK, transparent, ...), name and count "
         "them; without it they are an error before training",
     )
-    horizontal_flip: bool = knob(False, "mirror each training image with probability 1/2")
-    random_translation: float = knob(
+    horizontal_flip: bool = option(False, "mirror each training image with probability 1/2")
+    random_translation: float = option(
         0.0,
         "move each training image by up to this share of its side, down or up and right or left, by whole pixels; its edge is "
         "repeated where it leaves",
         minimum=0.0,
         maximum=1.0,
     )
-    train_split: str = knob(
+    train_split: str = option(
         "train",
         "the training images are this split of the data set; another than train only where TFDS has it (stl10: "
         "unlabelled)",
     )
-    test_split: str = knob(
+    test_split: str = option(
         "test",
         "the test images are this split, or held out of the training images where the data set has no test; another "
         "than test only where TFDS has it (lsun: validation)",
     )
-    num_validation: int = knob(
+    num_validation: int = option(
         0, "images held out of the training split for validation; 0: a tenth", minimum=0, unit="images"
     )
-    held_out: str = knob(
+    held_out: str = option(
         "random",
         "which images are held out where a source has no such split: random, by one permutation fixed for ever | last, the "
         "source's last ones",

@@ -1,8 +1,8 @@
-"""What an evaluation measures and how: the names of the metrics and the knobs of `tfcq.evaluate`. No TensorFlow."""
+"""What an evaluation measures and how: the names of the metrics and the options of `tfcq.evaluate`. No TensorFlow."""
 
 import dataclasses
 
-from tfcq.config.fields import Section, knob, suggestion
+from tfcq.config.fields import Section, option, suggestion
 from tfcq.errors import UserError
 from tfcq.machine.paths import folder
 
@@ -51,13 +51,13 @@ def metric_names(metrics):
 class ImagesPlace(Section):
     """Where the images of a trained run are now, for what looks at them after training."""
 
-    dataset: str = knob(
+    dataset: str = option(
         "",
         "where the run's images are now, as --dataset of tfcq.train; they must be the same; empty: where they were",
         paths=("idx:", "folder:", "npz:"),
     )
-    data_dir: str = knob("", "where TFDS keeps the run's images now; empty: where it did", paths=("",))
-    accept_changed_data: bool = knob(
+    data_dir: str = option("", "where TFDS keeps the run's images now; empty: where it did", paths=("",))
+    accept_changed_data: bool = option(
         False,
         "go on with those of the run's images that are there, where some are gone or have another content; of a run without "
         "a list of its images (earlier versions kept none): go on in another place, or split other images anew",
@@ -73,56 +73,56 @@ class ImagesPlace(Section):
 class EvaluationConfig(ImagesPlace):
     """The protocol of an evaluation: what is compared with what, and how. Recorded with every number."""
 
-    split: str = knob("test", "the real images: of which split", choices=("train", "validation", "test"))
-    num_images: int = knob(
+    split: str = option("test", "the real images: of which split", choices=("train", "validation", "test"))
+    num_images: int = option(
         0, "real images of the likelihoods, the first of the split; 0: all", minimum=0, unit="images"
     )
-    num_importance_samples: int = knob(
+    num_importance_samples: int = option(
         50, "K of bits_per_dim: draws an image of the latents, or of the dequantisation where nothing else is random", minimum=1
     )
-    likelihood_dataset: str = knob(
+    likelihood_dataset: str = option(
         "",
         "another data set, named as in --dataset and prepared as the run's, whose likelihoods (same split) are set "
         "beside; empty: none",
         paths=("idx:", "folder:", "npz:"),
     )
-    likelihood_test_split: str = knob(
+    likelihood_test_split: str = option(
         "test", "which split of it is its test, as --test_split (downsampled_imagenet: validation)"
     )
-    image_draw: str = knob(
+    image_draw: str = option(
         "",
         "how images are drawn of logistic mixtures, instead of the run's --image_draw: sample | mode; empty: as the run says",
         choices=("", "sample", "mode"),
     )
-    features: str = knob(
+    features: str = option(
         "efficientnet_lite0",
         "what images are compared by: inception | efficientnet_lite0 | keras:NAME | saved_model:DIR | pixels",
         paths=("saved_model:",),
     )
-    feature_weights: str = knob("", "file or folder with the weights of --features; empty: its usual place", paths=("",))
-    num_samples: int = knob(
+    feature_weights: str = option("", "file or folder with the weights of --features; empty: its usual place", paths=("",))
+    num_samples: int = option(
         10000, "generated images, and at most so many real ones of the split", minimum=2, unit="images"
     )
-    num_train_images: int = knob(
+    num_train_images: int = option(
         0,
         "training images in which memorisation looks for the nearest; at least num_samples are used where there are; "
         "0: num_samples",
         minimum=0,
         unit="images",
     )
-    num_pairs: int = knob(
+    num_pairs: int = option(
         2000, "random pairs of generated images that ms_ssim is the mean of, where there are so many", minimum=2, unit="pairs"
     )
-    num_seeds: int = knob(1, "times that images are generated anew, with seed, seed + 1, ...", minimum=1, maximum=100)
-    seed: int = knob(0, "of all noise and of the choices of random metrics", minimum=0, maximum=2**31 - 101)
-    temperature: float = knob(1.0, "scales the prior's standard deviation", minimum=0.0)
-    batch_size: int = knob(250, "images at a time; changes no number but by rounding", minimum=1, unit="images")
-    checkpoint: str = knob("best", "which checkpoint", choices=("best", "last"))
-    distribution: str = knob(
+    num_seeds: int = option(1, "times that images are generated anew, with seed, seed + 1, ...", minimum=1, maximum=100)
+    seed: int = option(0, "of all noise and of the choices of random metrics", minimum=0, maximum=2**31 - 101)
+    temperature: float = option(1.0, "scales the prior's standard deviation", minimum=0.0)
+    batch_size: int = option(250, "images at a time; changes no number but by rounding", minimum=1, unit="images")
+    checkpoint: str = option("best", "which checkpoint", choices=("best", "last"))
+    distribution: str = option(
         "auto", "auto (mirrored where there are several devices) | none | mirrored", choices=("auto", "none", "mirrored")
     )
-    logical_devices: int = knob(1, "split the CPU into this many devices", minimum=1, maximum=64)
-    cache_dir: str = knob(
+    logical_devices: int = option(1, "split the CPU into this many devices", minimum=1, maximum=64)
+    cache_dir: str = option(
         "", "where features of real images are kept between evaluations; empty: ~/.cache/tfcq; none: nowhere"
     )
 

@@ -1,6 +1,6 @@
-"""What a knob and a group of knobs are: type, bounds, meaning and unit are checked and told from one place.
+"""What an option and a group of options are: type, bounds, meaning and unit are checked and told from one place.
 
-Plain Python without TensorFlow; `tfcq.config` has the knobs themselves.
+Plain Python without TensorFlow; `tfcq.config` has the options themselves.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from tfcq.errors import UserError
 from tfcq.machine.paths import is_one_line
 
 ON_RESUME = ("fixed", "free", "extends", "place")
-"""What may become of a knob when a run that has begun is resumed.
+"""What may become of an option when a run that has begun is resumed.
 
 * fixed: it decides the numbers of training, up to their last bit, or what they are judged by: another value is another run.
 * free: it decides what is written, shown and measured beside training, and when.
@@ -24,7 +24,7 @@ ON_RESUME = ("fixed", "free", "extends", "place")
 """
 
 
-def knob(default, meaning, *, minimum=None, maximum=None, choices=None, unit=None, on_resume="fixed", paths=()):
+def option(default, meaning, *, minimum=None, maximum=None, choices=None, unit=None, on_resume="fixed", paths=()):
     """A dataclass field that knows its meaning (a sentence for `--help`), bounds (inclusive), choices and unit.
 
     Args:
@@ -40,7 +40,7 @@ def knob(default, meaning, *, minimum=None, maximum=None, choices=None, unit=Non
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """Base of the groups of knobs: checks types and bounds of every field when it is made.
+    """Base of the groups of options: checks types and bounds of every field when it is made.
 
     Raises:
         UserError: one line naming the field, the bound and the value received.

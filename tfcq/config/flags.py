@@ -1,7 +1,7 @@
 """absl flags generated from `tfcq.config`, and the one way in which the entry points start and fail.
 
-A flag left out is None here, and the dataclass's default holds: a knob is written down once. Systems may share a
-knob's name; the flag then tells each one's meaning and goes to the system that `--model` names.
+A flag left out is None here, and the dataclass's default holds: an option is written down once. Systems may share a
+option's name; the flag then tells each one's meaning and goes to the system that `--model` names.
 """
 
 import contextlib
@@ -24,16 +24,16 @@ _DEFINE = {bool: flags.DEFINE_bool, int: flags.DEFINE_integer, float: flags.DEFI
 
 
 def define_config_flags():
-    """Makes one flag for each knob of every section, and `--model`; call it where the entry point's module loads."""
+    """Makes one flag for each option of every section, and `--model`; call it where the entry point's module loads."""
     if "model" in flags.FLAGS:
         return
     flags.DEFINE_string("model", None, f"Which system: {' | '.join(config.SYSTEMS)} (default: cqf).")
-    for name, (kind, texts) in _knobs().items():
+    for name, (kind, texts) in _options().items():
         _DEFINE[kind](name, None, " ".join(texts))
 
 
 def define_section_flags(section):
-    """Makes one flag for each knob of one section, as an entry point that needs no Config does."""
+    """Makes one flag for each option of one section, as an entry point that needs no Config does."""
     kinds = typing.get_type_hints(section)
     for field in dataclasses.fields(section):
         _DEFINE[kinds[field.name]](field.name, None, _help(field))
@@ -79,21 +79,21 @@ def define_file(name, default, meaning):
 
 
 def section_from_flags(section):
-    """An instance of `section` with the knobs that the flags set; UserError where a value is out of bounds."""
+    """An instance of `section` with the options that the flags set; UserError where a value is out of bounds."""
     values = {name: flags.FLAGS[name].value for name in _names(section)}
     return section(**{name: value for name, value in values.items() if value is not None})
 
 
-def _knobs():
+def _options():
     """{flag name: (type, [help text, opened by the systems that it is of])}."""
-    knobs = {}
+    options = {}
     for system, section in {"data": config.DataConfig, "training": config.TrainingConfig, **config.SYSTEMS}.items():
         kinds = typing.get_type_hints(section)
         for field in dataclasses.fields(section):
-            kind, systems_of = knobs.setdefault(field.name, (kinds[field.name], {}))
+            kind, systems_of = options.setdefault(field.name, (kinds[field.name], {}))
             if kind is not kinds[field.name]:
                 raise TypeError(
-                    f"knob {field.name} is {kind.__name__} in one system and {kinds[field.name].__name__} in another"
+                    f"option {field.name} is {kind.__name__} in one system and {kinds[field.name].__name__} in another"
                 )
             systems_of.setdefault(_help(field), []).append(system)
     return {
@@ -101,7 +101,7 @@ def _knobs():
             kind,
             [f"[{', '.join(names)}] {text}" if names[0] in config.SYSTEMS else text for text, names in systems_of.items()],
         )
-        for name, (kind, systems_of) in knobs.items()
+        for name, (kind, systems_of) in options.items()
     }
 
 
@@ -127,10 +127,10 @@ def _help(field):
 
 
 def config_from_flags(base=None):
-    """The Config that the flags describe: `base` with the knobs that they set; None, or another model's: the defaults with them.
+    """The Config that the flags describe: `base` with what they set; None, or another model's: the defaults with that.
 
     Raises:
-        UserError: a value out of bounds, an impossible combination, or a knob that `--model` does not have.
+        UserError: a value out of bounds, an impossible combination, or an option that `--model` does not have.
     """
     model = flags.FLAGS.model or (base.model if base else "cqf")
     given = given_flags()
@@ -151,8 +151,8 @@ def config_from_flags(base=None):
 
 
 def given_flags():
-    """{name: value} of the knobs that the command line or a flagfile set."""
-    values = {name: flags.FLAGS[name].value for name in _knobs()}
+    """{name: value} of the options that the command line or a flagfile set."""
+    values = {name: flags.FLAGS[name].value for name in _options()}
     return {name: value for name, value in values.items() if value is not None}
 
 

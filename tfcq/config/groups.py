@@ -1,34 +1,34 @@
-"""Groups of knobs that several systems share; a system's dataclass in `tfcq.config` inherits those that it has."""
+"""Groups of options that several systems share; a system's dataclass in `tfcq.config` inherits those that it has."""
 
 import dataclasses
 import math
 
-from tfcq.config.fields import Section, knob
+from tfcq.config.fields import Section, option
 from tfcq.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
-class FlowKnobs(Section):
+class FlowOptions(Section):
     """A RealNVP between features and pixels, of the systems that have one."""
 
-    pixel_transform: str = knob(
+    pixel_transform: str = option(
         "logit",
         "from pixels in (0, 1) to the flow: logit of 0.05 + 0.9 x | affine, to (-1, 1)",
         choices=("logit", "affine"),
     )
-    flow_scales: int = knob(1, "scales of the RealNVP between features and pixels; 0: no flow", minimum=0, maximum=6)
-    flow_couplings: int = knob(3, "checkerboard couplings of a scale", minimum=1, maximum=64)
-    flow_blocks: int = knob(2, "residual blocks of a coupling's conditioner", minimum=0, maximum=64)
-    flow_width: int = knob(32, "channels of a conditioner in the first scale", minimum=1, maximum=4096)
-    flow_width_factor: int = knob(2, "flow_width is multiplied by it at each further scale", choices=(1, 2))
-    flow_normalization: str = knob(
+    flow_scales: int = option(1, "scales of the RealNVP between features and pixels; 0: no flow", minimum=0, maximum=6)
+    flow_couplings: int = option(3, "checkerboard couplings of a scale", minimum=1, maximum=64)
+    flow_blocks: int = option(2, "residual blocks of a coupling's conditioner", minimum=0, maximum=64)
+    flow_width: int = option(32, "channels of a conditioner in the first scale", minimum=1, maximum=4096)
+    flow_width_factor: int = option(2, "flow_width is multiplied by it at each further scale", choices=(1, 2))
+    flow_normalization: str = option(
         "actnorm", "between couplings: actnorm | batch (the paper's) | none", choices=("actnorm", "batch", "none")
     )
-    flow_weight_normalization: bool = knob(True, "weight normalisation in the conditioners")
-    flow_conditioner_batch_normalization: bool = knob(
+    flow_weight_normalization: bool = option(True, "weight normalisation in the conditioners")
+    flow_conditioner_batch_normalization: bool = option(
         False, "batch normalisation inside the conditioners (the paper's)"
     )
-    flow_output_kernel_size: int = knob(1, "side of the conditioners' last kernel", choices=(1, 3), unit="pixels")
+    flow_output_kernel_size: int = option(1, "side of the conditioners' last kernel", choices=(1, 3), unit="pixels")
 
     def check_run(self, data, training):
         """Raises UserError where the flow cannot halve image_size evenly."""
@@ -41,45 +41,45 @@ class FlowKnobs(Section):
 
 
 @dataclasses.dataclass(frozen=True)
-class AdversaryKnobs(Section):
+class AdversaryOptions(Section):
     """A discriminator and the game with it, of the systems that have one."""
 
-    coverage: bool = knob(True, "train by the likelihood (L_C, Eq. 6); false: by the discriminator alone")
-    quality_weight: float = knob(
+    coverage: bool = option(True, "train by the likelihood (L_C, Eq. 6); false: by the discriminator alone")
+    quality_weight: float = option(
         100.0, "lambda, the weight of L_Q (Eq. 7), against an L_C in nats per image; 0: no discriminator", minimum=0.0
     )
-    quality_ramp_steps: int = knob(0, "linear rise of lambda from 0", minimum=0, unit="steps")
-    generator_loss: str = knob(
+    quality_ramp_steps: int = option(0, "linear rise of lambda from 0", minimum=0, unit="steps")
+    generator_loss: str = option(
         "log_ratio",
         "L_Q of an image: log_ratio, -log(D / (1 - D)) (the paper's) | non_saturating, -log D | saturating, log(1 - D)",
         choices=("log_ratio", "non_saturating", "saturating"),
     )
-    discriminator_network: str = knob(
+    discriminator_network: str = option(
         "plain", "plain convolutions (Table 1) | residual blocks (Table 6)", choices=("plain", "residual")
     )
-    discriminator_width: int = knob(
+    discriminator_width: int = option(
         64, "channels at the finest resolution; doubled at each halving", minimum=1, maximum=4096
     )
-    discriminator_blocks: int = knob(
+    discriminator_blocks: int = option(
         1, "residual blocks at each resolution (discriminator_network=residual)", minimum=1, maximum=16
     )
-    discriminator_weight_normalization: bool = knob(False, "weight normalisation in the discriminator")
-    data_dependent_initialization: bool = knob(
+    discriminator_weight_normalization: bool = option(False, "weight normalisation in the discriminator")
+    data_dependent_initialization: bool = option(
         True,
         "weight-normalised layers of encoder, decoder and discriminator start with outputs of mean 0 and variance 1 on "
         "the first batch",
     )
-    discriminator_steps: int = knob(
+    discriminator_steps: int = option(
         1, "discriminator updates a step, each on images of its own", minimum=1, maximum=100
     )
-    gradient_penalty: float = knob(100.0, "weight of the discriminator's gradient penalty; 0: none", minimum=0.0)
-    gradient_penalty_form: str = knob(
+    gradient_penalty: float = option(100.0, "weight of the discriminator's gradient penalty; 0: none", minimum=0.0)
+    gradient_penalty_form: str = option(
         "two_sided",
         "with the gradient's norm g: two_sided, (g - 1)^2, or one_sided, max(0, g - 1)^2, between real and generated "
         "images | real, g^2 / 2 at real images",
         choices=("two_sided", "one_sided", "real"),
     )
-    dequantize_real: bool = knob(True, "add the dequantisation noise to the real images that the discriminator sees")
+    dequantize_real: bool = option(True, "add the dequantisation noise to the real images that the discriminator sees")
 
     def check(self):
         if not self.coverage and not self.quality_weight:
@@ -87,11 +87,11 @@ class AdversaryKnobs(Section):
 
 
 FIRST_STAGES = ("first_stage_steps", "pretraining_steps")
-"""Knobs that say how long a first stage of training is."""
+"""Options that say how long a first stage of training is."""
 
 
 def num_halvings(image_size, section, name):
-    """How many times `image_size` is halved to reach the knob `name` of `section`; UserError where it cannot be."""
+    """How many times `image_size` is halved to reach the option `name` of `section`; UserError where it cannot be."""
     size = getattr(section, name)
     halvings = math.log2(image_size / size) if image_size > size else 0
     if halvings < 1 or halvings != int(halvings):
@@ -100,14 +100,14 @@ def num_halvings(image_size, section, name):
 
 
 @dataclasses.dataclass(frozen=True)
-class AutoencoderKnobs(Section):
+class AutoencoderOptions(Section):
     """The InfoGAN auto-encoder of the GLF family (Xiao et al. 2019, Appendix A, Table 3)."""
 
-    latent_dim: int = knob(20, "values of a latent vector", minimum=2, maximum=4096)
-    autoencoder_width: int = knob(
+    latent_dim: int = option(20, "values of a latent vector", minimum=2, maximum=4096)
+    autoencoder_width: int = option(
         64, "channels of the convolution next to the images; the other has twice as many", minimum=1, maximum=4096
     )
-    hidden_units: int = knob(1024, "units of the fully connected layers", minimum=1, maximum=65536)
+    hidden_units: int = option(1024, "units of the fully connected layers", minimum=1, maximum=65536)
 
     def check_run(self, data, training):
         """Raises UserError where the networks cannot halve image_size twice."""
@@ -119,16 +119,16 @@ class AutoencoderKnobs(Section):
 
 
 @dataclasses.dataclass(frozen=True)
-class ReconstructionKnobs(Section):
+class ReconstructionOptions(Section):
     """What the auto-encoders that are no densities of images are trained by."""
 
-    reconstruction: str = knob(
+    reconstruction: str = option(
         "mse",
         "error of a reconstruction, pixels in [0, 1]: mse, squares summed over all values | perceptual, distances of VGG16's "
         "features",
         choices=("mse", "perceptual"),
     )
-    perceptual_weights: str = knob(
+    perceptual_weights: str = option(
         "",
         "file of VGG16's weights without its top, as Keras has them; empty: Keras's own, from its cache or downloaded",
         on_resume="place",
@@ -137,8 +137,8 @@ class ReconstructionKnobs(Section):
 
 
 @dataclasses.dataclass(frozen=True)
-class StageKnobs(Section):
-    """What holds for every system that trains in stages: the knob of `FIRST_STAGES` that it has is shorter than the run."""
+class StageOptions(Section):
+    """What holds for every system that trains in stages: the option of `FIRST_STAGES` that it has is shorter than the run."""
 
     def check_run(self, data, training):
         """Raises UserError where the steps are over before the last stage begins."""
@@ -151,30 +151,30 @@ class StageKnobs(Section):
                 )
 
     def first_stages(self):
-        """{knob: steps} of what comes before the last stage."""
+        """{option: steps} of what comes before the last stage."""
         return {name: getattr(self, name) for name in FIRST_STAGES if hasattr(self, name)}
 
 
 @dataclasses.dataclass(frozen=True)
-class IntrospectiveKnobs(StageKnobs):
+class IntrospectiveOptions(StageOptions):
     """Networks and pre-training of IntroVAE (Huang et al. 2018, Appendix B) and of Soft-IntroVAE."""
 
-    latent_dim: int = knob(256, "values of a latent vector", minimum=2, maximum=4096)
-    width: int = knob(
+    latent_dim: int = option(256, "values of a latent vector", minimum=2, maximum=4096)
+    width: int = option(
         32,
         "channels at the images' resolution, doubled at each halving, up to 512; the paper's at 256x256; it has 16 at 1024x1024",
         minimum=1,
         maximum=512,
     )
-    network_normalization: str = knob(
+    network_normalization: str = option(
         "batch",
         "in encoder and generator: batch (the paper) | none, with which the energy tells generated images one by one",
         choices=("batch", "none"),
     )
-    recompute_gradients: bool = knob(
+    recompute_gradients: bool = option(
         False, "compute the blocks' inner values again for their gradients instead of keeping them: less memory, more time"
     )
-    pretraining_steps: int = knob(
+    pretraining_steps: int = option(
         0, "first, encoder and generator are trained as a VAE, without introspection", minimum=0, unit="steps"
     )
 
@@ -187,24 +187,24 @@ class IntrospectiveKnobs(StageKnobs):
 
 
 @dataclasses.dataclass(frozen=True)
-class LatentFlowKnobs(Section):
+class LatentFlowOptions(Section):
     """A flow between noise and latent vectors."""
 
-    latent_flow_blocks: int = knob(
+    latent_flow_blocks: int = option(
         4, "blocks of the latents' flow: two alternating couplings and a fixed permutation", minimum=1, maximum=64
     )
-    latent_flow_units: int = knob(64, "units of a hidden layer of its couplings", minimum=1, maximum=65536)
-    latent_flow_layers: int = knob(2, "hidden layers of its couplings, before the linear one", minimum=1, maximum=16)
-    latent_flow_weight_decay: float = knob(
+    latent_flow_units: int = option(64, "units of a hidden layer of its couplings", minimum=1, maximum=65536)
+    latent_flow_layers: int = option(2, "hidden layers of its couplings, before the linear one", minimum=1, maximum=16)
+    latent_flow_weight_decay: float = option(
         2e-5, "half of this, times the sum of the squares of its weights, is added to its loss", minimum=0.0, maximum=1.0
     )
 
 
 @dataclasses.dataclass(frozen=True)
-class DecoderScaleKnobs(Section):
+class DecoderScaleOptions(Section):
     """p(x|z) = N(G(z), sigma^2 I) for pixels in [0, 1], of the auto-encoders that are densities."""
 
-    decoder_sigma: float = knob(
+    decoder_sigma: float = option(
         0.7071067811865476,
         "deviation of a pixel in [0, 1] given its latents (the first value, where it is learned); 1 / sqrt(2) makes the "
         "squared error count once (beta = 1). Fixed, it keeps bits/dim above log2(256 sigma sqrt(2 pi)), 8.83 for that value, "
@@ -212,7 +212,7 @@ class DecoderScaleKnobs(Section):
         minimum=1e-4,
         maximum=1e4,
     )
-    learn_decoder_sigma: bool = knob(False, "learn that deviation, one for all pixels (Dai and Wipf 2019)")
+    learn_decoder_sigma: bool = option(False, "learn that deviation, one for all pixels (Dai and Wipf 2019)")
 
     def bits_per_dim_floor(self):
         """What no image scores less than, bits/dim: log2(256 sigma sqrt(2 pi)); None where the deviation is learned.
@@ -224,22 +224,22 @@ class DecoderScaleKnobs(Section):
 
 
 @dataclasses.dataclass(frozen=True)
-class LogisticVAEKnobs(Section):
+class LogisticVAEOptions(Section):
     """What the VAEs of Gatopoulos, Stol and Tomczak (2020) share; the networks' sizes are the paper's, times the scales."""
 
-    latent_channels: int = knob(16, "channels of a map of latents, of a quarter of the images' side", minimum=2, maximum=1024)
-    mixture_components: int = knob(10, "logistics of a pixel's mixture", minimum=1, maximum=1000)
-    growth_scale: float = knob(1.0, "multiplies the channels that each step of a dense block adds", minimum=1e-3, maximum=16.0)
-    steps_scale: float = knob(1.0, "multiplies the steps of the dense blocks", minimum=1e-3, maximum=16.0)
-    prior_scales: int = knob(2, "scales of the flow that is the latents' prior", minimum=1, maximum=6)
-    prior_couplings: int = knob(
+    latent_channels: int = option(16, "channels of a map of latents, of a quarter of the images' side", minimum=2, maximum=1024)
+    mixture_components: int = option(10, "logistics of a pixel's mixture", minimum=1, maximum=1000)
+    growth_scale: float = option(1.0, "multiplies the channels that each step of a dense block adds", minimum=1e-3, maximum=16.0)
+    steps_scale: float = option(1.0, "multiplies the steps of the dense blocks", minimum=1e-3, maximum=16.0)
+    prior_scales: int = option(2, "scales of the flow that is the latents' prior", minimum=1, maximum=6)
+    prior_couplings: int = option(
         3,
         "its couplings: so many checkerboards and as many channel-wise ones a scale; the last scale has checkerboards alone, one "
         "more where there are several",
         minimum=1,
         maximum=32,
     )
-    image_draw: str = knob(
+    image_draw: str = option(
         "sample",
         "how images are drawn of their mixtures: sample, exactly | mode, the means of the likeliest component (the authors')",
         choices=("sample", "mode"),

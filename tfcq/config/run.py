@@ -1,4 +1,4 @@
-"""The configuration of a run: which system, its knobs, the images, the optimisation.
+"""The configuration of a run: which system, its options, the images, the optimisation.
 
 Example::
 
@@ -23,7 +23,7 @@ class Config:
     Args:
         model: which system, a key of `SYSTEMS`.
         data: the images.
-        system: the knobs of that system, an instance of `SYSTEMS[model]`; None: its defaults.
+        system: the options of that system, an instance of `SYSTEMS[model]`; None: its defaults.
         training: the optimisation.
 
     Raises:
@@ -62,7 +62,7 @@ class Config:
 
     @classmethod
     def from_dict(cls, values):
-        """The Config of nested dicts; a knob left out has its default, an unknown one is a UserError."""
+        """The Config of nested dicts; an option left out has its default, an unknown one is a UserError."""
         if not isinstance(values, dict):
             raise UserError(f"config: expected a JSON object, received {type(values).__name__}")
         _refuse_unknown("config", values, [field.name for field in dataclasses.fields(cls)])
@@ -74,7 +74,7 @@ class Config:
 
     @classmethod
     def from_json(cls, text):
-        """Inverse of `to_json`; raises UserError where the text is no JSON or holds unknown knobs."""
+        """Inverse of `to_json`; raises UserError where the text is no JSON or holds unknown options."""
         if not isinstance(text, str):
             raise UserError(f"config: expected text, JSON as of to_json, received {type(text).__name__}")
         try:
@@ -85,13 +85,13 @@ class Config:
             ) from error
 
     def differences(self, other):
-        """Lines 'section.knob: mine -> theirs' for each knob in which two configs differ; [] where they are equal."""
+        """Lines 'section.option: mine -> theirs' for each option in which two configs differ; [] where they are equal."""
         return self._differing(other, lambda name: True)
 
     def differences_in_numbers(self, other, held=()):
-        """Those of `differences` that make another run: knobs that decide the numbers of training (`fields.ON_RESUME`).
+        """Those of `differences` that make another run: options that decide the numbers of training (`fields.ON_RESUME`).
 
-        `held`: names of knobs of places, such as "data.dataset", where what lies there is held by what it is, so that the
+        `held`: names of options of places, such as "data.dataset", where what lies there is held by what it is, so that the
         place may be another.
         """
 
@@ -102,13 +102,13 @@ class Config:
         return self._differing(other, decides)
 
     def changes(self, other):
-        """{'section.knob': [mine, theirs]} of the others, with which a run may go on."""
+        """{'section.option': [mine, theirs]} of the others, with which a run may go on."""
         mine, theirs = _flat(self.to_dict()), _flat(other.to_dict())
         names = sorted(name for name in mine if name in theirs and mine[name] != theirs[name])
         return {name: [mine[name], theirs[name]] for name in names if self._on_resume(name) != "fixed"}
 
     def _on_resume(self, name):
-        """What may become of the knob 'section.knob' when a run is resumed; "fixed" where this config has no such knob."""
+        """What may become of the option 'section.option' when a run is resumed; "fixed" where this config has no such option."""
         section, _, field = name.partition(".")
         fields = getattr(getattr(self, section, None), "__dataclass_fields__", {})
         return fields[field].metadata["on_resume"] if field in fields else "fixed"
@@ -144,7 +144,7 @@ def _section(name, kind, values):
 def _refuse_unknown(where, values, known):
     for name in values:
         if name not in known:
-            raise UserError(f"{where}: unknown knob {name!r}{suggestion(name, known)}")
+            raise UserError(f"{where}: unknown option {name!r}{suggestion(name, known)}")
 
 
 def _flat(values, prefix=""):

@@ -1,71 +1,71 @@
-"""The knobs of each system: a frozen dataclass, and its line in `SYSTEMS`, which is all that a new one needs here."""
+"""The options of each system: a frozen dataclass, and its line in `SYSTEMS`, which is all that a new one needs here."""
 
 import dataclasses
 import math
 
-from tfcq.config.fields import knob
+from tfcq.config.fields import option
 from tfcq.config.groups import (
-    AdversaryKnobs,
-    AutoencoderKnobs,
-    DecoderScaleKnobs,
-    FlowKnobs,
-    IntrospectiveKnobs,
-    LatentFlowKnobs,
-    LogisticVAEKnobs,
-    ReconstructionKnobs,
-    StageKnobs,
+    AdversaryOptions,
+    AutoencoderOptions,
+    DecoderScaleOptions,
+    FlowOptions,
+    IntrospectiveOptions,
+    LatentFlowOptions,
+    LogisticVAEOptions,
+    ReconstructionOptions,
+    StageOptions,
     num_halvings,
 )
 from tfcq.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
-class CQFConfig(AdversaryKnobs, FlowKnobs):
+class CQFConfig(AdversaryOptions, FlowOptions):
     """Coverage and quality driven training (Shmelkov et al. 2018; Lucas et al. 2019, Adaptive Density Estimation).
 
     The rows of Table 1: gan: coverage=false, flow_scales=0; vae: quality_weight=0, flow_scales=0; cq: flow_scales=0;
     cqf: the defaults.
     """
 
-    network: str = knob(
+    network: str = option(
         "plain",
         "encoder and decoder: plain convolutions (Table 1) | residual blocks (Table 6)",
         choices=("plain", "residual"),
     )
-    width: int = knob(
+    width: int = option(
         64, "their channels at the finest resolution; doubled at each halving", minimum=1, maximum=4096
     )
-    network_normalization: str = knob("none", "in encoder and decoder", choices=("none", "batch", "weight"))
-    latent_channels: int = knob(32, "channels of a layer of latents", minimum=1, maximum=4096)
-    latent_form: str = knob(
+    network_normalization: str = option("none", "in encoder and decoder", choices=("none", "batch", "weight"))
+    latent_channels: int = option(32, "channels of a layer of latents", minimum=1, maximum=4096)
+    latent_form: str = option(
         "map",
         "the coarsest layer: map, [latent_size, latent_size, latent_channels] | vector, [latent_channels]",
         choices=("map", "vector"),
     )
-    latent_size: int = knob(
+    latent_size: int = option(
         4, "side of the coarsest layer; image_size is halved until it is reached", minimum=1, maximum=256, unit="pixels"
     )
-    latent_levels: int = knob(
+    latent_levels: int = option(
         0,
         "resolutions that have latents, from the coarsest; 0: all (plain networks: all but the images' own)",
         minimum=0,
         maximum=10,
     )
-    latent_blocks: int = knob(1, "layers of latents at each of these resolutions", minimum=1, maximum=64)
-    free_bits: float = knob(
+    latent_blocks: int = option(1, "layers of latents at each of these resolutions", minimum=1, maximum=64)
+    free_bits: float = option(
         0.0,
         "the KL of each layer and channel, summed over its pixels, counts at least this much in training",
         minimum=0.0,
         unit="nats",
     )
-    posterior: str = knob(
+    posterior: str = option(
         "gaussian",
         "of each layer: diagonal gaussian | iaf, one step of inverse autoregressive flow after it",
         choices=("gaussian", "iaf"),
     )
-    iaf_width: int = knob(32, "channels inside an autoregressive network, and of its context", minimum=1, maximum=4096)
-    iaf_layers: int = knob(2, "hidden layers of an autoregressive network", minimum=1, maximum=16)
-    initial_sigma: float = knob(
+    iaf_width: int = option(32, "channels inside an autoregressive network, and of its context", minimum=1, maximum=4096)
+    iaf_layers: int = option(2, "hidden layers of an autoregressive network", minimum=1, maximum=16)
+    initial_sigma: float = option(
         1.0, "first value of the decoder's learned scale, in feature space", minimum=1e-4, maximum=1e4
     )
 
@@ -97,20 +97,20 @@ class CQFConfig(AdversaryKnobs, FlowKnobs):
 
 
 @dataclasses.dataclass(frozen=True)
-class RealNVPConfig(AdversaryKnobs, FlowKnobs):
+class RealNVPConfig(AdversaryOptions, FlowOptions):
     """RealNVP by itself (Dinh et al. 2017): exact densities; with a discriminator, Flow-GAN (Grover et al. 2018).
 
     MLE: the defaults; hybrid: quality_weight above 0; adversarial alone: coverage=false.
     """
 
-    quality_weight: float = knob(
+    quality_weight: float = option(
         0.0,
         "lambda, the weight of the discriminator's loss against a likelihood in nats per image (Flow-GAN); 0: no "
         "discriminator",
         minimum=0.0,
     )
-    flow_scales: int = knob(2, "scales of the flow", minimum=1, maximum=6)
-    discriminator_size: int = knob(
+    flow_scales: int = option(2, "scales of the flow", minimum=1, maximum=6)
+    discriminator_size: int = option(
         4, "side at which the discriminator stops halving images", minimum=1, maximum=256, unit="pixels"
     )
 
@@ -122,16 +122,16 @@ class RealNVPConfig(AdversaryKnobs, FlowKnobs):
 
 
 @dataclasses.dataclass(frozen=True)
-class GLFConfig(StageKnobs, LatentFlowKnobs, ReconstructionKnobs, AutoencoderKnobs):
+class GLFConfig(StageOptions, LatentFlowOptions, ReconstructionOptions, AutoencoderOptions):
     """Generative latent flow (Xiao et al. 2019): an auto-encoder, and a flow of its latents."""
 
-    regularized: bool = knob(
+    regularized: bool = option(
         False, "let the encoder feel the flow's likelihood too (the paper's regularized GLF, which degenerates)"
     )
-    reconstruction_weight: float = knob(
+    reconstruction_weight: float = option(
         1.0, "beta, the weight of the reconstruction's error; matters where regularized", minimum=0.0
     )
-    first_stage_steps: int = knob(
+    first_stage_steps: int = option(
         0, "train the auto-encoder alone for so many steps, then the flow alone; 0: both at once", minimum=0, unit="steps"
     )
 
@@ -144,32 +144,32 @@ class GLFConfig(StageKnobs, LatentFlowKnobs, ReconstructionKnobs, AutoencoderKno
 
 
 @dataclasses.dataclass(frozen=True)
-class VAEConfig(DecoderScaleKnobs, AutoencoderKnobs):
+class VAEConfig(DecoderScaleOptions, AutoencoderOptions):
     """The variational auto-encoder that GLF is compared with."""
 
 
 @dataclasses.dataclass(frozen=True)
-class VAEFlowPriorConfig(LatentFlowKnobs, DecoderScaleKnobs, AutoencoderKnobs):
+class VAEFlowPriorConfig(LatentFlowOptions, DecoderScaleOptions, AutoencoderOptions):
     """A VAE whose prior is a flow, learned with it (Eq. 4 of the GLF paper)."""
 
 
 @dataclasses.dataclass(frozen=True)
-class VAEFlowPosteriorConfig(LatentFlowKnobs, DecoderScaleKnobs, AutoencoderKnobs):
+class VAEFlowPosteriorConfig(LatentFlowOptions, DecoderScaleOptions, AutoencoderOptions):
     """A VAE whose posterior goes through a flow (Rezende and Mohamed 2015)."""
 
 
 @dataclasses.dataclass(frozen=True)
-class WAEKnobs(StageKnobs, ReconstructionKnobs, AutoencoderKnobs):
+class WAEOptions(StageOptions, ReconstructionOptions, AutoencoderOptions):
     """A Wasserstein auto-encoder (Tolstikhin et al. 2018): a deterministic one whose latents are drawn to N(0, sigma^2 I)."""
 
-    divergence_weight: float = knob(
+    divergence_weight: float = option(
         10.0,
         "lambda, the weight of the distance between latents and prior, beside squares summed over an image (Tolstikhin et "
         "al.'s code takes 0.05 of those: their 10 is 200 here)",
         minimum=0.0,
     )
-    prior_sigma: float = knob(1.0, "deviation of the prior", minimum=1e-4, maximum=1e4)
-    pretraining_steps: int = knob(
+    prior_sigma: float = option(1.0, "deviation of the prior", minimum=1e-4, maximum=1e4)
+    pretraining_steps: int = option(
         200, "first, the encoder alone learns the prior's mean and covariance", minimum=0, unit="steps"
     )
 
@@ -189,48 +189,48 @@ class WAEKnobs(StageKnobs, ReconstructionKnobs, AutoencoderKnobs):
 
 
 @dataclasses.dataclass(frozen=True)
-class WAEGANConfig(WAEKnobs):
+class WAEGANConfig(WAEOptions):
     """WAE-GAN: an adversary tells latents from draws of the prior."""
 
-    adversary_units: int = knob(512, "units of each of its four hidden layers", minimum=1, maximum=65536)
-    input_noise: float = knob(
+    adversary_units: int = option(512, "units of each of its four hidden layers", minimum=1, maximum=65536)
+    input_noise: float = option(
         0.01, "deviation of the noise on the pixels, in [0, 1], that the encoder sees in training", minimum=0.0, maximum=1.0
     )
 
 
 @dataclasses.dataclass(frozen=True)
-class WAEMMDConfig(WAEKnobs):
+class WAEMMDConfig(WAEOptions):
     """WAE-MMD: latents and draws of the prior are compared by a kernel."""
 
 
 @dataclasses.dataclass(frozen=True)
-class TwoStageVAEConfig(StageKnobs, DecoderScaleKnobs, AutoencoderKnobs):
+class TwoStageVAEConfig(StageOptions, DecoderScaleOptions, AutoencoderOptions):
     """Two-stage VAE (Dai and Wipf 2019): a VAE with a learned scale, then a VAE of its latents."""
 
-    learn_decoder_sigma: bool = knob(True, "learn the first decoder's deviation, one for all pixels")
-    decoder_sigma: float = knob(
+    learn_decoder_sigma: bool = option(True, "learn the first decoder's deviation, one for all pixels")
+    decoder_sigma: float = option(
         1.0,
         "its first value, for pixels in [0, 1]; its only one where it is not learned, which keeps bits/dim above "
         "log2(256 sigma sqrt(2 pi)), for 1 9.33, where uniform noise scores 8",
         minimum=1e-4,
         maximum=1e4,
     )
-    first_stage_steps: int = knob(
+    first_stage_steps: int = option(
         10000, "steps of the first VAE; the second is trained after them", minimum=1, unit="steps"
     )
-    second_stage_units: int = knob(1024, "units of the second VAE's hidden layers", minimum=1, maximum=65536)
-    second_stage_layers: int = knob(3, "hidden layers of its encoder and of its decoder each", minimum=1, maximum=16)
+    second_stage_units: int = option(1024, "units of the second VAE's hidden layers", minimum=1, maximum=65536)
+    second_stage_layers: int = option(3, "hidden layers of its encoder and of its decoder each", minimum=1, maximum=16)
 
 
 @dataclasses.dataclass(frozen=True)
-class RAEGMMConfig(ReconstructionKnobs, AutoencoderKnobs):
+class RAEGMMConfig(ReconstructionOptions, AutoencoderOptions):
     """RAE + GMM (Ghosh et al. 2019): a regularised auto-encoder, and a mixture of Gaussians fitted to its latents."""
 
-    latent_penalty: float = knob(
+    latent_penalty: float = option(
         1e-3, "weight of the latents' squared norm beside the reconstruction's error", minimum=0.0
     )
-    mixture_components: int = knob(10, "Gaussians of the mixture", minimum=1, maximum=1000)
-    mixture_images: int = knob(
+    mixture_components: int = option(10, "Gaussians of the mixture", minimum=1, maximum=1000)
+    mixture_images: int = option(
         0, "training images whose latents the mixture is fitted to, the first ones; 0: all", minimum=0, unit="images"
     )
 
@@ -241,19 +241,19 @@ class RAEGMMConfig(ReconstructionKnobs, AutoencoderKnobs):
 
 
 @dataclasses.dataclass(frozen=True)
-class GLANNConfig(StageKnobs, ReconstructionKnobs, AutoencoderKnobs):
+class GLANNConfig(StageOptions, ReconstructionOptions, AutoencoderOptions):
     """GLANN (Hoshen, Li and Malik 2019): a code for each training image (GLO), then a network that draws codes (IMLE)."""
 
-    first_stage_steps: int = knob(
+    first_stage_steps: int = option(
         10000, "steps of GLO; the network from noise to codes is trained after them", minimum=1, unit="steps"
     )
-    codes_rate: float = knob(
+    codes_rate: float = option(
         10.0, "codes of the training images learn so many times as fast as the network", minimum=1e-3, maximum=1e3
     )
-    noise_dim: int = knob(32, "values of the noise that codes are drawn from", minimum=1, maximum=4096)
-    imle_units: int = knob(128, "units of its hidden layers", minimum=1, maximum=65536)
-    imle_layers: int = knob(2, "hidden layers of the network from noise to codes", minimum=1, maximum=16)
-    pool_factor: int = knob(
+    noise_dim: int = option(32, "values of the noise that codes are drawn from", minimum=1, maximum=4096)
+    imle_units: int = option(128, "units of its hidden layers", minimum=1, maximum=65536)
+    imle_layers: int = option(2, "hidden layers of the network from noise to codes", minimum=1, maximum=16)
+    pool_factor: int = option(
         2, "draws among which each epoch finds the nearest of every code, in numbers of training images", minimum=1, maximum=100
     )
 
@@ -269,15 +269,15 @@ class GLANNConfig(StageKnobs, ReconstructionKnobs, AutoencoderKnobs):
 
 
 @dataclasses.dataclass(frozen=True)
-class VAEBijectivePriorConfig(LogisticVAEKnobs):
+class VAEBijectivePriorConfig(LogisticVAEOptions):
     """The VAE with a bijective prior (Gatopoulos, Stol and Tomczak 2020)."""
 
 
 @dataclasses.dataclass(frozen=True)
-class SRVAEConfig(LogisticVAEKnobs):
+class SRVAEConfig(LogisticVAEOptions):
     """srVAE (Gatopoulos, Stol and Tomczak 2020): first a compressed image, then the image given that."""
 
-    compression: str = knob(
+    compression: str = option(
         "downscale",
         "the compressed image: downscale, half the side, antialiased | grey, its luminance; 8 bits both",
         choices=("downscale", "grey"),
@@ -285,25 +285,25 @@ class SRVAEConfig(LogisticVAEKnobs):
 
 
 @dataclasses.dataclass(frozen=True)
-class IntroVAEConfig(IntrospectiveKnobs):
+class IntroVAEConfig(IntrospectiveOptions):
     """IntroVAE (Huang, Li, He, Sun and Tan 2018)."""
 
-    adversarial_weight: float = knob(
+    adversarial_weight: float = option(
         0.25, "alpha, of the KLs of generated images (Eq. 11 and 12); 0: a plain VAE, trained as one", minimum=0.0
     )
-    generator_adversarial_weight: float = knob(
+    generator_adversarial_weight: float = option(
         0.0, "another alpha for the generator (Eq. 12; the authors' code: 0.5); 0: adversarial_weight", minimum=0.0
     )
-    reconstruction_weight: float = knob(
+    reconstruction_weight: float = option(
         0.5, "beta, of half the squared error summed over pixels in [0, 1]: it depends on the number of pixels", minimum=0.0
     )
-    pretraining_steps: int = knob(
+    pretraining_steps: int = option(
         1000, "first, encoder and generator are trained as a VAE, without introspection", minimum=0, unit="steps"
     )
-    margin: str = knob(
+    margin: str = option(
         "auto", "m, nats, that the encoder pushes the KL of generated images to: a number | auto, what pre-training suggests"
     )
-    margin_form: str = knob(
+    margin_form: str = option(
         "per_sample",
         "the hinge is of each image's KL: per_sample (Eq. 11) | of the batch's mean: batch_mean (the authors' code)",
         choices=("per_sample", "batch_mean"),
@@ -343,12 +343,12 @@ class IntroVAEConfig(IntrospectiveKnobs):
 
 
 @dataclasses.dataclass(frozen=True)
-class SoftIntroVAEConfig(IntrospectiveKnobs):
+class SoftIntroVAEConfig(IntrospectiveOptions):
     """Soft-IntroVAE (Daniel and Tamar 2021)."""
 
-    reconstruction_weight: float = knob(1.0, "beta_rec, of squared errors summed over pixels in [0, 1]", minimum=0.0)
-    kl_weight: float = knob(1.0, "beta_kl, of KLs in the bound and of those that the generator lowers", minimum=1e-6)
-    negative_weight: float = knob(
+    reconstruction_weight: float = option(1.0, "beta_rec, of squared errors summed over pixels in [0, 1]", minimum=0.0)
+    kl_weight: float = option(1.0, "beta_kl, of KLs in the bound and of those that the generator lowers", minimum=1e-6)
+    negative_weight: float = option(
         256.0,
         "beta_neg, of generated images' KLs inside the exponential; 256 is for 32x32 in colour, as it hangs on the size",
         minimum=0.0,
@@ -372,4 +372,4 @@ SYSTEMS = {
     "introvae": IntroVAEConfig,
     "soft_introvae": SoftIntroVAEConfig,
 }
-"""--model's values: a system's name and the dataclass of its knobs."""
+"""--model's values: a system's name and the dataclass of its options."""

@@ -3,7 +3,7 @@
 import dataclasses
 
 from tfcq.config.evaluation import DISTRIBUTION_ALIASES, DISTRIBUTIONS
-from tfcq.config.fields import Section, knob, suggestion
+from tfcq.config.fields import Section, option, suggestion
 from tfcq.errors import UserError
 
 
@@ -11,7 +11,7 @@ from tfcq.errors import UserError
 class TrainingConfig(Section):
     """How a model is trained; the same for every system."""
 
-    train_steps: int = knob(
+    train_steps: int = option(
         20000,
         "steps in all; a step takes each player's turns once; a run, also a finished one, goes on to a larger number, and "
         "schedules and drops of the learning rate are then those of the new length",
@@ -19,90 +19,90 @@ class TrainingConfig(Section):
         unit="steps",
         on_resume="extends",
     )
-    batch_size: int = knob(64, "images of one update, over all replicas", minimum=1, maximum=65536, unit="images")
-    micro_batches: int = knob(
+    batch_size: int = option(64, "images of one update, over all replicas", minimum=1, maximum=65536, unit="images")
+    micro_batches: int = option(
         1,
         "parts, one after the other, in which a replica's batch goes through the losses: activations are those of a part; batch "
         "normalisation sees parts",
         minimum=1,
         maximum=4096,
     )
-    seed: int = knob(0, "of the weights, the order of the data and all noise", minimum=0, maximum=2**31 - 1)
-    optimizer: str = knob("adamax", "rule that updates the weights", choices=("adamax", "adam"))
-    learning_rate: float = knob(2e-3, "of every player but the discriminator", minimum=0.0, maximum=1.0)
-    discriminator_learning_rate: float = knob(2e-3, "of the discriminator", minimum=0.0, maximum=1.0)
-    learning_rate_schedule: str = knob(
+    seed: int = option(0, "of the weights, the order of the data and all noise", minimum=0, maximum=2**31 - 1)
+    optimizer: str = option("adamax", "rule that updates the weights", choices=("adamax", "adam"))
+    learning_rate: float = option(2e-3, "of every player but the discriminator", minimum=0.0, maximum=1.0)
+    discriminator_learning_rate: float = option(2e-3, "of the discriminator", minimum=0.0, maximum=1.0)
+    learning_rate_schedule: str = option(
         "constant",
         "constant | linear or cosine decay to 0 over train_steps | exponential, times learning_rate_decay each step",
         choices=("constant", "linear", "cosine", "exponential"),
     )
-    learning_rate_decay: float = knob(
+    learning_rate_decay: float = option(
         0.999999, "factor of a step (learning_rate_schedule=exponential)", minimum=0.5, maximum=1.0
     )
-    learning_rate_floor: float = knob(0.0, "schedules and drops end here instead of lower", minimum=0.0, maximum=1.0)
-    learning_rate_drops: str = knob(
+    learning_rate_floor: float = option(0.0, "schedules and drops end here instead of lower", minimum=0.0, maximum=1.0)
+    learning_rate_drops: str = option(
         "",
         "where the learning rates fall, SHARE:FACTOR,...: 0.5:0.5,0.9:0.1 halves them after half of the steps (of the "
         "stage of training, where there are several) and takes a tenth of that after nine tenths; lists between slashes are "
         "each stage's own (/0.5:0.5: the second's alone); empty: nowhere",
     )
-    warmup_steps: int = knob(0, "linear rise of the learning rates from 0", minimum=0, unit="steps")
-    beta_1: float = knob(0.9, "decay of the first moment", minimum=0.0, maximum=0.999999)
-    beta_2: float = knob(
+    warmup_steps: int = option(0, "linear rise of the learning rates from 0", minimum=0, unit="steps")
+    beta_1: float = option(0.9, "decay of the first moment", minimum=0.0, maximum=0.999999)
+    beta_2: float = option(
         0.999, "decay of the second moment (Adamax: of the infinity norm)", minimum=0.0, maximum=0.999999
     )
-    ema_decay: float = knob(
+    ema_decay: float = option(
         0.0,
         "a running mean of the weights with this decay is what is evaluated and exported; lower in the first steps; "
         "0: the weights themselves",
         minimum=0.0,
         maximum=0.999999,
     )
-    clip_norm: float = knob(0.0, "each player's gradient is scaled down to this norm; 0: never", minimum=0.0)
-    precision: str = knob(
+    clip_norm: float = option(0.0, "each player's gradient is scaled down to this norm; 0: never", minimum=0.0)
+    precision: str = option(
         "float32",
         "arithmetic of the networks; densities stay float32",
         choices=("float32", "mixed_bfloat16", "mixed_float16"),
     )
-    distribution: str = knob(
+    distribution: str = option(
         "auto",
         "auto (mirrored where there are several devices) | none | mirrored",
         choices=("auto", "none", "mirrored"),
     )
-    logical_devices: int = knob(
+    logical_devices: int = option(
         1, "split the CPU into this many devices (to try mirrored training without GPUs)", minimum=1, maximum=64
     )
-    jit_compile: bool = knob(False, "compile losses and gradients with XLA")
-    deterministic: bool = knob(
+    jit_compile: bool = option(False, "compile losses and gradients with XLA")
+    deterministic: bool = option(
         True, "only deterministic kernels: the same seed and devices give the same bits; slower on GPUs"
     )
-    log_every: int = knob(50, "between rows of TensorBoard scalars", minimum=1, unit="steps", on_resume="free")
-    evaluate_every: int = knob(
+    log_every: int = option(50, "between rows of TensorBoard scalars", minimum=1, unit="steps", on_resume="free")
+    evaluate_every: int = option(
         1000,
         "between evaluations on the validation split, with image grids",
         minimum=1,
         unit="steps",
         on_resume="free",
     )
-    checkpoint_every: int = knob(500, "between checkpoints", minimum=1, unit="steps", on_resume="free")
-    keep_checkpoints: int = knob(
+    checkpoint_every: int = option(500, "between checkpoints", minimum=1, unit="steps", on_resume="free")
+    keep_checkpoints: int = option(
         3, "how many of the last are kept, besides the best", minimum=2, maximum=1000, on_resume="free"
     )
     # Fixed: which checkpoint is the best is judged by them.
-    validation_images: int = knob(1000, "images of a periodic evaluation; 0: the whole split", minimum=0, unit="images")
-    grid_images: int = knob(
+    validation_images: int = option(1000, "images of a periodic evaluation; 0: the whole split", minimum=0, unit="images")
+    grid_images: int = option(
         64, "images in a grid of samples", minimum=1, maximum=1024, unit="images", on_resume="free"
     )
-    eval_metrics: str = knob(
+    eval_metrics: str = option(
         "",
         "metrics of tfcq.evaluate that need samples, separated by commas, in each periodic evaluation against the "
         "validation split; empty: none",
         on_resume="free",
     )
-    eval_samples: int = knob(
+    eval_samples: int = option(
         1000, "images generated for eval_metrics", minimum=2, unit="images", on_resume="free"
     )
-    eval_features: str = knob(
+    eval_features: str = option(
         "efficientnet_lite0",
         "what eval_metrics compare, as --features of tfcq.evaluate; its weights must be at hand",
         on_resume="free",

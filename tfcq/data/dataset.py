@@ -357,8 +357,8 @@ def _warn_of_few(name, counts):
 
 
 def _refuse_named_splits(config):
-    for knob, expected in (("train_split", "train"), ("test_split", "test")):
-        received = getattr(config, knob)
+    for option, expected in (("train_split", "train"), ("test_split", "test")):
+        received = getattr(config, option)
         if received != expected:
-            raise UserError(f"{knob}: expected {expected} with dataset={config.dataset}, as only the splits of a TFDS "
+            raise UserError(f"{option}: expected {expected} with dataset={config.dataset}, as only the splits of a TFDS "
                             f"data set have other names; received {received!r}")

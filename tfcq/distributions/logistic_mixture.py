@@ -1,4 +1,4 @@
-"""The discretised logistic mixture of 8-bit images (Salimans, Karpathy, Chen, Kingma 2017, as paper 003 uses it).
+"""The discretised logistic mixture of 8-bit images (Salimans, Karpathy, Chen, Kingma 2017, as Gatopoulos et al. 2020 use it).
 
 A pixel has K components; a component has for each of the C channels a logistic of mean m and scale s, of values x = v / 255 in
 [0, 1]. With three channels the later means depend on the values of those before them:

@@ -11,7 +11,7 @@ import tensorflow_probability as tfp
 
 tfb = tfp.bijectors
 
-_MARGIN = 0.05  # keeps the logit finite at 0 and 256 (Dinh et al. 2017, Section 4.1, which paper 000 follows)
+_MARGIN = 0.05  # keeps the logit finite at 0 and 256 (Dinh et al. 2017, Section 4.1, which Shmelkov et al. 2018 follows)
 _SHARE = 1.0 - 2.0 * _MARGIN
 
 

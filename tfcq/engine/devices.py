@@ -6,7 +6,7 @@ from tfcq.errors import UserError
 
 
 def prepare(distribution="auto", logical_devices=1, deterministic=False, batch_size=0):
-    """The tf.distribute strategy of a configuration; the arguments are its knobs of these names.
+    """The tf.distribute strategy of a configuration; the arguments are its options of these names.
 
     `auto` mirrors where there are several GPUs, or several logical CPU devices where there is no GPU.
 

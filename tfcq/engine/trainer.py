@@ -88,7 +88,7 @@ class Trainer(keras.Model):
 
     @property
     def files_read(self):
-        """{"system.KNOB": digest} of the files that `attach` has read and that decide training's numbers; none by default."""
+        """{"system.OPTION": digest} of the files that `attach` has read and that decide training's numbers; none by default."""
         return {}
 
     def begin_step(self, step):
@@ -97,7 +97,7 @@ class Trainer(keras.Model):
     def balance_warning(self, logs):
         """A sentence, from the means of some steps' logs {"player/term": float}, where the players have lost their balance.
 
-        It says what is seen and which knob to turn; None, the default, where all is well.
+        It says what is seen and which option to turn; None, the default, where all is well.
         """
         return None
 

@@ -13,7 +13,7 @@ _PROTOCOL = {"split", "temperature", "seed", "seeds", "extractor", "checksum", "
 """With every num_..."""
 
 _OF_DATA = ("dataset", "image_size", "center_crop", "resize", "train_split", "test_split", "held_out")
-"""Knobs of `DataConfig`; not the colour, which the number of channels tells, whatever the files have."""
+"""Options of `DataConfig`; not the colour, which the number of channels tells, whatever the files have."""
 
 _NAMING = {"dataset", "train_split", "test_split", "held_out", "split_images"}
 """What stands for the images of a split where their content is not known."""

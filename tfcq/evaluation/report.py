@@ -33,7 +33,7 @@ _BALANCE = {
     "margin": "margin",
     "balance": "balance of push and pull",
 }
-"""What an introspective encoder logs, and the curves of one figure that show it (paper 002, Fig. 5)."""
+"""What an introspective encoder logs, and the curves of one figure that show it (Huang et al. 2018, Fig. 5)."""
 
 
 _MEASURES = ("elbo_bits_per_dim", "first_stage_elbo_bits_per_dim", "latent_log_prob", "reconstruction_error")

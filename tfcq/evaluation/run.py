@@ -30,13 +30,13 @@ def evaluate(workdir, metrics=None, report=True, **protocol):
             (importance-weighted, K draws) are in bits/dim and nats. None: the likelihoods, of images or else of latents, that
             the model has.
         report: whether report.md and its figures are made.
-        **protocol: knobs of `EvaluationConfig`.
+        **protocol: options of `EvaluationConfig`.
 
     Returns:
         The recorded row: a dict of plain values.
 
     Raises:
-        UserError: an unknown metric or knob, or something that the model or the extractor has not.
+        UserError: an unknown metric or option, or something that the model or the extractor has not.
     """
     workdir = paths.folder(workdir, "workdir")
     check_bool("report", report)
@@ -90,12 +90,12 @@ def _notes_of(dataset):
     return differs + ([dataset.doubt] if dataset.doubt else [])
 
 
-def _protocol(knobs):
+def _protocol(options):
     fields = [field.name for field in dataclasses.fields(EvaluationConfig)]
-    for name in knobs:
+    for name in options:
         if name not in fields:
-            raise UserError(f"evaluate: unknown knob {name!r}{suggestion(name, fields)}")
-    return EvaluationConfig(**knobs).absolute()
+            raise UserError(f"evaluate: unknown option {name!r}{suggestion(name, fields)}")
+    return EvaluationConfig(**options).absolute()
 
 
 def _check_writable(workdir, split, report):

@@ -1,4 +1,4 @@
-"""The levels of VGG16 that the perceptual loss of paper 001 compares (Hoshen and Wolf 2018; Simonyan and Zisserman 2015).
+"""The levels of VGG16 that the perceptual loss of Xiao et al. (2019) compare (Hoshen and Wolf 2018; Simonyan and Zisserman 2015).
 
 Layers 2, 7, 12, 21 and 30 of PyTorch's VGG16: the first three for images of 28 or 32 pixels, four for 64, five from 128 on.
 PyTorch's ReLU works in place, so what the authors compare at a level is what the ReLU after it leaves, but at the last one,

@@ -38,7 +38,7 @@ class AffineCoupling(Flow):
         output_kernel_size: the side of its last convolution's kernel, in pixels.
         seed: an integer that fixes its initial values.
         conditioner: makes another conditioner, a Keras layer with the inputs and outputs of `ResidualConditioner`, from
-            (number of moving channels, seed, name, dtype); width, blocks and the knobs of normalisation and kernel are
+            (number of moving channels, seed, name, dtype); width, blocks and the options of normalisation and kernel are
             then without meaning.
         **kwargs: Keras's (`name`, `dtype`, `trainable`).
 

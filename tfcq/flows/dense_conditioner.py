@@ -1,4 +1,4 @@
-"""The densely connected conditioner of the flow that is srVAE's prior (paper 003)."""
+"""The densely connected conditioner of the flow that is srVAE's prior (Gatopoulos et al. 2020)."""
 
 import keras
 import tensorflow as tf

@@ -108,18 +108,18 @@ class ImageFlow(Chain):
         self.scales = scales
 
     @classmethod
-    def of(cls, knobs, seed, name="flow"):
-        """The flow that `tfcq.config.groups.FlowKnobs` describe."""
+    def of(cls, options, seed, name="flow"):
+        """The flow that `tfcq.config.groups.FlowOptions` describe."""
         return cls(
-            scales=knobs.flow_scales,
-            couplings=knobs.flow_couplings,
-            blocks=knobs.flow_blocks,
-            width=knobs.flow_width,
-            width_factor=knobs.flow_width_factor,
-            normalization=knobs.flow_normalization,
-            weight_normalization=knobs.flow_weight_normalization,
-            conditioner_batch_normalization=knobs.flow_conditioner_batch_normalization,
-            output_kernel_size=knobs.flow_output_kernel_size,
+            scales=options.flow_scales,
+            couplings=options.flow_couplings,
+            blocks=options.flow_blocks,
+            width=options.flow_width,
+            width_factor=options.flow_width_factor,
+            normalization=options.flow_normalization,
+            weight_normalization=options.flow_weight_normalization,
+            conditioner_batch_normalization=options.flow_conditioner_batch_normalization,
+            output_kernel_size=options.flow_output_kernel_size,
             seed=seed,
             name=name,
         )

@@ -52,10 +52,10 @@ class LatentFlow(keras.layers.Layer):
         self.build()
 
     @classmethod
-    def of(cls, knobs, seed):
-        """The flow that `knobs`, `LatentFlowKnobs` and `AutoencoderKnobs`, describe."""
+    def of(cls, options, seed):
+        """The flow that `options`, `LatentFlowOptions` and `AutoencoderOptions`, describe."""
         return cls(
-            knobs.latent_dim, knobs.latent_flow_blocks, knobs.latent_flow_units, knobs.latent_flow_layers, seed
+            options.latent_dim, options.latent_flow_blocks, options.latent_flow_units, options.latent_flow_layers, seed
         )
 
     def build(self, latents_shape=None):

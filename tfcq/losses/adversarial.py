@@ -6,7 +6,7 @@ from tfcq.errors import UserError
 
 
 def discriminator_cross_entropy(real_logits, generated_logits):
-    """-log D(x) - log(1 - D(G(z))) (paper 000, Eq. 1, negated).
+    """-log D(x) - log(1 - D(G(z))) (Shmelkov et al. 2018, Eq. 1, negated).
 
     Args:
         real_logits, generated_logits: float32 [N].
@@ -18,7 +18,7 @@ def discriminator_cross_entropy(real_logits, generated_logits):
 
 
 def generator_log_ratio(generated_logits):
-    """-log(D / (1 - D)) = -logit (paper 000, Eq. 7). float32 [N] -> float32 [N], nats."""
+    """-log(D / (1 - D)) = -logit (Shmelkov et al. 2018, Eq. 7). float32 [N] -> float32 [N], nats."""
     return -generated_logits
 
 

@@ -1,4 +1,4 @@
-"""Perceptual loss of Hoshen and Wolf 2018, as GLANN and GLF use it (paper 001, Appendix B.1)."""
+"""Perceptual loss of Hoshen and Wolf 2018, as GLANN and GLF use it (Xiao et al. 2019, Appendix B.1)."""
 
 import tensorflow as tf
 

@@ -63,7 +63,7 @@ def import_tensorflow():
     for name, on in {"set_jit": tf.config.optimizer.get_jit(), **switches}.items():
         if on:
             raise UserError(
-                f"tf.config.optimizer: {name} is on in this process; expected it off: the knobs are jit_compile and precision"
+                f"tf.config.optimizer: {name} is on in this process; expected it off: the options are jit_compile and precision"
             )
     tf.config.experimental.enable_tensor_float_32_execution(False)
 
@@ -87,7 +87,7 @@ def check_environment():
     for name in ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE", "TF_SET_ONEDNN_FPMATH_MODE"):
         value = os.environ.get(name, "")
         if value.lower() not in ("", "strict"):
-            raise UserError(f"{name}={value} would compute float32 with fewer bits; expected it unset (--precision is the knob)")
+            raise UserError(f"{name}={value} would compute float32 with fewer bits; expected it unset (use --precision)")
     value = os.environ.get("NVIDIA_TF32_OVERRIDE", "")
     if value not in ("", "0"):
         raise UserError(f"NVIDIA_TF32_OVERRIDE={value} would compute float32 with fewer bits; expected it unset, or 0")

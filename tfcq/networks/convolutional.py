@@ -1,7 +1,7 @@
 """The plain convolutional discriminator: a 4x4 convolution of stride 2 and LeakyReLU 0.2 for each halving.
 
-Channels double at each halving, from `width` (paper 000, appendix A; the layout is that of DCGAN-like networks of Miyato et al.
-2018, which the paper's Section 5 starts from). Logits are float32 whatever the precision policy.
+Channels double at each halving, from `width` (Shmelkov et al. 2018, appendix A; the layout is that of DCGAN-like networks of
+Miyato et al. 2018, which the paper's Section 5 starts from). Logits are float32 whatever the precision policy.
 """
 
 import math

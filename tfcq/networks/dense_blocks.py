@@ -1,4 +1,4 @@
-"""Densely connected networks with channel attention (paper 003, Appendix; Huang et al. 2016, Zhang et al. 2018).
+"""Densely connected networks with channel attention (Gatopoulos et al. 2020, Appendix; Huang et al. 2016, Zhang et al. 2018).
 
     step       1x1 convolution to 4 growth channels, 3x3 to growth, beside the inputs; ELU of the whole
     block      `steps` of them, then attention: what comes out is scaled channel by channel, by a sigmoid of two 1x1

@@ -1,4 +1,4 @@
-"""An encoder and a decoder that share a hierarchy of latents, inferred from the top down (paper 000, Section 5.1 and Table 6).
+"""An encoder and a decoder with one hierarchy of latents, inferred from the top down (Shmelkov et al. 2018, Section 5.1).
 
 The encoder goes up, halving the image to its coarsest resolution, and leaves evidence for each layer of latents. The decoder
 starts with the coarsest layer and comes down: at each layer it draws latents, from the prior to generate or from the posterior,

@@ -1,4 +1,4 @@
-"""Encoder and generator of IntroVAE (paper 002: Huang et al. 2018, Appendix B), for sides 2^k from 8 on.
+"""Encoder and generator of IntroVAE (Huang et al. 2018, Appendix B), for sides 2^k from 8 on.
 
     encoder    5x5 convolution, BN, LeakyReLU(0.2), mean of 2x2; then for each further width a block and the mean of 2x2; a
                block at 4x4; fully connected

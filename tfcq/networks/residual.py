@@ -1,4 +1,4 @@
-"""Pre-activated residual blocks, and the residual discriminator of Table 6 (paper 000, appendix A)."""
+"""Pre-activated residual blocks, and the residual discriminator of Table 6 (Shmelkov et al. 2018, appendix A)."""
 
 import keras
 import tensorflow as tf

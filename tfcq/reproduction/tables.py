@@ -1,4 +1,4 @@
-"""The tables that `tfcq.reproduce` knows: of each row the knobs that make it, and the numbers that its paper reports.
+"""The tables that `tfcq.reproduce` knows: of each row the options that make it, and the numbers that its paper reports.
 
 Data alone: a table is added to `TABLES` and nothing else changes. Sources of those here: Shmelkov, Lucas, Alahari, Schmid,
 Verbeek, "Coverage and quality driven training of generative image models", 2018, Tables 1 to 3 (CIFAR-10, 32x32); Xiao, Yan,
@@ -21,7 +21,7 @@ WIDTHS = (
     "adversary_units",
     "second_stage_units",
 )
-"""The knobs that `--narrow` multiplies, where the system has them."""
+"""The options that `--narrow` multiplies, where the system has them."""
 
 BETTER = {"bits_per_dim": "lower", "classifier_score": "higher", "frechet_distance": "lower"}
 """The numbers that a paper's row may have, and which values are better."""
@@ -33,17 +33,17 @@ class Row:
 
     Attributes:
         name: also its workdir's.
-        knobs: {knob of tfcq.train: value}, what makes the row; the command line does not change them.
+        options: {option of tfcq.train: value}, what makes the row; the command line does not change them.
         paper: {key of `BETTER`: the paper's number}; one that it does not give is left out.
-        defaults: {knob: value}, what the row has unless the command line says otherwise.
-        factors: {knob: factor above 1} for what is larger than in the other rows; it grows by at least 1.
+        defaults: {option: value}, what the row has unless the command line says otherwise.
+        factors: {option: factor above 1} for what is larger than in the other rows; it grows by at least 1.
         likelihood: what the row has a density of, and so which likelihoods can be measured: "images", "latents" or "".
         model: --model of this row; empty: the table's.
-        first_stage_share: of the row's steps, those of its first stage of training (--first_stage_steps); 0: no such knob.
+        first_stage_share: of the row's steps, those of its first stage of training (--first_stage_steps); 0: no such option.
     """
 
     name: str
-    knobs: dict
+    options: dict
     paper: dict
     defaults: dict = dataclasses.field(default_factory=dict)
     factors: dict = dataclasses.field(default_factory=dict)
@@ -76,7 +76,7 @@ class Table:
         title: what stands above it.
         source: paper, table, and what its numbers were measured on.
         model: --model of its rows, where they do not name their own.
-        knobs: what all rows share, unless the command line says otherwise.
+        options: what all rows share, unless the command line says otherwise.
         rows: tuple of `Row`.
         orders: tuple of `Order`, those that the paper's numbers show.
         metrics: what is measured unless the command line says otherwise.
@@ -85,7 +85,7 @@ class Table:
     title: str
     source: str
     model: str
-    knobs: dict
+    options: dict
     rows: tuple
     orders: tuple
     metrics: tuple = ("bits_per_dim", "elbo", "frechet_distance", "classifier_score", "kernel_distance")
@@ -102,25 +102,25 @@ class Table:
 
         Args:
             row: `Row` of this table.
-            given: {knob: value} of the command line, which the row's own knobs outdo. Knobs of systems that other rows have
+            given: {option: value} of the command line, which the row's own options outdo. Options of systems that other rows have
                 and this one has not are left out.
             narrow: multiplies the default of each of `WIDTHS` that is not given.
 
         Raises:
-            UserError: a given knob that every row that has it sets for itself, or that none has, so that it would change
+            UserError: a given option that every row that has it sets for itself, or that none has, so that it would change
                 nothing.
         """
         for name in given:
-            able = [one for one in self.rows if name in self._knobs_of(one)]
+            able = [one for one in self.rows if name in self._options_of(one)]
             if not able:
-                raise UserError(f"--{name}={given[name]}: no row of this table has such a knob; leave the flag out")
-            if all(name in one.knobs for one in able):
+                raise UserError(f"--{name}={given[name]}: no row of this table has such an option; leave the flag out")
+            if all(name in one.options for one in able):
                 raise UserError(
                     f"--{name}={given[name]}: every row of this table sets {name} itself; leave the flag out"
                 )
-        known = self._knobs_of(row)
+        known = self._options_of(row)
         taken = {name: value for name, value in given.items() if name in known}
-        flags = {"model": row.model or self.model} | self.knobs | row.defaults | taken | row.knobs
+        flags = {"model": row.model or self.model} | self.options | row.defaults | taken | row.options
         defaults = {field.name: field.default for field in dataclasses.fields(self._system(row))}
         if narrow != 1.0:
             flags |= {
@@ -136,8 +136,8 @@ class Table:
     def _system(self, row):
         return SYSTEMS[row.model or self.model]
 
-    def _knobs_of(self, row):
-        """The names of a row's knobs, its system's and those that every run has."""
+    def _options_of(self, row):
+        """The names of a row's options, its system's and those that every run has."""
         sections = (self._system(row), DataConfig, TrainingConfig)
         return {field.name for section in sections for field in dataclasses.fields(section)}
 
@@ -217,7 +217,7 @@ _PERCEPTUAL = {"reconstruction": "perceptual"}
 
 
 def _glf_row(name, distance, defaults, model="", **facts):
-    return Row(name, facts.pop("knobs", {}), {"frechet_distance": distance}, defaults, model=model or name, **facts)
+    return Row(name, facts.pop("options", {}), {"frechet_distance": distance}, defaults, model=model or name, **facts)
 
 
 # Settings of MNIST (Appendix B says: the same for Fashion-MNIST); shares of stages are those of the epochs, 400 and 800 of the
@@ -229,9 +229,9 @@ _ROWS_GLF = (
     _glf_row("rae_gmm", 25.1, _HALVED, likelihood="latents"),
     _glf_row("vae_flow_prior", 51.8, _HALVED),
     _glf_row("vae_flow_posterior", 55.1, _HALVED),
-    _glf_row("glann", 13.0, _GLANN, knobs=_PERCEPTUAL, likelihood="", first_stage_share=10.0 / 11.0),
-    _glf_row("glf", 21.3, _HALVED, knobs=_AT_ONCE | {"reconstruction": "mse"}, likelihood="latents"),
-    _glf_row("glf_perceptual", 10.3, _HALVED, "glf", knobs=_AT_ONCE | _PERCEPTUAL, likelihood="latents"),
+    _glf_row("glann", 13.0, _GLANN, options=_PERCEPTUAL, likelihood="", first_stage_share=10.0 / 11.0),
+    _glf_row("glf", 21.3, _HALVED, options=_AT_ONCE | {"reconstruction": "mse"}, likelihood="latents"),
+    _glf_row("glf_perceptual", 10.3, _HALVED, "glf", options=_AT_ONCE | _PERCEPTUAL, likelihood="latents"),
 )
 _REFINED = (("cqf_residual_iaf_large_d",), ("cqf_residual_iaf",), ("cqf_residual",), ("cqf",))
 _ONE, _TWO = ("scales_1_blocks_2",), ("scales_2_blocks_2",)

@@ -99,10 +99,10 @@ class _Series:
             return ""
         self.told = True
         names = ("learning_rate", "clip_norm", "warmup_steps")
-        knobs = ", ".join(f"--{name}={getattr(self._training, name):g}" for name in names)
+        options = ", ".join(f"--{name}={getattr(self._training, name):g}" for name in names)
         lowest = f"lowest before: {self.lowest:.4g}; " if np.isfinite(self.lowest) else ""
         return (
-            f"warning: {{name}} {{was}} at {value:.4g}{{when}} ({lowest}uniform noise: 8); here {knobs}; a new run may need a "
+            f"warning: {{name}} {{was}} at {value:.4g}{{when}} ({lowest}uniform noise: 8); here {options}; a new run may need a "
             "lower rate, a clip_norm, a longer warm-up or more steps"
         )
 

@@ -15,8 +15,8 @@ IMAGES = tiny.images(SHAPE, 8)
 NUMBERS = np.arange(3, 11)
 
 
-def model_of(first_stage_steps=3, **knobs):
-    return tiny.compiled(tiny.config(4, model="glann", first_stage_steps=first_stage_steps, **knobs))
+def model_of(first_stage_steps=3, **options):
+    return tiny.compiled(tiny.config(4, model="glann", first_stage_steps=first_stage_steps, **options))
 
 
 def unit(rows):

@@ -11,8 +11,8 @@ SHAPE = (8, 8, 1)
 IMAGES = tiny.images(SHAPE, 8)
 
 
-def model_of(**knobs):
-    model = tiny.compiled(tiny.config(8, model="glf", **knobs))
+def model_of(**options):
+    model = tiny.compiled(tiny.config(8, model="glf", **options))
     tiny.perturb(model.trainable_variables, 0.1)
     return model
 

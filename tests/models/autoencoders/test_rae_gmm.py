@@ -12,8 +12,8 @@ from tfcq.randomness import RowNoise, StepNoise, row_seeds
 SHAPE = (4, 4, 1)
 
 
-def model_of(components=3, **knobs):
-    model = tiny.compiled(tiny.config(4, model="rae_gmm", mixture_components=components, **knobs))
+def model_of(components=3, **options):
+    model = tiny.compiled(tiny.config(4, model="rae_gmm", mixture_components=components, **options))
     tiny.perturb(model.trainable_variables, 0.3)
     return model
 

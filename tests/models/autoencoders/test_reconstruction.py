@@ -59,11 +59,11 @@ def test_the_perceptual_error_is_of_pixels_between_minus_one_and_one_and_of_leve
 
 @pytest.mark.parametrize("model", ["glf", "rae_gmm", "wae_mmd", "glann"])
 def test_a_model_trains_by_it_and_keeps_none_of_its_weights(model, weights):
-    knobs = {"first_stage_steps": 5} if model == "glann" else {}
-    knobs |= {"pretraining_steps": 0} if model == "wae_mmd" else {}
-    config = tiny.config(8, model=model, reconstruction="perceptual", perceptual_weights=weights, **knobs)
+    options = {"first_stage_steps": 5} if model == "glann" else {}
+    options |= {"pretraining_steps": 0} if model == "wae_mmd" else {}
+    config = tiny.config(8, model=model, reconstruction="perceptual", perceptual_weights=weights, **options)
     built = tiny.compiled(config)
-    assert built.count_params() < 1000 + tiny.compiled(tiny.config(8, model=model, **knobs)).count_params()
+    assert built.count_params() < 1000 + tiny.compiled(tiny.config(8, model=model, **options)).count_params()
     assert not [variable.path for variable in built.variables if "block" in variable.path and "conv" in variable.path]
     batch = (tiny.images(SHAPE, 8), np.arange(8)) if built.needs_indices else tiny.images(SHAPE, 8)
     before = tiny.values(built.decoder.variables)
@@ -75,8 +75,8 @@ def test_a_model_trains_by_it_and_keeps_none_of_its_weights(model, weights):
 
 
 def perceptual(path, **training):
-    knobs = {"model": "glf", "reconstruction": "perceptual", "perceptual_weights": str(path)}
-    return tiny.config(8, training={"train_steps": 1} | training, **knobs)
+    options = {"model": "glf", "reconstruction": "perceptual", "perceptual_weights": str(path)}
+    return tiny.config(8, training={"train_steps": 1} | training, **options)
 
 
 @pytest.fixture(scope="module")

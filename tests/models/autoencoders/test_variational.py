@@ -15,8 +15,8 @@ IMAGES = tiny.images(SHAPE, 6)
 VAES = ["vae", "vae_flow_prior", "vae_flow_posterior", "two_stage_vae"]
 
 
-def model_of(name, scale=0.15, **knobs):
-    model = tiny.build(tiny.config(4, model=name, latent_dim=2, decoder_sigma=0.3, **knobs))
+def model_of(name, scale=0.15, **options):
+    model = tiny.build(tiny.config(4, model=name, latent_dim=2, decoder_sigma=0.3, **options))
     tiny.perturb(model.trainable_variables, scale if name != "vae_flow_posterior" else scale / 2.0)
     # Posteriors near the priors: importance weights are then even, and few draws tell the integral.
     for layer in (model.encoder.layers[-1], *([model.second_encoder.last] if name == "two_stage_vae" else [])):
@@ -138,8 +138,8 @@ def test_a_fixed_scale_stays_and_a_learned_one_finds_the_mean_squared_error():
 @pytest.mark.parametrize("name", VAES)
 def test_a_fixed_scale_has_the_floor_of_a_perfect_reconstruction(name, sigma):
     """-log2 of the highest density of N(x; x, sigma^2), a bin being 1 / 256 wide, for every pixel."""
-    knobs = {"learn_decoder_sigma": False, "decoder_sigma": sigma}
-    model = tiny.build(tiny.config(4, model=name, latent_dim=2, **knobs))
+    options = {"learn_decoder_sigma": False, "decoder_sigma": sigma}
+    model = tiny.build(tiny.config(4, model=name, latent_dim=2, **options))
     floor = model.config.bits_per_dim_floor()
     assert floor == pytest.approx(-np.log2(stats.norm.pdf(0.0, scale=sigma) / 256.0), rel=1e-12)
     pixels = model.unit_pixels(IMAGES, RowNoise(row_seeds(6)).uniform(SHAPE, 0))
@@ -153,8 +153,8 @@ def test_a_fixed_scale_has_the_floor_of_a_perfect_reconstruction(name, sigma):
 
 def test_the_floor_of_the_defaults_is_what_the_help_says():
     for kind, told in ((VAEConfig, 8.83), (TwoStageVAEConfig, 9.33)):
-        knobs = kind(learn_decoder_sigma=False)
-        assert round(knobs.bits_per_dim_floor(), 2) == told
+        options = kind(learn_decoder_sigma=False)
+        assert round(options.bits_per_dim_floor(), 2) == told
         help_text = kind.__dataclass_fields__["decoder_sigma"].metadata["meaning"]
         assert f"{told}" in help_text and "log2(256 sigma sqrt(2 pi))" in help_text
 

@@ -8,8 +8,8 @@ SHAPE = (4, 4, 1)
 IMAGES = tiny.images(SHAPE, 8)
 
 
-def model_of(name, **knobs):
-    model = tiny.compiled(tiny.config(4, model=name, **({"pretraining_steps": 0} | knobs)))
+def model_of(name, **options):
+    model = tiny.compiled(tiny.config(4, model=name, **({"pretraining_steps": 0} | options)))
     tiny.perturb(model.trainable_variables, 0.2)
     return model
 

@@ -153,8 +153,8 @@ def test_a_gans_generator_keeps_its_own_statistics():
 
 def test_rows_of_table_1_have_the_players_they_name():
     players = {}
-    for name, knobs in tiny.ROWS.items():
-        model = tiny.build(tiny.config(discriminator_steps=3, **knobs))
+    for name, options in tiny.ROWS.items():
+        model = tiny.build(tiny.config(discriminator_steps=3, **options))
         players[name] = [(player.name, player.turns, len(player.objectives)) for player in model.players()]
         assert bool(model.flow.weights) == (name == "cqf")
     assert players == {

@@ -15,8 +15,8 @@ SHAPE = (4, 4, 1)
 SIZE = math.prod(SHAPE)
 
 
-def perturbed(**knobs):
-    model = tiny.compiled(tiny.config(model="realnvp", flow_couplings=1, **knobs))
+def perturbed(**options):
+    model = tiny.compiled(tiny.config(model="realnvp", flow_couplings=1, **options))
     tiny.perturb(model.flow.trainable_variables, 0.2)
     return model
 
@@ -90,8 +90,8 @@ def test_samples_are_decoded_draws_of_the_prior(model):
 
 
 def test_players():
-    def players(**knobs):
-        model = tiny.build(tiny.config(model="realnvp", flow_couplings=1, **knobs))
+    def players(**options):
+        model = tiny.build(tiny.config(model="realnvp", flow_couplings=1, **options))
         flow = {id(variable) for variable in model.flow.trainable_variables}
         found = []
         for player in model.players():

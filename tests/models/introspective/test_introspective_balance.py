@@ -47,8 +47,8 @@ def test_a_lost_balance_is_told(kls, expected):
 
 @pytest.mark.parametrize(("negative", "pull"), [(256.0, 1.0), (64.0, 1.0), (6.0, 0.5)])
 def test_the_level_of_the_soft_losses_is_where_push_and_pull_are_equal(negative, pull):
-    knobs = {"kl_weight": pull, "negative_weight": negative, "reconstruction_weight": 0.0}
-    model = tiny.build(tiny.config(16, model="soft_introvae", **knobs), 3)
+    options = {"kl_weight": pull, "negative_weight": negative, "reconstruction_weight": 0.0}
+    model = tiny.build(tiny.config(16, model="soft_introvae", **options), 3)
     kl, scale = tf.constant(model.level), 1.0 / 768
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(kl)
@@ -58,11 +58,11 @@ def test_the_level_of_the_soft_losses_is_where_push_and_pull_are_equal(negative,
 
 
 @pytest.mark.parametrize(
-    ("knobs", "level"),
+    ("options", "level"),
     [({"negative_weight": 0.0}, 0.0), ({"negative_weight": 2.0}, 0.0), ({"negative_weight": 2.0 * np.e}, 768 / (4.0 * np.e))],
 )
-def test_the_level_at_its_limits(knobs, level):
-    assert tiny.build(tiny.config(16, model="soft_introvae", **knobs), 3).level == pytest.approx(level)
+def test_the_level_at_its_limits(options, level):
+    assert tiny.build(tiny.config(16, model="soft_introvae", **options), 3).level == pytest.approx(level)
 
 
 @pytest.mark.parametrize(

@@ -21,10 +21,10 @@ IMAGES = tiny.images(SHAPE, 8)
 SYSTEMS = ("introvae", "soft_introvae")
 
 
-def model_of(name, training=None, optimizer=keras.optimizers.Adamax, away=0.1, **knobs):
+def model_of(name, training=None, optimizer=keras.optimizers.Adamax, away=0.1, **options):
     """A model of 16x16 in colour, `away` from its first values."""
     margin = {"margin": "5"} if name == "introvae" else {}
-    config = tiny.config(16, model=name, training=training, **({"pretraining_steps": 0} | margin | knobs))
+    config = tiny.config(16, model=name, training=training, **({"pretraining_steps": 0} | margin | options))
     model = tiny.compiled(config, 3, optimizer)
     tiny.perturb(model.trainable_variables, away)
     return model
@@ -287,8 +287,8 @@ def test_images_are_made_once_and_encoded_once_a_player(name, generated, monkeyp
     assert (counts["encoder"], counts["decoder"]) == (5, generated)
 
 
-def graph_of_a_step(**knobs):
-    model = model_of("introvae", **knobs)
+def graph_of_a_step(**options):
+    model = model_of("introvae", **options)
     return tf.function(model.train_step).get_concrete_function(tf.TensorSpec(IMAGES.shape, tf.uint8)).graph
 
 
@@ -309,9 +309,9 @@ def test_recomputation_runs_blocks_again_and_parts_run_in_a_loop():
 
 @pytest.mark.parametrize("recompute", [False, True])
 def test_parts_on_two_replicas_take_a_step(two_replicas, recompute):
-    knobs = {"pretraining_steps": 0, "margin": "5", "recompute_gradients": recompute}
+    options = {"pretraining_steps": 0, "margin": "5", "recompute_gradients": recompute}
     with two_replicas.scope():
-        model = tiny.compiled(tiny.config(8, model="introvae", training={"micro_batches": 2}, **knobs), 3)
+        model = tiny.compiled(tiny.config(8, model="introvae", training={"micro_batches": 2}, **options), 3)
     model.run_eagerly = True  # tracing takes longer than all of this
     before = tiny.values(model.variables)
     (row,) = tiny.fit(model, tiny.images((8, 8, 3)), 1)

@@ -17,8 +17,8 @@ SHAPE = (16, 16, 3)
 IMAGES = tiny.images(SHAPE, 4)
 
 
-def model_of(name, **knobs):
-    model = tiny.compiled(tiny.config(16, model=name, **knobs), channels=3)
+def model_of(name, **options):
+    model = tiny.compiled(tiny.config(16, model=name, **options), channels=3)
     tiny.perturb(model.trainable_variables, 0.05)
     return model
 

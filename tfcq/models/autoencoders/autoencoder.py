@@ -20,7 +20,7 @@ class Autoencoder(GenerativeModel):
     """Base of the family.
 
     Args:
-        config: `AutoencoderKnobs` of the system.
+        config: `AutoencoderOptions` of the system.
         image_shape: (H, W, C).
         seed: of the weights and of the noise of training.
         name: of the model.

@@ -1,4 +1,4 @@
-"""GLANN (Hoshen, Li and Malik 2019; paper 001, Table 1): a code for each training image, then a network that draws codes.
+"""GLANN (Hoshen, Li and Malik 2019; Xiao et al. 2019, Table 1): a code for each training image, then a network that draws codes.
 
     GLO     codes c_i on the unit sphere and the generator G, together: L = error(x_i, G(c_i))           `first_stage_steps`
     IMLE    T from noise e to codes: each epoch, of `pool_factor` times as many draws of e as there are images, the one whose

@@ -1,4 +1,4 @@
-"""GLF: generative latent flow (paper 001: Xiao, Yan, Amit 2019).
+"""GLF: generative latent flow (Xiao, Yan, Amit 2019).
 
 An auto-encoder z = E(x), x' = G(z), and a flow f from latents to noise, trained together:
 

@@ -1,4 +1,4 @@
-"""RAE + GMM (Ghosh et al. 2019; paper 001, Appendix B.5): a regularised auto-encoder, and a mixture fitted to its latents.
+"""RAE + GMM (Ghosh et al. 2019; Xiao et al. 2019, Appendix B.5): a regularised auto-encoder, and a mixture fitted to its latents.
 
     L = |x - G(E(x))|^2 + c |E(x)|^2
 

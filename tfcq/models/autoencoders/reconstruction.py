@@ -17,23 +17,23 @@ class ReconstructionError:
     `load`, as only training needs them. This object is no Keras layer, so that they are in no checkpoint and no export.
 
     Args:
-        knobs: with `reconstruction` and `perceptual_weights`.
+        options: with `reconstruction` and `perceptual_weights`.
 
     Attributes:
         name: what logs call it: "reconstruction_error", as `latent_likelihood` has it, or "perceptual_distance".
         files_read: as of `GenerativeModel`, once they are.
     """
 
-    def __init__(self, knobs):
-        self._knobs = knobs
+    def __init__(self, options):
+        self._options = options
         self._levels, self.files_read = None, {}
-        self.name = {"mse": "reconstruction_error", "perceptual": "perceptual_distance"}[knobs.reconstruction]
+        self.name = {"mse": "reconstruction_error", "perceptual": "perceptual_distance"}[options.reconstruction]
 
     def load(self):
         """Reads what the error needs; call it under the strategy's scope. UserError where it cannot be had."""
-        if self._knobs.reconstruction != "perceptual":
+        if self._options.reconstruction != "perceptual":
             return
-        path = self._knobs.perceptual_weights
+        path = self._options.perceptual_weights
         path = paths.to_read(path, "perceptual_weights", "a file") if path else None
         if path and not path.exists():
             raise UserError(
@@ -44,7 +44,7 @@ class ReconstructionError:
         self.files_read = {"system.perceptual_weights": checksum(self._levels.path)}
 
     def __call__(self, pixels, rebuilt):
-        if self._knobs.reconstruction == "mse":
+        if self._options.reconstruction == "mse":
             return tf.reduce_sum(tf.square(pixels - rebuilt), axis=[1, 2, 3])
         levels = zip(self._levels(pixels), self._levels(rebuilt), strict=True)
         return perceptual_distance([(2.0 * pixels - 1.0, 2.0 * rebuilt - 1.0), *levels])

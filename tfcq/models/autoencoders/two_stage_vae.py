@@ -1,4 +1,4 @@
-"""Two-stage VAE (Dai and Wipf 2019; paper 001, Appendix B.4): a VAE with a learned scale, then a VAE of its latents.
+"""Two-stage VAE (Dai and Wipf 2019; Xiao et al. 2019, Appendix B.4): a VAE with a learned scale, then a VAE of its latents.
 
     first    q(z|x), p(x|z) = N(G(z), sigma^2 I), p(z) = N(0, I): trained for `first_stage_steps`
     second   q(u|z), p(z|u) = N(G_2(u), gamma^2 I), p(u) = N(0, I): trained on draws of q(z|x), the first one fixed

@@ -1,4 +1,4 @@
-"""The VAE of paper 001 (Xiao et al. 2019, Eq. 3), on the auto-encoder of GLF: Gaussian posterior, prior N(0, I).
+"""The VAE of Xiao et al. (2019, Eq. 3), on the auto-encoder of GLF: Gaussian posterior, prior N(0, I).
 
 What is trained is the bound of `tfcq.models.autoencoders.variational`; `decoder_sigma` = 1 / sqrt(2 beta).
 """

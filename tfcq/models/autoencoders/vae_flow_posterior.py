@@ -1,4 +1,4 @@
-"""The VAE whose posterior goes through a flow (Rezende and Mohamed 2015), with GLF's flow (paper 001, Table 1).
+"""The VAE whose posterior goes through a flow (Rezende and Mohamed 2015), with GLF's flow (Xiao et al. 2019, Table 1).
 
     z_0 ~ N(m(x), s(x)^2),  z = F(z_0),    log q(z|x) = log N(z_0; m, s^2) - log|det dF/dz_0|;    p(z) = N(0, I)
 

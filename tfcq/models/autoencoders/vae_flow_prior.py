@@ -1,4 +1,4 @@
-"""The VAE with a flow as its prior (paper 001: Xiao et al. 2019, Eq. 4), GLF's counterpart with noise.
+"""The VAE with a flow as its prior (Xiao et al. 2019, Eq. 4), GLF's counterpart with noise.
 
     log p(z) = log N(f(z); 0, I) + log|det df/dz|,    L = E_q[-log p(x|z) - log p(z)] - H(q(z|x))
 

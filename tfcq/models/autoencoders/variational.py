@@ -1,4 +1,4 @@
-"""What the VAEs of the GLF family share: a Gaussian posterior, a Gaussian decoder, and the bound (paper 001, Eq. 3).
+"""What the VAEs of the GLF family share: a Gaussian posterior, a Gaussian decoder, and the bound (Xiao et al. 2019, Eq. 3).
 
 x = (x8 + u) / 256, u ~ U[0, 1); v = 256 x are pixels in [0, 256):
 
@@ -34,7 +34,7 @@ class VariationalAutoencoder(Autoencoder):
     """Base of the VAEs; by itself the one with Gaussian prior and posterior.
 
     Args:
-        config: `AutoencoderKnobs` and `DecoderScaleKnobs` of the system.
+        config: `AutoencoderOptions` and `DecoderScaleOptions` of the system.
         image_shape: (H, W, C).
         seed: of the weights and of the noise of training.
         name: of the model.
@@ -154,7 +154,7 @@ class FlowVariationalAutoencoder(VariationalAutoencoder):
     """Base of those with a flow of latents that the bound trains too, with its weight decay.
 
     Args:
-        config: `AutoencoderKnobs`, `DecoderScaleKnobs` and `LatentFlowKnobs` of the system.
+        config: `AutoencoderOptions`, `DecoderScaleOptions` and `LatentFlowOptions` of the system.
         image_shape, seed, name: as of `VariationalAutoencoder`.
     """
 

@@ -1,4 +1,4 @@
-"""WAE-GAN (Tolstikhin et al. 2018; paper 001, Appendix B.3): an adversary tells latents from draws of the prior.
+"""WAE-GAN (Tolstikhin et al. 2018; Xiao et al. 2019, Appendix B.3): an adversary tells latents from draws of the prior.
 
 The adversary D, four fully connected layers of 512 with ReLU, has cross-entropy, prior 1 and latents 0; the encoder feels
 -log D(E(x)), the non-saturating loss. The auto-encoder's turn is before the adversary's. The encoder sees pixels with a little

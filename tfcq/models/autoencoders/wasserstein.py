@@ -1,4 +1,4 @@
-"""What the Wasserstein auto-encoders share (Tolstikhin et al. 2018; paper 001, Appendix B.3): WAE-GAN and WAE-MMD.
+"""What the Wasserstein auto-encoders share (Tolstikhin et al. 2018; Xiao et al. 2019, Appendix B.3): WAE-GAN and WAE-MMD.
 
     L = |x - G(E(x))|^2 + lambda D(latents, prior),    prior N(0, sigma^2 I)
 
@@ -24,7 +24,7 @@ class WassersteinAutoencoder(Autoencoder):
     """A system offers `divergence(latents, noise)`, and perhaps further players.
 
     Args:
-        config: `WAEKnobs`.
+        config: `WAEOptions`.
         image_shape: (H, W, C).
         seed: of the weights and of the noise of training.
         name: of the model.

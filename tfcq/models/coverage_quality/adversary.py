@@ -15,50 +15,50 @@ DEQUANTIZATION, MIX = 0, 1
 """Tags of the draws of a discriminator's turn."""
 
 
-def build(knobs, image_shape, smallest_size):
-    """The discriminator of `tfcq.config.groups.AdversaryKnobs`: images float32 [N, H, W, C] about [-1, 1] -> logits [N].
+def build(options, image_shape, smallest_size):
+    """The discriminator of `tfcq.config.groups.AdversaryOptions`: images float32 [N, H, W, C] about [-1, 1] -> logits [N].
 
     Args:
-        knobs: `AdversaryKnobs`.
+        options: `AdversaryOptions`.
         image_shape: (H, W, C).
         smallest_size: side, in pixels, down to which images are halved.
     """
-    options = {
-        "width": knobs.discriminator_width,
-        "weight_normalization": knobs.discriminator_weight_normalization,
+    layout = {
+        "width": options.discriminator_width,
+        "weight_normalization": options.discriminator_weight_normalization,
         "name": "discriminator",
     }
-    if knobs.discriminator_network == "residual":
-        return residual.discriminator(image_shape, smallest_size, blocks=knobs.discriminator_blocks, **options)
-    return convolutional.discriminator(image_shape, smallest_size, **options)
+    if options.discriminator_network == "residual":
+        return residual.discriminator(image_shape, smallest_size, blocks=options.discriminator_blocks, **layout)
+    return convolutional.discriminator(image_shape, smallest_size, **layout)
 
 
-def discriminator_terms(knobs, discriminator, images, generated, noise):
+def discriminator_terms(options, discriminator, images, generated, noise):
     """The discriminator's loss (Eq. 1, negated) with its gradient penalty, `Terms` of [N].
 
     Args:
-        knobs: `AdversaryKnobs`.
+        options: `AdversaryOptions`.
         discriminator: function from images about [-1, 1] to logits [N].
         images: uint8 [N, H, W, C], real.
         generated: float32 [N, H, W, C] about [-1, 1]; no gradient goes into them.
         noise: of this turn.
     """
-    dequantization = noise.uniform(images.shape[1:], DEQUANTIZATION) if knobs.dequantize_real else 0.5
+    dequantization = noise.uniform(images.shape[1:], DEQUANTIZATION) if options.dequantize_real else 0.5
     real, generated = units.to_network_range(units.dequantize(images, dequantization)), tf.stop_gradient(generated)
     real_logits, generated_logits = tf.split(discriminator(tf.concat([real, generated], 0)), 2)
     cross_entropy = adversarial.discriminator_cross_entropy(real_logits, generated_logits)
     logs = {"cross_entropy": cross_entropy, "real_logits": real_logits, "generated_logits": generated_logits}
-    if not knobs.gradient_penalty:
+    if not options.gradient_penalty:
         return Terms(cross_entropy, logs)
     mix = noise.uniform((1, 1, 1), MIX)
-    penalty = adversarial.gradient_penalty(discriminator, real, generated, mix, knobs.gradient_penalty_form)
-    return Terms(cross_entropy + knobs.gradient_penalty * penalty, logs | {"gradient_penalty": penalty})
+    penalty = adversarial.gradient_penalty(discriminator, real, generated, mix, options.gradient_penalty_form)
+    return Terms(cross_entropy + options.gradient_penalty * penalty, logs | {"gradient_penalty": penalty})
 
 
-def quality_terms(knobs, discriminator, generated, step):
+def quality_terms(options, discriminator, generated, step):
     """lambda L_Q (Eq. 7) on `generated` float32 [N, H, W, C] about [-1, 1]; lambda at `step`, `Terms` of [N]."""
-    loss = adversarial.GENERATOR_LOSSES[knobs.generator_loss](discriminator(generated))
-    weight = knobs.quality_weight
-    if knobs.quality_ramp_steps:
-        weight *= tf.minimum(1.0, (tf.cast(step, tf.float32) + 1.0) / knobs.quality_ramp_steps)
+    loss = adversarial.GENERATOR_LOSSES[options.generator_loss](discriminator(generated))
+    weight = options.quality_weight
+    if options.quality_ramp_steps:
+        weight *= tf.minimum(1.0, (tf.cast(step, tf.float32) + 1.0) / options.quality_ramp_steps)
     return Terms(weight * loss, {"quality": loss, "quality_weight": weight})

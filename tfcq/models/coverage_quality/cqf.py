@@ -1,4 +1,4 @@
-"""CQF: coverage and quality driven training (paper 000: Shmelkov, Lucas, Alahari, Schmid, Verbeek 2018; its later version is
+"""CQF: coverage and quality driven training (Shmelkov, Lucas, Alahari, Schmid, Verbeek 2018; its later version is
 Adaptive Density Estimation, Lucas et al. 2019).
 
 An image x8 becomes pixels v = x8 + u, u ~ U[0, 1); l = logit(0.05 + 0.9 v / 256); features y = f(l), with f the image ->

@@ -20,7 +20,7 @@ class FlowModel(GenerativeModel):
     """A system offers `coverage_loss`, `generate_features`, and who feels which loss, besides what `GenerativeModel` asks for.
 
     Args:
-        config: `AdversaryKnobs` and `FlowKnobs` of the system.
+        config: `AdversaryOptions` and `FlowOptions` of the system.
         image_shape: (H, W, C).
         smallest_size: side at which the discriminator stops halving images, in pixels.
         seed: of the weights and of the noise of training.

@@ -1,4 +1,4 @@
-"""What IntroVAE and Soft-IntroVAE share: a VAE whose encoder tells real from generated images by its own KL (paper 002).
+"""What IntroVAE and Soft-IntroVAE share: a VAE whose encoder tells real from generated images by its own KL (Huang et al. 2018).
 
 Two players with the networks of the paper's Appendix B, the encoder and then the generator, see the same images of a step:
 
@@ -40,7 +40,7 @@ class IntrospectiveVAE(Autoencoder):
     """Base of both.
 
     Args:
-        config: `IntrospectiveKnobs` of the system.
+        config: `IntrospectiveOptions` of the system.
         image_shape: (S, S, C), S a power of two.
         seed: of the weights and of the noise of training.
         name: of the model.
@@ -103,7 +103,7 @@ class IntrospectiveVAE(Autoencoder):
         raise NotImplementedError
 
     def unbalanced(self, level, real, *generated):
-        """What is wrong where KLs stand like this to the level, floats, nats, and which knob would help; else None."""
+        """What is wrong where KLs stand like this to the level, floats, nats, and which option would help; else None."""
         raise NotImplementedError
 
     def balance_warning(self, logs):

@@ -1,4 +1,4 @@
-"""IntroVAE (paper 002: Huang, Li, He, Sun, Tan 2018): the encoder is the discriminator.
+"""IntroVAE (Huang, Li, He, Sun, Tan 2018): the encoder is the discriminator.
 
     L_E = KL(x) + alpha sum_{s in r, p} [m - KL(ng(x_s))]+ + beta L_AE            (Eq. 11)
     L_G = alpha sum_{s in r, p} KL(x_s) + beta L_AE                               (Eq. 12)

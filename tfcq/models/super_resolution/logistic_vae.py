@@ -1,4 +1,4 @@
-"""What the VAEs of paper 003 share: 8-bit images as a discretised logistic mixture, and a flow as the prior of a map of latents.
+"""What the VAEs of Gatopoulos et al. (2020) share: images as a discretised logistic mixture, a flow as the prior of a latent map.
 
     p(x|.)   `DiscretizedLogisticMixture` whose parameters a network gives: exact masses of 8-bit values, no dequantisation
     p(w)     N(0, I) through a RealNVP of [H/4, W/4, latent_channels] maps
@@ -35,7 +35,7 @@ class LogisticVAE(GenerativeModel):
     """Base of both.
 
     Args:
-        config: `LogisticVAEKnobs` of the system.
+        config: `LogisticVAEOptions` of the system.
         image_shape: (H, W, C), H and W multiples of 4 * 2^(prior_scales - 1).
         seed: of the weights and of the noise of training.
         name: of the model.

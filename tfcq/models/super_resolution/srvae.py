@@ -1,4 +1,4 @@
-"""srVAE (paper 003: Gatopoulos, Stol, Tomczak 2020): a compressed image y = d(x) first, then the image given it.
+"""srVAE (Gatopoulos, Stol, Tomczak 2020): a compressed image y = d(x) first, then the image given it.
 
     generation                 u ~ p(u), y ~ p(y|u), z ~ p(z|y, u), x ~ p(x|y, z)
     conditional generation     u ~ q(u|y), z ~ p(z|y, u), x ~ p(x|y, z)                    (super-resolution)

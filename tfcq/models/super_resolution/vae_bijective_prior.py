@@ -1,4 +1,4 @@
-"""The VAE with a bijective prior (paper 003: Gatopoulos, Stol, Tomczak 2020): densely connected networks, RealNVP as prior.
+"""The VAE with a bijective prior (Gatopoulos, Stol, Tomczak 2020): densely connected networks, RealNVP as prior.
 
     -ELBO = E_q[-log p(x|z)] + E_q[log q(z|x) - log p(z)]
 

@@ -1,4 +1,4 @@
-"""Which knobs may change when a run is resumed: each one is looked at."""
+"""Which options may change when a run is resumed: each one is looked at."""
 
 import copy
 import dataclasses
@@ -9,7 +9,7 @@ import pytest
 
 from tfcq import workdir as workdirs
 from tfcq.config import SYSTEMS, Config, DataConfig
-from tfcq.config.fields import ON_RESUME, knob
+from tfcq.config.fields import ON_RESUME, option
 from tfcq.errors import UserError
 
 FREE = {
@@ -31,7 +31,7 @@ PLACE = {"data.dataset", "data.data_dir", "system.perceptual_weights"}
 """Where the images and files are: free where they are known to be the same. tests/integration/test_data_that_changed.py moves
 the images, tests/models/autoencoders/test_reconstruction.py the file."""
 
-KNOBS = [
+OPTIONS = [
     (model, f"{section}.{field.name}")
     for model, system in SYSTEMS.items()
     for section in ("data", "training", "system")
@@ -41,7 +41,7 @@ KNOBS = [
 
 
 def changed(config, name):
-    """A copy of a config with another value of one knob, whether or not that could be trained."""
+    """A copy of a config with another value of one option, whether or not that could be trained."""
     section, _, field = name.partition(".")
     other, part = copy.copy(config), copy.copy(getattr(config, section))
     value = getattr(part, field)
@@ -64,8 +64,8 @@ def begun(tmp_path):
     return begun
 
 
-@pytest.mark.parametrize(("model", "name"), KNOBS, ids=lambda value: value)
-def test_every_knob_is_fixed_or_may_change(model, name):
+@pytest.mark.parametrize(("model", "name"), OPTIONS, ids=lambda value: value)
+def test_every_option_is_fixed_or_may_change(model, name):
     config = Config(model=model)
     other = changed(config, name)
     (difference,) = config.differences(other)
@@ -77,17 +77,17 @@ def test_every_knob_is_fixed_or_may_change(model, name):
     assert config.changes(other).keys() == ({name} if may_change or name in PLACE else set())
 
 
-def test_the_lists_name_knobs():
-    assert FREE | EXTENDS <= {name for _, name in KNOBS}
-    facts = {name: Config(model=model)._on_resume(name) for model, name in KNOBS}
+def test_the_lists_name_options():
+    assert FREE | EXTENDS <= {name for _, name in OPTIONS}
+    facts = {name: Config(model=model)._on_resume(name) for model, name in OPTIONS}
     assert {name for name, fact in facts.items() if fact == "extends"} == EXTENDS
     assert {name for name, fact in facts.items() if fact == "place"} == PLACE
     assert set(facts.values()) == set(ON_RESUME)
     with pytest.raises(ValueError, match="on_resume: expected one of fixed, free, extends, place, received 'perhaps'"):
-        knob(1, "nothing", on_resume="perhaps")
+        option(1, "nothing", on_resume="perhaps")
 
 
-def test_another_model_or_a_knob_that_is_gone_is_another_run():
+def test_another_model_or_a_option_that_is_gone_is_another_run():
     assert any(line.startswith("model: ") for line in Config().differences_in_numbers(Config(model="vae")))
     assert any(line.startswith("system.") for line in Config().differences_in_numbers(Config(model="vae")))
 
@@ -122,7 +122,7 @@ def test_a_kill_between_history_and_config_records_a_change_once(begun, monkeypa
     assert len((folder / "history.jsonl").read_text().splitlines()) == 1
 
 
-def test_a_fixed_knob_is_refused_and_the_others_are_not_named(begun):
+def test_a_fixed_option_is_refused_and_the_others_are_not_named(begun):
     folder = begun(Config())
     other = changed(changed(Config(), "training.seed"), "training.log_every")
     with pytest.raises(UserError, match=r"\(saved -> given\): training.seed: 0 -> 1; expected the same flags"):
@@ -157,7 +157,7 @@ def test_what_a_training_left_keeps_its_configuration(tmp_path, left):
 def test_the_help_says_which_may_change():
     from tfcq.config import flags
 
-    for _, name in KNOBS:
+    for _, name in OPTIONS:
         section, _, field = name.partition(".")
         sections = [getattr(Config(model=model), section) for model in SYSTEMS]
         for part in sections:
