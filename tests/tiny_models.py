@@ -105,11 +105,11 @@ def compiled(config, channels=1, optimizer=keras.optimizers.Adamax, learning_rat
 
 
 def fit(model, batch, steps):
-    """`steps` steps of `model.fit` on the same batch, then `settle`; returns a list of one dict of logs a step."""
+    """`steps` steps of `model.fit_batches` on the same batch, then `settle`; returns a list of one dict of logs a step."""
     rows = []
     keep = keras.callbacks.LambdaCallback(on_train_batch_end=lambda _, logs: rows.append(dict(logs)))
     batches = tf.data.Dataset.from_tensors(batch).repeat()
-    model.fit(batches, steps_per_epoch=steps, verbose=0, callbacks=[keep])
+    model.fit_batches(batches, steps_per_epoch=steps, verbose=0, callbacks=[keep])
     model.settle()
     return rows
 

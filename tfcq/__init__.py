@@ -1,50 +1,64 @@
 """tfcq: generative image models that both cover the data and look right.
 
->>> config = tfcq.Config(data=tfcq.DataConfig(dataset="digits", image_size=8))      # doctest: +SKIP
->>> tfcq.train(config, "runs/digits"); model = tfcq.load("runs/digits")             # doctest: +SKIP
->>> images = model.sample(tfcq.row_seeds(16, seed=0))                               # doctest: +SKIP
+>>> import tfcq
+>>> config = tfcq.Config(
+...     data=tfcq.DataConfig(dataset="digits", image_size=8),
+...     system=tfcq.GLFConfig(latent_dim=16, autoencoder_width=8, hidden_units=32, latent_flow_units=32),
+...     training=tfcq.TrainingConfig(train_steps=4, batch_size=32),
+... )
+>>> run = tfcq.Run(workdir, config)
+>>> model = run.train()  # doctest: +ELLIPSIS
+glf: ... weights; digits: ...
+>>> model.sample(16).shape
+(16, 8, 8, 1)
 
-Importing the package imports no TensorFlow; `train`, `load`, `evaluate` and `export` do, when they are first used.
+`Run` is the interface; the modules of the same names as its methods (`tfcq.train`, ...) are the commands, `python -m tfcq.train`.
+Importing the package imports no TensorFlow; a `Run` does, when it first needs it.
 """
 
 import importlib
+from typing import TYPE_CHECKING, Any
 
 from tfcq.config import SYSTEMS, Config, DataConfig, TrainingConfig
 from tfcq.errors import TrainingDiverged, TrainingInterrupted, UserError
 from tfcq.machine import settings
+
+if TYPE_CHECKING:
+    from tfcq.run import Run
+    from tfcq.seeds import row_seeds
+    from tfcq.serving.client import Client
 
 __version__ = "0.1.0"
 
 settings.prefer_onednn()
 
 _SYSTEM_CONFIGS = {config.__name__: config for config in SYSTEMS.values()}  # CQFConfig, GLFConfig, ...
-_LAZY = {
-    "train": "tfcq.training.run",
-    "load": "tfcq.workdir",
-    "evaluate": "tfcq.evaluation.run",
-    "export": "tfcq.exporting.export",
-    "row_seeds": "tfcq.seeds",
-    "Client": "tfcq.serving.client",
-}
-_OF_CLIENTS = {"Client", "row_seeds"}  # who may have no TensorFlow
+_LAZY = {"Run": "tfcq.run", "Client": "tfcq.serving.client", "row_seeds": "tfcq.seeds"}
+_METHODS = {"train": "train", "evaluate": "evaluate", "export": "export", "load": "model"}
+"""What these were as functions of the package: methods of `Run`."""
 
 __all__ = [
+    "Client",
     "Config",
     "DataConfig",
+    "Run",
     "TrainingConfig",
     "TrainingDiverged",
     "TrainingInterrupted",
     "UserError",
+    "row_seeds",
     *_SYSTEM_CONFIGS,
-    *_LAZY,
 ]
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
     if name in _SYSTEM_CONFIGS:
         return _SYSTEM_CONFIGS[name]
-    if name not in _LAZY:
-        raise AttributeError(f"module 'tfcq' has no attribute {name!r}")
-    if name not in _OF_CLIENTS:
-        settings.import_tensorflow()
-    return getattr(importlib.import_module(_LAZY[name]), name)
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    advice = f"; in Python it is tfcq.Run(workdir, config).{_METHODS[name]}(...)" if name in _METHODS else ""
+    raise AttributeError(f"module 'tfcq' has no attribute {name!r}{advice}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, "__version__", "__doc__", "__file__", "__name__"})

@@ -2,6 +2,7 @@
 
 config.json        the Config               environment.json   versions, devices, commit
 data.json          shape and source of the images, what is not known of them, digests of the other files that training reads
+images.npz         the images, where they were given in Python (`tfcq.Run.train`)
 images.jsonl.gz    which image belongs to which split (`tfcq.data.manifest`)
 history.jsonl      a row each time that options, images or the environment changed on resume: {"time", "step", "changes":
                    {name: [before, after]}}
@@ -17,6 +18,7 @@ import json
 import os
 import pathlib
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -31,6 +33,8 @@ from tfcq.machine import json_lines, paths, settings
 from tfcq.machine.files import check_file, replacing, write_text, writing
 
 MANIFEST = "images.jsonl.gz"
+
+IMAGES = "images.npz"
 
 _PACKAGES = ("tfcq", "tensorflow", "keras", "tensorflow-probability", "tensorflow-datasets", "numpy")
 
@@ -49,11 +53,26 @@ def read_config(workdir):
             "python -m tfcq.train --flagfile=configs/NAME.cfg " + shlex.quote(f"--workdir={workdir}")
         )
     try:
-        return Config.from_json(path.read_text())
+        return _with_kept_images(Config.from_json(path.read_text()), path.parent)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: the configuration cannot be read: {error}") from error
+
+
+def _with_kept_images(config, folder):
+    """`config` with the images that the folder keeps, where it was moved with them."""
+    kind, _, place = config.data.dataset.partition(":")
+    kept = folder.absolute() / IMAGES
+    if kind == "npz" and pathlib.Path(place).name == IMAGES and not os.path.exists(place) and kept.exists():
+        return dataclasses.replace(config, data=dataclasses.replace(config.data, dataset=f"npz:{kept}"))
+    return config
+
+
+def saved_step(workdir):
+    """The step of a run's newest checkpoint, from which training goes on; 0: there is none."""
+    paths = (pathlib.Path(workdir) / "checkpoints" / "last").glob("step-*.index")
+    return max((int(match[1]) for path in paths if (match := re.fullmatch(r"step-(\d+)\.index", path.name))), default=0)
 
 
 def has_begun(workdir):

@@ -28,7 +28,7 @@ def values(model, count, seed=4):
         "images": images,
         "other_images": other,
         "latents": latents(model, count) if hasattr(model, "latent_shape") else None,
-        "compressed": model.compress(images).numpy() if "super_resolve" in model.abilities else images,
+        "compressed": model.compress(images) if "super_resolve" in model.abilities else images,
         "share": np.linspace(0.0, 1.0, count, dtype=np.float32),
         "spherical": np.arange(count) % 2 == 0,
         "num_importance_samples": 2,

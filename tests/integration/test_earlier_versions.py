@@ -56,10 +56,10 @@ def check_splits(dataset):
 
 def check_model(run, dataset, expected):
     # float32 through a decoder of a few layers: log_prob is near -99, its rounding some 1e-5, and other processors' sums differ.
-    model = tfcq.load(run, "last")
-    log_prob = model.log_prob(dataset.images("test", range(5)), tfcq.row_seeds(5), 3).numpy()
+    model = tfcq.Run(run).model("last")
+    log_prob = model.log_prob(dataset.images("test", range(5)), tfcq.row_seeds(5), 3)
     np.testing.assert_allclose(log_prob, expected["log_prob"], atol=2e-3)
-    samples = model.sample(tfcq.row_seeds(4)).numpy().reshape(4, 16).astype(int)
+    samples = model.sample(tfcq.row_seeds(4)).reshape(4, 16).astype(int)
     assert np.abs(samples - np.array(expected["samples"])).max() <= 1  # a pixel at the edge of two values
 
 

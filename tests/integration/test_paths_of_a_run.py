@@ -61,7 +61,7 @@ def test_a_run_works_in_folders_of_any_name(tmp_path, monkeypatch, capsys):
     for path in checkpoints.glob("step-2.*"):
         path.unlink()
     config = tfcq.Config.from_json((run / "config.json").read_text())
-    model = tfcq.train(config, f"~/runs/{NASTY}/")
+    model = tfcq.Run(f"~/runs/{NASTY}/", config).train()
     assert "resumed from step 1" in capsys.readouterr().out and (checkpoints / "step-2.index").is_file()
     for folder in ("train", "validation"):
         assert any("tfevents" in path.name for path in (run / "tensorboard" / folder).iterdir())
@@ -72,7 +72,7 @@ def test_a_run_works_in_folders_of_any_name(tmp_path, monkeypatch, capsys):
     extractor = Means()
     tf.saved_model.save(extractor, f"{home}/{NASTY}", signatures=extractor.features)
     protocol = {"features": f"saved_model:~/{NASTY}", "cache_dir": f"~/{NASTY} cache", "num_samples": 8, "batch_size": 8}
-    row = tfcq.evaluate(run, ["elbo", "frechet_distance"], **protocol)
+    row = tfcq.Run(run).evaluate(["elbo", "frechet_distance"], **protocol)
     assert len(list((home / f"{NASTY} cache").iterdir())) == 2
     assert len([name for name in row if name.startswith("fd_saved_model_")]) == 1
     assert "training_elbo_bits_per_dim" in (run / "report.md").read_text(encoding="utf-8")
@@ -81,7 +81,7 @@ def test_a_run_works_in_folders_of_any_name(tmp_path, monkeypatch, capsys):
     heading = next(line for line in table.splitlines() if line.startswith("| number"))
     assert heading.replace("\\|", "").count("|") == 5 and "\\[a\\]\\*?" in heading
 
-    exported = tfcq.export(run, f"~/{NASTY} exports", num_importance_samples=1)
+    exported = tfcq.Run(run).export(f"~/{NASTY} exports", num_importance_samples=1)
     assert exported == home / f"{NASTY} exports" / "cqf" / "1"
     assert "warning: TensorFlow takes [ and \\ in a path" in capsys.readouterr().out
     assert json.loads((exported / "manifest.json").read_text())["files"].keys() >= {"saved_model.pb", "variables/variables.index"}
@@ -95,7 +95,7 @@ def test_a_run_works_in_folders_of_any_name(tmp_path, monkeypatch, capsys):
     version, servable = manager.find(model_pb2.ModelSpec(name="cqf"))
     seeds = tfcq.row_seeds(4, seed=3)
     answer = servable.predict("sample", {"seed": seeds, "temperature": np.ones(4, np.float32)})["images"]
-    difference = np.abs(answer.astype(int) - tfcq.load(run).sample(seeds).numpy())
+    difference = np.abs(answer.astype(int) - tfcq.Run(run).model().sample(seeds))
     assert version == 1 and difference.max() <= 1 and (difference > 0).mean() < 0.01  # a value at a bin's edge
     assert model.steps_taken == 2
 

@@ -23,27 +23,29 @@ CONFIG = tiny.config(8, model="vae", training={"train_steps": 1})
 DATASET = tiny.dataset((8, 8, 1))
 
 FUNCTIONS = [
-    (lambda: tfcq.train("vae", "w"), r"config: expected a tfcq.Config, received str 'vae'; make one with tfcq.Config\("),
-    (lambda: tfcq.train(CONFIG.system, "w"), "config: expected a tfcq.Config, received VAEConfig"),
-    (lambda: tfcq.train(CONFIG.to_dict(), "w"), "config: expected a tfcq.Config, received dict"),
-    (lambda: tfcq.train(CONFIG, None), "workdir: expected the path of a folder, a str or pathlib.Path, received None"),
-    (lambda: tfcq.train(CONFIG, ""), "workdir: expected a folder, received an empty path"),
-    (lambda: tfcq.train(CONFIG, 7), "workdir: .* received 7"),
-    (lambda: tfcq.load(None), "workdir: .* received None"),
-    (lambda: tfcq.load(CONFIG), r"workdir: .* received Config\("),
-    (lambda: tfcq.evaluate(None), "workdir: .* received None"),
-    (lambda: tfcq.evaluate("w", metrics=5), "metrics: expected names, in a list or separated by commas, received 5"),
-    (lambda: tfcq.evaluate("w", metrics=[5]), "metrics: expected all or some of elbo, .*, received 5"),
-    (lambda: tfcq.evaluate("w", metrics="elbo,elbow"), r"received 'elbow' \(did you mean elbo\?\)"),
-    (lambda: tfcq.evaluate("w", report="yes"), "report: expected True or False, received str 'yes'"),
-    (lambda: tfcq.evaluate("w", num_images="10"), "num_images: expected int, received '10'"),
-    (lambda: tfcq.export("w", None), "export_dir: expected the path of a folder, .*, received None"),
-    (lambda: tfcq.export(None, "e"), "workdir: .* received None"),
-    (lambda: tfcq.export("w", "e", "10"), "num_importance_samples: expected an int of at least 1, received str '10'"),
-    (lambda: tfcq.export("w", "e", 0), "num_importance_samples: expected at least 1, received 0"),
-    (lambda: tfcq.export("w", "e", 1.0), "num_importance_samples: expected an int of at least 1, received float 1.0"),
-    (lambda: tfcq.train(CONFIG, "w", "no"), "accept_changed_data: expected True or False, received str 'no'"),
-    (lambda: tfcq.export("w", "e", allow_other_signatures=0), "allow_other_signatures: expected True or False, received int 0"),
+    (lambda: tfcq.Run("w", "vae").train(), r"config: expected a tfcq.Config, received str 'vae'; make one with tfcq.Config\("),
+    (lambda: tfcq.Run("w", CONFIG.system).train(), "config: expected a tfcq.Config, received VAEConfig"),
+    (lambda: tfcq.Run("w", CONFIG.to_dict()).train(), "config: expected a tfcq.Config, received dict"),
+    (lambda: tfcq.Run(None, CONFIG).train(), "workdir: expected the path of a folder, a str or pathlib.Path, received None"),
+    (lambda: tfcq.Run("", CONFIG).train(), "workdir: expected a folder, received an empty path"),
+    (lambda: tfcq.Run(7, CONFIG).train(), "workdir: .* received 7"),
+    (lambda: tfcq.Run(None).model(), "workdir: .* received None"),
+    (lambda: tfcq.Run(CONFIG).model(), r"workdir: .* received Config\("),
+    (lambda: tfcq.Run(None).evaluate(), "workdir: .* received None"),
+    (lambda: tfcq.Run("w").evaluate(metrics=5), "metrics: expected names, in a list or separated by commas, received 5"),
+    (lambda: tfcq.Run("w").evaluate(metrics=[5]), "metrics: expected all or some of elbo, .*, received 5"),
+    (lambda: tfcq.Run("w").evaluate(metrics="elbo,elbow"), r"received 'elbow' \(did you mean elbo\?\)"),
+    (lambda: tfcq.Run("w").evaluate(report="yes"), "report: expected True or False, received str 'yes'"),
+    (lambda: tfcq.Run("w").evaluate(num_images="10"), "num_images: expected int, received '10'"),
+    (lambda: tfcq.Run("w").export(None), "export_dir: expected the path of a folder, .*, received None"),
+    (lambda: tfcq.Run(None).export("e"), "workdir: .* received None"),
+    (lambda: tfcq.Run("w").export("e", "10"), "num_importance_samples: expected an int of at least 1, received str '10'"),
+    (lambda: tfcq.Run("w").export("e", 0), "num_importance_samples: expected at least 1, received 0"),
+    (lambda: tfcq.Run("w").export("e", 1.0), "num_importance_samples: expected an int of at least 1, received float 1.0"),
+    (lambda: tfcq.Run("w", CONFIG).train(accept_changed_data="no"),
+     "accept_changed_data: expected True or False, received str 'no'"),
+    (lambda: tfcq.Run("w").export("e", allow_other_signatures=0),
+     "allow_other_signatures: expected True or False, received int 0"),
     (lambda: data.load("digits"), "config: expected a tfcq.DataConfig, received str 'digits'; make one with tfcq.DataConfig"),
     (lambda: data.load(CONFIG), "config: expected a tfcq.DataConfig, received Config; .* that of a tfcq.Config is config.data"),
     (lambda: data.load(CONFIG.data, "w"), "manifest: expected a Manifest, .*, received str 'w'"),
@@ -123,10 +125,10 @@ def test_likelihoods_of_batches_of_a_wrong_kind_are_refused():
 def test_paths_of_pathlib_and_metrics_in_a_text_are_taken_and_a_floor_is_told(tmp_path, capsys):
     workdir = pathlib.Path(tmp_path) / "run"
     tiny.make_workdir(workdir, CONFIG)
-    assert tfcq.train(CONFIG, workdir).steps_taken == 1  # it is done
+    assert tfcq.Run(workdir, CONFIG).train().steps_taken == 1  # it is done
     floor = "note: decoder_sigma=0.7071 is fixed: bits/dim cannot be below log2(256 sigma sqrt(2 pi)) = 8.826, which is worse"
     assert capsys.readouterr().out.count(floor) == 1
-    row = tfcq.evaluate(workdir, "elbo,bits_per_dim", report=False, num_images=4, num_importance_samples=2)
+    row = tfcq.Run(workdir).evaluate("elbo,bits_per_dim", report=False, num_images=4, num_importance_samples=2)
     for name in ("elbo", "bits_per_dim"):
         entry = row[name]
         data = {"dataset": "digits", "image_size": 8, "channels": 1, "center_crop": 0, "resize": "area"}

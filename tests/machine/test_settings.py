@@ -94,7 +94,7 @@ def test_a_model_is_the_same_whatever_keras_was_told(model, options):
 
 def test_training_takes_all_its_steps_whatever_keras_was_told(hostile, tmp_path):
     config = tiny.config(8, data={"dataset": "digits"}, training={"train_steps": 3}, model="vae")
-    model = tfcq.train(config, tmp_path)
+    model = tfcq.Run(tmp_path, config).train()
     assert model.steps_taken == 3 and of_keras() == HOSTILE
     kept = [variable for optimizer in model.player_optimizers.values() for variable in optimizer.variables]
     assert {variable.dtype for variable in kept if "int" not in variable.dtype} == {"float32"}
@@ -243,7 +243,7 @@ for text in ['{"floatx": "bfloat16"}', '{"epsilon": 1}', '{"image_data_format": 
 os.environ.pop("KERAS_MAX_EPOCHS")
 (home / "keras.json").write_text('{"backend": "jax", "floatx": "float16", "image_data_format": "channels_first", "epsilon": 0.5}')
 config = tfcq.Config.from_json(sys.argv[1])
-model = tfcq.train(config, sys.argv[2])
+model = tfcq.Run(sys.argv[2], config).train()
 import keras
 assert (keras.config.backend(), os.environ["KERAS_BACKEND"]) == ("tensorflow", "jax")  # children of the user's are the user's
 assert (keras.config.floatx(), keras.config.image_data_format()) == ("float16", "channels_first")
@@ -262,8 +262,8 @@ def test_a_keras_json_changes_no_run(tmp_path):
     )  # fmt: skip
     lines = done.stdout.splitlines()
     assert lines[:5] == ["refused"] * 5 and lines[-1] == "steps 2", done.stderr[-2000:]
-    tfcq.train(config, tmp_path / "here")
-    for one, other in zip(*(tfcq.load(tmp_path / name, "last").variables for name in ("hostile", "here")), strict=True):
+    tfcq.Run(tmp_path / "here", config).train()
+    for one, other in zip(*(tfcq.Run(tmp_path / name).model("last").variables for name in ("hostile", "here")), strict=True):
         np.testing.assert_allclose(one.value, other.value, rtol=1e-4, atol=1e-5)
     record = json.loads((tmp_path / "hostile" / "environment.json").read_text())
     assert record["settings"]["TF_ENABLE_ONEDNN_OPTS"] and "packages" in record

@@ -79,7 +79,6 @@ WRONG = {
         "flat": (lambda x: x[:, 0], r"expected int32 \[N, 2\], received int32 \[3\]"),
         "floats": (lambda x: x + 0.5, "received float64"),
         "beyond int32": (lambda x: x + np.int64(2**31), "received int64"),
-        "none": (lambda x: None, "received NoneType"),
     },
     "latents": {
         "NaN": (lambda x: x * np.float32("nan"), "finite, received float32 .* with NaN or infinity"),

@@ -22,7 +22,7 @@ def run(tmp_path_factory):
     """Folder of a tiny trained run."""
     folder = tmp_path_factory.mktemp("served") / "run"
     config = tiny.config(8, data={"dataset": "digits"}, training={"train_steps": 4, "checkpoint_every": 2})
-    tfcq.train(config, folder)
+    tfcq.Run(folder, config).train()
     return folder
 
 
@@ -53,10 +53,10 @@ def test_the_contract_holds_for_an_exported_model(server):
 @pytest.mark.parametrize("transport", ["grpc", "rest"])
 def test_endpoints_answer_what_the_trained_model_answers(run, server, transport):
     address = server.grpc_address if transport == "grpc" else server.rest_url
-    client, model = getattr(Client, transport)(address, model="cqf"), tfcq.load(run)
+    client, model = getattr(Client, transport)(address, model="cqf"), tfcq.Run(run).model()
     seeds = tfcq.row_seeds(5, seed=3)
     images = client.sample(seeds=seeds)
-    difference = np.abs(images.astype(int) - model.sample(seeds).numpy())
+    difference = np.abs(images.astype(int) - model.sample(seeds))
     assert difference.max() <= 1 and (difference > 0).mean() < 0.01  # a value at a bin's edge may fall either way
     log_prob = client.log_prob(images, seeds=seeds)
     np.testing.assert_allclose(log_prob, model.log_prob(images, seeds, num_importance_samples=K), rtol=1e-5)
@@ -69,7 +69,7 @@ def latent_run(tmp_path_factory):
     """Folder of a tiny trained run of a model of latents, with its export."""
     folder = tmp_path_factory.mktemp("served_latents") / "run"
     config = tiny.config(8, data={"dataset": "digits"}, training={"train_steps": 2}, model="introvae")
-    tfcq.train(config, folder)
+    tfcq.Run(folder, config).train()
     export(folder, folder.parent / "exports")
     return folder
 
@@ -77,10 +77,10 @@ def latent_run(tmp_path_factory):
 def test_endpoints_of_a_model_of_latents_answer_the_same_by_both_transports(latent_run):
     server = servers.ServerProcess(latent_run.parent, "--model_name=introvae", "--model_base_path=exports/introvae")
     server.wait_until_ready()
-    model, seeds = tfcq.load(latent_run), tfcq.row_seeds(4, seed=3)
+    model, seeds = tfcq.Run(latent_run).model(), tfcq.row_seeds(4, seed=3)
     images, other_images = tiny.images(model.image_shape, 4), tiny.images(model.image_shape, 4, seed=1)
     share, spherical = np.float32([0.0, 0.3, 0.6, 1.0]), np.array([True, False, True, False])
-    expected = model.interpolate(images, other_images, share, spherical, seeds).numpy()
+    expected = model.interpolate(images, other_images, share, spherical, seeds)
     likelihood = model.latent_likelihood(images, seeds)
     for client in (
         Client.grpc(server.grpc_address, model="introvae"),

@@ -6,7 +6,7 @@ from tfcq.config.fields import Section, option
 from tfcq.errors import UserError
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class DataConfig(Section):
     """Where images come from, and what a model sees of them: uint8 [image_size, image_size, channels]."""
 

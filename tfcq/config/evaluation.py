@@ -47,7 +47,7 @@ def metric_names(metrics):
     return ["all"] if "all" in names else names
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class ImagesPlace(Section):
     """Where the images of a trained run are now, for what looks at them after training."""
 
@@ -69,7 +69,7 @@ class ImagesPlace(Section):
         return dataclasses.replace(config, **given)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class EvaluationConfig(ImagesPlace):
     """The protocol of an evaluation: what is compared with what, and how. Recorded with every number."""
 

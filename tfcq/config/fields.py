@@ -38,7 +38,7 @@ def option(default, meaning, *, minimum=None, maximum=None, choices=None, unit=N
     return dataclasses.field(default=default, metadata=metadata)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Section:
     """Base of the groups of options: checks types and bounds of every field when it is made.
 
@@ -52,6 +52,11 @@ class Section:
             value = checked(field, types_of[field.name], getattr(self, field.name))
             object.__setattr__(self, field.name, value)
         self.check()
+
+    def __repr__(self):
+        """The options that are not their defaults, as they would be written."""
+        fields = [field for field in dataclasses.fields(self) if getattr(self, field.name) != field.default]
+        return f"{type(self).__name__}({', '.join(f'{field.name}={getattr(self, field.name)!r}' for field in fields)})"
 
     def check(self):
         """Combinations inside this section that cannot work raise UserError here."""
@@ -67,8 +72,15 @@ class Section:
 
 
 def checked(field, kind, value):
-    """`value` as `kind` (an int is taken where a float is meant), within the field's bounds, or UserError."""
+    """`value` as `kind`, within the field's bounds, or UserError.
+
+    An int is taken where a float is meant, a NumPy scalar for the number that it is, a pathlib.Path for an option that is a path.
+    """
     name = field.name
+    if kind is not str and type(value).__module__ == "numpy" and getattr(value, "shape", None) == () and hasattr(value, "item"):
+        value = value.item()
+    if kind is str and isinstance(value, os.PathLike) and "" in field.metadata["paths"]:
+        value = os.fspath(value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         try:
             value = float(value)

@@ -7,7 +7,7 @@ from tfcq.config.fields import Section, option
 from tfcq.errors import UserError
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class FlowOptions(Section):
     """A RealNVP between features and pixels, of the systems that have one."""
 
@@ -40,7 +40,7 @@ class FlowOptions(Section):
             )
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class AdversaryOptions(Section):
     """A discriminator and the game with it, of the systems that have one."""
 
@@ -99,7 +99,7 @@ def num_halvings(image_size, section, name):
     return int(halvings)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class AutoencoderOptions(Section):
     """The InfoGAN auto-encoder of the GLF family (Xiao et al. 2019, Appendix A, Table 3)."""
 
@@ -118,7 +118,7 @@ class AutoencoderOptions(Section):
             )
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class ReconstructionOptions(Section):
     """What the auto-encoders that are no densities of images are trained by."""
 
@@ -136,7 +136,7 @@ class ReconstructionOptions(Section):
     )
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class StageOptions(Section):
     """What holds for every system that trains in stages: the option of `FIRST_STAGES` that it has is shorter than the run."""
 
@@ -155,7 +155,7 @@ class StageOptions(Section):
         return {name: getattr(self, name) for name in FIRST_STAGES if hasattr(self, name)}
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class IntrospectiveOptions(StageOptions):
     """Networks and pre-training of IntroVAE (Huang et al. 2018, Appendix B) and of Soft-IntroVAE."""
 
@@ -186,7 +186,7 @@ class IntrospectiveOptions(StageOptions):
             raise UserError(f"image_size={size}: expected a power of two, at least 8, as the networks halve images down to 4")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class LatentFlowOptions(Section):
     """A flow between noise and latent vectors."""
 
@@ -200,7 +200,7 @@ class LatentFlowOptions(Section):
     )
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class DecoderScaleOptions(Section):
     """p(x|z) = N(G(z), sigma^2 I) for pixels in [0, 1], of the auto-encoders that are densities."""
 
@@ -223,7 +223,7 @@ class DecoderScaleOptions(Section):
         return None if self.learn_decoder_sigma else math.log2(256.0 * self.decoder_sigma * math.sqrt(2.0 * math.pi))
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class LogisticVAEOptions(Section):
     """What the VAEs of Gatopoulos, Stol and Tomczak (2020) share; the networks' sizes are the paper's, times the scales."""
 

@@ -2,7 +2,7 @@
 
 Example::
 
-    config = Config(model="cqf", data=DataConfig(dataset="digits"), system=CQFConfig(flow_scales=1))
+    config = Config(system=CQFConfig(flow_scales=1), data=DataConfig(dataset="digits"))
     Config.from_json(config.to_json()) == config
 """
 
@@ -21,7 +21,7 @@ class Config:
     """The whole configuration of a run.
 
     Args:
-        model: which system, a key of `SYSTEMS`.
+        model: which system, a key of `SYSTEMS`; None: the one that `system` is of, or "cqf" where that is left out too.
         data: the images.
         system: the options of that system, an instance of `SYSTEMS[model]`; None: its defaults.
         training: the optimisation.
@@ -30,12 +30,18 @@ class Config:
         UserError: an unknown model, the wrong dataclass for it, or a combination across sections that cannot work.
     """
 
-    model: str = "cqf"
+    model: str | None = None
     data: DataConfig = DataConfig()
-    system: Section = None
+    system: Section | None = None
     training: TrainingConfig = TrainingConfig()
 
     def __post_init__(self):
+        if self.model is None:
+            names = {kind: name for name, kind in SYSTEMS.items()}
+            if type(self.system) not in names and self.system is not None:
+                raise UserError(f"system: expected one of {', '.join(kind.__name__ for kind in names)}, "
+                                f"received {type(self.system).__name__}")
+            object.__setattr__(self, "model", names.get(type(self.system), "cqf"))
         if self.model not in list(SYSTEMS):  # a list: what JSON holds here need not be hashable
             raise UserError(
                 f"model: expected one of {', '.join(SYSTEMS)}, received {self.model!r}{suggestion(self.model, SYSTEMS)}"
@@ -44,7 +50,8 @@ class Config:
             object.__setattr__(self, "system", SYSTEMS[self.model]())
         for name, kind in {"data": DataConfig, "system": SYSTEMS[self.model], "training": TrainingConfig}.items():
             if not isinstance(getattr(self, name), kind):
-                raise UserError(f"{name}: expected {kind.__name__}, received {type(getattr(self, name)).__name__}")
+                where = f" with model={self.model}" if name == "system" else ""
+                raise UserError(f"{name}: expected {kind.__name__}{where}, received {type(getattr(self, name)).__name__}")
         self.system.check_run(self.data, self.training)
 
     def absolute(self):

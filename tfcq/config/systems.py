@@ -19,7 +19,7 @@ from tfcq.config.groups import (
 from tfcq.errors import UserError
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class CQFConfig(AdversaryOptions, FlowOptions):
     """Coverage and quality driven training (Shmelkov et al. 2018; Lucas et al. 2019, Adaptive Density Estimation).
 
@@ -96,7 +96,7 @@ class CQFConfig(AdversaryOptions, FlowOptions):
         super().check_run(data, training)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class RealNVPConfig(AdversaryOptions, FlowOptions):
     """RealNVP by itself (Dinh et al. 2017): exact densities; with a discriminator, Flow-GAN (Grover et al. 2018).
 
@@ -121,7 +121,7 @@ class RealNVPConfig(AdversaryOptions, FlowOptions):
             num_halvings(data.image_size, self, "discriminator_size")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class GLFConfig(StageOptions, LatentFlowOptions, ReconstructionOptions, AutoencoderOptions):
     """Generative latent flow (Xiao et al. 2019): an auto-encoder, and a flow of its latents."""
 
@@ -143,22 +143,22 @@ class GLFConfig(StageOptions, LatentFlowOptions, ReconstructionOptions, Autoenco
             )
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class VAEConfig(DecoderScaleOptions, AutoencoderOptions):
     """The variational auto-encoder that GLF is compared with."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class VAEFlowPriorConfig(LatentFlowOptions, DecoderScaleOptions, AutoencoderOptions):
     """A VAE whose prior is a flow, learned with it (Eq. 4 of the GLF paper)."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class VAEFlowPosteriorConfig(LatentFlowOptions, DecoderScaleOptions, AutoencoderOptions):
     """A VAE whose posterior goes through a flow (Rezende and Mohamed 2015)."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class WAEOptions(StageOptions, ReconstructionOptions, AutoencoderOptions):
     """A Wasserstein auto-encoder (Tolstikhin et al. 2018): a deterministic one whose latents are drawn to N(0, sigma^2 I)."""
 
@@ -188,7 +188,7 @@ class WAEOptions(StageOptions, ReconstructionOptions, AutoencoderOptions):
             )
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class WAEGANConfig(WAEOptions):
     """WAE-GAN: an adversary tells latents from draws of the prior."""
 
@@ -198,12 +198,12 @@ class WAEGANConfig(WAEOptions):
     )
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class WAEMMDConfig(WAEOptions):
     """WAE-MMD: latents and draws of the prior are compared by a kernel."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class TwoStageVAEConfig(StageOptions, DecoderScaleOptions, AutoencoderOptions):
     """Two-stage VAE (Dai and Wipf 2019): a VAE with a learned scale, then a VAE of its latents."""
 
@@ -222,7 +222,7 @@ class TwoStageVAEConfig(StageOptions, DecoderScaleOptions, AutoencoderOptions):
     second_stage_layers: int = option(3, "hidden layers of its encoder and of its decoder each", minimum=1, maximum=16)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class RAEGMMConfig(ReconstructionOptions, AutoencoderOptions):
     """RAE + GMM (Ghosh et al. 2019): a regularised auto-encoder, and a mixture of Gaussians fitted to its latents."""
 
@@ -240,7 +240,7 @@ class RAEGMMConfig(ReconstructionOptions, AutoencoderOptions):
             raise UserError("mixture_images: expected 0 (all of them) or at least 2, received 1")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class GLANNConfig(StageOptions, ReconstructionOptions, AutoencoderOptions):
     """GLANN (Hoshen, Li and Malik 2019): a code for each training image (GLO), then a network that draws codes (IMLE)."""
 
@@ -268,12 +268,12 @@ class GLANNConfig(StageOptions, ReconstructionOptions, AutoencoderOptions):
                 )
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class VAEBijectivePriorConfig(LogisticVAEOptions):
     """The VAE with a bijective prior (Gatopoulos, Stol and Tomczak 2020)."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class SRVAEConfig(LogisticVAEOptions):
     """srVAE (Gatopoulos, Stol and Tomczak 2020): first a compressed image, then the image given that."""
 
@@ -284,7 +284,7 @@ class SRVAEConfig(LogisticVAEOptions):
     )
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class IntroVAEConfig(IntrospectiveOptions):
     """IntroVAE (Huang, Li, He, Sun and Tan 2018)."""
 
@@ -342,7 +342,7 @@ class IntroVAEConfig(IntrospectiveOptions):
             )
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class SoftIntroVAEConfig(IntrospectiveOptions):
     """Soft-IntroVAE (Daniel and Tamar 2021)."""
 

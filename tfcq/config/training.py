@@ -7,7 +7,7 @@ from tfcq.config.fields import Section, option, suggestion
 from tfcq.errors import UserError
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class TrainingConfig(Section):
     """How a model is trained; the same for every system."""
 

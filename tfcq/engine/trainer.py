@@ -137,11 +137,11 @@ class Trainer(keras.Model):
 
     # Training.
 
-    def compile(self, optimizers, jit_compile=False, clip_norm=0.0, ema_decay=0.0, micro_batches=1, **kwargs):
+    def compile(self, optimizer, jit_compile=False, clip_norm=0.0, ema_decay=0.0, micro_batches=1, **kwargs):
         """Gives each player its optimizer, built now so that a checkpoint restores its slots.
 
         Args:
-            optimizers: {player name: keras optimizer}, one for each player.
+            optimizer: {player name: keras optimizer}, one for each player.
             jit_compile: compile losses and gradients (not the updates) with XLA.
             clip_norm: a player's gradient is scaled down to this norm; 0: never.
             ema_decay: of the running mean of the trained weights, `averages`; 0: none is kept.
@@ -151,28 +151,28 @@ class Trainer(keras.Model):
             ValueError: names that are not the players'.
         """
         players = {player.name: player for player in self.players()}
-        if players.keys() != optimizers.keys():
-            raise ValueError(f"compile: expected optimizers for {sorted(players)}, received {sorted(optimizers)}")
+        if players.keys() != optimizer.keys():
+            raise ValueError(f"compile: expected optimizers for {sorted(players)}, received {sorted(optimizer)}")
         scaled = self.dtype_policy.name == "mixed_float16"
         for name, player in players.items():
-            optimizer = keras.optimizers.LossScaleOptimizer(optimizers[name]) if scaled else optimizers[name]
-            optimizer.build(player.variables)
-            self.player_optimizers[name] = optimizer
+            own = keras.optimizers.LossScaleOptimizer(optimizer[name]) if scaled else optimizer[name]
+            own.build(player.variables)
+            self.player_optimizers[name] = own
         self._jit_players, self._clip_norm, self.micro_batches = jit_compile, clip_norm, micro_batches
         self.averages = WeightAverages(self.averaged_variables(), ema_decay) if ema_decay else None
         super().compile(
             optimizer=list(self.player_optimizers.values())[-1], jit_compile=False, auto_scale_loss=False, **kwargs
         )
 
-    def fit(self, x, **kwargs):
-        """Keras's fit on a tf.data.Dataset of uint8 batches (see `batches_per_step`); a new model is initialised first."""
+    def fit_batches(self, batches, **kwargs):
+        """Keras's fit on a tf.data.Dataset of a step's batches (see `tfcq.engine.batches`); a new model is initialised first."""
         if self.steps_taken == 0:
-            images = tf.nest.flatten(next(iter(x.take(1))))[0]
+            images = tf.nest.flatten(next(iter(batches.take(1))))[0]
             self.initialize(images[:, 0] if images.shape.rank == 5 else images)
             if self.averages:
                 self.averages.restart()
         self._next_step = self.steps_taken
-        return super().fit(x, **({"shuffle": False} | kwargs))  # the data set has its order
+        return super().fit(batches, **({"shuffle": False} | kwargs))  # the data set has its order
 
     def settle(self):
         """Makes the model whole for an evaluation or a checkpoint: `fit_to_data`, once for each step that asks for it.

@@ -55,7 +55,7 @@ class Pictures:
             UserError: a model without super-resolution.
         """
         self._model.require("super_resolve")
-        compressed = self._model.compress(images).numpy()
+        compressed = self._model.compress(images)
         rows, shape = len(images), images.shape[1:]
         repeated = np.repeat(compressed, num_draws, axis=0)
         drawn = self._run("super_resolve", repeated, row_seeds(len(repeated), seed)).reshape(rows, num_draws, *shape)

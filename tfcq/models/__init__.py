@@ -21,7 +21,7 @@ def build(config, image_shape):
         image_shape: (H, W, C).
 
     Returns:
-        A `tfcq.models.base.GenerativeModel`.
+        A `tfcq.models.base.GenerativeModel`; `fit` trains it by `config.training`, where it is not compiled otherwise.
 
     Raises:
         UserError: arguments of another kind.
@@ -34,7 +34,9 @@ def build(config, image_shape):
     settings.import_tensorflow()  # not all who build a model came through an entry point
     system = _module(config.model).MODEL
     with settings.keras_defaults(config.training.precision), _seeded(config.training.seed):
-        return system(config.system, image_shape, seed=config.training.seed)
+        model = system(config.system, image_shape, seed=config.training.seed)
+    model.training_config = config.training
+    return model
 
 
 def _module(system):

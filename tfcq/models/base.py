@@ -1,4 +1,4 @@
-"""The contract of a generative model: what it can be asked. How it is trained: `tfcq.engine.trainer`.
+"""The contract of a generative model: what it can be asked. How it is trained: `tfcq.engine.trainer`, `tfcq.models.fitting`.
 
 A system subclasses `GenerativeModel`, makes its networks in `__init__` (all weights, so `built` is true), says who is trained
 (`players`), and offers what it can do of `sample`, `elbo_terms` and `log_prob`, `latent_likelihood`, `encode`, `decode`,
@@ -10,19 +10,20 @@ import tensorflow_probability as tfp
 
 from tfcq import images as units
 from tfcq.endpoints import ENDPOINTS, METHODS
-from tfcq.engine.trainer import Trainer
 from tfcq.errors import UserError
 from tfcq.models import arguments, interpolation
+from tfcq.models.fitting import FittedModel
 
 ABILITIES = tuple(ENDPOINTS)
 """What can be asked of models; each is an endpoint too."""
 
 
-class GenerativeModel(Trainer):
+class GenerativeModel(FittedModel):
     """Base of every system.
 
-    Where a user calls one of the methods of `tfcq.endpoints.METHODS`, its arguments are checked first, whichever class defines it
-    (see `tfcq.models.arguments`): a wrong one raises UserError.
+    Where a user calls one of the methods of `tfcq.endpoints.METHODS`, whichever class defines it, its arguments are checked
+    first: a wrong one raises UserError. Seeds may be left out, `model.sample(16)` draws 16 images, and answers are NumPy
+    arrays where no tensors are given (see `tfcq.models.arguments`).
 
     Args:
         image_shape: (H, W, C) of its images.
@@ -33,6 +34,12 @@ class GenerativeModel(Trainer):
     def __init__(self, image_shape, seed=0, name=None):
         super().__init__(seed, name)
         self.image_shape = tuple(image_shape)
+
+    def __repr__(self):
+        size = "x".join(map(str, self.image_shape))
+        steps = f"{self.steps_taken} step" + "s" * (self.steps_taken != 1)
+        able = ", ".join(sorted(self.abilities))
+        return f"<{type(self).__name__}: {size} images, {self.count_params():,} weights, {steps}; {able}>"
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)

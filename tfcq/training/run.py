@@ -10,6 +10,7 @@ from tfcq import data, models
 from tfcq.checks import check_bool
 from tfcq.config import check_config
 from tfcq.engine import devices
+from tfcq.engine.batches import step_batches
 from tfcq.engine.checkpoints import Checkpoints
 from tfcq.engine.optimizers import compile_model, new_course
 from tfcq.errors import TrainingInterrupted, UserError
@@ -89,7 +90,7 @@ def _train(config, workdir, accept_changed_data, signals):
         before = run.config_before()
         if before and (line := new_course(model, before.training, training, start)):
             print(line, flush=True)
-        batches = _step_batches(dataset, model, training, start)
+        batches = step_batches(dataset, model, training.batch_size, training.seed, start)
         evaluation = callbacks.Evaluation(workdir, model, dataset, training, checkpoints, signals)
         files.check_room("workdir", run.folder, _checkpoint_bytes(model))
         run.begin(start, dataset, model.files_read)  # from here on nothing is refused any more
@@ -108,7 +109,7 @@ def _fit(model, batches, workdir, training, evaluation, saver, signals):
     writers = {name: tf.summary.create_file_writer(f"{workdir}/tensorboard/{name}") for name in opening.WRITERS}
     evaluation.writer, evaluation.guard = writers["validation"], LikelihoodGuard(training)
     try:
-        model.fit(
+        model.fit_batches(
             batches,
             epochs=1,
             steps_per_epoch=training.train_steps - model.steps_taken,
@@ -148,19 +149,3 @@ def _checkpoint_bytes(model):
     variables = [*model.variables, *(variable for one in model.player_optimizers.values() for variable in one.variables)]
     averages = model.averages.values if model.averages else []
     return sum(math.prod(one.shape) * tf.as_dtype(one.dtype).size for one in (*variables, *averages))
-
-
-def _step_batches(dataset, model, training, start):
-    """What `GenerativeModel.batches_per_step` and `needs_indices` say: uint8 [batch_size, H, W, C], or [batch_size, k, ...]."""
-    turns = model.batches_per_step
-    batches = dataset.train_batches(training.batch_size * turns, training.seed, start, model.needs_indices)
-    if turns > 1:
-
-        def by_turns(part):
-            part = tf.reshape(part, (turns, training.batch_size, *part.shape[1:]))
-            return tf.transpose(part, (1, 0, *range(2, part.shape.rank)))
-
-        batches = batches.map(lambda *parts: tf.nest.map_structure(by_turns, parts if len(parts) > 1 else parts[0]))
-    options = tf.data.Options()
-    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-    return batches.with_options(options)

@@ -57,7 +57,7 @@ def test_samples_follow_the_mixture():
 def test_settling_fits_the_latents_of_the_training_images():
     model = model_of(2)
     data = tiny.dataset(SHAPE, 20)
-    latents = model.encode(data.images("train", range(20)), row_seeds(20)).numpy()
+    latents = model.encode(data.images("train", range(20)), row_seeds(20))
     model.settle()
     expected = GaussianMixture(2, random_state=model.seed).fit(latents.astype(np.float64))
     np.testing.assert_allclose(tf.nn.softmax(model.mixture_logits.value), expected.weights_, rtol=1e-3)

@@ -99,7 +99,7 @@ def test_a_run_goes_on_with_its_weights_wherever_they_lie_and_says_so(run):
     before = workdirs.read_digests(folder)
     content = pathlib.Path(moved.system.perceptual_weights).read_bytes()
     assert before == {"system.perceptual_weights": hashlib.sha256(content).hexdigest()[:16]}
-    assert tfcq.train(moved, folder).steps_taken == 1  # it is done, but its files are looked at
+    assert tfcq.Run(folder, moved).train().steps_taken == 1  # it is done, but its files are looked at
     with opened(moved, folder) as one:
         one.begin(1, one.load_data(), before)
     assert workdirs.read_config(folder) == moved and workdirs.read_digests(folder) == before
@@ -113,10 +113,10 @@ def test_a_run_does_not_go_on_with_other_weights_or_none(run):
     with open(path, "ab") as file:
         file.write(b"\0")  # Keras reads it all the same
     with pytest.raises(UserError, match=f"^perceptual_weights {path}: expected the file that the run began with, of SHA-256 "):
-        tfcq.train(moved, folder)
+        tfcq.Run(folder, moved).train()
     path.unlink()
     with pytest.raises(UserError, match=f"^perceptual_weights {path}: nothing is there; .*: --perceptual_weights=FILE$"):
-        tfcq.train(moved, folder)
+        tfcq.Run(folder, moved).train()
     assert workdirs.read_config(folder) != moved
 
 
@@ -126,7 +126,7 @@ def test_weights_that_an_earlier_version_did_not_record_stay_where_they_are(run)
     del facts["files"]
     (folder / "data.json").write_text(json.dumps(facts))
     with pytest.raises(UserError, match="holds another configuration .saved -> given.: system.perceptual_weights: "):
-        tfcq.train(moved, folder)
+        tfcq.Run(folder, moved).train()
     before = workdirs.read_config(folder)
     with opened(before, folder) as one:
         one.begin(1, one.load_data(), {"system.perceptual_weights": "0123456789abcdef"})

@@ -343,7 +343,7 @@ def test_pretraining_is_a_vae_and_suggests_a_margin(capsys):
     assert all(key.startswith("vae/") for row in rows for key in row)
     assert float(model.margin) == 0.0
     images = tiny.dataset(SHAPE).images("train", range(20))  # read 8, 8 and 4 at a time
-    before = model.energy(images, row_seeds(20)).numpy().mean()
+    before = model.energy(images, row_seeds(20)).mean()
     tiny.fit(model, IMAGES, 1)
     np.testing.assert_allclose(model.margin, 2.0 * before, rtol=1e-3)
     (suggested,) = re.findall(r"suggested --margin=([0-9.]+), which is used", capsys.readouterr().out)

@@ -1,0 +1,107 @@
+"""Images that Python holds: NumPy arrays, tensors, `tf.data.Dataset`s."""
+
+from __future__ import annotations
+
+import pathlib
+import zipfile
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfcq.checks import as_array
+from tfcq.data.dataset import MEMORY_LIMIT, ImageDataset
+from tfcq.data.npz import UNFIT, shape_advice, type_advice
+from tfcq.errors import UserError
+from tfcq.machine import files
+
+
+def as_images(value: Any, name: str = "images") -> np.ndarray:
+    """8-bit images as one array.
+
+    Args:
+        value: uint8 [N, H, W, C] or [N, H, W], C 1 or 3: an array, a tensor, or a finite `tf.data.Dataset` of images or of
+            batches of them, alone, first in a tuple, or "image" in a dict.
+        name: of the argument, for messages.
+
+    Returns:
+        uint8 [N, H, W, C].
+
+    Raises:
+        UserError: another type or shape, no images, a data set without an end, or more than `MEMORY_LIMIT` bytes of one.
+    """
+    array = _collected(value, name) if isinstance(value, tf.data.Dataset) else as_array(value, name, "uint8 [N, H, W, C]")
+    advice = shape_advice(array.shape) or type_advice(array)
+    if advice or not len(array):
+        advice = "" if advice in (None, UNFIT) else f" {advice}"
+        received = f"{array.dtype} {list(array.shape)}{advice}"
+        raise UserError(f"{name}: expected uint8 [N, H, W] or [N, H, W, 1 or 3], received {received}")
+    return array[..., None] if array.ndim == 3 else array
+
+
+def training_set(value: Any, image_shape: tuple, name: str = "images") -> ImageDataset:
+    """An `ImageDataset` whose training images are `value`, as `as_images` takes it; it has no other split.
+
+    Raises:
+        UserError: as `as_images`; images of another shape than `image_shape`, (H, W, C).
+    """
+    images = as_images(value, name)
+    if images.shape[1:] != tuple(image_shape):
+        raise UserError(f"{name}: expected uint8 {['N', *image_shape]}, received {list(images.shape)}".replace("'", ""))
+    splits = {"train": (images.__getitem__, np.arange(len(images)))}
+    return ImageDataset(f"{name}: {len(images)} in memory", images.shape[1:], splits, horizontal_flip=False)
+
+
+def _collected(dataset: tf.data.Dataset, name: str) -> np.ndarray:
+    """The images of a tf.data.Dataset, [N, H, W, C] or [N, H, W]."""
+    if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
+        raise UserError(f"{name}: expected a finite tf.data.Dataset, received one without an end; leave its repeat() out")
+    parts, num_bytes = [], 0
+    for element in dataset:
+        part = _image_of(element, name).numpy()
+        parts.append(part)
+        num_bytes += part.nbytes
+        if num_bytes > MEMORY_LIMIT:
+            raise UserError(
+                f"{name}: expected at most {MEMORY_LIMIT / 2**30:.0f} GiB, received a larger tf.data.Dataset; write its images "
+                "to a folder of files, and train with DataConfig(dataset='folder:DIR')"
+            )
+    if not parts:
+        raise UserError(f"{name}: expected images, received an empty tf.data.Dataset")
+    # [H, W] and [H, W, 1 or 3] are images, anything else batches of them.
+    single = parts[0].ndim == 2 or (parts[0].ndim == 3 and parts[0].shape[-1] in (1, 3))
+    try:
+        return np.stack(parts) if single else np.concatenate(parts)
+    except ValueError as error:
+        advice = "resize them in its map"
+        raise UserError(f"{name}: expected images of one size, received a tf.data.Dataset of several; {advice}") from error
+
+
+def _image_of(element: Any, name: str) -> tf.Tensor:
+    if isinstance(element, dict) and "image" in element:
+        element = element["image"]
+    elif isinstance(element, tuple) and element:
+        element = element[0]
+    if not isinstance(element, tf.Tensor):
+        raise UserError(
+            f"{name}: expected a tf.data.Dataset of images, of tuples that begin with one, or of dicts with 'image', "
+            f"received elements of {type(element).__name__}"
+        )
+    return element
+
+
+def keep(path: pathlib.Path, arrays: dict) -> None:
+    """Writes images {split: uint8 [N, H, W, C]} to a file that `npz:FILE` reads; whole or not at all."""
+    with files.replacing(path) as file:
+        np.savez(file, **arrays)
+
+
+def check_kept(path: pathlib.Path, arrays: dict) -> None:
+    """Raises UserError where a file of `keep` holds other images than `arrays`."""
+    try:
+        with np.load(path, allow_pickle=False) as kept:
+            same = kept.files == list(arrays) and all(np.array_equal(kept[split], array) for split, array in arrays.items())
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: the images that the run began with cannot be read: {error}") from error
+    if not same:
+        raise UserError(f"images: {path} holds other images, which a run began with; leave images= out, or use another workdir")

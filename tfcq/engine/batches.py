@@ -1,0 +1,32 @@
+"""The batches that a step of training takes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import tensorflow as tf
+
+if TYPE_CHECKING:
+    from tfcq.data import ImageDataset
+    from tfcq.engine.trainer import Trainer
+
+
+def step_batches(dataset: ImageDataset, model: Trainer, batch_size: int, seed: int, start: int = 0) -> tf.data.Dataset:
+    """What `Trainer.batches_per_step` and `needs_indices` ask for, shuffled, from step `start` on, without end.
+
+    Returns:
+        uint8 [batch_size, H, W, C], or [batch_size, k, H, W, C] for a model of k batches a step; with `needs_indices` pairs of
+        that and the images' numbers, int64.
+    """
+    turns = model.batches_per_step
+    batches = dataset.train_batches(batch_size * turns, seed, start, model.needs_indices)
+    if turns > 1:
+
+        def by_turns(part):
+            part = tf.reshape(part, (turns, batch_size, *part.shape[1:]))
+            return tf.transpose(part, (1, 0, *range(2, part.shape.rank)))
+
+        batches = batches.map(lambda *parts: tf.nest.map_structure(by_turns, parts if len(parts) > 1 else parts[0]))
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    return batches.with_options(options)

@@ -1,0 +1,244 @@
+"""`Run`: a workdir and what can be done with it, the one object of the Python interface.
+
+    run = tfcq.Run("runs/mine", tfcq.Config(data=tfcq.DataConfig(dataset="digits", image_size=8), system=tfcq.GLFConfig()))
+    model = run.train()
+    run.evaluate(["frechet_distance"])
+    run.export("exports")
+    images = run.model().sample(16)
+
+`tfcq.Run("runs/mine")` is the same run again, in another process or after an interruption. Commands (`python -m tfcq.train`, ...)
+do the same from a command line, and either may go on where the other stopped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+from typing import TYPE_CHECKING, Any
+
+from tfcq import workdir as workdirs
+from tfcq.config import Config, check_config
+from tfcq.errors import UserError
+from tfcq.machine import files, paths, settings
+
+if TYPE_CHECKING:
+    from tfcq.config.evaluation import ImagesPlace
+    from tfcq.data import ImageDataset
+    from tfcq.history import History
+    from tfcq.models.base import GenerativeModel
+
+
+class Run:
+    """A run: a folder, its configuration, its model.
+
+    Nothing is read or written before a method asks for it.
+
+    Args:
+        workdir: folder of the run, a str or os.PathLike; `train` makes it where it is not there.
+        config: `tfcq.Config` of a run that `train` is to begin, or to go on with; None: that of the run in the folder.
+
+    Raises:
+        UserError: arguments of another type, or a path that cannot be a folder's.
+    """
+
+    def __init__(self, workdir: str | os.PathLike, config: Config | None = None):
+        self.workdir: pathlib.Path = paths.folder(workdir, "workdir")
+        if config is not None:
+            check_config(config)
+        self._given = config
+
+    @property
+    def config(self) -> Config:
+        """The configuration: the one given, else that of the run in the folder; UserError where there is neither."""
+        return self._given if self._given is not None else workdirs.read_config(self.workdir)
+
+    def __repr__(self) -> str:
+        try:
+            config = self.config
+        except UserError:
+            return f"<Run {self.workdir}: nothing there>"
+        steps = workdirs.saved_step(self.workdir)
+        return f"<Run {self.workdir}: {config.model}, step {steps} of {config.training.train_steps}>"
+
+    def train(
+        self,
+        images: Any = None,
+        validation_images: Any = None,
+        test_images: Any = None,
+        accept_changed_data: bool = False,
+    ) -> GenerativeModel:
+        """Trains until `config.training.train_steps`, or goes on from the last checkpoint.
+
+        Args:
+            images: training images, instead of those that `config.data.dataset` names: uint8 [N, H, W, C] (or [N, H, W]), an
+                array or a finite `tf.data.Dataset`. They are kept in the workdir (`images.npz`), so that the run can be resumed,
+                evaluated and exported without them. None: those of the configuration, or those that were kept.
+            validation_images, test_images: likewise; None: held out of `images`.
+            accept_changed_data: whether the run goes on where some of its images are gone or have another content.
+
+        Returns:
+            The trained model.
+
+        Raises:
+            UserError: wrong images, options or folder; another training in the folder.
+            TrainingDiverged: a loss or gradient stopped being finite.
+            TrainingInterrupted: SIGTERM, Ctrl-C or SIGHUP; the state is saved.
+        """
+        settings.import_tensorflow()
+        from tfcq.training.run import train
+
+        given = {"train": images, "validation": validation_images, "test": test_images}
+        given = {split: value for split, value in given.items() if value is not None}
+        if not given:
+            return train(self.config, self.workdir, accept_changed_data)
+        if images is None:
+            raise UserError(f"{next(iter(given))}_images: expected images= beside it, the training images")
+        config, undo = self._keep(given)
+        try:
+            return train(config, self.workdir, accept_changed_data)
+        except BaseException:
+            undo()
+            raise
+
+    def evaluate(self, metrics: str | list[str] | None = None, report: bool = True, **protocol: Any) -> dict:
+        """Measures the model, and records the numbers in the workdir.
+
+        Args:
+            metrics: names, in a list or separated by commas, or "all"; None: the likelihoods that the model has.
+            report: whether report.md and its figures are written.
+            **protocol: options of `tfcq.config.evaluation.EvaluationConfig`, such as split="validation" or num_samples=1000.
+
+        Returns:
+            The recorded row: a dict of plain values.
+
+        Raises:
+            UserError: no run, an unknown metric or option, or something that the model or the features do not have.
+        """
+        settings.import_tensorflow()
+        from tfcq.evaluation.run import evaluate
+
+        return evaluate(self.workdir, metrics, report, **protocol)
+
+    def export(
+        self,
+        export_dir: str | os.PathLike,
+        num_importance_samples: int = 10,
+        checkpoint: str = "best",
+        image_draw: str = "",
+        allow_other_signatures: bool = False,
+    ) -> pathlib.Path:
+        """Writes the model as a SavedModel, EXPORT_DIR/<model name>/<next version>/, and checks that it answers as the model.
+
+        Args:
+            export_dir: folder of all exported models.
+            num_importance_samples: K of the likelihood endpoint, which costs K decoder passes an image.
+            checkpoint: "best" or "last".
+            image_draw: as `model` has it.
+            allow_other_signatures: whether the model may follow a version that takes or answers other tensors.
+
+        Returns:
+            Folder of the version.
+
+        Raises:
+            UserError: no run, a folder that cannot be written, or a version there that has other signatures.
+        """
+        settings.import_tensorflow()
+        from tfcq.exporting.export import export
+
+        return export(self.workdir, export_dir, num_importance_samples, checkpoint, image_draw, allow_other_signatures)
+
+    def model(self, checkpoint: str = "best", image_draw: str = "") -> GenerativeModel:
+        """The trained model, in float32, with the running mean of the weights where the run kept one.
+
+        Args:
+            checkpoint: "best" on the validation split (the last, where none is kept), or "last".
+            image_draw: how images are drawn of a logistic mixture, "sample" or "mode"; empty: as the run says.
+
+        Raises:
+            UserError: no run, no checkpoint that can be read, or image_draw of a system that has no such option.
+        """
+        settings.import_tensorflow()
+        return workdirs.load(self.workdir, checkpoint, image_draw)
+
+    def data(self, place: ImagesPlace | None = None) -> ImageDataset:
+        """The images of a run that has begun, in its own splits: `run.data().images("test", range(8))`.
+
+        Args:
+            place: `tfcq.config.evaluation.ImagesPlace`, where they are now; None: where they were.
+
+        Raises:
+            UserError: no run, or images that cannot be read or are not those of the run.
+        """
+        settings.import_tensorflow()
+        return workdirs.load_data(self.workdir, place)
+
+    def history(self, name: str = "train") -> History:
+        """What TensorBoard shows of the run, as a table.
+
+        Args:
+            name: "train" (means over `log_every` steps), "validation", or "evaluation" (of `evaluate`).
+
+        Returns:
+            `tfcq.history.History`: {"step": int64 [rows], a scalar's name: float64 [rows], NaN where a row lacks it}. It prints
+            as a table, and `pandas.DataFrame(run.history())` works.
+
+        Raises:
+            UserError: no run, or no such table in it.
+        """
+        workdirs.read_config(self.workdir)  # reports a folder without a run
+        settings.import_tensorflow()
+        from tfcq.history import read
+
+        return read(self.workdir, name)
+
+    def metrics(self) -> list[dict]:
+        """The rows of metrics.jsonl, the oldest first: periodic evaluations, and those of `evaluate` (with "checkpoint")."""
+        return workdirs.read_metrics(self.workdir)
+
+    def _keep(self, given):
+        """Keeps images in the workdir; (the Config that finds them there, what takes them back where no run has begun)."""
+        from tfcq.data import arrays
+
+        config = self.config
+        place = self.workdir.absolute() / workdirs.IMAGES
+        config = dataclasses.replace(config, data=_with_place(config.data, place))
+        names = {"train": "images", "validation": "validation_images", "test": "test_images"}
+        found = {split: arrays.as_images(value, names[split]) for split, value in given.items()}
+        folders = [path for path in (self.workdir, *self.workdir.parents) if not path.exists()]
+
+        def undo():
+            if workdirs.exists(self.workdir):
+                return
+            place.unlink(missing_ok=True)
+            for path in folders:
+                if path.exists() and not any(path.iterdir()):
+                    path.rmdir()
+
+        if place.exists():
+            arrays.check_kept(place, found)
+            return config, undo
+        if workdirs.exists(self.workdir) and workdirs.has_begun(self.workdir):
+            held = workdirs.read_config(self.workdir).data.dataset
+            raise UserError(
+                f"workdir {self.workdir} holds a run of {held}; leave images= out to "
+                "resume it, or use another workdir"
+            )
+        try:
+            with files.writing("workdir", self.workdir):
+                self.workdir.mkdir(parents=True, exist_ok=True)
+                arrays.keep(place, found)
+        except BaseException:
+            undo()
+            raise
+        return config, undo
+
+
+def _with_place(data, place):
+    """A DataConfig that names `place`; UserError where it names other images than its default."""
+    here, default = f"npz:{place}", type(data)().dataset
+    if data.dataset not in (here, default):
+        raise UserError(
+            f"images: expected either images= or DataConfig(dataset=...), received both (dataset={data.dataset}); leave one out"
+        )
+    return dataclasses.replace(data, dataset=here)
