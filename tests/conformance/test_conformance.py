@@ -178,7 +178,7 @@ def test_a_likelihood_is_a_probability_of_an_8_bit_image(trained):
     model, images, seeds = trained.model, tiny.images(trained.model.image_shape, 3), row_seeds(3)
     if "likelihood" in model.abilities:
         for value in (model.elbo(images, seeds), model.log_prob(images, seeds), model.log_prob(images, seeds, 2)):
-            assert value.dtype == tf.float32 and value.shape == (3,) and (value.numpy() < 0).all()
+            assert value.dtype == np.float32 and value.shape == (3,) and (value < 0).all()
 
 
 def test_answers_do_not_change_the_model(trained):

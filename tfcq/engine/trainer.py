@@ -1,4 +1,4 @@
-"""Who is trained, and the one `train_step`.
+"""What a model is while it is trained.
 
 A system (`tfcq.models.base.GenerativeModel`) says:
 
@@ -12,9 +12,8 @@ A system (`tfcq.models.base.GenerativeModel`) says:
   look at. Without micro-batches it is computed once at the start of the step; a loss whose gradient passes through it costs no
   second pass.
 
-The trainer below walks the players, means over the batch (part by part where it is to fit into memory), scales for replicas,
-sums the objectives' gradients, guards against values that are not finite, keeps the running mean of the weights, and logs. No
-system repeats it.
+The trainer below keeps the optimizers, the step's number and the running mean of the weights; `tfcq.engine.step` is what a step
+does. No system repeats it.
 """
 
 import contextlib
@@ -23,8 +22,7 @@ import keras
 import tensorflow as tf
 
 from tfcq.engine.averages import WeightAverages
-from tfcq.networks.normalization import statistics_of
-from tfcq.randomness import StepNoise
+from tfcq.engine.step import Step
 
 
 def of_all_replicas(rows):
@@ -35,7 +33,7 @@ def of_all_replicas(rows):
     return context.all_gather(rows, axis=0)
 
 
-class Trainer(keras.Model):
+class Trainer(Step, keras.Model):
     """What a model is while it is trained.
 
     Args:
@@ -209,186 +207,6 @@ class Trainer(keras.Model):
         """
         return max(player.turns for player in self.players())
 
-    def train_step(self, batch, stage=0):
-        """One step of a stage on the images of this replica: every player's turns.
-
-        Args:
-            batch: see `batches_per_step` and `needs_indices`.
-            stage: int.
-
-        Returns:
-            {"player/term" or name of a measure of the model: scalar} of this replica.
-        """
-        step, several = self.step.value, self.batches_per_step > 1
-        players = [player for player in self.players() if player.stage == stage]
-        if _num_rows(batch) % self.micro_batches:
-            raise ValueError(f"micro_batches={self.micro_batches}: expected a divisor of {_num_rows(batch)}, a replica's images")
-
-        def images_of(turn):
-            return tf.nest.map_structure(lambda part: part[:, turn], batch) if several else batch
-
-        path_of_all, in_parts, shares = (step, len(players), 0), self.micro_batches > 1, any(one.shares for one in players)
-        shared, tape, kept = (), None, None
-        if in_parts and shares and len(players) > 1:
-            kept = self._kept(images_of(0), path_of_all)
-        elif shares and not in_parts:
-            shared, tape = self._shared(players, images_of(0), self._noise(path_of_all, _num_rows(batch)))
-        logs = {}
-        for number, player in enumerate(players):
-            for turn in range(player.turns):
-                images, path, last = images_of(turn), (step, number, turn), turn == player.turns - 1
-                if in_parts:
-                    source = ([player], images_of(0), path_of_all, kept if number else None)
-                    own = ([], images, (*path, 1), None)
-                    logs |= self._update(player, *self._felt_in_parts(player, images, path, *(source if last else own)))
-                elif last or not player.shares:
-                    logs |= self._take_turn(player, images, path, shared, tape)
-                else:
-                    own = self._shared([], images, self._noise((*path, 1), _num_rows(images)))
-                    logs |= self._take_turn(player, images, path, *own)
-        self.step.assign_add(1)
-        return logs
-
-    def _noise(self, path, num_rows, part=0):
-        """The noise of this replica's rows, `num_rows` in each of its parts."""
-        context = tf.distribute.get_replica_context()
-        replicas, number, parts = context.num_replicas_in_sync, context.replica_id_in_sync_group, self.micro_batches
-        return StepNoise((self.seed, 0), path, num_rows, (number * parts + part) * num_rows, replicas * parts * num_rows)
-
-    def _shared(self, players, images, noise, kept=None):
-        """What `share` gives, and the tape that knows how it depends on the players' variables."""
-        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
-            tape.watch([variable.value for player in players for variable in player.variables])
-            if self._jit_players:
-                shared = tf.function(lambda images: self.share(images, noise, kept), jit_compile=True)(images)
-            else:
-                shared = self.share(images, noise, kept)
-        return shared, tape
-
-    def _take_turn(self, player, images, path, shared=(), tape=None):
-        return self._update(player, *self._felt(player, images, path, shared, tape))
-
-    def _felt(self, player, images, path, shared, tape, part=0):
-        """This replica's share of a player's gradients, times the scale of its optimizer, and the logs.
-
-        With several parts it is that of part number `part`, whose images and shared tensors these are.
-        """
-        num_rows, parts = _num_rows(images), self.micro_batches
-        scale = self._scale(player) / (tf.distribute.get_replica_context().num_replicas_in_sync * parts)
-
-        def compute(images, shared, scale, part, *path):
-            return self._gradients(player, images, self._noise(path, num_rows, part), scale, shared)
-
-        if self._jit_players:
-            compute = tf.function(compute, jit_compile=True)
-        gradients, slopes, logs = compute(images, shared, scale, part, *path)
-        return self._pass_through(player, gradients, slopes, shared, tape), logs
-
-    def _felt_in_parts(self, player, images, path, feeling, shared_images, shared_path, kept):
-        """As `_felt`, part by part, each with shared tensors of its own: memory is that of one part.
-
-        Through shared tensors the variables of `feeling` (players) are felt, made of these images and this noise.
-        """
-        parts = self.micro_batches
-
-        def felt(part):
-            images_of_part, shared, tape = _part(images, part, parts), (), None
-            with statistics_of(player.variables, 1.0 / parts):
-                if player.shares:
-                    noise = self._noise(shared_path, _num_rows(images_of_part), part)
-                    kept_of_part = None if kept is None else tf.nest.map_structure(lambda tensor: tensor[part], kept)
-                    shared, tape = self._shared(feeling, _part(shared_images, part, parts), noise, kept_of_part)
-                return self._felt(player, images_of_part, path, shared, tape, part)
-
-        gradients, logs = _sum_of_parts(felt, parts)
-        return gradients, {name: value / parts for name, value in logs.items()}
-
-    def _kept(self, images, path):
-        """What `keep` gives for all parts: tensors [parts, rows of a part, ...]; None where it keeps nothing."""
-        parts = self.micro_batches
-
-        def keep(part):
-            images_of_part = _part(images, part, parts)
-            return self.keep(images_of_part, self._noise(path, _num_rows(images_of_part), part))
-
-        first = keep(tf.constant(0))
-        if not tf.nest.flatten(first):
-            return None
-        if tf.distribute.get_replica_context().num_replicas_in_sync > 1:
-            rows = [first, *(keep(tf.constant(part)) for part in range(1, parts))]
-            return tf.nest.map_structure(lambda *tensors: tf.stack(tensors), *rows)
-        specs = tf.nest.map_structure(tf.type_spec_from_value, first)
-        return tf.map_fn(keep, tf.range(parts), fn_output_signature=specs, parallel_iterations=1)
-
-    def _scale(self, player):
-        """What a player's optimizer multiplies its loss by: 1.0 but in float16."""
-        optimizer = self.player_optimizers[player.name]
-        return optimizer.scale_loss(1.0) if isinstance(optimizer, keras.optimizers.LossScaleOptimizer) else 1.0
-
-    def _update(self, player, gradients, logs):
-        """Moves a player by the sum of all replicas' gradients; returns the logs under its name, measures under their own."""
-        context = tf.distribute.get_replica_context()
-        replicas = context.num_replicas_in_sync
-        optimizer, scale = self.player_optimizers[player.name], self._scale(player)
-        if replicas > 1:
-            gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
-        norm = tf.linalg.global_norm(gradients) / scale
-        finite = tf.math.is_finite(logs["loss"])
-        if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-            finite &= scale >= 1.0  # it skips steps that overflow; one that overflows at this scale is no overflow
-        else:
-            finite &= tf.math.is_finite(norm)
-        if self._clip_norm:
-            gradients = [gradient * tf.minimum(1.0, self._clip_norm / norm) for gradient in gradients]
-        # Keras's optimizers sum over replicas what is summed already.
-        optimizer.apply(
-            [gradient / replicas for gradient in gradients] if replicas > 1 else gradients, player.variables
-        )
-        logs |= {"gradient_norm": norm, "finite": tf.cast(finite, tf.float32)}
-        return {name[1:] if name.startswith("/") else f"{player.name}/{name}": value for name, value in logs.items()}
-
-    def _gradients(self, player, images, noise, scale, shared=()):
-        """Gradients of scale * mean loss, and the batch means of the terms.
-
-        Returns:
-            For each of the player's variables its gradient with `shared` held fixed, None where there is none; for each
-            objective the gradients for the tensors of `shared`; the logs, names of measures behind a "/".
-        """
-        gradients, slopes, logs, loss = {}, [], {}, 0.0
-        tensors = tf.nest.flatten(shared)
-        for objective in player.objectives:
-            values = [variable.value for variable in objective.variables]
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch([values, tensors])
-                terms = objective.loss(images, noise, shared)
-                mean = tf.reduce_mean(terms.total)
-                scaled = mean * scale
-            direct, through = tape.gradient(scaled, [values, tensors])
-            slopes.append(through)
-            for variable, gradient in zip(objective.variables, direct, strict=True):
-                _add(gradients, variable, gradient)
-            loss += mean
-            measures = {f"/{name}": value for name, value in terms.measures.items()}
-            logs |= {name: tf.reduce_mean(value) for name, value in (terms.logs | measures).items()}
-        return [gradients.get(id(variable)) for variable in player.variables], slopes, logs | {"loss": loss}
-
-    @staticmethod
-    def _pass_through(player, gradients, slopes, shared, tape):
-        """Adds to `gradients` what each objective's variables feel through `shared`."""
-        total = {id(variable): value for variable, value in zip(player.variables, gradients) if value is not None}
-        tensors = tf.nest.flatten(shared)
-        for objective, through in zip(player.objectives, slopes, strict=True):
-            felt = [(tensor, slope) for tensor, slope in zip(tensors, through) if slope is not None]
-            if felt:
-                values = [variable.value for variable in objective.variables]
-                outputs, slope = zip(*felt)
-                for variable, gradient in zip(objective.variables, tape.gradient(list(outputs), values, list(slope))):
-                    _add(total, variable, gradient)
-        missing = [variable.path for variable in player.variables if id(variable) not in total]
-        if missing:
-            raise ValueError(f"player {player.name}: no gradient reaches {', '.join(missing)}")
-        return [total[id(variable)] for variable in player.variables]
-
     def make_train_function(self, force=False):
         """Keras's hook, so that replicas' logs are meaned (Keras 3's own function cannot run several replicas' steps)."""
         if self.train_function is not None and not force:
@@ -416,43 +234,3 @@ class Trainer(keras.Model):
 
         self.train_function = next_step
         return self.train_function
-
-
-def _num_rows(batch):
-    """N of images [N, ...], alone or with their indices."""
-    return tf.nest.flatten(batch)[0].shape[0]
-
-
-def _part(batch, part, parts):
-    """Part number `part` of `parts` of the rows of images [N, ...], alone or with their indices."""
-    size = _num_rows(batch) // parts
-
-    def rows(tensor):
-        return tf.slice(tensor, [part * size] + [0] * (tensor.shape.rank - 1), [size, *tensor.shape[1:]])
-
-    return tf.nest.map_structure(rows, batch)
-
-
-def _sum_of_parts(function, parts):
-    """The sum of what `function` gives for part 0 to `parts` - 1, one after the other."""
-    total = function(tf.constant(0))
-    if tf.distribute.get_replica_context().num_replicas_in_sync > 1:
-        # What replicas do together (batch normalisation) has no place in a loop.
-        for part in range(1, parts):
-            with tf.control_dependencies(tf.nest.flatten(total)):
-                total = tf.nest.map_structure(tf.add, total, function(tf.constant(part)))
-        return total
-
-    def add(part, *sums):
-        return part + 1, *tf.nest.map_structure(tf.add, sums, function(part))
-
-    # The loop needs what the first part gives, so that no two parts run at a time.
-    return tf.while_loop(lambda part, *_: part < parts, add, (tf.constant(1), *total), parallel_iterations=1)[1:]
-
-
-def _add(gradients, variable, gradient):
-    """Adds `gradient`, if there is one, to what `gradients` ({id: tensor}) has of `variable`."""
-    if gradient is not None:
-        gradient = tf.convert_to_tensor(gradient)  # a gather's is sparse
-        known = gradients.get(id(variable))
-        gradients[id(variable)] = gradient if known is None else known + gradient

@@ -11,6 +11,7 @@ import tensorflow_probability as tfp
 import tiny_models as tiny
 
 from tfcq.engine.checkpoints import Checkpoints
+from tfcq.engine.step import Origin
 from tfcq.models.introspective import soft_introvae
 from tfcq.models.introspective.base import kl_of, squared_error
 from tfcq.networks.introvae import Block
@@ -180,7 +181,7 @@ def test_the_generators_reconstruction_does_not_reach_the_encoder_through_z():
     shared, tape = shared_of(model)
     player = model.players()[1]
     assert player.name == "generator" and player.variables == model.decoder.trainable_variables
-    found, _ = model._felt(player, IMAGES, (0, 1, 0), shared, tape)
+    found, _ = model._turn_gradients(player, IMAGES, (0, 1, 0), shared, tape)
     pixels, values = model.unit_pixels(IMAGES), [variable.value for variable in model.decoder.trainable_variables]
     latents = tf.constant(np.concatenate([shared["latents"], model._noise((0, 2, 0), 8).normal(model.latent_shape, 1)]))
     with tf.GradientTape() as direct:
@@ -194,7 +195,7 @@ def test_the_encoder_feels_its_reconstruction_through_z_but_generated_images_as_
     model = model_of("introvae", adversarial_weight=0.5)
     model.margin.assign(1e6)
     shared, tape = shared_of(model)
-    found, _ = model._felt(model.players()[0], IMAGES, (0, 0, 0), shared, tape)
+    found, _ = model._turn_gradients(model.players()[0], IMAGES, (0, 0, 0), shared, tape)
     values = [variable.value for variable in model.encoder.trainable_variables]
     noise, prior = (model._noise((0, 2, 0), 8).normal(model.latent_shape, tag) for tag in (0, 1))
     with tf.GradientTape() as direct:
@@ -215,7 +216,7 @@ def test_the_soft_players_feel_generated_images_and_their_latents_as_given_where
     model = model_of("soft_introvae", reconstruction_weight=0.8, kl_weight=0.6, negative_weight=3.0)
     shared, tape = shared_of(model)
     player = model.players()[number]
-    found, _ = model._felt(player, IMAGES, (0, number, 0), shared, tape)
+    found, _ = model._turn_gradients(player, IMAGES, (0, number, 0), shared, tape)
     pixels, scale, held = model.unit_pixels(IMAGES), 1.0 / np.prod(SHAPE), tf.stop_gradient
     noise, prior = (model._noise((0, 2, 0), 8).normal(model.latent_shape, tag) for tag in (0, 1))
     again_noise = tf.concat([model._noise((0, number, 0), 8).normal(model.latent_shape, tag) for tag in (2, 3)], 0)
@@ -265,7 +266,8 @@ def test_parts_leave_the_other_player_alone_and_move_statistics_as_far_as_one_ba
     old, mean = normalization.moving_mean.numpy(), np.mean(convolution(model.unit_pixels(IMAGES[:2])), axis=(0, 1, 2))
     player, kept = model.players()[number], model._kept(images, (0, 2, 0)) if number else None
     assert not tiny.changed(before["encoder"], model.encoder.variables)
-    model._update(player, *model._felt_in_parts(player, images, (0, 0, 0), [player], images, (0, 2, 0), kept))
+    origin = Origin([player], images, (0, 2, 0), kept)
+    model._update(player, *model._turn_gradients_in_parts(player, images, (0, 0, 0), origin))
     assert not tiny.changed(before[still], networks[still].variables)
     assert tiny.changed(before[moving], networks[moving].variables) == {one.path for one in networks[moving].variables}
     if moving == "encoder":  # all parts have the same images: their four moves are one
@@ -373,7 +375,7 @@ def test_without_introspection_it_is_a_vae_whose_gradient_is_that_of_its_bound()
     (player,) = model.players()
     assert model.stage_starts == (0,)  # pre-training has no end
     assert player.variables == [*model.encoder.trainable_variables, *model.decoder.trainable_variables]
-    found, _ = model._felt(player, IMAGES, (0, 0, 0), (), None)
+    found, _ = model._turn_gradients(player, IMAGES, (0, 0, 0), (), None)
     noise = model._noise((0, 0, 0), 8).normal(model.latent_shape, 0)
     with tf.GradientTape() as direct:
         mean, log_variance = model.posterior_of(model.unit_pixels(IMAGES), training=True)
