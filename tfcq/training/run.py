@@ -1,12 +1,13 @@
 """`tfcq.train`: from a Config to a trained workdir."""
 
+import errno
 import math
 import os
 import pathlib
 
 import tensorflow as tf
 
-from tfcq import data, models
+from tfcq import models
 from tfcq.checks import check_bool
 from tfcq.config import check_config
 from tfcq.engine import devices
@@ -95,11 +96,11 @@ def _train(config, workdir, accept_changed_data, signals):
         run.begin(start, dataset, model.files_read)  # from here on nothing is refused any more
         evaluation.row_at_start = run.row_of(start)
         saver = callbacks.Saver(checkpoints, training.checkpoint_every, training.train_steps, signals)
-        _fit(model, batches, workdir, training, evaluation, saver, signals)
+        _fit(model, dataset, batches, workdir, training, evaluation, saver, signals)
     return model
 
 
-def _fit(model, batches, workdir, training, evaluation, saver, signals):
+def _fit(model, dataset, batches, workdir, training, evaluation, saver, signals):
     """Takes the steps that are left."""
     images_per_step = training.batch_size * model.batches_per_step
     players = [player.name for player in model.players()]
@@ -125,22 +126,31 @@ def _fit(model, batches, workdir, training, evaluation, saver, signals):
             ],
         )
     except (OSError, tf.errors.OpError) as error:
-        raise _in_a_line(error, workdir) or error from error
+        raise dataset.take_error() or _in_a_line(error, workdir) or error from error
     finally:
         for writer in writers.values():
             writer.close()
 
 
 def _in_a_line(error, workdir):
-    """The UserError that says what a broken image or a full disk did in the middle of a run; None for other errors."""
-    if isinstance(error, OSError) or "No space left" in str(error):
-        reason, name = getattr(error, "strerror", None) or "No space left on device", getattr(error, "filename", None)
+    """The UserError that says what a file or a full disk did in the middle of a run; None for other errors."""
+    if isinstance(error, OSError) or _is_full_disk(error):
+        reason, name = getattr(error, "strerror", None) or os.strerror(errno.ENOSPC), getattr(error, "filename", None)
         kept = f"the checkpoints in {workdir} are untouched"
         if name and not pathlib.Path(os.fsdecode(name)).absolute().is_relative_to(pathlib.Path(workdir).absolute()):
             return UserError(f"{os.fsdecode(name)}: {reason}; {kept}; run the same command again once it is fixed")
         again = "free some space and run the same command again"
         return UserError(f"workdir {workdir}: cannot be written: {reason}; {kept}; {again}")
-    return data.user_error(error)
+    return None
+
+
+def _is_full_disk(error):
+    """Whether TensorFlow could not write a file for want of space.
+
+    Its code for that is the one of want of memory too, and the number of the system's error is nowhere but in the message, in
+    the system's words.
+    """
+    return isinstance(error, tf.errors.ResourceExhaustedError) and os.strerror(errno.ENOSPC) in error.message
 
 
 def _checkpoint_bytes(model):
