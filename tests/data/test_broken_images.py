@@ -301,8 +301,8 @@ def test_the_line_of_progress_leaves_its_row_to_what_is_told_and_to_the_result(f
 
     out = Terminal()
     monkeypatch.setattr(sys, "stdout", out)
-    monkeypatch.setattr(terminal, "_SECONDS", {True: 0.0})
-    monkeypatch.setattr(terminal, "_columns_shown", 0)
+    monkeypatch.setattr(terminal, "_SECONDS", {"terminal": 0.0})
+    monkeypatch.setattr(terminal, "_on_terminal", None)
     monkeypatch.setattr(survey, "CHUNK", 10)
     monkeypatch.setattr(sources, "PIECE", 10)
     monkeypatch.setattr(survey, "FOLDER", files[0])  # a file: nothing can be kept
@@ -315,7 +315,7 @@ def test_the_line_of_progress_leaves_its_row_to_what_is_told_and_to_the_result(f
 
 
 def test_a_long_look_tells_how_far_it_is(files, capsys, monkeypatch):
-    monkeypatch.setattr(terminal, "_SECONDS", {False: 0.0})
+    monkeypatch.setattr(terminal, "_SECONDS", {"file": 0.0})
     monkeypatch.setattr(survey, "CHUNK", 10)
     monkeypatch.setattr(sources, "PIECE", 10)
     raw = ImageFiles(files, os.path.dirname(files[0]))
