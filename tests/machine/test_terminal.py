@@ -12,6 +12,7 @@ import pytest
 
 from tfcq.machine import terminal
 from tfcq.training.callbacks import StepProgress
+from tfcq.training.progress import Reporter
 
 
 class Output(io.StringIO):
@@ -59,7 +60,8 @@ def output(monkeypatch):
 
 def train(values):
     """A training whose steps log these losses."""
-    progress = StepProgress(len(values), 64, {"generator/bits_per_dim": "bits_per_dim", "generator/loss": "generator loss"})
+    shown = {"generator/bits_per_dim": "bits_per_dim", "generator/loss": "generator loss"}
+    progress = StepProgress(Reporter("/no/such/folder", 0, len(values), 1234, 64, shown))
     progress.set_model(type("Model", (), {"steps_taken": 0}))
     progress.on_train_begin()
     for batch, value in enumerate(values):

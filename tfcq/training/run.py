@@ -4,11 +4,12 @@ import errno
 import math
 import os
 import pathlib
+from collections.abc import Callable
 
 import tensorflow as tf
 
 from tfcq import models
-from tfcq.checks import check_bool
+from tfcq.checks import check_bool, check_kind
 from tfcq.config import check_config
 from tfcq.engine import devices
 from tfcq.engine.checkpoints import Checkpoints
@@ -18,10 +19,11 @@ from tfcq.machine import files, paths, settings, terminal
 from tfcq.machine.interruption import Signals, Stopped
 from tfcq.training import callbacks, opening
 from tfcq.training.likelihood_guard import LikelihoodGuard
+from tfcq.training.progress import Progress, Reporter
 
 
 @settings.keras_defaults()
-def train(config, workdir, accept_changed_data=False):
+def train(config, workdir, accept_changed_data=False, on_progress: Callable[[Progress], object] | None = None):
     """Trains until `config.training.train_steps`, or goes on from the workdir's last checkpoint.
 
     A run that has begun goes on with another config where that changes no number of training
@@ -36,6 +38,9 @@ def train(config, workdir, accept_changed_data=False):
         accept_changed_data: whether a run goes on with those of its images that are there, where some are gone or have another
             content; which they are is kept with the run. Of a run whose version kept no list of its images: whether it goes on
             with other numbers of images, or from another place.
+        on_progress: called with a `tfcq.training.progress.Progress` each time that progress.json is written: when the run begins
+            or goes on, after the first step, then every 2 s or after each step, whichever is longer, and at the end, also after
+            an error. What it raises ends the training, without a checkpoint. Not called where there is nothing to do.
 
     Returns:
         The trained model, compiled.
@@ -47,16 +52,17 @@ def train(config, workdir, accept_changed_data=False):
     """
     check_config(config)
     check_bool("accept_changed_data", accept_changed_data)
+    check_kind("on_progress", on_progress, Callable | None, "a function of a tfcq.training.progress.Progress, or None")
     workdir = paths.folder(workdir, "workdir")
     with terminal.outlived_stdout(), Signals() as signals:
         try:
             signals.stop_at_once()  # until there is something to save
-            return _train(config.absolute(), workdir, accept_changed_data, signals)
+            return _train(config.absolute(), workdir, accept_changed_data, on_progress, signals)
         except Stopped:
             raise TrainingInterrupted(signals.received, None) from None
 
 
-def _train(config, workdir, accept_changed_data, signals):
+def _train(config, workdir, accept_changed_data, on_progress, signals):
     training = config.training
     distribution = devices.prepare(
         training.distribution, training.logical_devices, training.deterministic, training.batch_size
@@ -96,16 +102,18 @@ def _train(config, workdir, accept_changed_data, signals):
         run.begin(start, dataset, model.files_read)  # from here on nothing is refused any more
         evaluation.row_at_start = run.row_of(start)
         saver = callbacks.Saver(checkpoints, training.checkpoint_every, training.train_steps, signals)
-        _fit(model, dataset, batches, workdir, training, evaluation, saver, signals)
+        bound = f"{model.trained_bound}_bits_per_dim"
+        shown = {bound: bound} | {f"{player.name}/loss": f"{player.name} loss" for player in model.players()}
+        images_per_step = training.batch_size * model.batches_per_step
+        with Reporter(workdir, start, training.train_steps, num_weights, images_per_step, shown, on_progress) as reporter:
+            reporter.start()
+            _fit(model, dataset, batches, workdir, training, reporter, evaluation, saver, signals)
     return model
 
 
-def _fit(model, dataset, batches, workdir, training, evaluation, saver, signals):
+def _fit(model, dataset, batches, workdir, training, reporter, evaluation, saver, signals):
     """Takes the steps that are left."""
     images_per_step = training.batch_size * model.batches_per_step
-    players = [player.name for player in model.players()]
-    bound = f"{model.trained_bound}_bits_per_dim"
-    shown = {bound: bound} | {f"{player}/loss": f"{player} loss" for player in players}
     writers = {name: tf.summary.create_file_writer(f"{workdir}/tensorboard/{name}") for name in opening.WRITERS}
     evaluation.writer, evaluation.guard = writers["validation"], LikelihoodGuard(training)
     try:
@@ -118,7 +126,7 @@ def _fit(model, dataset, batches, workdir, training, evaluation, saver, signals)
                 callbacks.FirstStep(signals),
                 callbacks.FiniteGuard(),
                 evaluation.guard,
-                callbacks.StepProgress(training.train_steps, images_per_step, shown),
+                callbacks.StepProgress(reporter),
                 callbacks.Balance(training.log_every),
                 callbacks.Scalars(writers["train"], training.log_every, images_per_step),
                 evaluation,
@@ -128,6 +136,7 @@ def _fit(model, dataset, batches, workdir, training, evaluation, saver, signals)
     except (OSError, tf.errors.OpError) as error:
         raise dataset.take_error() or _in_a_line(error, workdir) or error from error
     finally:
+        terminal.clear()
         for writer in writers.values():
             writer.close()
 

@@ -1,36 +1,33 @@
-"""How far a training is, in the terminal."""
-
-import time
+"""How far a training is: in the terminal and in its folder."""
 
 from tfcq.machine.terminal import ProgressBar
 from tfcq.training.callbacks.step import StepCallback
+from tfcq.training.progress import Progress, Reporter
 
 
 class StepProgress(StepCallback):
-    """A `ProgressBar` with step, images/s, time left and some of the logged terms.
+    """Reports each step, and shows a `ProgressBar` with step, images/s, time left and losses.
 
     Args:
-        total_steps: of the run.
-        images_per_step: that a step reads.
-        shown: {name of a logged term: what it is called in the line}.
+        reporter: `Reporter`.
     """
 
-    def __init__(self, total_steps, images_per_step, shown):
+    def __init__(self, reporter: Reporter):
         super().__init__()
-        self._total, self._images, self._shown = total_steps, images_per_step, shown
-
-    def on_train_begin(self, logs=None):
-        super().on_train_begin(logs)
-        self._first, self._start, self._bar = self.step, time.monotonic(), ProgressBar(self._total)
+        self._reporter, self._bar = reporter, None
 
     def on_step(self, step, logs):
-        if step == self._first + 1:  # it traces and compiles, and says nothing about the speed
-            self._start, self._bar = time.monotonic(), ProgressBar(self._total)
-            return
-        if not self._bar.due() and step != self._total:
-            return
-        rate = (step - self._first - 1) * self._images / max(time.monotonic() - self._start, 1e-9)
-        left = (self._total - step) * self._images / rate if rate else float("nan")
-        terms = [f"{label} {logs[name]:.4g}" for name, label in self._shown.items() if name in logs]
-        parts = [f"step {step}/{self._total}", f"{rate:.1f} images/s", f"{left / 60:.1f} min left", *terms]
-        self._bar.show(step, parts, last=step == self._total)
+        self._reporter.took(step, logs)
+        total = self._reporter.train_steps
+        if self._bar is None:  # the first step traces and compiles, and says nothing about the speed
+            self._bar = ProgressBar(total)
+        elif self._bar.due() or step == total:
+            self._bar.show(step, _parts(self._reporter.progress()), last=step == total)
+
+
+def _parts(progress: Progress) -> list[str]:
+    """What a line of progress says, the most important first."""
+    minutes_left = (progress.train_steps - progress.step) * progress.seconds_per_step / 60
+    numbers = [f"{progress.images_per_second:.1f} images/s", f"{minutes_left:.1f} min left"]
+    losses = [f"{name} {float('nan') if value is None else value:.4g}" for name, value in progress.losses.items()]
+    return [f"step {progress.step}/{progress.train_steps}", *numbers, *losses]
