@@ -3,7 +3,7 @@
 OUTPUT/state.json    what was asked for, and of each row: steps and seconds taken, weights, what was measured, what failed
 OUTPUT/ROW/          the workdir of a row
 
-The state is written whole at each change and every few seconds of training. The trainer saves when it is told to end; after
+The state is written whole at each change and every few seconds of training. The trainer saves when it is asked to end; after
 a crash its last checkpoint may be older than the seconds in the state, and the seconds of the lost steps are given back.
 """
 
@@ -238,8 +238,8 @@ class Ablation:
             record["step"] = saved_step(workdir)
         interrupts.check(saved_step(workdir))
         if status != 0 and not (asked and status == SAVED_ON_REQUEST):
-            told = progress.error["line"] if progress and progress.state == "failed" else _last_line(errors)
-            raise RowFailed(f"train: {_failure(status, told)}")
+            line = progress.error["line"] if progress and progress.state == "failed" else _last_line(errors)
+            raise RowFailed(f"train: {_failure(status, line)}")
         print(f"row {job.name}: {record['step']} steps in {record['seconds'] / 60:.2f} min of training", flush=True)
 
     def _evaluate(self, job, record, interrupts):

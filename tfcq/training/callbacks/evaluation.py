@@ -17,7 +17,7 @@ _PICTURE_SEED = 0  # the same for every evaluation, so that grids of one run can
 class Evaluation(StepCallback):
     """Every `every` steps, at the start and at the end: likelihood on the validation split, grids, a row of metrics.
 
-    What it needs is made here, so that what is missing, such as weights of features, is told before training begins.
+    What it needs is made here, so that what is missing, such as weights of features, is reported before training begins.
 
     Args:
         workdir: folder of the run.
@@ -102,8 +102,8 @@ class Evaluation(StepCallback):
             row = self._measure(step)
         workdirs.record_metrics(self._workdir, row)
         if self._latent_likelihood:
-            told = ", ".join(f"{name} {row[name]['value']:.4g}" for name in LatentLikelihoodEvaluator.meanings)
-            say(f"step {step}: validation {told} ({self._num_images} images)")
+            values = ", ".join(f"{name} {row[name]['value']:.4g}" for name in LatentLikelihoodEvaluator.meanings)
+            say(f"step {step}: validation {values} ({self._num_images} images)")
         if not self._likelihood:
             say(f"step {step}: grids in {self._workdir}/samples")
             return
