@@ -3,8 +3,11 @@
 import io
 import os
 import pathlib
+import pty
 import subprocess
 import sys
+import termios
+import tty
 from types import SimpleNamespace
 
 import numpy as np
@@ -130,6 +133,30 @@ def test_evaluation_leaves_its_row_to_the_result(output):
     assert "448/500 images" in out.getvalue()
     print("elbo: 3.5 bits/dim")
     assert screen(out.getvalue(), 60) == ["elbo: 3.5 bits/dim", ""]
+
+
+@pytest.mark.parametrize("size", [(0, 0), (1, 40), (24, 80)])
+def test_a_bar_is_drawn_on_a_real_terminal_of_any_size(size):
+    """(0, 0): nobody has said how large it is."""
+    master, slave = pty.openpty()
+    termios.tcsetwinsize(slave, size)
+    tty.setraw(slave)  # line ends stay as they are written
+    program = """
+from tfcq.machine import terminal
+bar = terminal.ProgressBar(9)
+bar.show(3, ["step 3/9", "2 images/s"])
+terminal.say("a warning")
+bar.show(9, ["step 9/9", "2 images/s"], last=True)
+"""
+    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    folder = pathlib.Path(terminal.__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", program], cwd=folder, stdout=slave, env=environment, timeout=60)
+    os.close(slave)
+    text = os.read(master, 65536).decode()
+    os.close(master)
+    assert done.returncode == 0 and text.startswith("\rstep 3/9  2 images/s  ") and "\x1b" not in text
+    warning, last, rest = screen(text, size[1] or 80)
+    assert (warning, rest) == ("a warning", "") and last.startswith("step 9/9  2 images/s  ")
 
 
 def test_a_notebook_has_a_bar_for_each_and_all_numbers(output, monkeypatch):

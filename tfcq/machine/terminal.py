@@ -9,6 +9,7 @@ import time
 
 _SECONDS = {"terminal": 0.5, "notebook": 0.5, "file": 30.0}  # between two looks at how far something is
 _COLUMNS = 80  # of a bar with its numbers, at most
+_ROWS = 20  # of the terminal, for tqdm, which draws nothing where it takes them for too few, as where nobody knows their number
 _LEAST_BAR = 6  # columns; a shorter one says nothing
 _on_terminal = None  # the `ProgressBar` in whose line the cursor is
 
@@ -69,7 +70,14 @@ class ProgressBar:
     def _draw(self, done, text, bar_format, width):
         if self._bar is None:
             self._bar = _bars()(
-                total=self._total, initial=done, desc=text, bar_format=bar_format, ncols=width, position=0, file=sys.stdout
+                total=self._total,
+                initial=done,
+                desc=text,
+                bar_format=bar_format,
+                ncols=width,
+                nrows=_ROWS,
+                position=0,
+                file=sys.stdout,
             )
             return
         self._bar.n, self._bar.desc, self._bar.bar_format, self._bar.ncols = done, text, bar_format, width
