@@ -158,8 +158,8 @@ class ImageDataset:
     def take_error(self) -> UserError | None:
         """The first UserError that was raised while a batch was made, and forgets it; None: there was none.
 
-        Images that are decoded as needed can turn out broken in the middle of a run. tf.data then raises a tf.errors.OpError of
-        its own; who catches one asks here.
+        Images that are decoded as needed can turn out broken in the middle of a run. tf.data then raises a tf.errors.OpError
+        of its own; who catches one asks here.
         """
         with self._error_lock:
             error, self._error = self._error, None

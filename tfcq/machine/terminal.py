@@ -9,7 +9,7 @@ import time
 
 _SECONDS = {"terminal": 0.5, "notebook": 0.5, "file": 30.0}  # between two looks at how far something is
 _COLUMNS = 80  # of a bar with its numbers, at most
-_ROWS = 20  # of the terminal, for tqdm, which draws nothing where it takes them for too few, as where nobody knows their number
+_ROWS = 20  # of the terminal, for tqdm: it draws nothing where it believes them too few, as where nobody knows their number
 _LEAST_BAR = 6  # columns; a shorter one says nothing
 _on_terminal = None  # the `ProgressBar` in whose line the cursor is
 
@@ -17,8 +17,8 @@ _on_terminal = None  # the `ProgressBar` in whose line the cursor is
 class ProgressBar:
     """Shows how far something is: in a terminal and in a notebook by a bar of tqdm's, elsewhere by a line each 30 s.
 
-    The line of a terminal is at most 80 columns wide and has one bar at a time: the last that was shown. tqdm does the drawing.
-    What it does not do is here: lines without carriage returns for logs, numbers that are shown whole or not at all (it cuts them
+    The line of a terminal is at most 80 columns wide and has one bar at a time: the last that was shown. tqdm draws it. What
+    tqdm does not do is here: lines without carriage returns for logs, numbers that are shown whole or not at all (it cuts them
     in the middle), a line of one row whatever else has a bar (it stacks them), and no work for what is not shown (`due`).
 
     Args:
@@ -39,8 +39,8 @@ class ProgressBar:
 
         Args:
             done: of the total.
-            parts: texts, the most important first; each is shown whole or not at all, as half a number misleads. Elsewhere than
-                in a terminal all are shown.
+            parts: texts, the most important first; each is shown whole or not at all, as half a number misleads. Elsewhere
+                than in a terminal all are shown.
             last: whether it is the last time: the bar stays where it is.
         """
         global _on_terminal

@@ -87,8 +87,8 @@ def follow(
 ) -> tuple[int, str, bool]:
     """Runs a command to its end, or to the end of its time: then it gets SIGTERM, on which tfcq saves and exits 143.
 
-    It writes to this program's stdout. What it writes to stderr is passed on when it has ended, but for the line that says that
-    it was ended, where its time was over: that is no error.
+    It writes to this program's stdout. What it writes to stderr is passed on when it has ended, but for the line that says
+    that it was ended, where its time was over: that is no error.
 
     Args:
         command: what to run.

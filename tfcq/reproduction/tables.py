@@ -228,8 +228,8 @@ def _glf_row(name, distance, defaults, model="", options=None, likelihood="image
     )
 
 
-# Settings of MNIST (Appendix B says: the same for Fashion-MNIST); fractions of stages are those of the epochs, 400 and 800 of the
-# two-stage VAE, 500 and 50 of GLANN.
+# Settings of MNIST (Appendix B says: the same for Fashion-MNIST); fractions of stages are those of the epochs, 400 and 800 of
+# the two-stage VAE, 500 and 50 of GLANN.
 _ROWS_GLF = (
     _glf_row("vae", 57.5, _HALVED),
     _glf_row("wae_gan", 31.5, _WAE, likelihood="latents"),

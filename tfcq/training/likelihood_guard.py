@@ -21,8 +21,8 @@ class LikelihoodGuard(StepCallback):
     It judges the bound that is trained, by the median of each 50 steps and of the last ones of a run or of its stage, and what
     `judge_validation` is given. Normal runs may begin above 16 (fashion_mnist_cq at 27, a small --decoder_sigma at hundreds) and
     come down. So it warns of a value above it where it is twice the lowest so far or above all beginnings; and, after the
-    warm-up, where it does not fall, or at its pace would not be below 16 when the run ends or has taken as many steps again. For
-    the same reason it warns and does not stop.
+    warm-up, where it does not fall, or at its pace would not be below 16 when the run ends or has taken as many steps again.
+    For the same reason it warns and does not stop.
 
     Args:
         training: `TrainingConfig`.

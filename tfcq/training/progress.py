@@ -26,8 +26,8 @@ WRITE_SECONDS = 2.0
 class Progress:
     """How far a training is; the fields of progress.json.
 
-    A process that is killed leaves the file as it was, with the state "starting" or "training". `time` is then old: while steps
-    are taken the file is written every 2 s or after each step, whichever is longer, but not during an evaluation.
+    A process that is killed leaves the file as it was, with the state "starting" or "training". `time` is then old: while
+    steps are taken the file is written every 2 s or after each step, whichever is longer, but not during an evaluation.
 
     Attributes:
         state: "starting": the run has begun or goes on, and this process has taken no step yet; "training"; "done";
@@ -35,8 +35,8 @@ class Progress:
         step: the last step that was taken, by this process or one before it.
         train_steps: the step at which the run ends.
         seconds: of training in this process: from the end of its first step, which traces and compiles, to the end of the last
-            one that it has taken. Evaluations and checkpoints between steps count; start-up, data, tracing, an evaluation before
-            the first step and what follows the last step do not.
+            one that it has taken. Evaluations and checkpoints between steps count; start-up, data, tracing, an evaluation
+            before the first step and what follows the last step do not.
         seconds_per_step: the mean of these seconds; None before the second step of the process.
         images_per_second: that training has read in these seconds, likewise.
         weights: the number of the model's weights.
@@ -74,7 +74,9 @@ def read(workdir) -> Progress | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: the progress cannot be read: {error!r}; expected what tfcq.train writes; remove it") from error
+        raise UserError(
+            f"{path}: the progress cannot be read: {error!r}; expected what tfcq.train writes; remove the file"
+        ) from error
 
 
 class Reporter:

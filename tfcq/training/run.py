@@ -38,9 +38,9 @@ def train(config, workdir, accept_changed_data=False, on_progress: Callable[[Pro
         accept_changed_data: whether a run goes on with those of its images that are there, where some are gone or have another
             content; which they are is kept with the run. Of a run whose version kept no list of its images: whether it goes on
             with other numbers of images, or from another place.
-        on_progress: called with a `tfcq.training.progress.Progress` each time that progress.json is written: when the run begins
-            or goes on, after the first step, then every 2 s or after each step, whichever is longer, and at the end, also after
-            an error. What it raises ends the training, without a checkpoint. Not called where there is nothing to do.
+        on_progress: called with a `tfcq.training.progress.Progress` each time that progress.json is written: when the run
+            begins or goes on, after the first step, then every 2 s or after each step, whichever is longer, and at the end,
+            also after an error. What it raises ends the training, without a checkpoint. Not called where there is nothing to do.
 
     Returns:
         The trained model, compiled.
