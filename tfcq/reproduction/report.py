@@ -107,7 +107,7 @@ def _text(table, rows, sentences):
     ]
     lines = [f"# {table.title}", "", f"The paper's columns: {table.source}. The others are ours.", ""]
     lines += [
-        "**Ours are of the widths, budget and data stated below: their levels do not compare with the paper's, only the order of "
+        "**Ours are of the widths, budget and data below: their levels do not compare with the paper's, only the order of "
         "the rows does. A Frechet distance or score whose name is not fid or inception_score is "
         "not the paper's quantity either.**",
         "",

@@ -276,6 +276,6 @@ def _failure(status, line):
 
 
 def _last_line(errors):
-    """What a command says on stderr that writes no progress.json: an evaluation, or a training that is refused at its start."""
+    """What a command says on stderr that wrote no progress.json: an evaluation, or a training that is refused at once."""
     lines = [line.strip() for line in errors.splitlines() if line.strip()]
     return lines[-1].removeprefix("error: ") if lines else ""

@@ -40,7 +40,7 @@ def train(config, workdir, accept_changed_data=False, on_progress: Callable[[Pro
             with other numbers of images, or from another place.
         on_progress: called with a `tfcq.training.progress.Progress` each time that progress.json is written: when the run
             begins or goes on, after the first step, then every 2 s or after each step, whichever is longer, and at the end,
-            also after an error. What it raises ends the training, without a checkpoint. Not called where there is nothing to do.
+            also after an error. What it raises ends training without a checkpoint. Not called where there is nothing to do.
 
     Returns:
         The trained model, compiled.
