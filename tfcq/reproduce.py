@@ -102,9 +102,9 @@ def _told(table, given, budget):
     taken = f"{budget.steps} steps" if budget.steps else f"{budget.minutes:g} minutes of training"
     others = "".join(f", {name} {steps}" for name, steps in budget.row_steps.items())
     counted = (
-        "minutes are counted from a process's first line of progress (about a second after its first step, which traces and "
-        "compiles) to its last, or to the end of the budget: checkpoints and evaluations between steps count; start-up, the "
-        "evaluation at step 0 and what follows the last step do not; the step under way at the end is finished"
+        "minutes are counted from the end of a process's first step (which traces and compiles) to the end of its last, or to "
+        "the end of the budget: checkpoints and evaluations between steps count; start-up, the evaluation at step 0 and what "
+        "follows the last step do not; the step under way at the end is finished"
     )
     return [
         f"Budget: {taken} a row{others}, in batches of the row's size; {counted}.",

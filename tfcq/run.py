@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tfcq import workdir as workdirs
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from tfcq.data import ImageDataset
     from tfcq.history import History
     from tfcq.models.base import GenerativeModel
+    from tfcq.training.progress import Progress
 
 
 class Run:
@@ -67,6 +69,7 @@ class Run:
         validation_images: Any = None,
         test_images: Any = None,
         accept_changed_data: bool = False,
+        on_progress: Callable[[Progress], None] | None = None,
     ) -> GenerativeModel:
         """Trains until `config.training.train_steps`, or goes on from the last checkpoint.
 
@@ -76,6 +79,8 @@ class Run:
                 evaluated and exported without them. None: those of the configuration, or those that were kept.
             validation_images, test_images: likewise; None: held out of `images`.
             accept_changed_data: whether the run goes on where some of its images are gone or have another content.
+            on_progress: called with a `tfcq.training.progress.Progress` at the start, every few seconds and at the end: each time
+                progress.json is written.
 
         Returns:
             The trained model.
@@ -91,12 +96,12 @@ class Run:
         given = {"train": images, "validation": validation_images, "test": test_images}
         given = {split: value for split, value in given.items() if value is not None}
         if not given:
-            return train(self.config, self.workdir, accept_changed_data)
+            return train(self.config, self.workdir, accept_changed_data, on_progress)
         if images is None:
             raise UserError(f"{next(iter(given))}_images: expected images= beside it, the training images")
         config, undo = self._keep(given)
         try:
-            return train(config, self.workdir, accept_changed_data)
+            return train(config, self.workdir, accept_changed_data, on_progress)
         except BaseException:
             undo()
             raise

@@ -8,6 +8,7 @@ history.jsonl      a row each time that options, images or the environment chang
                    {name: [before, after]}}
 checkpoints/       last/ and best/           tensorboard/       train/ and validation/
 samples/           PNG grids                 metrics.jsonl      a row an evaluation     metrics.json   the last
+progress.json      how far training is: state, step, seconds, losses; kept up to date while it runs (tfcq.training.progress)
 lock               there while a training runs in the folder (tfcq.training.opening)
 
 Each file is written whole or not at all. Rows of metrics.jsonl are of training, or (with "checkpoint") of `tfcq.evaluate`.

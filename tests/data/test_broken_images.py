@@ -14,11 +14,11 @@ from PIL import Image
 
 from tfcq.config import DataConfig
 from tfcq.data import dataset as dataset_module
-from tfcq.data import load, sources, survey, user_error
+from tfcq.data import load, sources, survey
 from tfcq.data.folder import ImageFiles
 from tfcq.data.manifest import entries
 from tfcq.data.tfds import Records
-from tfcq.data.unfit import UnfitImage
+from tfcq.data.unfit import UnfitImage, UnfitImages
 from tfcq.errors import UserError
 from tfcq.machine import terminal
 
@@ -185,9 +185,11 @@ def test_a_file_that_breaks_in_the_middle_of_a_run_is_one_line(tmp_path, monkeyp
     fill(tmp_path, 20)
     dataset = load(config(tmp_path))
     broken = cut(tmp_path, 20)
-    with pytest.raises(tf.errors.OpError) as caught:
+    with pytest.raises(tf.errors.OpError):
         list(dataset.train_batches(8, seed=0).take(1))
-    message = str(user_error(caught.value))
+    error = dataset.take_error()
+    assert isinstance(error, UnfitImages) and {image.name for image in error.unfit} <= broken  # the object, not its text
+    message = str(error)
     assert "\n" not in message and "; 7 more cannot be used: " in message
     assert set(re.findall(rf"{tmp_path}/\d+.png", message)) <= broken
 
@@ -299,8 +301,8 @@ def test_the_line_of_progress_leaves_its_row_to_what_is_told_and_to_the_result(f
 
     out = Terminal()
     monkeypatch.setattr(sys, "stdout", out)
-    monkeypatch.setattr(terminal, "_SECONDS", {True: 0.0})
-    monkeypatch.setattr(terminal, "_columns_shown", 0)
+    monkeypatch.setattr(terminal, "_SECONDS", {"terminal": 0.0})
+    monkeypatch.setattr(terminal, "_on_terminal", None)
     monkeypatch.setattr(survey, "CHUNK", 10)
     monkeypatch.setattr(sources, "PIECE", 10)
     monkeypatch.setattr(survey, "FOLDER", files[0])  # a file: nothing can be kept
@@ -313,7 +315,7 @@ def test_the_line_of_progress_leaves_its_row_to_what_is_told_and_to_the_result(f
 
 
 def test_a_long_look_tells_how_far_it_is(files, capsys, monkeypatch):
-    monkeypatch.setattr(terminal, "_SECONDS", {False: 0.0})
+    monkeypatch.setattr(terminal, "_SECONDS", {"file": 0.0})
     monkeypatch.setattr(survey, "CHUNK", 10)
     monkeypatch.setattr(sources, "PIECE", 10)
     raw = ImageFiles(files, os.path.dirname(files[0]))

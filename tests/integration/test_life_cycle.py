@@ -210,6 +210,10 @@ def test_a_disk_that_fills_and_a_file_that_goes_are_told_apart(tmp_path):
     full = _in_a_line(OSError(28, "No space left on device"), tmp_path)
     own = _in_a_line(OSError(30, "Read-only file system", str(tmp_path / "samples" / "a.png")), tmp_path)
     gone = _in_a_line(FileNotFoundError(2, "No such file or directory", "/data/images/7.png"), tmp_path)
+    written = _in_a_line(tf.errors.ResourceExhaustedError(None, None, "/run/a; No space left on device"), tmp_path)
+    memory = _in_a_line(tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor"), tmp_path)
+    other = _in_a_line(tf.errors.NotFoundError(None, None, "/x 'No space left on device' is not there"), tmp_path)
+    assert str(written) == str(full) and memory is None and other is None
     assert all(isinstance(error, UserError) for error in (full, own, gone))
     assert str(full).startswith(f"workdir {tmp_path}: cannot be written: No space left on device; ")
     assert str(own).startswith(f"workdir {tmp_path}: cannot be written: Read-only file system; ")

@@ -15,11 +15,13 @@ from tfcq import data
 from tfcq import workdir as workdirs
 from tfcq.engine.checkpoints import Checkpoints
 from tfcq.errors import TrainingDiverged, TrainingInterrupted, UserError
+from tfcq.evaluation.likelihood import LikelihoodEvaluator
 from tfcq.evaluation.pictures import Pictures
 from tfcq.evaluation.run import evaluate
+from tfcq.images import write_png
 from tfcq.machine.interruption import Signals
 from tfcq.randomness import row_seeds
-from tfcq.training import callbacks
+from tfcq.training import callbacks, progress
 from tfcq.training.run import train
 
 SMALL = {"latent_size": 4, "flow_couplings": 1}
@@ -77,6 +79,9 @@ def test_the_workdir_says_what_was_trained_on_what(run):
     facts = json.loads((folder / "data.json").read_text())
     assert facts["image_shape"] == [8, 8, 1] and "digits" in facts["description"]
     assert model.steps_taken == 4 and model.image_shape == (8, 8, 1)
+    ended = progress.read(folder)
+    assert (ended.state, ended.step, ended.train_steps, ended.weights) == ("done", 4, 4, model.count_params())
+    assert ended.losses.keys() == {"elbo_bits_per_dim", "discriminator loss", "generator loss"} and 0.0 < ended.seconds < 600.0
 
 
 def test_each_evaluation_is_a_row_and_the_last_is_metrics_json(run):
@@ -246,9 +251,27 @@ def test_devices_must_share_the_batch(tmp_path):
 # What stops a run.
 
 
+def test_an_image_that_breaks_during_an_evaluation_is_named_whichever_data_set_it_is_of(run, tmp_path, monkeypatch):
+    images = tmp_path / "images"
+    images.mkdir()
+    for number in range(20):
+        write_png(images / f"{number}.png", np.full((8, 8, 1), number, np.uint8))
+    monkeypatch.setattr("tfcq.data.dataset.MEMORY_LIMIT", 0)
+    summary = LikelihoodEvaluator.summary
+
+    def summary_then_break(*arguments):
+        for path in images.iterdir():
+            path.write_bytes(path.read_bytes()[:40])
+        return summary(*arguments)
+
+    monkeypatch.setattr(LikelihoodEvaluator, "summary", summary_then_break)  # of the first data set, the run's own
+    with pytest.raises(UserError, match=rf"{images}/\d+.png: "):
+        evaluate(run[1], "elbo", report=False, likelihood_dataset=f"folder:{images}", num_images=4)
+
+
 def test_a_weight_that_is_nan_stops_and_keeps_the_last_checkpoint(tmp_path, monkeypatch):
     settings = config(train_steps=5, checkpoint_every=2, evaluate_every=2)
-    save = callbacks.Saver.on_step
+    save, seen = callbacks.Saver.on_step, []
 
     def save_then_poison(self, step, logs):
         save(self, step, logs)
@@ -260,7 +283,10 @@ def test_a_weight_that_is_nan_stops_and_keeps_the_last_checkpoint(tmp_path, monk
     with monkeypatch.context() as patch:
         patch.setattr(callbacks.Saver, "on_step", save_then_poison)
         with pytest.raises(TrainingDiverged, match=r"player generator at step 4 \(seed 0\)") as raised:
-            train(settings, tmp_path)
+            train(settings, tmp_path, on_progress=seen.append)
+    assert [(one.state, one.step) for one in seen[:2]] == [("starting", 0), ("training", 1)]
+    assert progress.read(tmp_path) == seen[-1] and (seen[-1].state, seen[-1].step) == ("failed", 3)
+    assert seen[-1].error == {"kind": "TrainingDiverged", "line": str(raised.value)}
     assert "generator/loss=nan" in str(raised.value) and raised.value.exit_status == 1
     last = tmp_path / "checkpoints" / "last"
     assert [path.name for path in last.glob("*.index")] == ["step-2.index"]

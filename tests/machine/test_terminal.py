@@ -3,14 +3,19 @@
 import io
 import os
 import pathlib
+import pty
 import subprocess
 import sys
+import termios
+import tty
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from tfcq.machine import terminal
 from tfcq.training.callbacks import StepProgress
+from tfcq.training.progress import Reporter
 
 
 class Output(io.StringIO):
@@ -49,8 +54,8 @@ def output(monkeypatch):
     def output(columns):
         monkeypatch.setattr(sys, "stdout", Output(columns > 0))
         monkeypatch.setenv("COLUMNS", str(columns or 80))
-        monkeypatch.setattr(terminal, "_SECONDS", {True: 0.0, False: 0.0})
-        monkeypatch.setattr(terminal, "_columns_shown", 0)
+        monkeypatch.setattr(terminal, "_SECONDS", {"terminal": 0.0, "file": 0.0})
+        monkeypatch.setattr(terminal, "_on_terminal", None)
         return sys.stdout
 
     return output
@@ -58,7 +63,8 @@ def output(monkeypatch):
 
 def train(values):
     """A training whose steps log these losses."""
-    progress = StepProgress(len(values), 64, {"generator/bits_per_dim": "bits_per_dim", "generator/loss": "generator loss"})
+    shown = {"generator/bits_per_dim": "bits_per_dim", "generator/loss": "generator loss"}
+    progress = StepProgress(Reporter("/no/such/folder", 0, len(values), 1234, 64, shown))
     progress.set_model(type("Model", (), {"steps_taken": 0}))
     progress.on_train_begin()
     for batch, value in enumerate(values):
@@ -73,24 +79,35 @@ def test_training_keeps_to_one_row(output, columns):
     assert len(rows) == 2 and rows[1] == ""
     assert len(rows[0]) < columns
     assert rows[0].startswith("step 1000/1000"[: columns - 1])
-    assert ("generator loss 100" in rows[0]) == (columns == 200)
+    assert len(rows[0]) <= 80 and ("images/s" in rows[0]) == (columns >= 40)
     assert "\n" not in out.getvalue()[:-1]
 
 
 def test_a_part_that_does_not_fit_is_left_out_whole(output):
     for columns in range(12, 60):
         out = output(columns)
-        terminal.ProgressLine().show(["step 12/50", "1234.5 images/s", "67 min left"])
-        shown = out.getvalue().strip("\r").rstrip()
-        assert shown in ("step 12/50"[: columns - 1], "step 12/50  1234.5 images/s", "step 12/50  1234.5 images/s  67 min left")
+        terminal.ProgressBar(50).show(12, ["step 12/50", "1234.5 images/s", "67 min left"])
+        (shown,) = screen(out.getvalue(), columns)
+        whole = "step 12/50  1234.5 images/s  67 min left"
+        fits = next((text for text in (whole, whole[:27]) if len(text) < columns), whole[:10])
+        assert shown.startswith(fits[: columns - 1]) and len(shown) < columns
+        assert set(shown[len(fits) :]) <= set(" #123456789")  # a bar, and no part of a number
+
+
+def test_a_bar_fills_what_the_numbers_leave_of_the_line(output):
+    for columns, length in ((80, 80 - 1 - 12), (300, 80 - 12), (18, 0)):
+        out = output(columns)
+        terminal.ProgressBar(50).show(25, ["step 25/50"])
+        (shown,) = screen(out.getvalue(), columns)
+        assert shown.count("#") == length // 2
 
 
 def test_nothing_is_left_of_a_longer_line(output):
     out = output(80)
-    line = terminal.ProgressLine()
-    for parts in (["a" * 70], ["b" * 30], ["c" * 50], ["d"]):
-        line.show(parts)
-        assert screen(out.getvalue(), 80) == parts
+    bars = [terminal.ProgressBar(50), terminal.ProgressBar(1000)]
+    for number, text in enumerate(["a" * 75, "b" * 72, "c" * 74, "d" * 73]):
+        bars[number // 2].show(number, [text])
+        assert screen(out.getvalue(), 80) == [text]
     terminal.clear()
     print("error: none")
     assert screen(out.getvalue(), 80) == ["error: none", ""]
@@ -99,9 +116,9 @@ def test_nothing_is_left_of_a_longer_line(output):
 @pytest.mark.parametrize("columns", [0, 80])
 def test_what_is_said_in_between_has_a_row_of_its_own_and_no_blank_one(output, columns):
     out = output(columns)
-    line = terminal.ProgressLine()
+    bar = terminal.ProgressBar(50)
     for text in ("a warning", "the end"):
-        line.show(["progress"])
+        bar.show(12, ["progress"])
         terminal.say(text)
     assert screen(out.getvalue(), columns or 80) == (
         ["a warning", "the end", ""] if columns else ["progress", "a warning", "progress", "the end", ""]
@@ -118,6 +135,69 @@ def test_evaluation_leaves_its_row_to_the_result(output):
     assert screen(out.getvalue(), 60) == ["elbo: 3.5 bits/dim", ""]
 
 
+@pytest.mark.parametrize("size", [(0, 0), (1, 40), (24, 80)])
+def test_a_bar_is_drawn_on_a_real_terminal_of_any_size(size):
+    """(0, 0): nobody has said how large it is."""
+    master, slave = pty.openpty()
+    termios.tcsetwinsize(slave, size)
+    tty.setraw(slave)  # line ends stay as they are written
+    program = """
+from tfcq.machine import terminal
+bar = terminal.ProgressBar(9)
+bar.show(3, ["step 3/9", "2 images/s"])
+terminal.say("a warning")
+bar.show(9, ["step 9/9", "2 images/s"], last=True)
+"""
+    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    folder = pathlib.Path(terminal.__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", program], cwd=folder, stdout=slave, env=environment, timeout=60)
+    os.close(slave)
+    text = os.read(master, 65536).decode()
+    os.close(master)
+    assert done.returncode == 0 and text.startswith("\rstep 3/9  2 images/s  ") and "\x1b" not in text
+    warning, last, rest = screen(text, size[1] or 80)
+    assert (warning, rest) == ("a warning", "") and last.startswith("step 9/9  2 images/s  ")
+
+
+def test_a_notebook_has_a_bar_for_each_and_all_numbers(output, monkeypatch):
+    """Its bars are no text: what is said does not take them away, and none takes another's place."""
+    bars = []
+
+    class Bar(SimpleNamespace):
+        def __init__(self, **settings):
+            super().__init__(**settings, n=settings["initial"], drawn=1)
+            bars.append(self)
+
+        def refresh(self):
+            self.drawn += 1
+
+        def close(self):
+            self.closed = (self.n, self.leave)
+
+    out = output(0)
+    monkeypatch.setattr(terminal, "_place", lambda: "notebook")
+    monkeypatch.setattr(terminal, "_bars", lambda: Bar)
+    monkeypatch.setattr(terminal, "_SECONDS", {"notebook": 0.0})
+    train([1.0, 2.0, 3.0, 4.0])
+    images = terminal.ImageProgress("elbo", 500)
+    for done in (100, 200):
+        images(done)
+        terminal.say("a warning")
+    images(500)
+    training, evaluation = bars
+    assert out.getvalue() == "a warning\n" * 2
+    assert training.desc.startswith("step 4/4  ") and training.desc.endswith("bits_per_dim 4  generator loss 400")
+    assert (training.drawn, evaluation.drawn) == (3, 2) and training.ncols is None and training.bar_format == "{desc}  {bar}"
+    assert training.closed == (4, True) and evaluation.closed == (500, False)  # tqdm marks one that is closed early as failed
+
+
+def test_a_process_without_terminal_or_notebook_gets_lines_and_no_warning():
+    program = "from tfcq.machine import terminal; terminal.ProgressBar(9).show(3, ['step 3/9', '2 images/s'])"
+    command = [sys.executable, "-W", "error", "-c", program]
+    done = subprocess.run(command, cwd=pathlib.Path(terminal.__file__).parents[2], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "step 3/9  2 images/s\n", "")
+
+
 def test_a_file_gets_whole_lines(output):
     out = output(0)
     train([1.0, 2.0, 3.0])
@@ -130,7 +210,7 @@ def test_a_file_gets_whole_lines(output):
 
 def test_a_file_gets_a_line_each_thirty_seconds(output, monkeypatch):
     out = output(0)
-    monkeypatch.setattr(terminal, "_SECONDS", {True: 0.5, False: 30.0})
+    monkeypatch.setattr(terminal, "_SECONDS", {"file": 30.0})
     now = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     progress = terminal.ImageProgress("elbo", 500)

@@ -14,6 +14,6 @@ What cannot be used is found before training: `decoding` says which files are im
 as needed, `values` knows scaled images, `unfit` makes one line of many that are broken.
 """
 
-from tfcq.data.dataset import ImageDataset, load, manifest_by_position, user_error
+from tfcq.data.dataset import ImageDataset, load, manifest_by_position
 
-__all__ = ["ImageDataset", "load", "manifest_by_position", "user_error"]
+__all__ = ["ImageDataset", "load", "manifest_by_position"]

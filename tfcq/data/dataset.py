@@ -8,7 +8,7 @@ flips and its moves come from (seed, epoch) alone, so a run resumes anywhere at 
 
 import functools
 import os
-import re
+import threading
 
 import numpy as np
 import tensorflow as tf
@@ -153,6 +153,17 @@ class ImageDataset:
         self._random_translation = random_translation
         self.manifest = manifest
         self.differs = differs
+        self._error, self._error_lock = None, threading.Lock()
+
+    def take_error(self) -> UserError | None:
+        """The first UserError that was raised while a batch was made, and forgets it; None: there was none.
+
+        Images that are decoded as needed can turn out broken in the middle of a run. tf.data then raises a tf.errors.OpError
+        of its own; who catches one asks here.
+        """
+        with self._error_lock:
+            error, self._error = self._error, None
+        return error
 
     def num_images(self, split):
         """How many images "train", "validation" or "test" has."""
@@ -278,23 +289,21 @@ class ImageDataset:
         return gather(indices[positions])
 
     def _pipeline(self, steps, batch, batch_size):
+        def remembering(step):  # several threads call it
+            try:
+                return batch(step)
+            except UserError as error:
+                with self._error_lock:
+                    self._error = self._error or error
+                raise
+
         def one(step):
             # Not stateful: a pure function of the step, which may run in parallel under op determinism too.
-            images = tf.numpy_function(batch, [step], tf.uint8, stateful=False)
+            images = tf.numpy_function(remembering, [step], tf.uint8, stateful=False)
             images.set_shape((batch_size, *self.image_shape))
             return images
 
         return steps.map(one, num_parallel_calls=self._parallel_calls, deterministic=True).prefetch(2)
-
-
-def user_error(error):
-    """The UserError inside an error of tf.data, or None.
-
-    Images that are decoded as needed can turn out broken in the middle of training; tf.data then raises a
-    tf.errors.OpError that has the one clear line somewhere in its text.
-    """
-    found = re.search(r"(?:UserError|UnfitImages?): (.+)", str(error))
-    return UserError(found[1].strip()) if found else None
 
 
 def _gather_all(raws, transform, in_memory):
@@ -341,12 +350,12 @@ def _open(config, begun=False):
             return SOURCES[config.dataset](config)
         if places.is_path(config.dataset):
             raise UserError(f"dataset: expected {', '.join(CHOICES)} or the name of a TFDS data set, received {config.dataset!r}")
-        return tfds(config, CHOICES)
+        return tfds(config, CHOICES, suggests=not places.meant(config.dataset))  # a path is nearer than a name
     except UserError as error:
         near = places.meant(config.dataset)
         if not near:
             raise
-        raise UserError(re.sub(r" \(did you mean [^()]*\)$", "", str(error)) + near) from error  # a path is nearer than a name
+        raise UserError(f"{error}{near}") from error
 
 
 def _warn_of_few(name, counts):

@@ -17,10 +17,12 @@ import os
 import shlex
 import struct
 import threading
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 
+from tfcq.config import DataConfig
 from tfcq.config.fields import suggestion
 from tfcq.data.decoding import decode, verify
 from tfcq.data.sources import RawReader, Source, require_package
@@ -35,20 +37,21 @@ BEFORE, AFTER = 12, 4
 """Bytes around a TFRecord's content."""
 
 
-def tfds(config, choices):
+def tfds(config: DataConfig, choices: Sequence[str], suggests: bool = True):
     """A prepared TFDS data set as a Source: of its splits those that `roles` chooses; its others are not used.
 
     Args:
         config: DataConfig; `dataset` is a name as `tfds.builder` takes it (perhaps name/config:version), `data_dir` the
             place, `train_split` and `test_split` are names of the data set's own splits.
         choices: other values of `dataset`, for the message about an unknown one.
+        suggests: whether that message names the value or data set of the nearest name.
 
     Raises:
         UserError: an unknown name, a data set not prepared there or damaged, without the splits that are asked for, or
             without an 8-bit image.
     """
     library = require_package(_import_tfds, "tensorflow-datasets")
-    builder = _builder(library, config, choices)
+    builder = _builder(library, config, choices, suggests)
     key = _image_key(library, builder.info.features, config.dataset)
     channels = builder.info.features[key].shape[-1]
     chosen = roles(list(builder.info.splits), config)
@@ -244,15 +247,16 @@ def _import_tfds():
     return tensorflow_datasets
 
 
-def _builder(library, config, choices):
+def _builder(library, config, choices, suggests):
     where = paths.folder(config.data_dir, "data_dir") if config.data_dir else None
     try:
         # TFDS looks for its files by patterns.
         builder = library.builder(config.dataset, data_dir=paths.plain(where) if where and where.is_dir() else where)
     except library.core.DatasetNotFoundError as error:
         names = library.list_builders(with_community_datasets=False)
+        nearest = suggestion(config.dataset, [*choices, *names]) if suggests else ""
         raise UserError(f"dataset: expected {', '.join(choices)} or the name of a TFDS data set, received "
-                        f"{config.dataset!r}{suggestion(config.dataset, [*choices, *names])}") from error
+                        f"{config.dataset!r}{nearest}") from error
     except Exception as error:  # TFDS raises many kinds for a wrong config, version or a missing dependency
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"dataset={config.dataset}: TFDS cannot make it ({reason})") from error

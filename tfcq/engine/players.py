@@ -23,6 +23,19 @@ class Terms:
 
 
 @dataclasses.dataclass(frozen=True)
+class BalanceWarning:
+    """That players have lost their balance.
+
+    Attributes:
+        kind: what is wrong, a name: the same as long as the same is wrong, whatever the numbers are.
+        text: a sentence with the numbers, which names the option that would help.
+    """
+
+    kind: str
+    text: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Objective:
     """A loss and the variables whose gradient it gives.
 

@@ -22,6 +22,7 @@ import keras
 import tensorflow as tf
 
 from tfcq.engine.averages import WeightAverages
+from tfcq.engine.players import BalanceWarning
 from tfcq.engine.step import Step
 
 
@@ -92,10 +93,10 @@ class Trainer(Step, keras.Model):
     def begin_step(self, step):
         """Called outside of the graph before step number `step` (from 0); nothing by default."""
 
-    def balance_warning(self, logs):
-        """A sentence, from the means of some steps' logs {"player/term": float}, where the players have lost their balance.
+    def balance_warning(self, logs: dict[str, float]) -> BalanceWarning | None:
+        """A warning, from the means of some steps' logs {"player/term": float}, where the players have lost their balance.
 
-        It says what is seen and which option to turn; None, the default, where all is well.
+        None, the default, where all is well.
         """
         return None
 

@@ -67,7 +67,7 @@ def evaluate(workdir, metrics=None, report=True, **protocol):
         run.measure_latent_likelihood([name for name in chosen if name in LATENT_LIKELIHOODS], row)
         run.measure_distributions([name for name in chosen if name in DISTRIBUTIONS], row, drawn)
     except tf.errors.OpError as error:
-        raise data.user_error(error) or error from error
+        raise run.data_error() or error from error
     if notes := _notes_of(dataset):
         for name, entry in row.items():
             if isinstance(entry, dict) and not name.endswith("_other"):
@@ -159,12 +159,19 @@ class _Run:
         self.workdir, self.model, self.dataset, self.config = workdir, model, dataset, config
         self.strategy, self.extractor = strategy, extractor
         self.data_config = config.absolute().of(model.config_of_run.data)  # where the images were found
+        self._other = None
+
+    def data_error(self) -> UserError | None:
+        """The error of an image that could not be read while something was measured; None: there was none."""
+        errors = [dataset.take_error() for dataset in (self.dataset, self._other) if dataset]
+        return next(filter(None, errors), None)
 
     def measure_likelihoods(self, names, row, drawn):
         """Adds entries to `row`, and per-image bits/dim to `drawn["likelihoods"]`."""
         if not names:
             return
         other, other_config = self._other_data()  # refused, if it must be, before the first number
+        self._other = other
         evaluator = LikelihoodEvaluator(self.model, self.strategy)
         if self.model.likelihood_note:
             print(f"note: {self.model.likelihood_note}", flush=True)

@@ -1,51 +1,47 @@
-"""Runs a command of tfcq, hears what it prints, and ends it in time; and what its lines say of the training time.
+"""Runs a command of tfcq, passes signals on to it, and ends it in time; and how long a training has trained."""
 
-The command writes to a pseudo terminal, where it tells its progress twice a second; to a pipe it would tell every 30 s.
-"""
-
-import os
-import re
-import select
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-import tty
+from collections.abc import Callable
 
 from tfcq.errors import TrainingInterrupted
+from tfcq.training.progress import Progress
 
-_SHOWN_SECONDS = 30.0  # between lines of progress where stdout is no terminal
-_PROGRESS = re.compile(r"step (\d+)/\d+  ")
+SAVED_ON_REQUEST = 128 + signal.SIGTERM
+"""The trainer's exit status after SIGTERM, on which it saves."""
+
+_POLL_SECONDS = 0.2
 
 
 class Clock:
-    """Seconds of training: from a process's first line of progress on; those of processes before it are added.
+    """Seconds of training: from the end of a process's first step on, which traces and compiles; those of processes before it
+    are added.
 
-    That line comes about a second after the first step, which traces and compiles. Evaluations and checkpoints between
+    They are `Progress.seconds`, and this program's own clock since these were written. Evaluations and checkpoints between
     steps count; start-up, data, tracing, the evaluation at step 0 and what follows the last step do not.
 
     Args:
         before: seconds of earlier processes.
     """
 
-    def __init__(self, before=0.0):
-        self._before, self._start = before, None
+    def __init__(self, before: float = 0.0):
+        self._before, self._seconds, self._read = before, 0.0, None
 
-    def read(self, line):
-        """The step that a line of progress tells, and None for any other line; the first one starts the clock."""
-        match = _PROGRESS.match(line)
-        if match and self._start is None:
-            self._start = time.monotonic()
-        return int(match[1]) if match else None
+    def read(self, progress: Progress) -> None:
+        """Takes what the training has just written; its first step starts the clock."""
+        if progress.state != "starting":
+            self._seconds, self._read = progress.seconds, time.monotonic()
 
-    def spent(self):
+    def spent(self) -> float:
         """Seconds so far."""
-        return self._before + (0.0 if self._start is None else time.monotonic() - self._start)
+        return self._before + self._seconds + (0.0 if self._read is None else time.monotonic() - self._read)
 
-    def left(self, budget):
+    def left(self, budget: float | None) -> float | None:
         """Seconds until the budget is spent; None before the clock has started or where there is no budget."""
-        return None if budget is None or self._start is None else budget - self.spent()
+        return None if budget is None or self._read is None else budget - self.spent()
 
 
 class Interrupts:
@@ -83,89 +79,52 @@ class Interrupts:
             raise TrainingInterrupted(int(self._number), step)
 
 
-def follow(command, interrupts, on_line=lambda line: None, seconds_left=lambda: None):
+def follow(
+    command: list[str],
+    interrupts: Interrupts,
+    poll: Callable[[], object] = lambda: None,
+    seconds_left: Callable[[], float | None] = lambda: None,
+) -> tuple[int, str, bool]:
     """Runs a command to its end, or to the end of its time: then it gets SIGTERM, on which tfcq saves and exits 143.
 
+    It writes to this program's stdout. What it writes to stderr is passed on when it has ended, but for the line that says
+    that it was ended, where its time was over: that is no error.
+
     Args:
-        command: list of strings.
+        command: what to run.
         interrupts: `Interrupts`.
-        on_line: called with each line of its output, without the line's end; lines of progress come twice a second.
-        seconds_left: function to the seconds until the command is to be ended, called once a second and more often until
-            they are 0 or less; None: no limit (yet).
+        poll: called several times a second, and once after the end.
+        seconds_left: function to the seconds until the command is to be ended, called as often until they are 0 or less;
+            None: no limit (yet).
 
     Returns:
         (exit status, negative where a signal killed it; what it wrote to stderr; whether its time was over).
     """
-    master, slave = os.openpty()
-    tty.setraw(slave)  # line ends stay as they are written
+    sys.stdout.flush()
     with tempfile.TemporaryFile() as errors:
         # A session of its own: Ctrl-C reaches this program alone, which hands it on once.
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=slave, stderr=errors, start_new_session=True
-        )
-        os.close(slave)
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=errors, start_new_session=True)
         interrupts.watch(process)
-        asked, rest, printer = False, b"", _Printer()
+        status, asked = None, False
         try:
-            while True:
+            while status is None:
+                poll()
                 left = None if asked else seconds_left()
                 if left is not None and left <= 0.0:
                     process.terminate()
                     asked, left = True, None
-                chunk = _read(master, process, left)
-                if chunk is None:
-                    break
-                *lines, rest = re.split(rb"([\r\n]+)", rest + chunk)
-                for text, end in zip(lines[::2], lines[1::2]):
-                    line = text.decode(errors="replace").rstrip()
-                    if line:
-                        on_line(line)
-                        printer.show(line, b"\n" in end)
-            status = process.wait()
+                try:
+                    status = process.wait(_POLL_SECONDS if left is None else min(left, _POLL_SECONDS))
+                except subprocess.TimeoutExpired:
+                    pass
+            poll()
         finally:
             if process.poll() is None:
                 process.kill()
                 process.wait()
-            os.close(master)
-        printer.end()
         errors.seek(0)
         text = errors.read().decode(errors="replace")
-    expected = f"error: signal {int(signal.SIGTERM)} " if asked else None  # the end of its time is no error
-    shown = [line for line in text.splitlines(keepends=True) if not (expected and line.startswith(expected))]
+    lines = text.splitlines(keepends=True)
+    shown = lines[:-1] if asked and status == SAVED_ON_REQUEST else lines  # an entry point ends with the line of its error
     print("".join(shown), end="", file=sys.stderr, flush=True)
     return status, text, asked
-
-
-def _read(master, process, left):
-    """What the command wrote, b"" where a second or its time passed without; None after its end."""
-    ended = process.poll() is not None  # before the look: what it wrote at last is then there to be read
-    ready, _, _ = select.select(
-        [master], [], [], 0.0 if ended else min(1.0, max(left if left is not None else 1.0, 0.0))
-    )
-    if not ready:
-        return None if ended else b""
-    try:
-        return os.read(master, 65536) or None
-    except OSError:  # Linux says so at the end of a pseudo terminal
-        return None
-
-
-class _Printer:
-    """Passes lines on; those that a later one overwrites only now and then, where stdout is no terminal."""
-
-    def __init__(self):
-        self._terminal, self._open, self._shown = sys.stdout.isatty(), False, float("-inf")
-
-    def show(self, line, final):
-        """final: whether the line ended with a new line."""
-        if self._terminal:
-            print(f"\r{line:<110}", end="\n" if final else "", flush=True)
-            self._open = not final
-        elif final or time.monotonic() - self._shown >= _SHOWN_SECONDS:
-            print(line, flush=True)
-            self._shown = self._shown if final else time.monotonic()
-
-    def end(self):
-        """Ends a line that is still open."""
-        if self._open:
-            print(flush=True)

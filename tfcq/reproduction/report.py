@@ -39,14 +39,14 @@ _PROTOCOL = (
 )
 
 
-def write_report(table, rows, output, told):
+def write_report(table, rows, output, sentences):
     """Writes OUTPUT/table.md and OUTPUT/table.png.
 
     Args:
         table: `tfcq.reproduction.tables.Table`.
         rows: {row name: record of `tfcq.reproduction.run.Ablation`}; rows without one were not run.
         output: folder.
-        told: sentences on how the rows were trained.
+        sentences: on how the rows were trained.
 
     Returns:
         The path of table.md.
@@ -59,7 +59,7 @@ def write_report(table, rows, output, told):
         output.mkdir(parents=True, exist_ok=True)
         with default_style():
             _draw(table, rows, output / "table.png")
-        workdirs.write_text(output / "table.md", _text(table, rows, told))
+        workdirs.write_text(output / "table.md", _text(table, rows, sentences))
     except OSError as error:
         raise UserError(f"output {output}: cannot be written: {error.strerror}") from error
     return output / "table.md"
@@ -92,7 +92,7 @@ def _columns(rows):
     return known + [name for name in names if name not in known]
 
 
-def _text(table, rows, told):
+def _text(table, rows, sentences):
     names = _columns(rows)
     unlike = {name: _differing(rows, name) for name in names}
     paper = [kind for kind in PAPER_NAMES if any(kind in row.paper for row in table.rows)]
@@ -107,7 +107,7 @@ def _text(table, rows, told):
     ]
     lines = [f"# {table.title}", "", f"The paper's columns: {table.source}. The others are ours.", ""]
     lines += [
-        "**Ours are of the widths, budget and data told below: their levels do not compare with the paper's, only the order of "
+        "**Ours are of the widths, budget and data below: their levels do not compare with the paper's, only the order of "
         "the rows does. A Frechet distance or score whose name is not fid or inception_score is "
         "not the paper's quantity either.**",
         "",
@@ -126,7 +126,7 @@ def _text(table, rows, told):
         lines.append(_line(["real images in their place", *cells, "-", "-", "-", "-"]))
     lines += ["", "n/a: not measured (not every model has a likelihood).", "", "![ours and the paper's](table.png)", ""]
     lines += ["## Does the paper's order show?", "", *(_order(order, table, rows) for order in table.orders), ""]
-    lines += ["## Protocol", "", *(f"- {paths.markdown(sentence)}" for sentence in told), *_data(rows), ""]
+    lines += ["## Protocol", "", *(f"- {paths.markdown(sentence)}" for sentence in sentences), *_data(rows), ""]
     marked = {name: ", ".join(found) for name, found in unlike.items() if found}
     lines += [f"- `{name}` (!): not measured alike; the rows differ in {found}." for name, found in marked.items()]
     lines += [f"- {line}" for name in names for line in _protocol(rows, name)]
@@ -144,8 +144,10 @@ def _cell(entry):
 
 def _effort(record):
     """Steps, minutes and weights."""
+    if not record:
+        return ["n/a", "n/a", "n/a"]
     weights = f"{record['weights']:,}" if "weights" in record else "n/a"
-    return (record["step"], f"{record['seconds'] / 60:.1f}", weights) if record else ("n/a",) * 3
+    return [record["step"], f"{record['seconds'] / 60:.1f}", weights]
 
 
 def _state(record):

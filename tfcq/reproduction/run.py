@@ -3,7 +3,7 @@
 OUTPUT/state.json    what was asked for, and of each row: steps and seconds taken, weights, what was measured, what failed
 OUTPUT/ROW/          the workdir of a row
 
-The state is written whole at each change and every few seconds of training. The trainer saves when it is told to end; after
+The state is written whole at each change and every few seconds of training. The trainer saves when it is asked to end; after
 a crash its last checkpoint may be older than the seconds in the state, and the seconds of the lost steps are given back.
 """
 
@@ -16,14 +16,14 @@ import time
 
 from tfcq import workdir as workdirs
 from tfcq.errors import UserError
-from tfcq.reproduction.process import Clock, Interrupts, follow
+from tfcq.machine import files
+from tfcq.reproduction.process import SAVED_ON_REQUEST, Clock, Interrupts, follow
+from tfcq.training import progress as training_progress
 
 ENDLESS = 10**9
 """--train_steps of a row whose budget is time."""
 
 _SAVE_SECONDS = 5.0
-_SAVED_ON_REQUEST = 128 + 15  # the trainer's exit status after SIGTERM
-_WEIGHTS = re.compile(r"\w+: ([\d,]+) weights; ")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Job:
 
 
 class RowFailed(Exception):
-    """A row's command ended with an error; the message is the command and the last line that it wrote to stderr."""
+    """A row's command ended with an error; the message is the command, how it ended and what it said."""
 
 
 class Ablation:
@@ -209,29 +209,37 @@ class Ablation:
         if saved and (before >= budget.seconds if budget.seconds else saved >= budget.steps_of(job.name)):
             return
         self._save()
-        clock = Clock(before)
+        with files.writing("output", workdir):
+            (workdir / training_progress.FILE).unlink(missing_ok=True)  # of an earlier process
+        clock, progress, over = Clock(before), None, None
 
-        def on_line(line):
-            if weights := _WEIGHTS.match(line):
-                record["weights"] = int(weights[1].replace(",", ""))
-            if step := clock.read(line):
-                record.update(step=step, seconds=clock.spent())
-                if time.monotonic() - self._saved >= _SAVE_SECONDS:
-                    self._save()
+        def poll():
+            nonlocal progress
+            before_it, progress = progress, training_progress.read(workdir)
+            if progress is None or progress == before_it:
+                return
+            clock.read(progress)
+            record.update(step=progress.step, seconds=before + progress.seconds, weights=progress.weights)
+            if time.monotonic() - self._saved >= _SAVE_SECONDS:
+                self._save()
 
         def left():
+            nonlocal over
             seconds = clock.left(budget.seconds)
             if seconds is not None and seconds <= 0.0:
-                record["seconds"] = clock.spent()  # the command is ended now, and its last checkpoint is not training
+                over = clock.spent()
             return seconds
 
         command = [*self._commands["train"], *job.arguments("train", workdir)]
-        status, errors, asked = follow(command, interrupts, on_line, left)
-        if status in (0, _SAVED_ON_REQUEST):
+        status, errors, asked = follow(command, interrupts, poll, left)
+        if asked:
+            record["seconds"] = over  # the step under way and the last checkpoint were not training of the budget
+        if status in (0, SAVED_ON_REQUEST):
             record["step"] = saved_step(workdir)
         interrupts.check(saved_step(workdir))
-        if status != 0 and not (asked and status == _SAVED_ON_REQUEST):
-            raise RowFailed(f"train: {_last_line(status, errors)}")
+        if status != 0 and not (asked and status == SAVED_ON_REQUEST):
+            line = progress.error["line"] if progress and progress.state == "failed" else _last_line(errors)
+            raise RowFailed(f"train: {_failure(status, line)}")
         print(f"row {job.name}: {record['step']} steps in {record['seconds'] / 60:.2f} min of training", flush=True)
 
     def _evaluate(self, job, record, interrupts):
@@ -247,7 +255,7 @@ class Ablation:
         status, errors, _ = follow([*self._commands["evaluate"], *job.arguments("evaluate", workdir)], interrupts)
         interrupts.check(record["step"])
         if status:
-            raise RowFailed(f"evaluate: {_last_line(status, errors)}")
+            raise RowFailed(f"evaluate: {_failure(status, _last_line(errors))}")
         try:
             measured = json.loads((workdir / "metrics.json").read_text())
             shown = json.loads((workdir / "data.json").read_text())["description"]
@@ -262,7 +270,12 @@ def saved_step(workdir):
     return max((int(match[1]) for path in paths if (match := re.fullmatch(r"step-(\d+)\.index", path.name))), default=0)
 
 
-def _last_line(status, errors):
-    lines = [line.strip() for line in errors.splitlines() if line.strip()]
+def _failure(status, line):
     cause = f"signal {-status}" if status < 0 else f"exit status {status}"
-    return f"{cause}{': ' + lines[-1].removeprefix('error: ') if lines else ''}"
+    return f"{cause}: {line}" if line else cause
+
+
+def _last_line(errors):
+    """What a command says on stderr that wrote no progress.json: an evaluation, or a training that is refused at once."""
+    lines = [line.strip() for line in errors.splitlines() if line.strip()]
+    return lines[-1].removeprefix("error: ") if lines else ""

@@ -216,12 +216,20 @@ _AT_ONCE = {"first_stage_steps": 0}
 _PERCEPTUAL = {"reconstruction": "perceptual"}
 
 
-def _glf_row(name, distance, defaults, model="", **facts):
-    return Row(name, facts.pop("options", {}), {"frechet_distance": distance}, defaults, model=model or name, **facts)
+def _glf_row(name, distance, defaults, model="", options=None, likelihood="images", first_stage_share=0.0):
+    return Row(
+        name,
+        options or {},
+        {"frechet_distance": distance},
+        defaults,
+        likelihood=likelihood,
+        model=model or name,
+        first_stage_share=first_stage_share,
+    )
 
 
-# Settings of MNIST (Appendix B says: the same for Fashion-MNIST); shares of stages are those of the epochs, 400 and 800 of the
-# two-stage VAE, 500 and 50 of GLANN.
+# Settings of MNIST (Appendix B says: the same for Fashion-MNIST); fractions of stages are those of the epochs, 400 and 800 of
+# the two-stage VAE, 500 and 50 of GLANN.
 _ROWS_GLF = (
     _glf_row("vae", 57.5, _HALVED),
     _glf_row("wae_gan", 31.5, _WAE, likelihood="latents"),

@@ -12,7 +12,7 @@ _NO_BEGINNING = 1e8
 """Bits/dim that no run begins with: the least --decoder_sigma, s = 1e-4, costs 1 / (2 s^2 ln 2) = 7e7 where black is white."""
 
 _STEPS, _FEW = 50, 20
-"""A median is of `_STEPS` steps; over fewer than `_FEW` a fall cannot be told from noise."""
+"""A median is of `_STEPS` steps; over fewer than `_FEW` a fall cannot be distinguished from noise."""
 
 
 class LikelihoodGuard(StepCallback):
@@ -20,9 +20,9 @@ class LikelihoodGuard(StepCallback):
 
     It judges the bound that is trained, by the median of each 50 steps and of the last ones of a run or of its stage, and what
     `judge_validation` is given. Normal runs may begin above 16 (fashion_mnist_cq at 27, a small --decoder_sigma at hundreds) and
-    come down. So a value above it is told where it is twice the lowest so far or above all beginnings; and, after the warm-up,
-    where it does not fall, or at its pace would not be below 16 when the run ends or has taken as many steps again. For the same
-    reason it warns and does not stop.
+    come down. So it warns of a value above it where it is twice the lowest so far or above all beginnings; and, after the
+    warm-up, where it does not fall, or at its pace would not be below 16 when the run ends or has taken as many steps again.
+    For the same reason it warns and does not stop.
 
     Args:
         training: `TrainingConfig`.
@@ -46,19 +46,20 @@ class LikelihoodGuard(StepCallback):
             self._judge_training(step - 1 if stage_ended else step, name, ends)
 
     def judge_validation(self, step, bits_per_dim):
-        """Judges a bound on the validation split, measured after `step` steps; where training's was told, that is enough.
+        """Judges a bound on the validation split, measured after `step` steps; one warning, of training's bound, is enough.
 
         In the first 50 steps moving statistics and running means do not follow the weights yet.
         """
-        may_tell = not self._bound.told and (step >= _STEPS or not bits_per_dim < _NO_BEGINNING)
-        line = self._validation.judge(step, bits_per_dim, may_tell=may_tell)
+        may_warn = not self._bound.warned and (step >= _STEPS or not bits_per_dim < _NO_BEGINNING)
+        line = self._validation.judge(step, bits_per_dim, may_warn=may_warn)
         if line:
             say(f"step {step}: {line.format(name='validation elbo_bits_per_dim', was='is', when='')}")
         self._validation.lowest = min(self._validation.lowest, bits_per_dim)
 
     def _judge_training(self, step, name, ends):
         values, self._values = self._values, []
-        last = (self._judged + values)[-min(max(len(values), 10), _STEPS) :]
+        count = min(max(len(values), 10), _STEPS)
+        last = (self._judged + values)[-count:]
         if self._bound.before is None:
             if ends:  # a short run, or the short rest of one
                 quarter = max(1, len(values) // 4)
@@ -80,24 +81,24 @@ class _Series:
     Attributes:
         before: (step, value) of the last judgement; None: there was none.
         lowest: value so far.
-        told: whether the last judgement was a bad one.
+        warned: whether the last judgement was a bad one.
     """
 
     def __init__(self, training):
         self._training = training
-        self.before, self.lowest, self.told = None, np.inf, False
+        self.before, self.lowest, self.warned = None, np.inf, False
 
-    def judge(self, step, value, may_tell=True):
+    def judge(self, step, value, may_warn=True):
         """A line with {name}, {was} and {when} on a `value` in bits/dim, or ""; the value is `before` afterwards."""
         fine = value <= _WORST
         bad = not fine and (not value < _NO_BEGINNING or value > 2.0 * self.lowest or not self._falls(step, value))
         self.before = (step, value)
         if fine:
-            told, self.told = self.told, False
-            return f"{{name}} is at {value:.4g} again" if told else ""
-        if self.told or not bad or not may_tell:
+            warned, self.warned = self.warned, False
+            return f"{{name}} is at {value:.4g} again" if warned else ""
+        if self.warned or not bad or not may_warn:
             return ""
-        self.told = True
+        self.warned = True
         names = ("learning_rate", "clip_norm", "warmup_steps")
         options = ", ".join(f"--{name}={getattr(self._training, name):g}" for name in names)
         lowest = f"lowest before: {self.lowest:.4g}; " if np.isfinite(self.lowest) else ""

@@ -16,7 +16,7 @@ from tfcq import workdir as workdirs
 from tfcq.engine import checkpoints
 from tfcq.errors import UserError
 from tfcq.machine import files
-from tfcq.training import events
+from tfcq.training import events, progress
 
 LOCK = "lock"
 """Name of the file that a training locks: evaluation, export and the like may go on beside it."""
@@ -141,6 +141,7 @@ def _check_writable(folder):
     """Tries, before the first step, what is written after many: a run may have been begun by another user."""
     workdirs.check_metrics_writable(folder)
     files.check_file("workdir", folder / "history.jsonl", appends=True)
+    files.check_file("workdir", folder / progress.FILE)
     written = [f"checkpoints/{kind}" for kind in checkpoints.KINDS] + [f"tensorboard/{name}" for name in WRITERS] + ["samples"]
     for path in (folder / name for name in written):
         if path.exists():  # the others are made in the folder itself

@@ -1,13 +1,15 @@
 """`tfcq.train`: from a Config to a trained workdir."""
 
+import errno
 import math
 import os
 import pathlib
+from collections.abc import Callable
 
 import tensorflow as tf
 
-from tfcq import data, models
-from tfcq.checks import check_bool
+from tfcq import models
+from tfcq.checks import check_bool, check_kind
 from tfcq.config import check_config
 from tfcq.engine import devices
 from tfcq.engine.batches import step_batches
@@ -18,10 +20,11 @@ from tfcq.machine import files, paths, settings, terminal
 from tfcq.machine.interruption import Signals, Stopped
 from tfcq.training import callbacks, opening
 from tfcq.training.likelihood_guard import LikelihoodGuard
+from tfcq.training.progress import Progress, Reporter
 
 
 @settings.keras_defaults()
-def train(config, workdir, accept_changed_data=False):
+def train(config, workdir, accept_changed_data=False, on_progress: Callable[[Progress], object] | None = None):
     """Trains until `config.training.train_steps`, or goes on from the workdir's last checkpoint.
 
     A run that has begun goes on with another config where that changes no number of training
@@ -36,6 +39,9 @@ def train(config, workdir, accept_changed_data=False):
         accept_changed_data: whether a run goes on with those of its images that are there, where some are gone or have another
             content; which they are is kept with the run. Of a run whose version kept no list of its images: whether it goes on
             with other numbers of images, or from another place.
+        on_progress: called with a `tfcq.training.progress.Progress` each time that progress.json is written: when the run
+            begins or goes on, after the first step, then every 2 s or after each step, whichever is longer, and at the end,
+            also after an error. What it raises ends training without a checkpoint. Not called where there is nothing to do.
 
     Returns:
         The trained model, compiled.
@@ -47,16 +53,17 @@ def train(config, workdir, accept_changed_data=False):
     """
     check_config(config)
     check_bool("accept_changed_data", accept_changed_data)
+    check_kind("on_progress", on_progress, Callable | None, "a function of a tfcq.training.progress.Progress, or None")
     workdir = paths.folder(workdir, "workdir")
     with terminal.outlived_stdout(), Signals() as signals:
         try:
             signals.stop_at_once()  # until there is something to save
-            return _train(config.absolute(), workdir, accept_changed_data, signals)
+            return _train(config.absolute(), workdir, accept_changed_data, on_progress, signals)
         except Stopped:
             raise TrainingInterrupted(signals.received, None) from None
 
 
-def _train(config, workdir, accept_changed_data, signals):
+def _train(config, workdir, accept_changed_data, on_progress, signals):
     training = config.training
     distribution = devices.prepare(
         training.distribution, training.logical_devices, training.deterministic, training.batch_size
@@ -96,16 +103,18 @@ def _train(config, workdir, accept_changed_data, signals):
         run.begin(start, dataset, model.files_read)  # from here on nothing is refused any more
         evaluation.row_at_start = run.row_of(start)
         saver = callbacks.Saver(checkpoints, training.checkpoint_every, training.train_steps, signals)
-        _fit(model, batches, workdir, training, evaluation, saver, signals)
+        bound = f"{model.trained_bound}_bits_per_dim"
+        shown = {bound: bound} | {f"{player.name}/loss": f"{player.name} loss" for player in model.players()}
+        images_per_step = training.batch_size * model.batches_per_step
+        with Reporter(workdir, start, training.train_steps, num_weights, images_per_step, shown, on_progress) as reporter:
+            reporter.start()
+            _fit(model, dataset, batches, workdir, training, reporter, evaluation, saver, signals)
     return model
 
 
-def _fit(model, batches, workdir, training, evaluation, saver, signals):
+def _fit(model, dataset, batches, workdir, training, reporter, evaluation, saver, signals):
     """Takes the steps that are left."""
     images_per_step = training.batch_size * model.batches_per_step
-    players = [player.name for player in model.players()]
-    bound = f"{model.trained_bound}_bits_per_dim"
-    shown = {bound: bound} | {f"{player}/loss": f"{player} loss" for player in players}
     writers = {name: tf.summary.create_file_writer(f"{workdir}/tensorboard/{name}") for name in opening.WRITERS}
     evaluation.writer, evaluation.guard = writers["validation"], LikelihoodGuard(training)
     try:
@@ -118,7 +127,7 @@ def _fit(model, batches, workdir, training, evaluation, saver, signals):
                 callbacks.FirstStep(signals),
                 callbacks.FiniteGuard(),
                 evaluation.guard,
-                callbacks.StepProgress(training.train_steps, images_per_step, shown),
+                callbacks.StepProgress(reporter),
                 callbacks.Balance(training.log_every),
                 callbacks.Scalars(writers["train"], training.log_every, images_per_step),
                 evaluation,
@@ -126,22 +135,32 @@ def _fit(model, batches, workdir, training, evaluation, saver, signals):
             ],
         )
     except (OSError, tf.errors.OpError) as error:
-        raise _in_a_line(error, workdir) or error from error
+        raise dataset.take_error() or _in_a_line(error, workdir) or error from error
     finally:
+        terminal.clear()
         for writer in writers.values():
             writer.close()
 
 
 def _in_a_line(error, workdir):
-    """The UserError that says what a broken image or a full disk did in the middle of a run; None for other errors."""
-    if isinstance(error, OSError) or "No space left" in str(error):
-        reason, name = getattr(error, "strerror", None) or "No space left on device", getattr(error, "filename", None)
+    """The UserError that says what a file or a full disk did in the middle of a run; None for other errors."""
+    if isinstance(error, OSError) or _is_full_disk(error):
+        reason, name = getattr(error, "strerror", None) or os.strerror(errno.ENOSPC), getattr(error, "filename", None)
         kept = f"the checkpoints in {workdir} are untouched"
         if name and not pathlib.Path(os.fsdecode(name)).absolute().is_relative_to(pathlib.Path(workdir).absolute()):
             return UserError(f"{os.fsdecode(name)}: {reason}; {kept}; run the same command again once it is fixed")
         again = "free some space and run the same command again"
         return UserError(f"workdir {workdir}: cannot be written: {reason}; {kept}; {again}")
-    return data.user_error(error)
+    return None
+
+
+def _is_full_disk(error):
+    """Whether TensorFlow could not write a file for want of space.
+
+    Its code for that is the one of want of memory too, and the number of the system's error is nowhere but in the message, in
+    the system's words.
+    """
+    return isinstance(error, tf.errors.ResourceExhaustedError) and os.strerror(errno.ENOSPC) in error.message
 
 
 def _checkpoint_bytes(model):

@@ -1,10 +1,13 @@
 """The balance of IntroVAE's and Soft-IntroVAE's players: the level that generated images are held at, and its warnings."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import tensorflow as tf
 import tiny_models as tiny
 
+from tfcq.engine.players import BalanceWarning
 from tfcq.training.callbacks import Balance
 
 
@@ -25,6 +28,15 @@ def test_a_warning_is_printed_when_it_begins_and_when_it_ends(capsys):
     assert "warning: KL of real 20" in told[0] and "in balance again" in told[1] and "warning" in told[2]
 
 
+def test_warnings_of_one_kind_are_one_whatever_their_text_says(capsys):
+    balance = Balance(every=1)
+    warnings = [BalanceWarning(kind, f"text: {number}") for kind, number in (("behind", 1), ("behind", 2), ("ahead", 2))]
+    balance.set_model(SimpleNamespace(balance_warning=lambda logs: warnings[int(logs["loss"])]))
+    for step in range(3):
+        balance.on_step(step + 1, {"loss": step})
+    assert capsys.readouterr().out.splitlines() == ["step 1: warning: text: 1", "step 3: warning: text: 2"]
+
+
 @pytest.mark.parametrize(
     ("kls", "expected"),
     [
@@ -41,7 +53,7 @@ def test_a_lost_balance_is_told(kls, expected):
     model = tiny.build(tiny.config(16, model="introvae", pretraining_steps=0, margin="10"), 3)
     names = ("kl_real", "kl_reconstructed", "kl_sampled")
     found = model.balance_warning({f"encoder/{name}": kl for name, kl in zip(names, kls)})
-    assert (found is None) if expected is None else (expected in found and "margin 10" in found)
+    assert (found is None) if expected is None else (expected in found.text and "margin 10" in found.text)
     assert model.balance_warning({"vae/loss": 1.0}) is None
 
 
@@ -79,4 +91,4 @@ def test_soft_introvae_warns_where_generated_images_are_hardly_above_real_ones(n
     model = tiny.build(tiny.config(16, model="soft_introvae", negative_weight=negative), 3)  # of 256 the level is 7.28 nats
     names = ("kl_real", "kl_reconstructed", "kl_sampled")
     found = model.balance_warning({f"encoder/{name}": kl for name, kl in zip(names, kls)})
-    assert (found is None) if expected is None else (expected in found and f"balance {model.level:.4g}: " in found)
+    assert (found is None) if expected is None else (expected in found.text and f"balance {model.level:.4g}: " in found.text)

@@ -19,7 +19,7 @@ spoilt reconstructions here.
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfcq.engine.players import Objective, Player, Terms
+from tfcq.engine.players import BalanceWarning, Objective, Player, Terms
 from tfcq.models.autoencoders.autoencoder import Autoencoder
 from tfcq.networks import introvae
 from tfcq.networks.normalization import frozen_statistics
@@ -102,19 +102,21 @@ class IntrospectiveVAE(Autoencoder):
         """That KL, nats: a float or a scalar tensor."""
         raise NotImplementedError
 
-    def unbalanced(self, level, real, *generated):
-        """What is wrong where KLs stand like this to the level, floats, nats, and which option would help; else None."""
+    def unbalanced(self, level: float, real: float, generated: tuple[float, ...]) -> BalanceWarning | None:
+        """What is wrong where KLs stand like this to the level, nats, and which option would help; else None."""
         raise NotImplementedError
 
-    def balance_warning(self, logs):
-        """A sentence where encoder and generator have lost their balance, to judge by mean logs; else None."""
+    def balance_warning(self, logs: dict[str, float]) -> BalanceWarning | None:
+        """Where encoder and generator have lost their balance, to judge by mean logs; else None."""
         names = [f"encoder/kl_{name}" for name in ("real", *GENERATED)]
         if any(name not in logs for name in names):
             return None
         level, (real, reconstructed, sampled) = float(tf.convert_to_tensor(self.level)), (logs[name] for name in names)
-        wrong = self.unbalanced(level, real, reconstructed, sampled)
-        told = f"KL of real {real:.4g}, reconstructed {reconstructed:.4g}, sampled {sampled:.4g} nats"
-        return f"{told}, {self.level_name} {level:.4g}: {wrong}" if wrong else None
+        wrong = self.unbalanced(level, real, (reconstructed, sampled))
+        if wrong is None:
+            return None
+        seen = f"KL of real {real:.4g}, reconstructed {reconstructed:.4g}, sampled {sampled:.4g} nats"
+        return BalanceWarning(wrong.kind, f"{seen}, {self.level_name} {level:.4g}: {wrong.text}")
 
     # What a step shares.
 

@@ -12,7 +12,7 @@ Eq. 11; in the authors' code it is the batch mean's (--margin_form=batch_mean), 
 
 import tensorflow as tf
 
-from tfcq.engine.players import Terms
+from tfcq.engine.players import BalanceWarning, Terms
 from tfcq.engine.trainer import of_all_replicas
 from tfcq.machine.terminal import say
 from tfcq.models.introspective.base import GENERATED, IntrospectiveVAE, kl_of, squared_error
@@ -73,18 +73,23 @@ class IntroVAE(IntrospectiveVAE):
     def level(self):
         return self.margin.value
 
-    def unbalanced(self, level, real, *generated):
+    def unbalanced(self, level: float, real: float, generated: tuple[float, ...]) -> BalanceWarning | None:
         if real > level:
-            return "real images are above the margin; a higher --margin or a lower --reconstruction_weight would help"
+            return BalanceWarning(
+                "real above the margin",
+                "real images are above the margin; a higher --margin or a lower --reconstruction_weight would help",
+            )
         if any(kl > 2.0 * level for kl in generated):  # this factor and the next are ours: a balance is near the margin
-            return (
+            return BalanceWarning(
+                "generator behind",
                 "the generator is far behind the encoder; a --generator_adversarial_weight above "
-                f"{self.generator_weight:g} or a lower --margin would help"
+                f"{self.generator_weight:g} or a lower --margin would help",
             )
         if any(kl < 0.5 * level for kl in generated):
-            return (
+            return BalanceWarning(
+                "encoder behind",
                 "the encoder no longer tells generated images; a --generator_adversarial_weight below "
-                f"{self.generator_weight:g} or a lower --margin would help"
+                f"{self.generator_weight:g} or a lower --margin would help",
             )
         return None
 

@@ -19,7 +19,7 @@ import math
 
 import tensorflow as tf
 
-from tfcq.engine.players import Terms
+from tfcq.engine.players import BalanceWarning, Terms
 from tfcq.models.introspective.base import GENERATED, IntrospectiveVAE, draw, kl_of, squared_error
 from tfcq.networks.normalization import frozen_statistics
 
@@ -52,20 +52,21 @@ class SoftIntroVAE(IntrospectiveVAE):
         push, pull = 0.5 * self.config.negative_weight, self.config.kl_weight
         return max(0.0, math.log(push / pull)) / (4.0 * self.scale * push) if push else 0.0
 
-    def unbalanced(self, level, real, *generated):
+    def unbalanced(self, level: float, real: float, generated: tuple[float, ...]) -> BalanceWarning | None:
         if not any(kl < _TOLD * real for kl in generated):
             return None
         wrong, pull = "the encoder hardly tells generated images", self.config.kl_weight
         if real <= level:
-            return f"{wrong}; a --kl_weight below {pull:g} would help"
+            return BalanceWarning("encoder behind", f"{wrong}; a --kl_weight below {pull:g} would help")
         wrong += ", as real ones are above the KL from which on it pushes the generated less than it pulls the real"
         best, highest = 2.0 * math.e * pull, 1.0 / (4.0 * math.e * self.scale * pull)
         if real >= highest:  # of all b_neg
-            return f"{wrong}; a lower --reconstruction_weight would help"
+            return BalanceWarning("real too high for any weight", f"{wrong}; a lower --reconstruction_weight would help")
         other = "lower" if self.config.negative_weight > best else "higher"
-        return (
+        return BalanceWarning(
+            f"real too high, {other} weight",
             f"{wrong}; a {other} --negative_weight (that KL is highest, {highest:.3g} nats, at {best:.3g}) or a lower "
-            "--reconstruction_weight would help"
+            "--reconstruction_weight would help",
         )
 
     def _encoder_loss(self, images, noise, shared):

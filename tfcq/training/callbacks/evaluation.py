@@ -1,158 +1,23 @@
-"""What happens between steps: guards, progress, scalars, evaluation, checkpoints. Keras callbacks that count steps.
+"""Evaluation between steps, on the validation split."""
 
-`fit` runs as one epoch of all remaining steps, so each callback looks at the number of the step that just ended.
-Their order matters: the guard before anything that writes, evaluation before the checkpoint of the same step.
-"""
-
-import time
-
-import keras
-import numpy as np
 import tensorflow as tf
 
 from tfcq import images as units
 from tfcq import workdir as workdirs
 from tfcq.config.evaluation import EvaluationConfig
-from tfcq.errors import TrainingDiverged, TrainingInterrupted
 from tfcq.evaluation.likelihood import LatentLikelihoodEvaluator, LikelihoodEvaluator
 from tfcq.evaluation.pictures import Pictures
 from tfcq.machine.interruption import Stopped
-from tfcq.machine.terminal import ProgressLine, clear, say
+from tfcq.machine.terminal import clear, say
+from tfcq.training.callbacks.step import StepCallback
 
 _PICTURE_SEED = 0  # the same for every evaluation, so that grids of one run can be compared
-
-
-class StepCallback(keras.callbacks.Callback):
-    """Calls `on_step(step, logs)` with the number of the step that ended, counted over all runs of the workdir."""
-
-    def on_train_begin(self, logs=None):
-        self.step = self.model.steps_taken
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.step += 1
-        self.on_step(self.step, logs)
-
-
-class FiniteGuard(StepCallback):
-    """Stops at the first loss or gradient that is not finite, before anything is saved."""
-
-    def on_step(self, step, logs):
-        for name, value in logs.items():
-            player, _, term = name.rpartition("/")
-            if term == "finite" and value < 1.0:
-                terms = {key: float(other) for key, other in logs.items() if not np.isfinite(other)}
-                raise TrainingDiverged(
-                    f"player {player} at step {step} (seed {self.model.seed}): loss or gradient is not finite "
-                    f"({', '.join(f'{key}={other}' for key, other in terms.items()) or 'loss scale exhausted'}); the last "
-                    "checkpoint is untouched; a lower learning rate, --clip_norm or --precision=float32 may help"
-                )
-
-
-class FirstStep(StepCallback):
-    """Ends the time in which a signal stops at once, since nothing can be saved: a first step may take minutes of tracing.
-
-    Args:
-        signals: `tfcq.machine.interruption.Signals`.
-    """
-
-    def __init__(self, signals):
-        super().__init__()
-        self._signals = signals
-
-    def on_step(self, step, logs):
-        self._signals.wait()
-
-
-class StepProgress(StepCallback):
-    """A `ProgressLine` with step, images/s, time left and some of the logged terms.
-
-    Args:
-        total_steps: of the run.
-        images_per_step: that a step reads.
-        shown: {name of a logged term: what it is called in the line}.
-    """
-
-    def __init__(self, total_steps, images_per_step, shown):
-        super().__init__()
-        self._total, self._images, self._shown = total_steps, images_per_step, shown
-
-    def on_train_begin(self, logs=None):
-        super().on_train_begin(logs)
-        self._first, self._start, self._line = self.step, time.monotonic(), ProgressLine()
-
-    def on_step(self, step, logs):
-        if step == self._first + 1:  # it traces and compiles, and says nothing about the speed
-            self._start, self._line = time.monotonic(), ProgressLine()
-            return
-        if not self._line.due() and step != self._total:
-            return
-        rate = (step - self._first - 1) * self._images / max(time.monotonic() - self._start, 1e-9)
-        left = (self._total - step) * self._images / rate if rate else float("nan")
-        terms = [f"{label} {logs[name]:.4g}" for name, label in self._shown.items() if name in logs]
-        parts = [f"step {step}/{self._total}", f"{rate:.1f} images/s", f"{left / 60:.1f} min left", *terms]
-        self._line.show(parts, last=step == self._total)
-
-
-class Balance(StepCallback):
-    """Prints the model's warnings about its players' balance, judged every `every` steps, when they begin, change or end."""
-
-    def __init__(self, every):
-        super().__init__()
-        self._every, self._told = every, None
-        self._sums, self._counts = {}, {}
-
-    def on_step(self, step, logs):
-        for name, value in logs.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value
-            self._counts[name] = self._counts.get(name, 0) + 1
-        if step % self._every:
-            return
-        warning = self.model.balance_warning({name: total / self._counts[name] for name, total in self._sums.items()})
-        self._sums, self._counts = {}, {}
-        kind = warning and warning.rpartition(":")[2]  # the numbers before it are never the same
-        if warning and kind != self._told:
-            say(f"step {step}: warning: {warning}")
-        elif self._told and not warning:
-            say(f"step {step}: the players are in balance again")
-        self._told = kind
-
-
-class Scalars(StepCallback):
-    """Means of every logged term over `every` steps, learning rates and images/s to TensorBoard.
-
-    What a validation measures too has the same name there, one unit and one estimator: see `Terms`.
-    """
-
-    def __init__(self, writer, every, images_per_step):
-        super().__init__()
-        self._writer, self._every, self._images = writer, every, images_per_step
-        self._values, self._count = {}, 0
-
-    def on_step(self, step, logs):
-        now = time.monotonic()
-        if not self._count:
-            self._start = now
-        for name, value in logs.items():  # not every stage of training has every term
-            self._values.setdefault(name, []).append(value)
-        self._count += 1
-        if step % self._every:
-            return
-        with self._writer.as_default(step):
-            for name, values in self._values.items():
-                if not name.endswith("/finite"):
-                    tf.summary.scalar(name, sum(values) / len(values))
-            for name, optimizer in self.model.player_optimizers.items():
-                tf.summary.scalar(f"{name}/learning_rate", float(tf.convert_to_tensor(optimizer.learning_rate)))
-            if self._count > 1:
-                tf.summary.scalar("images_per_second", (self._count - 1) * self._images / (now - self._start))
-        self._writer.flush()
-        self._values, self._count = {}, 0
 
 
 class Evaluation(StepCallback):
     """Every `every` steps, at the start and at the end: likelihood on the validation split, grids, a row of metrics.
 
-    What it needs is made here, so that what is missing, such as weights of features, is told before training begins.
+    What it needs is made here, so that what is missing, such as weights of features, is reported before training begins.
 
     Args:
         workdir: folder of the run.
@@ -237,8 +102,8 @@ class Evaluation(StepCallback):
             row = self._measure(step)
         workdirs.record_metrics(self._workdir, row)
         if self._latent_likelihood:
-            told = ", ".join(f"{name} {row[name]['value']:.4g}" for name in LatentLikelihoodEvaluator.meanings)
-            say(f"step {step}: validation {told} ({self._num_images} images)")
+            values = ", ".join(f"{name} {row[name]['value']:.4g}" for name in LatentLikelihoodEvaluator.meanings)
+            say(f"step {step}: validation {values} ({self._num_images} images)")
         if not self._likelihood:
             say(f"step {step}: grids in {self._workdir}/samples")
             return
@@ -291,23 +156,3 @@ class Evaluation(StepCallback):
         if "super_resolve" in self.model.abilities:
             grids["super_resolutions"] = self._pictures.super_resolution_grid(images[:8], seed=_PICTURE_SEED)
         return grids
-
-
-class Saver(StepCallback):
-    """Checkpoints every `every` steps and at the end; where a signal has come, saves and raises TrainingInterrupted."""
-
-    def __init__(self, checkpoints, every, total_steps, signals):
-        super().__init__()
-        self._checkpoints, self._every, self._total, self._signals = checkpoints, every, total_steps, signals
-
-    def on_step(self, step, logs):
-        received = self._signals.received
-        if received:
-            self._checkpoints.save()  # at once: who sent it may not wait until the model has settled
-            if self.model.settle():
-                self._checkpoints.save()
-        elif step % self._every == 0 or step == self._total:
-            self.model.settle()
-            self._checkpoints.save()
-        if received:
-            raise TrainingInterrupted(received, step)

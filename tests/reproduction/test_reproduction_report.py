@@ -1,0 +1,113 @@
+"""table.md and table.png: ours beside the papers' numbers, protocols, and whether the papers' orders show."""
+
+from tfcq.reproduction import report
+from tfcq.reproduction.tables import TABLES, Order
+
+
+def record(distance, bits=None, step=100, **more):
+    measured = {"step": step, "checkpoint": "last", "split": "test", "fd_lite": entry(distance, real=1.5)}
+    measured |= {"classifier_score_lite": entry(2.0, standard_deviation_over_splits=0.05)}
+    if bits is not None:
+        likelihood = {"bits_per_dim_standard_error": 0.012, "num_images": 40, "split": "test", "meaning": "a bound"}
+        measured["bits_per_dim"] = {"bits_per_dim": bits, "num_importance_samples": 7} | likelihood
+        measured["elbo"] = {"bits_per_dim": bits + 0.5} | likelihood
+    evaluation = {"flags": {}, "step": step, "measured": measured, "data": "made up | 8x8x1"}
+    return {"step": step, "seconds": 90.0, "weights": 12345, "evaluation": evaluation} | more
+
+
+def entry(value, **more):
+    protocol = {"num_generated": 50, "num_real": 30, "split": "test", "extractor": "lite", "checksum": "ab12"}
+    return {"value": value, "meaning": "a distance"} | protocol | more
+
+
+def written(rows, tmp_path, table="1"):
+    text = report.write_report(TABLES[table], rows, tmp_path / "out", ["Budget: 3 steps a row."]).read_text()
+    assert (tmp_path / "out" / "table.png").read_bytes().startswith(b"\x89PNG")
+    return text
+
+
+def table_of(text):
+    """{row: {heading: cell}} of the Markdown."""
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:2] == "| "]
+    return {line[0]: dict(zip(lines[0], line)) for line in lines[1:]}
+
+
+def test_the_table_sets_ours_beside_the_papers(tmp_path):
+    failure = "train: exit status 1: a | b"
+    rows = {"gan": record(50.0), "cqf": record(20.25, 3.5, 80), "vae": {"step": 3, "seconds": 6.0, "failure": failure}}
+    text = written(rows, tmp_path)
+    cells = table_of(text)
+    assert list(cells) == ["gan", "vae", "cq", "cqf", "real images in their place"]
+    cqf = cells["cqf"]
+    assert [cqf[name] for name in ("paper: BPD", "paper: IS", "paper: FID")] == ["3.9", "7.1", "28"]
+    assert cqf["bits/dim (importance-weighted)"] == "3.5 +- 0.012" and cqf["bits/dim (ELBO)"] == "4 +- 0.012"
+    assert cqf["fd_lite"] == "20.25" and cqf["classifier_score_lite"] == "2 +- 0.05"
+    assert (cqf["steps"], cqf["minutes"], cqf["weights"], cqf["state"]) == ("80", "1.5", "12,345", "measured")
+    assert cells["gan"]["paper: BPD"] == "-" and cells["gan"]["bits/dim (importance-weighted)"] == "n/a"
+    assert cells["vae"]["state"] == f"failed: {failure}".replace("|", "/") and cells["vae"]["fd_lite"] == "n/a"
+    assert cells["cq"]["state"] == "not run" and cells["cq"]["steps"] == "n/a"
+    assert cells["real images in their place"]["fd_lite"] == "1.5"
+    assert "their levels do not compare with the paper's" in text.replace("\n", " ")
+
+
+def test_every_protocol_is_stated(tmp_path):
+    rows = {"gan": record(50.0), "cqf": record(20.0, 3.5)}
+    text = written(rows, tmp_path)
+    assert "- Budget: 3 steps a row.\n- Data: made up \\| 8x8x1." in text
+    assert "`fd_lite`: a distance: split=test, num_generated=50, num_real=30, extractor=lite, checksum=ab12" in text
+    assert "num_images=40, num_importance_samples=7, checkpoint=last" in text
+    rows["gan"]["evaluation"]["measured"]["fd_lite"]["num_generated"] = 9
+    text = written(rows, tmp_path)  # rows that were not measured alike are told apart
+    assert "`fd_lite` of gan: a distance: split=test, num_generated=9" in text and "`fd_lite` of cqf:" in text
+    assert "fd_lite (!)" in table_of(text)["gan"] and "bits/dim (ELBO)" in table_of(text)["gan"]
+    assert "- `fd_lite` (!): not measured alike; the rows differ in num_generated." in text
+    data = {"dataset": "digits", "image_size": 8, "channels": 1}  # recorded since: other data of one name in two rows
+    for name, size in (("gan", 8), ("cqf", 16)):
+        rows[name]["evaluation"]["measured"]["fd_lite"] |= {"num_generated": 9, "data": data | {"image_size": size}}
+    assert "- `fd_lite` (!): not measured alike; the rows differ in image_size." in written(rows, tmp_path)
+
+
+def test_orders_are_answered_both_ways(tmp_path):
+    good = {"vae": record(152.0, 5.2), "cq": record(130.0, 5.3), "cqf": record(87.8, 3.5)}
+    text = written(good, tmp_path)
+    assert (
+        "- cqf before cq before vae on the Frechet distance: yes (cqf 87.8, cq 130, vae 152); the paper: 28, 58.6, 171"
+        in text
+    )
+    assert "- cqf before cq and vae on the bits/dim: yes (cqf 3.5, cq 5.3, vae 5.2); the paper: 3.9, 4.4, 4.4" in text
+    assert "- cqf before gan before cq and vae on the Frechet distance: unknown, without a number of gan;" in text
+    bad = good | {"cq": record(160.0, 3.4)}
+    text = written(bad, tmp_path)
+    assert "on the Frechet distance: no (cqf 87.8, cq 160, vae 152)" in text
+    assert "on the bits/dim: no (cqf 3.5, cq 3.4, vae 5.2)" in text
+    bits = {"scales_1_blocks_2": record(1.0, 3.5), "scales_2_blocks_2": record(1.0, 3.5)}
+    assert "on the bits/dim: no (scales_2_blocks_2 3.5, scales_1_blocks_2 3.5)" in written(bits, tmp_path, "3a")
+
+
+def test_a_paper_without_bits_per_dim_is_drawn_as_bars(tmp_path):
+    rows = {"glf": record(20.0), "vae": record(50.0, 5.2)}
+    text = written(rows, tmp_path, "glf")
+    cells = table_of(text)
+    assert "paper: BPD" not in cells["glf"] and cells["glf"]["paper: FID"] == "21.3" and cells["vae"]["fd_lite"] == "50"
+    assert "- glf before vae and vae_flow_posterior and vae_flow_prior on the Frechet distance: unknown" in text
+
+
+def test_orders_of_a_number_that_is_better_higher():
+    order = Order("classifier_score", (("a",), ("b", "c")))
+    assert order.holds({"a": 3.0, "b": 2.0, "c": 1.0}) is True
+    assert order.holds({"a": 1.5, "b": 2.0, "c": 1.0}) is False
+    assert order.holds({"a": 3.0, "b": 2.0}) is None
+
+
+def test_numbers_of_the_inception_graph_have_their_own_names(tmp_path):
+    one = record(20.0, 3.5)
+    measured = one["evaluation"]["measured"]
+    measured["fid"] = measured.pop("fd_lite")
+    measured["prd_f8_lite"] = entry(0.25)  # another metric that was asked for has its column too
+    assert report.value_of(one, "frechet_distance") == 20.0
+    cells = table_of(written({"cqf": one}, tmp_path))
+    assert cells["cqf"]["fid"] == "20" and cells["cqf"]["prd_f8_lite"] == "0.25"
+
+
+def test_a_table_of_nothing_is_written(tmp_path):
+    assert "| cqf | 3.9 | 7.1 | 28 | n/a | n/a | n/a | not run |" in written({}, tmp_path)

@@ -1,0 +1,14 @@
+"""What happens between steps: guards, progress, scalars, evaluation, checkpoints. Keras callbacks that count steps.
+
+`fit` runs as one epoch of all remaining steps, so each callback looks at the number of the step that just ended.
+Their order matters: the guard before anything that writes, evaluation before the checkpoint of the same step.
+"""
+
+from tfcq.training.callbacks.balance import Balance
+from tfcq.training.callbacks.evaluation import Evaluation
+from tfcq.training.callbacks.guard import FiniteGuard
+from tfcq.training.callbacks.scalars import Scalars
+from tfcq.training.callbacks.step import FirstStep, Saver, StepCallback
+from tfcq.training.callbacks.step_progress import StepProgress
+
+__all__ = ["Balance", "Evaluation", "FiniteGuard", "FirstStep", "Saver", "Scalars", "StepCallback", "StepProgress"]
