@@ -12,8 +12,9 @@ from commands import REPOSITORY
 
 from tfcq.errors import TrainingInterrupted, UserError
 from tfcq.reproduction.process import Clock, Interrupts, follow
-from tfcq.reproduction.run import Ablation, Budget, Job, saved_step
+from tfcq.reproduction.run import Ablation, Budget, Job
 from tfcq.training.progress import Reporter
+from tfcq.workdir import saved_step
 
 # Reports its progress as tfcq.train does, keeps its step as a checkpoint's file name, and saves on SIGTERM or Ctrl-C.
 TRAINER = f"""

@@ -10,7 +10,6 @@ a crash its last checkpoint may be older than the seconds in the state, and the 
 import dataclasses
 import json
 import pathlib
-import re
 import sys
 import time
 
@@ -203,7 +202,7 @@ class Ablation:
     def _train(self, job, record, interrupts):
         """Trains until the budget is spent; `record` has the steps and seconds that the checkpoint stands for."""
         workdir, budget = self.output / job.name, self._budget
-        saved = saved_step(workdir)
+        saved = workdirs.saved_step(workdir)
         before = record["seconds"] * min(1.0, saved / record["step"]) if record["step"] else 0.0
         record |= {"step": saved, "seconds": before}
         if saved and (before >= budget.seconds if budget.seconds else saved >= budget.steps_of(job.name)):
@@ -235,8 +234,8 @@ class Ablation:
         if asked:
             record["seconds"] = over  # the step under way and the last checkpoint were not training of the budget
         if status in (0, SAVED_ON_REQUEST):
-            record["step"] = saved_step(workdir)
-        interrupts.check(saved_step(workdir))
+            record["step"] = workdirs.saved_step(workdir)
+        interrupts.check(workdirs.saved_step(workdir))
         if status != 0 and not (asked and status == SAVED_ON_REQUEST):
             line = progress.error["line"] if progress and progress.state == "failed" else _last_line(errors)
             raise RowFailed(f"train: {_failure(status, line)}")
@@ -262,12 +261,6 @@ class Ablation:
         except (OSError, ValueError, KeyError) as error:
             raise RowFailed(f"evaluate: {workdir} has no numbers: {error}") from error
         record["evaluation"] = asked | {"measured": measured, "data": shown}
-
-
-def saved_step(workdir):
-    """The step of a workdir's newest checkpoint, from which training goes on; 0: none."""
-    paths = (pathlib.Path(workdir) / "checkpoints" / "last").glob("step-*.index")
-    return max((int(match[1]) for path in paths if (match := re.fullmatch(r"step-(\d+)\.index", path.name))), default=0)
 
 
 def _failure(status, line):
