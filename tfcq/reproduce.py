@@ -1,6 +1,7 @@
 """Trains the rows of a paper's table for one budget each, measures them, and sets them beside the paper's numbers.
 
-    python -m tfcq.reproduce --table=1 --dataset=cifar10 --budget_minutes=30 --narrow=0.25
+    python -m tfcq.reproduce --table=1 --dataset=cifar10 \\
+        --budget_minutes=30 --narrow=0.25
 
 Any flag of tfcq.train holds for all rows; what makes a row stays (--quality_weight=10 leaves the vae without a
 discriminator). Evaluation takes the last checkpoint, which is all that a row without a likelihood keeps. What is counted

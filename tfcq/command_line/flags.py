@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from absl import flags as absl_flags
 
 from tfcq.command_line import flagfiles, presets
-from tfcq.command_line.options import LONGEST_PLACE_HOLDER, Entry, entry_of, facts, kinds_of, run_options
+from tfcq.command_line.options import Entry, entry_of, facts, kinds_of, place_holder_of, run_options
 from tfcq.config.fields import Section
 from tfcq.errors import UserError
 from tfcq.machine import paths
@@ -83,9 +83,7 @@ class Flags:
     def choice(self, name: str, default: str | None, choices: Sequence[str], meaning: str) -> None:
         """One of several words; "" among them is no choice."""
         absl_flags.DEFINE_enum(name, default, choices, meaning, flag_values=self.values)
-        words = "|".join(choice for choice in choices if choice)
-        short = len(words) <= LONGEST_PLACE_HOLDER
-        self._enter(name, words if short else "NAME", meaning + facts(default or None, None, None, *([] if short else [words])))
+        self._enter(name, place_holder_of(choices, "NAME"), meaning + facts(default or None, choices=choices, meaning=meaning))
 
     def several(self, name: str, default: Sequence[str] | None, meaning: str) -> None:
         """A list of words that commas separate."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import typing
+from collections.abc import Sequence
 
 from tfcq import config
 from tfcq.config.fields import Section
@@ -39,7 +40,8 @@ def kinds_of(section: type[Section]) -> dict[str, type]:
 def entry_of(section: type[Section], name: str) -> Entry:
     """The help of one option of a section."""
     field, kind = section.__dataclass_fields__[name], kinds_of(section)[name]
-    return Entry(name, "" if kind is bool else _place_holder(field, kind), _text(field))
+    place_holder = "" if kind is bool else place_holder_of(field.metadata["choices"] or (), PLACE_HOLDERS[kind])
+    return Entry(name, place_holder, _text(field))
 
 
 def run_sections() -> dict[str, type[Section]]:
@@ -61,39 +63,48 @@ def run_options() -> dict[str, type]:
     return options
 
 
-def facts(default: object, minimum: object = None, maximum: object = None, *more: str, unit: str | None = None) -> str:
-    """Default, unit and bounds (inclusive) in brackets, as they end an entry's text; "" where there are none."""
+def place_holder_of(choices: Sequence[object], otherwise: str) -> str:
+    """Choices with strokes between them (an empty one is none), or what stands for them where they are too long or none."""
+    words = "|".join(str(choice) for choice in choices if choice != "")
+    return words if words and len(words) <= LONGEST_PLACE_HOLDER else otherwise
+
+
+def facts(
+    default: object,
+    minimum: object = None,
+    maximum: object = None,
+    *more: str,
+    unit: str | None = None,
+    choices: Sequence[object] = (),
+    meaning: str = "",
+) -> str:
+    """What ends an entry's text, in brackets: default, unit, bounds (inclusive), more; "" where there is nothing.
+
+    Choices are named too where neither the place holder nor the meaning names them.
+    """
     parts = []
     if default is not None:
         shown = str(default).lower() if isinstance(default, bool) else default
         parts.append(f"default: {'empty' if shown == '' else shown}{f' {unit}' if unit else ''}")
     if minimum is not None and maximum is not None:
-        parts.append(f"from {minimum:g} to {maximum:g}" if isinstance(maximum, float) else f"from {minimum} to {maximum}")
-    elif minimum is not None:
-        parts.append(f"at least {minimum:g}" if isinstance(minimum, float) else f"at least {minimum}")
-    elif maximum is not None:
-        parts.append(f"at most {maximum}")
+        parts.append(f"from {_shown(minimum)} to {_shown(maximum)}")
+    elif minimum is not None or maximum is not None:
+        parts.append(f"at most {_shown(maximum)}" if minimum is None else f"at least {_shown(minimum)}")
     parts += more
+    if choices and not place_holder_of(choices, "") and not all(str(choice) in meaning for choice in choices):
+        parts.append(f"one of {', '.join(str(choice) for choice in choices if choice != '')}")
     return f" ({'; '.join(parts)})" if parts else ""
 
 
-def _place_holder(field, kind):
-    words = _words(field.metadata["choices"] or ())
-    return words if words and len(words) <= LONGEST_PLACE_HOLDER else PLACE_HOLDERS[kind]
-
-
-def _words(choices):
-    """As a place holder has them; an empty one is none."""
-    return "|".join(str(choice) for choice in choices if choice != "")
+def _shown(bound):
+    return f"{bound:g}" if isinstance(bound, float) else bound
 
 
 def _text(field):
     about, more = field.metadata, []
-    choices = [str(choice) for choice in about["choices"] or ()]
     if about["on_resume"] == "place":
         more.append("may lead to another place of the same content when a run is resumed")
     elif about["on_resume"] != "fixed":
         more.append("may change when a run is resumed")
-    if _words(choices) != _place_holder(field, str) and not all(choice in about["meaning"] for choice in choices):
-        more.append(f"one of {', '.join(choices)}")
-    return about["meaning"] + facts(field.default, about["minimum"], about["maximum"], *more, unit=about["unit"]) + "."
+    named = {"unit": about["unit"], "choices": about["choices"] or (), "meaning": about["meaning"]}
+    return about["meaning"] + facts(field.default, about["minimum"], about["maximum"], *more, **named) + "."
