@@ -49,8 +49,8 @@ def define(flags: Flags) -> None:
         "How images are drawn from logistic mixtures, instead of the run's --image_draw",
     )
     flags.choice("checkpoint", "best", ["best", "last"], "The checkpoint that is shown")
-    flags.group("The images that are reconstructed")
-    flags.choice("split", "test", ["train", "validation", "test"], "The split that they are of")
+    flags.group("The run's images")
+    flags.choice("split", "test", ["train", "validation", "test"], "The split of the images that are reconstructed or shown")
     flags.options(ImagesPlace)
 
 

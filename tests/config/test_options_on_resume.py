@@ -8,6 +8,7 @@ import os
 import pytest
 
 from tfcq import workdir as workdirs
+from tfcq.command_line.options import entry_of
 from tfcq.config import SYSTEMS, Config, DataConfig
 from tfcq.config.fields import ON_RESUME, option
 from tfcq.errors import UserError
@@ -155,14 +156,12 @@ def test_what_a_training_left_keeps_its_configuration(tmp_path, left):
 
 
 def test_the_help_says_which_may_change():
-    from tfcq.config import flags
-
     for _, name in OPTIONS:
         section, _, field = name.partition(".")
         sections = [getattr(Config(model=model), section) for model in SYSTEMS]
         for part in sections:
             if field in part.__dataclass_fields__:
-                text = flags._help(part.__dataclass_fields__[field])
+                text = entry_of(type(part), field).text
                 assert ("may change when a run is resumed" in text) == (name in FREE | EXTENDS), name
                 assert ("another place of the same content" in text) == (name in PLACE), name
 
