@@ -148,17 +148,17 @@ class TrainingConfig(Section):
                 )
 
     def drops(self):
-        """learning_rate_drops as lists of (share, factor): one for all stages, or one each; UserError where it is no such."""
+        """learning_rate_drops as lists of (fraction, factor): one for all stages, or one each; UserError where it is no such."""
         try:
             stages = [
                 [tuple(map(float, part.split(":"))) for part in stage.split(",") if part]
                 for stage in self.learning_rate_drops.split("/")
             ]
-            if all(0.0 < share < 1.0 and 0.0 < factor <= 1.0 for pairs in stages for share, factor in pairs):
+            if all(0.0 < fraction < 1.0 and 0.0 < factor <= 1.0 for pairs in stages for fraction, factor in pairs):
                 return stages
         except ValueError:
             pass
         raise UserError(
-            "learning_rate_drops: expected SHARE:FACTOR,... with shares between 0 and 1 and factors above 0 up to 1, "
+            "learning_rate_drops: expected FRACTION:FACTOR,... with fractions between 0 and 1 and factors above 0 up to 1, "
             f"received {self.learning_rate_drops!r}"
         )
