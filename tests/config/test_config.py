@@ -235,7 +235,7 @@ def test_sections_are_frozen():
         (configs.VAEConfig, {"latent_dim": 1}, "latent_dim: expected at least 2"),
         (GLFConfig, {"regularized": True, "first_stage_steps": 3}, "regularized with first_stage_steps"),
         *(
-            (TrainingConfig, {"learning_rate_drops": text}, f"expected SHARE:FACTOR,... with shares between 0 and 1 and "
+            (TrainingConfig, {"learning_rate_drops": text}, f"expected FRACTION:FACTOR,... with fractions between 0 and 1 and "
              f"factors above 0 up to 1, received {text!r}")
             for text in ("0.5", "0.5:2", "1.0:0.5", "0:0.5", "0.5:0", "0.5:0.5:0.5", "half:0.5", "0.5:nan")
         ),

@@ -9,26 +9,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tiny_models as tiny
-from commands import command, last_step, output_of, start
+from commands import TINY, command, last_step, output_of, start
 
 from tfcq.errors import UserError
 from tfcq.evaluation.run import evaluate
 
-FLAGS = {
-    "dataset": "digits",
-    "image_size": 8,
-    "quality_weight": 0,
-    "flow_scales": 0,
-    "latent_size": 4,
-    "latent_channels": 2,
-    "width": 4,
-    "batch_size": 8,
-    "train_steps": 600,
-    "checkpoint_every": 10,
-    "evaluate_every": 600,
-    "validation_images": 16,
-    "grid_images": 4,
-}
+FLAGS = TINY | {"dataset": "digits", "train_steps": 600, "checkpoint_every": 10, "evaluate_every": 600}
 
 
 def stopped_by(number, workdir):

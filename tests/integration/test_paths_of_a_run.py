@@ -7,26 +7,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tiny_models as tiny
-from commands import command, output_of, start
+from commands import TINY, command, output_of, start
 from path_names import NASTY
 
 import tfcq
 from tfcq.evaluation.compare import compare
 
-FLAGS = {
+FLAGS = TINY | {
     "dataset": f"npz:~/{NASTY}.npz",
-    "image_size": 8,
-    "quality_weight": 0,
-    "flow_scales": 0,
-    "latent_size": 4,
-    "latent_channels": 2,
-    "width": 4,
-    "batch_size": 8,
     "train_steps": 2,
     "checkpoint_every": 1,
     "evaluate_every": 2,
     "validation_images": 8,
-    "grid_images": 4,
     "log_every": 1,
     "deterministic": False,  # the switch is the whole process's
 }

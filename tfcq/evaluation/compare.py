@@ -12,7 +12,7 @@ from tfcq.evaluation import figures
 from tfcq.evaluation.comparable import completed, data_facts, differences
 from tfcq.evaluation.report import CURVES, FOLDER, main_value, unit_of
 from tfcq.machine import paths
-from tfcq.machine.files import check_file
+from tfcq.machine.files import check_file, write_text
 
 
 def compare(workdirs_to_compare, output):
@@ -51,7 +51,7 @@ def compare(workdirs_to_compare, output):
         pictures["prd"] = figures.prd_curves(curves)
     for name, picture in pictures.items():
         units.write_png(output / f"{name}.png", picture)
-    workdirs.write_text(path, _text(measured, names, unlike, pictures, stale))
+    write_text(path, _text(measured, names, unlike, pictures, stale))
     return path
 
 

@@ -14,11 +14,10 @@ import numpy as np
 import tensorflow as tf
 
 from tfcq import images as units
-from tfcq import workdir as workdirs
 from tfcq.evaluation import figures
 from tfcq.evaluation.pictures import Pictures
 from tfcq.machine import paths
-from tfcq.machine.files import replacing
+from tfcq.machine.files import replacing, write_text
 
 FOLDER = "report"
 CURVES = "curves.npz"
@@ -67,7 +66,7 @@ def write_report(workdir, model, dataset, row, drawn, config):
         np.savez(file, time=row.get("time", ""), **curves)
     _to_tensorboard(folder, row, pictures)
     path = folder / "report.md"
-    workdirs.write_text(path, _text(model, dataset, row, pictures))
+    write_text(path, _text(model, dataset, row, pictures))
     return path
 
 

@@ -76,7 +76,7 @@ def export(
             print(
                 "warning: no warm-up requests were written: they need tensorflow-serving-api (pip install tfcq[serving])"
             )
-        workdirs.write_text(
+        files.write_text(
             extra / "MODEL_CARD.md",
             card.model_card(
                 config,

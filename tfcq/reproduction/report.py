@@ -3,11 +3,11 @@
 import json
 import pathlib
 
-from tfcq import workdir as workdirs
 from tfcq.errors import UserError
 from tfcq.evaluation.comparable import differences
 from tfcq.evaluation.figures import default_style
 from tfcq.machine import paths
+from tfcq.machine.files import write_text
 
 PAPER_NAMES = {"bits_per_dim": "BPD", "classifier_score": "IS", "frechet_distance": "FID"}
 """What the paper calls the numbers of `tfcq.reproduction.tables.BETTER`."""
@@ -59,7 +59,7 @@ def write_report(table, rows, output, sentences):
         output.mkdir(parents=True, exist_ok=True)
         with default_style():
             _draw(table, rows, output / "table.png")
-        workdirs.write_text(output / "table.md", _text(table, rows, sentences))
+        write_text(output / "table.md", _text(table, rows, sentences))
     except OSError as error:
         raise UserError(f"output {output}: cannot be written: {error.strerror}") from error
     return output / "table.md"
