@@ -78,6 +78,7 @@ UNUSUAL = {
         "micro_batches": 1,
         "seed": 2**31 - 1,
         "optimizer": "adam",
+        "optimizer_arguments": "epsilon=0.5",
         "learning_rate": 0.125,
         "discriminator_learning_rate": 1e-5,
         "learning_rate_schedule": "exponential",
@@ -211,8 +212,35 @@ def test_floats_are_finite_and_take_integers(section, field):
 
 
 def test_a_near_miss_of_a_choice_is_suggested():
-    assert message_of(TrainingConfig, optimizer="adammax").endswith("received 'adammax' (did you mean adamax?)")
-    assert "did you mean" not in message_of(TrainingConfig, optimizer="zzz")
+    assert message_of(TrainingConfig, precision="mixed_float").endswith("received 'mixed_float' (did you mean mixed_float16?)")
+    assert "did you mean" not in message_of(TrainingConfig, precision="zzz")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("momentum", "expected NAME=VALUE,... such as momentum=0.9,nesterov=true, received 'momentum'"),
+        ("momentum=", "received 'momentum='"),
+        ("=1", "received '=1'"),
+        ("momentum=0.9,", "received ''"),
+        ("rho=1,rho=2", "expected each name once, received rho twice"),
+        ("rho=nan", "rho: expected a finite number, received nan"),
+        ("learning_rate=1", "learning_rate cannot be given here; the options learning_rate and discriminator_learning_rate"),
+        ("clipnorm=1", "clipnorm cannot be given here; the option clip_norm"),
+        ("use_ema=true", "use_ema cannot be given here; the option ema_decay"),
+        ("gradient_accumulation_steps=2", "gradient_accumulation_steps cannot be given here; the option micro_batches"),
+    ],
+)
+def test_mistakes_in_an_optimizers_arguments_are_found_without_tensorflow(text, message):
+    assert message in message_of(TrainingConfig, optimizer_arguments=text)
+
+
+def test_an_optimizers_arguments_are_read_as_values():
+    found = TrainingConfig(optimizer_arguments="momentum=0.9, nesterov=True,ns_steps=5,epsilon=1e-3").arguments_of_optimizer()
+    assert found == {"momentum": 0.9, "nesterov": True, "ns_steps": 5, "epsilon": 1e-3}
+    assert [type(value) for value in found.values()] == [float, bool, int, float]
+    assert TrainingConfig().arguments_of_optimizer() == {}
+    assert "expected the name of a class of keras.optimizers" in message_of(TrainingConfig, optimizer="sgd(0.1)")
 
 
 def test_sections_are_frozen():

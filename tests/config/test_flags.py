@@ -160,7 +160,8 @@ def test_a_missing_workdir_ends_a_process_with_one_line(tmp_path):
         (["--batch_size=0"], "batch_size: expected at least 1, received 0"),
         (["--beta_1=1.5"], "beta_1: expected at most 0.999999, received 1.5"),
         (["--clip_norm=inf"], "clip_norm: expected a finite number, received inf"),
-        (["--optimizer=adan"], "optimizer: expected one of adamax, adam, received 'adan' (did you mean adam?)"),
+        (["--precision=mixed_float"], "(did you mean mixed_float16?)"),
+        (["--optimizer_arguments=rho"], "optimizer_arguments: expected NAME=VALUE,... such as momentum=0.9,nesterov=true"),
         (["--model=cqff"], f"model: expected one of {', '.join(configs.SYSTEMS)}, received 'cqff' (did you mean cqf?)"),
         (["--coverage=false"], "coverage=false with flow_scales=1"),
         (["--nocoverage", "--flow_scales=0", "--quality_weight=0"], "nothing to train"),
@@ -330,7 +331,8 @@ def test_flags_reach_their_sections(parse):
 def test_every_option_can_be_set(parse):
     choices = {
         "dataset": "npz:a.npz", "data_dir": "sets", "resize": "pad", "color": "rgb", "image_size": "64",
-        "optimizer": "adam", "learning_rate_schedule": "exponential", "precision": "mixed_float16",
+        "optimizer": "adam", "optimizer_arguments": "epsilon=0.5",
+        "learning_rate_schedule": "exponential", "precision": "mixed_float16",
         "distribution": "mirrored", "latent_form": "vector", "network_normalization": "batch",
         "pixel_transform": "affine", "flow_normalization": "batch", "warmup_steps": "3",
         "beta_1": "0.25", "beta_2": "0.5", "learning_rate": "0.5", "ema_decay": "0.25",

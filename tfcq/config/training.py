@@ -1,10 +1,23 @@
 """The optimisation of a run: its length, optimizer, devices, and what is kept and measured beside it."""
 
 import dataclasses
+import math
 
 from tfcq.config.evaluation import DISTRIBUTION_ALIASES, DISTRIBUTIONS
 from tfcq.config.fields import Section, option, suggestion
 from tfcq.errors import UserError
+
+DECIDED_ELSEWHERE = {
+    "learning_rate": "the options learning_rate and discriminator_learning_rate decide it",
+    "beta_1": "the option beta_1 decides it",
+    "beta_2": "the option beta_2 decides it",
+    **dict.fromkeys(("clipnorm", "clipvalue", "global_clipnorm"), "the option clip_norm decides what is clipped"),
+    **dict.fromkeys(("use_ema", "ema_momentum", "ema_overwrite_frequency"), "the option ema_decay keeps a running mean"),
+    "gradient_accumulation_steps": "the option micro_batches sums gradients",
+    "loss_scale_factor": "the option precision decides whether losses are scaled",
+    "name": "optimizers are named after their players",
+}
+"""Arguments of Keras's optimizers that are not free, and what decides them instead."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +41,14 @@ class TrainingConfig(Section):
         maximum=4096,
     )
     seed: int = option(0, "of the weights, the order of the data and all noise", minimum=0, maximum=2**31 - 1)
-    optimizer: str = option("adamax", "rule that updates the weights", choices=("adamax", "adam"))
+    optimizer: str = option(
+        "adamax", "rule that updates the weights, a class of keras.optimizers: adamax | adam | adamw | sgd | rmsprop | lion | ..."
+    )
+    optimizer_arguments: str = option(
+        "",
+        "further arguments of the optimizer, NAME=VALUE,... such as momentum=0.9,nesterov=true for sgd; not those that other "
+        "options decide; empty: Keras's defaults",
+    )
     learning_rate: float = option(2e-3, "of every player but the discriminator", minimum=0.0, maximum=1.0)
     discriminator_learning_rate: float = option(2e-3, "of the discriminator", minimum=0.0, maximum=1.0)
     learning_rate_schedule: str = option(
@@ -47,9 +67,12 @@ class TrainingConfig(Section):
         "each stage's own (/0.5:0.5: the second's alone); empty: nowhere",
     )
     warmup_steps: int = option(0, "linear rise of the learning rates from 0", minimum=0, unit="steps")
-    beta_1: float = option(0.9, "decay of the first moment", minimum=0.0, maximum=0.999999)
+    beta_1: float = option(0.9, "decay of the first moment, for optimizers that have it", minimum=0.0, maximum=0.999999)
     beta_2: float = option(
-        0.999, "decay of the second moment (Adamax: of the infinity norm)", minimum=0.0, maximum=0.999999
+        0.999,
+        "decay of the second moment (Adamax: of the infinity norm), for optimizers that have it",
+        minimum=0.0,
+        maximum=0.999999,
     )
     ema_decay: float = option(
         0.0,
@@ -115,6 +138,11 @@ class TrainingConfig(Section):
                 f"micro_batches={self.micro_batches}: expected a divisor of batch_size={self.batch_size} (with several replicas, "
                 "of what each has)"
             )
+        if not self.optimizer.isidentifier():
+            raise UserError(
+                f"optimizer: expected the name of a class of keras.optimizers, such as adam, received {self.optimizer!r}"
+            )
+        self.arguments_of_optimizer()
         drops = self.drops()
         if self.learning_rate_floor > self.learning_rate:
             raise UserError(
@@ -145,6 +173,28 @@ class TrainingConfig(Section):
                     f"eval_metrics: expected some of {', '.join(DISTRIBUTIONS)}, received {name!r}{suggestion(name, known)}"
                 )
 
+    def arguments_of_optimizer(self):
+        """optimizer_arguments as {name: bool, int, float or str}; whether an optimizer takes them: `tfcq.engine.optimizers`.
+
+        Raises:
+            UserError: no NAME=VALUE, a name that comes twice or that another option decides, or a number that is not finite.
+        """
+        found = {}
+        for part in self.optimizer_arguments.split(",") if self.optimizer_arguments else ():
+            name, equals, text = (piece.strip() for piece in part.partition("="))
+            if not (name.isidentifier() and equals and text):
+                raise UserError(
+                    f"optimizer_arguments: expected NAME=VALUE,... such as momentum=0.9,nesterov=true, received {part!r}"
+                )
+            if name in DECIDED_ELSEWHERE:
+                raise UserError(f"optimizer_arguments: {name} cannot be given here; {DECIDED_ELSEWHERE[name]}")
+            if name in found:
+                raise UserError(f"optimizer_arguments: expected each name once, received {name} twice")
+            found[name] = _value(text)
+            if isinstance(found[name], float) and not math.isfinite(found[name]):
+                raise UserError(f"optimizer_arguments: {name}: expected a finite number, received {text}")
+        return found
+
     def drops(self):
         """learning_rate_drops as lists of (share, factor): one for all stages, or one each; UserError where it is no such."""
         try:
@@ -160,3 +210,15 @@ class TrainingConfig(Section):
             "learning_rate_drops: expected SHARE:FACTOR,... with shares between 0 and 1 and factors above 0 up to 1, "
             f"received {self.learning_rate_drops!r}"
         )
+
+
+def _value(text):
+    """A bool, int or float where the text is one, else the text itself."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return text
