@@ -9,14 +9,13 @@ from tfcq import workdir as workdirs
 from tfcq.config import flags as config_flags
 from tfcq.config.evaluation import EvaluationConfig, metric_names
 from tfcq.errors import UserError
+from tfcq.metrics.registry import flag_help
 
 WORKDIR = config_flags.define_folder("workdir", None, "Folder of a trained run.")
 METRICS = flags.DEFINE_list(
     "metrics",
     None,
-    "all, or some of elbo | bits_per_dim (importance-weighted) | latent_likelihood | frechet_distance | classifier_score | "
-    "kernel_distance | prd | neighbours | memorisation | ms_ssim | sliced_wasserstein, separated by commas; "
-    "with --features=inception also fid | inception_score | kid (default: the likelihoods that the model has).",
+    "all, or some of the following, separated by commas (default: the likelihoods that the model has).\n" + flag_help(),
 )
 REPORT = flags.DEFINE_bool("report", True, "Write report.md and its figures.")
 COMPARE = config_flags.define_folders(
@@ -38,9 +37,9 @@ def main():
         workdirs.read_config(folder)  # says it at once where there is no run
     config_flags.start_tensorflow()
     if COMPARE.value:
-        from tfcq.evaluation.compare import compare
+        from tfcq.evaluation.comparison import write_comparison
 
-        print(f"wrote {compare(COMPARE.value, OUTPUT.value)}", flush=True)
+        print(f"wrote {write_comparison(COMPARE.value, OUTPUT.value)}", flush=True)
         return
     from tfcq.evaluation.run import evaluate
 

@@ -17,9 +17,10 @@ from absl import flags
 from absl.testing import flagsaver
 
 from tfcq.config import flags as config_flags
-from tfcq.config.evaluation import LATENT_LIKELIHOODS, LIKELIHOODS, EvaluationConfig, metric_names
+from tfcq.config.evaluation import EvaluationConfig, metric_names
 from tfcq.config.fields import Section
 from tfcq.errors import UserError
+from tfcq.metrics.registry import LATENT_LIKELIHOODS, LIKELIHOODS
 from tfcq.reproduction.report import write_report
 from tfcq.reproduction.run import Ablation, Budget, Job
 from tfcq.reproduction.tables import TABLES, WIDTHS

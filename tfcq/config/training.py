@@ -3,9 +3,10 @@
 import dataclasses
 import math
 
-from tfcq.config.evaluation import DISTRIBUTION_ALIASES, DISTRIBUTIONS
-from tfcq.config.fields import Section, option, suggestion
+from tfcq.config.evaluation import check_metrics
+from tfcq.config.fields import Section, option
 from tfcq.errors import UserError
+from tfcq.metrics.registry import OF_SAMPLES
 
 DECIDED_ELSEWHERE = {
     "learning_rate": "the options learning_rate and discriminator_learning_rate decide it",
@@ -166,12 +167,7 @@ class TrainingConfig(Section):
                 f"logical_devices={self.logical_devices} with distribution=none: expected distribution=mirrored "
                 "or auto, or one device"
             )
-        known = (*DISTRIBUTIONS, *DISTRIBUTION_ALIASES)
-        for name in self.eval_metrics.split(",") if self.eval_metrics else ():
-            if name not in known:
-                raise UserError(
-                    f"eval_metrics: expected some of {', '.join(DISTRIBUTIONS)}, received {name!r}{suggestion(name, known)}"
-                )
+        check_metrics("eval_metrics", self.eval_metrics.split(",") if self.eval_metrics else (), OF_SAMPLES)
 
     def arguments_of_optimizer(self):
         """optimizer_arguments as {name: bool, int, float or str}; whether an optimizer takes them: `tfcq.engine.optimizers`.
