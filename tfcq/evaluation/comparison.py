@@ -122,28 +122,28 @@ def _marked(name, unlike):
 
 
 def _text(measured, names, unlike, pictures, stale):
-    told, rows = [], []
+    remarks, rows = [], []
     for name in names:
         entries = {label: numbers[name] for label, numbers in measured.items() if name in numbers}
-        told += [f"- {name}: {unit}." for unit in dict.fromkeys(unit_of(name, one) for one in entries.values()) if unit]
+        remarks += [f"- {name}: {unit}." for unit in dict.fromkeys(unit_of(name, one) for one in entries.values()) if unit]
         cells = [_cell(entries.get(label)) for label in measured]
         floors = {f"{entry['real']:.5g}": None for entry in entries.values() if "real" in entry}
         rows.append([_marked(name, unlike), *cells, ", ".join(floors)])
-    told += _told_origins(measured)
-    told += [f"- {name}: not measured alike; they differ in {', '.join(found)}." for name, found in unlike.items()]
+    remarks += _origins(measured)
+    remarks += [f"- {name}: not measured alike; they differ in {', '.join(found)}." for name, found in unlike.items()]
     if "prd" in pictures and any(name.startswith("prd_") for name in unlike):
-        told.append("- The curves of precision and recall below: not measured alike either.")
+        remarks.append("- The curves of precision and recall below: not measured alike either.")
     for label in stale:
         why = "its last report, if any, is of another evaluation"
-        told.append(f"- {paths.markdown(label)}: no curve of precision and recall, as {why}.")
+        remarks.append(f"- {paths.markdown(label)}: no curve of precision and recall, as {why}.")
     lines = ["# Comparison", "", markdown_table(["number", *map(paths.markdown, measured), "real"], rows)]
-    lines += ["", "real: what other real images score in the place of the generated ones.", "", *told, ""]
+    lines += ["", "real: what other real images score in the place of the generated ones.", "", *remarks, ""]
     for name in pictures:
         lines += [f"![{name}]({name}.png)", ""]
     return "\n".join(lines)
 
 
-def _told_origins(measured):
+def _origins(measured):
     """Lines on which models the numbers are of, and on which split's images."""
     lines, splits = [], {}
     for label, numbers in measured.items():

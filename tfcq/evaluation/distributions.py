@@ -60,11 +60,11 @@ class DistributionEvaluator:
         entries, drawn = {}, {}
         for name, metric in metrics.items():
             more = {option: getattr(config, option) for option in metric.options}
-            reference, told = real, facts
+            reference, protocol = real, facts
             if metric.train:
-                reference, told = held_out, facts | {"split": "test" if train is real else config.split}
+                reference, protocol = held_out, facts | {"split": "test" if train is real else config.split}
                 more["train"] = train
-            found, curve = measured_entries(name, reference, generated, floor, config.seed, self._extractor, told, **more)
+            found, curve = measured_entries(name, reference, generated, floor, config.seed, self._extractor, protocol, **more)
             drawn[f"{name}_curve"] = curve
             entries |= found
             for key, entry in found.items():

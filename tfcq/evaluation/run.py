@@ -37,13 +37,13 @@ def evaluate(workdir, metrics=None, report=True, **protocol):
         The recorded row: a dict of plain values.
 
     Raises:
-        UserError: an unknown metric or option, or something that the model or the extractor has not.
+        UserError: an unknown metric or option, or a metric that the model or the extractor cannot serve.
     """
     workdir = paths.folder(workdir, "workdir")
     check_bool("report", report)
     asked = None if metrics is None else metric_names(metrics)
     config = _protocol(protocol)
-    workdirs.read_config(workdir)  # says it where there is no run
+    workdirs.read_config(workdir)  # an error where there is no run
     _check_writable(workdir, config.split, report)  # before the work, which may take hours
     strategy = devices.prepare(config.distribution, config.logical_devices)
     with strategy.scope():
@@ -86,7 +86,7 @@ def evaluate(workdir, metrics=None, report=True, **protocol):
 
 
 def _notes_of(dataset):
-    """What every number on the images of a run must say of them: a list of str."""
+    """Notes for every number that was measured on the images of a run, a list of str."""
     differs = [f"not on the images that the run began with: {dataset.differs}"] if dataset.differs else []
     return differs + ([dataset.doubt] if dataset.doubt else [])
 
@@ -132,7 +132,7 @@ def _extractor(asked, model, config):
 
 
 def _possible(asked, model, extractor):
-    """The metrics to measure; with "all", what cannot be had is left out, otherwise it is an error."""
+    """The metrics to measure. "all" leaves out what the model or the extractor cannot give; by its name that is an error."""
     if asked == ["all"]:
         known = [name for name in registry.TABLE if _ability(name) in model.abilities]
         return [name for name in known if _ability(name) != "sample" or distributions.has_classes_for(name, extractor)]
@@ -154,7 +154,7 @@ class _Run:
         """Adds entries to `row`, and per-image bits/dim to `drawn["likelihoods"]`."""
         if not names:
             return
-        other, other_config = self._other_data()  # refused, if it must be, before the first number
+        other, other_config = self._other_data()  # its errors come before the first number
         evaluator = LikelihoodEvaluator(self.model, self.strategy)
         if self.model.likelihood_note:
             print(f"note: {self.model.likelihood_note}", flush=True)
