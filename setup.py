@@ -58,10 +58,11 @@ setup(
         "tqdm>=4.66",  # bars of progress; tensorflow-datasets brings it too
         "numpy>=1.26",
         "pillow>=10",
-        "scikit-learn>=1.5",  # the digits and two photographs
+        "scikit-learn>=1.5",  # the digits and two photographs; clusters, the area under a ROC curve
         "scikit-image>=0.24",  # more photographs
         "scipy>=1.13",
         "matplotlib>=3.9",  # the report's figures
+        "tabulate>=0.9",  # the tables of reports
     ],
     extras_require={
         "and-cuda": ["tensorflow[and-cuda]>=2.21,<2.22"],

@@ -11,6 +11,7 @@ from tfcq.command_line.command import Command
 from tfcq.command_line.flags import Flags
 from tfcq.config.evaluation import EvaluationConfig, metric_names
 from tfcq.errors import UserError
+from tfcq.metrics.registry import flag_help
 
 _GROUPS = {
     "Likelihoods": ("num_images", "num_importance_samples", "likelihood_dataset", "likelihood_test_split"),
@@ -30,9 +31,7 @@ def define(flags: Flags) -> None:
     flags.several(
         "metrics",
         None,
-        "What is measured: all, or some of elbo | bits_per_dim (importance-weighted) | latent_likelihood | frechet_distance | "
-        "classifier_score | kernel_distance | prd | neighbours | memorisation | ms_ssim | sliced_wasserstein; with "
-        "--features=inception also fid | inception_score | kid (default: the likelihoods that the model has)",
+        "What is measured: all, or some of the following (default: the likelihoods that the model has).\n" + flag_help(),
     )
     flags.options(EvaluationConfig, ("split", "checkpoint"))
     flags.boolean("report", True, "Writes report.md and its figures")
@@ -58,9 +57,9 @@ def main(flags: Flags) -> None:
         workdirs.read_config(folder)  # says it at once where there is no run
     starting.start_tensorflow()
     if flags.compare:
-        from tfcq.evaluation.compare import compare
+        from tfcq.evaluation.comparison import write_comparison
 
-        print(f"wrote {compare(flags.compare, flags.output)}", flush=True)
+        print(f"wrote {write_comparison(flags.compare, flags.output)}", flush=True)
         return
     from tfcq.evaluation.run import evaluate
 

@@ -16,8 +16,9 @@ import sys
 from tfcq.command_line.command import Command
 from tfcq.command_line.configuration import config_of
 from tfcq.command_line.flags import Flags
-from tfcq.config.evaluation import LATENT_LIKELIHOODS, LIKELIHOODS, EvaluationConfig, metric_names
+from tfcq.config.evaluation import EvaluationConfig, metric_names
 from tfcq.errors import UserError
+from tfcq.metrics.registry import LATENT_LIKELIHOODS, LIKELIHOODS
 from tfcq.reproduction.report import write_report
 from tfcq.reproduction.run import Ablation, Budget, Job
 from tfcq.reproduction.tables import TABLES, WIDTHS

@@ -1,31 +1,11 @@
-"""What an evaluation measures and how: the names of the metrics and the options of `tfcq.evaluate`. No TensorFlow."""
+"""How an evaluation measures: the options of `tfcq.evaluate`. What it measures: `tfcq.metrics.registry`. No TensorFlow."""
 
 import dataclasses
 
 from tfcq.config.fields import Section, option, suggestion
 from tfcq.errors import UserError
 from tfcq.machine.paths import folder
-
-LIKELIHOODS = ("elbo", "bits_per_dim")
-"""Metrics of real images under the model: bound by one draw, importance-weighted estimate."""
-
-LATENT_LIKELIHOODS = ("latent_likelihood",)
-"""Of real images, for models that are a density of latents and not of images."""
-
-DISTRIBUTIONS = (
-    "frechet_distance",
-    "classifier_score",
-    "kernel_distance",
-    "prd",
-    "neighbours",
-    "memorisation",
-    "ms_ssim",
-    "sliced_wasserstein",
-)
-"""Metrics of generated beside real images; `tfcq.evaluation.distributions` says what each is."""
-
-DISTRIBUTION_ALIASES = ("fid", "inception_score", "kid")
-"""What the first three that use features are called where those are the Inception graph's, and only there."""
+from tfcq.metrics.registry import INCEPTION_NAMES, TABLE
 
 
 def metric_names(metrics):
@@ -37,14 +17,19 @@ def metric_names(metrics):
     if not isinstance(metrics, str | list | tuple):
         raise UserError(f"metrics: expected names, in a list or separated by commas, received {metrics!r}")
     names = metrics.split(",") if isinstance(metrics, str) else list(metrics)
-    known = (*LIKELIHOODS, *LATENT_LIKELIHOODS, *DISTRIBUTIONS)
-    for name in names or [""]:
-        if name not in (*known, *DISTRIBUTION_ALIASES, "all"):
-            raise UserError(
-                f"metrics: expected all or some of {', '.join(known)}, received {name or 'none'!r}"
-                + suggestion(name, (*known, *DISTRIBUTION_ALIASES))
-            )
+    asked = [name for name in names if name != "all"] if names else [""]
+    check_metrics("metrics", asked, TABLE, "all or some of")
     return ["all"] if "all" in names else names
+
+
+def check_metrics(option, names, known, expected="some of"):
+    """Raises UserError where one of `names` is none of the metrics `known`, nor what the Inception graph's are called."""
+    for name in names:
+        if name not in (*known, *INCEPTION_NAMES):
+            raise UserError(
+                f"{option}: expected {expected} {', '.join(known)}, received {name or 'none'!r}"
+                + suggestion(name, (*known, *INCEPTION_NAMES))
+            )
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

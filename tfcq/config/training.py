@@ -1,10 +1,24 @@
 """The optimisation of a run: its length, optimizer, devices, and what is kept and measured beside it."""
 
 import dataclasses
+import math
 
-from tfcq.config.evaluation import DISTRIBUTION_ALIASES, DISTRIBUTIONS
-from tfcq.config.fields import Section, option, suggestion
+from tfcq.config.evaluation import check_metrics
+from tfcq.config.fields import Section, option
 from tfcq.errors import UserError
+from tfcq.metrics.registry import OF_SAMPLES
+
+DECIDED_ELSEWHERE = {
+    "learning_rate": "the options learning_rate and discriminator_learning_rate decide it",
+    "beta_1": "the option beta_1 decides it",
+    "beta_2": "the option beta_2 decides it",
+    **dict.fromkeys(("clipnorm", "clipvalue", "global_clipnorm"), "the option clip_norm decides what is clipped"),
+    **dict.fromkeys(("use_ema", "ema_momentum", "ema_overwrite_frequency"), "the option ema_decay keeps a running mean"),
+    "gradient_accumulation_steps": "the option micro_batches sums gradients",
+    "loss_scale_factor": "the option precision decides whether losses are scaled",
+    "name": "optimizers are named after their players",
+}
+"""Arguments of Keras's optimizers that are not free, and what decides them instead."""
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -25,7 +39,15 @@ class TrainingConfig(Section):
         minimum=1, maximum=4096,
     )
     seed: int = option(0, "the seed of the weights, of the order of the data and of all noise", minimum=0, maximum=2**31 - 1)
-    optimizer: str = option("adamax", "the rule that updates the weights", choices=("adamax", "adam"))
+    optimizer: str = option(
+        "adamax",
+        "the rule that updates the weights, a class of keras.optimizers: adamax | adam | adamw | sgd | rmsprop | lion | ...",
+    )
+    optimizer_arguments: str = option(
+        "",
+        "further arguments of the optimizer, NAME=VALUE,... such as momentum=0.9,nesterov=true for sgd; not those that other "
+        "options decide; empty: Keras's defaults",
+    )
     learning_rate: float = option(2e-3, "the learning rate of every player but the discriminator", minimum=0.0, maximum=1.0)
     discriminator_learning_rate: float = option(2e-3, "the learning rate of the discriminator", minimum=0.0, maximum=1.0)
     learning_rate_schedule: str = option(
@@ -49,9 +71,13 @@ class TrainingConfig(Section):
         "each stage's own (/0.5:0.5: the second's alone); empty: nowhere",
     )
     warmup_steps: int = option(0, "the steps in which the learning rates rise linearly from 0", minimum=0, unit="steps")
-    beta_1: float = option(0.9, "the decay of the optimizer's first moment", minimum=0.0, maximum=0.999999)
+    beta_1: float = option(
+        0.9, "the decay of the first moment, for optimizers that have one", minimum=0.0, maximum=0.999999
+    )
     beta_2: float = option(
-        0.999, "the decay of the optimizer's second moment (Adamax: of the infinity norm)", minimum=0.0, maximum=0.999999
+        0.999,
+        "the decay of the second moment (Adamax: of the infinity norm), for optimizers that have one",
+        minimum=0.0, maximum=0.999999,
     )
     ema_decay: float = option(
         0.0,
@@ -117,6 +143,11 @@ class TrainingConfig(Section):
                 f"micro_batches={self.micro_batches}: expected a divisor of batch_size={self.batch_size} (with several replicas, "
                 "of what each has)"
             )
+        if not self.optimizer.isidentifier():
+            raise UserError(
+                f"optimizer: expected the name of a class of keras.optimizers, such as adam, received {self.optimizer!r}"
+            )
+        self.arguments_of_optimizer()
         drops = self.drops()
         if self.learning_rate_floor > self.learning_rate:
             raise UserError(
@@ -140,12 +171,29 @@ class TrainingConfig(Section):
                 f"logical_devices={self.logical_devices} with distribution=none: expected distribution=mirrored "
                 "or auto, or one device"
             )
-        known = (*DISTRIBUTIONS, *DISTRIBUTION_ALIASES)
-        for name in self.eval_metrics.split(",") if self.eval_metrics else ():
-            if name not in known:
+        check_metrics("eval_metrics", self.eval_metrics.split(",") if self.eval_metrics else (), OF_SAMPLES)
+
+    def arguments_of_optimizer(self):
+        """optimizer_arguments as {name: bool, int, float or str}; whether an optimizer takes them: `tfcq.engine.optimizers`.
+
+        Raises:
+            UserError: no NAME=VALUE, a name that comes twice or that another option decides, or a number that is not finite.
+        """
+        found = {}
+        for part in self.optimizer_arguments.split(",") if self.optimizer_arguments else ():
+            name, equals, text = (piece.strip() for piece in part.partition("="))
+            if not (name.isidentifier() and equals and text):
                 raise UserError(
-                    f"eval_metrics: expected some of {', '.join(DISTRIBUTIONS)}, received {name!r}{suggestion(name, known)}"
+                    f"optimizer_arguments: expected NAME=VALUE,... such as momentum=0.9,nesterov=true, received {part!r}"
                 )
+            if name in DECIDED_ELSEWHERE:
+                raise UserError(f"optimizer_arguments: {name} cannot be given here; {DECIDED_ELSEWHERE[name]}")
+            if name in found:
+                raise UserError(f"optimizer_arguments: expected each name once, received {name} twice")
+            found[name] = _value(text)
+            if isinstance(found[name], float) and not math.isfinite(found[name]):
+                raise UserError(f"optimizer_arguments: {name}: expected a finite number, received {text}")
+        return found
 
     def drops(self):
         """learning_rate_drops as lists of (fraction, factor): one for all stages, or one each; UserError where it is no such."""
@@ -162,3 +210,15 @@ class TrainingConfig(Section):
             "learning_rate_drops: expected FRACTION:FACTOR,... with fractions between 0 and 1 and factors above 0 up to 1, "
             f"received {self.learning_rate_drops!r}"
         )
+
+
+def _value(text):
+    """A bool, int or float where the text is one, else the text itself."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return text
