@@ -71,7 +71,8 @@ def test_flags_reach_their_sections():
 def test_every_option_can_be_set():
     choices = {
         "dataset": "npz:a.npz", "data_dir": "sets", "resize": "pad", "color": "rgb", "image_size": "64",
-        "optimizer": "adam", "optimizer_arguments": "epsilon=0.5", "learning_rate_schedule": "exponential", "precision": "mixed_float16",
+        "optimizer": "adam", "optimizer_arguments": "epsilon=0.5",
+        "learning_rate_schedule": "exponential", "precision": "mixed_float16",
         "distribution": "mirrored", "latent_form": "vector", "network_normalization": "batch",
         "pixel_transform": "affine", "flow_normalization": "batch", "warmup_steps": "3",
         "beta_1": "0.25", "beta_2": "0.5", "learning_rate": "0.5", "ema_decay": "0.25",

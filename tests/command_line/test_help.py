@@ -122,7 +122,7 @@ def test_bounds_units_and_choices_are_said():
     text = shown("train", "--model=cqf", "--help")[1]
     for said in (
         "--image_size=N The side of the square images that a model sees (default: 32 pixels; from 4 to 1024).",
-        "--optimizer=adamax|adam The rule that updates the weights (default: adamax).",
+        "--optimizer=TEXT The rule that updates the weights, a class of keras.optimizers: adamax | adam | adamw",
         "(default: 20000 steps; at least 1; may change when a run is resumed).",
         "one of float32, mixed_bfloat16, mixed_float16).",
         "may lead to another place of the same content when a run is resumed).",

@@ -114,7 +114,9 @@ def _group(title, entries, width):
 def _entry(usage, text, width):
     """A flag and its text beside it, or below where the flag is long."""
     text = text[:1].upper() + text[1:]
-    lines = textwrap.wrap(text, width - _COLUMN - 1, break_long_words=False, break_on_hyphens=False)
+    lines = [line for part in text.split("\n") for line in textwrap.wrap(
+        part, width - _COLUMN - 1, subsequent_indent="  " if "\n" in text else "", break_long_words=False, break_on_hyphens=False
+    )]
     indent = " " * _COLUMN
     head = f"  {usage}"
     if len(head) + 2 > _COLUMN or not lines:
