@@ -9,7 +9,6 @@ import re
 import subprocess
 import sys
 
-import tfcq
 from tfcq.command_line.configuration import config_of
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
@@ -53,9 +52,7 @@ def last_step(workdir):
 
 def command_of(name):
     """The `Command` of tfcq.NAME."""
-    found = importlib.import_module(f"tfcq.{name}").COMMAND
-    vars(tfcq).pop(name, None)  # the module must not hide a function of tfcq of that name
-    return found
+    return importlib.import_module(f"tfcq.{name}").COMMAND
 
 
 def run_here(name, *arguments):

@@ -146,3 +146,26 @@ def test_a_run_says_what_it_is(run, tmp_path):
     assert repr(run) == f"<Run {run.workdir}: glf, step 4 of 4>"
     assert repr(tfcq.Run(tmp_path / "new")) == f"<Run {tmp_path / 'new'}: nothing there>"
     assert repr(tfcq.Run(tmp_path / "new", CONFIG)) == f"<Run {tmp_path / 'new'}: glf, step 0 of 4>"
+
+
+def test_a_picture_is_what_the_command_shows(run):
+    picture = run.picture("reconstruct", 3, checkpoint="last")
+    images = run.data().images("test", range(3))
+    rebuilt = run.trained.reconstruct(images)
+    assert picture.dtype == np.uint8 and picture.shape[-1] == 1
+    for one in (*images, *rebuilt):
+        assert any(
+            np.array_equal(picture[row : row + 8, column : column + 8], one)
+            for row in range(picture.shape[0] - 7) for column in range(picture.shape[1] - 7)
+        )
+
+
+@pytest.mark.parametrize(("arguments", "said"), [
+    (("priot",), r"mode: expected one of prior, .*, received 'priot' \(did you mean prior\?\)"),
+    (("super_resolve",), "glf .* does not support super_resolve"),
+    (("reconstruct", 13), "num_samples=13 with mode=reconstruct needs 13 images of the test split, which has 12; .*=12 or fewer"),
+    (("prior", 0), "num_samples: expected at least 1, received 0"),
+])
+def test_pictures_that_cannot_be(run, arguments, said):
+    with pytest.raises(UserError, match=said):
+        run.picture(*arguments, checkpoint="last")

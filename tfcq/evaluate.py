@@ -12,6 +12,7 @@ from tfcq.command_line.flags import Flags
 from tfcq.config.evaluation import EvaluationConfig, metric_names
 from tfcq.errors import UserError
 from tfcq.metrics.registry import flag_help
+from tfcq.run import Run
 
 _GROUPS = {
     "Likelihoods": ("num_images", "num_importance_samples", "likelihood_dataset", "likelihood_test_split"),
@@ -61,9 +62,7 @@ def main(flags: Flags) -> None:
 
         print(f"wrote {write_comparison(flags.compare, flags.output)}", flush=True)
         return
-    from tfcq.evaluation.run import evaluate
-
-    evaluate(flags.workdir, metrics, flags.report, **vars(options))
+    Run(flags.workdir).evaluate(metrics, flags.report, **vars(options))
 
 
 COMMAND = Command("tfcq evaluate", __doc__, define, main, outlives_stdout=True, presets="evaluation")

@@ -7,6 +7,7 @@ from tfcq.command_line import starting
 from tfcq.command_line.command import Command
 from tfcq.command_line.flags import Flags
 from tfcq.errors import UserError
+from tfcq.run import Run
 
 
 def define(flags: Flags) -> None:
@@ -38,10 +39,7 @@ def main(flags: Flags) -> None:
         raise UserError("expected --workdir=DIR and --export_dir=BASE")
     workdirs.read_config(flags.workdir)  # says it at once where there is no run
     starting.start_tensorflow()
-    from tfcq.exporting.export import export
-
-    path = export(
-        flags.workdir,
+    path = Run(flags.workdir).export(
         flags.export_dir,
         flags.num_importance_samples,
         flags.checkpoint,

@@ -11,9 +11,7 @@ from tfcq.config.evaluation import ImagesPlace
 from tfcq.endpoints import ENDPOINTS
 from tfcq.errors import UserError
 from tfcq.machine import files
-
-_REBUILT = [name for name, one in ENDPOINTS.items() if one.inputs == ("images", "seeds") and "images" in one.outputs]
-"""The endpoints that make an image of an image, which is shown beside it."""
+from tfcq.run import MODES, REBUILT, Run
 
 
 def define(flags: Flags) -> None:
@@ -23,10 +21,10 @@ def define(flags: Flags) -> None:
     flags.choice(
         "mode",
         "prior",
-        ["prior", *_REBUILT, "super_resolve", "interpolate"],
+        MODES,
         "What the picture shows. prior: new images | super_resolve: test images, their compressed images, and images drawn from "
         "those | interpolate: rows between pairs of test images | others: test images, and beside them "
-        + "; ".join(f"{name}: {ENDPOINTS[name].meaning}" for name in _REBUILT),
+        + "; ".join(f"{name}: {ENDPOINTS[name].meaning}" for name in REBUILT),
     )
     flags.integer("num_samples", 64, "How many new images, reconstructed images, or rows the picture has", minimum=1)
     flags.file(
@@ -63,36 +61,20 @@ def main(flags: Flags) -> None:
     workdirs.read_config(flags.workdir)  # says it at once where there is no run
     files.check_file("output", path)
     starting.start_tensorflow()
-    from tfcq.evaluation.pictures import Pictures
-
-    model = workdirs.load(flags.workdir, flags.checkpoint, flags.image_draw)
-    pictures = Pictures(model)
-    if flags.mode == "prior":
-        picture = pictures.sample_grid(flags.num_samples, flags.seed, flags.temperature)
-    elif flags.mode in _REBUILT:
-        model.require(flags.mode)
-        picture = pictures.reconstruction_grid(_held_out(flags, flags.num_samples), flags.seed, flags.mode)
-    elif flags.mode == "super_resolve":
-        model.require(flags.mode)
-        picture = pictures.super_resolution_grid(_held_out(flags, flags.num_samples), seed=flags.seed)
-    else:
-        images_of_pairs = _held_out(flags, 2 * flags.num_samples)
-        spherical = flags.interpolation == "spherical"
-        picture = pictures.interpolation_grid(images_of_pairs, seed=flags.seed, spherical=spherical)
+    picture = Run(flags.workdir).picture(
+        flags.mode,
+        flags.num_samples,
+        seed=flags.seed,
+        temperature=flags.temperature,
+        spherical=flags.interpolation == "spherical",
+        split=flags.split,
+        checkpoint=flags.checkpoint,
+        image_draw=flags.image_draw,
+        place=flags.section(ImagesPlace),
+    )
     with files.writing("output", path):
         picture_files.write(path, picture)
     print(f"wrote {path}", flush=True)
-
-
-def _held_out(flags, count):
-    dataset = workdirs.load_data(flags.workdir, flags.section(ImagesPlace))
-    available = dataset.num_images(flags.split)
-    if count > available:
-        raise UserError(
-            f"num_samples={flags.num_samples} with mode={flags.mode} needs {count} images of the {flags.split} split, which has "
-            f"{available}; expected --num_samples={available * flags.num_samples // count or 1} or fewer"
-        )
-    return dataset.images(flags.split, list(range(count)))
 
 
 COMMAND = Command("tfcq sample", __doc__, define, main, outlives_stdout=True)

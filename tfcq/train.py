@@ -16,6 +16,7 @@ from tfcq.command_line.command import Command
 from tfcq.command_line.configuration import config_of
 from tfcq.command_line.flags import Flags
 from tfcq.errors import UserError
+from tfcq.run import Run
 
 
 def define(flags: Flags) -> None:
@@ -48,9 +49,7 @@ def main(flags: Flags) -> None:
     workdir = flags.workdir or f"runs/{name or config.model}"
 
     starting.start_tensorflow()
-    from tfcq.training import run
-
-    run.train(config, workdir, flags.accept_changed_data)
+    Run(workdir, config).train(accept_changed_data=flags.accept_changed_data)
 
 
 COMMAND = Command("tfcq train", __doc__, define, main, outlives_stdout=True, presets="")

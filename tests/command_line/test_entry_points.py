@@ -19,7 +19,7 @@ def trained(monkeypatch):
     from tfcq.training import run
 
     calls = []
-    monkeypatch.setattr(run, "train", lambda config, workdir, accept_changed_data: calls.append((config, str(workdir))))
+    monkeypatch.setattr(run, "train", lambda config, workdir, *_: calls.append((config, str(workdir))))
     return calls
 
 
