@@ -148,16 +148,14 @@ def test_a_run_says_what_it_is(run, tmp_path):
     assert repr(tfcq.Run(tmp_path / "new", CONFIG)) == f"<Run {tmp_path / 'new'}: glf, step 0 of 4>"
 
 
-def test_a_picture_is_what_the_command_shows(run):
-    picture = run.picture("reconstruct", 3, checkpoint="last")
-    images = run.data().images("test", range(3))
-    rebuilt = run.trained.reconstruct(images)
-    assert picture.dtype == np.uint8 and picture.shape[-1] == 1
-    for one in (*images, *rebuilt):
-        assert any(
-            np.array_equal(picture[row : row + 8, column : column + 8], one)
-            for row in range(picture.shape[0] - 7) for column in range(picture.shape[1] - 7)
-        )
+def test_a_picture_is_of_the_split_and_the_seed(run):
+    from tfcq.evaluation.pictures import Pictures
+
+    images = run.data().images("validation", range(6))
+    picture = run.picture("reconstruct", 6, seed=3, split="validation", checkpoint="last")
+    np.testing.assert_array_equal(picture, Pictures(run.trained).reconstruction_grid(images, 3, "reconstruct"))
+    picture = run.picture("interpolate", 3, split="validation", spherical=True, checkpoint="last")
+    np.testing.assert_array_equal(picture, Pictures(run.trained).interpolation_grid(images, seed=0, spherical=True))
 
 
 @pytest.mark.parametrize(("arguments", "said"), [

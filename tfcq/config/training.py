@@ -45,7 +45,7 @@ class TrainingConfig(Section):
     )
     optimizer_arguments: str = option(
         "",
-        "further arguments of the optimizer, NAME=VALUE,... such as momentum=0.9,nesterov=true for sgd; not those that other "
+        "the further arguments of the optimizer, NAME=VALUE,... such as momentum=0.9,nesterov=true for sgd; not those that other "
         "options decide; empty: Keras's defaults",
     )
     learning_rate: float = option(2e-3, "the learning rate of every player but the discriminator", minimum=0.0, maximum=1.0)
