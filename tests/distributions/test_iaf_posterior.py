@@ -113,9 +113,9 @@ def test_the_context_and_the_parameters_get_gradients():
 def test_weights_that_change_are_seen():
     flow, loc, scale, context, noise = make()
     posterior = IAFPosterior(loc, scale, flow, context)
-    before = posterior.draw(noise).numpy(), posterior.log_prob(noise)
+    before = posterior.draw(noise).numpy(), posterior.log_prob(noise).numpy()
     flow.network.last.bias.assign_add(tf.ones(4, tf.float64))
-    after = posterior.draw(noise).numpy(), posterior.log_prob(noise)
+    after = posterior.draw(noise).numpy(), posterior.log_prob(noise).numpy()
     assert not np.allclose(before[0], after[0]) and not np.allclose(before[1], after[1])
 
 

@@ -142,7 +142,7 @@ def test_samples_have_the_masses_of_the_definition(channels):
     count, parameters = 20000, parameters_of(channels, (1, 1), seed=2)
     pixel = parameters[0, 0]
     mixture = DiscretizedLogisticMixture(parameters, channels)
-    drawn = mixture.sample(count, seed=(1, 2))
+    drawn = mixture.sample(count, seed=(1, 2)).numpy()
     assert drawn.dtype == np.uint8 and drawn.shape == (count, 1, 1, channels)
     levels = np.arange(256)
     if channels == 1:
