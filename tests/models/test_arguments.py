@@ -149,7 +149,7 @@ def test_the_example_of_the_issue(srvae):
     high = images.max() / 255
     assert str(raised.value) == (
         f"log_prob(images): expected uint8 [N, 8, 8, 3] in 0..255, received float32 [16, 8, 8, 3] with values 0 to {high:.4g}; "
-        'np.rint(255 * images).astype("uint8") if these are shares of 255'
+        'np.rint(255 * images).astype("uint8") if these are fractions of 255'
     )
 
 
