@@ -48,13 +48,13 @@ def define(flags: Flags) -> None:
 
 
 def main(flags: Flags) -> None:
-    """Evaluates, or compares what was evaluated."""
+    """Evaluates, or compares evaluated runs."""
     if bool(flags.workdir) == bool(flags.compare):
         raise UserError("expected --workdir=DIR of a trained run, or --compare=DIR,DIR,... of evaluated ones")
     options = flags.section(EvaluationConfig)
     metrics = None if flags.metrics is None else metric_names(flags.metrics)
     for folder in flags.compare or [flags.workdir]:
-        workdirs.read_config(folder)  # says it at once where there is no run
+        workdirs.read_config(folder)  # reports a folder without a run at once
     starting.start_tensorflow()
     if flags.compare:
         from tfcq.evaluation.comparison import write_comparison

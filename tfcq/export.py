@@ -33,10 +33,10 @@ def define(flags: Flags) -> None:
 
 
 def main(flags: Flags) -> None:
-    """Exports and says where to."""
+    """Exports, and prints the path."""
     if not flags.workdir or not flags.export_dir:
         raise UserError("expected --workdir=DIR and --export_dir=BASE")
-    workdirs.read_config(flags.workdir)  # says it at once where there is no run
+    workdirs.read_config(flags.workdir)  # reports a folder without a run at once
     starting.start_tensorflow()
     from tfcq.exporting.export import export
 

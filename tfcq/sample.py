@@ -13,7 +13,7 @@ from tfcq.errors import UserError
 from tfcq.machine import files
 
 _REBUILT = [name for name, one in ENDPOINTS.items() if one.inputs == ("images", "seeds") and "images" in one.outputs]
-"""The endpoints that make an image of an image, which is shown beside it."""
+"""The endpoints that make an image from an image; the picture shows both side by side."""
 
 
 def define(flags: Flags) -> None:
@@ -32,7 +32,7 @@ def define(flags: Flags) -> None:
     flags.file(
         "output",
         None,
-        "The file of the picture; its ending says the format: .png | .jpg | .webp (default: samples/MODE.png in the workdir)",
+        "The file of the picture; its ending decides the format: .png | .jpg | .webp (default: samples/MODE.png in the workdir)",
     )
     flags.integer("seed", 0, "The seed of the images; image i of a seed is always the same", minimum=0)
     flags.number("temperature", 1.0, "The factor of the prior's standard deviation (mode prior)", minimum=0.0)
@@ -40,7 +40,7 @@ def define(flags: Flags) -> None:
         "interpolation",
         "linear",
         ["linear", "spherical"],
-        "The way of mode interpolate, in the space of the noise that latents are made of (of the latents, where they are not)",
+        "The path of mode interpolate, in the space of the noise that latents are made from (of the latents, if they are not)",
     )
     flags.choice(
         "image_draw",
@@ -60,7 +60,7 @@ def main(flags: Flags) -> None:
         raise UserError("expected --workdir=DIR of a trained run")
     path = flags.output or f"{flags.workdir}/samples/{flags.mode}.png"
     picture_files.check_name(path)
-    workdirs.read_config(flags.workdir)  # says it at once where there is no run
+    workdirs.read_config(flags.workdir)  # reports a folder without a run at once
     files.check_file("output", path)
     starting.start_tensorflow()
     from tfcq.evaluation.pictures import Pictures

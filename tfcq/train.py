@@ -43,7 +43,7 @@ def main(flags: Flags) -> None:
 
     held = None
     if flags.workdir and not name and (not given or workdirs.exists(flags.workdir)):
-        held = workdirs.read_config(flags.workdir)  # says it where there is nothing to resume
+        held = workdirs.read_config(flags.workdir)  # reports a folder that has nothing to resume
     config = config_of({"model": flags.model} | options, held)
     workdir = flags.workdir or f"runs/{name or config.model}"
 
