@@ -64,7 +64,7 @@ FUNCTIONS = [
     (lambda: models.build(CONFIG, (8, 8)), r"image_shape: expected \(H, W, C\), received \(8, 8\)"),
     (lambda: models.build(CONFIG, (8, 8.0, 1)), "image_shape: expected an int of at least 1, received float 8.0"),
     (lambda: workdir.load_data("w", "folder:x"), "place: expected a tfcq.*ImagesPlace or None, received str 'folder:x'"),
-    (lambda: tfcq.Config.from_json(pathlib.Path("x")), "config: expected text, JSON as of to_json, received PosixPath"),
+    (lambda: tfcq.Config.from_json(pathlib.Path("x")), "config: expected text, JSON as from to_json, received PosixPath"),
     (lambda: write_comparison("w", "o"), "compare: expected a list of folders, received str 'w'"),
     (lambda: DATASET.images("train", [0.5]), r"indices: expected ints \[n\], received float64 .*0.5"),
     (lambda: DATASET.images("train", [True, False]), "indices: expected ints .*, received bool"),
