@@ -47,8 +47,8 @@ class TrainingConfig(Section):
     )
     optimizer_arguments: str = option(
         "",
-        "further arguments of the optimizer, NAME=VALUE,... such as momentum=0.9,nesterov=true for sgd; not those that other "
-        "options decide; empty: Keras's defaults",
+        "the further arguments of the optimizer, NAME=VALUE,... such as momentum=0.9,nesterov=true for sgd; not those that "
+        "other options decide; empty: Keras's defaults",
     )
     learning_rate: float = option(2e-3, "the learning rate of every player but the discriminator", minimum=0.0, maximum=1.0)
     discriminator_learning_rate: float = option(2e-3, "the learning rate of the discriminator", minimum=0.0, maximum=1.0)
