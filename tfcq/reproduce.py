@@ -58,7 +58,7 @@ def _jobs(flags, table, given, budget):
     jobs = []
     for row in [table.row(name) for name in flags.rows] or table.rows:
         train = table.flags(row, given, flags.narrow)
-        train |= _of_row(row, budget.flags, train, row.name, row.first_stage_share)
+        train |= _of_row(row, budget.flags, train, row.name, row.first_stage_fraction)
         _of_row(row, config_of, train)  # as the row's own command will parse it
         likelihoods = {"images": LIKELIHOODS, "latents": LATENT_LIKELIHOODS}
         missing = [name for kind, names in likelihoods.items() if kind != row.likelihood for name in names]
