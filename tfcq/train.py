@@ -26,7 +26,7 @@ def define(flags: Flags) -> None:
     flags.boolean(
         "accept_changed_data",
         False,
-        "Goes on with those of a run's images that are there, where some are gone or have another content; of a run without a "
+        "Goes on with those of a run's images that are left, if some are gone or have changed; for a run without a "
         "list of its images (earlier versions kept none): goes on in another place, or splits other images anew",
     )
 

@@ -51,7 +51,8 @@ class Clock:
 class Interrupts:
     """A context manager that passes SIGINT, SIGTERM and SIGHUP on to the running command.
 
-    So the command saves its state before this program ends. The first signal asks the command to end (SIGTERM); a second one kills it.
+    So the command saves its state before this program ends. The first signal asks the command to end (SIGTERM), a second one
+    kills it.
     """
 
     def __init__(self) -> None:
