@@ -29,7 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: the command line without the name of the program; None: that of the process.
     """
-    name, *rest = [*(sys.argv[1:] if arguments is None else arguments)] or [""]
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    name, *rest = given or [""]
     if name in COMMANDS:
         return importlib.import_module(f"tfcq.{name}").COMMAND.run(rest)
     return starting.run(lambda: _without_command(name))

@@ -93,7 +93,7 @@ def as_array(value: Any, name: str, expected: str) -> np.ndarray:
         kind = type(value).__name__ if array is None else f"{array.dtype} {dims(*array.shape)}"
     else:
         kind = type(value).__name__
-    raise UserError(f"{name}: expected {expected}, received {kind}, which is no array of numbers; pass a NumPy array")
+    raise UserError(f"{name}: expected {expected}, received {kind}, which is not an array of numbers; pass a NumPy array")
 
 
 def dims(*sizes: int | str | None) -> str:

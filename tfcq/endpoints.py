@@ -100,7 +100,7 @@ ENDPOINTS = {
         ("images", "seeds"),
         {
             "log_prob": _number("log P(image), nats per 8-bit image"),
-            "bits_per_dim": _number("-log_prob / (D ln 2); 8 where all images are equally likely"),
+            "bits_per_dim": _number("-log_prob / (D ln 2); 8 if all images are equally likely"),
         },
         "log P(image) in nats and bits/dim: an importance-weighted lower bound",
         fixed=("num_importance_samples",),

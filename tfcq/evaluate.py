@@ -1,6 +1,6 @@
 """Measures a trained model: `python -m tfcq.evaluate --workdir=DIR [--metrics=all] [--split=test]`.
 
-With `--compare=DIR,DIR,...` it sets what was measured in several workdirs side by side.
+With `--compare=DIR,DIR,...` it compares the measurements of several workdirs.
 """
 
 import sys
@@ -15,7 +15,7 @@ from tfcq.metrics.registry import flag_help
 
 _GROUPS = {
     "Likelihoods": ("num_images", "num_importance_samples", "likelihood_dataset", "likelihood_test_split"),
-    "Samples beside real images": (
+    "Samples against real images": (
         *("num_samples", "num_seeds", "seed", "temperature", "image_draw", "features", "feature_weights"),
         *("num_train_images", "num_pairs"),
     ),

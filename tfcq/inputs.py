@@ -5,7 +5,7 @@ Arguments are arrays, numbers and lists, as a client sends them.
 NumPy alone; `tfcq.models.arguments` does the same for a model in Python, and for tensors.
 
 * 8-bit images must be uint8, as the meaning of a number depends on its type. Other inputs may be of another type of
-  their kind (float64 latents, int64 seeds) where every value fits.
+  their kind (float64 latents, int64 seeds) if every value fits.
 * Python lists and numbers have no dtype: they are accepted if each value fits the type, as in a JSON request.
 * N is at least 1, and the same for all inputs.
 """

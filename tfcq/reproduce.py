@@ -1,4 +1,4 @@
-"""Trains the rows of a paper's table for one budget each, measures them, and sets them beside the paper's numbers.
+"""Trains the rows of a paper's table for one budget each, measures them, and compares them with the paper's numbers.
 
     python -m tfcq.reproduce --table=1 --dataset=cifar10 \\
         --budget_minutes=30 --narrow=0.25
@@ -97,8 +97,8 @@ def _protocol(flags, table, given, budget):
         "after the last step do not; a step that is running at the end is finished"
     )
     return [
-        f"Budget: {taken} a row{others}, in batches of the row's size; {counted}.",
-        f"Widths ({', '.join(WIDTHS)}): {flags.narrow:g} times their defaults, where not given here.",
+        f"Budget: {taken} per row{others}, in batches of the row's size; {counted}.",
+        f"Widths ({', '.join(WIDTHS)}): {flags.narrow:g} times their defaults, unless given here.",
         f"All rows: {_written(table.options | given)}.",
         *(f"Row {row.name}: {_made(table, row, given)}{_larger(row)}." for row in table.rows),
     ]

@@ -98,7 +98,7 @@ class Run:
         if not given:
             return train(self.config, self.workdir, accept_changed_data, on_progress)
         if images is None:
-            raise UserError(f"{next(iter(given))}_images: expected images= beside it, the training images")
+            raise UserError(f"{next(iter(given))}_images: expected images=, the training images, too")
         config, undo = self._keep(given)
         try:
             return train(config, self.workdir, accept_changed_data, on_progress)

@@ -1,11 +1,11 @@
 """Trains a model: `python -m tfcq.train --preset=NAME [--workdir=DIR] [--any_flag=...]`.
 
 A preset is a flagfile of configs/ by its name; --flagfile=FILE takes any other. The same command run again resumes.
-`--workdir=DIR` alone resumes what DIR holds; flags beside it, without a preset or flagfile, are changes of what DIR holds, such
-as a larger --train_steps. What may change says so in its help; anything else is another run.
+`--workdir=DIR` alone resumes the run in DIR; other flags, without a preset or flagfile, change options of that run, such as a
+larger --train_steps. The help says which options may change; any other change makes another run.
 
-Ctrl-C, SIGTERM and SIGHUP (a terminal that goes away) save and exit with 130, 143 and 129. Where standard output is closed, as
-behind `| head`, training goes on without it.
+Ctrl-C, SIGTERM and SIGHUP (a closed terminal) save and exit with 130, 143 and 129. If standard output is closed, as with
+`| head`, training goes on without it.
 """
 
 import sys

@@ -100,7 +100,7 @@ METRICS = [
     (lambda: neighbours.nearest_in_pixels(IMAGES, [IMAGES[:, :4]]), r"batches: expected uint8 \[N, 8, 8, 3\]"),
     (lambda: neighbours.nearest_neighbours(IMAGES, FEATURES), r"queries: expected float \[N, D\] .* received uint8"),
     (lambda: neighbours.neighbour_scores(None, FEATURES), r"real: expected float \[N, D\], received NoneType"),
-    (lambda: memorisation.memorisation_report(FEATURES, [[1, 2], [3]], FEATURES), r"train: .* received list, which is no array"),
+    (lambda: memorisation.memorisation_report(FEATURES, [[1, 2], [3]], FEATURES), r"train: .* received list, which is not"),
     (lambda: precision_recall.prd(IMAGES, IMAGES), r"real: expected float \[N, D\]"),
     (lambda: kernel.kernel_distance(FEATURES, FEATURES[0]), r"generated features: expected float .*, received float64 \[3\]"),
     (lambda: classifier_score.classifier_score("logits"), "logits: expected float .*, received str"),

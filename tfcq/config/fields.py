@@ -27,7 +27,7 @@ ON_RESUME = ("fixed", "free", "extends", "place")
 """Whether an option may change when a run is resumed.
 
 * fixed: no; it decides the numbers of training, up to their last bit, or how they are judged: another value is another run.
-* free: yes; it decides only what is written, shown and measured beside training, and when.
+* free: yes; it decides only what is written, shown and measured during training, and when.
 * extends: yes; it says where the run ends.
 * place: it says where the images, or a file that training reads, are. It may change if the content is known to be the same (by
   `tfcq.data.manifest` and by `workdir.read_digests`); otherwise it is fixed.

@@ -98,7 +98,9 @@ class CQFConfig(AdversaryOptions, FlowOptions):
     def check_run(self, data: DataConfig, training: TrainingConfig) -> None:
         """Raises UserError if the networks or the flow cannot halve image_size evenly."""
         image_size = data.image_size
-        most = self.num_halvings(image_size) + (self.network == "residual")
+        most = self.num_halvings(image_size)
+        if self.network == "residual":
+            most += 1  # residual networks have latents at the resolution of the images, too
         if self.latent_levels > most:
             raise UserError(
                 f"latent_levels={self.latent_levels}: expected at most {most}, the resolutions of a {self.network} "

@@ -151,7 +151,9 @@ def _effort(record):
 def _state(record):
     if "failure" in record:
         return f"failed: {paths.markdown(record['failure'].replace('|', '/'))}"
-    return "measured" if "evaluation" in record else "trained" if record.get("step") else "not run"
+    if "evaluation" in record:
+        return "measured"
+    return "trained" if record.get("step") else "not run"
 
 
 def _floor(rows, name):

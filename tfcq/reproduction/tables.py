@@ -302,7 +302,7 @@ TABLES = {
         ),
     ),
     "glf": Table(
-        "GLF beside other auto-encoders",
+        "GLF compared with other auto-encoders",
         "Xiao et al. 2019, Table 1, on Fashion-MNIST at 28x28: FID (Inception)",
         "glf",
         {"batch_size": 256, "optimizer": "adam", "learning_rate": 1e-3},

@@ -132,7 +132,7 @@ class OpenedRun:
             for name in WRITERS:
                 # A last evaluation without its row was interrupted, and will be repeated.
                 unfinished = name == "validation" and not self.row_of(step)
-                events.drop_after(self.folder / "tensorboard" / name, last - unfinished)
+                events.drop_after(self.folder / "tensorboard" / name, last - 1 if unfinished else last)
             for path in (self.folder / "samples").glob("*-*.png"):
                 number = re.fullmatch(r".*-(\d{8,})\.png", path.name)
                 if number and int(number[1]) > last:
