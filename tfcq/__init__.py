@@ -1,4 +1,4 @@
-"""tfcq: generative image models that both cover the data and look right.
+"""tfcq: generative image models that cover the data and produce realistic images.
 
 >>> import tfcq
 >>> config = tfcq.Config(
@@ -12,9 +12,11 @@ glf: ... weights; digits: ...
 >>> model.sample(16).shape
 (16, 8, 8, 1)
 
-`Run` is the interface; the modules of the same names as its methods (`tfcq.train`, ...) are the commands, `python -m tfcq.train`.
-Importing the package imports no TensorFlow; a `Run` does, when it first needs it.
+`Run` is the interface. The modules with the names of its methods (`tfcq.train`, ...) are the commands (`python -m tfcq.train`).
+Importing the package does not import TensorFlow; a `Run` imports it when it first needs it.
 """
+
+from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -35,7 +37,7 @@ settings.prefer_onednn()
 _SYSTEM_CONFIGS = {config.__name__: config for config in SYSTEMS.values()}  # CQFConfig, GLFConfig, ...
 _LAZY = {"Run": "tfcq.run", "Client": "tfcq.serving.client", "row_seeds": "tfcq.seeds"}
 _METHODS = {"train": "train", "evaluate": "evaluate", "export": "export", "load": "model"}
-"""What these were as functions of the package: methods of `Run`."""
+"""{former function of the package: the method of `Run` that replaces it}."""
 
 __all__ = [
     "Client",

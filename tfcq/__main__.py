@@ -12,9 +12,9 @@ from tfcq.config.fields import suggestion
 from tfcq.errors import UserError
 
 COMMANDS = {
-    "train": "Trains a model, or goes on with a run.",
+    "train": "Trains a model, or resumes a run.",
     "evaluate": "Measures a trained model, or compares several.",
-    "sample": "Draws pictures of a trained model.",
+    "sample": "Draws pictures from a trained model.",
     "export": "Exports a trained model as a SavedModel.",
     "serve": "Serves exported models over TF Serving's gRPC and REST protocol.",
     "reproduce": "Trains and measures the rows of a paper's table.",
@@ -24,12 +24,13 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command that the first argument names, with the others; returns its exit status.
+    """Runs the command that the first argument names, with the remaining arguments; returns its exit status.
 
     Args:
         arguments: the command line without the name of the program; None: that of the process.
     """
-    name, *rest = [*(sys.argv[1:] if arguments is None else arguments)] or [""]
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    name, *rest = given or [""]
     if name in COMMANDS:
         return importlib.import_module(f"tfcq.{name}").COMMAND.run(rest)
     return starting.run(lambda: _without_command(name))

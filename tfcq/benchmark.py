@@ -1,10 +1,12 @@
-"""Times a configuration on random images: train step (of each stage of training), log_prob (K = 1) and sample, beside the
-machine's own rates.
+"""Times a configuration on random images: train step (of each stage of training), log_prob (K = 1) and sample.
 
-Each line is one JSON object: images/s of the median call, the median and the extremes of a call in ms, peak memory of the
-process so far in MB, weights. Calls are timed until their results are on the host, after warm-up. Each round is a process of
-its own, so that rounds can alternate with another program (--beside): times on a shared machine compare only side by side.
+It also measures the FLOP rates of the machine. Each line is one JSON object: images/s of the median call, the median and the
+extremes of a call in ms, peak memory of the process so far in MB, number of weights. Calls are timed until their results are
+on the host, after warm-up. Each round is a process of its own, so that rounds can alternate with another program (--beside):
+on a shared machine only times measured side by side can be compared.
 """
+
+from __future__ import annotations
 
 import json
 import resource
@@ -12,6 +14,8 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from tfcq.command_line import starting
 from tfcq.command_line.command import Command
@@ -19,25 +23,30 @@ from tfcq.command_line.configuration import config_of
 from tfcq.command_line.flags import Flags
 from tfcq.errors import UserError
 
+if TYPE_CHECKING:
+    import numpy as np
+
+    from tfcq.config import Config
+
 
 def define(flags: Flags) -> None:
     """The flags of `tfcq.benchmark`."""
     flags.configuration()
     flags.group("The measurement")
-    flags.integer("rounds", 1, "How often everything is measured, each time in a new process", minimum=1)
+    flags.integer("rounds", 1, "How many times everything is measured, each time in a new process", minimum=1)
     flags.string("beside", None, "A shell command that is run after each round; its output is passed through", "COMMAND")
     flags.integer("calls", 15, "How many calls of each workload are timed", minimum=3)
-    flags.boolean("parts", False, "Also times the parts of a train step, one by one, and says their sum beside the step")
+    flags.boolean("parts", False, "Also times the parts of a train step, one by one, and prints their sum and the step's time")
     flags.integer("image_channels", 3, "The channels of the random images", minimum=1)
     flags.integer(
-        "training_images", 50000, "The size of the data set that the batch is said to be of (glann: one code an image)", minimum=1
+        "training_images", 50000, "The size of the simulated data set (glann has one code per image)", minimum=1
     )
 
 
 _WARM_UP = 3  # untimed calls
 
 
-def measure(call, warm_up=_WARM_UP, calls=15):
+def measure(call: Callable[[], Any], warm_up: int = _WARM_UP, calls: int = 15) -> list[float]:
     """Seconds of each of `calls` calls, after `warm_up` untimed ones."""
     for _ in range(warm_up):
         call()
@@ -50,32 +59,39 @@ def measure(call, warm_up=_WARM_UP, calls=15):
 
 
 class RandomImages:
-    """What `GenerativeModel.attach` and `begin_step` ask of a data set, on random images of a shape."""
+    """A data set of random images, with the methods that `GenerativeModel.attach` and `begin_step` use."""
 
-    def __init__(self, image_shape, count):
+    def __init__(self, image_shape: tuple[int, ...], count: int):
         self._image_shape, self._count = image_shape, count
 
-    def num_images(self, split):
-        """Of any split."""
+    def num_images(self, split: str) -> int:
+        """The number of images, the same for every split."""
         return self._count
 
     num_images_at_start = num_images
 
-    def images(self, split, indices):
-        """uint8 [N, H, W, C], whichever are asked for."""
+    def images(self, split: str, indices: Sequence[int]) -> np.ndarray:
+        """Random images uint8 [N, H, W, C], N the number of `indices`."""
         return random_images(len(indices), self._image_shape)
 
 
-def random_images(count, image_shape):
-    """uint8 [count, *image_shape]."""
+def random_images(count: int, image_shape: tuple[int, ...]) -> np.ndarray:
+    """Random images, uint8 [count, *image_shape]."""
     import numpy as np
 
     return np.random.default_rng(0).integers(0, 256, (count, *image_shape), np.uint8)
 
 
-def report(workload, seconds, **facts):
+def report(workload: str, seconds: Sequence[float], **facts: Any) -> None:
+    """Prints a JSON line about a workload.
+
+    Args:
+        workload: its name.
+        seconds: of each call.
+        **facts: further values of the line; `num_images` and `gflop` of a call are divided by the median of its seconds.
+    """
     median = statistics.median(seconds)
-    row = {
+    row: dict[str, Any] = {
         "workload": workload,
         "median_ms": round(1e3 * median, 2),
         "min_ms": round(1e3 * min(seconds), 2),
@@ -90,8 +106,8 @@ def report(workload, seconds, **facts):
     print(json.dumps(row | facts), flush=True)
 
 
-def machine_rates(tf):
-    """float32 GFLOP/s of a square matrix product and of a 3x3 convolution, 2 FLOP a multiply-add."""
+def machine_rates(tf: Any) -> None:
+    """Prints the float32 GFLOP/s of a square matrix product and of a 3x3 convolution, 2 FLOP per multiply-add."""
     left, right = tf.random.stateless_normal((2, 1024, 1024), (0, 1))
     product = tf.function(tf.matmul)
     report("machine: float32 matmul 1024", measure(lambda: product(left, right).numpy()), gflop=2 * 1024**3 / 1e9)
@@ -101,10 +117,12 @@ def machine_rates(tf):
     report("machine: float32 3x3 convolution", measure(lambda: convolve(images, kernel).numpy()), gflop=gflop)
 
 
-def measure_parts(tf, model, images, stage, step_seconds, calls):
-    """Each part of a step of a stage compiled by itself, on one device: what is shared, forward and both ways; each player's
-    losses given what is shared, forward and both ways; each player's update. Their sum is what the step would cost if nothing ran
-    twice and nothing overlapped."""
+def measure_parts(tf: Any, model: Any, images: Any, stage: int, step_seconds: float, calls: int) -> None:
+    """Times each part of a step of a stage, compiled by itself, on one device; prints a line for each, and their sum.
+
+    The parts are: the shared tensors, forward and with gradients; each player's losses given the shared tensors, forward and
+    with gradients; each player's update. The sum is the cost of a step in which nothing runs twice and nothing overlaps.
+    """
     noise = model._noise((0, 0, 0), len(tf.nest.flatten(images)[0]))
     players = [player for player in model.players() if player.stage == stage]
     total = 0.0
@@ -112,47 +130,53 @@ def measure_parts(tf, model, images, stage, step_seconds, calls):
     def part(name, function, counted, turns=1):
         nonlocal total
         compiled = tf.function(function, autograph=False)
-        seconds = measure(lambda: tf.nest.map_structure(lambda value: value.numpy(), compiled()), calls=calls)
-        report(name, seconds, **({"turns": turns} if turns > 1 else {}))
+
+        def call():
+            return tf.nest.map_structure(lambda value: value.numpy(), compiled())
+
+        seconds = measure(call, calls=calls)
+        facts = {"turns": turns} if turns > 1 else {}
+        report(name, seconds, **facts)
         total += counted * turns * statistics.median(seconds)
 
     def norm(gradients):
         return tf.linalg.global_norm([gradient for gradient in gradients if gradient is not None])
 
-    def share_both_ways():
+    def shared_with_gradients():
         shared, tape = model._shared(players, images, noise)
         return norm(tape.gradient(shared, [variable.value for variable in players[-1].variables]))
 
     shared = tf.nest.map_structure(tf.constant, tf.function(lambda: model.share(images, noise))())
     if tf.nest.flatten(shared):
-        part("part: what is shared, forward", lambda: model.share(images, noise), 0)
-        part("part: what is shared, forward and backward", share_both_ways, 1)
+        part("part: shared tensors, forward", lambda: model.share(images, noise), 0)
+        part("part: shared tensors, forward and backward", shared_with_gradients, 1)
 
     def measure_player(player):
         def forward():
             return [tf.reduce_mean(one.loss(images, noise, shared).total) for one in player.objectives]
 
-        def both_ways():
+        def with_gradients():
             direct, through, _ = model._gradients(player, images, noise, 1.0, shared)
             return norm([*direct, *tf.nest.flatten(through)])
 
         def update():
-            # Gradients of zero: the rule costs the same, and little moves.
+            # Gradients of zero: the update costs the same, and the weights hardly change.
             gradients = [tf.zeros_like(variable.value) for variable in player.variables]
             model.player_optimizers[player.name].apply(gradients, player.variables)
             return tf.constant(0)
 
         part(f"part: {player.name}, forward", forward, 0, player.turns)
-        part(f"part: {player.name}, forward and backward", both_ways, 1, player.turns)
+        part(f"part: {player.name}, forward and backward", with_gradients, 1, player.turns)
         part(f"part: {player.name}, update", update, 1, player.turns)
 
     for player in players:
         measure_player(player)
-    print(json.dumps({"workload": "sum of the parts (not the lone forwards)", "ms": round(1e3 * total, 2),
+    print(json.dumps({"workload": "sum of the parts (without those of the forward passes alone)", "ms": round(1e3 * total, 2),
                       "step_ms": round(1e3 * step_seconds, 2), "step_over_sum": round(step_seconds / total, 3)}), flush=True)
 
 
-def measure_config(config, flags):
+def measure_config(config: Config, flags: Flags) -> None:
+    """Times the configuration in this process, and prints the lines."""
     starting.start_tensorflow()
     import tensorflow as tf
 
@@ -201,7 +225,7 @@ def measure_config(config, flags):
 
 
 def main(flags: Flags) -> None:
-    """Measures, in processes of their own where there are several rounds."""
+    """Measures: one round in this process, several rounds (or a program --beside) in processes of their own."""
     config = config_of({"model": flags.model} | flags.given())
     if flags.rounds == 1 and not flags.beside:
         return measure_config(config, flags)

@@ -1,33 +1,46 @@
-"""Checks of what callers hand to Python functions: one line that says what was expected and received, and how to mend it.
+"""Checks of arguments of Python functions: one line that says what was expected and received, and how to mend it.
 
-NumPy alone; `tfcq.inputs` does the same for all inputs of a model, `tfcq.models.arguments` also where they are tensors.
+NumPy alone; `tfcq.inputs` does the same for all inputs of a model, and `tfcq.models.arguments` for tensors.
 """
 
+from __future__ import annotations
+
+import math
 import numbers
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from tfcq.errors import UserError
 
 
-def check_kind(name, value, kind, expected, advice=""):
-    """Raises UserError where `value` is no instance of `kind`, a type or tuple of types; `expected` and `advice` are words."""
+def check_kind(name: str, value: object, kind: Any, expected: str, advice: str = "") -> None:
+    """Raises UserError if `value` is not an instance of `kind`.
+
+    Args:
+        name: name of the argument, for the message.
+        value: the argument.
+        kind: what isinstance takes: a type, a union or a tuple of types.
+        expected: text that says what is expected.
+        advice: text that says how to mend it; empty: none.
+    """
     if not isinstance(value, kind):
-        told = f" {value!r}" if isinstance(value, str | bool | numbers.Number) else ""
+        shown_value = f" {value!r}" if isinstance(value, str | bool | numbers.Number) else ""
         advice = f"; {advice}" if advice else ""
-        raise UserError(f"{name}: expected {expected}, received {type(value).__name__}{told}{advice}")
+        raise UserError(f"{name}: expected {expected}, received {type(value).__name__}{shown_value}{advice}")
 
 
-def check_bool(name, value):
-    """Raises UserError where `value` is another than True or False: what is written as "no" counts as true in Python."""
+def check_bool(name: str, value: object) -> None:
+    """Raises UserError if `value` is neither True nor False: a text such as "no" would count as true in Python."""
     check_kind(name, value, bool, "True or False")
 
 
-def check_integer(name, value, minimum=None):
+def check_integer(name: str, value: Any, minimum: int | None = None) -> int:
     """`value` as an int.
 
     Raises:
-        UserError: another type, a bool among them, or a value below `minimum`, where there is one.
+        UserError: another type (bool included), or a value below `minimum`, if it is given.
     """
     least = "" if minimum is None else f" of at least {minimum}"
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
@@ -37,15 +50,17 @@ def check_integer(name, value, minimum=None):
     return int(value)
 
 
-def check_images(images, name, shape=(None, None, None), least=1, where=""):
+def check_images(
+    images: Any, name: str, shape: Sequence[int | None] = (None, None, None), least: int = 1, where: str = ""
+) -> np.ndarray:
     """8-bit images as a NumPy array.
 
     Args:
         images: uint8 [N, H, W, C].
-        name: what a message calls them.
-        shape: (H, W, C); None in it: any.
+        name: their name in a message.
+        shape: (H, W, C); None in it: any size.
         least: smallest N.
-        where: what a message opens with, such as "MS-SSIM: ".
+        where: how a message begins, such as "MS-SSIM: ".
 
     Raises:
         UserError: another type (floats in [0, 1] are not scaled silently) or shape, or too few images.
@@ -60,9 +75,14 @@ def check_images(images, name, shape=(None, None, None), least=1, where=""):
     return array
 
 
-def as_array(value, name, expected):
-    """`value` as a NumPy array; UserError where it is none, such as a ragged list, a data set, a string or None."""
+def as_array(value: Any, name: str, expected: str) -> np.ndarray:
+    """`value` as a NumPy array of numbers.
+
+    Raises:
+        UserError: it cannot be one: a ragged list, a data set, a string, None.
+    """
     kinds = (list, tuple, numbers.Number, np.ndarray, np.generic)
+    array: np.ndarray | None
     if isinstance(value, kinds) or hasattr(value, "__array__"):
         try:
             array = np.asarray(value)
@@ -73,17 +93,17 @@ def as_array(value, name, expected):
         kind = type(value).__name__ if array is None else f"{array.dtype} {dims(*array.shape)}"
     else:
         kind = type(value).__name__
-    raise UserError(f"{name}: expected {expected}, received {kind}, which is no array of numbers; pass a NumPy array")
+    raise UserError(f"{name}: expected {expected}, received {kind}, which is not an array of numbers; pass a NumPy array")
 
 
-def dims(*sizes):
-    """'[N, 32, 32, 3]' of sizes, ints or letters; None is written H, W or C by its place, as of images."""
+def dims(*sizes: int | str | None) -> str:
+    """The text '[N, 32, 32, 3]' of a shape: ints or letters; None is written N, H, W or C by its position, as in images."""
     letters = "NHWC"
     return f"[{', '.join(letters[place] if size is None else str(size) for place, size in enumerate(sizes))}]"
 
 
-def shown(array):
-    """'float32 [16, 32, 32, 3] with values 0 to 1', of a NumPy array of numbers."""
+def shown(array: np.ndarray) -> str:
+    """The text 'float32 [16, 32, 32, 3] with values 0 to 1' of an array of numbers."""
     return f"{array.dtype} {dims(*array.shape)}{_range(array)}"
 
 
@@ -96,8 +116,8 @@ def _range(array):
     return f" with values {low:.4g} to {high:.4g}" if array.dtype.kind == "f" else f" with values {low} to {high}"
 
 
-def image_advice(array, name, shape=(None, None, None), least=1):
-    """How to mend an array (of any type and shape) that was to be uint8 [N, *shape], N of `least` or more."""
+def image_advice(array: np.ndarray, name: str, shape: Sequence[int | None] = (None, None, None), least: int = 1) -> str:
+    """How to turn an array (of any type and shape) into the expected uint8 [N, *shape] with N of `least` or more."""
     if array.dtype != np.uint8:
         return _type_advice(array, name)
     if array.ndim == 4 and len(array) < least:
@@ -113,7 +133,7 @@ def image_advice(array, name, shape=(None, None, None), least=1):
         return f"{name}[..., None] gives grey images their channel, {name}[None] makes a batch of one image"
     if array.ndim == 4 and channels is not None and fits(array.shape[1:], (channels, height, width)):
         return f"{name}.transpose(0, 2, 3, 1) puts the channels last"
-    if array.ndim == 2 and None not in shape and array.shape[1] == height * width * channels:
+    if array.ndim == 2 and None not in shape and array.shape[1] == math.prod(size for size in shape if size):
         return f"{name}.reshape(-1, {height}, {width}, {channels}) if that is their order"
     return "bring them to this shape" + (", as the images that the model was trained on" if None not in shape else "")
 
@@ -130,7 +150,7 @@ def _type_advice(array, name):
     if array.dtype.kind in "iu":
         return f'{name}.astype("uint8") if these are 8-bit values'
     if low >= 0 and high <= 1:
-        return f'np.rint(255 * {name}).astype("uint8") if these are shares of 255'
+        return f'np.rint(255 * {name}).astype("uint8") if these are fractions of 255'
     if high <= 1:
         return f'np.rint(127.5 * ({name} + 1)).astype("uint8") if black is -1 and white 1'
     return whole if low < 0 else f'np.rint({name}).astype("uint8") if these are 8-bit values'

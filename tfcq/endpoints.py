@@ -1,10 +1,14 @@
-"""What a model can be asked: the one table of its endpoints, of its methods in Python, and of what their inputs hold.
+"""The one table of the endpoints that models can have, their inputs and their outputs.
 
 `tfcq.inputs` checks arguments by it, for methods in Python (`tfcq.models.arguments`) and for `tfcq.serving.client`;
-`tfcq.exporting.signatures` makes the endpoints and their checks of it. No TensorFlow.
+`tfcq.exporting.signatures` builds the exported endpoints and their checks from it. No TensorFlow.
 """
 
+from __future__ import annotations
+
 import dataclasses
+from collections.abc import Iterable
+from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,12 +17,12 @@ class Input:
 
     Attributes:
         dtype: "uint8" (8-bit images), "int32", "float32" (finite) or "bool".
-        row: shape of a row: a tuple, or the name of the model's attribute that has it; None: a single number without rows.
+        row: shape of a row: a tuple, or the name of the model's attribute that holds it; None: a single number without rows.
         meaning: what it is.
-        minimum, maximum: of the values, inclusive; None: those of the type.
-        one_for_all: whether Python also takes one number for all rows; endpoints never do.
-        endpoint_name: what endpoints call it; None: as Python does.
-        default: what a client sends where it is left out; None: it must be given.
+        minimum, maximum: bounds of the values, inclusive; None: those of the type.
+        one_for_all: whether Python also accepts one number for all rows; exported endpoints never do.
+        endpoint_name: its name in exported endpoints; None: the name in Python.
+        default: value that a client sends if the argument is left out; None: it must be given.
     """
 
     dtype: str
@@ -30,7 +34,7 @@ class Input:
     endpoint_name: str | None = None
     default: float | bool | None = None
 
-    def row_shape(self, model):
+    def row_shape(self, model: Any) -> tuple[int, ...] | None:
         """The shape of a row for `model`: a tuple of ints; None for a single number."""
         return getattr(model, self.row) if isinstance(self.row, str) else self.row
 
@@ -38,23 +42,24 @@ class Input:
 INPUTS = {
     "images": Input("uint8", "image_shape", "8-bit images"),
     "other_images": Input("uint8", "image_shape", "8-bit images"),
-    "compressed": Input("uint8", "compressed_shape", "compressed images, as `metadata` has them"),
+    "compressed": Input("uint8", "compressed_shape", "compressed images, as `metadata` describes them"),
     "latents": Input("float32", "latent_shape", "latents"),
-    "noise": Input("float32", "latent_shape", "noise that latents are made of"),
+    "noise": Input("float32", "latent_shape", "noise that latents are made from"),
     "seeds": Input("int32", (2,), "seeds of rows", endpoint_name="seed"),
     "temperature": Input("float32", (), "scales the prior's standard deviation", minimum=0, one_for_all=True, default=1.0),
     "share": Input("float32", (), "in [0, 1]: 0 at the first image, 1 at the other", minimum=0, maximum=1, one_for_all=True),
-    "spherical": Input("bool", (), "True: Shoemake's way, a great circle; False: straight", one_for_all=True, default=False),
-    "num_importance_samples": Input("int32", None, "K, draws of a likelihood", minimum=1),
+    "spherical": Input("bool", (), "True: along a great circle (Shoemake); False: straight", one_for_all=True, default=False),
+    "num_importance_samples": Input("int32", None, "K, the draws of a likelihood", minimum=1),
 }
 """{argument: what it holds}, the same for every method that has an argument of that name."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Output:
     """An output: an array with one row for each of N images.
 
     Attributes:
-        dtype, row: as of `Input`.
+        dtype, row: as in `Input`.
         meaning: what it is, with its unit.
     """
 
@@ -72,19 +77,19 @@ def _number(meaning):
 
 @dataclasses.dataclass(frozen=True)
 class Endpoint:
-    """What a model of that ability can be asked: by its method of the endpoint's name, and once it is exported.
+    """An ability of a model: a method of the endpoint's name, and an endpoint of the exported model.
 
     Attributes:
-        inputs: keys of `INPUTS`, in their order.
-        outputs: {name: `Output`}. A method answers a tensor where there is one, else a dict.
-        meaning: a sentence for people: model cards, clients, documents.
-        fixed: keys of `INPUTS` that a method takes too, and that an export fixes.
+        inputs: keys of `INPUTS`, in order.
+        outputs: {name: `Output`}. The method returns a tensor if there is one output, else a dict.
+        meaning: a sentence for people: model cards, clients, documentation.
+        fixed: keys of `INPUTS` that the method takes too, and whose values are fixed by the export.
     """
 
-    inputs: tuple
-    outputs: dict
+    inputs: tuple[str, ...]
+    outputs: dict[str, Output]
     meaning: str
-    fixed: tuple = ()
+    fixed: tuple[str, ...] = ()
 
 
 ENDPOINTS = {
@@ -95,7 +100,7 @@ ENDPOINTS = {
         ("images", "seeds"),
         {
             "log_prob": _number("log P(image), nats per 8-bit image"),
-            "bits_per_dim": _number("-log_prob / (D ln 2); 8 where all images are equally likely"),
+            "bits_per_dim": _number("-log_prob / (D ln 2); 8 if all images are equally likely"),
         },
         "log P(image) in nats and bits/dim: an importance-weighted lower bound",
         fixed=("num_importance_samples",),
@@ -104,7 +109,7 @@ ENDPOINTS = {
         ("images", "seeds"),
         {
             "latent_log_prob": _number("log p(latents), nats"),
-            "reconstruction_error": _number("squares of the differences of pixels in [0, 1], summed"),
+            "reconstruction_error": _number("sum of the squared differences of pixels in [0, 1]"),
         },
         "log p(latents) of images in nats, and the squared error of their reconstructions, pixels in [0, 1]",
     ),
@@ -112,7 +117,7 @@ ENDPOINTS = {
         ("images", "seeds"),
         {"energy": _number("KL of the posterior, nats")},
         "a score of images, nats: KL of the posterior, higher for those that look less real to an encoder without batch "
-        "normalisation (with it, the KL does not tell single generated images); no log-density",
+        "normalisation (with it, the KL does not recognise single generated images); not a log-density",
     ),
     "encode": Endpoint(
         ("images", "seeds"), {"latents": Output("float32", "latent_shape", "latents")}, "latents of images (posterior means)"
@@ -121,22 +126,22 @@ ENDPOINTS = {
     "reconstruct": Endpoint(
         ("images", "seeds"),
         _IMAGES,
-        "images through the latents of their posterior and back; where an image is drawn, so is this one",
+        "images through the latents of their posterior and back; drawn at random if the model draws its images at random",
     ),
     "generative_reconstruct": Endpoint(
-        ("images", "seeds"), _IMAGES, "images of what the first of two stages keeps of images; the rest is generated"
+        ("images", "seeds"), _IMAGES, "images from what the first of two stages keeps of the given images; the rest is generated"
     ),
     "interpolate": Endpoint(
         ("images", "other_images", "share", "spherical", "seeds"),
         _IMAGES,
-        "an image at a share (0 to 1) of the way between two images, straight or spherical, in the space of the noise that "
-        "latents are made of, or of the latents where they are made of none",
+        "an image at a fraction `share` (0 to 1) of the way between two images, straight or spherical, in the space of the "
+        "noise that latents are made from, or of the latents if they are not made from noise",
     ),
     "super_resolve": Endpoint(
-        ("compressed", "seeds"), _IMAGES, "images of compressed ones (a smaller or a grey copy, of 8 bits)"
+        ("compressed", "seeds"), _IMAGES, "images from compressed ones (8-bit copies, smaller or grey)"
     ),
 }
-"""{ability of a model: its endpoint}. A new one is its row here and a method of that name (`tfcq.models.base`)."""
+"""{ability of a model: its endpoint}. A new one is a row here and a method of that name (`tfcq.models.base`)."""
 
 METHODS = {ability: (ability, (*one.inputs, *one.fixed)) for ability, one in ENDPOINTS.items()} | {
     "log_prob": ("likelihood", ("images", "seeds", "num_importance_samples")),
@@ -149,6 +154,6 @@ METHODS = {ability: (ability, (*one.inputs, *one.fixed)) for ability, one in END
 """{method of a model: (the ability that it needs, its arguments that are checked)}."""
 
 
-def blamed_last(arguments):
-    """`arguments` with seeds at the end: where the numbers of rows differ, the seeds are what is told to be wrong."""
+def blamed_last(arguments: Iterable[str]) -> list[str]:
+    """`arguments` with seeds at the end: if the numbers of rows differ, the message says that the seeds are wrong."""
     return sorted(arguments, key=lambda argument: argument == "seeds")

@@ -1,4 +1,6 @@
-"""The errors that a user can mend: the entry points print their one line and exit with their status."""
+"""Errors that a user can fix: commands print their one line and exit with their status."""
+
+from __future__ import annotations
 
 
 class UserError(ValueError):
@@ -17,14 +19,14 @@ class TrainingDiverged(ArithmeticError):
 
 
 class TrainingInterrupted(Exception):
-    """SIGTERM, Ctrl-C or SIGHUP arrived; the state was saved before this was raised.
+    """SIGTERM, Ctrl-C or SIGHUP was received; the state was saved before this was raised.
 
     Args:
-        signal_number: the signal (15, 2 or 1); the exit status is 128 plus it, as shells have it.
-        step: the step that was saved; None: no step was taken that could have been saved.
+        signal_number: the signal (15, 2 or 1); the exit status is 128 plus this number, by the convention of shells.
+        step: the step that was saved; None: no step was taken, so there was nothing to save.
     """
 
-    def __init__(self, signal_number, step):
+    def __init__(self, signal_number: int, step: int | None):
         when = "before a step was taken: nothing to save" if step is None else f"at step {step}: state saved"
         again = "start" if step is None else "resume"
         super().__init__(f"signal {signal_number} {when}; run the same command again to {again}")

@@ -1,6 +1,6 @@
 """Measures a trained model: `python -m tfcq.evaluate --workdir=DIR [--metrics=all] [--split=test]`.
 
-With `--compare=DIR,DIR,...` it sets what was measured in several workdirs side by side.
+With `--compare=DIR,DIR,...` it compares the measurements of several workdirs.
 """
 
 import sys
@@ -16,7 +16,7 @@ from tfcq.run import Run
 
 _GROUPS = {
     "Likelihoods": ("num_images", "num_importance_samples", "likelihood_dataset", "likelihood_test_split"),
-    "Samples beside real images": (
+    "Samples against real images": (
         *("num_samples", "num_seeds", "seed", "temperature", "image_draw", "features", "feature_weights"),
         *("num_train_images", "num_pairs"),
     ),
@@ -49,13 +49,13 @@ def define(flags: Flags) -> None:
 
 
 def main(flags: Flags) -> None:
-    """Evaluates, or compares what was evaluated."""
+    """Evaluates, or compares evaluated runs."""
     if bool(flags.workdir) == bool(flags.compare):
         raise UserError("expected --workdir=DIR of a trained run, or --compare=DIR,DIR,... of evaluated ones")
     options = flags.section(EvaluationConfig)
     metrics = None if flags.metrics is None else metric_names(flags.metrics)
     for folder in flags.compare or [flags.workdir]:
-        workdirs.read_config(folder)  # says it at once where there is no run
+        workdirs.read_config(folder)  # reports a folder without a run at once
     starting.start_tensorflow()
     if flags.compare:
         from tfcq.evaluation.comparison import write_comparison

@@ -23,21 +23,21 @@ def define(flags: Flags) -> None:
         "How images are drawn from logistic mixtures, instead of the run's --image_draw",
     )
     flags.integer(
-        "num_importance_samples", 10, "How many draws an image the likelihood endpoint takes (K); it costs K times one", minimum=1
+        "num_importance_samples", 10, "The draws per image (K) of the likelihood endpoint; it costs K times one draw", minimum=1
     )
     flags.boolean(
         "allow_other_signatures",
         False,
-        "Exports even where the newest version in BASE takes or answers other tensors (another image size, other channels or "
-        "latents, an endpoint less): a server that watches BASE would then answer its clients otherwise",
+        "Exports even if the newest version in BASE takes or returns other tensors (another image size, other channels or "
+        "latents, a missing endpoint): a server that watches BASE would then answer its clients differently",
     )
 
 
 def main(flags: Flags) -> None:
-    """Exports and says where to."""
+    """Exports, and prints the path."""
     if not flags.workdir or not flags.export_dir:
         raise UserError("expected --workdir=DIR and --export_dir=BASE")
-    workdirs.read_config(flags.workdir)  # says it at once where there is no run
+    workdirs.read_config(flags.workdir)  # reports a folder without a run at once
     starting.start_tensorflow()
     path = Run(flags.workdir).export(
         flags.export_dir,

@@ -1,4 +1,4 @@
-"""The curves of a run as a table: what its TensorBoard files hold."""
+"""The curves of a run as a table, read from its TensorBoard files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _WIDTH = 80
 
 
 class History(dict):
-    """{"step": int64 [rows], a scalar's name: float64 [rows], NaN where a row lacks it}; prints as a table."""
+    """{"step": int64 [rows], a scalar's name: float64 [rows], NaN in rows without a value}; prints as a table."""
 
     def __repr__(self) -> str:
         if not len(self["step"]):
@@ -45,7 +45,7 @@ class History(dict):
 
 
 def read(workdir: str | os.PathLike, name: str = "train") -> History:
-    """The scalars of WORKDIR/tensorboard/NAME, a row for each step at which there are any.
+    """Reads the scalars of WORKDIR/tensorboard/NAME, one row per step that has any.
 
     Raises:
         UserError: there is no such folder.
@@ -54,8 +54,8 @@ def read(workdir: str | os.PathLike, name: str = "train") -> History:
     known = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
     if name not in known:
         raise UserError(f"history: expected one of {', '.join(known) or 'none yet'}, received {name!r}")
-    scalars = {}
-    for path in sorted((folder / name).glob("*tfevents*")):  # their names begin with the time: a later file holds
+    scalars: dict[str, dict[int, float]] = {}
+    for path in sorted((folder / name).glob("*tfevents*")):  # names begin with the time: a later file overrides
         accumulator = EventAccumulator(os.fspath(path), size_guidance={"tensors": 0, "images": 1, "scalars": 0})
         accumulator.Reload()
         tags = accumulator.Tags()

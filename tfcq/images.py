@@ -1,11 +1,15 @@
-"""What an image is here, and its units.
+"""Images and pixels: their units and conversions.
 
 `images` are uint8 [N, H, W, C] outside a model. Inside, `pixels` are float32 in [0, 256): the 8-bit value plus
 dequantisation noise in [0, 1), so that a density on [0, 256]^D bounds the probability of the 8-bit image and a uniform
-density costs exactly 8 bits a dimension.
+density costs exactly 8 bits per dimension.
 """
 
+from __future__ import annotations
+
 import math
+import os
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -16,7 +20,7 @@ from tfcq.checks import check_images
 _SMALLEST_SHOWN = 32  # pixels; smaller images cannot be judged by eye
 
 
-def bits_per_dim(log_prob, image_shape):
+def bits_per_dim(log_prob: tf.Tensor, image_shape: Sequence[int]) -> tf.Tensor:
     """-log_prob / (D ln 2), in bits.
 
     Args:
@@ -26,21 +30,21 @@ def bits_per_dim(log_prob, image_shape):
     return -log_prob / (math.prod(image_shape) * math.log(2.0))
 
 
-def dequantize(images, noise):
+def dequantize(images: tf.Tensor, noise: tf.Tensor) -> tf.Tensor:
     """Pixels float32 in [0, 256): `images` uint8 [N, H, W, C] plus `noise` [N, H, W, C] in [0, 1)."""
     return tf.cast(images, tf.float32) + noise
 
 
-def quantize(pixels):
+def quantize(pixels: tf.Tensor) -> tf.Tensor:
     """The 8-bit images (uint8) whose bins [v, v + 1) hold `pixels`; values outside [0, 256) go to the nearest bin."""
     return tf.cast(tf.clip_by_value(tf.math.floor(pixels), 0.0, 255.0), tf.uint8)
 
 
-def halve(images):
-    """Half the side, antialiased: uint8 [N, H, W, C] to uint8 [N, H / 2, W / 2, C], H and W even.
+def halve(images: tf.Tensor) -> tf.Tensor:
+    """Halves the side of images, antialiased: uint8 [N, H, W, C] to uint8 [N, H / 2, W / 2, C], H and W even.
 
-    Each output pixel is a mean under a triangle of twice its width: weights 1, 3, 3, 1 along either axis, without those
-    outside of the image, as Pillow's bilinear filter has them. The means are exact, rounded half up: the same everywhere.
+    Each output pixel is a weighted mean under a triangle: weights 1, 3, 3, 1 along either axis, without those outside the
+    image, as in Pillow's bilinear filter. The means are exact and rounded half up, so they are the same on every machine.
     """
     sums = _triangle_sums(_triangle_sums(tf.cast(images, tf.int32), 1), 2)
     ones = np.ones((1, *images.shape[1:3], 1), np.int32)
@@ -56,28 +60,31 @@ def _triangle_sums(values, axis):
     return taps[0] + 3 * (taps[1] + taps[2]) + taps[3]
 
 
-def luminance(images):
-    """Grey of colours: uint8 [N, H, W, 3] to uint8 [N, H, W, 1], 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601), rounded half up."""
+def luminance(images: tf.Tensor) -> tf.Tensor:
+    """Grey images of colour images: uint8 [N, H, W, 3] to uint8 [N, H, W, 1].
+
+    0.299 R + 0.587 G + 0.114 B (ITU-R BT.601), rounded half up.
+    """
     red, green, blue = tf.unstack(tf.cast(images, tf.int32), axis=-1)
     return tf.cast((299 * red + 587 * green + 114 * blue + 500) // 1000, tf.uint8)[..., None]
 
 
-def to_network_range(pixels):
+def to_network_range(pixels: tf.Tensor) -> tf.Tensor:
     """Pixels [0, 256] to [-1, 1], the range that discriminators see."""
     return pixels / 128.0 - 1.0
 
 
-def grid(images, columns=None):
-    """One picture of many: uint8 [rows H z, columns W z, C] from uint8 [N, H, W, C], row by row; the rest stays black.
+def grid(images: np.ndarray | tf.Tensor, columns: int | None = None) -> np.ndarray:
+    """One picture of many images: uint8 [rows H z, columns W z, C] from uint8 [N, H, W, C], row by row; empty cells are black.
 
     Small images are magnified z times, to at least 32 pixels, by repeating their pixels.
 
     Args:
         images: uint8 [N, H, W, C], N of at least 1.
-        columns: images in a row; None: as square as it gets.
+        columns: images in a row; None: as square as possible.
 
     Raises:
-        UserError: images of another shape, or floats, of which only black would be seen.
+        UserError: images of another shape, or floats, which would look black.
     """
     images = np.asarray(images)
     if images.ndim != 4 or images.dtype.kind == "f":
@@ -93,6 +100,6 @@ def grid(images, columns=None):
     return picture.repeat(zoom, axis=0).repeat(zoom, axis=1)
 
 
-def write_png(path, picture):
-    """Writes uint8 [H, W, C] (C = 1 or 3) as a PNG, whole or not at all; makes the folder."""
+def write_png(path: str | os.PathLike, picture: np.ndarray) -> None:
+    """Writes uint8 [H, W, C] (C = 1 or 3) as a PNG, whole or not at all; creates the folder."""
     picture_files.write(path, picture)

@@ -1,19 +1,25 @@
-"""Checks of what a model is asked, by the table of `tfcq.endpoints`: of arrays, numbers and lists, as a client sends them.
+"""Checks of the arguments of a model's methods and endpoints, by the table of `tfcq.endpoints`.
+
+Arguments are arrays, numbers and lists, as a client sends them.
 
 NumPy alone; `tfcq.models.arguments` does the same for a model in Python, and for tensors.
 
-* 8-bit images are uint8 and nothing else, since a number's meaning hangs on its type. Other inputs may be of another type of
-  their kind (float64 latents, int64 seeds) where every value fits.
-* Python lists and numbers have no type: they are taken where each value is one of the type, as in a JSON request.
+* 8-bit images must be uint8, as the meaning of a number depends on its type. Other inputs may be of another type of
+  their kind (float64 latents, int64 seeds) if every value fits.
+* Python lists and numbers have no dtype: they are accepted if each value fits the type, as in a JSON request.
 * N is at least 1, and the same for all inputs.
 """
 
+from __future__ import annotations
+
 import numbers
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
 from tfcq.checks import as_array, dims, image_advice, shown
-from tfcq.endpoints import INPUTS, blamed_last
+from tfcq.endpoints import INPUTS, Input, blamed_last
 from tfcq.errors import UserError
 
 
@@ -21,21 +27,21 @@ class Argument:
     """One argument of one call.
 
     Args:
-        name: as messages have it, "method(argument)".
-        wanted: `tfcq.endpoints.Input`.
-        row: shape of a row, a tuple of ints (None in it: any); None: a single number without rows.
+        name: "method(argument)", for messages.
+        wanted: what the table says about the argument.
+        row: shape of a row (None in it: any size); None: a single number without rows.
         given: what the caller passed.
 
     Attributes:
-        num_rows: N, where it is known and the argument has rows.
+        num_rows: N, if it is known and the argument has rows; else None.
     """
 
-    def __init__(self, name, wanted, row, given):
+    def __init__(self, name: str, wanted: Input, row: tuple[int | None, ...] | None, given: Any):
         self.name, self._wanted, self._row, self._given = name, wanted, row, given
-        self.num_rows = None
+        self.num_rows: int | None = None
 
-    def value(self):
-        """What was given, of the table's type: an array, or a number where one was given.
+    def value(self) -> Any:
+        """The value given, converted to the table's type: an array, or a number if a number was given.
 
         Raises:
             UserError: another type, shape or range.
@@ -48,7 +54,7 @@ class Argument:
         array = as_array(self._given, self.name, self._expected())
         if not self._is_of_type(array) or not self._fits(array.shape):
             raise self._error(array)
-        with np.errstate(over="ignore"):  # what float32 cannot hold is told as not finite
+        with np.errstate(over="ignore"):  # a value too large for float32 becomes infinite, and is refused below
             converted = array.astype(wanted, copy=False)
         finite = wanted.kind != "f" or np.isfinite(converted).all()
         if not finite or (low is not None and converted.min() < low) or (high is not None and converted.max() > high):
@@ -79,7 +85,11 @@ class Argument:
         wanted, low, high = self._wanted, self._wanted.minimum, self._wanted.maximum
         if wanted.dtype == "uint8":
             low, high = 0, 255
-        bounds = f" in {low}..{high}" if high is not None else f" of at least {low}" if low is not None else ""
+        bounds = ""
+        if high is not None:
+            bounds = f" in {low}..{high}"
+        elif low is not None:
+            bounds = f" of at least {low}"
         finite = ", finite" if wanted.dtype == "float32" else ""
         if self._row is None:
             return f"an int{bounds}"
@@ -96,7 +106,7 @@ class Argument:
     def _advice(self, array):
         argument = self.name[self.name.index("(") + 1 : -1]
         if self._wanted.dtype == "uint8":
-            return image_advice(array, argument, self._row)
+            return image_advice(array, argument, self._row or (None, None, None))
         if argument == "seeds":
             return "tfcq.row_seeds(N) makes seeds of N rows"
         if array.ndim and not len(array):
@@ -106,25 +116,32 @@ class Argument:
         return ""
 
 
-def checked(method, given, row_shape, kind=Argument):
-    """{argument: value} of what `method` is given, of the types of the table.
+def checked(
+    method: str,
+    given: Mapping[str, Any],
+    row_shape: Callable[[str], tuple[int | None, ...] | None],
+    kind: type[Argument] = Argument,
+) -> dict[str, Any]:
+    """{argument: value} of a call of `method`, with the values converted to the types of the table.
 
     Args:
-        method: its name, for messages.
+        method: name of the method, for messages.
         given: {argument: what the caller passed}.
-        row_shape: function from an argument's name to the shape of its rows, as of `Argument`.
-        kind: `Argument`, or a class that also takes tensors.
+        row_shape: function from an argument's name to the shape of its rows, as in `Argument`.
+        kind: `Argument`, or a subclass that also takes tensors.
 
     Raises:
         UserError: an argument of a wrong type, shape, range or number of rows.
     """
-    values, leader, count = {}, None, None
+    values: dict[str, Any] = {}
+    leader, count = "", None
     for argument in blamed_last(given):
         one = kind(f"{method}({argument})", INPUTS[argument], row_shape(argument), given[argument])
         values[argument] = one.value()
         if one.num_rows is not None:
-            leader, count = (argument, one.num_rows) if count is None else (leader, count)
-            if one.num_rows != count:
+            if count is None:
+                leader, count = argument, one.num_rows
+            elif one.num_rows != count:
                 mend = f"tfcq.row_seeds({count}) makes them" if argument == "seeds" else "pass one for each"
                 raise UserError(f"{one.name}: expected {count} rows, as many as {leader}, received {one.num_rows}; {mend}")
     return values

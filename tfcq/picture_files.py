@@ -1,4 +1,6 @@
-"""Pictures as files, in the format that the name's ending says."""
+"""Pictures as files; the ending of the name decides the format."""
+
+from __future__ import annotations
 
 import io
 import os
@@ -10,14 +12,18 @@ from PIL import Image, features
 from tfcq.errors import UserError
 from tfcq.machine.files import replacing
 
-_AS_PHOTOGRAPHS = {"quality": 95, "subsampling": 0}  # colours at full resolution: small images are looked at by the pixel
-_FORMATS = {".png": ("PNG", {}), ".jpg": ("JPEG", _AS_PHOTOGRAPHS), ".jpeg": ("JPEG", _AS_PHOTOGRAPHS)}
+_AS_PHOTOGRAPHS = {"quality": 95, "subsampling": 0}  # colours at full resolution: small images are inspected pixel by pixel
+_FORMATS: dict[str, tuple[str, dict]] = {
+    ".png": ("PNG", {}),
+    ".jpg": ("JPEG", _AS_PHOTOGRAPHS),
+    ".jpeg": ("JPEG", _AS_PHOTOGRAPHS),
+}
 if features.check("webp"):
     _FORMATS[".webp"] = ("WEBP", {"lossless": True})
 
 
-def check_name(path):
-    """Raises UserError where the ending of a picture's name says no format that can be written, or the name is a folder's."""
+def check_name(path: str | os.PathLike) -> None:
+    """Raises UserError if the ending of a picture's name is not that of a format which can be written, or if it is a folder."""
     path = str(path)
     ending = os.path.splitext(path)[1]
     if path.endswith(("/", os.sep)) or os.path.isdir(path):
@@ -27,13 +33,13 @@ def check_name(path):
         raise UserError(f"output {path}: expected a name that ends in {', '.join(_FORMATS)}, received {received}")
 
 
-def write(path, picture):
-    """Writes a picture in the format of its name's ending, whole or not at all; makes the folder.
+def write(path: str | os.PathLike, picture: np.ndarray) -> None:
+    """Writes a picture in the format of its name's ending, whole or not at all; creates the folder.
 
     JPEG is written at quality 95 with colours at full resolution, WebP without loss.
 
     Args:
-        path: of the file.
+        path: path of the file.
         picture: uint8 [H, W, C], C 1 or 3.
 
     Raises:

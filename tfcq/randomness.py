@@ -1,17 +1,21 @@
-"""Noise that depends on seeds alone: stateless, and the same for an image whatever stands beside it.
+"""Noise that depends on seeds alone: stateless, and for each image independent of the other images of its batch.
 
-Two sources with one interface, so that a model is written once for training and for its endpoints:
+There are two sources with one interface, so that the same model code serves training and endpoints:
 
 * `RowNoise`: a seed for each row (`sample`, `likelihood`, evaluation). A row's noise does not depend on the batch.
-* `StepNoise`: one draw for the whole batch of a training step, of which a replica takes its own rows. The noise of a row
-  is then the same with one replica or with eight, which per-replica seeds would not give.
+* `StepNoise`: one draw for the whole batch of a training step, from which each replica takes its own rows. So the noise of a
+  row is the same with one replica or with eight; seeds per replica would not achieve this.
 
-Every draw has a `tag`: draws with other tags are independent. Philox is named everywhere, because XLA and plain kernels
-choose different generators for one seed otherwise. Only its integers are the same in both, so floats are made of them
-here: TensorFlow's kernels fill a mantissa from the lowest bits, XLA from the highest.
+Every draw has a `tag`: draws with different tags are independent. The algorithm (Philox) is always named, because otherwise XLA
+and plain kernels choose different generators for the same seed. Only its integers are equal in both, so floats are made from
+them here: TensorFlow's kernels fill a mantissa from the lowest bits, XLA from the highest.
 """
 
+from __future__ import annotations
+
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -22,8 +26,8 @@ __all__ = ["RowNoise", "StepNoise", "fold", "row_seeds"]
 _ALGORITHM = "philox"
 
 
-def fold(seed, *numbers):
-    """A stateless seed int32 [2] that depends on `seed` (int32 [2]) and every one of `numbers` (int scalars)."""
+def fold(seed: Any, *numbers: Any) -> tf.Tensor:
+    """A stateless seed int32 [2] that depends on `seed` (int32 [2]) and on all `numbers` (int scalars, tensors allowed)."""
     for number in numbers:
         seed = tf.random.experimental.stateless_fold_in(seed, number, alg=_ALGORITHM)
     return seed
@@ -35,7 +39,7 @@ def _uniform(row_shape, seed):
 
 
 def _normal(row_shape, seed):
-    """Box and Muller's method."""
+    """Standard normal noise by the Box-Muller transform."""
     uniform = _uniform((*row_shape, 2), seed)
     return tf.sqrt(-2.0 * tf.math.log(1.0 - uniform[..., 0])) * tf.cos(2.0 * math.pi * uniform[..., 1])
 
@@ -48,19 +52,19 @@ class RowNoise:
         path: int scalars (tensors allowed) folded into every seed.
     """
 
-    def __init__(self, seeds, path=()):
+    def __init__(self, seeds: Any, path: Sequence[Any] = ()):
         self._seeds = tf.convert_to_tensor(seeds, tf.int32)
         self._path = tuple(path)
 
-    def fold(self, *numbers):
+    def fold(self, *numbers: Any) -> RowNoise:
         """The same rows with `numbers` folded into their seeds: independent of this object's draws."""
         return RowNoise(self._seeds, (*self._path, *numbers))
 
-    def normal(self, row_shape, tag):
+    def normal(self, row_shape: Sequence[int], tag: int) -> tf.Tensor:
         """Standard normal noise, float32 [N, *row_shape]."""
         return self._draw(_normal, row_shape, tag)
 
-    def uniform(self, row_shape, tag):
+    def uniform(self, row_shape: Sequence[int], tag: int) -> tf.Tensor:
         """Noise uniform in [0, 1), float32 [N, *row_shape]."""
         return self._draw(_uniform, row_shape, tag)
 
@@ -74,29 +78,29 @@ class RowNoise:
 
 
 class StepNoise:
-    """Noise of one training step: rows [first_row, first_row + num_rows) of a draw for all `total_rows`.
+    """Noise of one training step: rows [first_row, first_row + num_rows) of a draw of `total_rows`.
 
     Args:
-        seed: int32 [2], of the run.
-        path: int scalars folded in: the step, the player, its turn.
+        seed: int32 [2], the seed of the run.
+        path: int scalars (tensors allowed) folded in: the step, the player, its turn.
         num_rows: rows of this replica, static int.
-        first_row: number of this replica's first row in the whole batch.
-        total_rows: rows of the whole batch, static int.
+        first_row: number of this replica's first row in the whole batch, an int scalar (tensor allowed).
+        total_rows: rows of the whole batch, static int; None: `num_rows`.
     """
 
-    def __init__(self, seed, path, num_rows, first_row=0, total_rows=None):
+    def __init__(self, seed: Any, path: Sequence[Any], num_rows: int, first_row: Any = 0, total_rows: int | None = None):
         self._seed, self._path = seed, tuple(path)
         self._num_rows, self._first_row, self._total_rows = num_rows, first_row, total_rows or num_rows
 
-    def fold(self, *numbers):
+    def fold(self, *numbers: Any) -> StepNoise:
         """The same rows with `numbers` folded into the seed: independent of this object's draws."""
         return StepNoise(self._seed, (*self._path, *numbers), self._num_rows, self._first_row, self._total_rows)
 
-    def normal(self, row_shape, tag):
+    def normal(self, row_shape: Sequence[int], tag: int) -> tf.Tensor:
         """Standard normal noise, float32 [num_rows, *row_shape]."""
         return self._draw(_normal, row_shape, tag)
 
-    def uniform(self, row_shape, tag):
+    def uniform(self, row_shape: Sequence[int], tag: int) -> tf.Tensor:
         """Noise uniform in [0, 1), float32 [num_rows, *row_shape]."""
         return self._draw(_uniform, row_shape, tag)
 

@@ -1,15 +1,18 @@
-"""Trains the rows of a paper's table for one budget each, measures them, and sets them beside the paper's numbers.
+"""Trains the rows of a paper's table for one budget each, measures them, and compares them with the paper's numbers.
 
     python -m tfcq.reproduce --table=1 --dataset=cifar10 \\
         --budget_minutes=30 --narrow=0.25
 
-Any flag of tfcq.train holds for all rows; what makes a row stays (--quality_weight=10 leaves the vae without a
-discriminator). Evaluation takes the last checkpoint, which is all that a row without a likelihood keeps. What is counted
-as training time: see tfcq.reproduction.process.Clock. The same command run again goes on with what is not done; rows that failed
-are tried again, and other --rows, --metrics or evaluation options need no new training.
+Any flag of tfcq.train applies to all rows, except to the options that define a row (with --quality_weight=10 the vae still has
+no discriminator). The last checkpoint is evaluated, as rows without a likelihood keep no best one. How training time is
+counted: see tfcq.reproduction.process.Clock. The same command run again continues with the rows that are not done and retries
+those that failed; other --rows, --metrics or evaluation options need no new training.
 """
 
+from __future__ import annotations
+
 import dataclasses
+import pathlib
 import shlex
 import sys
 
@@ -25,7 +28,7 @@ from tfcq.reproduction.tables import TABLES, WIDTHS
 
 
 def define(flags: Flags) -> None:
-    """The flags of `tfcq.reproduce`: its own, those of `tfcq.train`, and those that `tfcq.evaluate` alone has."""
+    """The flags of `tfcq.reproduce`: its own, those of `tfcq.train`, and the remaining ones of `tfcq.evaluate`."""
     flags.configuration()
     flags.group("The table")
     flags.choice("table", None, list(TABLES), "Which table of the paper is reproduced")
@@ -41,22 +44,22 @@ def define(flags: Flags) -> None:
     flags.several(
         "metrics",
         None,
-        "What is measured, as --metrics of tfcq.evaluate; likelihoods are left out where a row has none (default: the table's)",
+        "What is measured, as --metrics of tfcq.evaluate; likelihoods are left out if a row has none (default: the table's)",
     )
     names = [field.name for field in dataclasses.fields(EvaluationConfig)]
     flags.options(EvaluationConfig, [name for name in names if name not in flags and name != "checkpoint"])
 
 
 def _jobs(flags, table, given, budget):
-    """[Job] of every row that was asked for, with flags that make a valid Config."""
+    """[Job] of every requested row, with flags that make a valid Config."""
     metrics = metric_names(list(table.metrics) if flags.metrics is None else flags.metrics)
-    flags.section(EvaluationConfig)  # a value out of bounds is said now, not after an hour of training
+    flags.section(EvaluationConfig)  # reports a value out of bounds now, not after an hour of training
     options = flags.given_of(EvaluationConfig)
     jobs = []
     for row in [table.row(name) for name in flags.rows] or table.rows:
         train = table.flags(row, given, flags.narrow)
-        train |= _of_row(row, budget.flags, train, row.name, row.first_stage_share)
-        _of_row(row, config_of, train)  # as the row's own command will read it
+        train |= _of_row(row, budget.flags, train, row.name, row.first_stage_fraction)
+        _of_row(row, config_of, train)  # as the row's own command will parse it
         likelihoods = {"images": LIKELIHOODS, "latents": LATENT_LIKELIHOODS}
         missing = [name for kind, names in likelihoods.items() if kind != row.likelihood for name in names]
         chosen = [name for name in metrics if name not in missing]
@@ -66,7 +69,7 @@ def _jobs(flags, table, given, budget):
 
 
 def _of_row(row, function, *arguments):
-    """What `function` gives; its errors name the row."""
+    """Calls `function`; its errors name the row."""
     try:
         return function(*arguments)
     except UserError as error:
@@ -90,19 +93,19 @@ def _protocol(flags, table, given, budget):
     others = "".join(f", {name} {steps}" for name, steps in budget.row_steps.items())
     counted = (
         "minutes are counted from the end of a process's first step (which traces and compiles) to the end of its last, or to "
-        "the end of the budget: checkpoints and evaluations between steps count; start-up, the evaluation at step 0 and what "
-        "follows the last step do not; the step under way at the end is finished"
+        "the end of the budget: checkpoints and evaluations between steps count; start-up, the evaluation at step 0 and work "
+        "after the last step do not; a step that is running at the end is finished"
     )
     return [
-        f"Budget: {taken} a row{others}, in batches of the row's size; {counted}.",
-        f"Widths ({', '.join(WIDTHS)}): {flags.narrow:g} times their defaults, where not given here.",
+        f"Budget: {taken} per row{others}, in batches of the row's size; {counted}.",
+        f"Widths ({', '.join(WIDTHS)}): {flags.narrow:g} times their defaults, unless given here.",
         f"All rows: {_written(table.options | given)}.",
         *(f"Row {row.name}: {_made(table, row, given)}{_larger(row)}." for row in table.rows),
     ]
 
 
 def _made(table, row, given):
-    """What makes a row, and its defaults where the command line did not say otherwise."""
+    """The options that define a row, and those of its defaults that the command line does not override."""
     model = {"model": row.model} if row.model else {}
     return _written(model | {name: value for name, value in row.defaults.items() if name not in given} | row.options)
 
@@ -116,7 +119,7 @@ def _larger(row):
 
 
 def main(flags: Flags) -> int:
-    """Runs the rows, and writes the table after each."""
+    """Runs the rows, and writes the table after each of them."""
     if not flags.table:
         raise UserError(f"expected --table={'|'.join(TABLES)}, received none")
     given = flags.given()
@@ -137,7 +140,7 @@ def main(flags: Flags) -> int:
     plan = {"table": flags.table, "budget": spent, "narrow": flags.narrow, "flags": given}
     ablation, protocol = Ablation(output, plan, budget), _protocol(flags, table, given, budget)
 
-    def report():
+    def report() -> pathlib.Path:
         return write_report(table, ablation.rows, output, protocol)
 
     failed = ablation.run(jobs, after_row=report)

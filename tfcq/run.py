@@ -49,8 +49,8 @@ class Run:
     Nothing is read or written before a method asks for it.
 
     Args:
-        workdir: folder of the run, a str or os.PathLike; `train` makes it where it is not there.
-        config: `tfcq.Config` of a run that `train` is to begin, or to go on with; None: that of the run in the folder.
+        workdir: folder of the run, a str or os.PathLike; `train` creates it if it does not exist.
+        config: `tfcq.Config` of a run that `train` begins or resumes; None: that of the run in the folder.
 
     Raises:
         UserError: arguments of another type, or a path that cannot be a folder's.
@@ -64,7 +64,7 @@ class Run:
 
     @property
     def config(self) -> Config:
-        """The configuration: the one given, else that of the run in the folder; UserError where there is neither."""
+        """The configuration: the one given, else that of the run in the folder; UserError if there is neither."""
         return self._given if self._given is not None else workdirs.read_config(self.workdir)
 
     def __repr__(self) -> str:
@@ -90,7 +90,7 @@ class Run:
                 array or a finite `tf.data.Dataset`. They are kept in the workdir (`images.npz`), so that the run can be resumed,
                 evaluated and exported without them. None: those of the configuration, or those that were kept.
             validation_images, test_images: likewise; None: held out of `images`.
-            accept_changed_data: whether the run goes on where some of its images are gone or have another content.
+            accept_changed_data: whether the run goes on if some of its images are gone or have changed.
             on_progress: called with a `tfcq.training.progress.Progress` at the start, every few seconds and at the end: each time
                 progress.json is written.
 
@@ -110,7 +110,7 @@ class Run:
         if not given:
             return train(self.config, self.workdir, accept_changed_data, on_progress)
         if images is None:
-            raise UserError(f"{next(iter(given))}_images: expected images= beside it, the training images")
+            raise UserError(f"{next(iter(given))}_images: expected images=, the training images, too")
         config, undo = self._keep(given)
         try:
             return train(config, self.workdir, accept_changed_data, on_progress)
@@ -151,7 +151,7 @@ class Run:
             export_dir: folder of all exported models.
             num_importance_samples: K of the likelihood endpoint, which costs K decoder passes an image.
             checkpoint: "best" or "last".
-            image_draw: as `model` has it.
+            image_draw: as in `model`.
             allow_other_signatures: whether the model may follow a version that takes or answers other tensors.
 
         Returns:
@@ -166,11 +166,11 @@ class Run:
         return export(self.workdir, export_dir, num_importance_samples, checkpoint, image_draw, allow_other_signatures)
 
     def model(self, checkpoint: str = "best", image_draw: str = "") -> GenerativeModel:
-        """The trained model, in float32, with the running mean of the weights where the run kept one.
+        """The trained model, in float32, with the running mean of the weights if the run kept one.
 
         Args:
-            checkpoint: "best" on the validation split (the last, where none is kept), or "last".
-            image_draw: how images are drawn of a logistic mixture, "sample" or "mode"; empty: as the run says.
+            checkpoint: "best" on the validation split (the last if no best one was saved), or "last".
+            image_draw: how images are drawn of a logistic mixture, "sample" or "mode"; empty: as in the run.
 
         Raises:
             UserError: no run, no checkpoint that can be read, or image_draw of a system that has no such option.
@@ -249,13 +249,13 @@ class Run:
         return workdirs.load_data(self.workdir, place)
 
     def history(self, name: str = "train") -> History:
-        """What TensorBoard shows of the run, as a table.
+        """The curves of the run, as in TensorBoard, as a table.
 
         Args:
             name: "train" (means over `log_every` steps), "validation", or "evaluation" (of `evaluate`).
 
         Returns:
-            `tfcq.history.History`: {"step": int64 [rows], a scalar's name: float64 [rows], NaN where a row lacks it}. It prints
+            `tfcq.history.History`: {"step": int64 [rows], a scalar's name: float64 [rows], NaN where it is missing}. It prints
             as a table, and `pandas.DataFrame(run.history())` works.
 
         Raises:
@@ -272,7 +272,7 @@ class Run:
         return workdirs.read_metrics(self.workdir)
 
     def _keep(self, given):
-        """Keeps images in the workdir; (the Config that finds them there, what takes them back where no run has begun)."""
+        """Keeps images in the workdir; (the Config that finds them there, a function that removes them if no run has begun)."""
         from tfcq.data import arrays
 
         config = self.config
@@ -282,7 +282,7 @@ class Run:
         found = {split: arrays.as_images(value, names[split]) for split, value in given.items()}
         folders = [path for path in (self.workdir, *self.workdir.parents) if not path.exists()]
 
-        def undo():
+        def undo() -> None:
             if workdirs.exists(self.workdir):
                 return
             place.unlink(missing_ok=True)
@@ -310,7 +310,7 @@ class Run:
 
 
 def _with_place(data, place):
-    """A DataConfig that names `place`; UserError where it names other images than its default."""
+    """A DataConfig that names `place`; UserError if it names other images than its default."""
     here, default = f"npz:{place}", type(data)().dataset
     if data.dataset not in (here, default):
         raise UserError(

@@ -30,7 +30,7 @@ def define(flags: Flags) -> None:
     flags.file(
         "output",
         None,
-        "The file of the picture; its ending says the format: .png | .jpg | .webp (default: samples/MODE.png in the workdir)",
+        "The file of the picture; its ending decides the format: .png | .jpg | .webp (default: samples/MODE.png in the workdir)",
     )
     flags.integer("seed", 0, "The seed of the images; image i of a seed is always the same", minimum=0)
     flags.number("temperature", 1.0, "The factor of the prior's standard deviation (mode prior)", minimum=0.0)
@@ -38,7 +38,7 @@ def define(flags: Flags) -> None:
         "interpolation",
         "linear",
         ["linear", "spherical"],
-        "The way of mode interpolate, in the space of the noise that latents are made of (of the latents, where they are not)",
+        "The path of mode interpolate, in the space of the noise that latents are made from (of the latents, if they are not)",
     )
     flags.choice(
         "image_draw",
@@ -58,7 +58,7 @@ def main(flags: Flags) -> None:
         raise UserError("expected --workdir=DIR of a trained run")
     path = flags.output or f"{flags.workdir}/samples/{flags.mode}.png"
     picture_files.check_name(path)
-    workdirs.read_config(flags.workdir)  # says it at once where there is no run
+    workdirs.read_config(flags.workdir)  # reports a folder without a run at once
     files.check_file("output", path)
     starting.start_tensorflow()
     picture = Run(flags.workdir).picture(

@@ -1,4 +1,4 @@
-"""Seeds of rows, an image each: what a draw is named by. NumPy alone, as a client needs them too."""
+"""Seeds of rows (one per image), which identify a random draw. NumPy alone, as clients need them too."""
 
 import numpy as np
 
@@ -6,11 +6,11 @@ from tfcq.checks import check_integer
 from tfcq.errors import UserError
 
 
-def row_seeds(num_rows, seed=0, start=0):
+def row_seeds(num_rows: int, seed: int = 0, start: int = 0) -> np.ndarray:
     """Seeds int32 [num_rows, 2] for rows `start`, `start` + 1, ... of the stream `seed`: (seed, row number).
 
     Raises:
-        UserError: arguments that are no ints, or do not fit int32.
+        UserError: arguments that are not ints, or do not fit int32.
     """
     check_integer("num_rows", num_rows, 0)
     check_integer("seed", seed)

@@ -3,16 +3,19 @@
     python -m tfcq.serve --model_name=NAME --model_base_path=BASE/NAME \\
         --port=8500 --rest_api_port=8501
 
-Prints one line when it is ready, and serves on where nobody reads it. SIGTERM and Ctrl-C end it gracefully with status 0; a
-wrong flag, a missing path or a taken port is one line and status 2. As TF Serving it takes no --flagfile.
-serving/README.md says what TF Serving does that this server does not.
+Prints one line when it is ready, and goes on serving if nobody reads its output. SIGTERM and Ctrl-C end it gracefully with
+status 0; a wrong flag, a missing path or a port in use is reported in one line, with status 2. Like TF Serving it has no
+--flagfile. serving/README.md says which features of TF Serving this server lacks.
 """
+
+from __future__ import annotations
 
 import os
 import signal
 import sys
 import time
 import types
+from typing import Any
 
 from absl import logging
 
@@ -23,7 +26,7 @@ from tfcq.serving.addresses import Address
 from tfcq.serving.errors import RequestError, UsageError
 from tfcq.serving.versions import checked_models, read_model_config, single_model_config
 
-# TensorFlow is imported only when the flags are right and the ports are free: it takes seconds, and it talks.
+# TensorFlow is imported only after the flags and ports are checked: it takes seconds, and prints messages.
 
 _FLAGS = (
     *("port", "host", "rest_api_port", "model_name", "model_base_path", "model_config_file", "monitoring_config_file"),
@@ -43,20 +46,20 @@ def define(flags: Flags) -> None:
         "model_config_file", "", "A ModelServerConfig (text protobuf): several models, version policies, labels", "FILE"
     )
     flags.number(
-        "file_system_poll_wait_seconds", 1.0, "The seconds between two looks for new versions; 0 looks only at the start", 0.0
+        "file_system_poll_wait_seconds", 1.0, "The seconds between two checks for new versions; 0 checks only at the start", 0.0
     )
     flags.group("The endpoints")
     flags.string(
         "host",
         "127.0.0.1",
-        "The address to listen on: 127.0.0.1 or ::1 is this machine alone, 0.0.0.0 or :: is every address (put a proxy with "
-        "encryption and authentication before it). TF Serving, which has no such flag, listens on every address",
+        "The address to listen on: 127.0.0.1 or ::1 for this machine alone, 0.0.0.0 or :: for every address (put a proxy with "
+        "encryption and authentication in front of it). TF Serving, which has no such flag, listens on every address",
         "ADDRESS",
     )
     flags.integer("port", 8500, "The port of the gRPC API; 0 turns it off", 0, 65535)
     flags.integer("rest_api_port", 0, "The port of the REST API; 0 turns it off", 0, 65535)
-    flags.integer("grpc_max_threads", threads, "How many gRPC requests are worked on at a time", 1)
-    flags.integer("rest_api_num_threads", threads, "How many REST requests are worked on at a time", 1)
+    flags.integer("grpc_max_threads", threads, "How many gRPC requests are handled at a time", 1)
+    flags.integer("rest_api_num_threads", threads, "How many REST requests are handled at a time", 1)
     flags.several(
         "grpc_channel_arguments",
         [],
@@ -67,11 +70,11 @@ def define(flags: Flags) -> None:
     )
 
 
-def read_options(flags: Flags) -> tuple:
-    """(options for `LocalServer`, ModelServerConfig), checked as far as is possible without TensorFlow.
+def read_options(flags: Flags) -> tuple[types.SimpleNamespace, Any]:
+    """(options for `LocalServer`, ModelServerConfig), checked as far as possible without TensorFlow.
 
     Raises:
-        UsageError: if a flag, or a file or directory that it names, is wrong, or a port is taken.
+        UsageError: a flag, or a file or folder that it names, is wrong, or a port is in use.
     """
     values = types.SimpleNamespace(**{name: getattr(flags, name) for name in _FLAGS})
     values.grpc_channel_arguments = [_channel_argument(text) for text in values.grpc_channel_arguments]
@@ -101,13 +104,13 @@ def read_options(flags: Flags) -> tuple:
 
 
 def main(flags: Flags) -> None:
-    """Runs the server until a signal comes; returns after a graceful stop."""
-    signals = []  # not an Event: its lock must not be taken by a handler that interrupts its owner
+    """Runs the server until it receives a signal; returns after a graceful stop."""
+    signals: list[int] = []  # not an Event: a handler that interrupts the owner of its lock would deadlock
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _: signals.append(number))
     try:
         options, server_config = read_options(flags)
-        logging.set_verbosity(logging.INFO)  # which versions come and go, as TF Serving logs it
+        logging.set_verbosity(logging.INFO)  # logs which versions are loaded and unloaded, as TF Serving does
         logging.use_absl_handler()
         server = _import_server()(options)
         ready = server.start(server_config)
@@ -123,10 +126,10 @@ def main(flags: Flags) -> None:
 
 
 def _import_server():
-    """`LocalServer`, with a TensorFlow that computes as in tfcq's other commands, but without Keras, which it does not need.
+    """Imports `LocalServer`, with TensorFlow set as in tfcq's other commands, but without Keras, which it does not need.
 
-    oneDNN is on (`import tfcq` sees to it), and TensorFloat-32 is off, as densities are float32. What the user's environment says
-    of either stays.
+    oneDNN is on (`import tfcq` enables it), and TensorFloat-32 is off, as densities are float32, unless the environment
+    variables of the user say otherwise.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import tensorflow as tf

@@ -1,11 +1,11 @@
 """Trains a model: `python -m tfcq.train --preset=NAME [--workdir=DIR] [--any_flag=...]`.
 
 A preset is a flagfile of configs/ by its name; --flagfile=FILE takes any other. The same command run again resumes.
-`--workdir=DIR` alone resumes what DIR holds; flags beside it, without a preset or flagfile, are changes of what DIR holds, such
-as a larger --train_steps. What may change says so in its help; anything else is another run.
+`--workdir=DIR` alone resumes the run in DIR; other flags, without a preset or flagfile, change options of that run, such as a
+larger --train_steps. The help says which options may change; any other change makes another run.
 
-Ctrl-C, SIGTERM and SIGHUP (a terminal that goes away) save and exit with 130, 143 and 129. Where standard output is closed, as
-behind `| head`, training goes on without it.
+Ctrl-C, SIGTERM and SIGHUP (a closed terminal) save and exit with 130, 143 and 129. If standard output is closed, as with
+`| head`, training goes on without it.
 """
 
 import sys
@@ -27,7 +27,7 @@ def define(flags: Flags) -> None:
     flags.boolean(
         "accept_changed_data",
         False,
-        "Goes on with those of a run's images that are there, where some are gone or have another content; of a run without a "
+        "Goes on with those of a run's images that are left, if some are gone or have changed; for a run without a "
         "list of its images (earlier versions kept none): goes on in another place, or splits other images anew",
     )
 
@@ -44,7 +44,7 @@ def main(flags: Flags) -> None:
 
     held = None
     if flags.workdir and not name and (not given or workdirs.exists(flags.workdir)):
-        held = workdirs.read_config(flags.workdir)  # says it where there is nothing to resume
+        held = workdirs.read_config(flags.workdir)  # reports a folder that has nothing to resume
     config = config_of({"model": flags.model} | options, held)
     workdir = flags.workdir or f"runs/{name or config.model}"
 

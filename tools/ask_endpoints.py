@@ -1,4 +1,4 @@
-"""Asks a served model for samples and likelihoods, by gRPC and by REST, and shows the answers (stage 6 of the quickstart)."""
+"""Requests samples and likelihoods from a served model, by gRPC and by REST, and prints them (stage 6 of the quickstart)."""
 
 import sys
 
@@ -20,13 +20,13 @@ def define(flags: Flags) -> None:
     flags.options(ImagesPlace)
 
 
-def show(image):
-    """An image [H, W, C] as text, dark to bright."""
+def show(image: np.ndarray) -> str:
+    """An image [H, W, C] as text, from dark to bright characters."""
     return "\n".join("".join(" .:-=+*#%@"[value * 10 // 256] * 2 for value in row) for row in image.mean(-1).astype(int))
 
 
 def main(flags: Flags) -> None:
-    """Asks, and prints the answers."""
+    """Requests from both endpoints, and prints the results."""
     if not (flags.workdir and flags.grpc and flags.rest):
         raise UserError("expected --workdir=DIR, --grpc=HOST:PORT and --rest=http://HOST:PORT")
     starting.start_tensorflow()

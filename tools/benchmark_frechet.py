@@ -1,17 +1,20 @@
-"""Times the Frechet distance of random features: tfcq.metrics.frechet beside scipy's matrix root and TF-GAN.
+"""Times the Frechet distance of random features: tfcq.metrics.frechet against scipy's matrix root and TF-GAN.
 
     python tools/benchmark_frechet.py --num_images=10000 --num_features=2048 --rounds=3
 
-One JSON line a method: seconds from features to value (median, minimum, maximum over the rounds), the seconds of it
-that are left when the means and covariances are at hand (null for TF-GAN, which does not separate them), the value, its
-relative difference from scipy's, and how many times as fast as scipy's the method is. The methods take turns, so that a
-machine that is busy for a while is busy for all of them.
+Prints one JSON line per method: seconds from features to value (median, minimum, maximum over the rounds), the part of them
+after the means and covariances are computed (null for TF-GAN, which does not separate them), the value, its relative difference
+from scipy's, and the speed as a multiple of scipy's. The methods take turns, so that other load on the machine affects all of
+them.
 """
+
+from __future__ import annotations
 
 import json
 import statistics
 import sys
 import time
+from typing import Any
 
 import numpy as np
 import scipy.linalg
@@ -26,23 +29,25 @@ def define(flags: Flags) -> None:
     """The flags of this tool."""
     flags.integer("num_images", 10_000, "The rows of each of the two sets of features", minimum=2)
     flags.integer("num_features", 2048, "The columns; Inception's last layer has 2048", minimum=1)
-    flags.integer("rounds", 3, "How often every method is run", minimum=1)
+    flags.integer("rounds", 3, "How many times each method is run", minimum=1)
     flags.several("methods", ["tfcq", "sqrtm", "tf_gan"], "Which methods are run; sqrtm is the reference")
 
 
-def random_features(generator, mixing, scale, num_images):
-    """float32 [num_images, *]: positive, correlated, a spectrum that falls, as an image network's are."""
+def random_features(generator: np.random.Generator, mixing: np.ndarray, scale: float, num_images: int) -> np.ndarray:
+    """Features float32 [num_images, *] like those of an image network: positive, correlated, with a falling spectrum."""
     noise = generator.normal(size=(num_images, len(mixing)))
     return np.maximum(scale * noise @ mixing + 0.1 * generator.normal(size=noise.shape), 0.0).astype(np.float32)
 
 
-def with_tfcq(real, generated):
+def with_tfcq(real: np.ndarray, generated: np.ndarray) -> tuple[float, float]:
+    """(distance, when the statistics were computed) by tfcq."""
     first, second = GaussianStatistics.from_features(real), GaussianStatistics.from_features(generated)
     begin = time.perf_counter()
     return frechet_distance(first, second), begin
 
 
-def with_matrix_root(real, generated):
+def with_matrix_root(real: np.ndarray, generated: np.ndarray) -> tuple[float, float]:
+    """(distance, when the statistics were computed) by scipy's matrix root."""
     means = [features.mean(axis=0, dtype=np.float64) for features in (real, generated)]
     first, second = (np.cov(features, rowvar=False, dtype=np.float64) for features in (real, generated))
     begin = time.perf_counter()
@@ -51,23 +56,26 @@ def with_matrix_root(real, generated):
     return float(value), begin
 
 
-def with_tf_gan(real, generated):
-    # Of float64 features: it computes in float64 in any case, and rounds its result to the type that it was given.
+def with_tf_gan(real: np.ndarray, generated: np.ndarray) -> tuple[float, None]:
+    """(distance, None) by TF-GAN."""
+    # float64 features, as it computes in float64 in any case, and rounds its result to the type of the features.
     evaluation = import_tensorflow_gan().eval
     real, generated = real.astype(np.float64), generated.astype(np.float64)
     return float(evaluation.frechet_classifier_distance_from_activations(real, generated)), None
 
 
 def main(flags: Flags) -> None:
-    """Times, and prints a row a method."""
+    """Times the methods, and prints a line for each."""
     functions = {"tfcq": with_tfcq, "sqrtm": with_matrix_root, "tf_gan": with_tf_gan}
     generator = np.random.default_rng(0)
     mixing = generator.normal(size=(flags.num_features,) * 2) / np.sqrt(flags.num_features)
     mixing *= np.exp(-5.0 * np.arange(flags.num_features) / flags.num_features)[:, None]
     real, generated = (random_features(generator, mixing, scale, flags.num_images) for scale in (1.0, 1.1))
     if "tf_gan" in flags.methods:
-        import_tensorflow_gan()  # some seconds, once a process: not the method's
-    seconds, later_seconds, values = {}, {}, {}
+        import_tensorflow_gan()  # takes some seconds once per process, which are not timed
+    seconds: dict[str, list[float]] = {}
+    later_seconds: dict[str, list] = {}
+    values: dict[str, float] = {}
     for _ in range(flags.rounds):
         for method in flags.methods:
             begin = time.perf_counter()
@@ -77,7 +85,7 @@ def main(flags: Flags) -> None:
             later_seconds.setdefault(method, []).append(end - half_way if half_way else None)
     reference = "sqrtm" if "sqrtm" in values else None
     for method, value in values.items():
-        row = {
+        row: dict[str, Any] = {
             "method": method,
             "num_images": flags.num_images,
             "num_features": flags.num_features,

@@ -159,7 +159,7 @@ def test_mistakes_of_an_included_file_are_told_with_its_own_line(read, tmp_path)
     with pytest.raises(UserError) as caught:
         read("--flagfile=sub/outer.cfg")
     assert str(caught.value).startswith("sub/outer.cfg, line 1: --flagfile=inner.cfg: cannot be read: No such file")
-    assert str(caught.value).endswith("(a path is from the current folder: did you mean sub/inner.cfg?)")
+    assert str(caught.value).endswith("(paths are relative to the current folder: did you mean sub/inner.cfg?)")
 
 
 def test_files_that_include_each_other(read, tmp_path):

@@ -125,7 +125,7 @@ def test_bounds_units_and_choices_are_said():
         "--optimizer=TEXT The rule that updates the weights, a class of keras.optimizers: adamax | adam | adamw",
         "(default: 20000 steps; at least 1; may change when a run is resumed).",
         "one of float32, mixed_bfloat16, mixed_float16).",
-        "may lead to another place of the same content when a run is resumed).",
+        "may change to another place with the same content when a run is resumed).",
         "--[no]horizontal_flip Mirrors each training image with probability 1/2 (default: false).",
     ):
         assert said in text

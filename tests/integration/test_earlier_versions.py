@@ -83,7 +83,7 @@ def test_a_run_of_d74abb1_is_evaluated_and_goes_on_with_its_images_and_its_numbe
 def test_a_run_without_a_list_goes_on_elsewhere_or_with_more_images_where_that_is_accepted(run, capsys):
     shutil.move("images", "elsewhere")
     there = longer(run, dataset="folder:elsewhere")
-    with pytest.raises(UserError, match="--accept_changed_data goes on where the same images have moved there"):
+    with pytest.raises(UserError, match="--accept_changed_data goes on if the same images have moved there"):
         train(there, run)
     write(pathlib.Path("elsewhere/Test/b/30.png"), 30)
     with pytest.raises(UserError, match="they were train 40.*are train 41.*--accept_changed_data to split what is there anew"):

@@ -65,10 +65,10 @@ IMAGES = {
     "flat": (lambda x: x.reshape(N, -1), r"\.reshape\(-1, "),
     "none": (lambda x: x[:0], r"received uint8 \[0, .*; pass at least one image"),
     "a list with 300": (lambda x: (x.astype(int) * 0 + 300).tolist(), "received int64"),
-    "a ragged list": (lambda x: [[1, 2], [3]], "received list, which is no array of numbers"),
+    "a ragged list": (lambda x: [[1, 2], [3]], "received list, which is not an array of numbers"),
     "no array": (lambda x: None, "received NoneType"),
     "text": (lambda x: "images", "received str"),
-    "a data set": (lambda x: tf.data.Dataset.from_tensors(x), "received .*Dataset, which is no array"),
+    "a data set": (lambda x: tf.data.Dataset.from_tensors(x), "received .*Dataset, which is not an array"),
 }
 WRONG = {
     "images": IMAGES,
@@ -149,7 +149,7 @@ def test_the_example_of_the_issue(srvae):
     high = images.max() / 255
     assert str(raised.value) == (
         f"log_prob(images): expected uint8 [N, 8, 8, 3] in 0..255, received float32 [16, 8, 8, 3] with values 0 to {high:.4g}; "
-        'np.rint(255 * images).astype("uint8") if these are shares of 255'
+        'np.rint(255 * images).astype("uint8") if these are fractions of 255'
     )
 
 

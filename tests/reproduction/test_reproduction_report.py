@@ -49,7 +49,7 @@ def test_the_table_sets_ours_beside_the_papers(tmp_path):
     assert cells["vae"]["state"] == f"failed: {failure}".replace("|", "/") and cells["vae"]["fd_lite"] == "n/a"
     assert cells["cq"]["state"] == "not run" and cells["cq"]["steps"] == "n/a"
     assert cells["real images in their place"]["fd_lite"] == "1.5"
-    assert "their levels do not compare with the paper's" in text.replace("\n", " ")
+    assert "their levels cannot be compared with the paper's" in text.replace("\n", " ")
 
 
 def test_every_protocol_is_stated(tmp_path):
@@ -59,7 +59,7 @@ def test_every_protocol_is_stated(tmp_path):
     assert "`fd_lite`: a distance: split=test, num_generated=50, num_real=30, extractor=lite, checksum=ab12" in text
     assert "num_images=40, num_importance_samples=7, checkpoint=last" in text
     rows["gan"]["evaluation"]["measured"]["fd_lite"]["num_generated"] = 9
-    text = written(rows, tmp_path)  # rows that were not measured alike are told apart
+    text = written(rows, tmp_path)  # rows that were not measured alike are distinguished
     assert "`fd_lite` of gan: a distance: split=test, num_generated=9" in text and "`fd_lite` of cqf:" in text
     assert "fd_lite (!)" in table_of(text)["gan"] and "bits/dim (ELBO)" in table_of(text)["gan"]
     assert "- `fd_lite` (!): not measured alike; the rows differ in num_generated." in text
@@ -77,7 +77,7 @@ def test_orders_are_answered_both_ways(tmp_path):
         in text
     )
     assert "- cqf before cq and vae on the bits/dim: yes (cqf 3.5, cq 5.3, vae 5.2); the paper: 3.9, 4.4, 4.4" in text
-    assert "- cqf before gan before cq and vae on the Frechet distance: unknown, without a number of gan;" in text
+    assert "- cqf before gan before cq and vae on the Frechet distance: unknown, as gan has no number;" in text
     bad = good | {"cq": record(160.0, 3.4)}
     text = written(bad, tmp_path)
     assert "on the Frechet distance: no (cqf 87.8, cq 160, vae 152)" in text

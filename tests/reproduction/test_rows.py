@@ -98,7 +98,7 @@ def test_the_papers_numbers_show_the_orders_that_are_expected(name):
         (["--table=1", "--dataset=digits"], "expected one of --budget_minutes and --budget_steps, received neither"),
         (["--table=1", "--dataset=digits", "--budget_steps=1", "--budget_minutes=1"], "received both"),
         (["--table=1", "--dataset=digits", "--budget_steps=1", "--rows=cqg"], "received 'cqg'"),
-        (["--table=1", "--dataset=digits", "--budget_steps=1", "--train_steps=5"], "the budget says when a row ends"),
+        (["--table=1", "--dataset=digits", "--budget_steps=1", "--train_steps=5"], "the budget decides when a row ends"),
         (["--table=1", "--dataset=digits", "--budget_steps=1", "--model=cqf"], "leave the flag out"),
         (["--table=1", "--dataset=digits", "--budget_steps=1", "--flow_scales=2"], "every row of this table sets"),
         (["--table=1", "--dataset=digits", "--budget_steps=1", "--image_size=30"], "row gan: image_size=30"),

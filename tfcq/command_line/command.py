@@ -1,4 +1,4 @@
-"""What a command is: its flags, its work, and how both are called.
+"""Commands: the flags of a command, its work, and the call of both.
 
     def define(flags):
         flags.folder("workdir", None, "The folder of a trained run.")
@@ -11,6 +11,8 @@
     if __name__ == "__main__":
         sys.exit(COMMAND.run())
 """
+
+from __future__ import annotations
 
 import dataclasses
 import sys
@@ -29,13 +31,13 @@ class Command:
     """One command of tfcq.
 
     Args:
-        name: what it is called by, such as "tfcq train".
-        description: the text that opens its help; paragraphs that start with a blank stay as they are.
+        name: how it is called, such as "tfcq train".
+        description: the text at the beginning of its help; paragraphs that start with a space are not wrapped.
         define: function that defines the command's flags in the `Flags` that it receives.
         main: function that does the work, given the `Flags` with their values; returns the exit status, None for 0.
         outlives_stdout: see `starting.run`.
-        presets: of which kind its presets are (`presets.names`); None: it has none.
-        flagfiles: whether it takes --flagfile.
+        presets: the kind of its presets (`presets.names`); None: it has none.
+        flagfiles: whether it accepts --flagfile.
     """
 
     name: str
@@ -47,14 +49,14 @@ class Command:
     flagfiles: bool = True
 
     def flags(self) -> Flags:
-        """The command's flags, not yet read."""
+        """The command's flags, before a command line is parsed."""
         flags = Flags(self.presets, self.flagfiles)
         self.define(flags)
         flags.common()
         return flags
 
     def run(self, arguments: Sequence[str] | None = None) -> int:
-        """Reads the command line, does the work and returns the exit status; an error is one line on stderr.
+        """Parses the command line, does the work and returns the exit status; an error is one line on stderr.
 
         Args:
             arguments: the command line without the name of the program; None: that of the process.
@@ -67,7 +69,7 @@ class Command:
         try:
             flags.parse(arguments)
         except UserError:
-            if not _asked(flags, arguments):  # who asks for help may have a flag wrong
+            if not _asked(flags, arguments):  # --help is shown even if another flag is wrong
                 raise
         asked = _asked(flags, arguments)
         if asked == "version":
@@ -75,7 +77,7 @@ class Command:
         elif asked:
             print(help_text(self.name, self.description, flags, full=asked == "helpfull"))
         else:
-            absl_flags.FLAGS.mark_as_parsed()  # libraries read flags of their own there
+            absl_flags.FLAGS.mark_as_parsed()  # libraries read flags of their own from it
             return self.main(flags)
         return 0
 
@@ -88,7 +90,7 @@ def version() -> str:
 
 
 def _asked(flags, arguments):
-    """Which of --version, --helpfull and --help is given, even where a mistake ended the reading before it; else None."""
+    """Which of --version, --helpfull and --help is given, even if parsing failed before it; else None."""
     literal = {argument.lstrip("-") for argument in arguments if argument.startswith("-")}
     names = {"version": "version", "helpfull": "helpfull", "help": "help", "h": "help"}
     return next((name for text, name in names.items() if text in literal or getattr(flags, name)), None)

@@ -1,28 +1,30 @@
 """From flags to a run's `Config`."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 from tfcq import config
 from tfcq.config.fields import Section
 from tfcq.errors import UserError
 
 
-def config_of(given: dict[str, object], base: config.Config | None = None) -> config.Config:
-    """The Config that options describe.
+def config_of(given: Mapping[str, Any], base: config.Config | None = None) -> config.Config:
+    """The Config that the given options describe.
 
     Args:
-        given: {option: value}, and perhaps "model", as `Flags.given` has them.
-        base: what they change; None, or one of another model: the defaults.
+        given: {option: value}, optionally with "model", as from `Flags.given`.
+        base: the Config that they change; None, or a Config of another model: the defaults.
 
     Raises:
         UserError: a value out of bounds, an impossible combination, or an option that the model does not have.
     """
     given = dict(given)
     model = given.pop("model", None) or (base.model if base else "cqf")
-    values = {"model": model, "data": {}, "training": {}, "system": {}}
+    values: dict[str, Any] = {"model": model, "data": {}, "training": {}, "system": {}}
     if base and base.model == model:
         values = base.to_dict()
-    homes = {"data": config.DataConfig, "training": config.TrainingConfig}
+    homes: dict[str, type[Section]] = {"data": config.DataConfig, "training": config.TrainingConfig}
     if model in config.SYSTEMS:
         homes["system"] = config.SYSTEMS[model]
     for name, value in given.items():

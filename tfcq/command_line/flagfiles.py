@@ -1,24 +1,31 @@
-"""Flagfiles: the arguments that a file of flags stands for, with every mistake named by file and line.
+"""Flagfiles: files of flags, expanded into arguments; every mistake is reported with file and line.
 
-absl reads flagfiles itself, but takes a line as it stands: a trailing comment or quotes become part of the value, and a
-mistake is named without its place. `expand` replaces each --flagfile of a command line before absl sees it, under absl's rules:
-what comes later overrides, files may include files (a path is from the current folder, ~ is the home folder), lines that
+absl reads flagfiles itself, but takes each line literally: a trailing comment or quotes become part of the value, and errors
+do not name the line. `expand` replaces each --flagfile of a command line before absl sees it, by absl's rules: later flags
+override earlier ones, files may include files (paths are relative to the current folder, ~ is the home folder), and lines that
 start with # or // are comments. --preset=NAME is the flagfile of that name in `tfcq.command_line.presets`. A file is UTF-8,
 with or without a byte-order mark, with the line ends of any system. A line is
 
-    --name=value        blanks around = and at the ends do not count; --name value is the same
-    --name, --noname    where the flag is true or false
-    --name="a value"    quotes, of either kind, around the whole value are taken off; a value with blanks inside needs none
-    --name=value  # why a comment, with a blank before and after # (or //); a # inside a value belongs to it
+    --name=value        spaces around = and at the ends are ignored; --name value is the same
+    --name, --noname    for a flag that is true or false
+    --name="a value"    quotes (single or double) around the whole value are removed; a value with spaces needs none
+    --name=value  # why a comment, with a space before and after # (or //); a # inside a value belongs to the value
 """
+
+from __future__ import annotations
 
 import os
 import pathlib
 import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from tfcq.command_line import presets
 from tfcq.config.fields import suggestion
 from tfcq.errors import UserError
+
+if TYPE_CHECKING:
+    from absl.flags import FlagValues
 
 _VALUES = {"flagfile": "FILE", "preset": "NAME"}
 _INSTEAD = {"invalid literal for int() with base 10: ": "expected an integer, received ",
@@ -26,22 +33,23 @@ _INSTEAD = {"invalid literal for int() with base 10: ": "expected an integer, re
             "Non-boolean argument to boolean flag": "expected true or false"}  # fmt: skip
 
 
-def expand(arguments, flag_values, kind_of_presets=None):
-    """The command line with the flags of its flagfiles and presets in their places.
+def expand(arguments: Sequence[str], flag_values: FlagValues, kind_of_presets: str | None = None) -> list[str]:
+    """The command line with each flagfile and preset replaced by its flags.
 
     Args:
-        arguments: a list of str, the command line without the name of the program.
-        flag_values: the `absl.flags.FlagValues` that will read it.
-        kind_of_presets: see `presets.names`; None: the command has none, and --preset is a flag as any other.
+        arguments: the command line without the name of the program.
+        flag_values: the `absl.flags.FlagValues` that will parse it.
+        kind_of_presets: see `presets.names`; None: the command has no presets, and --preset is an ordinary flag.
 
     Returns:
-        A list of str without any --flagfile or --preset.
+        Arguments without any --flagfile or --preset.
 
     Raises:
-        UserError: a flagfile that cannot be read, includes itself, or has a line that is no flag or whose value does not fit; a
-            preset that does not exist.
+        UserError: a flagfile that cannot be read, that includes itself, or that has a line which is not a flag or whose value
+            does not fit; a preset that does not exist.
     """
-    expanded, rest = [], list(arguments)
+    expanded: list[str] = []
+    rest = list(arguments)
     reader = _Reader(flag_values, _tolerated(rest), kind_of_presets)
     while rest:
         argument = rest.pop(0)
@@ -54,7 +62,7 @@ def expand(arguments, flag_values, kind_of_presets=None):
             continue
         expanded.append(argument)
         if argument == "--" or not argument.startswith("-") and not flag_values.is_gnu_getopt():
-            break  # absl reads no flags after this
+            break  # absl parses no flags after this
         name = argument.lstrip("-") if argument.startswith("-") else ""
         takes_a_value = name in flag_values and not flag_values[name].boolean
         if takes_a_value and rest and not rest[0].startswith("-"):
@@ -62,8 +70,8 @@ def expand(arguments, flag_values, kind_of_presets=None):
     return expanded + rest
 
 
-def in_plain_words(error):
-    """What absl says of a value, in one line, without the names of Python's functions."""
+def in_plain_words(error: Exception) -> str:
+    """absl's message about a value, in one line, without the names of Python's functions."""
     text = " ".join(str(error).split())
     for phrase, instead in _INSTEAD.items():
         text = text.replace(phrase, instead)
@@ -71,23 +79,25 @@ def in_plain_words(error):
 
 
 class _Reader:
-    """What stands for a flagfile or a preset.
+    """Reads flagfiles and presets.
 
     Args:
+        flag_values: the `absl.flags.FlagValues` whose flags are known.
         tolerated: names of flags that may be unknown.
+        kind_of_presets: as in `expand`.
     """
 
     def __init__(self, flag_values, tolerated, kind_of_presets):
         self._flag_values, self._tolerated, self._kind = flag_values, tolerated, kind_of_presets
 
-    def includes(self, name):
-        """Whether the flag stands for a file of flags."""
+    def includes(self, name: str) -> bool:
+        """Whether the flag includes a file of flags."""
         return name == "flagfile" or (name == "preset" and self._kind is not None)
 
-    def included(self, name, value, opened, where):
-        """The arguments that --flagfile=value or --preset=value stands for.
+    def included(self, name: str, value: str, opened: tuple[str, ...], where: str) -> list[str]:
+        """The arguments in the file of --flagfile=value or --preset=value.
 
-        `opened` are the files that include it, `where` is the line that names it.
+        `opened` are the files that include this one, `where` is the line that names it.
         """
         if not value:
             what = "a file" if name == "flagfile" else "a preset"
@@ -105,7 +115,7 @@ class _Reader:
             raise UserError(f"{where}--flagfile={path}: includes itself ({' -> '.join((*opened, path))})")
         arguments = []
         for number, line in enumerate(_lines(path, where, opened), start=1):
-            line = line.strip().removeprefix("\ufeff").strip()  # a mark may stand inside where files were joined
+            line = line.strip().removeprefix("\ufeff").strip()  # a byte-order mark may be inside joined files
             if line and not line.startswith(("#", "//")):
                 place = f"{path}, line {number}: "
                 name, value = _argument(line, place, self._flag_values, self._tolerated)
@@ -121,7 +131,7 @@ def _lines(path, where, opened):
         content = pathlib.Path(path).read_bytes()
     except OSError as error:
         beside = os.path.join(os.path.dirname(opened[-1]), path) if opened else ""
-        near = f" (a path is from the current folder: did you mean {beside}?)" if os.path.isfile(beside) else ""
+        near = f" (paths are relative to the current folder: did you mean {beside}?)" if os.path.isfile(beside) else ""
         raise UserError(f"{where}--flagfile={path}: cannot be read: {error.strerror}{near}") from error
     try:
         text = content.decode("utf-8-sig")
@@ -135,7 +145,7 @@ def _lines(path, where, opened):
 
 
 def _argument(line, place, flag_values, tolerated):
-    """(name, value) that a line means; value None for --name and --noname."""
+    """(name, value) of a line; value None for --name and --noname."""
     parts = re.fullmatch(r"--?([^\s=-][^\s=]*)(?:\s*(=)(.*)|(\s.*))?", line)
     if parts is None:
         raise UserError(f"{place}expected --name=value, or a comment that starts with #, received {line!r}")
@@ -164,7 +174,7 @@ def _argument(line, place, flag_values, tolerated):
 
 
 def _value(text, flag, place):
-    """What the text after a name means, without quotes and comment; None where nothing is left."""
+    """The value in the text after a name, without quotes and comment; None if nothing is left."""
     quote = text.strip()[:1]
     if quote in ("'", '"'):
         inside, closing, rest = text.strip()[1:].partition(quote)
@@ -185,7 +195,7 @@ def _value(text, flag, place):
 
 
 def _without_comment(text, flag, place):
-    """The text without a trailing comment; UserError where it cannot be told whether it is one."""
+    """The text without a trailing comment; UserError if it is unclear whether it is a comment."""
     certain = re.search(r"\s(#+|//+)(\s|$)", text)
     doubtful = re.search(r"\s(#|//)", text)
     if doubtful is None:
@@ -195,9 +205,9 @@ def _without_comment(text, flag, place):
         try:
             (flag.parser.parse if flag is not None else str)(text.strip())
         except (TypeError, ValueError):
-            return text[: doubtful.start()]  # a number with this behind it would be none
+            return text[: doubtful.start()]  # a number followed by this text would not be a number
         raise UserError(
-            f"{place}is {comment!r} a comment or part of the value? expected a blank after the {doubtful[1]} of a comment, or "
+            f"{place}is {comment!r} a comment or part of the value? expected a space after the {doubtful[1]} of a comment, or "
             "quotes around the value"
         )
     return text[: certain.start()]

@@ -1,8 +1,11 @@
-"""The flags of one command: defined by it, read from a command line, and grouped for its help."""
+"""The flags of one command: its definitions, their values from a command line, and their groups in its help."""
+
+from __future__ import annotations
 
 import pathlib
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from absl import flags as absl_flags
 
@@ -12,40 +15,44 @@ from tfcq.config.fields import Section
 from tfcq.errors import UserError
 from tfcq.machine import paths
 
-_DEFINE = {
+_DEFINE: dict[type, Callable] = {
     bool: absl_flags.DEFINE_bool,
     int: absl_flags.DEFINE_integer,
     float: absl_flags.DEFINE_float,
     str: absl_flags.DEFINE_string,
 }
+_Section = typing.TypeVar("_Section", bound=Section)
+
 COMMON = "Other flags"
 """The group of the flags that every command has."""
 
 
 class Flags:
-    """A table of flags, none of which any other command or library sees; a flag's value is the attribute of its name.
+    """The flags of one command, separate from those of others and of libraries; a flag's value is the attribute of its name.
 
-    The methods that define a flag take its name, its default (None: none) and its meaning, a sentence without its full stop.
-    `group` says under which title of the help the next ones stand.
+    The methods that define a flag take its name, its default (None: none) and its meaning, a sentence without a full stop.
+    `group` sets the title in the help for the flags that are defined after it.
 
     Args:
-        presets: of which kind the presets of --preset are; None: there is no such flag.
+        presets: the kind of the presets of --preset; None: there is no such flag.
         takes_flagfiles: whether there is --flagfile.
 
     Attributes:
         values: the `absl.flags.FlagValues`.
         groups: {title: [Entry]} for the help.
         has_configuration: whether all options of a run are flags (`configuration`).
-        arguments: the command line that was read, without the name of the program.
+        arguments: the command line that was parsed, without the name of the program.
     """
 
     def __init__(self, presets: str | None = None, takes_flagfiles: bool = True):
         self.values = absl_flags.FlagValues()
-        self.groups, self._title = {}, "Flags"
-        self.has_configuration, self.arguments = False, []
-        self._presets, self._takes_flagfiles, self._options = presets, takes_flagfiles, {}
+        self.groups: dict[str, list[Entry]] = {}
+        self.has_configuration = False
+        self.arguments: list[str] = []
+        self._title, self._presets, self._takes_flagfiles = "Flags", presets, takes_flagfiles
+        self._options: dict[type[Section], list[str]] = {}
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         values = self.__dict__.get("values", ())
         if name not in values:
             raise AttributeError(f"no flag --{name}")
@@ -55,80 +62,80 @@ class Flags:
         return name in self.values
 
     def group(self, title: str) -> None:
-        """The flags that are defined from here on stand under this title."""
+        """Starts a group of the help: flags that are defined from now on are listed under this title."""
         self._title = title
 
     def boolean(self, name: str, default: bool | None, meaning: str) -> None:
-        """--name or --noname."""
+        """Defines --name and --noname."""
         absl_flags.DEFINE_bool(name, default, meaning, flag_values=self.values)
         self._enter(name, "", meaning + facts(default or None))
 
     def integer(
         self, name: str, default: int | None, meaning: str, minimum: int | None = None, maximum: int | None = None
     ) -> None:
-        """An integer within bounds (inclusive)."""
+        """Defines an integer within bounds (inclusive)."""
         absl_flags.DEFINE_integer(name, default, meaning, minimum, maximum, flag_values=self.values)
         self._enter(name, "N", meaning + facts(default, minimum, maximum))
 
     def number(self, name: str, default: float | None, meaning: str, minimum: float | None = None) -> None:
-        """A float, at least the minimum."""
+        """Defines a float with a lower bound (inclusive)."""
         absl_flags.DEFINE_float(name, default, meaning, minimum, flag_values=self.values)
         self._enter(name, "X", meaning + facts(default, minimum))
 
     def string(self, name: str, default: str | None, meaning: str, place_holder: str = "TEXT") -> None:
-        """Any text."""
+        """Defines a text; the help shows `place_holder` for its value."""
         absl_flags.DEFINE_string(name, default, meaning, flag_values=self.values)
         self._enter(name, place_holder, meaning + facts(default or None))
 
     def choice(self, name: str, default: str | None, choices: Sequence[str], meaning: str) -> None:
-        """One of several words; "" among them is no choice."""
+        """Defines a flag with one of several words as its value; the help does not list the choice ""."""
         absl_flags.DEFINE_enum(name, default, choices, meaning, flag_values=self.values)
         self._enter(name, place_holder_of(choices, "NAME"), meaning + facts(default or None, choices=choices, meaning=meaning))
 
     def several(self, name: str, default: Sequence[str] | None, meaning: str) -> None:
-        """A list of words that commas separate."""
+        """Defines a list of words, separated by commas."""
         absl_flags.DEFINE_list(name, default, meaning, flag_values=self.values)
         self._enter(name, "A,B,...", meaning + facts(",".join(default or ()) or None))
 
     def folder(self, name: str, default: str | None, meaning: str) -> None:
-        """A folder: a pathlib.Path that `paths.folder` has checked, or None."""
+        """Defines a folder: a pathlib.Path that `paths.folder` has checked, or None."""
         self._path(name, default, meaning, _PathParser(paths.folder, name), "DIR")
 
     def folders(self, name: str, default: Sequence[str] | None, meaning: str) -> None:
-        """Folders that commas separate: a list of pathlib.Path that `paths.folder` has checked."""
+        """Defines folders, separated by commas: a list of pathlib.Path that `paths.folder` has checked."""
         self._path(name, default, meaning, _FoldersParser(name), "DIR,DIR,...")
 
     def file(self, name: str, default: str | None, meaning: str) -> None:
-        """A file: a pathlib.Path that `paths.file` has checked, or None."""
+        """Defines a file: a pathlib.Path that `paths.file` has checked, or None."""
         self._path(name, default, meaning, _PathParser(paths.file, name), "FILE")
 
     def options(self, section: type[Section], names: Iterable[str] | None = None) -> None:
-        """Some options of a section, or all; where one is left out on the command line, the section's default holds."""
+        """Defines some options of a section, or all, as flags; the section's defaults apply to those that are not given."""
         kinds = kinds_of(section)
         for name in kinds if names is None else names:
             self._option(name, kinds[name], entry_of(section, name))
             self._options.setdefault(section, []).append(name)
 
-    def section(self, section: type[Section]) -> Section:
-        """An instance of the section with those of its `options` that were given; UserError where a value is out of bounds."""
+    def section(self, section: type[_Section]) -> _Section:
+        """The section with the values given for its `options`; UserError if a value is out of bounds."""
         return section(**self.given_of(section))
 
     def configuration(self) -> None:
-        """--model and every option of every section of a run's configuration; see `configuration.config_of`."""
+        """Defines --model and every option of every section of a run's configuration; see `configuration.config_of`."""
         self.has_configuration = True
         absl_flags.DEFINE_string("model", None, "which system", flag_values=self.values)
         for name, kind in run_options().items():
             _DEFINE[kind](name, None, "an option of a run", flag_values=self.values)
 
     def common(self) -> None:
-        """The flags that every command has."""
+        """Defines the flags that every command has."""
         self.group(COMMON)
         if self._presets is not None:
             of = "tfcq/configs" if presets.folder().parent.name == "tfcq" else "configs"
             place = f"{of}/{self._presets}".rstrip("/")
             self.string("preset", None, f"Takes the flags of {place}/NAME.cfg; a later flag overrides them", "NAME")
         if self._takes_flagfiles:
-            self.string("flagfile", None, "Takes the flags of a file, one a line; a later flag overrides them", "FILE")
+            self.string("flagfile", None, "Takes the flags of a file, one per line; a later flag overrides them", "FILE")
         absl_flags.DEFINE_bool("help", False, "help", flag_values=self.values, short_name="h")
         absl_flags.DEFINE_bool("helpfull", False, "help", flag_values=self.values)
         absl_flags.DEFINE_bool("version", False, "version", flag_values=self.values)
@@ -141,10 +148,10 @@ class Flags:
         entries.append(_Asking("version", "", "Shows the version of tfcq."))
 
     def parse(self, arguments: Sequence[str]) -> None:
-        """Reads a command line, without the name of the program.
+        """Parses a command line without the name of the program.
 
         Raises:
-            UserError: an unknown flag, a value that does not fit, what is no flag, or a mistake in a flagfile.
+            UserError: an unknown flag, a value that does not fit, an argument that is not a flag, or a mistake in a flagfile.
         """
         self.arguments = list(arguments)
         if not self._takes_flagfiles and any(one.partition("=")[0] in ("--flagfile", "-flagfile") for one in self.arguments):
@@ -154,7 +161,7 @@ class Flags:
         except absl_flags.Error as error:
             raise UserError(flagfiles.in_plain_words(error)) from error
         if len(rest) > 1:
-            raise UserError(f"expected only --flags, received {rest[1]!r}; a value with blanks needs quotes")
+            raise UserError(f"expected only --flags, received {rest[1]!r}; a value with spaces needs quotes")
 
     def given(self) -> dict[str, object]:
         """{option: value} of the options of a run that the command line or a flagfile set, without --model."""
@@ -191,15 +198,15 @@ class Flags:
 
 
 class _Asking(Entry):
-    """Of a flag that is only ever given as it stands."""
+    """The entry of a flag that has no value and no negation."""
 
     @property
-    def usage(self):
+    def usage(self) -> str:
         return f"--{self.name}"
 
 
 class _PathParser(absl_flags.ArgumentParser):
-    """Of a flag whose value is a path; check: `paths.folder` or `paths.file`."""
+    """The parser of a flag whose value is a path; `check` is `paths.folder` or `paths.file`."""
 
     def __init__(self, check: typing.Callable[[str, str], pathlib.Path], name: str):
         self._check, self._name = check, name
@@ -212,7 +219,7 @@ class _PathParser(absl_flags.ArgumentParser):
 
 
 class _FoldersParser(absl_flags.ListParser):
-    """Of a flag whose value is folders separated by commas, as in CSV: one with a comma in its name stands in double quotes."""
+    """The parser of a flag whose value is a list of folders as in CSV: a name with a comma is put in double quotes."""
 
     def __init__(self, name: str):
         super().__init__()

@@ -1,4 +1,6 @@
-"""What --help and --helpfull show: a command's own flags, and the options of a run by data, training and system."""
+"""The texts of --help and --helpfull: a command's own flags, and the options of a run by data, training and system."""
+
+from __future__ import annotations
 
 import shutil
 import textwrap
@@ -10,18 +12,19 @@ from tfcq.config.fields import Section, suggestion
 from tfcq.errors import UserError
 
 MOST_USED = ("dataset", "image_size", "train_steps", "batch_size", "learning_rate", "seed", "precision", "eval_metrics")
-"""Options of data and training that --help shows where no system is named."""
+"""Options of data and training that --help shows if no system is named."""
 
-_COLUMN = 26  # where texts begin
+_RUN_SECTIONS: dict[str, type[Section]] = {"Data": config.DataConfig, "Training": config.TrainingConfig}
+_COLUMN = 26  # at which texts begin
 
 
 def help_text(name: str, description: str, flags: Flags, full: bool = False) -> str:
-    """The help of a command, as wide as the terminal (80 columns where there is none).
+    """The help of a command, as wide as the terminal (80 columns if there is none).
 
     Args:
-        name: what it is called by.
+        name: how the command is called.
         description: what it does.
-        flags: the command's; a --model among those given is the system whose options are shown.
+        flags: the command's flags; if --model is given, the options of that system are shown.
         full: whether every option of a run is shown.
 
     Raises:
@@ -51,9 +54,9 @@ def help_text(name: str, description: str, flags: Flags, full: bool = False) -> 
 _MODEL = Entry("model", "NAME", "Which system is trained, see below (default: cqf).")
 
 
-def first_sentence(text: str) -> str:
-    """Of a docstring, in one line, without its full stop."""
-    return " ".join(text.strip().split("\n\n")[0].split()).rstrip(".")
+def first_sentence(text: str | None) -> str:
+    """The first paragraph of a docstring, in one line, without its full stop."""
+    return " ".join((text or "").strip().split("\n\n")[0].split()).rstrip(".")
 
 
 def _systems(width):
@@ -63,23 +66,23 @@ def _systems(width):
 
 
 def _options(names):
-    homes = {name: section for section in (config.DataConfig, config.TrainingConfig) for name in section.__dataclass_fields__}
+    homes = {name: section for section in _RUN_SECTIONS.values() for name in section.__dataclass_fields__}
     return [entry_of(homes[name], name) for name in names]
 
 
 def _run_groups():
     return {
         f"{title} (every system)": [entry_of(section, name) for name in section.__dataclass_fields__]
-        for title, section in {"Data": config.DataConfig, "Training": config.TrainingConfig}.items()
+        for title, section in _RUN_SECTIONS.items()
     }
 
 
 def _system_groups(model):
-    """The options of a system: its own first, then those that it shares, each as it holds for this system."""
+    """The options of a system: its own first, then those of its groups, each with this system's default and meaning."""
     if model not in config.SYSTEMS:
         raise UserError(f"--model={model}: expected one of {', '.join(config.SYSTEMS)}{suggestion(model, config.SYSTEMS)}")
     section = config.SYSTEMS[model]
-    groups = {f"{model}: {first_sentence(section.__doc__)}": []}
+    groups: dict[str, list[Entry]] = {f"{model}: {first_sentence(section.__doc__)}": []}
     for name in section.__dataclass_fields__:
         owner = next(one for one in section.__mro__ if name in _own(one))
         title = next(iter(groups)) if owner is section else first_sentence(owner.__doc__)
@@ -88,8 +91,8 @@ def _system_groups(model):
 
 
 def _shared_groups():
-    """All options of systems, in groups: those of one system alone, and those that several share."""
-    owners = {}
+    """All options of systems, in groups: those of a single system, and those of several."""
+    owners: dict[type, list[str]] = {}
     for system, section in config.SYSTEMS.items():
         for owner in section.__mro__:
             if _own(owner):
@@ -103,7 +106,7 @@ def _shared_groups():
 
 
 def _own(kind):
-    """Names of the options that a class adds or redefines itself."""
+    """Names of the options that a class itself adds or redefines."""
     return list(vars(kind).get("__annotations__", ())) if issubclass(kind, Section) else []
 
 
@@ -112,11 +115,15 @@ def _group(title, entries, width):
 
 
 def _entry(usage, text, width):
-    """A flag and its text beside it, or below where the flag is long."""
+    """A flag with its text beside it, or below it if the flag is long."""
     text = text[:1].upper() + text[1:]
-    lines = [line for part in text.split("\n") for line in textwrap.wrap(
-        part, width - _COLUMN - 1, subsequent_indent="  " if "\n" in text else "", break_long_words=False, break_on_hyphens=False
-    )]
+    wrapper = textwrap.TextWrapper(
+        width - _COLUMN - 1,
+        subsequent_indent="  " if "\n" in text else "",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    lines = [line for part in text.split("\n") for line in wrapper.wrap(part)]
     indent = " " * _COLUMN
     head = f"  {usage}"
     if len(head) + 2 > _COLUMN or not lines:

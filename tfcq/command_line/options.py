@@ -1,4 +1,4 @@
-"""How an option of `tfcq.config` is a flag: its type, its place holder and its text in the help."""
+"""Options of `tfcq.config` as flags: type, place holder and text in the help."""
 
 import dataclasses
 import typing
@@ -8,17 +8,17 @@ from tfcq import config
 from tfcq.config.fields import Section
 
 PLACE_HOLDERS = {int: "N", float: "X", str: "TEXT"}
-LONGEST_PLACE_HOLDER = 24  # of choices; more of them stand in the text
+LONGEST_PLACE_HOLDER = 24  # of choices; longer lists of them are in the text
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """What the help says of one flag.
+    """The help of one flag.
 
     Args:
-        name: the flag's, without dashes.
-        place_holder: what stands for its value; "": it is true or false.
-        text: its meaning, and its default and bounds in brackets.
+        name: of the flag, without dashes.
+        place_holder: shown for its value; "": the flag is true or false.
+        text: its meaning, with its default and bounds in brackets.
     """
 
     name: str
@@ -27,7 +27,7 @@ class Entry:
 
     @property
     def usage(self) -> str:
-        """Such as --seed=N or --[no]report."""
+        """The form of the flag, such as --seed=N or --[no]report."""
         return f"--{self.name}={self.place_holder}" if self.place_holder else f"--[no]{self.name}"
 
 
@@ -45,7 +45,7 @@ def entry_of(section: type[Section], name: str) -> Entry:
 
 
 def run_sections() -> dict[str, type[Section]]:
-    """{"data", "training" or a system's name: the section} of all that a run's configuration may have."""
+    """{"data", "training" or a system's name: section} of all sections that a run's configuration may have."""
     return {"data": config.DataConfig, "training": config.TrainingConfig, **config.SYSTEMS}
 
 
@@ -53,9 +53,9 @@ def run_options() -> dict[str, type]:
     """{option: its type} of all sections of a run's configuration.
 
     Raises:
-        TypeError: two systems have an option of one name and of different types, which one flag cannot be.
+        TypeError: two systems have options of the same name but of different types, which one flag cannot represent.
     """
-    options = {}
+    options: dict[str, type] = {}
     for section in run_sections().values():
         for name, kind in kinds_of(section).items():
             if options.setdefault(name, kind) is not kind:
@@ -64,7 +64,7 @@ def run_options() -> dict[str, type]:
 
 
 def place_holder_of(choices: Sequence[object], otherwise: str) -> str:
-    """Choices with strokes between them (an empty one is none), or what stands for them where they are too long or none."""
+    """The choices, separated by | and without an empty one; `otherwise` if there are none or they are too long."""
     words = "|".join(str(choice) for choice in choices if choice != "")
     return words if words and len(words) <= LONGEST_PLACE_HOLDER else otherwise
 
@@ -78,9 +78,9 @@ def facts(
     choices: Sequence[object] = (),
     meaning: str = "",
 ) -> str:
-    """What ends an entry's text, in brackets: default, unit, bounds (inclusive), more; "" where there is nothing.
+    """The end of an entry's text, in brackets: default, unit, bounds (inclusive), more; "" if there is none of these.
 
-    Choices are named too where neither the place holder nor the meaning names them.
+    Choices are added if neither the place holder nor the meaning names them.
     """
     parts = []
     if default is not None:
@@ -103,7 +103,7 @@ def _shown(bound):
 def _text(field):
     about, more = field.metadata, []
     if about["on_resume"] == "place":
-        more.append("may lead to another place of the same content when a run is resumed")
+        more.append("may change to another place with the same content when a run is resumed")
     elif about["on_resume"] != "fixed":
         more.append("may change when a run is resumed")
     named = {"unit": about["unit"], "choices": about["choices"] or (), "meaning": about["meaning"]}

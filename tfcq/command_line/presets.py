@@ -1,4 +1,4 @@
-"""Presets: the flagfiles of `configs/` by their names, in a checkout as in an installed package."""
+"""Presets: the flagfiles of `configs/` by name, in a checkout and in an installed package."""
 
 import pathlib
 
@@ -9,7 +9,7 @@ _PACKAGE = pathlib.Path(__file__).parents[1]
 
 
 def folder() -> pathlib.Path:
-    """Where the presets are: inside the installed package, or beside it in a checkout."""
+    """The folder of the presets: inside the installed package, or beside the package in a checkout."""
     inside = _PACKAGE / "configs"
     return inside if inside.is_dir() else _PACKAGE.parent / "configs"
 
@@ -20,7 +20,7 @@ def names(kind: str = "") -> list[str]:
 
 
 def path_of(name: str, kind: str = "") -> str:
-    """The flagfile that a preset is.
+    """The path of a preset's flagfile.
 
     Raises:
         UserError: there is no preset of that name.

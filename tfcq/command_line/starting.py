@@ -1,4 +1,4 @@
-"""How a command starts TensorFlow, stops and fails: exit statuses, signals, closed streams, one line for an error."""
+"""How commands start TensorFlow, stop and fail: exit statuses, signals, closed streams, errors in one line."""
 
 import contextlib
 import os
@@ -13,19 +13,20 @@ from tfcq.machine.interruption import Signals, Stopped
 
 
 def run(work: Callable[[], int | None], outlives_stdout: bool = False) -> int:
-    """Calls `work()`, prints the one line of an error to stderr, and returns the exit status.
+    """Calls `work()`, prints an error as one line to stderr, and returns the exit status.
 
-    A user's mistake is 2, a run that diverged 1, an interrupted one 130 (Ctrl-C), 143 (SIGTERM) or 129 (SIGHUP). Any other
-    exception is a fault of the program and is raised.
+    The status is 2 for a user's mistake, 1 for a run that diverged, and 130 (Ctrl-C), 143 (SIGTERM) or 129 (SIGHUP) for an
+    interrupted one. Any other exception is a fault of the program and is raised.
 
     Args:
-        work: what the command does; returns its exit status, None for 0.
-        outlives_stdout: whether it goes on where nobody reads stdout any more (`| head`), as its results are files. Otherwise
-            a BrokenPipeError of `work` is 141, as in shells, without a line.
+        work: the work of the command; returns its exit status, None for 0.
+        outlives_stdout: whether the command goes on if nobody reads stdout any more (`| head`), as its results are files.
+            Otherwise a BrokenPipeError of `work` gives the status 141, as in shells, without a message.
     """
     terminal.open_standard_streams()
-    for stream in (sys.stdout, sys.stderr):  # a file's name may have letters that a terminal's encoding has not
-        stream.reconfigure(errors="backslashreplace")
+    for stream in (sys.stdout, sys.stderr):  # a file name may have characters that the terminal's encoding lacks
+        if hasattr(stream, "reconfigure"):  # a notebook's or a test's stream may lack it
+            stream.reconfigure(errors="backslashreplace")
     try:
         with terminal.outlived_stdout() if outlives_stdout else contextlib.nullcontext(), Signals() as signals:
             try:
@@ -34,7 +35,8 @@ def run(work: Callable[[], int | None], outlives_stdout: bool = False) -> int:
             except KeyboardInterrupt:
                 return _fail(TrainingInterrupted(signal.SIGINT, None), "interrupted")
             except Stopped:
-                return _fail(TrainingInterrupted(signals.received, None), f"signal {signals.received}: interrupted")
+                number = signals.received or 0  # a signal raised Stopped
+                return _fail(TrainingInterrupted(number, None), f"signal {number}: interrupted")
             sys.stdout.flush()
         return status or 0
     except (UserError, TrainingDiverged, TrainingInterrupted) as error:
@@ -45,9 +47,9 @@ def run(work: Callable[[], int | None], outlives_stdout: bool = False) -> int:
 
 
 def start_tensorflow() -> None:
-    """Imports TensorFlow without the dozen lines about its build that it writes to stderr; they are shown if it fails.
+    """Imports TensorFlow without the lines about its build that it writes to stderr; they are shown if the import fails.
 
-    Commands call it once the flags are known to be right, which takes a tenth of a second; this takes five.
+    Commands call it after checking their flags: the check takes a tenth of a second, the import five seconds.
 
     Raises:
         UserError: a setting of the machine that would change a run: see `tfcq.machine.settings`.
@@ -56,8 +58,8 @@ def start_tensorflow() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()
     kept = os.dup(2)
-    with tempfile.TemporaryFile() as said:
-        os.dup2(said.fileno(), 2)
+    with tempfile.TemporaryFile() as output:
+        os.dup2(output.fileno(), 2)
         try:
             settings.import_tensorflow()
             import tensorflow as tf
@@ -66,21 +68,21 @@ def start_tensorflow() -> None:
         except UserError:
             raise
         except Exception:
-            said.seek(0)
-            os.write(kept, said.read())
+            output.seek(0)
+            os.write(kept, output.read())
             raise
         finally:
             os.dup2(kept, 2)
             os.close(kept)
 
 
-def _fail(error: Exception, text: str | None = None) -> int:
+def _fail(error: UserError | TrainingDiverged | TrainingInterrupted, text: str | None = None) -> int:
     text = str(text or error)
     line = "".join(each if paths.is_one_line(each) else each.encode("unicode_escape").decode() for each in text)
     try:
         terminal.clear()
         print(f"error: {line}", file=sys.stderr, flush=True)
-    except OSError:  # nobody reads it; the exit status says it too
+    except OSError:  # nobody reads it; the exit status reports it too
         terminal.discard(sys.stdout)
         terminal.discard(sys.stderr)
     return error.exit_status

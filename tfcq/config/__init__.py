@@ -1,7 +1,7 @@
-"""Every option of the project, once: its default, meaning, unit and bounds.
+"""All options of the project: defaults, meanings, units and bounds, each defined once.
 
-Frozen dataclasses and plain Python: importing them imports no TensorFlow, so that flags, `--help` and tools that only read a
-workdir answer at once. `tfcq.command_line` makes flags of these fields; a workdir keeps them as `config.json`.
+Frozen dataclasses in plain Python, without TensorFlow, so that flags, `--help` and tools that only read a workdir start
+quickly. `tfcq.command_line` turns these fields into flags; a workdir stores them as `config.json`.
 """
 
 from tfcq.config.data import DataConfig

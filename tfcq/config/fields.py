@@ -1,7 +1,9 @@
-"""What an option and a group of options are: type, bounds, meaning and unit are checked and told from one place.
+"""Options and groups of options: one definition gives the type, bounds, meaning and unit for checks and for help.
 
 Plain Python without TensorFlow; `tfcq.config` has the options themselves.
 """
+
+from __future__ import annotations
 
 import dataclasses
 import difflib
@@ -9,27 +11,50 @@ import math
 import os
 import pathlib
 import typing
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from tfcq.errors import UserError
 from tfcq.machine.paths import is_one_line
 
-ON_RESUME = ("fixed", "free", "extends", "place")
-"""What may become of an option when a run that has begun is resumed.
+if TYPE_CHECKING:
+    from tfcq.config.data import DataConfig
+    from tfcq.config.training import TrainingConfig
 
-* fixed: it decides the numbers of training, up to their last bit, or what they are judged by: another value is another run.
-* free: it decides what is written, shown and measured beside training, and when.
-* extends: it says where the run ends.
-* place: it says where the images, or a file that training reads, are: free where these are known to be those of the run (by
-  `tfcq.data.manifest` and by `workdir.read_digests`), else fixed.
+_Section = typing.TypeVar("_Section", bound="Section")
+
+ON_RESUME = ("fixed", "free", "extends", "place")
+"""Whether an option may change when a run is resumed.
+
+* fixed: no; it decides the numbers of training, up to their last bit, or how they are judged: another value is another run.
+* free: yes; it decides only what is written, shown and measured during training, and when.
+* extends: yes; it says where the run ends.
+* place: it says where the images, or a file that training reads, are. It may change if the content is known to be the same (by
+  `tfcq.data.manifest` and by `workdir.read_digests`); otherwise it is fixed.
 """
 
 
-def option(default, meaning, *, minimum=None, maximum=None, choices=None, unit=None, on_resume="fixed", paths=()):
-    """A dataclass field that knows its meaning (a sentence for `--help`), bounds (inclusive), choices and unit.
+def option(
+    default: Any,
+    meaning: str,
+    *,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    choices: Sequence | None = None,
+    unit: str | None = None,
+    on_resume: str = "fixed",
+    paths: Sequence[str] = (),
+) -> Any:
+    """A dataclass field with a meaning (a sentence for `--help`), bounds (inclusive), choices and a unit.
 
     Args:
+        default: value of the option if none is given.
+        meaning: what the option is or does.
+        minimum, maximum: bounds; None: none.
+        choices: the values that are accepted; None: all.
+        unit: of a number; None: it has none.
         on_resume: one of `ON_RESUME`.
-        paths: beginnings of a value, such as "folder:", behind which a path stands; "": the value is one.
+        paths: prefixes of a value, such as "folder:", that are followed by a path; "": the whole value is a path.
     """
     if on_resume not in ON_RESUME:
         raise ValueError(f"on_resume: expected one of {', '.join(ON_RESUME)}, received {on_resume!r}")
@@ -40,41 +65,44 @@ def option(default, meaning, *, minimum=None, maximum=None, choices=None, unit=N
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Section:
-    """Base of the groups of options: checks types and bounds of every field when it is made.
+    """Base class of the groups of options: checks the type and bounds of every field when it is created.
 
     Raises:
-        UserError: one line naming the field, the bound and the value received.
+        UserError: one line with the field, the bound and the value received.
     """
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         types_of = typing.get_type_hints(type(self))
         for field in dataclasses.fields(self):
             value = checked(field, types_of[field.name], getattr(self, field.name))
             object.__setattr__(self, field.name, value)
         self.check()
 
-    def __repr__(self):
-        """The options that are not their defaults, as they would be written."""
+    def __repr__(self) -> str:
+        """The options that differ from their defaults, as they would be written in Python."""
         fields = [field for field in dataclasses.fields(self) if getattr(self, field.name) != field.default]
         return f"{type(self).__name__}({', '.join(f'{field.name}={getattr(self, field.name)!r}' for field in fields)})"
 
-    def check(self):
-        """Combinations inside this section that cannot work raise UserError here."""
+    def check(self) -> None:
+        """Raises UserError for combinations of options of this section that cannot work."""
 
-    def absolute(self):
-        """The same with absolute paths, from the current folder or, with ~, from the user's; links are not followed."""
+    def absolute(self: _Section) -> _Section:
+        """A copy with absolute paths, relative to the current folder (~: to the home folder); links are not followed."""
         fields = [field for field in dataclasses.fields(self) if field.metadata["paths"]]
         values = {field.name: _absolute(getattr(self, field.name), field.metadata["paths"]) for field in fields}
         return dataclasses.replace(self, **values)
 
-    def check_run(self, data, training):
-        """Those of a system's section with `DataConfig` and `TrainingConfig` raise UserError here."""
+    def check_run(self, data: DataConfig, training: TrainingConfig) -> None:
+        """Raises UserError for combinations with the options of the other sections that cannot work."""
 
 
-def checked(field, kind, value):
-    """`value` as `kind`, within the field's bounds, or UserError.
+def checked(field: dataclasses.Field, kind: type, value: Any) -> Any:
+    """`value` as `kind`, within the field's bounds.
 
-    An int is taken where a float is meant, a NumPy scalar for the number that it is, a pathlib.Path for an option that is a path.
+    An int is accepted for a float, a NumPy scalar for a number, and a pathlib.Path for an option that is a path.
+
+    Raises:
+        UserError: another type, or a value out of bounds.
     """
     name = field.name
     if kind is not str and type(value).__module__ == "numpy" and getattr(value, "shape", None) == () and hasattr(value, "item"):
@@ -107,14 +135,16 @@ def checked(field, kind, value):
 
 def _absolute(value, beginnings):
     beginning = next((one for one in beginnings if value.startswith(one)), None)
-    path = "" if beginning is None else value.removeprefix(beginning)
-    if not path or "://" in path:  # a bucket's address has no current folder
+    if beginning is None:
         return value
-    # Not os.path.abspath: LINK/.. is above what the link leads to, not above the link.
+    path = value.removeprefix(beginning)
+    if not path or "://" in path:  # an address such as gs://... is not relative to a folder
+        return value
+    # Not os.path.abspath: LINK/.. is the parent of the link's target, not of the link.
     return beginning + str(pathlib.Path(os.path.expanduser(path)).absolute())
 
 
-def suggestion(word, known):
-    """' (did you mean ...?)' for the known word nearest to `word`, or ''."""
+def suggestion(word: object, known: Iterable[object]) -> str:
+    """The text ' (did you mean ...?)' with the known word most similar to `word`; '' if none is similar."""
     near = difflib.get_close_matches(str(word), [str(one) for one in known], n=1)
     return f" (did you mean {near[0]}?)" if near else ""

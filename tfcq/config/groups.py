@@ -1,10 +1,17 @@
-"""Groups of options that several systems share; a system's dataclass in `tfcq.config` inherits those that it has."""
+"""Groups of options that several systems have in common; a system's dataclass in `tfcq.config` inherits its groups."""
+
+from __future__ import annotations
 
 import dataclasses
 import math
+from typing import TYPE_CHECKING
 
 from tfcq.config.fields import Section, option
 from tfcq.errors import UserError
+
+if TYPE_CHECKING:
+    from tfcq.config.data import DataConfig
+    from tfcq.config.training import TrainingConfig
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -30,14 +37,14 @@ class FlowOptions(Section):
     )
     flow_weight_normalization: bool = option(True, "normalises the weights of the flow's conditioners")
     flow_conditioner_batch_normalization: bool = option(
-        False, "normalises batches inside the flow's conditioners (the paper's way)"
+        False, "uses batch normalisation inside the flow's conditioners (as in the paper)"
     )
     flow_output_kernel_size: int = option(
         1, "the side of the last kernel of the flow's conditioners", choices=(1, 3), unit="pixels"
     )
 
-    def check_run(self, data, training):
-        """Raises UserError where the flow cannot halve image_size evenly."""
+    def check_run(self, data: DataConfig, training: TrainingConfig) -> None:
+        """Raises UserError if the flow cannot halve image_size evenly."""
         image_size = data.image_size
         if self.flow_scales > 1 and image_size % 2**self.flow_scales:
             raise UserError(
@@ -48,7 +55,7 @@ class FlowOptions(Section):
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class AdversaryOptions(Section):
-    """The discriminator, and what its loss weighs."""
+    """The discriminator, and the weight of its loss."""
 
     coverage: bool = option(True, "trains by the likelihood (L_C, Eq. 6); false: by the discriminator alone")
     quality_weight: float = option(
@@ -77,8 +84,8 @@ class AdversaryOptions(Section):
     discriminator_weight_normalization: bool = option(False, "normalises the weights of the discriminator")
     data_dependent_initialization: bool = option(
         True,
-        "starts the weight-normalised layers of encoder, decoder and discriminator with outputs of mean 0 and variance 1 on "
-        "the first batch",
+        "initialises the weight-normalised layers of encoder, decoder and discriminator so that their outputs have mean 0 and "
+        "variance 1 on the first batch",
     )
     discriminator_steps: int = option(
         1, "how many times the discriminator is updated in a step, each time on images of its own", minimum=1, maximum=100
@@ -92,17 +99,18 @@ class AdversaryOptions(Section):
     )
     dequantize_real: bool = option(True, "adds the dequantisation noise to the real images that the discriminator sees")
 
-    def check(self):
+    def check(self) -> None:
+        """Raises UserError if there is no loss to train."""
         if not self.coverage and not self.quality_weight:
             raise UserError("coverage=false with quality_weight=0: nothing to train; expected one of the two losses")
 
 
 FIRST_STAGES = ("first_stage_steps", "pretraining_steps")
-"""Options that say how long a first stage of training is."""
+"""Options for the length of a first stage of training."""
 
 
-def num_halvings(image_size, section, name):
-    """How many times `image_size` is halved to reach the option `name` of `section`; UserError where it cannot be."""
+def num_halvings(image_size: int, section: Section, name: str) -> int:
+    """How many times `image_size` is halved to reach the option `name` of `section`; UserError if that is impossible."""
     size = getattr(section, name)
     halvings = math.log2(image_size / size) if image_size > size else 0
     if halvings < 1 or halvings != int(halvings):
@@ -125,8 +133,8 @@ class AutoencoderOptions(Section):
     )
     hidden_units: int = option(1024, "the units of the auto-encoder's fully connected layers", minimum=1, maximum=65536)
 
-    def check_run(self, data, training):
-        """Raises UserError where the networks cannot halve image_size twice."""
+    def check_run(self, data: DataConfig, training: TrainingConfig) -> None:
+        """Raises UserError if the networks cannot halve image_size twice."""
         super().check_run(data, training)
         if data.image_size % 4:
             raise UserError(
@@ -138,38 +146,38 @@ class AutoencoderOptions(Section):
 class ReconstructionOptions(Section):
     """The error of reconstructions.
 
-    Of the auto-encoders that are no densities of images.
+    For auto-encoders that are not densities of images.
     """
 
     reconstruction: str = option(
         "mse",
-        "the error of a reconstruction, for pixels in [0, 1]: mse, squares summed over all values | perceptual, distances of "
-        "VGG16's features",
+        "the error of a reconstruction, for pixels in [0, 1]: mse, the squared error summed over all values | perceptual, "
+        "distances of VGG16's features",
         choices=("mse", "perceptual"),
     )
     perceptual_weights: str = option(
         "",
-        "the file of VGG16's weights without its top, as Keras has them; empty: Keras's own, from its cache or downloaded",
+        "the file of VGG16's weights without its top, in Keras's format; empty: Keras's own, from its cache or downloaded",
         on_resume="place", paths=("",),
     )
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class StageOptions(Section):
-    """What holds for every system that trains in stages: the option of `FIRST_STAGES` that it has is shorter than the run."""
+    """Base of the systems that train in stages: checks that their first stage (`FIRST_STAGES`) is shorter than the run."""
 
-    def check_run(self, data, training):
-        """Raises UserError where the steps are over before the last stage begins."""
+    def check_run(self, data: DataConfig, training: TrainingConfig) -> None:
+        """Raises UserError if the run ends before its last stage begins."""
         super().check_run(data, training)
         for name, steps in self.first_stages().items():
             if steps >= training.train_steps:
                 raise UserError(
-                    f"{name}: expected fewer than train_steps={training.train_steps}, or nothing is left to what is trained "
-                    f"after it, received {steps}"
+                    f"{name}: expected fewer than train_steps={training.train_steps}, to leave steps for the stage after it, "
+                    f"received {steps}"
                 )
 
-    def first_stages(self):
-        """{option: steps} of what comes before the last stage."""
+    def first_stages(self) -> dict[str, int]:
+        """{option: steps} of the stages before the last one."""
         return {name: getattr(self, name) for name in FIRST_STAGES if hasattr(self, name)}
 
 
@@ -179,7 +187,7 @@ class LatentFlowOptions(Section):
 
     latent_flow_blocks: int = option(
         4,
-        "the number of blocks of the latents' flow: two alternating couplings and a fixed permutation each",
+        "the number of blocks of the latents' flow, each two alternating couplings and a fixed permutation",
         minimum=1, maximum=64,
     )
     latent_flow_units: int = option(64, "the units of a hidden layer of the latent flow's couplings", minimum=1, maximum=65536)
@@ -188,8 +196,7 @@ class LatentFlowOptions(Section):
     )
     latent_flow_weight_decay: float = option(
         2e-5,
-        "the weight decay of the latents' flow: half of this, times the sum of the squares of its weights, is added to its "
-        "loss",
+        "the weight decay of the latents' flow: half of this, times the sum of its squared weights, is added to its loss",
         minimum=0.0, maximum=1.0,
     )
 
@@ -198,23 +205,23 @@ class LatentFlowOptions(Section):
 class DecoderScaleOptions(Section):
     """The decoder's standard deviation.
 
-    p(x|z) = N(G(z), sigma^2 I) for pixels in [0, 1], of the auto-encoders that are densities.
+    For auto-encoders that are densities: p(x|z) = N(G(z), sigma^2 I) for pixels in [0, 1].
     """
 
     decoder_sigma: float = option(
         0.7071067811865476,
-        "the standard deviation of a pixel in [0, 1] given its latents (the first value, where it is learned); 1 / sqrt(2) "
-        "makes the squared error count once (beta = 1). Fixed, it keeps bits/dim above log2(256 sigma sqrt(2 pi)), 8.83 for "
-        "that value, where uniform noise scores 8",
+        "the standard deviation of a pixel in [0, 1] given its latents (the first value, if it is learned); 1 / sqrt(2) "
+        "gives the squared error the weight 1 (beta = 1). A fixed one keeps bits/dim above log2(256 sigma sqrt(2 pi)): 8.83 "
+        "for that value, while uniform noise scores 8",
         minimum=1e-4, maximum=1e4,
     )
     learn_decoder_sigma: bool = option(False, "learns decoder_sigma, one for all pixels (Dai and Wipf 2019)")
 
-    def bits_per_dim_floor(self):
-        """What no image scores less than, bits/dim: log2(256 sigma sqrt(2 pi)); None where the deviation is learned.
+    def bits_per_dim_floor(self) -> float | None:
+        """The lowest possible bits/dim of an image, log2(256 sigma sqrt(2 pi)); None if the standard deviation is learned.
 
-        log N(x; G(z), sigma^2 I) - D log 256 is highest where x = G(z), pixels and their dequantisation noise alike, and the KL
-        only lowers the bound.
+        log N(x; G(z), sigma^2 I) - D log 256 is highest at x = G(z), including the dequantisation noise, and the KL only
+        lowers the bound.
         """
         return None if self.learn_decoder_sigma else math.log2(256.0 * self.decoder_sigma * math.sqrt(2.0 * math.pi))
 
@@ -223,7 +230,7 @@ class DecoderScaleOptions(Section):
 class LogisticVAEOptions(Section):
     """Networks, mixtures and prior of the VAEs of Gatopoulos et al. (2020).
 
-    The networks' sizes are the paper's, times the scales.
+    The sizes of the networks are the paper's, times the scale options.
     """
 
     latent_channels: int = option(
@@ -234,11 +241,11 @@ class LogisticVAEOptions(Section):
         1.0, "the factor of the channels that each step of a dense block adds", minimum=1e-3, maximum=16.0
     )
     steps_scale: float = option(1.0, "the factor of the number of steps of the dense blocks", minimum=1e-3, maximum=16.0)
-    prior_scales: int = option(2, "the number of scales of the flow that is the latents' prior", minimum=1, maximum=6)
+    prior_scales: int = option(2, "the number of scales of the flow that is the prior of the latents", minimum=1, maximum=6)
     prior_couplings: int = option(
         3,
-        "the couplings of the prior's flow: so many checkerboards and as many channel-wise ones a scale; the last scale has "
-        "checkerboards alone, one more where there are several",
+        "the couplings of the prior's flow: so many checkerboard and as many channel-wise ones per scale; the last scale has "
+        "only checkerboards, one more of them if there are several scales",
         minimum=1, maximum=32,
     )
     image_draw: str = option(
@@ -249,12 +256,12 @@ class LogisticVAEOptions(Section):
     )
 
     @property
-    def image_divisor(self):
-        """What the sides of images are multiples of."""
+    def image_divisor(self) -> int:
+        """The number that must divide the side of the images."""
         return 4 * 2 ** (self.prior_scales - 1)
 
-    def check_run(self, data, training):
-        """Raises UserError where images cannot be halved twice to the latents and then inside their prior."""
+    def check_run(self, data: DataConfig, training: TrainingConfig) -> None:
+        """Raises UserError if images cannot be halved twice to the latents, and then for each further scale of their prior."""
         super().check_run(data, training)
         if data.image_size % self.image_divisor:
             raise UserError(

@@ -1,35 +1,42 @@
-"""The introspective systems: their options, those that they share and those of each."""
+"""Options of the introspective systems: those that they have in common, and those of each."""
+
+from __future__ import annotations
 
 import dataclasses
 import math
+from typing import TYPE_CHECKING
 
 from tfcq.config.fields import option
 from tfcq.config.groups import StageOptions
 from tfcq.errors import UserError
+
+if TYPE_CHECKING:
+    from tfcq.config.data import DataConfig
+    from tfcq.config.training import TrainingConfig
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class IntrospectiveOptions(StageOptions):
     """The introspective networks and their pre-training.
 
-    Of IntroVAE (Huang et al. 2018, Appendix B) and of Soft-IntroVAE.
+    For IntroVAE (Huang et al. 2018, Appendix B) and Soft-IntroVAE.
     """
 
     latent_dim: int = option(256, "the number of values of a latent vector", minimum=2, maximum=4096)
     width: int = option(
         32,
-        "the channels of the networks at the images' resolution, doubled at each halving, up to 512; 32 is the paper's at "
-        "256x256, which has 16 at 1024x1024",
+        "the channels of the networks at the images' resolution, doubled at each halving, up to 512; the paper has 32 at "
+        "256x256 and 16 at 1024x1024",
         minimum=1, maximum=512,
     )
     network_normalization: str = option(
         "batch",
-        "the normalisation in encoder and generator: batch (the paper's) | none, with which energy tells generated images "
-        "one by one",
+        "the normalisation in encoder and generator: batch (the paper's) | none, which lets the energy recognise single "
+        "generated images",
         choices=("batch", "none"),
     )
     recompute_gradients: bool = option(
-        False, "computes the blocks' inner values again for their gradients instead of keeping them: less memory, more time"
+        False, "recomputes activations inside the blocks for their gradients instead of keeping them: less memory, more time"
     )
     pretraining_steps: int = option(
         0,
@@ -37,8 +44,8 @@ class IntrospectiveOptions(StageOptions):
         minimum=0, unit="steps",
     )
 
-    def check_run(self, data, training):
-        """Raises UserError also where the networks do not fit image_size."""
+    def check_run(self, data: DataConfig, training: TrainingConfig) -> None:
+        """Raises UserError also if the networks do not fit image_size."""
         super().check_run(data, training)
         size = data.image_size
         if size < 8 or size & (size - 1):
@@ -69,16 +76,17 @@ class IntroVAEConfig(IntrospectiveOptions):
         minimum=0, unit="steps",
     )
     margin: str = option(
-        "auto", "the KL (m), in nats, that the encoder pushes generated images to: a number | auto, what pre-training suggests"
+        "auto", "the KL (m), in nats, to which the encoder pushes generated images: a number | auto, derived from pre-training"
     )
     margin_form: str = option(
         "per_sample",
-        "what the margin's hinge looks at: per_sample, each image's KL (Eq. 11) | batch_mean, the batch's mean KL (the "
+        "what the margin's hinge is applied to: per_sample, each image's KL (Eq. 11) | batch_mean, the batch's mean KL (the "
         "authors' code)",
         choices=("per_sample", "batch_mean"),
     )
 
-    def check(self):
+    def check(self) -> None:
+        """Raises UserError for a margin that is neither auto nor above 0, and for weights that exclude each other."""
         super().check()
         if self.generator_adversarial_weight and not self.adversarial_weight:
             given = f"generator_adversarial_weight={self.generator_adversarial_weight:g}"
@@ -97,12 +105,12 @@ class IntroVAEConfig(IntrospectiveOptions):
         if not 0.0 < margin < math.inf:
             raise UserError(f"margin: expected auto or a number above 0, received {self.margin!r}")
 
-    def first_stages(self):
-        """As of every system; the pre-training of a plain VAE is all of its training."""
+    def first_stages(self) -> dict[str, int]:
+        """{option: steps}; none for a plain VAE, whose pre-training is all of its training."""
         return super().first_stages() if self.adversarial_weight else {}
 
-    def check_run(self, data, training):
-        """Raises UserError also where a batch's mean would be a part's."""
+    def check_run(self, data: DataConfig, training: TrainingConfig) -> None:
+        """Raises UserError also if the mean over a batch would be taken over a micro-batch."""
         super().check_run(data, training)
         if self.margin_form == "batch_mean" and training.micro_batches > 1:
             raise UserError(

@@ -1,4 +1,4 @@
-"""The configuration of a run: which system, its options, the images, the optimisation.
+"""The configuration of a run: the system, its options, the images, the optimisation.
 
 Example::
 
@@ -6,11 +6,15 @@ Example::
     Config.from_json(config.to_json()) == config
 """
 
+from __future__ import annotations
+
 import dataclasses
 import json
+from collections.abc import Collection
+from typing import Any
 
 from tfcq.config.data import DataConfig
-from tfcq.config.fields import Section, suggestion
+from tfcq.config.fields import suggestion
 from tfcq.config.systems import SYSTEMS
 from tfcq.config.training import TrainingConfig
 from tfcq.errors import UserError
@@ -21,9 +25,9 @@ class Config:
     """The whole configuration of a run.
 
     Args:
-        model: which system, a key of `SYSTEMS`; None: the one that `system` is of, or "cqf" where that is left out too.
+        model: the system, a key of `SYSTEMS`; None: that of the options `system`, or "cqf" if these are left out too.
         data: the images.
-        system: the options of that system, an instance of `SYSTEMS[model]`; None: its defaults.
+        system: the options of the system, an instance of `SYSTEMS[model]`; None: its defaults.
         training: the optimisation.
 
     Raises:
@@ -32,10 +36,10 @@ class Config:
 
     model: str | None = None
     data: DataConfig = DataConfig()
-    system: Section | None = None
+    system: Any = None  # a Section, of a class that depends on `model`
     training: TrainingConfig = TrainingConfig()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.model is None:
             names = {kind: name for name, kind in SYSTEMS.items()}
             if type(self.system) not in names and self.system is not None:
@@ -45,28 +49,29 @@ class Config:
         _check_model(self.model)
         if self.system is None:
             object.__setattr__(self, "system", SYSTEMS[self.model]())
-        for name, kind in {"data": DataConfig, "system": SYSTEMS[self.model], "training": TrainingConfig}.items():
+        kinds: dict[str, type] = {"data": DataConfig, "system": SYSTEMS[self.model], "training": TrainingConfig}
+        for name, kind in kinds.items():
             if not isinstance(getattr(self, name), kind):
                 where = f" with model={self.model}" if name == "system" else ""
                 raise UserError(f"{name}: expected {kind.__name__}{where}, received {type(getattr(self, name)).__name__}")
         self.system.check_run(self.data, self.training)
 
-    def absolute(self):
-        """The same with absolute paths, so that they hold wherever the run is looked at from."""
+    def absolute(self) -> Config:
+        """A copy with absolute paths, which do not depend on the current folder."""
         sections = {name: getattr(self, name).absolute() for name in ("data", "system", "training")}
         return dataclasses.replace(self, **sections)
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """Nested plain dicts, as in `config.json`."""
         return dataclasses.asdict(self)
 
-    def to_json(self):
+    def to_json(self) -> str:
         """Text that `from_json` reads back to an equal Config."""
         return json.dumps(self.to_dict(), indent=2) + "\n"
 
     @classmethod
-    def from_dict(cls, values):
-        """The Config of nested dicts; an option left out has its default, an unknown one is a UserError."""
+    def from_dict(cls, values: Any) -> Config:
+        """The Config of nested dicts. Options that are left out have their defaults; an unknown option is a UserError."""
         if not isinstance(values, dict):
             raise UserError(f"config: expected a JSON object, received {type(values).__name__}")
         _refuse_unknown("config", values, [field.name for field in dataclasses.fields(cls)])
@@ -76,10 +81,10 @@ class Config:
         return cls(model=model, **{name: _section(name, kind, values.get(name, {})) for name, kind in kinds.items()})
 
     @classmethod
-    def from_json(cls, text):
-        """Inverse of `to_json`; raises UserError where the text is no JSON or holds unknown options."""
+    def from_json(cls, text: str) -> Config:
+        """Inverse of `to_json`; raises UserError if the text is not JSON or has unknown options."""
         if not isinstance(text, str):
-            raise UserError(f"config: expected text, JSON as of to_json, received {type(text).__name__}")
+            raise UserError(f"config: expected text, JSON as from to_json, received {type(text).__name__}")
         try:
             return cls.from_dict(json.loads(text))
         except json.JSONDecodeError as error:
@@ -87,31 +92,32 @@ class Config:
                 f"config: expected JSON, received something else at line {error.lineno}: {error.msg}"
             ) from error
 
-    def differences(self, other):
-        """Lines 'section.option: mine -> theirs' for each option in which two configs differ; [] where they are equal."""
+    def differences(self, other: Config) -> list[str]:
+        """A line 'section.option: mine -> theirs' for each option in which two configs differ; [] if they are equal."""
         return self._differing(other, lambda name: True)
 
-    def differences_in_numbers(self, other, held=()):
+    def differences_in_numbers(self, other: Config, held: Collection[str] = ()) -> list[str]:
         """Those of `differences` that make another run: options that decide the numbers of training (`fields.ON_RESUME`).
 
-        `held`: names of options of places, such as "data.dataset", where what lies there is held by what it is, so that the
-        place may be another.
+        Args:
+            other: the other config.
+            held: names of options of places, such as "data.dataset", whose content is known, so that the place may change.
         """
 
         def decides(name):
-            fate = self._on_resume(name)
-            return fate == "fixed" or (fate == "place" and name not in held)
+            rule = self._on_resume(name)
+            return rule == "fixed" or (rule == "place" and name not in held)
 
         return self._differing(other, decides)
 
-    def changes(self, other):
-        """{'section.option': [mine, theirs]} of the others, with which a run may go on."""
+    def changes(self, other: Config) -> dict[str, list]:
+        """{'section.option': [mine, theirs]} of the differing options that may change when a run is resumed."""
         mine, theirs = _flat(self.to_dict()), _flat(other.to_dict())
         names = sorted(name for name in mine if name in theirs and mine[name] != theirs[name])
         return {name: [mine[name], theirs[name]] for name in names if self._on_resume(name) != "fixed"}
 
     def _on_resume(self, name):
-        """What may become of the option 'section.option' when a run is resumed; "fixed" where this config has no such option."""
+        """Whether the option 'section.option' may change on resuming (`ON_RESUME`); "fixed" if this config lacks it."""
         section, _, field = name.partition(".")
         fields = getattr(getattr(self, section, None), "__dataclass_fields__", {})
         return fields[field].metadata["on_resume"] if field in fields else "fixed"
@@ -130,13 +136,13 @@ class Config:
 
 
 def _check_model(model):
-    if model not in list(SYSTEMS):  # a list: what JSON holds here need not be hashable
+    if model not in list(SYSTEMS):  # a list: a value from JSON need not be hashable
         raise UserError(f"model: expected one of {', '.join(SYSTEMS)}, received {model!r}{suggestion(model, SYSTEMS)}")
 
 
-def check_config(config):
-    """Raises UserError where `config` is no Config, but a name, a file or a section of one."""
-    from tfcq.checks import check_kind  # it needs NumPy, which entry points have no time for
+def check_config(config: object) -> None:
+    """Raises UserError if `config` is not a Config but, say, a name, a file or a section of one."""
+    from tfcq.checks import check_kind  # it imports NumPy, which commands do not wait for
 
     advice = "make one with tfcq.Config(model=..., data=..., system=..., training=...), or read one with tfcq.Config.from_json"
     check_kind("config", config, Config, "a tfcq.Config", advice)
@@ -156,7 +162,7 @@ def _refuse_unknown(where, values, known):
 
 
 def _flat(values, prefix=""):
-    rows = {}
+    rows: dict[str, Any] = {}
     for name, value in values.items():
         rows |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
     return rows

@@ -1,8 +1,11 @@
-"""The options of each system: a frozen dataclass, and its line in `SYSTEMS`, which is all that a new one needs here."""
+"""The options of each system. A new system needs a frozen dataclass here, and its line in `SYSTEMS`."""
+
+from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
 
-from tfcq.config.fields import option
+from tfcq.config.fields import Section, option
 from tfcq.config.groups import (
     AdversaryOptions,
     AutoencoderOptions,
@@ -16,6 +19,10 @@ from tfcq.config.groups import (
 )
 from tfcq.config.introspective import IntroVAEConfig, SoftIntroVAEConfig
 from tfcq.errors import UserError
+
+if TYPE_CHECKING:
+    from tfcq.config.data import DataConfig
+    from tfcq.config.training import TrainingConfig
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -51,13 +58,13 @@ class CQFConfig(AdversaryOptions, FlowOptions):
     )
     latent_levels: int = option(
         0,
-        "the number of resolutions that have latents, from the coarsest; 0: all (plain networks: all but the images' own)",
+        "the number of resolutions with latents, from the coarsest on; 0: all (plain networks: all except the images' own)",
         minimum=0, maximum=10,
     )
-    latent_blocks: int = option(1, "the number of layers of latents at each resolution that has any", minimum=1, maximum=64)
+    latent_blocks: int = option(1, "the number of layers of latents at each resolution with latents", minimum=1, maximum=64)
     free_bits: float = option(
         0.0,
-        "the least that the KL of each layer and channel of latents, summed over its pixels, counts in training",
+        "the least value that the KL of each layer and channel of latents, summed over its pixels, has in training",
         minimum=0.0, unit="nats",
     )
     posterior: str = option(
@@ -75,7 +82,8 @@ class CQFConfig(AdversaryOptions, FlowOptions):
         1.0, "the first value of the decoder's learned scale, in feature space", minimum=1e-4, maximum=1e4
     )
 
-    def check(self):
+    def check(self) -> None:
+        """Raises UserError if a flow would have no loss to train it."""
         super().check()
         if not self.coverage and self.flow_scales:
             raise UserError(
@@ -83,14 +91,16 @@ class CQFConfig(AdversaryOptions, FlowOptions):
                 "expected flow_scales=0"
             )
 
-    def num_halvings(self, image_size):
-        """How many times `image_size` is halved to reach latent_size; UserError where it cannot be."""
+    def num_halvings(self, image_size: int) -> int:
+        """How many times `image_size` is halved to reach latent_size; UserError if that is impossible."""
         return num_halvings(image_size, self, "latent_size")
 
-    def check_run(self, data, training):
-        """Raises UserError where the networks or the flow cannot halve image_size evenly."""
+    def check_run(self, data: DataConfig, training: TrainingConfig) -> None:
+        """Raises UserError if the networks or the flow cannot halve image_size evenly."""
         image_size = data.image_size
-        most = self.num_halvings(image_size) + (self.network == "residual")
+        most = self.num_halvings(image_size)
+        if self.network == "residual":
+            most += 1  # residual networks have latents at the resolution of the images, too
         if self.latent_levels > most:
             raise UserError(
                 f"latent_levels={self.latent_levels}: expected at most {most}, the resolutions of a {self.network} "
@@ -121,8 +131,8 @@ class RealNVPConfig(AdversaryOptions, FlowOptions):
         4, "the side at which the discriminator stops halving images", minimum=1, maximum=256, unit="pixels"
     )
 
-    def check_run(self, data, training):
-        """Raises UserError where the flow or the discriminator cannot halve image_size evenly."""
+    def check_run(self, data: DataConfig, training: TrainingConfig) -> None:
+        """Raises UserError if the flow or the discriminator cannot halve image_size evenly."""
         super().check_run(data, training)
         if self.quality_weight:
             num_halvings(data.image_size, self, "discriminator_size")
@@ -136,7 +146,7 @@ class GLFConfig(StageOptions, LatentFlowOptions, ReconstructionOptions, Autoenco
     """
 
     regularized: bool = option(
-        False, "trains the encoder by the flow's likelihood too (the paper's regularized GLF, which degenerates)"
+        False, "trains the encoder also by the flow's likelihood (the paper's regularized GLF, which degenerates)"
     )
     reconstruction_weight: float = option(
         1.0, "the weight (beta) of the reconstruction's error; it matters with --regularized only", minimum=0.0
@@ -147,7 +157,8 @@ class GLFConfig(StageOptions, LatentFlowOptions, ReconstructionOptions, Autoenco
         minimum=0, unit="steps",
     )
 
-    def check(self):
+    def check(self) -> None:
+        """Raises UserError for a regularized system with two stages."""
         if self.regularized and self.first_stage_steps:
             raise UserError(
                 f"regularized with first_stage_steps={self.first_stage_steps}: the encoder is trained before the flow, which "
@@ -177,24 +188,24 @@ class VAEFlowPosteriorConfig(LatentFlowOptions, DecoderScaleOptions, Autoencoder
 class WAEOptions(StageOptions, ReconstructionOptions, AutoencoderOptions):
     """The distance between latents and prior.
 
-    Of the Wasserstein auto-encoders (Tolstikhin et al. 2018): deterministic ones whose latents are drawn to N(0, sigma^2 I).
+    For Wasserstein auto-encoders (Tolstikhin et al. 2018): deterministic, with latents pulled towards N(0, sigma^2 I).
     """
 
     divergence_weight: float = option(
         10.0,
-        "the weight (lambda) of the distance between latents and prior, beside squares summed over an image (Tolstikhin et "
-        "al.'s code takes 0.05 of those: their 10 is 200 here)",
+        "the weight (lambda) of the distance between latents and prior, against the squared error summed over an image (the "
+        "code of Tolstikhin et al. weighs that error by 0.05: their 10 is 200 here)",
         minimum=0.0,
     )
     prior_sigma: float = option(1.0, "the standard deviation of the latents' prior", minimum=1e-4, maximum=1e4)
     pretraining_steps: int = option(
         200,
-        "the steps at the beginning in which the encoder alone learns the prior's mean and covariance",
+        "the steps at the beginning in which only the encoder is trained, to match the prior's mean and covariance",
         minimum=0, unit="steps",
     )
 
-    def check_run(self, data, training):
-        """Raises UserError also where a batch has no covariance."""
+    def check_run(self, data: DataConfig, training: TrainingConfig) -> None:
+        """Raises UserError also if the batches have no covariance."""
         super().check_run(data, training)
         if training.batch_size < 2:
             raise UserError(
@@ -212,7 +223,7 @@ class WAEOptions(StageOptions, ReconstructionOptions, AutoencoderOptions):
 class WAEGANConfig(WAEOptions):
     """A Wasserstein auto-encoder with an adversary.
 
-    WAE-GAN: an adversary tells latents from draws of the prior.
+    WAE-GAN: an adversary distinguishes latents from draws of the prior.
     """
 
     adversary_units: int = option(
@@ -243,8 +254,8 @@ class TwoStageVAEConfig(StageOptions, DecoderScaleOptions, AutoencoderOptions):
     learn_decoder_sigma: bool = option(True, "learns the first decoder's decoder_sigma, one for all pixels")
     decoder_sigma: float = option(
         1.0,
-        "the standard deviation of a pixel in [0, 1] given its latents: the first value where it is learned, else the only "
-        "one, which keeps bits/dim above log2(256 sigma sqrt(2 pi)), for 1 9.33, where uniform noise scores 8",
+        "the standard deviation of a pixel in [0, 1] given its latents (the first value, if it is learned). A fixed one "
+        "keeps bits/dim above log2(256 sigma sqrt(2 pi)): 9.33 for 1, while uniform noise scores 8",
         minimum=1e-4, maximum=1e4,
     )
     first_stage_steps: int = option(
@@ -264,16 +275,17 @@ class RAEGMMConfig(ReconstructionOptions, AutoencoderOptions):
     """
 
     latent_penalty: float = option(
-        1e-3, "the weight of the latents' squared norm beside the reconstruction's error", minimum=0.0
+        1e-3, "the weight of the latents' squared norm against the reconstruction's error", minimum=0.0
     )
     mixture_components: int = option(10, "the number of Gaussians of the latents' mixture", minimum=1, maximum=1000)
     mixture_images: int = option(
         0,
-        "how many training images, the first ones, have the latents that the mixture is fitted to; 0: all",
+        "the number of training images, the first ones, to whose latents the mixture is fitted; 0: all",
         minimum=0, unit="images",
     )
 
-    def check(self):
+    def check(self) -> None:
+        """Raises UserError for a mixture of a single image."""
         super().check()
         if self.mixture_images == 1:
             raise UserError("mixture_images: expected 0 (all of them) or at least 2, received 1")
@@ -292,25 +304,25 @@ class GLANNConfig(StageOptions, ReconstructionOptions, AutoencoderOptions):
         minimum=1, unit="steps",
     )
     codes_rate: float = option(
-        10.0, "how many times as fast as the network the codes of the training images learn", minimum=1e-3, maximum=1e3
+        10.0, "the learning rate of the training images' codes, as a multiple of the network's", minimum=1e-3, maximum=1e3
     )
     noise_dim: int = option(32, "the number of values of the noise that codes are drawn from", minimum=1, maximum=4096)
     imle_units: int = option(128, "the units of a hidden layer of the network from noise to codes", minimum=1, maximum=65536)
     imle_layers: int = option(2, "the number of hidden layers of the network from noise to codes", minimum=1, maximum=16)
     pool_factor: int = option(
         2,
-        "how many draws each epoch finds the nearest of every code among, in numbers of training images",
+        "the number of draws per training image among which each epoch searches the one nearest to each code",
         minimum=1, maximum=100,
     )
 
-    def check_run(self, data, training):
-        """Raises UserError also where images change from one epoch to the next."""
+    def check_run(self, data: DataConfig, training: TrainingConfig) -> None:
+        """Raises UserError also if images change from one epoch to the next."""
         super().check_run(data, training)
         for name in ("horizontal_flip", "random_translation"):
             if getattr(data, name):
                 raise UserError(
-                    f"{name} with model=glann: expected none, as each training image has one code, which cannot be that of its "
-                    "changed copies too"
+                    f"{name} with model=glann: expected none, as each training image has one code, which cannot also be the "
+                    "code of its changed copies"
                 )
 
 
@@ -331,12 +343,12 @@ class SRVAEConfig(LogisticVAEOptions):
 
     compression: str = option(
         "downscale",
-        "the compressed image: downscale, half the side, antialiased | grey, its luminance; 8 bits both",
+        "the compressed image, 8 bits: downscale, half the side, antialiased | grey, its luminance",
         choices=("downscale", "grey"),
     )
 
 
-SYSTEMS = {
+SYSTEMS: dict[str, type[Section]] = {
     "cqf": CQFConfig,
     "realnvp": RealNVPConfig,
     "glf": GLFConfig,

@@ -1,4 +1,6 @@
-"""The optimisation of a run: its length, optimizer, devices, and what is kept and measured beside it."""
+"""The optimisation of a run: its length, optimizer and devices, and what is saved and measured during it."""
+
+from __future__ import annotations
 
 import dataclasses
 import math
@@ -18,7 +20,7 @@ DECIDED_ELSEWHERE = {
     "loss_scale_factor": "the option precision decides whether losses are scaled",
     "name": "optimizers are named after their players",
 }
-"""Arguments of Keras's optimizers that are not free, and what decides them instead."""
+"""Arguments of Keras's optimizers that cannot be given, and which option decides them instead."""
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -27,15 +29,15 @@ class TrainingConfig(Section):
 
     train_steps: int = option(
         20000,
-        "the number of training steps in all; a step takes each player's turns once. A run, also a finished one, goes on to "
-        "a larger number; schedules and drops of the learning rate are then those of the new length",
+        "the total number of training steps; a step takes each player's turns once. A run, even a finished one, can go on to "
+        "a larger number; schedules and drops of the learning rate then follow the new length",
         minimum=1, unit="steps", on_resume="extends",
     )
     batch_size: int = option(64, "the images of one update, over all replicas", minimum=1, maximum=65536, unit="images")
     micro_batches: int = option(
         1,
-        "the parts, one after the other, in which a replica's batch goes through the losses: memory is that of a part, and "
-        "batch normalisation sees parts",
+        "the number of parts in which a replica's batch goes through the losses, one after the other: memory is that of a "
+        "part, and batch normalisation sees one part at a time",
         minimum=1, maximum=4096,
     )
     seed: int = option(0, "the seed of the weights, of the order of the data and of all noise", minimum=0, maximum=2**31 - 1)
@@ -45,8 +47,8 @@ class TrainingConfig(Section):
     )
     optimizer_arguments: str = option(
         "",
-        "the further arguments of the optimizer, NAME=VALUE,... such as momentum=0.9,nesterov=true for sgd; not those that other "
-        "options decide; empty: Keras's defaults",
+        "the further arguments of the optimizer, NAME=VALUE,... such as momentum=0.9,nesterov=true for sgd; not those that "
+        "other options decide; empty: Keras's defaults",
     )
     learning_rate: float = option(2e-3, "the learning rate of every player but the discriminator", minimum=0.0, maximum=1.0)
     discriminator_learning_rate: float = option(2e-3, "the learning rate of the discriminator", minimum=0.0, maximum=1.0)
@@ -62,13 +64,13 @@ class TrainingConfig(Section):
         minimum=0.5, maximum=1.0,
     )
     learning_rate_floor: float = option(
-        0.0, "the rate below which schedules and drops take no learning rate", minimum=0.0, maximum=1.0
+        0.0, "the lower bound of learning rates under schedules and drops", minimum=0.0, maximum=1.0
     )
     learning_rate_drops: str = option(
         "",
         "where the learning rates drop, FRACTION:FACTOR,...: 0.5:0.5,0.9:0.1 halves them after half of the steps (of the "
-        "stage of training, where there are several) and takes a tenth of that after nine tenths; lists between slashes are "
-        "each stage's own (/0.5:0.5: the second's alone); empty: nowhere",
+        "stage of training, if there are several) and divides them by 10 after nine tenths; slashes separate the lists of "
+        "the stages (/0.5:0.5: in the second stage only); empty: nowhere",
     )
     warmup_steps: int = option(0, "the steps in which the learning rates rise linearly from 0", minimum=0, unit="steps")
     beta_1: float = option(
@@ -81,12 +83,12 @@ class TrainingConfig(Section):
     )
     ema_decay: float = option(
         0.0,
-        "the decay of a running mean of the weights, lower in the first steps, which is then what is evaluated and exported; "
-        "0: no mean, the weights themselves",
+        "the decay of a running mean of the weights, lower in the first steps; the mean is evaluated and exported instead of "
+        "the weights; 0: no mean",
         minimum=0.0, maximum=0.999999,
     )
     clip_norm: float = option(
-        0.0, "the norm that each player's gradient is scaled down to where it is larger; 0: never", minimum=0.0
+        0.0, "the largest norm of each player's gradient, to which a larger one is scaled down; 0: no limit", minimum=0.0
     )
     precision: str = option(
         "float32",
@@ -95,7 +97,7 @@ class TrainingConfig(Section):
     )
     distribution: str = option(
         "auto",
-        "how devices are used: auto (mirrored where there are several) | none | mirrored",
+        "how devices are used: auto (mirrored if there are several) | none | mirrored",
         choices=("auto", "none", "mirrored"),
     )
     logical_devices: int = option(
@@ -103,7 +105,7 @@ class TrainingConfig(Section):
     )
     jit_compile: bool = option(False, "compiles losses and gradients with XLA")
     deterministic: bool = option(
-        True, "takes deterministic kernels only: the same seed and devices give the same bits; slower on GPUs"
+        True, "uses deterministic kernels only: the same seed and devices give the same bits; slower on GPUs"
     )
     log_every: int = option(50, "the steps between two rows of TensorBoard scalars", minimum=1, unit="steps", on_resume="free")
     evaluate_every: int = option(
@@ -113,11 +115,11 @@ class TrainingConfig(Section):
     )
     checkpoint_every: int = option(500, "the steps between two checkpoints", minimum=1, unit="steps", on_resume="free")
     keep_checkpoints: int = option(
-        3, "how many of the last checkpoints are kept, besides the best", minimum=2, maximum=1000, on_resume="free"
+        3, "how many of the latest checkpoints are kept, besides the best", minimum=2, maximum=1000, on_resume="free"
     )
-    # Fixed: which checkpoint is the best is judged by them.
+    # Fixed: the best checkpoint is chosen by them.
     validation_images: int = option(
-        1000, "how many validation images a periodic evaluation takes; 0: all", minimum=0, unit="images"
+        1000, "how many validation images a periodic evaluation uses; 0: all", minimum=0, unit="images"
     )
     grid_images: int = option(
         64, "how many images a grid of samples shows", minimum=1, maximum=1024, unit="images", on_resume="free"
@@ -133,15 +135,16 @@ class TrainingConfig(Section):
     )
     eval_features: str = option(
         "efficientnet_lite0",
-        "the features that eval_metrics compare images by, as --features of tfcq.evaluate; their weights must be at hand",
+        "the features by which eval_metrics compare images, as --features of tfcq.evaluate; their weights must be available",
         on_resume="free", paths=("saved_model:",),
     )
 
-    def check(self):
+    def check(self) -> None:
+        """Raises UserError for combinations of options that cannot work, and for unknown metrics."""
         if self.batch_size % self.micro_batches:
             raise UserError(
-                f"micro_batches={self.micro_batches}: expected a divisor of batch_size={self.batch_size} (with several replicas, "
-                "of what each has)"
+                f"micro_batches={self.micro_batches}: expected a divisor of batch_size={self.batch_size} (with several "
+                "replicas, of each replica's part)"
             )
         if not self.optimizer.isidentifier():
             raise UserError(
@@ -173,13 +176,14 @@ class TrainingConfig(Section):
             )
         check_metrics("eval_metrics", self.eval_metrics.split(",") if self.eval_metrics else (), OF_SAMPLES)
 
-    def arguments_of_optimizer(self):
-        """optimizer_arguments as {name: bool, int, float or str}; whether an optimizer takes them: `tfcq.engine.optimizers`.
+    def arguments_of_optimizer(self) -> dict[str, bool | int | float | str]:
+        """optimizer_arguments as {name: value}; whether the optimizer accepts them is checked by `tfcq.engine.optimizers`.
 
         Raises:
-            UserError: no NAME=VALUE, a name that comes twice or that another option decides, or a number that is not finite.
+            UserError: a part that is not NAME=VALUE, a repeated name, a name that another option decides, or a number that is
+                not finite.
         """
-        found = {}
+        found: dict[str, bool | int | float | str] = {}
         for part in self.optimizer_arguments.split(",") if self.optimizer_arguments else ():
             name, equals, text = (piece.strip() for piece in part.partition("="))
             if not (name.isidentifier() and equals and text):
@@ -190,17 +194,20 @@ class TrainingConfig(Section):
                 raise UserError(f"optimizer_arguments: {name} cannot be given here; {DECIDED_ELSEWHERE[name]}")
             if name in found:
                 raise UserError(f"optimizer_arguments: expected each name once, received {name} twice")
-            found[name] = _value(text)
-            if isinstance(found[name], float) and not math.isfinite(found[name]):
+            value = found[name] = _value(text)
+            if isinstance(value, float) and not math.isfinite(value):
                 raise UserError(f"optimizer_arguments: {name}: expected a finite number, received {text}")
         return found
 
-    def drops(self):
-        """learning_rate_drops as lists of (fraction, factor): one for all stages, or one each; UserError where it is no such."""
+    def drops(self) -> list[list[tuple[float, float]]]:
+        """learning_rate_drops as lists of (fraction, factor): one list for all stages, or one per stage.
+
+        Raises:
+            UserError: the option does not have this form.
+        """
         try:
             stages = [
-                [tuple(map(float, part.split(":"))) for part in stage.split(",") if part]
-                for stage in self.learning_rate_drops.split("/")
+                [_drop(part) for part in stage.split(",") if part] for stage in self.learning_rate_drops.split("/")
             ]
             if all(0.0 < fraction < 1.0 and 0.0 < factor <= 1.0 for pairs in stages for fraction, factor in pairs):
                 return stages
@@ -212,8 +219,14 @@ class TrainingConfig(Section):
         )
 
 
+def _drop(text):
+    """(fraction, factor) of FRACTION:FACTOR; ValueError for another text."""
+    fraction, factor = map(float, text.split(":"))
+    return fraction, factor
+
+
 def _value(text):
-    """A bool, int or float where the text is one, else the text itself."""
+    """A bool, int or float if the text is one, else the text itself."""
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
     for kind in (int, float):

@@ -1,1 +1,1 @@
-"""What a machine gives and takes: paths, files, terminals, signals, settings. Importing them imports no TensorFlow."""
+"""The operating system as tfcq sees it: paths, files, terminals, signals, settings. Importing them imports no TensorFlow."""

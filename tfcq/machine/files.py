@@ -1,4 +1,6 @@
-"""Files: written whole or not at all, locked against a second process, and tried before long work. Plain Python."""
+"""Files: written whole or not at all, locked against a second process, and tested before long work. Plain Python."""
+
+from __future__ import annotations
 
 import contextlib
 import errno
@@ -8,35 +10,40 @@ import pathlib
 import shutil
 import stat
 import tempfile
+from collections.abc import Iterator
+from typing import IO
 
 from tfcq.errors import UserError
 
 PARTIAL = ".partial"
-"""What the name of a file ends with while it is written."""
+"""The ending of a file's name while the file is being written."""
 
-_PROBE_BYTES = 64 * 1024  # a disk that has no room for these has none for a checkpoint or a picture
+_PROBE_BYTES = 64 * 1024  # a disk without room for these has no room for a checkpoint or a picture either
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
 
 
 class Lock:
-    """A lock on a file, which is made where it is not there; a context manager.
+    """A context manager that locks a file, and creates the file if it does not exist.
 
-    It is the kernel's (`flock`): it goes when the process ends, killed or not, and no reboot leaves it behind.
+    The lock is the kernel's (`flock`): it is released when the process ends, even if killed, and never survives a reboot.
 
     Args:
-        path: of the file.
-        wait: whether to wait for another who holds it; false: BlockingIOError.
+        path: path of the file.
+        wait: whether to wait while another process holds the lock; if false, entering raises BlockingIOError instead.
 
     Attributes:
-        path: of the file.
-        file: open for reading and writing bytes.
-        held: false where the file system has no locks (some network file systems): nothing is held then.
+        path: path of the file.
+        file: the file, open for reading and writing bytes; set on entering.
+        held: whether the lock is held; false on file systems without locks (some network file systems). Set on entering.
     """
 
-    def __init__(self, path, wait=True):
+    file: IO[bytes]
+    held: bool
+
+    def __init__(self, path: str | os.PathLike, wait: bool = True):
         self.path, self._wait = pathlib.Path(path), wait
 
-    def __enter__(self):
+    def __enter__(self) -> Lock:
         while True:
             self.file = open(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
             try:
@@ -46,7 +53,7 @@ class Lock:
             except BaseException:
                 self.file.close()
                 raise
-            self.file.close()  # whoever held it has removed or replaced the file meanwhile
+            self.file.close()  # the previous holder has removed or replaced the file meanwhile
 
     def _acquire(self):
         try:
@@ -65,22 +72,22 @@ class Lock:
         except FileNotFoundError:
             return False
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.file.close()
 
 
 @contextlib.contextmanager
-def replacing(path):
-    """An open file (bytes) that takes the place of `path` when the block ends; after an error `path` is as it was.
+def replacing(path: str | os.PathLike) -> Iterator[IO[bytes]]:
+    """Opens a file (bytes) that replaces `path` when the block ends; after an error `path` is unchanged.
 
-    It stands beside its place until then, as NAME.partial. What a killed process left there is overwritten; two processes that
-    write the same file take turns.
+    Until then the data is in NAME.partial, in the same folder. A NAME.partial that a killed process left is overwritten;
+    two processes that write the same file take turns.
 
     Raises:
-        OSError: it cannot be written, or its place is taken by something that is no file.
+        OSError: the file cannot be written, or `path` is a folder, a device or a pipe.
     """
-    path = pathlib.Path(os.path.realpath(path))  # a link stays, and what it leads to is replaced
-    _refuse_what_is_no_file(path)
+    path = pathlib.Path(os.path.realpath(path))  # a link is kept, and its target is replaced
+    _refuse_other_than_file(path)
     staged = path.with_name(path.name + PARTIAL)
     with Lock(staged) as lock:
         try:
@@ -95,14 +102,14 @@ def replacing(path):
         _sync_folder(path.parent)
 
 
-def write_text(path, text):
-    """Writes a text file, UTF-8, whole or not at all."""
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Writes a text file in UTF-8, whole or not at all."""
     with replacing(path) as file:
         file.write(text.encode())
 
 
-def remove_partial(folder):
-    """Removes what killed processes left of files of ours below `folder`; what is being written stays."""
+def remove_partial(folder: str | os.PathLike) -> None:
+    """Removes the partial files that killed processes left below `folder`; files that are being written now are kept."""
     for path in pathlib.Path(folder).rglob(f"*.*{PARTIAL}"):
         if path.suffixes[-2] not in (".json", ".jsonl", ".png", ".md", ".npz"):
             continue
@@ -111,43 +118,47 @@ def remove_partial(folder):
                 path.unlink()
 
 
-def check_folder(what, folder):
-    """Tries to write a file into a folder, which need not be there yet, and leaves nothing behind.
+def check_folder(what: str, folder: str | os.PathLike) -> None:
+    """Checks that files can be written to a folder, by writing one and removing it again.
 
     Args:
-        what: "workdir", "export_dir", ...: how the message begins.
-        folder: path.
+        what: how the message begins: "workdir", "export_dir", ...
+        folder: path of the folder, which need not exist yet.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: the folder cannot be written.
     """
     with writing(what, folder):
-        _try(pathlib.Path(folder))
+        _write_probe(pathlib.Path(folder))
 
 
-def check_file(what, path, appends=False):
-    """As `check_folder`, for a file that is to be made or replaced, by `replacing`: one that is read-only may be.
+def check_file(what: str, path: str | os.PathLike, appends: bool = False) -> None:
+    """Checks that a file can be created or replaced by `replacing`. A read-only file can be replaced.
 
     Args:
-        what, path: as of `check_folder`.
-        appends: whether a file that is there is written where it is (`json_lines`); it must be writable itself then.
+        what: how the message begins, as in `check_folder`.
+        path: path of the file, which need not exist yet.
+        appends: whether an existing file is written in place (`json_lines`), so that it must be writable itself.
+
+    Raises:
+        UserError: the file cannot be written.
     """
     with writing(what, path):
         path = pathlib.Path(os.path.realpath(path))
-        _refuse_what_is_no_file(path)
-        _try(path.parent)
-        written = path if appends else path.with_name(path.name + PARTIAL)  # the latter: a killed process may have left it
+        _refuse_other_than_file(path)
+        _write_probe(path.parent)
+        written = path if appends else path.with_name(path.name + PARTIAL)  # a killed process may have left it
         if written.exists():
             os.close(os.open(written, os.O_RDWR))
         if not appends and _belongs_to_another(path):
             raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
 
-def check_room(what, folder, num_bytes):
-    """Raises UserError where the disk of a folder that is there has less than `num_bytes` left."""
+def check_room(what: str, folder: str | os.PathLike, num_bytes: int) -> None:
+    """Raises UserError if the disk of an existing folder has less than `num_bytes` of free space."""
     with writing(what, folder):
         usage = shutil.disk_usage(folder)
-    if usage.total and usage.free < num_bytes:  # a file system that tells no size has no total
+    if usage.total and usage.free < num_bytes:  # total is 0 on a file system that does not report its size
         raise UserError(
             f"{what} {folder}: expected {_megabytes(num_bytes)} of free space, found {_megabytes(usage.free)}; free some "
             "space or use another folder"
@@ -155,15 +166,15 @@ def check_room(what, folder, num_bytes):
 
 
 @contextlib.contextmanager
-def writing(what, path):
-    """Within, an OSError becomes the UserError that says that `what` ("workdir", ...) at `path` cannot be written."""
+def writing(what: str, path: str | os.PathLike) -> Iterator[None]:
+    """Turns an OSError in the block into the UserError that `what` ("workdir", ...) at `path` cannot be written."""
     try:
         yield
     except OSError as error:
         raise UserError(f"{what} {path}: cannot be written: {error.strerror or error}") from error
 
 
-def _try(folder):
+def _write_probe(folder):
     while not folder.exists():
         folder = folder.parent
     if not folder.is_dir():
@@ -179,14 +190,14 @@ def _try(folder):
 
 
 def _belongs_to_another(path):
-    """Whether a file is another user's in a folder such as /tmp, where everybody makes files and replaces only their own."""
+    """Whether a file belongs to another user, in a folder such as /tmp where users can replace only files of their own."""
     if not path.exists():
         return False
     folder, user = os.stat(path.parent), os.geteuid()
     return bool(folder.st_mode & stat.S_ISVTX) and user not in (0, folder.st_uid, os.stat(path).st_uid)
 
 
-def _refuse_what_is_no_file(path):
+def _refuse_other_than_file(path):
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     if path.exists() and not path.is_file():
@@ -194,7 +205,7 @@ def _refuse_what_is_no_file(path):
 
 
 def _sync_folder(folder):
-    with contextlib.suppress(OSError):  # not every file system can
+    with contextlib.suppress(OSError):  # not every file system supports it
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)

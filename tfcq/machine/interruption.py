@@ -1,61 +1,67 @@
-"""Signals that ask a process to stop: Ctrl-C, SIGTERM, and SIGHUP, which a terminal sends that goes away."""
+"""Signals that ask a process to stop: Ctrl-C, SIGTERM, and SIGHUP (the terminal was closed)."""
+
+from __future__ import annotations
 
 import contextlib
 import signal
+from collections.abc import Iterator
 
 NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Stopped(BaseException):
-    """Raised by a signal where it stops at once; no Exception, so that nothing on the way takes it for an error of its own."""
+    """Raised when a signal stops the work at once; not an Exception, so that no handler on the way catches it as an error."""
 
 
 class Signals:
-    """Notes the first signal, or stops at once; a context manager that gives the handlers back.
+    """A context manager that records the first signal, or stops the work at once; restores the handlers at its end.
 
-    SIGHUP stays ignored where it is (`nohup`). In another thread than the main one nothing is noted: signals are their owner's.
+    SIGHUP stays ignored if it is ignored already (`nohup`). Outside the main thread no signal is recorded: Python lets only
+    the main thread set handlers.
 
     Attributes:
-        received: the number of the first signal; None: none came.
+        received: number of the first signal; None: none was received.
     """
 
-    def __init__(self):
-        self.received, self._before, self._at_once = None, {}, False
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._before: dict = {}
+        self._at_once = False
 
-    def __enter__(self):
+    def __enter__(self) -> Signals:
         for number in NUMBERS:
             if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
                 continue
             try:
-                self._before[number] = signal.signal(number, self._note)
+                self._before[number] = signal.signal(number, self._record)
             except ValueError:  # not the main thread
                 break
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: it was set from C
         self._before = {}
 
-    def _note(self, number, frame):
+    def _record(self, number, frame):
         self.received = self.received or int(number)
         if self._at_once:
-            self._at_once = False  # once: what cleans up is not interrupted
+            self._at_once = False  # only once: the cleanup is not interrupted
             raise Stopped
 
-    def stop_at_once(self):
-        """From here on a signal, also one that has come already, raises `Stopped`."""
+    def stop_at_once(self) -> None:
+        """Makes signals raise `Stopped` from now on, including one that was received before."""
         if self.received:
             raise Stopped
         self._at_once = True
 
-    def wait(self):
-        """From here on a signal is noted only."""
+    def wait(self) -> None:
+        """Makes signals be recorded only, from now on."""
         self._at_once = False
 
     @contextlib.contextmanager
-    def at_once(self):
-        """Within, as `stop_at_once`; after it, as before."""
+    def at_once(self) -> Iterator[None]:
+        """Makes signals raise `Stopped` in the block, as `stop_at_once`; restores the previous state after it."""
         before = self._at_once
         self.stop_at_once()
         try:

@@ -1,15 +1,21 @@
-"""Files of one JSON object a line, that are appended to by processes which may be killed, and by two at a time."""
+"""Files with one JSON object per line. Writers may be killed, and two processes may append at a time."""
+
+from __future__ import annotations
 
 import json
 import os
 import pathlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 from tfcq.errors import UserError
 from tfcq.machine.files import Lock, replacing
 
+_Point = TypeVar("_Point")
 
-def append(path, row):
-    """Appends `row` (a dict of plain values); what a killed writer left of a last line goes.
+
+def append(path: str | os.PathLike, row: dict) -> None:
+    """Appends `row` (a dict of plain values); removes an incomplete last line of a killed writer.
 
     Raises:
         OSError: the file cannot be written.
@@ -19,20 +25,20 @@ def append(path, row):
         if rest:
             file.seek(-len(rest), os.SEEK_END)
             file.truncate()
-            if _row(rest) is not None:  # it lacks its end alone
+            if _row(rest) is not None:  # only its line end is missing
                 file.write(rest + b"\n")
         file.write(json.dumps(row).encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
 
 
-def read(path):
-    """The rows, a list of dicts; [] where there is no such file.
+def read(path: str | os.PathLike) -> list[dict]:
+    """Reads the rows; [] if the file does not exist.
 
-    A last line without its end is left out: it is being written, or its writer was killed.
+    A last line without its line end is left out: it is being written, or its writer was killed.
 
     Raises:
-        UserError: another line is no row, or the file cannot be read.
+        UserError: another line is not a JSON object, or the file cannot be read.
     """
     try:
         lines = pathlib.Path(path).read_bytes().split(b"\n")[:-1]
@@ -40,27 +46,33 @@ def read(path):
         return []
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error}; expected a row of JSON for each evaluation") from error
-    rows = [_row(line) for line in lines]
-    if None in rows:
-        number = rows.index(None) + 1
-        raise UserError(f"{path}: expected one row of JSON for each evaluation, received something else at line {number}")
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        row = _row(line)
+        if row is None:
+            raise UserError(f"{path}: expected one row of JSON for each evaluation, received something else at line {number}")
+        rows.append(row)
     return rows
 
 
-def rewrite(path, choose):
-    """Replaces the rows of a file that is there by `choose(rows)`, some of them, the same dicts; what is no row goes.
+def rewrite(path: str | os.PathLike, choose: Callable[[list[dict]], Iterable[dict]]) -> list[dict]:
+    """Keeps some rows of an existing file, and removes the others and every line that is not a row.
+
+    Args:
+        path: path of the file.
+        choose: function from all rows to those that are kept, which must be the same dict objects.
 
     Returns:
-        The rows that are left.
+        The rows that are kept.
 
     Raises:
-        OSError: the file cannot be written; it is as it was then.
+        OSError: the file cannot be written; it is unchanged then.
     """
     with Lock(path) as lock:
         before = lock.file.read()
         lines = [(line, row) for line in before.split(b"\n") if (row := _row(line)) is not None]
-        chosen = {id(row) for row in choose([row for _, row in lines])}
-        lines = [(line, row) for line, row in lines if id(row) in chosen]
+        kept = {id(row) for row in choose([row for _, row in lines])}
+        lines = [(line, row) for line, row in lines if id(row) in kept]
         after = b"".join(line + b"\n" for line, _ in lines)
         if after != before:
             with replacing(path) as file:
@@ -68,14 +80,14 @@ def rewrite(path, choose):
     return [row for _, row in lines]
 
 
-def last_course(points, step_of):
-    """`points` without those that a resumed run has written again: in the list that is left steps rise.
+def last_course(points: Sequence[_Point], step_of: Callable[[_Point], int]) -> list[_Point]:
+    """Returns `points` without those that a resumed run has written again, so that the steps increase.
 
     Args:
-        points: a list, in the order in which they were written.
+        points: in the order in which they were written.
         step_of: function from a point to its step.
     """
-    kept = []
+    kept: list[_Point] = []
     for point in reversed(points):
         if not kept or step_of(point) < step_of(kept[-1]):
             kept.append(point)

@@ -1,12 +1,14 @@
-"""Paths that a user gives: which are taken, which are refused, and how TensorFlow is told of them.
+"""Paths that a user gives: which are accepted, which are refused, and how they are passed to TensorFlow.
 
 `folder`, `file` and `to_read` check a path before anything is done with it: every entry point's flags pass through them,
-and so do the functions of the Python interface. Names may hold anything that fits on one line; `~` is the home folder.
+and so do those of the Python interface. Names may contain anything that fits on one line; `~` is the home folder.
 
-TensorFlow (tf.train.Checkpoint, tf.saved_model, tf.io.gfile) and TFDS find files by patterns: to them a folder called `[a]` is
-one called `a`, and `q?` is every folder of that length. They have no way to say that a name is meant as it is, so they are
-handed `plain(directory)`, another name of the same folder that has no such characters.
+TensorFlow (tf.train.Checkpoint, tf.saved_model, tf.io.gfile) and TFDS find files by patterns: `[a]` matches a folder called
+`a`, and `q?` matches every folder with a name of that length. Their patterns cannot be escaped, so they receive
+`plain(directory)`, another name of the same folder that has no such characters.
 """
+
+from __future__ import annotations
 
 import errno
 import os
@@ -17,28 +19,28 @@ import unicodedata
 from tfcq.errors import UserError
 
 PATTERN_CHARACTERS = frozenset("*?[\\")
-"""What makes a name a pattern to TensorFlow's or Python's matching of file names."""
+"""Characters that make a name a pattern when TensorFlow or Python matches file names."""
 
 _DESCRIPTORS = "/proc/self/fd"
-_LONGEST_BELOW = 200  # bytes of what is written below a folder, such as checkpoints/last/step-1000_temp/part-00000-of-00001...
-_STAGED = ".partial"  # the ending of a file while it is written
+_LONGEST_BELOW = 200  # bytes of the longest path below a folder, such as checkpoints/last/step-1000_temp/part-00000-of-00001...
+_STAGED = ".partial"  # the ending of a file while it is being written
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-_kept = {}  # {(device, inode): descriptor} of the folders that `plain` has named
+_kept: dict[tuple[int, int], int] = {}  # {(device, inode): descriptor} of the folders that `plain` has opened
 
 
-def folder(path, name):
-    """The path of a folder that is there or can be made.
+def folder(path: str | os.PathLike, name: str) -> pathlib.Path:
+    """The path of a folder that exists or can be created.
 
     Args:
-        path: str or os.PathLike; `~` and `~user` at its start are expanded.
-        name: of what it is for, which the error begins with.
+        path: `~` and `~user` at its start are expanded.
+        name: name of the argument or flag, with which the error begins.
 
     Returns:
-        pathlib.Path. Checked again it stays the same.
+        The path. Checking it again returns the same path.
 
     Raises:
-        UserError: an empty path, one of several lines or that is not UTF-8, an address (gs://...), a name that is too long,
-            or a file where the folder or one above it would be.
+        UserError: an empty path, a path of several lines or not in UTF-8, an address (gs://...), a name that is too long,
+            or a file at the path of the folder or of a parent folder.
     """
     found = _checked(path, name, "a folder")
     _require_length(found / ("x" * _LONGEST_BELOW), path, name)
@@ -46,8 +48,8 @@ def folder(path, name):
     return found
 
 
-def file(path, name):
-    """The path of a file that is there or can be written; as `folder`, but for a file. UserError for a folder."""
+def file(path: str | os.PathLike, name: str) -> pathlib.Path:
+    """The path of a file that exists or can be written; arguments and errors as in `folder`, and UserError for a folder."""
     found = _checked(path, name, "a file")
     if os.fspath(path).endswith(os.sep) or os.path.isdir(found):
         raise UserError(f"{name}: expected a file, received the folder {os.fspath(path)!r}")
@@ -56,38 +58,35 @@ def file(path, name):
     return found
 
 
-def to_read(path, name, what="a file or folder"):
-    """The path of something that is only read; whoever reads it says what it must be.
+def to_read(path: str | os.PathLike, name: str, what: str = "a file or folder") -> pathlib.Path:
+    """The path of a file or folder that is only read; its reader checks what is there.
 
     Args:
-        path, name: as of `folder`.
-        what: it is, which the error tells.
+        path, name: as in `folder`.
+        what: what the path is of, for the error.
 
     Raises:
-        UserError: as of `folder`, but for what is there.
+        UserError: as in `folder`, except that what exists at the path is not checked.
     """
     found = _checked(path, name, what)
     _require_length(found, path, name)
     return found
 
 
-def is_one_line(text):
+def is_one_line(text: str) -> bool:
     """Whether `text` can be shown in one line and written as UTF-8: no control characters, line ends or lone surrogates."""
     return not any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in text)
 
 
-def plain(directory):
+def plain(directory: str | os.PathLike) -> str:
     """A name of an existing folder without pattern characters, for TensorFlow and TFDS.
 
-    It is `directory` itself where that has none, else the folder's entry in /proc/self/fd, which holds in this process until it
-    ends: TensorFlow may read what it has loaded from there (assets, what is restored later) when it is first used. A folder
-    is opened once, however often it is asked for.
+    This is `directory` itself if it has none, else the folder's entry in /proc/self/fd. The entry stays valid until the
+    process ends, because TensorFlow may read files there only when they are first used (assets, deferred restores). Each
+    folder is opened once.
 
     Args:
-        directory: str or os.PathLike.
-
-    Returns:
-        str.
+        directory: path of the folder.
 
     Raises:
         OSError: there is no such folder.
@@ -103,20 +102,20 @@ def plain(directory):
         )
     descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY)
     status = os.fstat(descriptor)
-    # By identity: where the folder was removed and made again, this is another one. An open folder's number is not given away.
+    # By identity: a folder that was removed and made again is another one. The inode of an open folder is not reused.
     kept = _kept.setdefault((status.st_dev, status.st_ino), descriptor)
     if kept != descriptor:
         os.close(descriptor)
     return f"{_DESCRIPTORS}/{kept}"
 
 
-def restore_name(text, directory):
-    """A message in which the name that `plain` gave a directory is the directory's own again."""
+def restore_name(text: str, directory: str | os.PathLike) -> str:
+    """The message `text`, with the directory's own name instead of the one that `plain` gave it."""
     return re.sub(rf"{_DESCRIPTORS}/\d+", lambda _: os.fspath(directory), text)
 
 
-def markdown(text):
-    """`text` so that Markdown shows it as it is, in a line or in a cell of a table."""
+def markdown(text: str) -> str:
+    """`text` escaped for Markdown, for a line or a cell of a table."""
     return re.sub(r"[\\`*\[\]<>|~&$]|(?<!\w)_|_(?!\w)", r"\\\g<0>", text)
 
 
@@ -131,7 +130,7 @@ def _checked(path, name, what):
     if _ADDRESS.match(text):
         raise UserError(f"{name}: expected {what} of this machine, received the address {text!r}")
     found = pathlib.Path(os.path.expanduser(text))
-    # pathlib takes `./~` for `~`, which would be the home folder when it is checked again.
+    # pathlib shortens `./~` to `~`, which a second check would take for the home folder.
     return found.absolute() if str(found).startswith("~") else found
 
 
@@ -144,7 +143,7 @@ def _require_length(longest, path, name):
 
 
 def _require_folder(path, name):
-    """UserError where `path`, or the nearest above it that is there, is no folder."""
+    """Raises UserError if `path`, or its nearest parent that exists, is not a folder."""
     there = next((one for one in (path, *path.parents) if os.path.lexists(one)), None)
     if there is not None and not os.path.isdir(there):
         kind = "a file" if os.path.exists(there) else "a broken link"

@@ -1,17 +1,20 @@
-"""What the settings of a machine, or of a Python process, would change of a run: set, refused in one line, or recorded.
+"""Settings of a machine, or of a Python process, that would change a run: they are set, refused in one line, or recorded.
 
 A run depends on its flags alone.
 
 * Set: Keras's backend, and its defaults (image format, float type, epsilon, dtype policy, limits of `fit`), which
-  ~/.keras/keras.json and KERAS_* give to every process. `keras_defaults` holds Keras's own while tfcq makes or trains a model,
-  and gives the user's back. TensorFloat-32 goes off for the process: densities are float32, and a log-density that sums over
-  thousands of pixels has no use for products of 10 bits.
-* Refused, by `import_tensorflow`: what computes less exactly than the flags say, or compiles what no flag asks for, and can only
-  be changed by who starts the process.
-* Recorded in environment.json: what chooses between kernels that are equal up to rounding (oneDNN, threads, the processor).
+  ~/.keras/keras.json and KERAS_* change in every process. `keras_defaults` sets Keras's own defaults while tfcq builds or trains
+  a model, and restores the user's. TensorFloat-32 is switched off for the process: densities are float32, and products with
+  10 bits are too coarse for a log-density that sums over thousands of pixels.
+* Refused, by `import_tensorflow`: settings that compute less exactly than the flags say, or compile without a flag for it, and
+  that can be changed only before the process starts.
+* Recorded in environment.json: settings that choose between kernels which are equal up to rounding (oneDNN, threads, the
+  processor).
 
 Importing this module imports neither TensorFlow nor Keras.
 """
+
+from __future__ import annotations
 
 import contextlib
 import os
@@ -19,6 +22,8 @@ import pathlib
 import platform
 import re
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 from tfcq.errors import UserError
 
@@ -31,26 +36,27 @@ _RECORDED = (
     *("TF_CONV2D_USE_FP16_ACCUMULATE", "TF_FP16_CONV_USE_FP32_COMPUTE", "TF_FP16_MATMUL_USE_FP32_COMPUTE"),
     *("NVIDIA_TF32_OVERRIDE", "CUBLAS_WORKSPACE_CONFIG", "CUDA_VISIBLE_DEVICES", "TF_USE_LEGACY_KERAS", "TFDS_DATA_DIR"),
 )
-"""By name and not by prefix: TF_VAR_ and NVIDIA_API_KEY are names of secrets."""
+"""By name, not by prefix: the variables NVIDIA_API_KEY and TF_VAR_... hold secrets."""
 
 _INSTRUCTIONS = ("sse4_1", "avx", "avx2", "fma", "avx512f", "avx512_bf16", "amx_tile")
 
 
-def prefer_onednn():
-    """Sets TF_ENABLE_ONEDNN_OPTS=1 unless the user set it.
+def prefer_onednn() -> None:
+    """Sets TF_ENABLE_ONEDNN_OPTS=1 unless the user has set it.
 
-    By itself TensorFlow leaves oneDNN off where there is no AVX-512, and a training step then takes 1.3 to 1.8 times as long. It
-    reads the variable when it is imported. Where that has happened it stays as it is, so that child processes compute alike.
+    By default TensorFlow leaves oneDNN off on processors without AVX-512, and a training step then takes 1.3 to 1.8 times as
+    long. It reads the variable when it is imported; after that the variable is not changed, so that child processes compute
+    alike.
     """
     if "tensorflow" not in sys.modules and not os.environ.get("TF_ENABLE_ONEDNN_OPTS"):
         os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1"
 
 
-def import_tensorflow():
-    """Imports TensorFlow and Keras as tfcq needs them; entry points and the names of `tfcq` call it before they compute.
+def import_tensorflow() -> None:
+    """Imports TensorFlow and Keras with the settings that tfcq needs; commands and `tfcq.Run` call it before they compute.
 
     Raises:
-        UserError: a setting that would change a run and cannot be set any more: see the module.
+        UserError: a setting that would change a run and that can no longer be changed: see the module.
     """
     check_environment()
     _import_keras()
@@ -68,11 +74,11 @@ def import_tensorflow():
     tf.config.experimental.enable_tensor_float_32_execution(False)
 
 
-def check_environment():
-    """Checks the environment variables that no later switch overrides; without TensorFlow.
+def check_environment() -> None:
+    """Checks the environment variables that no later setting overrides; without TensorFlow.
 
     Raises:
-        UserError: one whose value would change a run.
+        UserError: a variable whose value would change a run.
     """
     for name, pattern in (
         ("TF_XLA_FLAGS", r"--tf_xla_auto_jit(?!=(0|-1)(\s|,|$))\S*"),
@@ -81,7 +87,7 @@ def check_environment():
         found = re.search(pattern, _flags_of(name))
         if found:
             raise UserError(
-                f"{name}: {found.group()} would compute a run otherwise than its flags say; expected it unset "
+                f"{name}: {found.group()} would make a run compute differently than its flags say; expected it unset "
                 "(--jit_compile compiles with XLA)"
             )
     for name in ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE", "TF_SET_ONEDNN_FPMATH_MODE"):
@@ -94,7 +100,7 @@ def check_environment():
 
 
 def _flags_of(name):
-    """The text of XLA's flags in an environment variable, which may name a file of them."""
+    """The text of XLA's flags in an environment variable, which may also name a file that holds them."""
     value = os.environ.get(name, "").strip()
     if value and not value.startswith("-"):
         try:
@@ -105,7 +111,7 @@ def _flags_of(name):
 
 
 def _import_keras():
-    settings = sys.modules.get("keras.src.backend.config")  # there as soon as an import of Keras began, even one that failed
+    settings = sys.modules.get("keras.src.backend.config")  # set as soon as an import of Keras has begun, even if it failed
     if settings is not None and settings.backend() != "tensorflow":
         raise UserError(
             f"Keras was imported with its {settings.backend()} backend; expected TensorFlow's: unset KERAS_BACKEND (or set it to "
@@ -130,6 +136,7 @@ def _import_keras():
 
 
 def _raised_by(error, end_of_path):
+    """Whether an error was raised in a file whose path ends with `end_of_path`, a tuple of names."""
     traceback = error.__traceback__
     while traceback.tb_next:
         traceback = traceback.tb_next
@@ -141,15 +148,15 @@ def _keras_json():
 
 
 @contextlib.contextmanager
-def keras_defaults(dtype_policy="float32"):
-    """A context, or a decorator, in which Keras has its own defaults; what keras.json or the process had set comes back after.
+def keras_defaults(dtype_policy: str = "float32") -> Iterator[None]:
+    """A context, or a decorator, in which Keras has its own defaults; afterwards the settings of the process are restored.
 
     Args:
-        dtype_policy: of the layers that are made inside, such as "mixed_bfloat16".
+        dtype_policy: dtype policy of the layers that are built inside, such as "mixed_bfloat16".
     """
     from keras import config
 
-    values = {
+    values: dict[str, Any] = {
         "floatx": "float32",
         "image_data_format": "channels_last",
         "epsilon": 1e-7,
@@ -172,8 +179,8 @@ def _set_keras(values):
         getattr(config, f"set_{name}")(value)
 
 
-def record():
-    """What is left that may change rounding, as plain JSON values, for environment.json.
+def record() -> dict[str, Any]:
+    """The other settings that may change rounding, as plain JSON values for environment.json.
 
     Returns:
         `settings`: the environment variables that choose kernels; `tensorflow`: whether oneDNN and TensorFloat-32 are on, numbers
@@ -185,7 +192,7 @@ def record():
         from tensorflow.python.util import _pywrap_util_port
 
         onednn = bool(_pywrap_util_port.IsMklEnabled())
-    except (ImportError, AttributeError):  # no public name tells it
+    except (ImportError, AttributeError):  # there is no public function for it
         onednn = None
     details = [tf.config.experimental.get_device_details(gpu) for gpu in tf.config.list_physical_devices("GPU")]
     return {

@@ -1,4 +1,6 @@
-"""Standard output as it may be: a terminal of some width, a file, a pipe that nobody reads any more, or closed."""
+"""Output to a terminal of some width, to a file, to a pipe that nobody reads any more, or to a closed stream."""
+
+from __future__ import annotations
 
 import contextlib
 import functools
@@ -6,42 +8,45 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Iterator
+from typing import Any, TextIO
 
-_SECONDS = {"terminal": 0.5, "notebook": 0.5, "file": 30.0}  # between two looks at how far something is
+_SECONDS = {"terminal": 0.5, "notebook": 0.5, "file": 30.0}  # between two updates of the progress shown
 _COLUMNS = 80  # of a bar with its numbers, at most
-_ROWS = 20  # of the terminal, for tqdm: it draws nothing where it believes them too few, as where nobody knows their number
-_LEAST_BAR = 6  # columns; a shorter one says nothing
-_on_terminal = None  # the `ProgressBar` in whose line the cursor is
+_ROWS = 20  # rows of the terminal, for tqdm: it draws nothing if it finds too few, as when their number is unknown
+_LEAST_BAR = 6  # columns; a shorter bar shows nothing
+_on_terminal: ProgressBar | None = None  # the bar that is shown in the terminal's last line
 
 
 class ProgressBar:
-    """Shows how far something is: in a terminal and in a notebook by a bar of tqdm's, elsewhere by a line each 30 s.
+    """Shows the progress of some work: in a terminal and in a notebook by a tqdm bar, elsewhere by a line every 30 s.
 
-    The line of a terminal is at most 80 columns wide and has one bar at a time: the last that was shown. tqdm draws it. What
-    tqdm does not do is here: lines without carriage returns for logs, numbers that are shown whole or not at all (it cuts them
-    in the middle), a line of one row whatever else has a bar (it stacks them), and no work for what is not shown (`due`).
+    In a terminal the line is at most 80 columns wide, and one bar is shown at a time: the last one. tqdm draws it. This class
+    adds what tqdm lacks: lines without carriage returns for logs, numbers that are shown whole or not at all (tqdm cuts them in
+    the middle), a single row even if another bar is open (tqdm stacks them), and no work for updates that are not shown (`due`).
 
     Args:
-        total: how much there is to do.
+        total: number of units of work.
     """
 
     def __init__(self, total: int):
-        self._total, self._bar = total, None
+        self._total = total
+        self._bar: Any = None
         self._place = _place()
         self._shown = time.monotonic()
 
     def due(self) -> bool:
-        """Whether it is time to show it again."""
+        """Whether it is time for the next update."""
         return time.monotonic() - self._shown >= _SECONDS[self._place]
 
     def show(self, done: int, parts: list[str], last: bool = False) -> None:
-        """Shows that `done` of the total are done, and of `parts` the first that fit into the line, in a terminal.
+        """Shows that `done` of the total are done, with as many of `parts` as fit into the line of a terminal.
 
         Args:
-            done: of the total.
-            parts: texts, the most important first; each is shown whole or not at all, as half a number misleads. Elsewhere
-                than in a terminal all are shown.
-            last: whether it is the last time: the bar stays where it is.
+            done: number of units done, of the total.
+            parts: texts, the most important first; each is shown whole or not at all, as half a number misleads. A log or a
+                notebook shows all of them.
+            last: whether this is the last update: the bar stays on the screen.
         """
         global _on_terminal
         self._shown = time.monotonic()
@@ -62,7 +67,7 @@ class ProgressBar:
             self._close(leave=True)
 
     def close(self) -> None:
-        """Takes the bar away: all is done, and what has come of it is printed next."""
+        """Removes the bar: the work is done, and its results are printed next."""
         if self._bar:
             self._bar.n = self._total
             self._close(leave=False)
@@ -103,16 +108,17 @@ def _place():
 
 @functools.cache
 def _bars():
-    """tqdm's class of bars for a terminal or a notebook; imported where one is shown."""
+    """tqdm's class of bars for a terminal or a notebook; imported when the first one is shown."""
     from tqdm import auto
 
     class Bar(auto.tqdm):
-        monitor_interval = 0  # no thread beside this one: bars are drawn when they are due
+        monitor_interval = 0  # no thread of tqdm: bars are drawn when they are due
 
     return Bar
 
 
 def _fitting(parts, width):
+    """The first of `parts` that fit into `width` columns, as one text."""
     line = parts[0][:width]
     for part in parts[1:]:
         if len(line) + 2 + len(part) > width:
@@ -122,10 +128,10 @@ def _fitting(parts, width):
 
 
 class ImageProgress:
-    """A `ProgressBar` of images: how many of so many are done, and how fast.
+    """A `ProgressBar` of images: how many are done, and how fast.
 
     Args:
-        name: what is done with them, such as "reading".
+        name: name of the work, such as "reading".
         total: number of images.
     """
 
@@ -134,7 +140,7 @@ class ImageProgress:
         self._start, self._bar = time.monotonic(), ProgressBar(total)
 
     def __call__(self, done: int) -> None:
-        """`done` images are done, all since the start; nothing is shown of it any more when all are."""
+        """Updates the bar when it is due: `done` images have been done since the start. Removes it when all are done."""
         if done >= self._total:
             self._bar.close()
         elif self._bar.due():
@@ -143,47 +149,51 @@ class ImageProgress:
 
 
 def say(text: str) -> None:
-    """Prints a line that stays, in the place of a bar where a terminal shows one."""
+    """Prints a line that stays, after removing a bar from the terminal."""
     clear()
     print(text, flush=True)
 
 
 def clear() -> None:
-    """Takes a bar off the terminal, so that the next text does not stand behind it; it comes again when it is next shown.
+    """Removes the bar from the terminal, so that the next text starts on an empty line; the next update draws it again.
 
-    A notebook's bar is no text, and stays.
+    A notebook's bar is not text, and stays.
     """
     if _on_terminal is not None:
         _on_terminal._close(leave=False)
 
 
-def open_standard_streams():
-    """Gives closed stdin, stdout and stderr the null device, or the next files to be opened would be taken for them."""
+def open_standard_streams() -> None:
+    """Opens the null device for each of stdin, stdout and stderr that is closed.
+
+    Otherwise the next file that is opened would get its number, and receive what is written to the stream.
+    """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is this one
     if sys.stdout is None:
         sys.stdout = open(1, "w", closefd=False)
     if sys.stderr is None:
         sys.stderr = open(2, "w", closefd=False)
 
 
-def discard(stream):
-    """Sends what a stream still holds, and what comes, to the null device: its reader is gone."""
+def discard(stream: TextIO) -> None:
+    """Redirects a stream whose reader is gone to the null device, including what it has buffered."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, stream.fileno())
     os.close(null)
 
 
 @contextlib.contextmanager
-def outlived_stdout():
-    """While it lasts, printing fails nowhere: for work whose results are files.
+def outlived_stdout() -> Iterator[None]:
+    """A context in which printing never fails: for work whose results are files.
 
-    What nobody can read any more (`| head`, a terminal that went away, a log on a full disk) is not worth losing the work.
+    Work is not lost because nobody can read its output any more (`| head`, a closed terminal, a log on a full disk).
     """
-    before, sys.stdout = sys.stdout, _Outliving(sys.stdout)
+    before = sys.stdout
+    sys.stdout = _Outliving(before)  # type: ignore[assignment]  # the other methods are the stream's, by __getattr__
     try:
         yield
     finally:
@@ -191,7 +201,7 @@ def outlived_stdout():
 
 
 class _Outliving:
-    """A text stream that nobody needs to read."""
+    """A text stream whose errors of writing are ignored."""
 
     def __init__(self, stream):
         self._stream = stream
@@ -205,7 +215,7 @@ class _Outliving:
     def _or_discard(self, method, *arguments):
         try:
             return method(*arguments)
-        except BlockingIOError:  # a slow reader, which did not ask to be waited for
+        except BlockingIOError:  # a slow reader of a non-blocking stream: the text is dropped
             return None
         except OSError:
             discard(self._stream)

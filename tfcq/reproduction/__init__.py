@@ -1,1 +1,1 @@
-"""Tables of papers, row by row: trained for equal budgets, measured, and set beside the papers' numbers."""
+"""Tables of papers: each row is trained for the same budget, measured, and compared with the paper's numbers."""

@@ -1,7 +1,11 @@
-"""table.md and table.png of an ablation: the paper's numbers beside ours, every protocol, and whether the paper's orders show."""
+"""table.md and table.png of an ablation: the paper's numbers and ours, all protocols, and whether the rankings agree."""
+
+from __future__ import annotations
 
 import json
+import os
 import pathlib
+from collections.abc import Iterable, Mapping
 
 from tfcq.errors import UserError
 from tfcq.evaluation.comparable import differences
@@ -10,9 +14,10 @@ from tfcq.evaluation.tables import markdown_table
 from tfcq.machine import paths
 from tfcq.machine.files import write_text
 from tfcq.metrics.registry import is_number
+from tfcq.reproduction.tables import Table
 
 PAPER_NAMES = {"bits_per_dim": "BPD", "classifier_score": "IS", "frechet_distance": "FID"}
-"""What the paper calls the numbers of `tfcq.reproduction.tables.BETTER`."""
+"""The paper's names of the numbers of `tfcq.reproduction.tables.BETTER`."""
 
 _WORDS = {"bits_per_dim": "bits/dim", "classifier_score": "classifier score", "frechet_distance": "Frechet distance"}
 _FIRST = ("bits_per_dim", "elbo", "classifier_score", "frechet_distance", "kernel_distance")
@@ -39,14 +44,16 @@ _PROTOCOL = (
 )
 
 
-def write_report(table, rows, output, sentences):
+def write_report(
+    table: Table, rows: Mapping[str, dict], output: str | os.PathLike, sentences: Iterable[str]
+) -> pathlib.Path:
     """Writes OUTPUT/table.md and OUTPUT/table.png.
 
     Args:
-        table: `tfcq.reproduction.tables.Table`.
-        rows: {row name: record of `tfcq.reproduction.run.Ablation`}; rows without one were not run.
+        table: the table of the paper.
+        rows: {row name: record of `tfcq.reproduction.run.Ablation`}; rows without a record were not run.
         output: folder.
-        sentences: on how the rows were trained.
+        sentences: how the rows were trained, for the protocol.
 
     Returns:
         The path of table.md.
@@ -65,14 +72,14 @@ def write_report(table, rows, output, sentences):
     return output / "table.md"
 
 
-def entries(record):
-    """{name: entry} of what was measured in a row; empty where nothing was."""
+def entries(record: Mapping) -> dict[str, dict]:
+    """{name: entry} of the metrics measured for a row; empty if none were."""
     measured = record.get("evaluation", {}).get("measured", {})
     return {name: entry for name, entry in measured.items() if isinstance(entry, dict)}
 
 
-def value_of(record, kind):
-    """A row's number of that kind, a float; None where it was not measured."""
+def value_of(record: Mapping, kind: str) -> float | None:
+    """A row's number of a kind, such as "frechet_distance"; None if it was not measured."""
     return next((_value(entry) for name, entry in entries(record).items() if is_number(name, kind)), None)
 
 
@@ -81,7 +88,7 @@ def _value(entry):
 
 
 def _columns(rows):
-    """The names of all numbers that were measured: first those that the paper has."""
+    """The names of all numbers that were measured; those that the paper has come first."""
     names = list(dict.fromkeys(name for record in rows.values() for name in entries(record)))
     known = [name for kind in _FIRST for name in names if is_number(name, kind)]
     return known + [name for name in names if name not in known]
@@ -89,12 +96,12 @@ def _columns(rows):
 
 def _text(table, rows, sentences):
     names = _columns(rows)
-    unlike = {name: _differing(rows, name) for name in names}
+    differing = {name: _differing(rows, name) for name in names}
     paper = [kind for kind in PAPER_NAMES if any(kind in row.paper for row in table.rows)]
     headings = [
         "row",
         *(f"paper: {PAPER_NAMES[kind]}" for kind in paper),
-        *(_HEADINGS.get(name, name) + (" (!)" if unlike[name] else "") for name in names),
+        *(_HEADINGS.get(name, name) + (" (!)" if differing[name] else "") for name in names),
         "steps",
         "minutes",
         "weights",
@@ -102,9 +109,9 @@ def _text(table, rows, sentences):
     ]
     lines = [f"# {table.title}", "", f"The paper's columns: {table.source}. The others are ours.", ""]
     lines += [
-        "**Ours are of the widths, budget and data below: their levels do not compare with the paper's, only the order of "
-        "the rows does. A Frechet distance or score whose name is not fid or inception_score is "
-        "not the paper's quantity either.**",
+        "**Our numbers are for the widths, budget and data below: their levels cannot be compared with the paper's, only the "
+        "ranking of the rows. A Frechet distance or score whose name is not fid or inception_score is not the paper's "
+        "quantity either.**",
         "",
     ]
     lines_of_table = []
@@ -120,9 +127,9 @@ def _text(table, rows, sentences):
         lines_of_table.append(["real images in their place", *cells, "-", "-", "-", "-"])
     lines.append(markdown_table(headings, lines_of_table))
     lines += ["", "n/a: not measured (not every model has a likelihood).", "", "![ours and the paper's](table.png)", ""]
-    lines += ["## Does the paper's order show?", "", *(_order(order, table, rows) for order in table.orders), ""]
+    lines += ["## Is the paper's ranking reproduced?", "", *(_order(order, table, rows) for order in table.orders), ""]
     lines += ["## Protocol", "", *(f"- {paths.markdown(sentence)}" for sentence in sentences), *_data(rows), ""]
-    marked = {name: ", ".join(found) for name, found in unlike.items() if found}
+    marked = {name: ", ".join(found) for name, found in differing.items() if found}
     lines += [f"- `{name}` (!): not measured alike; the rows differ in {found}." for name, found in marked.items()]
     lines += [f"- {line}" for name in names for line in _protocol(rows, name)]
     return "\n".join(lines) + "\n"
@@ -144,17 +151,19 @@ def _effort(record):
 def _state(record):
     if "failure" in record:
         return f"failed: {paths.markdown(record['failure'].replace('|', '/'))}"
-    return "measured" if "evaluation" in record else "trained" if record.get("step") else "not run"
+    if "evaluation" in record:
+        return "measured"
+    return "trained" if record.get("step") else "not run"
 
 
 def _floor(rows, name):
-    """What real images score; several values where rows were measured differently."""
+    """The scores of real images; several values if rows were measured differently."""
     found = [entries(record).get(name, {}).get("real") for record in rows.values()]
     return ", ".join(dict.fromkeys(f"{value:.5g}" for value in found if value is not None))
 
 
 def _order(order, table, rows):
-    """A line: what the paper's rows show, and whether ours do, with the numbers."""
+    """A line: a ranking of the paper's rows, and whether ours agree with it, with the numbers."""
     named = [name for group in order.groups for name in group]
     values = {name: value_of(rows.get(name, {}), order.number) for name in named}
     values = {name: value for name, value in values.items() if value is not None}
@@ -163,21 +172,21 @@ def _order(order, table, rows):
     holds = order.holds(values)
     if holds is None:
         missing = [name for name in named if name not in values]
-        answer = f"unknown, without a number of {', '.join(missing)}"
+        answer = f"unknown, as {' and '.join(missing)} {'has' if len(missing) == 1 else 'have'} no number"
     else:
         answer = f"{'yes' if holds else 'no'} ({', '.join(f'{name} {values[name]:.5g}' for name in named)})"
     return f"- {statement}: {answer}; the paper: {paper}"
 
 
 def _data(rows):
-    """A line a data set that was seen; the rows of one ablation have one."""
+    """A line per data set; all rows of one ablation have the same."""
     seen = dict.fromkeys(record["evaluation"]["data"] for record in rows.values() if "evaluation" in record)
     return [f"- Data: {paths.markdown(text)}." for text in seen]
 
 
 def _protocol(rows, name):
-    """How a number was measured: a line for each way that occurs, with the rows where there are several."""
-    ways = {}
+    """How a number was measured: a line for each protocol, with its rows if there are several protocols."""
+    protocols: dict[str, list[str]] = {}
     for row, record in rows.items():
         entry = entries(record).get(name)
         if entry is None:
@@ -185,13 +194,15 @@ def _protocol(rows, name):
         facts = [f"{key}={_plain(entry[key])}" for key in _PROTOCOL if key in entry]
         facts.append(f"checkpoint={record['evaluation']['measured']['checkpoint']}")
         notes = "".join(f" ({note})" for note in entry.get("notes", ()))
-        ways.setdefault(f"{entry.get('meaning', 'no meaning recorded')}: {', '.join(facts)}{notes}", []).append(row)
-    alone = len(ways) == 1
-    return [f"`{name}`{'' if alone else ' of ' + ', '.join(which)}: {way}." for way, which in ways.items()]
+        protocol = f"{entry.get('meaning', 'no meaning recorded')}: {', '.join(facts)}{notes}"
+        protocols.setdefault(protocol, []).append(row)
+    if len(protocols) == 1:
+        return [f"`{name}`: {protocol}." for protocol in protocols]
+    return [f"`{name}` of {', '.join(which)}: {protocol}." for protocol, which in protocols.items()]
 
 
 def _differing(rows, name):
-    """What the rows' measurements of a number differ in, so that they do not compare."""
+    """In what the rows' measurements of a number differ, so that they cannot be compared."""
     return differences([entries(record)[name] for record in rows.values() if name in entries(record)])
 
 
@@ -200,8 +211,8 @@ def _plain(value):
 
 
 def _draw(table, rows, path):
-    """Ours and the paper's, side by side: bits/dim against Frechet distance, or the distances where the paper has no bits/dim."""
-    # Here, as it takes half a second that an error in the flags need not wait for.
+    """Draws our numbers beside the paper's: bits/dim and Frechet distance, or only distances if the paper has no bits/dim."""
+    # Imported here, as it takes half a second, for which errors in the flags do not wait.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -230,7 +241,7 @@ def _draw(table, rows, path):
 
 
 def _draw_points(axes, drawn, label):
-    """Bits/dim against Frechet distance; a row without a likelihood is a line at its distance."""
+    """Draws bits/dim against Frechet distance; a row without a likelihood is a line at its distance."""
     for color, (name, row) in drawn.items():
         bits, height = row.get("bits_per_dim"), row["frechet_distance"]
         if bits is None:
@@ -243,7 +254,7 @@ def _draw_points(axes, drawn, label):
 
 
 def _draw_bars(axes, drawn, label):
-    """A bar for each row's Frechet distance, the first row on top."""
+    """Draws a bar for each row's Frechet distance, the first row on top."""
     for color, (name, row) in drawn.items():
         bar = axes.barh([name], [row["frechet_distance"]], color=color)
         axes.bar_label(bar, fmt="%.4g", fontsize=7)

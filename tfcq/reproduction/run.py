@@ -1,17 +1,23 @@
-"""Trains and evaluates the rows of a table, each for the same budget, and remembers how far it came.
+"""Trains and evaluates the rows of a table, each for the same budget, and keeps the state, so that it can be resumed.
 
-OUTPUT/state.json    what was asked for, and of each row: steps and seconds taken, weights, what was measured, what failed
+OUTPUT/state.json    the plan, and for each row: steps and seconds taken, number of weights, measurements, failures
 OUTPUT/ROW/          the workdir of a row
 
-The state is written whole at each change and every few seconds of training. The trainer saves when it is asked to end; after
-a crash its last checkpoint may be older than the seconds in the state, and the seconds of the lost steps are given back.
+The state is written whole at each change and every few seconds of training. A training that is asked to end saves a
+checkpoint; after a crash the last checkpoint may be older than the seconds in the state, and the seconds of the lost steps are
+subtracted.
 """
+
+from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import pathlib
 import sys
 import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from tfcq import workdir as workdirs
 from tfcq.errors import UserError
@@ -27,19 +33,22 @@ _SAVE_SECONDS = 5.0
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """What each row's training may take: one of the two.
+    """The budget of each row's training, either minutes or steps.
 
     Attributes:
-        minutes: of wall-clock time, counted as `tfcq.reproduction.process.Clock` says; more than 0.
-        steps: exactly so many.
-        row_steps: {row name: steps}, instead of `steps`.
+        minutes: wall-clock time, counted as in `tfcq.reproduction.process.Clock`; more than 0. None: steps count.
+        steps: number of training steps. None: minutes count.
+        row_steps: {row name: steps}, for rows with another number than `steps`.
+
+    Raises:
+        UserError: both or none of the two.
     """
 
     minutes: float | None = None
     steps: int | None = None
-    row_steps: dict = dataclasses.field(default_factory=dict)
+    row_steps: dict[str, int] = dataclasses.field(default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if (self.minutes is None) == (self.steps is None):
             received = "neither" if self.minutes is None else "both"
             raise UserError(f"budget: expected one of --budget_minutes and --budget_steps, received {received}")
@@ -47,33 +56,35 @@ class Budget:
             raise UserError("--row_steps with --budget_minutes: expected --budget_steps, the steps of the other rows")
 
     @property
-    def seconds(self):
-        """Of training; None where the budget is a number of steps."""
+    def seconds(self) -> float | None:
+        """Seconds of training; None if the budget is a number of steps."""
         return None if self.minutes is None else 60.0 * self.minutes
 
-    def steps_of(self, row):
-        """The steps of the row of that name; None where the budget is time."""
+    def steps_of(self, row: str) -> int | None:
+        """The steps of the row of that name; None if the budget is time."""
         return self.row_steps.get(row, self.steps)
 
-    def flags(self, flags, row="", first_stage_share=0.0):
-        """The flags of tfcq.train that keep the budget; periodic evaluations only at the end, or never, unless given.
+    def flags(self, flags: Mapping[str, Any], row: str = "", first_stage_fraction: float = 0.0) -> dict[str, int]:
+        """The flags of tfcq.train for the budget; unless given, periodic evaluations are made only at the end, or never.
 
         Args:
-            flags: {flag of tfcq.train: value}, the row's.
-            row: its name.
-            first_stage_share: of its steps, those of its first stage of training, where it has stages.
+            flags: {flag of tfcq.train: value} of the row.
+            row: name of the row.
+            first_stage_fraction: fraction of the row's steps in its first stage of training; 0: it has no stages.
 
         Raises:
-            UserError: a flag that the budget decides, or a schedule that needs a number of steps to end at.
+            UserError: a flag that the budget decides, or a schedule that needs to know the number of steps.
         """
         if "train_steps" in flags:
             raise UserError(
-                f"--train_steps={flags['train_steps']}: the budget says when a row ends; expected --budget_steps instead"
+                f"--train_steps={flags['train_steps']}: the budget decides when a row ends; expected --budget_steps instead"
             )
         steps = self.steps_of(row) or ENDLESS
-        own = {"train_steps": steps} | ({} if "evaluate_every" in flags else {"evaluate_every": steps})
-        if first_stage_share and "first_stage_steps" not in flags:
-            own["first_stage_steps"] = max(1, round(first_stage_share * steps))
+        own = {"train_steps": steps}
+        if "evaluate_every" not in flags:
+            own["evaluate_every"] = steps
+        if first_stage_fraction and "first_stage_steps" not in flags:
+            own["first_stage_steps"] = max(1, round(first_stage_fraction * steps))
         if self.steps is None:
             schedule = flags.get("learning_rate_schedule", "constant")
             needing = {
@@ -101,27 +112,27 @@ class Job:
     """
 
     name: str
-    train: dict
-    evaluate: dict
+    train: dict[str, Any]
+    evaluate: dict[str, Any]
 
-    def arguments(self, which, workdir):
-        """Command-line arguments; which: "train" or "evaluate"."""
+    def arguments(self, which: str, workdir: str | os.PathLike) -> list[str]:
+        """The command-line arguments of `which`, "train" or "evaluate"."""
         flags = {"workdir": workdir} | getattr(self, which)
         return [f"--{name}={str(value).lower() if isinstance(value, bool) else value}" for name, value in flags.items()]
 
 
 class RowFailed(Exception):
-    """A row's command ended with an error; the message is the command, how it ended and what it said."""
+    """A row's command ended with an error; the message has the command, its exit status and its last line."""
 
 
 class Ablation:
     """The rows of one table under one folder.
 
     Args:
-        output: the folder; made where it is not there.
-        plan: JSON values that say what the ablation is; a folder of another plan is refused.
-        budget: `Budget`.
-        commands: {"train": [...], "evaluate": [...]}, what stands before the flags.
+        output: the folder; created if it does not exist.
+        plan: JSON values that describe the ablation; a folder with another plan is refused.
+        budget: of each row.
+        commands: {"train": [...], "evaluate": [...]}, the commands before their flags; None: those of tfcq.
 
     Attributes:
         rows: {row name: record}, the state.
@@ -130,26 +141,32 @@ class Ablation:
         UserError: the folder holds another ablation, or cannot be read or written.
     """
 
-    def __init__(self, output, plan, budget, commands=None):
+    def __init__(
+        self,
+        output: str | os.PathLike,
+        plan: dict[str, Any],
+        budget: Budget,
+        commands: Mapping[str, Sequence[str]] | None = None,
+    ):
         self.output, self._plan, self._budget = pathlib.Path(output), plan, budget
         python = [sys.executable, "-m"]
         self._commands = commands or {"train": [*python, "tfcq.train"], "evaluate": [*python, "tfcq.evaluate"]}
         self._path = self.output / "state.json"
-        self.rows = self._open()
+        self.rows: dict[str, dict[str, Any]] = self._open()
         self._saved = 0.0
 
-    def run(self, jobs, after_row=lambda: None):
-        """Trains and evaluates what is not done yet; a row that fails is noted and tried again the next time.
+    def run(self, jobs: Sequence[Job], after_row: Callable[[], object] = lambda: None) -> list[str]:
+        """Trains and evaluates the rows that are not done; a row that fails is recorded, and retried by the next run.
 
         Args:
-            jobs: list of `Job`.
+            jobs: the rows.
             after_row: called after each row.
 
         Returns:
             The names of the rows that failed.
 
         Raises:
-            TrainingInterrupted: SIGTERM, SIGHUP or Ctrl-C; what was done is saved.
+            TrainingInterrupted: SIGTERM, SIGHUP or Ctrl-C; the state is saved.
         """
         with Interrupts() as interrupts:
             for number, job in enumerate(jobs, start=1):
@@ -165,7 +182,7 @@ class Ablation:
                 finally:
                     self._save()
                 after_row()
-                interrupts.check(record["step"])  # one that came between two commands
+                interrupts.check(record["step"])  # a signal between two commands
         return [job.name for job in jobs if "failure" in self.rows[job.name]]
 
     def _open(self):
@@ -173,16 +190,16 @@ class Ablation:
             return {}
         try:
             state = json.loads(self._path.read_text())
-            there, rows = state["plan"], state["rows"]
+            before, rows = state["plan"], state["rows"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"{self._path}: the state of the ablation cannot be read: {error}; remove it, or use another --output"
             ) from error
-        here = json.loads(json.dumps(self._plan))
+        now = json.loads(json.dumps(self._plan))
         differing = [
-            f"{name}: {there.get(name)} -> {here.get(name)}"
-            for name in sorted(here.keys() | there.keys())
-            if there.get(name) != here.get(name)
+            f"{name}: {before.get(name)} -> {now.get(name)}"
+            for name in sorted(now.keys() | before.keys())
+            if before.get(name) != now.get(name)
         ]
         if differing:
             raise UserError(
@@ -200,22 +217,28 @@ class Ablation:
         self._saved = time.monotonic()
 
     def _train(self, job, record, interrupts):
-        """Trains until the budget is spent; `record` has the steps and seconds that the checkpoint stands for."""
+        """Trains until the budget is spent; `record` has the steps and seconds of the checkpoint."""
         workdir, budget = self.output / job.name, self._budget
         saved = workdirs.saved_step(workdir)
         before = record["seconds"] * min(1.0, saved / record["step"]) if record["step"] else 0.0
         record |= {"step": saved, "seconds": before}
-        if saved and (before >= budget.seconds if budget.seconds else saved >= budget.steps_of(job.name)):
+        if budget.seconds is None:
+            spent = saved >= (budget.steps_of(job.name) or 0)
+        else:
+            spent = before >= budget.seconds
+        if saved and spent:
             return
         self._save()
         with files.writing("output", workdir):
             (workdir / training_progress.FILE).unlink(missing_ok=True)  # of an earlier process
-        clock, progress, over = Clock(before), None, None
+        clock = Clock(before)
+        progress: training_progress.Progress | None = None
+        over: float | None = None  # seconds when the time was over
 
         def poll():
             nonlocal progress
-            before_it, progress = progress, training_progress.read(workdir)
-            if progress is None or progress == before_it:
+            last, progress = progress, training_progress.read(workdir)
+            if progress is None or progress == last:
                 return
             clock.read(progress)
             record.update(step=progress.step, seconds=before + progress.seconds, weights=progress.weights)
@@ -232,17 +255,18 @@ class Ablation:
         command = [*self._commands["train"], *job.arguments("train", workdir)]
         status, errors, asked = follow(command, interrupts, poll, left)
         if asked:
-            record["seconds"] = over  # the step under way and the last checkpoint were not training of the budget
+            record["seconds"] = over  # without the step that was running then and the last checkpoint
         if status in (0, SAVED_ON_REQUEST):
             record["step"] = workdirs.saved_step(workdir)
         interrupts.check(workdirs.saved_step(workdir))
         if status != 0 and not (asked and status == SAVED_ON_REQUEST):
-            line = progress.error["line"] if progress and progress.state == "failed" else _last_line(errors)
+            failed = progress is not None and progress.state == "failed" and progress.error
+            line = failed["line"] if failed else _last_line(errors)
             raise RowFailed(f"train: {_failure(status, line)}")
         print(f"row {job.name}: {record['step']} steps in {record['seconds'] / 60:.2f} min of training", flush=True)
 
     def _evaluate(self, job, record, interrupts):
-        """Measures the last checkpoint, unless just that was done."""
+        """Measures the last checkpoint, unless this was done already."""
         asked = {"flags": job.evaluate, "step": record["step"]}
         done = record.get("evaluation", {})
         if {name: done.get(name) for name in asked} == asked:
@@ -269,6 +293,6 @@ def _failure(status, line):
 
 
 def _last_line(errors):
-    """What a command says on stderr that wrote no progress.json: an evaluation, or a training that is refused at once."""
+    """The error of a command that wrote no progress.json: an evaluation, or a training that was refused at once."""
     lines = [line.strip() for line in errors.splitlines() if line.strip()]
     return lines[-1].removeprefix("error: ") if lines else ""

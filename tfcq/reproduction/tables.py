@@ -1,13 +1,18 @@
-"""The tables that `tfcq.reproduce` knows: of each row the options that make it, and the numbers that its paper reports.
+"""The tables of `tfcq.reproduce`: for each row its options, and the numbers that its paper reports.
 
-Data alone: a table is added to `TABLES` and nothing else changes. Sources of those here: Shmelkov, Lucas, Alahari, Schmid,
+Only data: a new table is added to `TABLES`, and nothing else changes. Sources: Shmelkov, Lucas, Alahari, Schmid,
 Verbeek, "Coverage and quality driven training of generative image models", 2018, Tables 1 to 3 (CIFAR-10, 32x32); Xiao, Yan,
 Amit, "Generative latent flow", 2019, Table 1 (its column of Fashion-MNIST, 28x28) and Appendix B.
 """
 
+from __future__ import annotations
+
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 from tfcq.config import SYSTEMS, DataConfig, TrainingConfig
+from tfcq.config.fields import Section
 from tfcq.errors import UserError
 
 WIDTHS = (
@@ -21,10 +26,10 @@ WIDTHS = (
     "adversary_units",
     "second_stage_units",
 )
-"""The options that `--narrow` multiplies, where the system has them."""
+"""The options that `--narrow` multiplies, if the system has them."""
 
 BETTER = {"bits_per_dim": "lower", "classifier_score": "higher", "frechet_distance": "lower"}
-"""The numbers that a paper's row may have, and which values are better."""
+"""{number that a paper's row may have: which values are better}."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,35 +37,40 @@ class Row:
     """One row of a table.
 
     Attributes:
-        name: also its workdir's.
-        options: {option of tfcq.train: value}, what makes the row; the command line does not change them.
-        paper: {key of `BETTER`: the paper's number}; one that it does not give is left out.
-        defaults: {option: value}, what the row has unless the command line says otherwise.
-        factors: {option: factor above 1} for what is larger than in the other rows; it grows by at least 1.
-        likelihood: what the row has a density of, and so which likelihoods can be measured: "images", "latents" or "".
+        name: of the row and its workdir.
+        options: {option of tfcq.train: value} that define the row; the command line cannot change them.
+        paper: {key of `BETTER`: the paper's number}, without numbers that the paper does not give.
+        defaults: {option: value} of the row, which the command line can change.
+        factors: {option: factor above 1} for sizes that are larger than in the other rows; they grow by at least 1.
+        likelihood: of what the row has a density, which decides the likelihoods that are measured: "images", "latents" or "".
         model: --model of this row; empty: the table's.
-        first_stage_share: of the row's steps, those of its first stage of training (--first_stage_steps); 0: no such option.
+        first_stage_fraction: fraction of the row's steps in its first stage (--first_stage_steps); 0: no such option.
     """
 
     name: str
-    options: dict
-    paper: dict
-    defaults: dict = dataclasses.field(default_factory=dict)
-    factors: dict = dataclasses.field(default_factory=dict)
+    options: dict[str, Any]
+    paper: dict[str, float]
+    defaults: dict[str, Any] = dataclasses.field(default_factory=dict)
+    factors: dict[str, float] = dataclasses.field(default_factory=dict)
     likelihood: str = "images"
     model: str = ""
-    first_stage_share: float = 0.0
+    first_stage_fraction: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Order:
-    """What a paper's numbers say of its rows: every row of a group is better than every row of the groups after it."""
+    """A ranking of a paper's rows: every row of a group is better than every row of the groups after it.
+
+    Attributes:
+        number: key of `BETTER`, by which the rows are ranked.
+        groups: names of rows, the best group first.
+    """
 
     number: str
-    groups: tuple
+    groups: tuple[tuple[str, ...], ...]
 
-    def holds(self, values):
-        """True or False; None where a number is missing. values: {row name: float}."""
+    def holds(self, values: Mapping[str, float]) -> bool | None:
+        """Whether the ranking holds for values {row name: float}; None if one is missing."""
         if any(name not in values for group in self.groups for name in group):
             return None
         sign = 1.0 if BETTER[self.number] == "lower" else -1.0
@@ -73,42 +83,41 @@ class Table:
     """A table of a paper.
 
     Attributes:
-        title: what stands above it.
-        source: paper, table, and what its numbers were measured on.
-        model: --model of its rows, where they do not name their own.
-        options: what all rows share, unless the command line says otherwise.
-        rows: tuple of `Row`.
-        orders: tuple of `Order`, those that the paper's numbers show.
-        metrics: what is measured unless the command line says otherwise.
+        title: the heading.
+        source: paper, table, and the data of its numbers.
+        model: --model of rows that do not name their own.
+        options: options of all rows, which the command line can change.
+        rows: the rows.
+        orders: rankings that the paper's numbers show.
+        metrics: metrics that are measured, which the command line can change.
     """
 
     title: str
     source: str
     model: str
-    options: dict
-    rows: tuple
-    orders: tuple
-    metrics: tuple = ("bits_per_dim", "elbo", "frechet_distance", "classifier_score", "kernel_distance")
+    options: dict[str, Any]
+    rows: tuple[Row, ...]
+    orders: tuple[Order, ...]
+    metrics: tuple[str, ...] = ("bits_per_dim", "elbo", "frechet_distance", "classifier_score", "kernel_distance")
 
-    def row(self, name):
-        """The row of that name; UserError where there is none."""
+    def row(self, name: str) -> Row:
+        """The row of that name; UserError if there is none."""
         for row in self.rows:
             if row.name == name:
                 return row
         raise UserError(f"rows: expected some of {', '.join(row.name for row in self.rows)}, received {name!r}")
 
-    def flags(self, row, given, narrow=1.0):
+    def flags(self, row: Row, given: Mapping[str, Any], narrow: float = 1.0) -> dict[str, Any]:
         """{flag of tfcq.train: value} of a row.
 
         Args:
-            row: `Row` of this table.
-            given: {option: value} of the command line, which the row's own options outdo. Options of systems that other rows have
-                and this one has not are left out.
-            narrow: multiplies the default of each of `WIDTHS` that is not given.
+            row: a row of this table.
+            given: {option: value} of the command line, which the row's own options override. Options that only the systems of
+                other rows have are left out.
+            narrow: factor of the default of each of `WIDTHS` that is not given.
 
         Raises:
-            UserError: a given option that every row that has it sets for itself, or that none has, so that it would change
-                nothing.
+            UserError: a given option that would change nothing: no row has it, or every row that has it sets it.
         """
         for name in given:
             able = [one for one in self.rows if name in self._options_of(one)]
@@ -133,12 +142,12 @@ class Table:
             flags[name] = max(size + 1, round(factor * size))
         return flags
 
-    def _system(self, row):
+    def _system(self, row: Row) -> type[Section]:
         return SYSTEMS[row.model or self.model]
 
     def _options_of(self, row):
-        """The names of a row's options, its system's and those that every run has."""
-        sections = (self._system(row), DataConfig, TrainingConfig)
+        """The names of a row's options: those of its system, and those of every run."""
+        sections: tuple[type[Section], ...] = (self._system(row), DataConfig, TrainingConfig)
         return {field.name for section in sections for field in dataclasses.fields(section)}
 
 
@@ -163,7 +172,7 @@ _SOURCE = "Shmelkov et al. 2018, Table {}, on CIFAR-10 at 32x32: BPD, Inception 
 _ROWS_1 = (
     Row("gan", _GAN, _paper(None, 6.8, 31.4), likelihood=""),
     Row("vae", {"quality_weight": 0.0, "flow_scales": 0}, _paper(4.4, 2.0, 171.0)),
-    # The paper widens CQ's generator by the 1.4 % of weights that CQF's flow adds.
+    # The paper widens CQ's generator to add as many weights as CQF's flow, 1.4 %.
     Row("cq", {"flow_scales": 0}, _paper(4.4, 5.1, 58.6), factors={"width": 1.02}),
     Row("cqf", _CQF, _paper(3.9, 7.1, 28.0)),
 )
@@ -197,7 +206,7 @@ _ROWS_3B = _rows_3(
     {(1, 2): (3.52, 3.0, 112.0), (2, 2): (3.41, 4.5, 85.5), (3, 2): (3.45, 4.4, 78.7), (4, 1): (3.49, 4.1, 82.4)},
 )
 _HALVED = {"learning_rate_drops": "0.5:0.5"}  # after half of the epochs
-# The pre-training is not of those epochs.
+# These epochs do not include the pre-training.
 _WAE = {
     "batch_size": 100,
     "beta_1": 0.5,
@@ -205,7 +214,7 @@ _WAE = {
     "learning_rate_drops": "/0.3:0.5,0.5:0.2",
 }
 _TWO_STAGE = {"batch_size": 100, "learning_rate": 1e-4, "learning_rate_drops": "0.375:0.5,0.75:0.5"}
-# Its authors' (Hoshen et al. 2019, their code): IMLE's rate stays.
+# From the authors' code (Hoshen et al. 2019): the learning rate of IMLE is constant.
 _GLANN = {
     "latent_dim": 64,
     "batch_size": 128,
@@ -216,7 +225,7 @@ _AT_ONCE = {"first_stage_steps": 0}
 _PERCEPTUAL = {"reconstruction": "perceptual"}
 
 
-def _glf_row(name, distance, defaults, model="", options=None, likelihood="images", first_stage_share=0.0):
+def _glf_row(name, distance, defaults, model="", options=None, likelihood="images", first_stage_fraction=0.0):
     return Row(
         name,
         options or {},
@@ -224,20 +233,20 @@ def _glf_row(name, distance, defaults, model="", options=None, likelihood="image
         defaults,
         likelihood=likelihood,
         model=model or name,
-        first_stage_share=first_stage_share,
+        first_stage_fraction=first_stage_fraction,
     )
 
 
-# Settings of MNIST (Appendix B says: the same for Fashion-MNIST); fractions of stages are those of the epochs, 400 and 800 of
-# the two-stage VAE, 500 and 50 of GLANN.
+# Settings of MNIST (the same for Fashion-MNIST, by Appendix B). The fractions of stages follow their epochs: 400 and 800 for
+# the two-stage VAE, 500 and 50 for GLANN.
 _ROWS_GLF = (
     _glf_row("vae", 57.5, _HALVED),
     _glf_row("wae_gan", 31.5, _WAE, likelihood="latents"),
-    _glf_row("two_stage_vae", 26.1, _TWO_STAGE, first_stage_share=1.0 / 3.0),
+    _glf_row("two_stage_vae", 26.1, _TWO_STAGE, first_stage_fraction=1.0 / 3.0),
     _glf_row("rae_gmm", 25.1, _HALVED, likelihood="latents"),
     _glf_row("vae_flow_prior", 51.8, _HALVED),
     _glf_row("vae_flow_posterior", 55.1, _HALVED),
-    _glf_row("glann", 13.0, _GLANN, options=_PERCEPTUAL, likelihood="", first_stage_share=10.0 / 11.0),
+    _glf_row("glann", 13.0, _GLANN, options=_PERCEPTUAL, likelihood="", first_stage_fraction=10.0 / 11.0),
     _glf_row("glf", 21.3, _HALVED, options=_AT_ONCE | {"reconstruction": "mse"}, likelihood="latents"),
     _glf_row("glf_perceptual", 10.3, _HALVED, "glf", options=_AT_ONCE | _PERCEPTUAL, likelihood="latents"),
 )
@@ -293,7 +302,7 @@ TABLES = {
         ),
     ),
     "glf": Table(
-        "GLF beside other auto-encoders",
+        "GLF compared with other auto-encoders",
         "Xiao et al. 2019, Table 1, on Fashion-MNIST at 28x28: FID (Inception)",
         "glf",
         {"batch_size": 256, "optimizer": "adam", "learning_rate": 1e-3},

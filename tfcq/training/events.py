@@ -1,9 +1,11 @@
-"""TensorBoard's files of a run that is resumed: what lies beyond the step that it goes on from is cut off.
+"""TensorBoard's files of a resumed run: events beyond the step from which it resumes are cut off.
 
-An event file grows at its end, and its steps rise, since one process writes it. So cutting is truncation, which leaves whole
-events, and all that reads the files (TensorBoard, EventAccumulator, notebooks) sees one course without doubles or points that no
-checkpoint stands for.
+An event file is written by one process, grows at its end, and its steps increase. So it can be cut by truncating it after a
+whole event. All readers of the files (TensorBoard, EventAccumulator, notebooks) then see a single curve, without duplicates
+and without points that belong to no checkpoint.
 """
+
+from __future__ import annotations
 
 import os
 import pathlib
@@ -12,19 +14,19 @@ import struct
 from google.protobuf.message import DecodeError
 from tensorflow.core.util import event_pb2
 
-_HEADER, _FOOTER = 12, 4  # of a TFRecord: length and its checksum; the data's checksum
+_HEADER, _FOOTER = 12, 4  # bytes of a TFRecord: length and its checksum; the checksum of the data
 
 
-def drop_after(folder, step):
-    """Cuts the event files of a folder before the first event beyond `step`; what a killed writer left unfinished goes too.
+def drop_after(folder: str | os.PathLike, step: int) -> None:
+    """Cuts the event files of a folder before the first event beyond `step`, and removes incomplete events of killed writers.
 
-    Of files that overlap, as runs resumed by earlier versions left them, the later one holds. A file without events goes.
+    If files overlap, as after resuming with earlier versions, the later one is kept whole. A file without events is removed.
 
     Args:
-        folder: of one writer, such as tensorboard/train; it need not be there.
-        step: the last that stays; -1: none.
+        folder: of one writer, such as tensorboard/train; it need not exist.
+        step: the last step that is kept; -1: none.
     """
-    for path in sorted(pathlib.Path(folder).glob("*tfevents*"), reverse=True):  # their names begin with the time
+    for path in sorted(pathlib.Path(folder).glob("*tfevents*"), reverse=True):  # names begin with the time
         first, end = _first_step_and_end(path, step)
         if first is None:
             path.unlink()
@@ -35,7 +37,7 @@ def drop_after(folder, step):
 
 
 def _first_step_and_end(path, step):
-    """The step of a file's first event (None: there is none up to `step`), and the bytes of those up to `step`."""
+    """The step of a file's first event (None: there is none up to `step`), and the number of bytes up to `step`."""
     first, end = None, 0
     with open(path, "rb") as file:
         while len(header := file.read(_HEADER)) == _HEADER:

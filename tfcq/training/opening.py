@@ -1,8 +1,10 @@
-"""A run's folder while a training has it: held against a second one, made a run only when training really begins.
+"""The folder of a run during training: locked against a second training, and made a run only when training really begins.
 
-Whatever is refused before the first step leaves nothing behind; whatever a killed training has written beyond the checkpoint from
-which it goes on is taken back, since it is going to be written again.
+A training that is refused before its first step leaves nothing behind. What a killed training wrote beyond the checkpoint from
+which the run resumes is removed, since it will be written again.
 """
+
+from __future__ import annotations
 
 import contextlib
 import datetime
@@ -10,6 +12,8 @@ import os
 import pathlib
 import re
 import socket
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from tfcq import data
 from tfcq import workdir as workdirs
@@ -18,23 +22,30 @@ from tfcq.errors import UserError
 from tfcq.machine import files
 from tfcq.training import events, progress
 
+if TYPE_CHECKING:
+    from tfcq.config import Config
+    from tfcq.data import ImageDataset
+
 LOCK = "lock"
-"""Name of the file that a training locks: evaluation, export and the like may go on beside it."""
+"""Name of the file that a training locks; evaluations and exports may run at the same time."""
 
 WRITERS = ("train", "validation")
-"""Those of TensorBoard's folders that training writes."""
+"""The folders of TensorBoard that training writes."""
 
 
 @contextlib.contextmanager
-def opened(config, workdir, accept_changed_data=False):
-    """Holds the folder of a run of `config`, made where it is not there, for one training; gives an `OpenedRun`.
+def opened(config: Config, workdir: str | os.PathLike, accept_changed_data: bool = False) -> Iterator[OpenedRun]:
+    """A context in which the folder of a run is locked for one training; yields an `OpenedRun`.
 
-    `accept_changed_data` is as of `tfcq.training.run.train`.
+    At its end the lock is released, and folders that were created here and are still empty are removed.
 
-    When the block ends the lock is gone, and so are folders that were made here and that nothing was written to.
+    Args:
+        config: the configuration of the run.
+        workdir: the folder; created if it does not exist.
+        accept_changed_data: as in `tfcq.training.run.train`.
 
     Raises:
-        UserError: another training has the folder, it holds a run of another config, or it cannot be written.
+        UserError: another training has locked the folder, it holds a run of another config, or it cannot be written.
     """
     folder = pathlib.Path(workdir)
     made = [path for path in (folder, *folder.parents) if not path.exists()]
@@ -46,7 +57,7 @@ def opened(config, workdir, accept_changed_data=False):
             workdirs.check_for(config, folder, accept_changed_data)
             _check_writable(folder)
             files.remove_partial(folder)
-            if held:  # else another training may be writing it
+            if held:  # otherwise another training may be writing them
                 checkpoints.remove_half_written(folder)
             yield OpenedRun(config, folder, accept_changed_data)
     finally:
@@ -56,32 +67,31 @@ def opened(config, workdir, accept_changed_data=False):
 
 
 class OpenedRun:
-    """What `opened` gives: begins the run once nothing can be refused any more.
+    """A locked folder of a run, from `opened`; `begin` starts the run after all checks.
 
     Attributes:
-        folder: pathlib.Path.
-        config: `tfcq.Config`.
-        accept_changed_data: as of `opened`.
+        config, accept_changed_data: as in `opened`.
+        folder: path of the folder.
     """
 
-    def __init__(self, config, folder, accept_changed_data=False):
+    def __init__(self, config: Config, folder: pathlib.Path, accept_changed_data: bool = False):
         self.config, self.folder, self.accept_changed_data = config, folder, accept_changed_data
 
-    def config_before(self):
-        """The Config that the run in the folder had until now; None where none has begun."""
+    def config_before(self) -> Config | None:
+        """The Config that the run in the folder had until now; None if no run has begun."""
         begun = workdirs.exists(self.folder) and workdirs.has_begun(self.folder)
         return workdirs.read_config(self.folder) if begun else None
 
-    def load_data(self):
-        """The images of the run: of one that has begun, in the splits that it began with (`tfcq.data.load`)."""
+    def load_data(self) -> ImageDataset:
+        """The images of the run (`tfcq.data.load`); a run that has begun keeps its splits."""
         if self.config_before() is None:
             return data.load(self.config.data)
         return workdirs.images_of(self.folder, self.config.data, self.accept_changed_data)
 
-    def require_numbers(self, dataset):
-        """Raises UserError where the numbers that the training images had when the run began are not known.
+    def require_numbers(self, dataset: ImageDataset) -> None:
+        """Raises UserError if the numbers that the training images had when the run began are unknown.
 
-        So it is where there is no list of them, and there are more or fewer now: each may have another number then.
+        This is the case if there is no list of them and their count has changed, so that an image may have another number now.
         """
         if self.config_before() is None or workdirs.read_manifest(self.folder):
             return
@@ -93,20 +103,20 @@ class OpenedRun:
                 f"{now}; bring the images back, or begin another --workdir"
             )
 
-    def check_files(self, digests):
-        """Raises UserError where a run that has begun has read other files: `workdir.check_files`."""
+    def check_files(self, digests: Mapping[str, str]) -> None:
+        """Raises UserError if the run has begun with other files: `workdir.check_files`."""
         if self.config_before() is not None:
             workdirs.check_files(self.folder, self.config, digests)
 
-    def begin(self, step, dataset, digests=None):
-        """Makes the folder a run that begins, or goes on, at `step`: config, environment, facts of the data, history.
+    def begin(self, step: int, dataset: ImageDataset, digests: Mapping[str, str] | None = None) -> None:
+        """Writes the files of a run that begins or resumes at `step`: config, environment, facts about the data, history.
 
-        Rows of metrics, events of TensorBoard and pictures of `step` and less stay; at step 0 nothing was trained, and none do.
+        Rows of metrics, events of TensorBoard and pictures up to `step` are kept; at step 0, before any training, none are.
 
         Args:
-            step: from which training goes on.
-            dataset: `ImageDataset`.
-            digests: of the files that training has read beside, `GenerativeModel.files_read`; None: of none.
+            step: from which training begins or resumes.
+            dataset: the images.
+            digests: of the other files that training has read, `GenerativeModel.files_read`; None: none.
         """
         with files.writing("workdir", self.folder):
             last = step or -1
@@ -120,9 +130,9 @@ class OpenedRun:
                     )
             workdirs.drop_metrics_after(self.folder, last)
             for name in WRITERS:
-                # A last evaluation without its row was interrupted, and will be made again.
+                # A last evaluation without its row was interrupted, and will be repeated.
                 unfinished = name == "validation" and not self.row_of(step)
-                events.drop_after(self.folder / "tensorboard" / name, last - unfinished)
+                events.drop_after(self.folder / "tensorboard" / name, last - 1 if unfinished else last)
             for path in (self.folder / "samples").glob("*-*.png"):
                 number = re.fullmatch(r".*-(\d{8,})\.png", path.name)
                 if number and int(number[1]) > last:
@@ -131,26 +141,26 @@ class OpenedRun:
             workdirs.open_for(self.config, self.folder, step, self.accept_changed_data)
             workdirs.keep_data(self.folder, dataset, step if begun else None, digests)
 
-    def row_of(self, step):
-        """The row of metrics that training has left of `step`; None where there is none."""
+    def row_of(self, step: int) -> dict | None:
+        """The row of metrics that training wrote at `step`; None if there is none."""
         rows = workdirs.read_metrics(self.folder)
         return next((row for row in rows if "checkpoint" not in row and row.get("step") == step), None)
 
 
 def _check_writable(folder):
-    """Tries, before the first step, what is written after many: a run may have been begun by another user."""
+    """Checks before the first step that later files can be written: another user may have begun the run."""
     workdirs.check_metrics_writable(folder)
     files.check_file("workdir", folder / "history.jsonl", appends=True)
     files.check_file("workdir", folder / progress.FILE)
     written = [f"checkpoints/{kind}" for kind in checkpoints.KINDS] + [f"tensorboard/{name}" for name in WRITERS] + ["samples"]
     for path in (folder / name for name in written):
-        if path.exists():  # the others are made in the folder itself
+        if path.exists():  # the others are created in the folder itself
             files.check_folder("workdir", path)
 
 
 @contextlib.contextmanager
 def _locked(folder):
-    """Gives whether the folder is held: not every file system has locks."""
+    """A context that locks the folder; yields whether it is locked, as not every file system has locks."""
     path = folder / LOCK
     with contextlib.ExitStack() as stack:
         try:
@@ -160,7 +170,7 @@ def _locked(folder):
             if not isinstance(error.__cause__, BlockingIOError):
                 raise
             who = ""
-            with contextlib.suppress(OSError):  # it may end just now
+            with contextlib.suppress(OSError):  # it may end at this moment
                 who = path.read_text().strip()
             raise UserError(
                 f"workdir {folder}: another training runs in it ({who or 'a process'}); expected it to end first, or another "

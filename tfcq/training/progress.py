@@ -1,16 +1,21 @@
-"""How far a training is, for other programs and for Python: progress.json in the folder of the run. No TensorFlow.
+"""The progress of a training, for other programs and for Python: progress.json in the folder of the run. No TensorFlow.
 
     progress = read("runs/digits")
     progress.state, progress.step, progress.train_steps, progress.losses
 """
 
+from __future__ import annotations
+
 import contextlib
 import dataclasses
 import json
 import math
+import os
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any
 
 from tfcq.errors import TrainingInterrupted, UserError
 from tfcq.machine.files import write_text
@@ -19,29 +24,29 @@ from tfcq.machine.interruption import Stopped
 FILE = "progress.json"
 
 WRITE_SECONDS = 2.0
-"""At least, between two writings of the file while steps are taken."""
+"""The least time between two writes of the file while steps are taken."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """How far a training is; the fields of progress.json.
+    """The progress of a training; the fields of progress.json.
 
-    A process that is killed leaves the file as it was, with the state "starting" or "training". `time` is then old: while
-    steps are taken the file is written every 2 s or after each step, whichever is longer, but not during an evaluation.
+    A process that is killed leaves the file unchanged, with the state "starting" or "training" and an old `time`: while steps
+    are taken, the file is written every 2 s or after each step, whichever is longer, but not during an evaluation.
 
     Attributes:
-        state: "starting": the run has begun or goes on, and this process has taken no step yet; "training"; "done";
-            "interrupted": by a signal, and saved where a step was taken; "failed".
-        step: the last step that was taken, by this process or one before it.
+        state: "starting": the run has begun or resumed, and this process has taken no step yet; "training"; "done";
+            "interrupted": by a signal, and saved if a step was taken; "failed".
+        step: the last step that was taken, by this process or an earlier one.
         train_steps: the step at which the run ends.
-        seconds: of training in this process: from the end of its first step, which traces and compiles, to the end of the last
-            one that it has taken. Evaluations and checkpoints between steps count; start-up, data, tracing, an evaluation
-            before the first step and what follows the last step do not.
-        seconds_per_step: the mean of these seconds; None before the second step of the process.
-        images_per_second: that training has read in these seconds, likewise.
-        weights: the number of the model's weights.
-        losses: {name: value} of the last step, as in the line of progress; None for a value that is not finite.
-        error: where the training has failed, {"kind": the name of the exception's class, "line": its message}; else None.
+        seconds: time of training in this process, from the end of its first step, which traces and compiles, to the end of its
+            last step so far. Evaluations and checkpoints between steps count; start-up, data, tracing, an evaluation before
+            the first step and work after the last step do not.
+        seconds_per_step: mean over these seconds; None before the second step of the process.
+        images_per_second: images that training reads, mean over these seconds; None before the second step of the process.
+        weights: number of weights of the model.
+        losses: {name: value} of the last step, as in the progress bar; None for a value that is not finite.
+        error: if the training has failed, {"kind": name of the exception's class, "line": its message}; else None.
         time: when this was written, as in metrics.jsonl: UTC, "2026-01-31T12:00:00Z".
     """
 
@@ -61,8 +66,8 @@ class Progress:
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
 
 
-def read(workdir) -> Progress | None:
-    """The progress of the last training in a run's folder; None where none has written any.
+def read(workdir: str | os.PathLike) -> Progress | None:
+    """The progress of the last training in a run's folder; None if there is no progress.json.
 
     Raises:
         UserError: the file cannot be read.
@@ -75,23 +80,23 @@ def read(workdir) -> Progress | None:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{path}: the progress cannot be read: {error!r}; expected what tfcq.train writes; remove the file"
+            f"{path}: the progress cannot be read: {error!r}; expected a file of tfcq.train; remove it"
         ) from error
 
 
 class Reporter:
-    """Keeps progress.json, and hands each `Progress` that is written to a function too.
+    """A context manager that writes progress.json, and passes each `Progress` to a function too.
 
-    A context that is left when the training ends, for whatever reason, which is then the last state.
+    Its end, with or without an exception, is the end of the training, and writes the last state.
 
     Args:
-        folder: of the run, which is there.
-        step: the step from which training goes on.
+        folder: existing folder of the run.
+        step: the step from which training resumes.
         train_steps: the step at which it ends.
-        weights: the number of the model's weights.
-        images_per_step: that training reads.
-        shown: {name of a logged term: what it is called in `Progress.losses`}.
-        on_progress: function of a `Progress`, called each time that the file is written; None: it is written alone.
+        weights: number of weights of the model.
+        images_per_step: number of images that training reads in a step.
+        shown: {name of a logged term: its name in `Progress.losses`}.
+        on_progress: called with the `Progress` each time that the file is written; None: the file is written only.
 
     Attributes:
         train_steps: as given.
@@ -99,7 +104,7 @@ class Reporter:
 
     def __init__(
         self,
-        folder,
+        folder: str | os.PathLike,
         step: int,
         train_steps: int,
         weights: int,
@@ -110,12 +115,16 @@ class Reporter:
         self._path, self._on_progress = pathlib.Path(folder) / FILE, on_progress
         self._begin = self._step = step
         self.train_steps, self._weights, self._images, self._shown = train_steps, weights, images_per_step, shown
-        self._logs, self._first_step_ended, self._last_step_ended, self._written = {}, None, None, 0.0
+        self._logs: Mapping[str, Any] = {}
+        self._first_step_ended: float | None = None
+        self._last_step_ended = self._written = 0.0
 
-    def __enter__(self):
+    def __enter__(self) -> Reporter:
         return self
 
-    def __exit__(self, kind, error, traceback):
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         if error is None:
             self._report("done")
         elif isinstance(error, (TrainingInterrupted, Stopped, KeyboardInterrupt)):
@@ -124,11 +133,11 @@ class Reporter:
             self._report("failed", error)
 
     def start(self) -> None:
-        """The run is in its folder, and nothing is refused any more."""
+        """Reports that the run has begun or resumed in its folder, after all checks."""
         self._report("starting")
 
-    def took(self, step: int, logs: dict[str, float]) -> None:
-        """Step number `step`, counted from 1, has ended and logged these terms."""
+    def took(self, step: int, logs: Mapping[str, Any]) -> None:
+        """Reports that step number `step`, counted from 1, has ended and logged these terms."""
         self._step, self._logs, self._last_step_ended = step, logs, time.monotonic()
         is_first = self._first_step_ended is None
         if is_first:
@@ -137,9 +146,9 @@ class Reporter:
             self._report("training")
 
     def progress(self, state: str = "training", error: BaseException | None = None) -> Progress:
-        """The `Progress` of this moment."""
+        """The current `Progress`."""
         seconds = 0.0 if self._first_step_ended is None else self._last_step_ended - self._first_step_ended
-        steps = self._step - self._begin - 1  # the first one is before these seconds
+        steps = self._step - self._begin - 1  # the first step is not in these seconds
         values = {label: float(self._logs[name]) for name, label in self._shown.items() if name in self._logs}
         return Progress(
             state=state,
@@ -156,7 +165,7 @@ class Reporter:
 
     def _report(self, state, error=None):
         progress = self.progress(state, error)
-        with contextlib.suppress(OSError):  # a full disk ends a training where it cannot save
+        with contextlib.suppress(OSError):  # a full disk ends a training only when it cannot save a checkpoint
             write_text(self._path, progress.to_json())
         self._written = time.monotonic()
         if self._on_progress:

@@ -1,16 +1,19 @@
 """`tfcq.train`: from a Config to a trained workdir."""
 
+from __future__ import annotations
+
 import errno
 import math
 import os
 import pathlib
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
 from tfcq import models
 from tfcq.checks import check_bool, check_kind
-from tfcq.config import check_config
+from tfcq.config import Config, check_config
 from tfcq.engine import devices
 from tfcq.engine.batches import step_batches
 from tfcq.engine.checkpoints import Checkpoints
@@ -22,26 +25,33 @@ from tfcq.training import callbacks, opening
 from tfcq.training.likelihood_guard import LikelihoodGuard
 from tfcq.training.progress import Progress, Reporter
 
+if TYPE_CHECKING:
+    from tfcq.models.base import GenerativeModel
+
 
 @settings.keras_defaults()
-def train(config, workdir, accept_changed_data=False, on_progress: Callable[[Progress], object] | None = None):
-    """Trains until `config.training.train_steps`, or goes on from the workdir's last checkpoint.
+def train(
+    config: Config,
+    workdir: str | os.PathLike,
+    accept_changed_data: bool = False,
+    on_progress: Callable[[Progress], object] | None = None,
+) -> GenerativeModel:
+    """Trains until `config.training.train_steps`, or resumes from the workdir's last checkpoint.
 
-    A run that has begun goes on with another config where that changes no number of training
-    (`tfcq.config.fields.ON_RESUME`); the change is recorded in history.jsonl. With more `train_steps` a finished run goes on; a
-    schedule of the learning rate, or drops of it, are then those of the new length. Where standard output is closed, training
-    goes on without it.
+    A run that has begun goes on with another config if the differences change no number of training
+    (`tfcq.config.fields.ON_RESUME`); history.jsonl records them. With more `train_steps` a finished run goes on; schedules and
+    drops of the learning rate then follow the new length. If standard output is closed, training goes on without it.
 
     Args:
-        config: `tfcq.Config`.
-        workdir: folder of the run, a str or os.PathLike; made where it is not there. What is refused before the first step leaves
-            nothing in it.
-        accept_changed_data: whether a run goes on with those of its images that are there, where some are gone or have another
-            content; which they are is kept with the run. Of a run whose version kept no list of its images: whether it goes on
-            with other numbers of images, or from another place.
+        config: the configuration.
+        workdir: folder of the run; created if it does not exist. A training that is refused before its first step leaves no
+            files in it.
+        accept_changed_data: whether a run goes on with those of its images that are left, if some are gone or have changed;
+            the run records which. For a run without a list of its images (of an earlier version): whether it goes on with
+            other numbers of images, or from another place.
         on_progress: called with a `tfcq.training.progress.Progress` each time that progress.json is written: when the run
-            begins or goes on, after the first step, then every 2 s or after each step, whichever is longer, and at the end,
-            also after an error. What it raises ends training without a checkpoint. Not called where there is nothing to do.
+            begins or resumes, after the first step, then every 2 s or after each step, whichever is longer, and at the end,
+            also after an error. An exception in it ends training without a checkpoint. Not called if there is nothing to do.
 
     Returns:
         The trained model, compiled.
@@ -60,7 +70,7 @@ def train(config, workdir, accept_changed_data=False, on_progress: Callable[[Pro
             signals.stop_at_once()  # until there is something to save
             return _train(config.absolute(), workdir, accept_changed_data, on_progress, signals)
         except Stopped:
-            raise TrainingInterrupted(signals.received, None) from None
+            raise TrainingInterrupted(signals.received or 0, None) from None  # a signal raised Stopped
 
 
 def _train(config, workdir, accept_changed_data, on_progress, signals):
@@ -76,7 +86,7 @@ def _train(config, workdir, accept_changed_data, on_progress, signals):
         dataset = run.load_data()
         with distribution.scope():
             model = models.build(config, dataset.image_shape)
-            num_weights = model.count_params()  # what `attach` adds is of training alone
+            num_weights = model.count_params()  # without what `attach` adds for training alone
             if model.needs_indices:
                 run.require_numbers(dataset)
             model.attach(dataset, training.batch_size)
@@ -101,7 +111,7 @@ def _train(config, workdir, accept_changed_data, on_progress, signals):
         batches = step_batches(dataset, model, training.batch_size, training.seed, start)
         evaluation = callbacks.Evaluation(workdir, model, dataset, training, checkpoints, signals)
         files.check_room("workdir", run.folder, _checkpoint_bytes(model))
-        run.begin(start, dataset, model.files_read)  # from here on nothing is refused any more
+        run.begin(start, dataset, model.files_read)  # all checks are done
         evaluation.row_at_start = run.row_of(start)
         saver = callbacks.Saver(checkpoints, training.checkpoint_every, training.train_steps, signals)
         bound = f"{model.trained_bound}_bits_per_dim"
@@ -114,7 +124,7 @@ def _train(config, workdir, accept_changed_data, on_progress, signals):
 
 
 def _fit(model, dataset, batches, workdir, training, reporter, evaluation, saver, signals):
-    """Takes the steps that are left."""
+    """Takes the remaining steps."""
     images_per_step = training.batch_size * model.batches_per_step
     writers = {name: tf.summary.create_file_writer(f"{workdir}/tensorboard/{name}") for name in opening.WRITERS}
     evaluation.writer, evaluation.guard = writers["validation"], LikelihoodGuard(training)
@@ -144,7 +154,7 @@ def _fit(model, dataset, batches, workdir, training, reporter, evaluation, saver
 
 
 def _in_a_line(error, workdir):
-    """The UserError that says what a file or a full disk did in the middle of a run; None for other errors."""
+    """The UserError for a file or a full disk that failed in the middle of a run; None for other errors."""
     if isinstance(error, OSError) or _is_full_disk(error):
         reason, name = getattr(error, "strerror", None) or os.strerror(errno.ENOSPC), getattr(error, "filename", None)
         kept = f"the checkpoints in {workdir} are untouched"
@@ -156,16 +166,15 @@ def _in_a_line(error, workdir):
 
 
 def _is_full_disk(error):
-    """Whether TensorFlow could not write a file for want of space.
+    """Whether TensorFlow could not write a file because the disk is full.
 
-    Its code for that is the one of want of memory too, and the number of the system's error is nowhere but in the message, in
-    the system's words.
+    TensorFlow uses the same code for a lack of memory, and reports the system's error only as text in the message.
     """
     return isinstance(error, tf.errors.ResourceExhaustedError) and os.strerror(errno.ENOSPC) in error.message
 
 
 def _checkpoint_bytes(model):
-    """What a checkpoint of a compiled model takes, about."""
+    """The approximate size of a checkpoint of a compiled model, bytes."""
     variables = [*model.variables, *(variable for one in model.player_optimizers.values() for variable in one.variables)]
     averages = model.averages.values if model.averages else []
     return sum(math.prod(one.shape) * tf.as_dtype(one.dtype).size for one in (*variables, *averages))

@@ -1,15 +1,15 @@
-"""The folder of a run: everything after training reads it alone.
+"""The folder of a run, which holds everything that is needed after training.
 
 config.json        the Config               environment.json   versions, devices, commit
-data.json          shape and source of the images, what is not known of them, digests of the other files that training reads
-images.npz         the images, where they were given in Python (`tfcq.Run.train`)
+data.json          shape and source of the images, doubts about them, digests of the other files that training reads
+images.npz         the images, if they were given in Python (`tfcq.Run.train`)
 images.jsonl.gz    which image belongs to which split (`tfcq.data.manifest`)
-history.jsonl      a row each time that options, images or the environment changed on resume: {"time", "step", "changes":
+history.jsonl      a row each time that options, images or the environment changed on resuming: {"time", "step", "changes":
                    {name: [before, after]}}
 checkpoints/       last/ and best/           tensorboard/       train/ and validation/
-samples/           PNG grids                 metrics.jsonl      a row an evaluation     metrics.json   the last
-progress.json      how far training is: state, step, seconds, losses; kept up to date while it runs (tfcq.training.progress)
-lock               there while a training runs in the folder (tfcq.training.opening)
+samples/           PNG grids                 metrics.jsonl      a row per evaluation    metrics.json   the last
+progress.json      progress of training: state, step, seconds, losses; updated while it runs (tfcq.training.progress)
+lock               exists while a training runs in the folder (tfcq.training.opening)
 
 Each file is written whole or not at all. Rows of metrics.jsonl are of training, or (with "checkpoint") of `tfcq.evaluate`.
 """

@@ -1,4 +1,6 @@
-"""config.json: whether a folder holds a run, of which Config, and whether it may go on with another."""
+"""config.json: whether a folder holds a run, the run's Config, and whether the run may go on with another one."""
+
+from __future__ import annotations
 
 import dataclasses
 import json
@@ -16,13 +18,13 @@ from tfcq.workdir.images import IMAGES, MANIFEST, read_digests
 from tfcq.workdir.metrics import read_metrics
 
 
-def exists(workdir):
+def exists(workdir: str | os.PathLike) -> bool:
     """Whether `workdir` holds a run."""
     return (pathlib.Path(workdir) / "config.json").is_file()
 
 
-def read_config(workdir):
-    """The Config of a run; UserError where there is none or it cannot be read."""
+def read_config(workdir: str | os.PathLike) -> Config:
+    """The Config of a run; UserError if there is none or it cannot be read."""
     path = pathlib.Path(workdir) / "config.json"
     if not path.is_file():
         raise UserError(
@@ -38,7 +40,7 @@ def read_config(workdir):
 
 
 def _with_kept_images(config, folder):
-    """`config` with the images that the folder keeps, where it was moved with them."""
+    """`config` with the path of the images that the folder keeps, in case the folder was moved."""
     kind, _, place = config.data.dataset.partition(":")
     kept = folder.absolute() / IMAGES
     if kind == "npz" and pathlib.Path(place).name == IMAGES and not os.path.exists(place) and kept.exists():
@@ -46,14 +48,14 @@ def _with_kept_images(config, folder):
     return config
 
 
-def saved_step(workdir):
-    """The step of a run's newest checkpoint, from which training goes on; 0: there is none."""
+def saved_step(workdir: str | os.PathLike) -> int:
+    """The step of a run's newest checkpoint, from which training resumes; 0 if there is none."""
     paths = (pathlib.Path(workdir) / "checkpoints" / "last").glob("step-*.index")
     return max((int(match[1]) for path in paths if (match := re.fullmatch(r"step-(\d+)\.index", path.name))), default=0)
 
 
-def has_begun(workdir):
-    """Whether a training has left something in `workdir` that another configuration may not take the place of."""
+def has_begun(workdir: str | os.PathLike) -> bool:
+    """Whether a training has saved results in `workdir`, so that another configuration may not replace its own."""
     folder = pathlib.Path(workdir)
     if any((folder / "checkpoints").glob("*/step-*.index")):
         return True
@@ -63,38 +65,44 @@ def has_begun(workdir):
         return True
 
 
-def check_for(config, workdir, accept_changed_data=False):
-    """Whether a run of `config` may begin or go on in the folder; writes nothing.
+def check_for(config: Config, workdir: str | os.PathLike, accept_changed_data: bool = False) -> None:
+    """Checks that a run of `config` may begin or go on in the folder; writes nothing.
 
-    `accept_changed_data`: whether a run whose version kept no list of its images may go on with those of another place.
+    Args:
+        config: the configuration.
+        workdir: the folder.
+        accept_changed_data: whether a run without a list of its images (of an earlier version) may go on in another place.
 
     Raises:
-        UserError: the folder holds a run that has begun, and its config differs in what decides the numbers (the differences are
-            named); or its config.json cannot be read.
+        UserError: the folder holds a run that has begun and whose config differs in options that decide the numbers (the
+            message lists them); or its config.json cannot be read.
     """
     if not exists(workdir):
         return
     before, config = read_config(workdir).absolute(), config.absolute()
-    # What is known by its content will be refused where it is another: `data.load`, `check_files`.
+    # Places whose content is known are checked by content later: `data.load`, `check_files`.
     images = {"data.dataset", "data.data_dir"}
-    held = images if accept_changed_data or (pathlib.Path(workdir) / MANIFEST).exists() else set()
-    held |= read_digests(workdir).keys()
+    held = set(read_digests(workdir))
+    if accept_changed_data or (pathlib.Path(workdir) / MANIFEST).exists():
+        held |= images
     if has_begun(workdir) and (differences := before.differences_in_numbers(config, held)):
         moved = not before.differences_in_numbers(config, held | images)
         raise UserError(
             f"workdir {workdir} holds another configuration (saved -> given): {'; '.join(differences)}; expected "
             "the same flags to resume, or another --workdir"
-            + ("; --accept_changed_data goes on where the same images have moved there" if moved else "")
+            + ("; --accept_changed_data goes on if the same images have moved there" if moved else "")
         )
 
 
-def open_for(config, workdir, step=0, accept_changed_data=False):
-    """Makes the folder one of a run of `config`, which begins or goes on at `step`; options that it changes go to history.jsonl.
+def open_for(config: Config, workdir: str | os.PathLike, step: int = 0, accept_changed_data: bool = False) -> None:
+    """Writes the folder of a run of `config` that begins or resumes at `step`; history.jsonl records changed options.
 
-    `accept_changed_data`: as of `check_for`.
+    Args:
+        config, workdir, accept_changed_data: as in `check_for`.
+        step: from which training begins or resumes.
 
     Raises:
-        UserError: as of `check_for`, or the folder cannot be made or written.
+        UserError: as in `check_for`, or the folder cannot be created or written.
     """
     check_for(config, workdir, accept_changed_data)
     folder = pathlib.Path(workdir)
@@ -102,19 +110,19 @@ def open_for(config, workdir, step=0, accept_changed_data=False):
         if not exists(folder) or not has_begun(folder):
             folder.mkdir(parents=True, exist_ok=True)
             write_text(folder / "environment.json", json.dumps(environment.environment(), indent=2) + "\n")
-            write_text(folder / "config.json", config.to_json())  # the last: it makes the folder a run
+            write_text(folder / "config.json", config.to_json())  # last, as it makes the folder a run
             return
         if changes := read_config(folder).absolute().changes(config):
             record_changes(folder, step, changes)
-            told_changes = "; ".join(f"{name}: {before!r} -> {after!r}" for name, (before, after) in changes.items())
-            print(f"from step {step} on: {told_changes}", flush=True)
-        if read_config(folder) != config:  # also where only its paths become absolute
+            lines = "; ".join(f"{name}: {before!r} -> {after!r}" for name, (before, after) in changes.items())
+            print(f"from step {step} on: {lines}", flush=True)
+        if read_config(folder) != config:  # even if only its paths become absolute
             write_text(folder / "config.json", config.to_json())
-        _follow_environment(folder, step)
+        _update_environment(folder, step)
 
 
-def _follow_environment(folder, step):
-    """Keeps the environment in which a run goes on; history.jsonl says what is other than before."""
+def _update_environment(folder, step):
+    """Updates environment.json when a run resumes; history.jsonl records the differences."""
     path, after = folder / "environment.json", environment.environment()
     try:
         before = json.loads(path.read_text())

@@ -1,4 +1,6 @@
-"""environment.json: versions, devices, commit, and what else may change rounding."""
+"""environment.json: versions, devices, commit, and other settings that may change rounding."""
+
+from __future__ import annotations
 
 import os
 import pathlib
@@ -6,14 +8,15 @@ import platform
 import subprocess
 import sys
 from importlib import metadata
+from typing import Any
 
 from tfcq.machine import settings
 
 _PACKAGES = ("tfcq", "tensorflow", "keras", "tensorflow-probability", "tensorflow-datasets", "numpy")
 
 
-def environment():
-    """Versions, devices, commit and what else may change rounding, as plain JSON values."""
+def environment() -> dict[str, Any]:
+    """Versions, devices, commit and other settings that may change rounding, as plain JSON values."""
     import tensorflow as tf
 
     def version(package):
@@ -33,9 +36,9 @@ def environment():
 
 
 def _commit():
-    """The commit of the checkout that this package runs from; None where it is no checkout of tfcq's.
+    """The commit of the checkout that this package runs from; None if it is not a checkout of tfcq.
 
-    A package that is installed inside of another project's folder must not name that project's commit.
+    A package that is installed inside another project's folder must not report that project's commit.
     """
     package = pathlib.Path(__file__).resolve().parent.parent
     others = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")  # they name a repository wherever git runs

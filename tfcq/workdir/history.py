@@ -1,16 +1,22 @@
 """history.jsonl: what changed when a run was resumed."""
 
+from __future__ import annotations
+
+import pathlib
 import time
 
 from tfcq.machine import json_lines
 
 
-def record_changes(folder, step, changes):
+def record_changes(folder: pathlib.Path, step: int, changes: dict[str, list]) -> None:
+    """Appends a row of changes {name: [before, after]}, unless the last row is the same."""
     path, row = folder / "history.jsonl", {"step": step, "changes": changes}
     rows = json_lines.read(path)
-    if not rows or {name: rows[-1].get(name) for name in row} != row:  # else a kill came between this file and config.json
+    # The last row is the same if a training was killed between writing this file and config.json.
+    if not rows or {name: rows[-1].get(name) for name in row} != row:
         json_lines.append(path, {"time": now(), **row})
 
 
-def now():
+def now() -> str:
+    """The time in UTC, in ISO 8601."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -1,50 +1,77 @@
-"""data.json, images.jsonl.gz, images.npz: which images a run has, and in which splits."""
+"""data.json, images.jsonl.gz, images.npz: the images of a run and their splits."""
+
+from __future__ import annotations
 
 import json
+import os
 import pathlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from tfcq.errors import UserError
 from tfcq.machine.files import replacing, write_text
 from tfcq.workdir.history import record_changes
+
+if TYPE_CHECKING:
+    from tfcq.config import Config
+    from tfcq.data import ImageDataset
+    from tfcq.data.manifest import Manifest
 
 MANIFEST = "images.jsonl.gz"
 
 IMAGES = "images.npz"
 
 
-def keep_data(workdir, dataset, step=None, digests=None):
-    """Keeps which images an `ImageDataset` has, of which splits, and what can be told of it without opening it.
+def keep_data(
+    workdir: str | os.PathLike,
+    dataset: ImageDataset,
+    step: int | None = None,
+    digests: Mapping[str, str] | None = None,
+) -> None:
+    """Writes the list of a data set's images and their splits, and facts about it that are needed without opening it.
 
-    Of a run that goes on at `step` these are known; where others were accepted in their place, or an earlier version kept no
-    list of them, history.jsonl says so. `digests`, of the other files that training has read, are kept beside: `check_files`.
+    history.jsonl records if a run resumes with other images, which were accepted, or without a list (of an earlier version).
+
+    Args:
+        workdir: folder of the run.
+        dataset: the images.
+        step: from which the run resumes; None: it begins.
+        digests: {"section.option": digest} of the other files that training has read, for `check_files`; None: none.
     """
     folder, manifest = pathlib.Path(workdir), dataset.manifest
     kept = None if step is None else read_manifest(folder)
     fingerprints = manifest and manifest.fingerprints()
-    digests = digests or {}
+    digests = dict(digests or {})
     same = kept is not None and kept.fingerprints() == fingerprints
     if not same or read_digests(folder) != digests:
         if step is not None and not same:
             record_changes(folder, step, {"images": [kept and kept.fingerprints(), fingerprints]})
-        facts = {"image_shape": list(dataset.image_shape), "description": dataset.description, "fingerprints": fingerprints}
+        facts: dict[str, Any] = {"image_shape": list(dataset.image_shape), "description": dataset.description}
+        facts |= {"fingerprints": fingerprints}
         facts |= {"files": digests} if digests else {}
         facts |= {"doubt": dataset.doubt} if dataset.doubt else {}
         write_text(folder / "data.json", json.dumps(facts, indent=2) + "\n")
-    if manifest and kept != manifest:  # other names or times of the same images, too
+    if manifest and kept != manifest:  # also if only names or times of the same images differ
         with replacing(folder / MANIFEST) as file:
             file.write(manifest.to_bytes())
 
 
-def read_digests(workdir):
-    """{"section.option": digest} of the files, beside the images, that a run has read; {} where none is known."""
+def read_digests(workdir: str | os.PathLike) -> dict[str, str]:
+    """{"section.option": digest} of the files other than images that a run has read; {} if none is known."""
     try:
         return dict(json.loads((pathlib.Path(workdir) / "data.json").read_text())["files"])
     except (OSError, ValueError, KeyError, TypeError):
         return {}
 
 
-def check_files(workdir, config, digests):
-    """Raises UserError where a file that a begun run has read is another now (`digests`: `GenerativeModel.files_read`)."""
+def check_files(workdir: str | os.PathLike, config: Config, digests: Mapping[str, str]) -> None:
+    """Raises UserError if a file that the run has read is not the same now.
+
+    Args:
+        workdir: folder of a run.
+        config: its configuration, with the paths of the files.
+        digests: of the files now, `GenerativeModel.files_read`.
+    """
     for name, before in read_digests(workdir).items():
         option, now = name.partition(".")[2], digests.get(name, before)
         if now != before:
@@ -55,8 +82,8 @@ def check_files(workdir, config, digests):
             )
 
 
-def read_manifest(workdir):
-    """The `Manifest` of a run; None where an earlier version, or nobody yet, began it."""
+def read_manifest(workdir: str | os.PathLike) -> Manifest | None:
+    """The `Manifest` of a run; None if it has not begun, or was begun by an earlier version."""
     from tfcq.data.manifest import Manifest
 
     path = pathlib.Path(workdir) / MANIFEST
@@ -66,13 +93,13 @@ def read_manifest(workdir):
         return None
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{path}: the list of the run's images cannot be read: {error}; restore it from a copy, or remove it to go "
-            "by the images' positions"
+            f"{path}: the list of the run's images cannot be read: {error}; restore it from a copy, or remove it to split "
+            "the images by position"
         ) from error
 
 
-def data_facts(workdir):
-    """data.json as a dict; {} where it cannot be read."""
+def data_facts(workdir: str | os.PathLike) -> dict[str, Any]:
+    """data.json as a dict; {} if it cannot be read."""
     try:
         facts = json.loads((pathlib.Path(workdir) / "data.json").read_text())
     except (OSError, ValueError):
@@ -80,16 +107,17 @@ def data_facts(workdir):
     return facts if isinstance(facts, dict) else {}
 
 
-def kept_sizes(workdir):
-    """{split: how many images a run had when its data was last described}; {} where that cannot be told."""
+def kept_sizes(workdir: str | os.PathLike) -> dict[str, int]:
+    """{split: number of images of the run when its data was last described}; {} if unknown."""
     from tfcq.data import earlier
 
     return earlier.sizes_of(data_facts(workdir))
 
 
-def read_image_shape(workdir):
-    """(H, W, C) of a run's images; UserError where the run has not started."""
+def read_image_shape(workdir: str | os.PathLike) -> tuple[int, int, int]:
+    """(H, W, C) of a run's images; UserError if the run has not started."""
     try:
-        return tuple(json.loads((pathlib.Path(workdir) / "data.json").read_text())["image_shape"])
+        height, width, channels = json.loads((pathlib.Path(workdir) / "data.json").read_text())["image_shape"]
+        return height, width, channels
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"workdir {workdir}: expected data.json of a run that has started: {error}") from error

@@ -1,7 +1,10 @@
-"""What a workdir stands for: its images in their splits, and its trained model."""
+"""Loads the images and the trained model of a workdir."""
+
+from __future__ import annotations
 
 import dataclasses
 import os
+from typing import TYPE_CHECKING
 
 from tfcq.checks import check_kind
 from tfcq.config.evaluation import ImagesPlace
@@ -10,34 +13,36 @@ from tfcq.machine import paths
 from tfcq.workdir.configuration import read_config
 from tfcq.workdir.images import data_facts, read_image_shape, read_manifest
 
+if TYPE_CHECKING:
+    from tfcq.config import DataConfig
+    from tfcq.data import ImageDataset
+    from tfcq.models.base import GenerativeModel
 
-def load_data(workdir, place=None):
+
+def load_data(workdir: str | os.PathLike, place: ImagesPlace | None = None) -> ImageDataset:
     """The images of a run, in the splits that it was trained with.
 
     Args:
         workdir: folder of a run.
-        place: `tfcq.config.evaluation.ImagesPlace`, where its images are now; None: where they were.
-
-    Returns:
-        `tfcq.data.ImageDataset`.
+        place: where its images are now; None: where they were.
 
     Raises:
-        UserError: no run, or images that cannot be read or are not those of the run; of a run without a list of them: another
-            place or other numbers of images, where that is not accepted.
+        UserError: no run; images that cannot be read or are not those of the run; for a run without a list of them, another
+            place or other numbers of images that are not accepted.
     """
     check_kind("place", place, ImagesPlace | None, "a tfcq.config.evaluation.ImagesPlace or None")
     place = (place or ImagesPlace()).absolute()
     return images_of(workdir, place.of(read_config(workdir).data), place.accept_changed_data)
 
 
-def images_of(workdir, config, accept_changed_data=False):
-    """`load_data` of a DataConfig that says where the run's images are now."""
+def images_of(workdir: str | os.PathLike, config: DataConfig, accept_changed_data: bool = False) -> ImageDataset:
+    """`load_data` with a DataConfig that says where the run's images are now."""
     from tfcq import data
     from tfcq.data import earlier
 
     _require_place(config)
     manifest, facts = read_manifest(workdir), data_facts(workdir)
-    doubts = [facts.get("doubt")]  # the list may have been made when the run went on without one
+    doubts = [facts.get("doubt")]  # the list may have been written when the run resumed without one
     if manifest is None:
         before, now = read_config(workdir).data.absolute(), config.absolute()
         manifest = data.manifest_by_position(config, by_earlier_version="fingerprints" not in facts)
@@ -48,7 +53,7 @@ def images_of(workdir, config, accept_changed_data=False):
 
 
 def _require_place(config):
-    """Raises UserError where nothing is at the place that a begun run's DataConfig names any more, and says what helps."""
+    """Raises UserError, with advice, if the files or folder that the DataConfig names are gone."""
     kind, _, path = config.dataset.partition(":")
     if kind in ("folder", "idx", "npz") and not os.path.exists(os.path.expanduser(path)):
         raise UserError(
@@ -57,19 +62,19 @@ def _require_place(config):
         )
 
 
-def load(workdir, checkpoint="best", image_draw=""):
-    """The trained model of a workdir, in float32; its weights are the running mean where the run kept one.
+def load(workdir: str | os.PathLike, checkpoint: str = "best", image_draw: str = "") -> GenerativeModel:
+    """The trained model of a workdir, in float32, with the running mean of the weights if the run kept one.
 
     Args:
-        workdir: folder of a run, a str or os.PathLike.
-        checkpoint: "best" (on the validation split; the last where none is kept) or "last".
-        image_draw: instead of the run's option of that name, where its system has one; empty: the run's.
+        workdir: folder of a run.
+        checkpoint: "best" (on the validation split; the last if no best one was saved) or "last".
+        image_draw: replaces the run's option of that name, if its system has one; empty: the run's.
 
     Returns:
-        A `tfcq.models.base.GenerativeModel`; `model.config_of_run` is its Config, `model.checkpoint_of_run` which it was.
+        The model; `model.config_of_run` is its Config, `model.checkpoint_of_run` names the checkpoint that was loaded.
 
     Raises:
-        UserError: no run, no checkpoint, or none that can be read; image_draw of a system without that option.
+        UserError: no run, no checkpoint, or none that can be read; image_draw for a system without that option.
     """
     from tfcq import models
     from tfcq.engine.averages import WeightAverages

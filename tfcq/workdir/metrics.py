@@ -1,6 +1,9 @@
-"""metrics.jsonl and metrics.json: a row an evaluation."""
+"""metrics.jsonl and metrics.json: a row per evaluation."""
+
+from __future__ import annotations
 
 import json
+import os
 import pathlib
 
 from tfcq.machine import json_lines
@@ -8,8 +11,8 @@ from tfcq.machine.files import check_file, write_text
 from tfcq.workdir.history import now
 
 
-def record_metrics(workdir, row):
-    """Appends `row` (a dict of plain values, with its time) to metrics.jsonl and makes it metrics.json."""
+def record_metrics(workdir: str | os.PathLike, row: dict) -> dict:
+    """Adds the time to `row` (a dict of plain values), appends it to metrics.jsonl, writes it to metrics.json; returns it."""
     folder = pathlib.Path(workdir)
     row = {"time": now(), **row}
     json_lines.append(folder / "metrics.jsonl", row)
@@ -17,22 +20,22 @@ def record_metrics(workdir, row):
     return row
 
 
-def check_metrics_writable(workdir):
-    """Raises UserError where `record_metrics` could not write: metrics.jsonl is appended to, metrics.json replaced."""
+def check_metrics_writable(workdir: str | os.PathLike) -> None:
+    """Raises UserError if `record_metrics` could not write: metrics.jsonl is appended to, metrics.json replaced."""
     check_file("workdir", pathlib.Path(workdir) / "metrics.jsonl", appends=True)
     check_file("workdir", pathlib.Path(workdir) / "metrics.json")
 
 
-def read_metrics(workdir):
-    """The rows of metrics.jsonl, a list of dicts; [] where there are none; UserError where it cannot be read."""
+def read_metrics(workdir: str | os.PathLike) -> list[dict]:
+    """The rows of metrics.jsonl; [] if there are none; UserError if it cannot be read."""
     return json_lines.read(pathlib.Path(workdir) / "metrics.jsonl")
 
 
-def drop_metrics_after(workdir, step):
-    """Takes rows of training beyond `step` out of metrics.jsonl; metrics.json is the last row that remains.
+def drop_metrics_after(workdir: str | os.PathLike, step: int) -> None:
+    """Removes rows of training beyond `step` from metrics.jsonl; metrics.json becomes the last row that remains.
 
-    A run that goes on from `step` writes them again. Rows of `tfcq.evaluate` stay: they are of checkpoints that were there, and
-    nothing writes them again.
+    A run that resumes from `step` writes these rows again. Rows of `tfcq.evaluate` are kept: the checkpoints that they
+    describe existed, and nothing writes the rows again.
     """
 
     def step_of(row):

@@ -1,7 +1,7 @@
-"""What happens between steps: guards, progress, scalars, evaluation, checkpoints. Keras callbacks that count steps.
+"""Work between steps: guards, progress, scalars, evaluation, checkpoints, as Keras callbacks that count steps.
 
-`fit` runs as one epoch of all remaining steps, so each callback looks at the number of the step that just ended.
-Their order matters: the guard before anything that writes, evaluation before the checkpoint of the same step.
+`fit` runs all remaining steps as one epoch, so each callback checks the number of the step that just ended.
+Their order matters: the guard comes before everything that writes, the evaluation before the checkpoint of the same step.
 """
 
 from tfcq.training.callbacks.balance import Balance

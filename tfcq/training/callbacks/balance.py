@@ -1,18 +1,23 @@
-"""Warnings of players that have lost their balance."""
+"""Warnings of players that are out of balance."""
+
+from __future__ import annotations
 
 from tfcq.machine.terminal import say
 from tfcq.training.callbacks.step import StepCallback
 
 
 class Balance(StepCallback):
-    """Prints the model's warnings about its players' balance, judged every `every` steps, when they begin, change or end."""
+    """Checks the balance of the model's players every `every` steps; prints warnings that begin, change or end."""
 
-    def __init__(self, every):
+    def __init__(self, every: int):
         super().__init__()
-        self._every, self._warned = every, None
-        self._sums, self._counts = {}, {}
+        self._every = every
+        self._warned: str | None = None  # the kind of the last warning
+        self._sums: dict[str, float] = {}
+        self._counts: dict[str, int] = {}
 
-    def on_step(self, step, logs):
+    def on_step(self, step: int, logs: dict) -> None:
+        """Sums the logged terms, and judges their means every `every` steps."""
         for name, value in logs.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
             self._counts[name] = self._counts.get(name, 0) + 1

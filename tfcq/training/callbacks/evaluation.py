@@ -1,5 +1,10 @@
 """Evaluation between steps, on the validation split."""
 
+from __future__ import annotations
+
+import pathlib
+from typing import TYPE_CHECKING, Any
+
 import tensorflow as tf
 
 from tfcq import images as units
@@ -11,33 +16,49 @@ from tfcq.machine.interruption import Stopped
 from tfcq.machine.terminal import clear, say
 from tfcq.training.callbacks.step import StepCallback
 
+if TYPE_CHECKING:
+    from tfcq.config import TrainingConfig
+    from tfcq.data import ImageDataset
+    from tfcq.engine.checkpoints import Checkpoints
+    from tfcq.machine.interruption import Signals
+    from tfcq.models.base import GenerativeModel
+    from tfcq.training.likelihood_guard import LikelihoodGuard
+
 _PICTURE_SEED = 0  # the same for every evaluation, so that grids of one run can be compared
 
 
 class Evaluation(StepCallback):
-    """Every `every` steps, at the start and at the end: likelihood on the validation split, grids, a row of metrics.
+    """Evaluates every `evaluate_every` steps, at the start and at the end: validation likelihood, grids, a row of metrics.
 
-    What it needs is made here, so that what is missing, such as weights of features, is reported before training begins.
+    Extractors are loaded here, so that missing files, such as weights of features, are reported before training begins.
 
     Args:
         workdir: folder of the run.
-        model: the `GenerativeModel` that is trained.
-        dataset: `ImageDataset`.
-        training: `TrainingConfig`.
-        checkpoints: keeps the best by validation bits/dim (models with a likelihood of images; of the last stage).
-        signals: `tfcq.machine.interruption.Signals`; one ends an evaluation at once, which is made when the run is resumed.
+        model: the model that is trained.
+        dataset: the images.
+        training: options of the training.
+        checkpoints: keeps the best by validation bits/dim (models with a likelihood of images; in the last stage).
+        signals: a signal ends an evaluation at once; the evaluation is repeated when the run is resumed.
     """
 
-    writer = None
+    writer: Any = None
     """Summary writer of tensorboard/validation, to be set before training begins."""
 
-    row_at_start = None
-    """The row of metrics of the step from which training goes on, to be set; None: it is not evaluated."""
+    row_at_start: dict | None = None
+    """The row of metrics of the step from which training resumes, to be set; None: the step is not evaluated yet."""
 
-    guard = None
-    """`LikelihoodGuard` that judges the likelihoods, to be set before training begins."""
+    guard: LikelihoodGuard
+    """Judges the likelihoods; to be set before training begins."""
 
-    def __init__(self, workdir, model, dataset, training, checkpoints, signals):
+    def __init__(
+        self,
+        workdir: pathlib.Path,
+        model: GenerativeModel,
+        dataset: ImageDataset,
+        training: TrainingConfig,
+        checkpoints: Checkpoints,
+        signals: Signals,
+    ):
         super().__init__()
         self.set_model(model)
         self._workdir, self._dataset, self._training = workdir, dataset, training
@@ -50,7 +71,8 @@ class Evaluation(StepCallback):
         self._pictures = Pictures(self.model)
         self._distributions = self._distribution_evaluator() if self._training.eval_metrics else None
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """Evaluates the first step, if that is due, or judges the row that it has already."""
         super().on_train_begin(logs)
         if self.row_at_start:
             self._judge(self.step, self.row_at_start)
@@ -58,7 +80,8 @@ class Evaluation(StepCallback):
         elif self.step == 0 or self._is_due(self.step):
             self._evaluate(self.step)
 
-    def on_step(self, step, logs):
+    def on_step(self, step: int, logs: dict) -> None:
+        """Evaluates the model if that is due."""
         if not self._is_due(step):
             return
         try:
@@ -70,7 +93,7 @@ class Evaluation(StepCallback):
         return step % self._training.evaluate_every == 0 or step == self._training.train_steps
 
     def _distribution_evaluator(self):
-        """Compares samples with the validation split; loaded where it is asked for, as it imports half of SciPy."""
+        """Compares samples with the validation split; imported only when it is needed, as it imports much of SciPy."""
         from tfcq import features
         from tfcq.evaluation.distributions import DistributionEvaluator
 
@@ -87,8 +110,8 @@ class Evaluation(StepCallback):
         return DistributionEvaluator(self.model, self._dataset, extractor, protocol, strategy)
 
     def _keep_if_best(self, step, row):
-        """Whether the model is the best so far, which is kept."""
-        # What an earlier stage reaches says nothing of a model whose last stage is not trained.
+        """Saves the model if it is the best so far; returns whether it is."""
+        # The likelihoods of earlier stages are those of a model whose last stage is not trained.
         in_last_stage = step > 0 and self.model.stage_at(step - 1) == len(self.model.stage_starts) - 1
         return bool(self._likelihood) and in_last_stage and self._checkpoints.save_if_best(row["elbo"]["bits_per_dim"])
 
@@ -115,8 +138,8 @@ class Evaluation(StepCallback):
         self._judge(step, row)
 
     def _measure(self, step):
-        """The row of metrics of what would be served now; writes it to TensorBoard, with the grids."""
-        row = {"step": step, "split": "validation", "seed": self._training.seed}
+        """The row of metrics of the model that would be served now; writes it to TensorBoard, with the grids."""
+        row: dict[str, Any] = {"step": step, "split": "validation", "seed": self._training.seed}
         with self.writer.as_default(step):
             if self._likelihood:
                 batches = self._dataset.eval_batches("validation", self._training.batch_size, self._num_images)

@@ -1,4 +1,6 @@
-"""Stops a training whose numbers are not finite any more."""
+"""Stops a training whose numbers are no longer finite."""
+
+from __future__ import annotations
 
 import numpy as np
 
@@ -9,7 +11,8 @@ from tfcq.training.callbacks.step import StepCallback
 class FiniteGuard(StepCallback):
     """Stops at the first loss or gradient that is not finite, before anything is saved."""
 
-    def on_step(self, step, logs):
+    def on_step(self, step: int, logs: dict) -> None:
+        """Raises TrainingDiverged if a player's step was not finite."""
         for name, value in logs.items():
             player, _, term = name.rpartition("/")
             if term == "finite" and value < 1.0:

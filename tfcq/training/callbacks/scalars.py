@@ -1,6 +1,9 @@
 """TensorBoard's curves of training."""
 
+from __future__ import annotations
+
 import time
+from typing import Any
 
 import tensorflow as tf
 
@@ -8,17 +11,19 @@ from tfcq.training.callbacks.step import StepCallback
 
 
 class Scalars(StepCallback):
-    """Means of every logged term over `every` steps, learning rates and images/s to TensorBoard.
+    """Writes means of every logged term over `every` steps, learning rates and images/s to TensorBoard.
 
-    What a validation measures too has the same name there, one unit and one estimator: see `Terms`.
+    A term that validation measures too has the same name, unit and estimator there: see `Terms`.
     """
 
-    def __init__(self, writer, every, images_per_step):
+    def __init__(self, writer: Any, every: int, images_per_step: int):
         super().__init__()
         self._writer, self._every, self._images = writer, every, images_per_step
-        self._values, self._count = {}, 0
+        self._values: dict[str, list] = {}
+        self._count = 0
 
-    def on_step(self, step, logs):
+    def on_step(self, step: int, logs: dict) -> None:
+        """Collects the logged terms, and writes them every `every` steps."""
         now = time.monotonic()
         if not self._count:
             self._start = now

@@ -1,47 +1,65 @@
-"""What all callbacks of training have in common, and the shortest of them."""
+"""The base class of all callbacks of training, and the shortest of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import keras
 
 from tfcq.errors import TrainingInterrupted
 
+if TYPE_CHECKING:
+    from tfcq.engine.checkpoints import Checkpoints
+    from tfcq.machine.interruption import Signals
+
 
 class StepCallback(keras.callbacks.Callback):
     """Calls `on_step(step, logs)` with the number of the step that ended, counted over all runs of the workdir."""
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """Takes the number of steps from the model."""
         self.step = self.model.steps_taken
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Counts the step and calls `on_step`."""
         self.step += 1
-        self.on_step(self.step, logs)
+        self.on_step(self.step, logs or {})
+
+    def on_step(self, step: int, logs: dict) -> None:
+        """Does the work of the callback after a step; `logs` are the step's terms by name."""
+        raise NotImplementedError
 
 
 class FirstStep(StepCallback):
-    """Ends the time in which a signal stops at once, since nothing can be saved: a first step may take minutes of tracing.
+    """Makes signals wait for the end of a step, from the first step on.
+
+    Before that they stop the training at once, since nothing can be saved, and tracing may make the first step take minutes.
 
     Args:
-        signals: `tfcq.machine.interruption.Signals`.
+        signals: the signals of the training.
     """
 
-    def __init__(self, signals):
+    def __init__(self, signals: Signals):
         super().__init__()
         self._signals = signals
 
-    def on_step(self, step, logs):
+    def on_step(self, step: int, logs: dict) -> None:
+        """Makes signals be recorded only."""
         self._signals.wait()
 
 
 class Saver(StepCallback):
-    """Checkpoints every `every` steps and at the end; where a signal has come, saves and raises TrainingInterrupted."""
+    """Saves a checkpoint every `every` steps and at the end; after a signal, saves one and raises TrainingInterrupted."""
 
-    def __init__(self, checkpoints, every, total_steps, signals):
+    def __init__(self, checkpoints: Checkpoints, every: int, total_steps: int, signals: Signals):
         super().__init__()
         self._checkpoints, self._every, self._total, self._signals = checkpoints, every, total_steps, signals
 
-    def on_step(self, step, logs):
+    def on_step(self, step: int, logs: dict) -> None:
+        """Saves a checkpoint if one is due or a signal was received."""
         received = self._signals.received
         if received:
-            self._checkpoints.save()  # at once: who sent it may not wait until the model has settled
+            self._checkpoints.save()  # at once: the process may be killed before the model has settled
             if self.model.settle():
                 self._checkpoints.save()
         elif step % self._every == 0 or step == self._total:

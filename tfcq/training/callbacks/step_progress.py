@@ -1,4 +1,6 @@
-"""How far a training is: in the terminal and in its folder."""
+"""The progress of a training, in the terminal and in its folder."""
+
+from __future__ import annotations
 
 from tfcq.machine.terminal import ProgressBar
 from tfcq.training.callbacks.step import StepCallback
@@ -9,25 +11,29 @@ class StepProgress(StepCallback):
     """Reports each step, and shows a `ProgressBar` with step, images/s, time left and losses.
 
     Args:
-        reporter: `Reporter`.
+        reporter: writes the progress to the folder.
     """
 
     def __init__(self, reporter: Reporter):
         super().__init__()
-        self._reporter, self._bar = reporter, None
+        self._reporter = reporter
+        self._bar: ProgressBar | None = None
 
-    def on_step(self, step, logs):
+    def on_step(self, step: int, logs: dict) -> None:
+        """Reports the step, and updates the bar when it is due."""
         self._reporter.took(step, logs)
         total = self._reporter.train_steps
-        if self._bar is None:  # the first step traces and compiles, and says nothing about the speed
+        if self._bar is None:  # the first step traces and compiles, so its time is not the speed
             self._bar = ProgressBar(total)
         elif self._bar.due() or step == total:
             self._bar.show(step, _parts(self._reporter.progress()), last=step == total)
 
 
 def _parts(progress: Progress) -> list[str]:
-    """What a line of progress says, the most important first."""
-    minutes_left = (progress.train_steps - progress.step) * progress.seconds_per_step / 60
-    numbers = [f"{progress.images_per_second:.1f} images/s", f"{minutes_left:.1f} min left"]
+    """The texts of a progress line, the most important first; without a speed before the process's second step."""
+    numbers = []
+    if progress.seconds_per_step is not None:
+        minutes_left = (progress.train_steps - progress.step) * progress.seconds_per_step / 60
+        numbers = [f"{progress.images_per_second:.1f} images/s", f"{minutes_left:.1f} min left"]
     losses = [f"{name} {float('nan') if value is None else value:.4g}" for name, value in progress.losses.items()]
     return [f"step {progress.step}/{progress.train_steps}", *numbers, *losses]
