@@ -59,9 +59,10 @@ def with_mathml(content: str) -> str:
     return re.sub(r'<div class="arithmatex">\s*\\\[(.*?)\\\]\s*</div>', mathml("block"), content, flags=re.DOTALL)
 
 
-def include(path: str) -> str:
-    """A file of the repository; documents and pictures that it names are links from docs/."""
+def include(path: str, depth: int = 0) -> str:
+    """A file of the repository; documents and pictures that it names are links from docs/, headings are `depth` levels lower."""
     text = (ROOT / path).read_text(encoding="utf-8")
+    text = re.sub(r"^#", "#" * (1 + depth), text, flags=re.MULTILINE) if depth else text
     text = re.sub(r"`docs/([\w./-]+\.md)`", r"[`docs/\1`](\1)", text)
     return text.replace('"docs/images/', '"images/').replace("(docs/images/", "(images/")
 
