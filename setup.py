@@ -14,9 +14,34 @@ setup(
     description="Generative image models trained for coverage and quality, with densities and SavedModel serving",
     long_description=(ROOT / "README.md").read_text(),
     long_description_content_type="text/markdown",
+    author="The tfcq developers",
     license="Apache-2.0",  # SPDX
     license_files=["LICENSE", "THIRD_PARTY_NOTICES.md"],
-    packages=find_packages(include=["tfcq", "tfcq.*"]),
+    keywords=(
+        "generative models, images, density estimation, variational auto-encoder, normalizing flow, GAN, TensorFlow, Keras, "
+        "TensorFlow Serving"
+    ),
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "License :: OSI Approved :: Apache Software License",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3 :: Only",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Image Processing",
+        "Typing :: Typed",
+    ],
+    # The presets lie at the top of the repository, and in an installed package inside of it: `tfcq.command_line.presets`.
+    packages=[*find_packages(include=["tfcq", "tfcq.*"]), "tfcq.configs", "tfcq.configs.evaluation"],
+    package_dir={"tfcq.configs": "configs", "tfcq.configs.evaluation": "configs/evaluation"},
+    package_data={"tfcq": ["py.typed"], "tfcq.configs": ["*.cfg", "README.md"], "tfcq.configs.evaluation": ["*.cfg"]},
+    entry_points={"console_scripts": ["tfcq = tfcq.__main__:main"]},
     python_requires=">=3.11,<3.14",
     install_requires=[
         "tensorflow>=2.21,<2.22",
@@ -33,10 +58,11 @@ setup(
         "tqdm>=4.66",  # bars of progress; tensorflow-datasets brings it too
         "numpy>=1.26",
         "pillow>=10",
-        "scikit-learn>=1.5",  # the digits and two photographs
+        "scikit-learn>=1.5",  # the digits and two photographs; clusters, the area under a ROC curve
         "scikit-image>=0.24",  # more photographs
         "scipy>=1.13",
         "matplotlib>=3.9",  # the report's figures
+        "tabulate>=0.9",  # the tables of reports
     ],
     extras_require={
         "and-cuda": ["tensorflow[and-cuda]>=2.21,<2.22"],

@@ -19,7 +19,7 @@ HEAVY = ("tensorflow", "keras", "tensorflow_probability", "tensorflow_datasets",
 def test_the_package_the_flags_and_the_client_load_no_tensorflow():
     program = f"""
 import sys
-import tfcq, tfcq.serving.client, tfcq.config.flags
+import tfcq, tfcq.serving.client, tfcq.command_line.command, tfcq.__main__
 tfcq.Config(data=tfcq.DataConfig(image_size=8)).to_json()
 tfcq.row_seeds(2)
 tfcq.Client
@@ -36,8 +36,24 @@ def test_every_public_name_resolves(name):
 
 
 def test_an_unknown_name_is_an_attribute_error():
-    with pytest.raises(AttributeError, match="has no attribute 'trian'"):
+    with pytest.raises(AttributeError, match="has no attribute 'trian'$"):
         tfcq.trian  # noqa: B018
+
+
+def test_dir_lists_the_public_names():
+    assert {"Run", "Config", "GLFConfig", "Client", "row_seeds", "__version__"} <= set(dir(tfcq))
+    assert not [name for name in dir(tfcq) if name.startswith("_") and not name.startswith("__")]
+
+
+def test_what_was_a_function_of_the_package_says_where_it_went():
+    program = """
+import tfcq
+try: tfcq.load
+except AttributeError as error: print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=600, cwd=ROOT)
+    said = "module 'tfcq' has no attribute 'load'; in Python it is tfcq.Run(workdir, config).model(...)"
+    assert (done.returncode, done.stdout.strip()) == (0, said), done.stderr
 
 
 def test_the_version_is_that_of_setup():

@@ -9,7 +9,7 @@ REPOSITORY = pathlib.Path(__file__).parents[1]
 ASK = """
 import numpy as np
 import tfcq
-from tfcq.config import flags
+from tfcq.command_line import starting
 from tfcq.serving import client
 
 class Stub:
@@ -25,9 +25,9 @@ class Stub:
 
 tfcq.workdir = Stub()
 client.Client.grpc = client.Client.rest = lambda address, model: Stub()
-flags.start_tensorflow = lambda: None
+starting.start_tensorflow = lambda: None
 import ask_endpoints
-flags.run(ask_endpoints.main)
+ask_endpoints.COMMAND.run()
 """
 
 

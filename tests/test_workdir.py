@@ -11,6 +11,8 @@ import tiny_models as tiny
 from tfcq import workdir as workdirs
 from tfcq.config import Config, DataConfig, GLFConfig, TrainingConfig
 from tfcq.errors import UserError
+from tfcq.machine.files import write_text
+from tfcq.workdir import environment
 
 OTHER = Config(data=DataConfig(image_size=64), training=TrainingConfig(seed=3))
 
@@ -75,37 +77,37 @@ def checkout(tmp_path, monkeypatch):
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
     def checkout(package, *tracked):
-        for name in (f"{package}/workdir.py", *tracked):
+        for name in (f"{package}/workdir/environment.py", *tracked):
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).write_text("")
         git("init")
         git("add", "--", *tracked)
         git("commit", "-m", "one")
-        monkeypatch.setattr(workdirs, "__file__", str(tmp_path / package / "workdir.py"))
+        monkeypatch.setattr(environment, "__file__", str(tmp_path / package / "workdir" / "environment.py"))
         return git("rev-parse", "HEAD")
 
     return checkout
 
 
 def test_the_commit_is_that_of_the_checkout(checkout, monkeypatch, tmp_path):
-    commit = checkout("tfcq", "setup.py", "tfcq/workdir.py")
-    assert workdirs._commit() == commit
+    commit = checkout("tfcq", "setup.py", "tfcq/workdir/environment.py")
+    assert environment._commit() == commit
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "nowhere"))  # as git sets it for its hooks
-    assert workdirs._commit() == commit
+    assert environment._commit() == commit
 
 
 @pytest.mark.parametrize(
     ("package", "tracked"),
     [
         (".venv/lib/python3.11/site-packages/tfcq", ["README.md"]),  # installed inside of another project
-        ("vendored/tfcq", ["README.md", "vendored/tfcq/workdir.py", "vendored/setup.py"]),  # copied into one
+        ("vendored/tfcq", ["README.md", "vendored/tfcq/workdir/environment.py", "vendored/setup.py"]),  # copied into one
         ("tfcq", ["README.md", "setup.py"]),  # laid into one
-        ("tfcq", ["README.md", "tfcq/workdir.py"]),
+        ("tfcq", ["README.md", "tfcq/workdir/environment.py"]),
     ],
 )
 def test_a_commit_of_another_project_is_none_of_ours(checkout, package, tracked):
     checkout(package, *tracked)
-    assert workdirs._commit() is None
+    assert environment._commit() is None
 
 
 def test_opening_again_with_the_same_config_touches_nothing(tmp_path):
@@ -209,8 +211,8 @@ def test_a_run_that_never_started_has_no_model(tmp_path):
 
 def test_write_text_replaces_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "facts.json"
-    workdirs.write_text(path, "one\n")
-    workdirs.write_text(str(path), "two ö\n")
+    write_text(path, "one\n")
+    write_text(str(path), "two ö\n")
     assert path.read_text() == "two ö\n"
 
     def full_disk(descriptor):
@@ -219,7 +221,7 @@ def test_write_text_replaces_whole_or_not_at_all(tmp_path, monkeypatch):
 
     monkeypatch.setattr("os.fsync", full_disk)
     with pytest.raises(OSError, match="No space left"):
-        workdirs.write_text(path, "three\n")
+        write_text(path, "three\n")
     assert path.read_text() == "two ö\n"
     assert names(tmp_path) == ["facts.json"]
 

@@ -13,20 +13,25 @@ import subprocess
 import sys
 import time
 
-from absl import flags
-
-from tfcq.config import flags as config_flags
+from tfcq.command_line import starting
+from tfcq.command_line.command import Command
+from tfcq.command_line.configuration import config_of
+from tfcq.command_line.flags import Flags
 from tfcq.errors import UserError
 
-config_flags.define_config_flags()
-ROUNDS = flags.DEFINE_integer("rounds", 1, "How often everything is measured, each time in a new process.", lower_bound=1)
-BESIDE = flags.DEFINE_string("beside", None, "Shell command that is run after each round; its output is passed through.")
-CALLS = flags.DEFINE_integer("calls", 15, "Timed calls of each workload.", lower_bound=3)
-PARTS = flags.DEFINE_bool("parts", False, "Also the parts of a train step, one by one, and their sum beside the step.")
-CHANNELS = flags.DEFINE_integer("image_channels", 3, "Channels of the random images.", lower_bound=1)
-TRAINING_IMAGES = flags.DEFINE_integer(
-    "training_images", 50000, "Images of the data set that the batch is said to be of (glann has a code for each).", lower_bound=1
-)
+
+def define(flags: Flags) -> None:
+    """The flags of `tfcq.benchmark`."""
+    flags.configuration()
+    flags.group("The measurement")
+    flags.integer("rounds", 1, "How often everything is measured, each time in a new process", minimum=1)
+    flags.string("beside", None, "A shell command that is run after each round; its output is passed through", "COMMAND")
+    flags.integer("calls", 15, "How many calls of each workload are timed", minimum=3)
+    flags.boolean("parts", False, "Also times the parts of a train step, one by one, and says their sum beside the step")
+    flags.integer("image_channels", 3, "The channels of the random images", minimum=1)
+    flags.integer(
+        "training_images", 50000, "The size of the data set that the batch is said to be of (glann: one code an image)", minimum=1
+    )
 
 
 _WARM_UP = 3  # untimed calls
@@ -47,12 +52,12 @@ def measure(call, warm_up=_WARM_UP, calls=15):
 class RandomImages:
     """What `GenerativeModel.attach` and `begin_step` ask of a data set, on random images of a shape."""
 
-    def __init__(self, image_shape):
-        self._image_shape = image_shape
+    def __init__(self, image_shape, count):
+        self._image_shape, self._count = image_shape, count
 
     def num_images(self, split):
         """Of any split."""
-        return TRAINING_IMAGES.value
+        return self._count
 
     num_images_at_start = num_images
 
@@ -96,7 +101,7 @@ def machine_rates(tf):
     report("machine: float32 3x3 convolution", measure(lambda: convolve(images, kernel).numpy()), gflop=gflop)
 
 
-def measure_parts(tf, model, images, stage, step_seconds):
+def measure_parts(tf, model, images, stage, step_seconds, calls):
     """Each part of a step of a stage compiled by itself, on one device: what is shared, forward and both ways; each player's
     losses given what is shared, forward and both ways; each player's update. Their sum is what the step would cost if nothing ran
     twice and nothing overlapped."""
@@ -107,7 +112,7 @@ def measure_parts(tf, model, images, stage, step_seconds):
     def part(name, function, counted, turns=1):
         nonlocal total
         compiled = tf.function(function, autograph=False)
-        seconds = measure(lambda: tf.nest.map_structure(lambda value: value.numpy(), compiled()), calls=CALLS.value)
+        seconds = measure(lambda: tf.nest.map_structure(lambda value: value.numpy(), compiled()), calls=calls)
         report(name, seconds, **({"turns": turns} if turns > 1 else {}))
         total += counted * turns * statistics.median(seconds)
 
@@ -147,8 +152,8 @@ def measure_parts(tf, model, images, stage, step_seconds):
                       "step_ms": round(1e3 * step_seconds, 2), "step_over_sum": round(step_seconds / total, 3)}), flush=True)
 
 
-def measure_config(config):
-    config_flags.start_tensorflow()
+def measure_config(config, flags):
+    starting.start_tensorflow()
     import tensorflow as tf
 
     from tfcq import models
@@ -161,9 +166,9 @@ def measure_config(config):
         training.distribution, training.logical_devices, training.deterministic, training.batch_size
     )
     with distribution.scope():
-        model = models.build(config, (size, size, CHANNELS.value))
+        model = models.build(config, (size, size, flags.image_channels))
         num_weights = model.count_params()
-        model.attach(RandomImages(model.image_shape), training.batch_size)
+        model.attach(RandomImages(model.image_shape, flags.training_images), training.batch_size)
         optimizers.compile_model(model, training)
     batch, turns = training.batch_size, model.batches_per_step
     images = random_images(batch, (turns, *model.image_shape))
@@ -171,7 +176,7 @@ def measure_config(config):
     taken = (images, tf.range(batch, dtype=tf.int64)) if model.needs_indices else images
     iterator = iter(distribution.experimental_distribute_dataset(tf.data.Dataset.from_tensors(taken).repeat()))
     model.initialize(images[:, 0] if turns > 1 else images)
-    facts = {"config": config_flags.flagfile_name(sys.argv) or config.model, "batch_size": batch,
+    facts = {"config": flags.run_name() or config.model, "batch_size": batch,
              "num_weights": num_weights, "replicas": distribution.num_replicas_in_sync, "tensorflow": tf.__version__}
     for stage, start in enumerate(model.stage_starts):
         model.step.assign(start)
@@ -180,31 +185,34 @@ def measure_config(config):
         def train(step=step):
             return {name: float(value) for name, value in step(iterator).items()}
 
-        if stage + 1 < len(model.stage_starts) and model.stage_starts[stage + 1] - start < CALLS.value + _WARM_UP:
+        if stage + 1 < len(model.stage_starts) and model.stage_starts[stage + 1] - start < flags.calls + _WARM_UP:
             print(f"stage {stage} is too short to be timed", file=sys.stderr)
             continue
-        seconds = measure(train, calls=CALLS.value)
+        seconds = measure(train, calls=flags.calls)
         report("train step", seconds, num_images=batch, **facts, stage=stage)
-        if PARTS.value:
-            measure_parts(tf, model, images[:, 0] if turns > 1 else taken, stage, statistics.median(seconds))
+        if flags.parts:
+            measure_parts(tf, model, images[:, 0] if turns > 1 else taken, stage, statistics.median(seconds), flags.calls)
     single, seeds = images[:, 0] if turns > 1 else images, row_seeds(batch)
     if "likelihood" in model.abilities:
         log_prob = tf.function(model.log_prob)
-        report("log_prob", measure(lambda: log_prob(single, seeds).numpy(), calls=CALLS.value), num_images=batch, **facts)
+        report("log_prob", measure(lambda: log_prob(single, seeds).numpy(), calls=flags.calls), num_images=batch, **facts)
     sample = tf.function(model.sample)
-    report("sample", measure(lambda: sample(seeds).numpy(), calls=CALLS.value), num_images=batch, **facts)
+    report("sample", measure(lambda: sample(seeds).numpy(), calls=flags.calls), num_images=batch, **facts)
 
 
-def main():
-    config = config_flags.config_from_flags()
-    if ROUNDS.value == 1 and not BESIDE.value:
-        return measure_config(config)
-    this_round = [arg for arg in sys.argv[1:] if not arg.startswith(("--rounds", "--beside", "-rounds", "-beside"))]
-    for _ in range(ROUNDS.value):
-        for command in ([sys.executable, "-m", "tfcq.benchmark", *this_round], ["bash", "-c", BESIDE.value or "true"]):
+def main(flags: Flags) -> None:
+    """Measures, in processes of their own where there are several rounds."""
+    config = config_of({"model": flags.model} | flags.given())
+    if flags.rounds == 1 and not flags.beside:
+        return measure_config(config, flags)
+    this_round = [arg for arg in flags.arguments if not arg.startswith(("--rounds", "--beside", "-rounds", "-beside"))]
+    for _ in range(flags.rounds):
+        for command in ([sys.executable, "-m", "tfcq.benchmark", *this_round], ["bash", "-c", flags.beside or "true"]):
             if subprocess.run(command).returncode:
                 raise UserError(f"a round failed: {' '.join(command)}")
 
 
+COMMAND = Command("tfcq benchmark", __doc__, define, main, presets="")
+
 if __name__ == "__main__":
-    config_flags.run(main)
+    sys.exit(COMMAND.run())

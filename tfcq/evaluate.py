@@ -3,49 +3,69 @@
 With `--compare=DIR,DIR,...` it sets what was measured in several workdirs side by side.
 """
 
-from absl import flags
+import sys
 
 from tfcq import workdir as workdirs
-from tfcq.config import flags as config_flags
+from tfcq.command_line import starting
+from tfcq.command_line.command import Command
+from tfcq.command_line.flags import Flags
 from tfcq.config.evaluation import EvaluationConfig, metric_names
 from tfcq.errors import UserError
+from tfcq.metrics.registry import flag_help
+from tfcq.run import Run
 
-WORKDIR = config_flags.define_folder("workdir", None, "Folder of a trained run.")
-METRICS = flags.DEFINE_list(
-    "metrics",
-    None,
-    "all, or some of elbo | bits_per_dim (importance-weighted) | latent_likelihood | frechet_distance | classifier_score | "
-    "kernel_distance | prd | neighbours | memorisation | ms_ssim | sliced_wasserstein, separated by commas; "
-    "with --features=inception also fid | inception_score | kid (default: the likelihoods that the model has).",
-)
-REPORT = flags.DEFINE_bool("report", True, "Write report.md and its figures.")
-COMPARE = config_flags.define_folders(
-    "compare",
-    [],
-    "Workdirs that were evaluated, to be put in one table and figure, separated by commas; one with a comma in its name stands "
-    "in double quotes.",
-)
-OUTPUT = config_flags.define_folder("output", "comparison", "Folder for what --compare writes.")
-config_flags.define_section_flags(EvaluationConfig)
+_GROUPS = {
+    "Likelihoods": ("num_images", "num_importance_samples", "likelihood_dataset", "likelihood_test_split"),
+    "Samples beside real images": (
+        *("num_samples", "num_seeds", "seed", "temperature", "image_draw", "features", "feature_weights"),
+        *("num_train_images", "num_pairs"),
+    ),
+    "Where the run's images are now": ("dataset", "data_dir", "accept_changed_data"),
+    "The machine": ("batch_size", "distribution", "logical_devices", "cache_dir"),
+}
 
 
-def main():
-    if bool(WORKDIR.value) == bool(COMPARE.value):
+def define(flags: Flags) -> None:
+    """The flags of `tfcq.evaluate`."""
+    flags.group("What is measured")
+    flags.folder("workdir", None, "The folder of a trained run")
+    flags.several(
+        "metrics",
+        None,
+        "What is measured: all, or some of the following (default: the likelihoods that the model has).\n" + flag_help(),
+    )
+    flags.options(EvaluationConfig, ("split", "checkpoint"))
+    flags.boolean("report", True, "Writes report.md and its figures")
+    flags.group("Comparison")
+    flags.folders(
+        "compare",
+        [],
+        "Evaluated workdirs that are put in one table and figure; one with a comma in its name stands in double quotes",
+    )
+    flags.folder("output", "comparison", "The folder for what --compare writes")
+    for title, names in _GROUPS.items():
+        flags.group(title)
+        flags.options(EvaluationConfig, names)
+
+
+def main(flags: Flags) -> None:
+    """Evaluates, or compares what was evaluated."""
+    if bool(flags.workdir) == bool(flags.compare):
         raise UserError("expected --workdir=DIR of a trained run, or --compare=DIR,DIR,... of evaluated ones")
-    options = config_flags.section_from_flags(EvaluationConfig)
-    metrics = None if METRICS.value is None else metric_names(METRICS.value)
-    for folder in COMPARE.value or [WORKDIR.value]:
+    options = flags.section(EvaluationConfig)
+    metrics = None if flags.metrics is None else metric_names(flags.metrics)
+    for folder in flags.compare or [flags.workdir]:
         workdirs.read_config(folder)  # says it at once where there is no run
-    config_flags.start_tensorflow()
-    if COMPARE.value:
-        from tfcq.evaluation.compare import compare
+    starting.start_tensorflow()
+    if flags.compare:
+        from tfcq.evaluation.comparison import write_comparison
 
-        print(f"wrote {compare(COMPARE.value, OUTPUT.value)}", flush=True)
+        print(f"wrote {write_comparison(flags.compare, flags.output)}", flush=True)
         return
-    from tfcq.evaluation.run import evaluate
+    Run(flags.workdir).evaluate(metrics, flags.report, **vars(options))
 
-    evaluate(WORKDIR.value, metrics, REPORT.value, **vars(options))
 
+COMMAND = Command("tfcq evaluate", __doc__, define, main, outlives_stdout=True, presets="evaluation")
 
 if __name__ == "__main__":
-    config_flags.run(main, outlives_stdout=True)
+    sys.exit(COMMAND.run())

@@ -1,40 +1,55 @@
 """Exports a trained model: `python -m tfcq.export --workdir=DIR --export_dir=BASE` writes BASE/<model name>/<version>/."""
 
-from absl import flags
+import sys
 
 from tfcq import workdir as workdirs
-from tfcq.config import flags as config_flags
+from tfcq.command_line import starting
+from tfcq.command_line.command import Command
+from tfcq.command_line.flags import Flags
 from tfcq.errors import UserError
-
-WORKDIR = config_flags.define_folder("workdir", None, "Folder of a trained run.")
-EXPORT_DIR = config_flags.define_folder("export_dir", None, "BASE of the exported models.")
-CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", ["best", "last"], "Which checkpoint.")
-IMAGE_DRAW = flags.DEFINE_enum(
-    "image_draw", "", ["", "sample", "mode"], "How images are drawn of logistic mixtures, instead of the run's --image_draw."
-)
-SAMPLES = flags.DEFINE_integer(
-    "num_importance_samples", 10, "K of the likelihood endpoint; its cost grows with K.", lower_bound=1
-)
-ALLOW_OTHER_SIGNATURES = flags.DEFINE_bool(
-    "allow_other_signatures",
-    False,
-    "Export even where the newest version in BASE takes or answers other tensors (another image size, other channels or latents, "
-    "an endpoint less): a server that watches BASE would then answer its clients otherwise.",
-)
+from tfcq.run import Run
 
 
-def main():
-    if not WORKDIR.value or not EXPORT_DIR.value:
+def define(flags: Flags) -> None:
+    """The flags of `tfcq.export`."""
+    flags.group("The export")
+    flags.folder("workdir", None, "The folder of a trained run")
+    flags.folder("export_dir", None, "BASE, the folder of the exported models")
+    flags.choice("checkpoint", "best", ["best", "last"], "The checkpoint that is exported")
+    flags.choice(
+        "image_draw",
+        "",
+        ["", "sample", "mode"],
+        "How images are drawn from logistic mixtures, instead of the run's --image_draw",
+    )
+    flags.integer(
+        "num_importance_samples", 10, "How many draws an image the likelihood endpoint takes (K); it costs K times one", minimum=1
+    )
+    flags.boolean(
+        "allow_other_signatures",
+        False,
+        "Exports even where the newest version in BASE takes or answers other tensors (another image size, other channels or "
+        "latents, an endpoint less): a server that watches BASE would then answer its clients otherwise",
+    )
+
+
+def main(flags: Flags) -> None:
+    """Exports and says where to."""
+    if not flags.workdir or not flags.export_dir:
         raise UserError("expected --workdir=DIR and --export_dir=BASE")
-    workdirs.read_config(WORKDIR.value)  # says it at once where there is no run
-    config_flags.start_tensorflow()
-    from tfcq.exporting.export import export
-
-    path = export(
-        WORKDIR.value, EXPORT_DIR.value, SAMPLES.value, CHECKPOINT.value, IMAGE_DRAW.value, ALLOW_OTHER_SIGNATURES.value
+    workdirs.read_config(flags.workdir)  # says it at once where there is no run
+    starting.start_tensorflow()
+    path = Run(flags.workdir).export(
+        flags.export_dir,
+        flags.num_importance_samples,
+        flags.checkpoint,
+        flags.image_draw,
+        flags.allow_other_signatures,
     )
     print(f"exported {path}", flush=True)
 
 
+COMMAND = Command("tfcq export", __doc__, define, main, outlives_stdout=True)
+
 if __name__ == "__main__":
-    config_flags.run(main, outlives_stdout=True)
+    sys.exit(COMMAND.run())

@@ -1,6 +1,7 @@
 """Trains the rows of a paper's table for one budget each, measures them, and sets them beside the paper's numbers.
 
-    python -m tfcq.reproduce --table=1 --dataset=cifar10 --budget_minutes=30 --narrow=0.25
+    python -m tfcq.reproduce --table=1 --dataset=cifar10 \\
+        --budget_minutes=30 --narrow=0.25
 
 Any flag of tfcq.train holds for all rows; what makes a row stays (--quality_weight=10 leaves the vae without a
 discriminator). Evaluation takes the last checkpoint, which is all that a row without a likelihood keeps. What is counted
@@ -11,65 +12,51 @@ are tried again, and other --rows, --metrics or evaluation options need no new t
 import dataclasses
 import shlex
 import sys
-import typing
 
-from absl import flags
-from absl.testing import flagsaver
-
-from tfcq.config import flags as config_flags
-from tfcq.config.evaluation import LATENT_LIKELIHOODS, LIKELIHOODS, EvaluationConfig, metric_names
-from tfcq.config.fields import Section
+from tfcq.command_line.command import Command
+from tfcq.command_line.configuration import config_of
+from tfcq.command_line.flags import Flags
+from tfcq.config.evaluation import EvaluationConfig, metric_names
 from tfcq.errors import UserError
+from tfcq.metrics.registry import LATENT_LIKELIHOODS, LIKELIHOODS
 from tfcq.reproduction.report import write_report
 from tfcq.reproduction.run import Ablation, Budget, Job
 from tfcq.reproduction.tables import TABLES, WIDTHS
 
-config_flags.define_config_flags()
-TABLE = flags.DEFINE_enum("table", None, list(TABLES), "Which table of the paper.")
-MINUTES = flags.DEFINE_float("budget_minutes", None, "Wall-clock minutes of training a row.", lower_bound=0.01)
-STEPS = flags.DEFINE_integer("budget_steps", None, "Steps of training a row, instead of minutes.", lower_bound=1)
-ROW_STEPS = flags.DEFINE_list(
-    "row_steps", [], "Other steps for some rows, ROW:STEPS separated by commas, such as those that take equal minutes."
-)
-ROWS = flags.DEFINE_list("rows", [], "The rows to run, separated by commas (default: all).")
-OUTPUT = config_flags.define_folder("output", None, "Folder (default: runs/ablation_TABLE).")
-NARROW = flags.DEFINE_float("narrow", 1.0, "Multiplies every default width of the networks.", lower_bound=1e-3)
-METRICS = flags.DEFINE_list(
-    "metrics",
-    None,
-    "What to measure, as --metrics of tfcq.evaluate; likelihoods are left out where a row has none (default: the table's).",
-)
-DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the commands and stop.")
+
+def define(flags: Flags) -> None:
+    """The flags of `tfcq.reproduce`: its own, those of `tfcq.train`, and those that `tfcq.evaluate` alone has."""
+    flags.configuration()
+    flags.group("The table")
+    flags.choice("table", None, list(TABLES), "Which table of the paper is reproduced")
+    flags.several("rows", [], "The rows that are run (default: all)")
+    flags.folder("output", None, "The folder of the rows and their table (default: runs/ablation_TABLE)")
+    flags.number("narrow", 1.0, "The factor of every default width of the networks", minimum=1e-3)
+    flags.boolean("dry_run", False, "Prints the commands and stops")
+    flags.group("The budget of a row")
+    flags.number("budget_minutes", None, "Wall-clock minutes of training of each row", minimum=0.01)
+    flags.integer("budget_steps", None, "Steps of training of each row, instead of minutes", minimum=1)
+    flags.several("row_steps", [], "Other steps for some rows, ROW:STEPS, such as those that take equal minutes")
+    flags.group("The evaluation of a row")
+    flags.several(
+        "metrics",
+        None,
+        "What is measured, as --metrics of tfcq.evaluate; likelihoods are left out where a row has none (default: the table's)",
+    )
+    names = [field.name for field in dataclasses.fields(EvaluationConfig)]
+    flags.options(EvaluationConfig, [name for name in names if name not in flags and name != "checkpoint"])
 
 
-def _evaluation_options():
-    """The options of tfcq.evaluate whose flags tfcq.train does not have too; those that both have are of training here."""
-    kinds = typing.get_type_hints(EvaluationConfig)
-    fields = {field.name: field for field in dataclasses.fields(EvaluationConfig) if field.name not in flags.FLAGS}
-    own = [
-        (name, kinds[name], dataclasses.field(default=field.default, metadata=field.metadata))
-        for name, field in fields.items()
-        if name != "checkpoint"
-    ]
-    return dataclasses.make_dataclass("EvaluationOptions", own, bases=(Section,), frozen=True)
-
-
-EVALUATION = _evaluation_options()
-config_flags.define_section_flags(EVALUATION)
-
-
-def _jobs(table, given, budget):
+def _jobs(flags, table, given, budget):
     """[Job] of every row that was asked for, with flags that make a valid Config."""
-    metrics = metric_names(list(table.metrics) if METRICS.value is None else METRICS.value)
-    config_flags.section_from_flags(EVALUATION)  # a value out of bounds is said now, not after an hour of training
-    options = {name: flags.FLAGS[name].value for name in (field.name for field in dataclasses.fields(EVALUATION))}
-    options = {name: value for name, value in options.items() if value is not None}
+    metrics = metric_names(list(table.metrics) if flags.metrics is None else flags.metrics)
+    flags.section(EvaluationConfig)  # a value out of bounds is said now, not after an hour of training
+    options = flags.given_of(EvaluationConfig)
     jobs = []
-    for row in [table.row(name) for name in ROWS.value] or table.rows:
-        train = table.flags(row, given, NARROW.value)
+    for row in [table.row(name) for name in flags.rows] or table.rows:
+        train = table.flags(row, given, flags.narrow)
         train |= _of_row(row, budget.flags, train, row.name, row.first_stage_share)
-        with flagsaver.flagsaver(**(dict.fromkeys(given) | train)):  # as the row's own command will read them
-            _of_row(row, config_flags.config_from_flags)
+        _of_row(row, config_of, train)  # as the row's own command will read it
         likelihoods = {"images": LIKELIHOODS, "latents": LATENT_LIKELIHOODS}
         missing = [name for kind, names in likelihoods.items() if kind != row.likelihood for name in names]
         chosen = [name for name in metrics if name not in missing]
@@ -86,10 +73,10 @@ def _of_row(row, function, *arguments):
         raise UserError(f"row {row.name}: {error}") from error
 
 
-def _row_steps(table):
+def _row_steps(flags, table):
     """{row name: steps} of --row_steps."""
     found = {}
-    for part in ROW_STEPS.value:
+    for part in flags.row_steps:
         name, _, steps = part.partition(":")
         if not steps.isdecimal() or not int(steps):
             raise UserError(f"row_steps: expected ROW:STEPS,... with at least 1 step, received {part!r}")
@@ -97,7 +84,7 @@ def _row_steps(table):
     return found
 
 
-def _told(table, given, budget):
+def _protocol(flags, table, given, budget):
     """Sentences for the protocol."""
     taken = f"{budget.steps} steps" if budget.steps else f"{budget.minutes:g} minutes of training"
     others = "".join(f", {name} {steps}" for name, steps in budget.row_steps.items())
@@ -108,7 +95,7 @@ def _told(table, given, budget):
     )
     return [
         f"Budget: {taken} a row{others}, in batches of the row's size; {counted}.",
-        f"Widths ({', '.join(WIDTHS)}): {NARROW.value:g} times their defaults, where not given here.",
+        f"Widths ({', '.join(WIDTHS)}): {flags.narrow:g} times their defaults, where not given here.",
         f"All rows: {_written(table.options | given)}.",
         *(f"Row {row.name}: {_made(table, row, given)}{_larger(row)}." for row in table.rows),
     ]
@@ -128,36 +115,39 @@ def _larger(row):
     return "".join(f", {name} times {factor:g} (at least 1 more)" for name, factor in row.factors.items())
 
 
-def main():
-    if not TABLE.value:
+def main(flags: Flags) -> int:
+    """Runs the rows, and writes the table after each."""
+    if not flags.table:
         raise UserError(f"expected --table={'|'.join(TABLES)}, received none")
-    given = config_flags.given_flags()
-    if flags.FLAGS.model:
-        raise UserError(f"--model={flags.FLAGS.model}: the rows of a table name their model; leave the flag out")
+    given = flags.given()
+    if flags.model:
+        raise UserError(f"--model={flags.model}: the rows of a table name their model; leave the flag out")
     if not given.get("dataset"):
         raise UserError("expected --dataset=..., as that of tfcq.train, received none")
-    table = TABLES[TABLE.value]
-    budget = Budget(MINUTES.value, STEPS.value, _row_steps(table))
-    jobs = _jobs(table, given, budget)
-    output = OUTPUT.value or f"runs/ablation_{TABLE.value}"
-    if DRY_RUN.value:
+    table = TABLES[flags.table]
+    budget = Budget(flags.budget_minutes, flags.budget_steps, _row_steps(flags, table))
+    jobs = _jobs(flags, table, given, budget)
+    output = flags.output or f"runs/ablation_{flags.table}"
+    if flags.dry_run:
         for job in jobs:
             for which in ("train", "evaluate") if job.evaluate else ("train",):
                 print(shlex.join(["python", "-m", f"tfcq.{which}", *job.arguments(which, f"{output}/{job.name}")]))
-        return
+        return 0
     spent = {name: value for name, value in dataclasses.asdict(budget).items() if name != "row_steps" or value}
-    plan = {"table": TABLE.value, "budget": spent, "narrow": NARROW.value, "flags": given}
-    ablation, told = Ablation(output, plan, budget), _told(table, given, budget)
+    plan = {"table": flags.table, "budget": spent, "narrow": flags.narrow, "flags": given}
+    ablation, protocol = Ablation(output, plan, budget), _protocol(flags, table, given, budget)
 
     def report():
-        return write_report(table, ablation.rows, output, told)
+        return write_report(table, ablation.rows, output, protocol)
 
     failed = ablation.run(jobs, after_row=report)
     print(f"wrote {report()}", flush=True)
     if failed:
         print(f"error: {len(failed)} of {len(jobs)} rows failed: {', '.join(failed)}; see the table", file=sys.stderr)
-        sys.exit(1)
+    return 1 if failed else 0
 
+
+COMMAND = Command("tfcq reproduce", __doc__, define, main, presets="")
 
 if __name__ == "__main__":
-    config_flags.run(main)
+    sys.exit(COMMAND.run())

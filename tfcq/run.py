@@ -19,16 +19,28 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tfcq import workdir as workdirs
+from tfcq.checks import check_integer
 from tfcq.config import Config, check_config
+from tfcq.config.fields import suggestion
+from tfcq.endpoints import ENDPOINTS
 from tfcq.errors import UserError
 from tfcq.machine import files, paths, settings
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from tfcq.config.evaluation import ImagesPlace
     from tfcq.data import ImageDataset
     from tfcq.history import History
     from tfcq.models.base import GenerativeModel
     from tfcq.training.progress import Progress
+
+
+REBUILT = [name for name, one in ENDPOINTS.items() if one.inputs == ("images", "seeds") and "images" in one.outputs]
+"""The endpoints that make an image of an image."""
+
+MODES = ["prior", *REBUILT, "super_resolve", "interpolate"]
+"""What `Run.picture` shows."""
 
 
 class Run:
@@ -165,6 +177,64 @@ class Run:
         """
         settings.import_tensorflow()
         return workdirs.load(self.workdir, checkpoint, image_draw)
+
+    def picture(
+        self,
+        mode: str = "prior",
+        num_samples: int = 64,
+        *,
+        seed: int = 0,
+        temperature: float = 1.0,
+        spherical: bool = False,
+        split: str = "test",
+        checkpoint: str = "best",
+        image_draw: str = "",
+        place: ImagesPlace | None = None,
+    ) -> np.ndarray:
+        """A grid of images made by the model.
+
+        Args:
+            mode: one of `MODES`. "prior": new images; one of `REBUILT`: images of `split`, and beside each what the model makes
+                of it; "super_resolve": images, their compressed images, and images drawn from those; "interpolate": rows between
+                pairs of images.
+            num_samples: how many images, or rows.
+            seed: of what is random; image i of a seed is always the same.
+            temperature: scales the prior's standard deviation ("prior").
+            spherical: whether "interpolate" goes along a great circle.
+            split: of the real images.
+            checkpoint, image_draw: as of `model`.
+            place: as of `data`.
+
+        Returns:
+            uint8 [height, width, C]; `tfcq.picture_files.write(path, picture)` makes a file of it.
+
+        Raises:
+            UserError: an unknown mode, one that the model lacks, or fewer images than it needs.
+        """
+        if mode not in MODES:
+            raise UserError(f"mode: expected one of {', '.join(MODES)}, received {mode!r}{suggestion(mode, MODES)}")
+        check_integer("num_samples", num_samples, 1)
+        model = self.model(checkpoint, image_draw)
+        from tfcq.evaluation.pictures import Pictures
+
+        pictures = Pictures(model)
+        if mode == "prior":
+            return pictures.sample_grid(num_samples, seed, temperature)
+        model.require("interpolate" if mode == "interpolate" else mode)
+        count = 2 * num_samples if mode == "interpolate" else num_samples
+        dataset = self.data(place)
+        available = dataset.num_images(split)
+        if count > available:
+            raise UserError(
+                f"num_samples={num_samples} with mode={mode} needs {count} images of the {split} split, which has {available}; "
+                f"expected num_samples={available * num_samples // count or 1} or fewer"
+            )
+        images = dataset.images(split, list(range(count)))
+        if mode == "interpolate":
+            return pictures.interpolation_grid(images, seed=seed, spherical=spherical)
+        if mode == "super_resolve":
+            return pictures.super_resolution_grid(images, seed=seed)
+        return pictures.reconstruction_grid(images, seed, mode)
 
     def data(self, place: ImagesPlace | None = None) -> ImageDataset:
         """The images of a run that has begun, in its own splits: `run.data().images("test", range(8))`.

@@ -1,9 +1,11 @@
 """Serves SavedModels over TF Serving's gRPC and REST protocol, in Python, under TF Serving's own flag names.
 
-    python -m tfcq.serve --model_name=NAME --model_base_path=BASE/NAME --port=8500 --rest_api_port=8501
+    python -m tfcq.serve --model_name=NAME --model_base_path=BASE/NAME \\
+        --port=8500 --rest_api_port=8501
 
-Prints one line when it is ready. SIGTERM and Ctrl-C end it gracefully with status 0; a wrong flag, a missing path or a
-taken port is one line and status 2. serving/README.md says what TF Serving does that this server does not.
+Prints one line when it is ready, and serves on where nobody reads it. SIGTERM and Ctrl-C end it gracefully with status 0; a
+wrong flag, a missing path or a taken port is one line and status 2. As TF Serving it takes no --flagfile.
+serving/README.md says what TF Serving does that this server does not.
 """
 
 import os
@@ -12,55 +14,66 @@ import sys
 import time
 import types
 
-from absl import app, flags, logging
+from absl import logging
 
+from tfcq.command_line.command import Command
+from tfcq.command_line.flags import Flags
+from tfcq.errors import UserError
 from tfcq.serving.addresses import Address
-from tfcq.serving.errors import RequestError, UsageError, one_line
+from tfcq.serving.errors import RequestError, UsageError
 from tfcq.serving.versions import checked_models, read_model_config, single_model_config
 
 # TensorFlow is imported only when the flags are right and the ports are free: it takes seconds, and it talks.
 
+_FLAGS = (
+    *("port", "host", "rest_api_port", "model_name", "model_base_path", "model_config_file", "monitoring_config_file"),
+    *("file_system_poll_wait_seconds", "rest_api_num_threads", "grpc_max_threads", "grpc_channel_arguments"),
+)
 
-def define_flags(flag_values):
-    """Declares the flags; their names and meanings are those of TF Serving's main.cc."""
+
+def define(flags: Flags) -> None:
+    """The flags of `tfcq.serve`; their names and meanings are those of TF Serving's main.cc."""
     threads = 4 * (os.cpu_count() or 1)
-    flags.DEFINE_integer("port", 8500, "Port of the gRPC API; 0 turns it off.", 0, 65535, flag_values=flag_values)
-    flags.DEFINE_string("host", "127.0.0.1", "Address to listen on: 127.0.0.1 or ::1 is this machine alone, 0.0.0.0 or :: is"
-                        " every address (put a proxy with encryption and authentication before it). TF Serving, which"
-                        " has no such flag, listens on every address.", flag_values=flag_values)
-    flags.DEFINE_integer("rest_api_port", 0, "Port of the REST API; 0 turns it off.", 0, 65535, flag_values=flag_values)
-    flags.DEFINE_string("model_name", "default", "Name of the model; ignored with --model_config_file.",
-                        flag_values=flag_values)
-    flags.DEFINE_string("model_base_path", "", "Directory of the model's versions, each an integer; ignored with"
-                        " --model_config_file.", flag_values=flag_values)
-    flags.DEFINE_string("model_config_file", "", "ModelServerConfig (text protobuf): several models, version policies,"
-                        " labels.", flag_values=flag_values)
-    flags.DEFINE_string("monitoring_config_file", "", "MonitoringConfig (text protobuf): Prometheus metrics on the REST"
-                        " port.", flag_values=flag_values)
-    flags.DEFINE_float("file_system_poll_wait_seconds", 1, "Seconds between two looks for new versions; 0 looks only at"
-                       " the start.", 0, flag_values=flag_values)
-    flags.DEFINE_integer("rest_api_num_threads", threads, "REST requests worked on at a time.", 1,
-                         flag_values=flag_values)
-    flags.DEFINE_integer("grpc_max_threads", threads, "gRPC requests worked on at a time.", 1, flag_values=flag_values)
-    flags.DEFINE_list("grpc_channel_arguments", [], "gRPC server arguments, key=value, such as"
-                      " grpc.max_receive_message_length=1000000 (the default is 2 GiB).", flag_values=flag_values)
+    flags.group("The models")
+    flags.string("model_name", "default", "The name of the model; ignored with --model_config_file", "NAME")
+    flags.string(
+        "model_base_path", "", "The folder of the model's versions, each an integer; ignored with --model_config_file", "DIR"
+    )
+    flags.string(
+        "model_config_file", "", "A ModelServerConfig (text protobuf): several models, version policies, labels", "FILE"
+    )
+    flags.number(
+        "file_system_poll_wait_seconds", 1.0, "The seconds between two looks for new versions; 0 looks only at the start", 0.0
+    )
+    flags.group("The endpoints")
+    flags.string(
+        "host",
+        "127.0.0.1",
+        "The address to listen on: 127.0.0.1 or ::1 is this machine alone, 0.0.0.0 or :: is every address (put a proxy with "
+        "encryption and authentication before it). TF Serving, which has no such flag, listens on every address",
+        "ADDRESS",
+    )
+    flags.integer("port", 8500, "The port of the gRPC API; 0 turns it off", 0, 65535)
+    flags.integer("rest_api_port", 0, "The port of the REST API; 0 turns it off", 0, 65535)
+    flags.integer("grpc_max_threads", threads, "How many gRPC requests are worked on at a time", 1)
+    flags.integer("rest_api_num_threads", threads, "How many REST requests are worked on at a time", 1)
+    flags.several(
+        "grpc_channel_arguments",
+        [],
+        "Arguments of the gRPC server, key=value, such as grpc.max_receive_message_length=1000000 (the default is 2 GiB)",
+    )
+    flags.string(
+        "monitoring_config_file", "", "A MonitoringConfig (text protobuf): Prometheus metrics on the REST port", "FILE"
+    )
 
 
-def read_options(argv, flag_values):
+def read_options(flags: Flags) -> tuple:
     """(options for `LocalServer`, ModelServerConfig), checked as far as is possible without TensorFlow.
 
     Raises:
         UsageError: if a flag, or a file or directory that it names, is wrong, or a port is taken.
     """
-    if any(argument.partition("=")[0] in ("--flagfile", "-flagfile") for argument in argv[1:]):
-        raise UsageError("there is no --flagfile, as in TF Serving; give the flags themselves, or --model_config_file")
-    try:
-        rest = flag_values(argv)[1:]
-    except flags.Error as error:
-        raise UsageError(one_line(error)) from error
-    if rest:
-        raise UsageError(f"unexpected argument {rest[0]!r}; every option is --name=value")
-    values = types.SimpleNamespace(**{name: flag_values[name].value for name in flag_values})
+    values = types.SimpleNamespace(**{name: getattr(flags, name) for name in _FLAGS})
     values.grpc_channel_arguments = [_channel_argument(text) for text in values.grpc_channel_arguments]
     ports = [port for port in (values.port, values.rest_api_port) if port]
     if not ports or len(set(ports)) < len(ports):
@@ -87,32 +100,26 @@ def read_options(argv, flag_values):
     return values, server_config
 
 
-def main(argv):
-    """Runs the server until a signal comes.
-
-    Returns:
-        The exit status: 0 after a graceful stop, 2 for a mistake in the call.
-    """
-    define_flags(flags.FLAGS)
-    app.define_help_flags()
-    flags.FLAGS.set_default("verbosity", logging.INFO)  # which versions come and go, as TF Serving logs it
+def main(flags: Flags) -> None:
+    """Runs the server until a signal comes; returns after a graceful stop."""
     signals = []  # not an Event: its lock must not be taken by a handler that interrupts its owner
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _: signals.append(number))
     try:
-        options, server_config = read_options(argv, flags.FLAGS)
+        options, server_config = read_options(flags)
+        logging.set_verbosity(logging.INFO)  # which versions come and go, as TF Serving logs it
         logging.use_absl_handler()
         server = _import_server()(options)
         ready = server.start(server_config)
     except UsageError as error:
-        print(f"local_server: {error}", file=sys.stderr)
-        return 2
-    if not signals:
-        _say(ready)
-    while not signals:
-        time.sleep(0.1)
-    server.stop()
-    return 0
+        raise UserError(str(error)) from error
+    try:
+        if not signals:
+            print(ready, flush=True)
+        while not signals:
+            time.sleep(0.1)
+    finally:  # a hang-up raises
+        server.stop()
 
 
 def _import_server():
@@ -131,14 +138,6 @@ def _import_server():
     return LocalServer
 
 
-def _say(line):
-    """Prints a line, if anybody reads it (`| head`); the models are served all the same."""
-    try:
-        print(line, flush=True)
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-
-
 def _channel_argument(text):
     key, separator, value = text.partition("=")
     if not key or not separator:
@@ -146,5 +145,7 @@ def _channel_argument(text):
     return key, int(value) if value.lstrip("-").isdecimal() else value
 
 
+COMMAND = Command("tfcq serve", __doc__, define, main, outlives_stdout=True, flagfiles=False)
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    sys.exit(COMMAND.run())

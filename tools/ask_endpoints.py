@@ -1,16 +1,23 @@
 """Asks a served model for samples and likelihoods, by gRPC and by REST, and shows the answers (stage 6 of the quickstart)."""
 
-import numpy as np
-from absl import flags
+import sys
 
-from tfcq.config import flags as config_flags
+import numpy as np
+
+from tfcq.command_line import starting
+from tfcq.command_line.command import Command
+from tfcq.command_line.flags import Flags
 from tfcq.config.evaluation import ImagesPlace
+from tfcq.errors import UserError
 from tfcq.serving.client import Client
 
-WORKDIR = config_flags.define_folder("workdir", None, "Folder of the run that is served.", required=True)
-GRPC = flags.DEFINE_string("grpc", None, "host:port of the gRPC endpoint.", required=True)
-REST = flags.DEFINE_string("rest", None, "http://host:port of the REST endpoint.", required=True)
-config_flags.define_section_flags(ImagesPlace)
+
+def define(flags: Flags) -> None:
+    """The flags of this tool."""
+    flags.folder("workdir", None, "The folder of the run that is served")
+    flags.string("grpc", None, "The gRPC endpoint", "HOST:PORT")
+    flags.string("rest", None, "The REST endpoint", "http://HOST:PORT")
+    flags.options(ImagesPlace)
 
 
 def show(image):
@@ -18,17 +25,20 @@ def show(image):
     return "\n".join("".join(" .:-=+*#%@"[value * 10 // 256] * 2 for value in row) for row in image.mean(-1).astype(int))
 
 
-def main():
-    config_flags.start_tensorflow()
+def main(flags: Flags) -> None:
+    """Asks, and prints the answers."""
+    if not (flags.workdir and flags.grpc and flags.rest):
+        raise UserError("expected --workdir=DIR, --grpc=HOST:PORT and --rest=http://HOST:PORT")
+    starting.start_tensorflow()
     from tfcq import workdir
 
-    config = workdir.read_config(WORKDIR.value)
-    dataset = workdir.load_data(WORKDIR.value, config_flags.section_from_flags(ImagesPlace))
+    config = workdir.read_config(flags.workdir)
+    dataset = workdir.load_data(flags.workdir, flags.section(ImagesPlace))
     test = dataset.images("test", list(range(4)))
     noise = np.random.default_rng(0).integers(0, 256, test.shape, np.uint8)
     for name, client in {
-        "gRPC": Client.grpc(GRPC.value, model=config.model),
-        "REST": Client.rest(REST.value, model=config.model),
+        "gRPC": Client.grpc(flags.grpc, model=config.model),
+        "REST": Client.rest(flags.rest, model=config.model),
     }.items():
         images = client.sample(4)
         print(f"{name} sample: uint8 {images.shape}")
@@ -37,5 +47,7 @@ def main():
     print(show(np.concatenate(list(images), axis=1)))
 
 
+COMMAND = Command("tools/ask_endpoints.py", __doc__, define, main)
+
 if __name__ == "__main__":
-    config_flags.run(main)
+    sys.exit(COMMAND.run())

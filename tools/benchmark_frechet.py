@@ -10,24 +10,29 @@ machine that is busy for a while is busy for all of them.
 
 import json
 import statistics
+import sys
 import time
 
 import numpy as np
 import scipy.linalg
-from absl import app, flags
 
+from tfcq.command_line.command import Command
+from tfcq.command_line.flags import Flags
 from tfcq.metrics.frechet import GaussianStatistics, frechet_distance
 from tfcq.metrics.tf_gan import import_tensorflow_gan
 
-NUM_IMAGES = flags.DEFINE_integer("num_images", 10_000, "Rows of each of the two sets of features.", lower_bound=2)
-NUM_FEATURES = flags.DEFINE_integer("num_features", 2048, "Columns; Inception's last layer has 2048.", lower_bound=1)
-ROUNDS = flags.DEFINE_integer("rounds", 3, "How often every method is run.", lower_bound=1)
-METHODS = flags.DEFINE_list("methods", ["tfcq", "sqrtm", "tf_gan"], "Which methods are run; sqrtm is the reference.")
+
+def define(flags: Flags) -> None:
+    """The flags of this tool."""
+    flags.integer("num_images", 10_000, "The rows of each of the two sets of features", minimum=2)
+    flags.integer("num_features", 2048, "The columns; Inception's last layer has 2048", minimum=1)
+    flags.integer("rounds", 3, "How often every method is run", minimum=1)
+    flags.several("methods", ["tfcq", "sqrtm", "tf_gan"], "Which methods are run; sqrtm is the reference")
 
 
-def random_features(generator, mixing, scale):
-    """float32 [num_images, num_features]: positive, correlated, a spectrum that falls, as an image network's are."""
-    noise = generator.normal(size=(NUM_IMAGES.value, NUM_FEATURES.value))
+def random_features(generator, mixing, scale, num_images):
+    """float32 [num_images, *]: positive, correlated, a spectrum that falls, as an image network's are."""
+    noise = generator.normal(size=(num_images, len(mixing)))
     return np.maximum(scale * noise @ mixing + 0.1 * generator.normal(size=noise.shape), 0.0).astype(np.float32)
 
 
@@ -53,17 +58,18 @@ def with_tf_gan(real, generated):
     return float(evaluation.frechet_classifier_distance_from_activations(real, generated)), None
 
 
-def main(_):
+def main(flags: Flags) -> None:
+    """Times, and prints a row a method."""
     functions = {"tfcq": with_tfcq, "sqrtm": with_matrix_root, "tf_gan": with_tf_gan}
     generator = np.random.default_rng(0)
-    mixing = generator.normal(size=(NUM_FEATURES.value,) * 2) / np.sqrt(NUM_FEATURES.value)
-    mixing *= np.exp(-5.0 * np.arange(NUM_FEATURES.value) / NUM_FEATURES.value)[:, None]
-    real, generated = random_features(generator, mixing, 1.0), random_features(generator, mixing, 1.1)
-    if "tf_gan" in METHODS.value:
+    mixing = generator.normal(size=(flags.num_features,) * 2) / np.sqrt(flags.num_features)
+    mixing *= np.exp(-5.0 * np.arange(flags.num_features) / flags.num_features)[:, None]
+    real, generated = (random_features(generator, mixing, scale, flags.num_images) for scale in (1.0, 1.1))
+    if "tf_gan" in flags.methods:
         import_tensorflow_gan()  # some seconds, once a process: not the method's
     seconds, later_seconds, values = {}, {}, {}
-    for _ in range(ROUNDS.value):
-        for method in METHODS.value:
+    for _ in range(flags.rounds):
+        for method in flags.methods:
             begin = time.perf_counter()
             values[method], half_way = functions[method](real, generated)
             end = time.perf_counter()
@@ -73,9 +79,9 @@ def main(_):
     for method, value in values.items():
         row = {
             "method": method,
-            "num_images": NUM_IMAGES.value,
-            "num_features": NUM_FEATURES.value,
-            "rounds": ROUNDS.value,
+            "num_images": flags.num_images,
+            "num_features": flags.num_features,
+            "rounds": flags.rounds,
             "seconds_median": round(statistics.median(seconds[method]), 3),
             "seconds_min": round(min(seconds[method]), 3),
             "seconds_max": round(max(seconds[method]), 3),
@@ -92,5 +98,7 @@ def main(_):
         print(json.dumps(row), flush=True)
 
 
+COMMAND = Command("tools/benchmark_frechet.py", __doc__, define, main)
+
 if __name__ == "__main__":
-    app.run(main)
+    sys.exit(COMMAND.run())

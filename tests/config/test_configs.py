@@ -1,15 +1,13 @@
 """The flagfiles of `configs/`: each parses, names its own command, and says where its result is or UNMEASURED."""
 
-import functools
 import itertools
 import pathlib
 import re
 
 import pytest
-from absl import flags as absl_flags
+from commands import config_from, flags_of
 
 from tfcq.config import Config, CQFConfig, DataConfig, RealNVPConfig
-from tfcq.config import flags as config_flags
 from tfcq.config.evaluation import EvaluationConfig, metric_names
 
 FOLDER = pathlib.Path(__file__).parents[2] / "configs"
@@ -34,35 +32,10 @@ ROWS = {row["flagfile"].strip("`").removesuffix(".cfg"): row for row in table("D
 BEST = [name for name in ROWS if name.endswith("_cqf")]
 
 
-@pytest.fixture(name="own_flags")
-def fixture_own_flags(monkeypatch):
-    """The FlagValues in which flags are defined and looked up: none but this test's."""
-    values = absl_flags.FlagValues()
-    monkeypatch.setattr(absl_flags, "FLAGS", values)
-    defines = {bool: absl_flags.DEFINE_bool, int: absl_flags.DEFINE_integer, float: absl_flags.DEFINE_float,
-               str: absl_flags.DEFINE_string}  # fmt: skip
-    own = {kind: functools.partial(define, flag_values=values) for kind, define in defines.items()}
-    monkeypatch.setattr(config_flags, "_DEFINE", own)
-    monkeypatch.setattr(absl_flags, "DEFINE_string", own[str])
-    return values
-
-
-@pytest.fixture(name="parse")
-def fixture_parse(own_flags):
-    """Function from arguments to the Config that they describe."""
-    config_flags.define_config_flags()
-
-    def parse(*arguments):
-        config_flags.parse(["program", *arguments])
-        return config_flags.config_from_flags()
-
-    return parse
-
-
 @pytest.fixture(name="config_of")
-def fixture_config_of(parse):
+def fixture_config_of():
     """Function from a flagfile's name to its Config."""
-    return lambda name: parse(f"--flagfile={FLAGFILES[name]}")
+    return lambda name: config_from(f"--flagfile={FLAGFILES[name]}")
 
 
 def comment(name):
@@ -164,24 +137,22 @@ def test_realnvp_and_flow_gan_differ_in_the_discriminator(config_of):
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_later_flags_override(name, parse):
+def test_later_flags_override(name):
     # As the comment of the LSUN flagfiles proposes.
-    data = parse(f"--flagfile={FLAGFILES[name]}", "--dataset=folder:images", "--test_split=test").data
+    data = config_from(f"--flagfile={FLAGFILES[name]}", "--dataset=folder:images", "--test_split=test").data
     assert (data.dataset, data.test_split) == ("folder:images", "test")
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
-def test_a_protocol_of_an_evaluation_parses_and_names_its_command(name, own_flags):
+def test_a_protocol_of_an_evaluation_parses_and_names_its_command(name):
     text = PROTOCOLS[name].read_text(encoding="utf-8")
     command = rf"^# python -m tfcq.evaluate --flagfile=configs/evaluation/{name}\.cfg --workdir=DIR( --feature_weights=FILE)?$"
     assert re.search(command, text, re.MULTILINE)
     assert f"`evaluation/{name}.cfg`" in README
-    absl_flags.DEFINE_list("metrics", None, "As of tfcq.evaluate.", flag_values=own_flags)
-    config_flags.define_section_flags(EvaluationConfig)
-    config_flags.parse(["program", f"--flagfile={PROTOCOLS[name]}"])
-    assert metric_names(own_flags.metrics) == own_flags.metrics
+    flags = flags_of("evaluate", f"--flagfile={PROTOCOLS[name]}")
+    assert metric_names(flags.metrics) == flags.metrics
     given = {line.partition("=")[0].lstrip("-") for line in text.splitlines() if line.startswith("--")} - {"metrics"}
-    options, defaults = config_flags.section_from_flags(EvaluationConfig), EvaluationConfig()
+    options, defaults = flags.section(EvaluationConfig), EvaluationConfig()
     # What is given is what differs from the defaults: a preset that says nothing new would be read for nothing.
     assert given == {key for key, value in vars(options).items() if value != getattr(defaults, key)} | given & {"num_samples"}
 

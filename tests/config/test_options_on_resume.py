@@ -8,9 +8,11 @@ import os
 import pytest
 
 from tfcq import workdir as workdirs
+from tfcq.command_line.options import entry_of
 from tfcq.config import SYSTEMS, Config, DataConfig
 from tfcq.config.fields import ON_RESUME, option
 from tfcq.errors import UserError
+from tfcq.workdir import configuration, environment
 
 FREE = {
     "training.log_every",
@@ -113,7 +115,7 @@ def test_a_kill_between_history_and_config_records_a_change_once(begun, monkeypa
     first, second = Config(), changed(Config(), "training.log_every")
     folder = begun(first)
     with monkeypatch.context() as patch:
-        patch.setattr(workdirs, "write_text", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        patch.setattr(configuration, "write_text", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
         with pytest.raises(UserError, match="cannot be written: No space left"):
             workdirs.open_for(second, folder, step=4)
     assert workdirs.read_config(folder) == first
@@ -155,14 +157,12 @@ def test_what_a_training_left_keeps_its_configuration(tmp_path, left):
 
 
 def test_the_help_says_which_may_change():
-    from tfcq.config import flags
-
     for _, name in OPTIONS:
         section, _, field = name.partition(".")
         sections = [getattr(Config(model=model), section) for model in SYSTEMS]
         for part in sections:
             if field in part.__dataclass_fields__:
-                text = flags._help(part.__dataclass_fields__[field])
+                text = entry_of(type(part), field).text
                 assert ("may change when a run is resumed" in text) == (name in FREE | EXTENDS), name
                 assert ("another place of the same content" in text) == (name in PLACE), name
 
@@ -172,7 +172,7 @@ def test_another_environment_is_recorded_with_its_step(begun, monkeypatch):
     workdirs.open_for(Config(), folder, step=4)
     assert not (folder / "history.jsonl").exists()
     before = json.loads((folder / "environment.json").read_text())
-    monkeypatch.setattr(workdirs, "environment", lambda: before | {"python": "3.99"})
+    monkeypatch.setattr(environment, "environment", lambda: before | {"python": "3.99"})
     workdirs.open_for(Config(), folder, step=4)
     (row,) = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
     assert (row["step"], row["changes"]) == (4, {"environment.python": [before["python"], "3.99"]})

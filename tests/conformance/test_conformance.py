@@ -14,7 +14,7 @@ from tfcq import config as configs
 from tfcq.endpoints import ENDPOINTS, INPUTS
 from tfcq.engine.checkpoints import Checkpoints, restore_model
 from tfcq.errors import UserError
-from tfcq.exporting.export import compare
+from tfcq.exporting.export import check_equal_answers
 from tfcq.exporting.signatures import ServingModule
 from tfcq.randomness import row_seeds
 
@@ -203,7 +203,7 @@ def test_a_saved_model_answers_as_the_live_one(trained, tmp_path):
             {key: value.numpy() for key, value in signature(**inputs).items()}
             for signature in (function, reloaded[name])
         ]
-        compare(*answers)
+        check_equal_answers(*answers)
         assert answers[0].keys() == endpoint.outputs.keys() and all(len(value) == 3 for value in answers[0].values())
 
 

@@ -1,15 +1,20 @@
-"""Learning rates against their closed forms, and whose optimizer has which."""
+"""Optimizers by name against Keras's own, learning rates against their closed forms, and whose optimizer has which."""
 
+import contextlib
 import math
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 import tiny_models as tiny
 
-from tfcq.config import TrainingConfig
-from tfcq.engine.optimizers import LearningRate, compile_model
+from tfcq.config import Config, DataConfig, TrainingConfig
+from tfcq.engine.optimizers import LearningRate, check_optimizer, compile_model
+from tfcq.engine.players import Objective, Player, Terms
 from tfcq.errors import UserError
+from tfcq.models.base import GenerativeModel
+from tfcq.training.run import train
 
 
 @pytest.mark.parametrize("shape", ["constant", "linear", "cosine"])
@@ -65,3 +70,126 @@ def test_each_stage_may_have_drops_of_its_own():
     assert rates("0.5:0.5/", **stages) == {"autoencoder": 0.05, "second_stage": 0.1}
     with pytest.raises(UserError, match=r"one for each of the 1 stage\(s\) of vae .* received 2: '/0.5:0.5'"):
         rates("/0.5:0.5", model="vae")
+
+
+# Optimizers of Keras by name.
+
+START = np.linspace(-1.0, 2.0, 6, dtype=np.float32).reshape(2, 3)
+IMAGES = np.arange(24, dtype=np.uint8).reshape(4, 2, 3, 1)
+
+
+class Bowl(GenerativeModel):
+    """Its loss of an image is half the squared distance of a weight [2, 3] from the image: the gradient is known by hand."""
+
+    def __init__(self):
+        super().__init__((2, 3, 1))
+        self.weight = self.add_weight(name="weight", shape=(2, 3), initializer="zeros", dtype="float32")
+        self.weight.assign(START)
+        self.built = True
+
+    @property
+    def abilities(self):
+        return frozenset({"sample"})
+
+    def players(self):
+        def loss(images, noise, shared):
+            distance = self.weight.value - tf.cast(images[..., 0], tf.float32)
+            return Terms(0.5 * tf.reduce_sum(distance**2, axis=(1, 2)), {})
+
+        return [Player("generator", [Objective(loss, [self.weight])])]
+
+
+def trained(strategy=None, **options):
+    """The weight of a Bowl after two steps of a rate of 0.05 and of 0.1."""
+    with strategy.scope() if strategy else contextlib.nullcontext():
+        model = Bowl()
+        compile_model(model, TrainingConfig(train_steps=2, learning_rate=0.1, warmup_steps=1, **options))
+    if strategy:
+        tiny.fit(model, IMAGES, 2)
+    else:
+        for _ in range(2):
+            model.train_step(IMAGES)
+    return tiny.values([model.weight])[0]
+
+
+def trained_by_keras(kind, clip_norm=None, **arguments):
+    optimizer = kind(0.1, **arguments)
+    variable = keras.Variable(START)
+    for rate in (0.05, 0.1):
+        optimizer.learning_rate = rate
+        gradient = variable.numpy() - IMAGES[..., 0].astype(np.float32).mean(axis=0)
+        if clip_norm:
+            gradient *= min(1.0, clip_norm / np.linalg.norm(gradient))
+        optimizer.apply([tf.constant(gradient)], [variable])
+    return variable.numpy()
+
+
+BETAS = {"beta_1": 0.9, "beta_2": 0.999}
+OPTIMIZERS = {
+    "adam": ("", keras.optimizers.Adam, BETAS),
+    "adamax": ("epsilon=1e-3", keras.optimizers.Adamax, BETAS | {"epsilon": 1e-3}),
+    "AdamW": ("weight_decay=0.2", keras.optimizers.AdamW, BETAS | {"weight_decay": 0.2}),
+    "sgd": ("momentum=0.9,nesterov=true", keras.optimizers.SGD, {"momentum": 0.9, "nesterov": True}),
+    "rmsprop": ("rho=0.5, centered=True", keras.optimizers.RMSprop, {"rho": 0.5, "centered": True}),
+    "lion": ("", keras.optimizers.Lion, BETAS),
+    "adafactor": ("clip_threshold=2", keras.optimizers.Adafactor, {"clip_threshold": 2.0}),
+    "lamb": ("", keras.optimizers.Lamb, BETAS),
+    "muon": ("ns_steps=3", keras.optimizers.Muon, {"ns_steps": 3}),
+}
+
+
+@pytest.mark.parametrize("clip_norm", [0.0, 0.5])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_an_optimizer_of_keras_by_name_moves_weights_as_keras_does(name, clip_norm):
+    given, kind, arguments = OPTIMIZERS[name]
+    found = trained(optimizer=name, optimizer_arguments=given, clip_norm=clip_norm)
+    expected = trained_by_keras(kind, clip_norm, **arguments)
+    assert np.abs(expected - START).min() > 1e-3
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["AdamW", "sgd"])
+def test_loss_scaling_leaves_an_optimizers_updates_as_they_are(name, monkeypatch):
+    given, kind, arguments = OPTIMIZERS[name]
+    monkeypatch.setattr(Bowl, "dtype_policy", keras.DTypePolicy("mixed_float16"))
+    found = trained(optimizer=name, optimizer_arguments=given)
+    np.testing.assert_allclose(found, trained_by_keras(kind, **arguments), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["AdamW", "muon"])
+def test_two_replicas_move_weights_as_one(name, two_replicas):
+    given, kind, arguments = OPTIMIZERS[name]
+    found = trained(two_replicas, optimizer=name, optimizer_arguments=given)
+    np.testing.assert_allclose(found, trained_by_keras(kind, **arguments), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"optimizer": "adan"}, r"optimizer: expected one of .*adamax.*sgd, received 'adan' \(did you mean adam\?\)"),
+        ({"optimizer": "loss_scale_optimizer"}, "optimizer: expected one of"),
+        ({"optimizer": "sgd", "optimizer_arguments": "momentom=0.9"}, r"sgd has no momentom; .*\(did you mean momentum\?\)"),
+        ({"optimizer": "sgd", "optimizer_arguments": "momentum=true"}, "momentum: expected a number, received True"),
+        ({"optimizer": "sgd", "optimizer_arguments": "momentum=high"}, "momentum: expected a number, received 'high'"),
+        ({"optimizer": "sgd", "optimizer_arguments": "nesterov=1"}, "nesterov: expected true or false, received 1"),
+        ({"optimizer": "sgd", "optimizer_arguments": "momentum=3"}, "'momentum=3': Keras refuses it: `momentum` must be"),
+        ({"optimizer": "muon", "optimizer_arguments": "ns_steps=2.5"}, "'ns_steps=2.5': Keras refuses it: "),
+        ({"optimizer": "sgd", "beta_1": 0.5}, "beta_1=0.5 with optimizer=sgd, which has no beta_1: leave it out"),
+        ({"optimizer": "lion", "optimizer_arguments": "epsilon=1"}, "lion has no epsilon; expected some of weight_decay"),
+    ],
+)
+def test_what_keras_would_not_take_is_one_line_before_the_work(options, message):
+    with pytest.raises(UserError, match=message) as caught:
+        check_optimizer(TrainingConfig(**options))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_optimizer_that_keras_has_not_is_found_before_the_data_is_read(tmp_path):
+    images = DataConfig(dataset=f"npz:{tmp_path}/missing.npz")
+    with pytest.raises(UserError, match="^optimizer: expected one of"):
+        train(Config(data=images, training=TrainingConfig(optimizer="adan")), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_zero_of_an_optimizer_may_be_an_integer():
+    check_optimizer(TrainingConfig(optimizer="sgd", optimizer_arguments="momentum=0"))

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tiny_models as tiny
+from markdown_tables import unpadded
 
 from tfcq import data
 from tfcq import workdir as workdirs
 from tfcq.errors import UserError
-from tfcq.evaluation.likelihood import LikelihoodEvaluator
+from tfcq.evaluation.likelihood import LikelihoodEvaluator, likelihood_auroc
 from tfcq.evaluation.pictures import Pictures
 from tfcq.evaluation.run import evaluate
 from tfcq.images import grid
@@ -38,6 +39,12 @@ def in_batches(images, size):
 
 
 # Likelihoods.
+
+
+def test_the_area_under_the_roc_curve_counts_pairs_with_ties_half_and_takes_infinities():
+    inside, outside = np.array([1.0, 2.0, 2.0, np.inf]), np.array([2.0, np.inf, -np.inf])
+    pairs = [(high > low) + 0.5 * (high == low) for high in outside for low in inside]
+    assert likelihood_auroc(inside, outside) == pytest.approx(sum(pairs) / 12)
 
 
 def test_numbers_do_not_depend_on_the_batch_size(evaluator):
@@ -160,7 +167,7 @@ def test_a_density_of_latents_is_measured_as_such(tmp_path, capsys):
         assert row[name]["standard_error"] == pytest.approx(values.std(ddof=1) / np.sqrt(30), rel=1e-4)
         assert (row[name]["num_images"], row[name]["split"], row[name]["seed"]) == (30, "test", 3)
         assert line.startswith(f"{name}: {row[name]['value']:.5g} +- ") and line.endswith("(test, 30 images)")
-        assert f"| {name} | {row[name]['value']:.5g} |" in (tmp_path / "report.md").read_text()
+        assert f"| {name} | {row[name]['value']:.5g} |" in unpadded((tmp_path / "report.md").read_text())
     assert "elbo" not in row and "bits_per_dim" not in row
     with pytest.raises(UserError, match="does not support likelihood; it supports: .*latent_likelihood"):
         evaluate(tmp_path, ["elbo"])

@@ -9,24 +9,16 @@ import signal
 import time
 
 import pytest
-from commands import command, last_step, start
+from commands import TINY, command, last_step, start
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-FLAGS = {
-    "image_size": 8,
-    "quality_weight": 0,
-    "flow_scales": 0,
-    "latent_size": 4,
-    "latent_channels": 2,
-    "width": 4,
-    "batch_size": 8,
+FLAGS = TINY | {
     "train_steps": 100000,  # more than it comes to
     "checkpoint_every": 70,
     "evaluate_every": 100,
     "log_every": 10,
-    "validation_images": 16,
-    "grid_images": 4,
 }
+
 
 def wait_for(condition, process):
     while not condition():

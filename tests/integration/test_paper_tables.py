@@ -12,7 +12,7 @@ from tfcq import Config, DataConfig, TrainingConfig
 from tfcq.config import SYSTEMS
 from tfcq.engine.checkpoints import Checkpoints
 from tfcq.exporting import signatures as exported
-from tfcq.exporting.export import compare
+from tfcq.exporting.export import check_equal_answers
 from tfcq.randomness import row_seeds
 from tfcq.reproduction.tables import TABLES
 
@@ -102,4 +102,4 @@ def assert_exported(model, folder):
             {key: value.numpy() for key, value in functions[signature](**tensors).items()}
             for functions in (live, reloaded)
         ]
-        compare(*answers)
+        check_equal_answers(*answers)

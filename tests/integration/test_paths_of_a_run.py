@@ -7,26 +7,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tiny_models as tiny
-from commands import command, output_of, start
+from commands import TINY, command, output_of, start
 from path_names import NASTY
 
 import tfcq
-from tfcq.evaluation.compare import compare
+from tfcq.evaluation.comparison import write_comparison
 
-FLAGS = {
+FLAGS = TINY | {
     "dataset": f"npz:~/{NASTY}.npz",
-    "image_size": 8,
-    "quality_weight": 0,
-    "flow_scales": 0,
-    "latent_size": 4,
-    "latent_channels": 2,
-    "width": 4,
-    "batch_size": 8,
     "train_steps": 2,
     "checkpoint_every": 1,
     "evaluate_every": 2,
     "validation_images": 8,
-    "grid_images": 4,
     "log_every": 1,
     "deterministic": False,  # the switch is the whole process's
 }
@@ -77,7 +69,7 @@ def test_a_run_works_in_folders_of_any_name(tmp_path, monkeypatch, capsys):
     assert len([name for name in row if name.startswith("fd_saved_model_")]) == 1
     assert "training_elbo_bits_per_dim" in (run / "report.md").read_text(encoding="utf-8")
     shutil.copytree(run, home / "_copy")
-    table = compare([run, home / "_copy"], home / NASTY / "*").read_text(encoding="utf-8")
+    table = write_comparison([run, home / "_copy"], home / NASTY / "*").read_text(encoding="utf-8")
     heading = next(line for line in table.splitlines() if line.startswith("| number"))
     assert heading.replace("\\|", "").count("|") == 5 and "\\[a\\]\\*?" in heading
 

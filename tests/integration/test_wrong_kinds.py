@@ -11,10 +11,19 @@ import tiny_models as tiny
 import tfcq
 from tfcq import data, features, images, models, workdir
 from tfcq.errors import UserError
-from tfcq.evaluation.compare import compare
+from tfcq.evaluation.comparison import write_comparison
 from tfcq.evaluation.likelihood import LikelihoodEvaluator
 from tfcq.features.pixels import Pixels
-from tfcq.metrics import classifier_score, diversity, frechet, kernel, neighbours, precision_recall, sliced_wasserstein
+from tfcq.metrics import (
+    classifier_score,
+    diversity,
+    frechet,
+    kernel,
+    memorisation,
+    neighbours,
+    precision_recall,
+    sliced_wasserstein,
+)
 
 IMAGES = tiny.images((8, 8, 3), 4)
 FLOATS = IMAGES / np.float32(255)
@@ -56,7 +65,7 @@ FUNCTIONS = [
     (lambda: models.build(CONFIG, (8, 8.0, 1)), "image_shape: expected an int of at least 1, received float 8.0"),
     (lambda: workdir.load_data("w", "folder:x"), "place: expected a tfcq.*ImagesPlace or None, received str 'folder:x'"),
     (lambda: tfcq.Config.from_json(pathlib.Path("x")), "config: expected text, JSON as of to_json, received PosixPath"),
-    (lambda: compare("w", "o"), "compare: expected a list of folders, received str 'w'"),
+    (lambda: write_comparison("w", "o"), "compare: expected a list of folders, received str 'w'"),
     (lambda: DATASET.images("train", [0.5]), r"indices: expected ints \[n\], received float64 .*0.5"),
     (lambda: DATASET.images("train", [True, False]), "indices: expected ints .*, received bool"),
     (lambda: DATASET.images("train", "all"), "indices: expected ints .*, received str"),
@@ -91,7 +100,7 @@ METRICS = [
     (lambda: neighbours.nearest_in_pixels(IMAGES, [IMAGES[:, :4]]), r"batches: expected uint8 \[N, 8, 8, 3\]"),
     (lambda: neighbours.nearest_neighbours(IMAGES, FEATURES), r"queries: expected float \[N, D\] .* received uint8"),
     (lambda: neighbours.neighbour_scores(None, FEATURES), r"real: expected float \[N, D\], received NoneType"),
-    (lambda: neighbours.memorisation_report(FEATURES, [[1, 2], [3]], FEATURES), r"train: .* received list, which is no array"),
+    (lambda: memorisation.memorisation_report(FEATURES, [[1, 2], [3]], FEATURES), r"train: .* received list, which is no array"),
     (lambda: precision_recall.prd(IMAGES, IMAGES), r"real: expected float \[N, D\]"),
     (lambda: kernel.kernel_distance(FEATURES, FEATURES[0]), r"generated features: expected float .*, received float64 \[3\]"),
     (lambda: classifier_score.classifier_score("logits"), "logits: expected float .*, received str"),

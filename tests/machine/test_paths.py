@@ -11,13 +11,11 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
-from absl import flags as absl_flags
 from path_names import NAMES, NASTY
 from PIL import Image
 
 from tfcq import features
 from tfcq.config import DataConfig, GLFConfig
-from tfcq.config import flags as config_flags
 from tfcq.config.evaluation import EvaluationConfig
 from tfcq.data import load
 from tfcq.engine.checkpoints import Checkpoints, restore_model
@@ -337,22 +335,6 @@ def test_markdown_shows_a_name_as_it_is(text, expected):
 # Flags: refused before TensorFlow is loaded.
 
 
-def test_several_folders_are_separated_by_commas_and_quoted_where_a_name_has_one(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    for given, expected in (
-        ("runs/[a] *,~/b", ["runs/[a] *", f"{tmp_path}/b"]),
-        ('"runs/a,b",it\'s', ["runs/a,b", "it's"]),
-        ("\u4e2d,-x", ["\u4e2d", "-x"]),
-    ):
-        values = absl_flags.FlagValues()
-        monkeypatch.setattr(absl_flags, "FLAGS", values)
-        config_flags.define_folders("compare", [], "Folders.")
-        config_flags.define_file("output", None, "A file.")
-        values(["program", f"--compare={given}", "--output", "~/-x.png"])
-        assert values.compare == [pathlib.Path(path) for path in expected]
-        assert values.output == tmp_path / "-x.png"
-
-
 @pytest.mark.parametrize(
     "module, flags, reason",
     [
@@ -374,10 +356,9 @@ def test_flags_are_refused_in_one_line(module, flags, reason, tmp_path):
     (tmp_path / "file").write_text("")
     arguments = [flag.format(file=tmp_path / "file") for flag in flags]
     code = (
-        f"import importlib, sys; sys.argv = ['{module}', *{arguments!r}]\n"
-        f"from tfcq.config import flags; main = importlib.import_module('tfcq.{module}').main\n"
-        "flags.start_tensorflow = lambda: sys.exit('TensorFlow was started')\n"
-        "flags.run(main)"
+        "import importlib, sys; from tfcq.command_line import starting\n"
+        "starting.start_tensorflow = lambda: sys.exit('TensorFlow was started')\n"
+        f"sys.exit(importlib.import_module('tfcq.{module}').COMMAND.run({arguments!r}))"
     )
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     command = [sys.executable, "-c", code]

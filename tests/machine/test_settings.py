@@ -15,7 +15,7 @@ import tensorflow as tf
 import tiny_models as tiny
 
 import tfcq
-from tfcq.config import flags
+from tfcq.command_line import starting
 from tfcq.errors import UserError
 from tfcq.evaluation import figures
 from tfcq.machine import settings
@@ -103,7 +103,7 @@ def test_training_takes_all_its_steps_whatever_keras_was_told(hostile, tmp_path)
 # Keras's backend.
 
 
-@pytest.mark.parametrize("call", [settings.import_tensorflow, lambda: tfcq.load, flags.start_tensorflow])
+@pytest.mark.parametrize("call", [settings.import_tensorflow, lambda: tfcq.load, starting.start_tensorflow])
 def test_keras_on_another_backend_is_refused(monkeypatch, call):
     monkeypatch.setitem(sys.modules, "keras.src.backend.config", types.SimpleNamespace(backend=lambda: "jax"))
     with pytest.raises(UserError, match="Keras was imported with its jax backend; expected TensorFlow's") as caught:
@@ -136,7 +136,7 @@ ACCEPTED = [
 @pytest.mark.parametrize(("name", "value"), REFUSED)
 def test_less_exact_arithmetic_that_no_flag_asks_for_is_refused(monkeypatch, name, value):
     monkeypatch.setenv(name, value)
-    for call in (settings.import_tensorflow, flags.start_tensorflow, lambda: tfcq.train):
+    for call in (settings.import_tensorflow, starting.start_tensorflow, lambda: tfcq.train):
         with pytest.raises(UserError, match=name) as caught:
             call()
         message = str(caught.value)

@@ -222,12 +222,12 @@ def test_a_file_gets_a_line_each_thirty_seconds(output, monkeypatch):
 
 PROGRAM = """
 import sys
-from tfcq.config import flags
+from tfcq.command_line import starting
 def main():
     for number in range({lines}):
         print("line", number, "x" * 5000, flush=True)
     open("done", "w").close()
-flags.run(main, outlives_stdout={outlives})
+sys.exit(starting.run(main, outlives_stdout={outlives}))
 """
 
 
@@ -267,12 +267,12 @@ def test_help_and_mistakes_with_a_closed_stdout(tmp_path, reader):
 def test_closed_streams_are_not_taken_for_files(tmp_path):
     """A file that is opened where stdout was closed must not get what is printed."""
     program = """
-from tfcq.config import flags
+from tfcq.command_line import starting
 def main():
     with open("file", "w") as file:
         print("printed", flush=True)
         file.write("written")
-flags.run(main)
+starting.run(main)
 """
     assert piped(["-c", program], tmp_path, "<&- >&- 2>&-")[0] == 0
     assert (tmp_path / "file").read_text() == "written"

@@ -5,7 +5,7 @@ import pytest
 import sklearn.datasets
 import sklearn.decomposition
 
-from tfcq.metrics import diversity, frechet, neighbours, precision_recall, sliced_wasserstein
+from tfcq.metrics import diversity, frechet, memorisation, neighbours, precision_recall, sliced_wasserstein
 
 _HALF = 850
 _NOISE_LEVELS = (0, 16, 48, 120)  # deviations, in grey levels
@@ -124,8 +124,8 @@ def test_copies_show_as_memorisation_and_score_well_otherwise(digits, features):
     images, _ = digits
     train, test = features(images[:_HALF]), features(images[_HALF:])
     copies = features(noisy(images[:_HALF], 4))
-    report = neighbours.memorisation_report(copies, train, test)
+    report = memorisation.memorisation_report(copies, train, test)
     assert report["ratio"] < 0.2 and report["data_copying_z"] < -20 and report["fraction_below_test_percentile"] > 0.95
     assert neighbours.neighbour_scores(test, copies)["precision"] > 0.85  # which is why the report is needed
-    fair = neighbours.memorisation_report(test[::2], train, test[1::2])
+    fair = memorisation.memorisation_report(test[::2], train, test[1::2])
     assert 0.9 < fair["ratio"] < 1.1 and abs(fair["data_copying_z"]) < 3

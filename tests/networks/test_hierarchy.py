@@ -1,28 +1,30 @@
-"""The hierarchy of latents as a network: shapes, widths, gradients, precision, seeds, checkpoints, its draws."""
+"""The hierarchy of latents as a network: shapes, widths, gradients, precision, seeds, checkpoints."""
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-import tiny_models as tiny
+from hierarchy_cases import (
+    CHANNELS,
+    CONTEXT,
+    HIERARCHIES,
+    NETWORKS,
+    TAG,
+    features_of,
+    make,
+    make_flow,
+    make_plan,
+    record,
+    row_noise,
+    small_plan,
+)
 
-from tfcq.flows.autoregressive import InverseAutoregressiveFlow
 from tfcq.networks.convolutions import Convolution, data_dependent_initialization
-from tfcq.networks.hierarchy import Decoder, Encoder, Plan
-from tfcq.networks.latents import LatentLayer
+from tfcq.networks.hierarchy import Decoder
 from tfcq.networks.residual import ResidualBlock
-from tfcq.randomness import RowNoise, row_seeds
 
-CHANNELS = 3  # of each layer of latents
-CONTEXT = 4  # channels of the flows' context
-TAG = 5
-NETWORKS = pytest.mark.parametrize("network", ["plain", "residual"])
 FORMS = pytest.mark.parametrize("form", ["map", "vector"])
 POSTERIORS = pytest.mark.parametrize("context", [0, CONTEXT], ids=["gaussian", "flow"])
-HIERARCHIES = pytest.mark.parametrize(
-    ("network", "form", "context"),
-    [("plain", "map", CONTEXT), ("plain", "vector", 0), ("residual", "map", 0), ("residual", "vector", CONTEXT)],
-)
 NORMALIZATIONS = pytest.mark.parametrize("normalization", ["none", "batch", "weight"])
 
 
@@ -33,54 +35,9 @@ def mixed_precision():
     keras.config.set_dtype_policy(before)
 
 
-def make_flow(seed, side):
-    return InverseAutoregressiveFlow(CONTEXT, 2, 1 if side == 1 else 3, seed)
-
-
-def make_plan(size=8, halvings=2, channels=1, width=4, form="map", context=0, **options):
-    return Plan(
-        (size, size, channels),
-        halvings,
-        width,
-        **{"latent_channels": CHANNELS, "latent_form": form, "context_channels": context} | options,
-    )
-
-
-def make(plan, seed=0):
-    """An encoder and a decoder, as a CQF has them."""
-    return Encoder(plan, seed + 1), Decoder(plan, make_flow, seed)
-
-
-def shaken(plan):
-    """An encoder and a decoder none of whose weights is what it was made as."""
-    encoder, decoder = make(plan)
-    tiny.perturb([*encoder.trainable_variables, *decoder.trainable_variables], 0.05)
-    return encoder, decoder
-
-
-def features_of(plan, count=4, scale=1.0):
-    return scale * tf.random.stateless_normal((count, *plan.image_shape), (3, 1))
-
-
-def row_noise(count=4):
-    return RowNoise(row_seeds(count, 7))
-
-
 def layers_within(*layers, kind=Convolution):
     found = {id(inner): inner for layer in layers for inner in layer._flatten_layers(include_self=False)}
     return [layer for layer in found.values() if isinstance(layer, kind)]
-
-
-def record(monkeypatch, kind, method):
-    """A list that fills with (the object, its positional arguments, what it returns) at each call of `kind.method`."""
-    calls, original = [], getattr(kind, method)
-
-    def recording(self, *arguments, **options):
-        calls.append((self, arguments, original(self, *arguments, **options)))
-        return calls[-1][2]
-
-    monkeypatch.setattr(kind, method, recording)
-    return calls
 
 
 # Shapes and widths.
@@ -194,13 +151,6 @@ def assert_all_have_gradients(tape, loss, weights):
         assert gradient is not None and np.all(np.isfinite(gradient)), weight.path
         # What a normalisation would cancel leaves rounding, not zero.
         assert np.max(np.abs(gradient)) > 1e-5, weight.path
-
-
-def small_plan(network, form, context=0, **options):
-    """Two resolutions with latents, 2x2 and 4x4, two layers each if they are maps without flows."""
-    size, halvings = (8, 2) if network == "plain" else (4, 1)
-    options = {"blocks": 2 if form == "map" and not context else 1} | options
-    return make_plan(size, halvings, form=form, context=context, network=network, **options)
 
 
 @NETWORKS
@@ -371,121 +321,3 @@ def test_data_dependent_initialization_gives_every_layer_its_gain(network, form,
         assert np.any(sees), layer.path
         np.testing.assert_allclose(outputs.mean(axis=0), 0.0, atol=2e-5 * gains.max(), err_msg=layer.path)
         np.testing.assert_allclose(outputs.std(axis=0), gains, rtol=1e-3, err_msg=layer.path)
-
-
-# Draws.
-
-
-class OtherAt:
-    """`noise` with another draw for one tag; `tags` are those that were drawn."""
-
-    def __init__(self, noise, tag=None):
-        self.tags, self._noise, self._tag = [], noise, tag
-
-    def normal(self, row_shape, tag):
-        self.tags.append(tag)
-        return (self._noise.fold(1) if tag == self._tag else self._noise).normal(row_shape, tag)
-
-
-@HIERARCHIES
-def test_decoding_what_was_drawn_gives_the_means_of_the_draw(network, form, context, monkeypatch):
-    plan = small_plan(network, form, context)
-    encoder, decoder = shaken(plan)
-    means, inferred = decoder.infer(encoder(features_of(plan)), row_noise(), TAG)
-    assert np.all(np.isfinite(means))
-    np.testing.assert_allclose(decoder.decode(decoder.join([layer.latents for layer in inferred])), means, rtol=1e-5)
-    calls = record(monkeypatch, LatentLayer, "generate")
-    means = decoder.generate(row_noise(), TAG, 0.7)
-    latents = decoder.join([latents for _, _, latents in calls])
-    assert len(calls) == len(plan.layers)
-    np.testing.assert_allclose(decoder.decode(latents), means, rtol=1e-5)
-
-    # All of the latents are heard.
-    with tf.GradientTape() as tape:
-        tape.watch(latents)
-        outputs = tf.reduce_sum(tf.square(decoder.decode(latents)))
-    assert np.all(tape.gradient(outputs, latents).numpy() != 0.0)
-
-
-@NETWORKS
-def test_one_layer_of_latents_is_decoded_as_it_is(network):
-    decoder = shaken(small_plan(network, "vector", levels=1))[1]
-    assert decoder.latent_shape == (CHANNELS,)
-    noise = row_noise()
-    np.testing.assert_allclose(
-        decoder.decode(noise.normal((CHANNELS,), TAG)), decoder.generate(noise, TAG), rtol=1e-5, atol=1e-6
-    )
-
-
-@NETWORKS
-def test_temperature_scales_the_deviations_of_the_priors(network, monkeypatch):
-    plan = small_plan(network, "vector")
-    decoder = shaken(plan)[1]
-    calls = record(monkeypatch, LatentLayer, "generate")
-
-    def draw(temperature):
-        """Means; and of each layer its latents and its prior's loc and scale."""
-        calls.clear()
-        means = decoder.generate(row_noise(), TAG, temperature)
-        priors = [layer.prior(state) for layer, (state, _, _), _ in calls]
-        return means, [(latents, prior.loc, prior.scale) for (_, _, latents), prior in zip(calls, priors, strict=True)]
-
-    means, layers = draw(0.0)
-    for latents, loc, _ in layers:
-        np.testing.assert_array_equal(latents, np.broadcast_to(loc, latents.shape))
-    np.testing.assert_allclose(decoder.decode(decoder.join([latents for latents, _, _ in layers])), means, rtol=1e-5)
-
-    temperatures = np.float32([0.0, 0.5, 1.0, 2.0])
-    means, layers = draw(temperatures)
-    for number, (latents, loc, scale) in enumerate(layers):
-        noise = row_noise().normal(latents.shape[1:], TAG + number).numpy()
-        factors = temperatures.reshape(-1, *[1] * (noise.ndim - 1))
-        np.testing.assert_allclose(latents, loc + scale * factors * noise, rtol=1e-5, atol=1e-6)
-    for row, temperature in enumerate(temperatures):  # one a row is what each row gets alone
-        np.testing.assert_allclose(means[row], draw(float(temperature))[0][row], rtol=1e-4, atol=1e-5)
-
-
-@HIERARCHIES
-def test_without_noise_every_posterior_gives_its_central_value(network, form, context):
-    plan = small_plan(network, form, context)
-    encoder, decoder = shaken(plan)
-
-    class Zeros:
-        def normal(self, row_shape, tag):
-            return tf.zeros((4, *row_shape))
-
-    evidence = encoder(features_of(plan))
-    means, inferred = decoder.infer(evidence, None, TAG)
-    expected_means, expected = decoder.infer(evidence, Zeros(), TAG)
-    assert np.all(np.isfinite(means))
-    np.testing.assert_allclose(means, expected_means, rtol=1e-5)
-    for layer, other in zip(inferred, expected, strict=True):
-        np.testing.assert_allclose(layer.latents, other.latents, rtol=1e-5)
-        assert layer.latents.shape == other.latents.shape and layer.log_ratio.shape == (4,)
-
-
-@NETWORKS
-@pytest.mark.parametrize("way", ["infer", "generate"])
-def test_each_layer_draws_with_its_own_tag(network, way, monkeypatch):
-    plan = small_plan(network, "map", CONTEXT, blocks=2)
-    encoder, decoder = shaken(plan)
-    evidence = encoder(features_of(plan))
-    calls = record(monkeypatch, LatentLayer, way)
-
-    def draw(noise):
-        calls.clear()
-        decoder.infer(evidence, noise, TAG) if way == "infer" else decoder.generate(noise, TAG)
-        latents = [outputs.latents if way == "infer" else outputs for _, _, outputs in calls]
-        assert all(np.all(np.isfinite(values)) for values in latents)
-        return latents
-
-    noise = OtherAt(row_noise())
-    usual = draw(noise)
-    assert noise.tags == [TAG + number for number in range(len(plan.layers))]
-    for number in range(len(plan.layers)):
-        other = draw(OtherAt(row_noise(), TAG + number))
-        for before, after in zip(usual[:number], other, strict=False):
-            np.testing.assert_array_equal(before, after)
-        assert np.all(usual[number].numpy() != other[number].numpy())
-        # A layer that heard another draw reads another state.
-        assert all(np.any(before.numpy() != after.numpy()) for before, after in zip(usual[number:], other[number:]))

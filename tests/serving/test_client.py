@@ -1,9 +1,5 @@
 """The client against a server of a few lines in this process; the tests beside it have it against real ones."""
 
-import contextlib
-import http.server
-import json
-import os
 import socket
 import subprocess
 import sys
@@ -12,103 +8,10 @@ import time
 
 import numpy as np
 import pytest
+from client_cases import IMAGE_SHAPE, NUM_PIXELS, SIGNATURES, Handler, closed_port, running
 
 from tfcq.errors import UserError
-from tfcq.serving import proxies
 from tfcq.serving.client import Client, ServerError, row_seeds
-
-IMAGE_SHAPE = (2, 2, 3)
-NUM_PIXELS = 12
-
-
-def _tensor(dtype, *sizes):
-    dims = [{"size": str(size)} for size in (-1, *sizes)]
-    return {"dtype": dtype, "tensor_shape": {"dim": dims, "unknown_rank": False}}
-
-
-IMAGES, SEEDS = _tensor("DT_UINT8", *IMAGE_SHAPE), _tensor("DT_INT32", 2)
-SIGNATURES = {
-    "sample": {"inputs": {"seed": SEEDS, "temperature": _tensor("DT_FLOAT")}, "outputs": {"images": IMAGES}},
-    "likelihood": {"inputs": {"images": IMAGES, "seed": SEEDS},
-                   "outputs": {"log_prob": _tensor("DT_FLOAT"), "bits_per_dim": _tensor("DT_FLOAT")}},
-    "decode": {"inputs": {"latents": _tensor("DT_FLOAT", NUM_PIXELS)}, "outputs": {"images": IMAGES}},
-    "latent_likelihood": {"inputs": {"images": IMAGES, "seed": SEEDS},
-                          "outputs": {"latent_log_prob": _tensor("DT_FLOAT"), "reconstruction_error": _tensor("DT_FLOAT")}},
-    "energy": {"inputs": {"images": IMAGES, "seed": SEEDS}, "outputs": {"energy": _tensor("DT_FLOAT")}},
-    "interpolate": {"inputs": {"images": IMAGES, "other_images": IMAGES, "share": _tensor("DT_FLOAT"),
-                               "spherical": _tensor("DT_BOOL"), "seed": SEEDS},
-                    "outputs": {"images": IMAGES}},
-    "super_resolve": {"inputs": {"compressed": _tensor("DT_UINT8", 1, 1, 3), "seed": SEEDS}, "outputs": {"images": IMAGES}},
-    "generative_reconstruct": {"inputs": {"images": IMAGES, "seed": SEEDS}, "outputs": {"images": IMAGES}},
-    "__saved_model_init_op": {"inputs": {}, "outputs": {"op": {"dtype": "DT_INVALID"}}},
-}
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    """Answers as TF Serving's REST API does; keeps the bodies of the requests in `server.bodies`."""
-
-    def log_message(self, *args):
-        pass
-
-    def do_GET(self):
-        if self.path.endswith("/metadata"):
-            self.answer(200, {"model_spec": {"name": "m", "version": "4"},
-                              "metadata": {"signature_def": {"signature_def": SIGNATURES}}})
-        else:
-            self.answer(200, {"model_version_status": [
-                {"version": "4", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}},
-                {"version": "5", "state": "END", "status": {"error_code": "UNKNOWN", "error_message": "broken"}}]})
-
-    def do_POST(self):
-        self.server.paths.append(self.path)
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.bodies.append(body)
-        if self.server.behaviour:
-            self.server.behaviour(self)
-            return
-        rows = body["inputs"]
-        if body.get("signature_name") == "likelihood":
-            means = [float(np.mean(image)) for image in rows["images"]]
-            self.answer(200, {"outputs": {"log_prob": means, "bits_per_dim": [mean / 2 for mean in means]}})
-        elif body.get("signature_name") == "latent_likelihood":
-            means = [float(np.mean(image)) for image in rows["images"]]
-            self.answer(200, {"outputs": {"latent_log_prob": means, "reconstruction_error": [-mean for mean in means]}})
-        elif body.get("signature_name") == "energy":
-            self.answer(200, {"outputs": [float(np.max(image)) for image in rows["images"]]})
-        elif body.get("signature_name") == "interpolate":
-            chosen = [other if share > 0.5 else one
-                      for one, other, share in zip(rows["images"], rows["other_images"], rows["share"])]
-            self.answer(200, {"outputs": chosen})
-        elif body.get("signature_name") == "super_resolve":
-            self.answer(200, {"outputs": np.tile(rows["compressed"], (1, 2, 2, 1)).tolist()})
-        elif body.get("signature_name") == "generative_reconstruct":
-            self.answer(200, {"outputs": (255 - np.array(rows["images"])).tolist()})
-        elif body.get("signature_name") == "decode":
-            self.answer(200, {"outputs": np.reshape(rows["latents"], (-1, *IMAGE_SHAPE)).astype(int).tolist()})
-        else:
-            self.answer(200, {"outputs": [np.full(IMAGE_SHAPE, row[1]).tolist() for row in rows["seed"]]})
-
-    def answer(self, status, content):
-        content = content if isinstance(content, bytes) else json.dumps(content).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-
-@contextlib.contextmanager
-def running(handler, address="127.0.0.1", **attributes):
-    """A server on a thread of its own, with these attributes."""
-    server = http.server.ThreadingHTTPServer((address, 0), handler)
-    vars(server).update(attributes, daemon_threads=True, port=server.server_address[1])
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 @pytest.fixture
@@ -335,11 +238,6 @@ def test_server_that_hangs_up_is_unavailable(server, client):
     assert caught.value.code == "UNAVAILABLE"
 
 
-def closed_port():
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        return unused.getsockname()[1]
-
-
 @pytest.mark.parametrize("make", [
     lambda port: Client.rest(f"http://127.0.0.1:{port}", "m", timeout=1),
     lambda port: Client.grpc(f"127.0.0.1:{port}", "m", timeout=1),
@@ -361,87 +259,3 @@ def test_import_and_rest_need_no_tensorflow():
     code = ("import sys, tfcq.serving.client; tfcq.serving.client.Client.rest('http://localhost:1', 'm');"
             "sys.exit('tensorflow' in sys.modules or 'grpc' in sys.modules)")
     assert subprocess.run([sys.executable, "-c", code], timeout=600).returncode == 0
-
-
-# Proxies.
-
-
-class ProxyHandler(Handler):
-    """A proxy that knows no way out; counts in `server.asked` who was asked for."""
-
-    server_version, sys_version = "Squid/6.1", ""
-
-    def refuse(self):
-        self.server.asked.append(self.path)
-        self.answer(503, b"<html><head><title>ERROR: no such machine</title></head></html>")
-
-    do_GET = do_POST = do_CONNECT = refuse
-
-
-@pytest.fixture
-def proxy(monkeypatch):
-    """A proxy of everything, in no variable yet."""
-    for name in list(os.environ):
-        if name.lower().endswith("_proxy"):
-            monkeypatch.delenv(name)
-    with running(ProxyHandler, asked=[]) as server:
-        server.address = f"127.0.0.1:{server.port}"
-        yield server
-
-
-VARIABLES = ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "grpc_proxy"]
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "LOCALHOST", "127.1.2.3", "0.0.0.0"])
-def test_this_machine_is_asked_without_a_proxy(proxy, monkeypatch, host):
-    for name in VARIABLES:
-        monkeypatch.setenv(name, f"http://{proxy.address}")
-    with running(Handler, "0.0.0.0", bodies=[], paths=[], behaviour=None) as server:
-        assert len(Client.rest(f"http://{host}:{server.port}", "m", timeout=5).sample(2)) == 2
-    with pytest.raises(ServerError) as caught:
-        Client.grpc(f"{host}:{closed_port()}", "m", timeout=5).status()
-    assert caught.value.code == "UNAVAILABLE" and "proxy" not in str(caught.value)
-    assert not proxy.asked
-
-
-@pytest.mark.parametrize(("name", "scheme", "code", "said"), [
-    ("http_proxy", "http", "UNAVAILABLE", "HTTP 503 Service Unavailable from Squid/6.1"),
-    ("HTTP_PROXY", "http", "UNAVAILABLE", "not TF Serving's JSON: 'ERROR: no such machine'"),
-    ("https_proxy", "https", "UNAVAILABLE", "503"),
-])
-def test_other_machines_are_asked_through_the_proxy_and_its_answer_is_told_as_such(proxy, monkeypatch, name, scheme, code, said):
-    monkeypatch.setenv(name, f"http://me:secret@{proxy.address}")
-    with pytest.raises(ServerError) as caught:
-        Client.rest(f"{scheme}://models.example:8501", "m", timeout=5).status()
-    text = str(caught.value)
-    assert caught.value.code == code and said in text and "\n" not in text
-    assert f"asked through the proxy of {name.lower()}=http://{proxy.address} (no_proxy" in text and "secret" not in text
-    assert any("models.example:8501" in path for path in proxy.asked)
-
-
-def test_no_proxy_is_honoured(proxy, monkeypatch):
-    monkeypatch.setenv("http_proxy", f"http://{proxy.address}")
-    monkeypatch.setenv("no_proxy", "models.invalid")
-    with pytest.raises(ServerError, match="no server answers there") as caught:
-        Client.rest("http://models.invalid:8501", "m", timeout=5).status()
-    assert "proxy" not in str(caught.value) and not proxy.asked
-
-
-@pytest.mark.parametrize("name", ["grpc_proxy", "https_proxy", "http_proxy"])
-def test_grpc_asks_other_machines_through_its_proxy(proxy, monkeypatch, name):
-    monkeypatch.setenv(name, f"http://me:secret@{proxy.address}")
-    with pytest.raises(ServerError) as caught:
-        Client.grpc("models.example:8500", "m", timeout=5).status()
-    assert f"asked through the proxy of {name}=http://{proxy.address}" in str(caught.value)
-    assert "secret" not in str(caught.value)
-    assert proxy.asked and "models.example:8500" in proxy.asked[0]
-
-
-@pytest.mark.parametrize(("address", "here"), [
-    ("localhost:8500", True), ("[::1]:8500", True), ("127.0.0.1:8500", True), ("dns:localhost:8500", True),
-    ("ipv4:127.0.0.1:8500", True), ("unix:/run/model", True), ("[::ffff:127.0.0.1]:8500", True), ("a.localhost:1", True),
-    ("models.example:8500", False), ("10.0.0.1:8500", False), ("[2001:db8::1]:8500", False), ("localhost.example:8500", False),
-    ("[::ffff:10.0.0.1]:1", False), ("[fe80::1%eth0]:1", False),
-])
-def test_what_is_this_machine(address, here):
-    assert proxies.is_here(proxies.grpc_host(address)) == here

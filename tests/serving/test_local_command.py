@@ -52,13 +52,13 @@ def base(tmp_path):
     (["--model_base_path={base}/model", "--host=no.such.machine.invalid"], "no.such.machine.invalid"),
     (["--model_base_path={base}/model", "--host=192.0.2.1"], "of 192.0.2.1 cannot be used"),
     (["--model_base_path={base}/model", "--host=http://localhost"], "--host=http://localhost is no address"),
-    (["--flagfile={base}/twice.config"], "there is no --flagfile, as in TF Serving"),
+    (["--flagfile={base}/twice.config"], "there is no --flagfile"),
     (["--model_base_path={base}/model", "--file_system_poll_wait_seconds=-1"], "file_system_poll_wait_seconds"),
 ])
 def test_mistake_is_one_line_and_status_2(base, arguments, reason):
     status, output, lines, modules = run(*[argument.format(base=base) for argument in arguments])
     assert status == 2 and output == ""
-    assert len(lines) == 1 and lines[0].startswith("local_server: ") and reason in lines[0]
+    assert len(lines) == 1 and lines[0].startswith("error: ") and reason in lines[0]
     assert "tensorflow" not in modules
 
 
@@ -85,14 +85,12 @@ def test_it_computes_as_tfcq_does_unless_the_user_says_otherwise(monkeypatch, gi
 
 
 def test_the_ready_line_needs_no_reader():
-    program = f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); from tfcq import serve; serve._say('ready')"
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        process.stdout.close()
-        assert process.wait(timeout=60) == 0 and process.stderr.read() == b""
+    """`| head` ends no server; what `outlives_stdout` does: tests/machine/test_terminal.py."""
+    assert serve.COMMAND.outlives_stdout
 
 
 def test_model_whose_only_version_is_broken_ends_the_start(base):
     status, output, lines, modules = run(f"--model_base_path={base}/model", f"--port={free_ports(1)[0]}")
     assert status == 2 and output == ""
-    assert "local_server: no version of model 'default' loads" in lines[-1] and "version 1" in lines[-1]
+    assert "error: no version of model 'default' loads" in lines[-1] and "version 1" in lines[-1]
     assert "tensorflow" in modules and not modules & {"keras", "tensorflow_probability", "tfcq.models"}

@@ -11,6 +11,7 @@ from tfcq import models
 from tfcq import workdir as workdirs
 from tfcq.config import Config, DataConfig, TrainingConfig
 from tfcq.errors import TrainingInterrupted, UserError
+from tfcq.machine.files import write_text
 from tfcq.machine.interruption import Signals, Stopped
 from tfcq.training import opening, run
 from tfcq.training.opening import opened
@@ -39,7 +40,7 @@ def begin(folder, step=4):
 @pytest.mark.parametrize("kept, refused", [(40, False), (41, True), (None, False)])
 def test_numbers_of_images_that_nobody_listed_hold_for_as_many_images_only(tmp_path, kept, refused):
     begin(tmp_path)
-    workdirs.write_text(tmp_path / "config.json", Config().to_json())
+    write_text(tmp_path / "config.json", Config().to_json())
     if kept:
         facts = f'{{"description": "digits: train {kept}, validation 5 (held out of train), test 5 (held out of train); 8x8x1"}}'
         (tmp_path / "data.json").write_text(facts)

@@ -1,8 +1,7 @@
 """Every option of the project, once: its default, meaning, unit and bounds.
 
 Frozen dataclasses and plain Python: importing them imports no TensorFlow, so that flags, `--help` and tools that only read a
-workdir answer at once. `tfcq.config.flags` makes the command line of these fields, and starts TensorFlow when a command asks for
-it; a workdir keeps them as `config.json`.
+workdir answer at once. `tfcq.command_line` makes flags of these fields; a workdir keeps them as `config.json`.
 """
 
 from tfcq.config.data import DataConfig

@@ -1,31 +1,11 @@
-"""What an evaluation measures and how: the names of the metrics and the options of `tfcq.evaluate`. No TensorFlow."""
+"""How an evaluation measures: the options of `tfcq.evaluate`. What it measures: `tfcq.metrics.registry`. No TensorFlow."""
 
 import dataclasses
 
 from tfcq.config.fields import Section, option, suggestion
 from tfcq.errors import UserError
 from tfcq.machine.paths import folder
-
-LIKELIHOODS = ("elbo", "bits_per_dim")
-"""Metrics of real images under the model: bound by one draw, importance-weighted estimate."""
-
-LATENT_LIKELIHOODS = ("latent_likelihood",)
-"""Of real images, for models that are a density of latents and not of images."""
-
-DISTRIBUTIONS = (
-    "frechet_distance",
-    "classifier_score",
-    "kernel_distance",
-    "prd",
-    "neighbours",
-    "memorisation",
-    "ms_ssim",
-    "sliced_wasserstein",
-)
-"""Metrics of generated beside real images; `tfcq.evaluation.distributions` says what each is."""
-
-DISTRIBUTION_ALIASES = ("fid", "inception_score", "kid")
-"""What the first three that use features are called where those are the Inception graph's, and only there."""
+from tfcq.metrics.registry import INCEPTION_NAMES, TABLE
 
 
 def metric_names(metrics):
@@ -37,14 +17,19 @@ def metric_names(metrics):
     if not isinstance(metrics, str | list | tuple):
         raise UserError(f"metrics: expected names, in a list or separated by commas, received {metrics!r}")
     names = metrics.split(",") if isinstance(metrics, str) else list(metrics)
-    known = (*LIKELIHOODS, *LATENT_LIKELIHOODS, *DISTRIBUTIONS)
-    for name in names or [""]:
-        if name not in (*known, *DISTRIBUTION_ALIASES, "all"):
-            raise UserError(
-                f"metrics: expected all or some of {', '.join(known)}, received {name or 'none'!r}"
-                + suggestion(name, (*known, *DISTRIBUTION_ALIASES))
-            )
+    asked = [name for name in names if name != "all"] if names else [""]
+    check_metrics("metrics", asked, TABLE, "all or some of")
     return ["all"] if "all" in names else names
+
+
+def check_metrics(option, names, known, expected="some of"):
+    """Raises UserError where one of `names` is none of the metrics `known`, nor what the Inception graph's are called."""
+    for name in names:
+        if name not in (*known, *INCEPTION_NAMES):
+            raise UserError(
+                f"{option}: expected {expected} {', '.join(known)}, received {name or 'none'!r}"
+                + suggestion(name, (*known, *INCEPTION_NAMES))
+            )
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -56,11 +41,11 @@ class ImagesPlace(Section):
         "where the run's images are now, as --dataset of tfcq.train; they must be the same; empty: where they were",
         paths=("idx:", "folder:", "npz:"),
     )
-    data_dir: str = option("", "where TFDS keeps the run's images now; empty: where it did", paths=("",))
+    data_dir: str = option("", "the folder where TFDS keeps the run's images now; empty: where it did", paths=("",))
     accept_changed_data: bool = option(
         False,
-        "go on with those of the run's images that are there, where some are gone or have another content; of a run without "
-        "a list of its images (earlier versions kept none): go on in another place, or split other images anew",
+        "goes on with those of the run's images that are there, where some are gone or have another content; of a run "
+        "without a list of its images (earlier versions kept none): goes on in another place, or splits other images anew",
     )
 
     def of(self, config):
@@ -73,57 +58,70 @@ class ImagesPlace(Section):
 class EvaluationConfig(ImagesPlace):
     """The protocol of an evaluation: what is compared with what, and how. Recorded with every number."""
 
-    split: str = option("test", "the real images: of which split", choices=("train", "validation", "test"))
+    split: str = option(
+        "test", "the split of the real images that are measured or compared with", choices=("train", "validation", "test")
+    )
     num_images: int = option(
-        0, "real images of the likelihoods, the first of the split; 0: all", minimum=0, unit="images"
+        0, "how many real images the likelihoods are measured on, the first of the split; 0: all", minimum=0, unit="images"
     )
     num_importance_samples: int = option(
-        50, "K of bits_per_dim: draws an image of the latents, or of the dequantisation where nothing else is random", minimum=1
+        50,
+        "how many draws an image bits_per_dim takes (K): of the latents, or of the dequantisation where nothing else is "
+        "random",
+        minimum=1,
     )
     likelihood_dataset: str = option(
         "",
-        "another data set, named as in --dataset and prepared as the run's, whose likelihoods (same split) are set "
+        "another data set, named as in --dataset and prepared as the run's, whose likelihoods (of the same split) are set "
         "beside; empty: none",
         paths=("idx:", "folder:", "npz:"),
     )
     likelihood_test_split: str = option(
-        "test", "which split of it is its test, as --test_split (downsampled_imagenet: validation)"
+        "test", "the split of --likelihood_dataset that is its test split, as --test_split (downsampled_imagenet: validation)"
     )
     image_draw: str = option(
         "",
-        "how images are drawn of logistic mixtures, instead of the run's --image_draw: sample | mode; empty: as the run says",
+        "how images are drawn from logistic mixtures, instead of the run's --image_draw: sample | mode; empty: as the run "
+        "says",
         choices=("", "sample", "mode"),
     )
     features: str = option(
         "efficientnet_lite0",
-        "what images are compared by: inception | efficientnet_lite0 | keras:NAME | saved_model:DIR | pixels",
+        "the features that images are compared by: inception | efficientnet_lite0 | keras:NAME | saved_model:DIR | pixels",
         paths=("saved_model:",),
     )
-    feature_weights: str = option("", "file or folder with the weights of --features; empty: its usual place", paths=("",))
+    feature_weights: str = option("", "the file or folder with the weights of --features; empty: its usual place", paths=("",))
     num_samples: int = option(
-        10000, "generated images, and at most so many real ones of the split", minimum=2, unit="images"
+        10000,
+        "how many images are generated, and at most how many real ones of the split they are compared with",
+        minimum=2, unit="images",
     )
     num_train_images: int = option(
         0,
-        "training images in which memorisation looks for the nearest; at least num_samples are used where there are; "
+        "how many training images memorisation looks for the nearest ones in; at least num_samples are used where there are; "
         "0: num_samples",
-        minimum=0,
-        unit="images",
+        minimum=0, unit="images",
     )
     num_pairs: int = option(
-        2000, "random pairs of generated images that ms_ssim is the mean of, where there are so many", minimum=2, unit="pairs"
+        2000,
+        "how many random pairs of generated images ms_ssim is the mean of, where there are so many",
+        minimum=2, unit="pairs",
     )
-    num_seeds: int = option(1, "times that images are generated anew, with seed, seed + 1, ...", minimum=1, maximum=100)
-    seed: int = option(0, "of all noise and of the choices of random metrics", minimum=0, maximum=2**31 - 101)
-    temperature: float = option(1.0, "scales the prior's standard deviation", minimum=0.0)
-    batch_size: int = option(250, "images at a time; changes no number but by rounding", minimum=1, unit="images")
-    checkpoint: str = option("best", "which checkpoint", choices=("best", "last"))
+    num_seeds: int = option(1, "how many times images are generated anew, with seed, seed + 1, ...", minimum=1, maximum=100)
+    seed: int = option(0, "the seed of all noise and of the choices of random metrics", minimum=0, maximum=2**31 - 101)
+    temperature: float = option(1.0, "the factor of the prior's standard deviation when images are generated", minimum=0.0)
+    batch_size: int = option(
+        250, "how many images are computed at a time; it changes no number but by rounding", minimum=1, unit="images"
+    )
+    checkpoint: str = option("best", "the checkpoint that is evaluated: best | last", choices=("best", "last"))
     distribution: str = option(
-        "auto", "auto (mirrored where there are several devices) | none | mirrored", choices=("auto", "none", "mirrored")
+        "auto",
+        "how devices are used: auto (mirrored where there are several) | none | mirrored",
+        choices=("auto", "none", "mirrored"),
     )
-    logical_devices: int = option(1, "split the CPU into this many devices", minimum=1, maximum=64)
+    logical_devices: int = option(1, "the number of devices that the CPU is split into", minimum=1, maximum=64)
     cache_dir: str = option(
-        "", "where features of real images are kept between evaluations; empty: ~/.cache/tfcq; none: nowhere"
+        "", "the folder where features of real images are kept between evaluations; empty: ~/.cache/tfcq; none: nowhere"
     )
 
     def check(self):

@@ -9,26 +9,32 @@ from tfcq.errors import UserError
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class FlowOptions(Section):
-    """A RealNVP between features and pixels, of the systems that have one."""
+    """The flow (RealNVP) between features and pixels."""
 
     pixel_transform: str = option(
-        "logit",
-        "from pixels in (0, 1) to the flow: logit of 0.05 + 0.9 x | affine, to (-1, 1)",
-        choices=("logit", "affine"),
+        "logit", "how pixels in (0, 1) enter the flow: logit of 0.05 + 0.9 x | affine, to (-1, 1)", choices=("logit", "affine")
     )
-    flow_scales: int = option(1, "scales of the RealNVP between features and pixels; 0: no flow", minimum=0, maximum=6)
-    flow_couplings: int = option(3, "checkerboard couplings of a scale", minimum=1, maximum=64)
-    flow_blocks: int = option(2, "residual blocks of a coupling's conditioner", minimum=0, maximum=64)
-    flow_width: int = option(32, "channels of a conditioner in the first scale", minimum=1, maximum=4096)
-    flow_width_factor: int = option(2, "flow_width is multiplied by it at each further scale", choices=(1, 2))
+    flow_scales: int = option(
+        1, "the number of scales of the flow between features and pixels; 0: no flow", minimum=0, maximum=6
+    )
+    flow_couplings: int = option(3, "the number of checkerboard couplings of each scale of the flow", minimum=1, maximum=64)
+    flow_blocks: int = option(2, "the number of residual blocks of a coupling's conditioner", minimum=0, maximum=64)
+    flow_width: int = option(
+        32, "the channels of a coupling's conditioner in the first scale of the flow", minimum=1, maximum=4096
+    )
+    flow_width_factor: int = option(2, "the factor of flow_width from each scale of the flow to the next", choices=(1, 2))
     flow_normalization: str = option(
-        "actnorm", "between couplings: actnorm | batch (the paper's) | none", choices=("actnorm", "batch", "none")
+        "actnorm",
+        "the normalisation between couplings of the flow: actnorm | batch (the paper's) | none",
+        choices=("actnorm", "batch", "none"),
     )
-    flow_weight_normalization: bool = option(True, "weight normalisation in the conditioners")
+    flow_weight_normalization: bool = option(True, "normalises the weights of the flow's conditioners")
     flow_conditioner_batch_normalization: bool = option(
-        False, "batch normalisation inside the conditioners (the paper's)"
+        False, "normalises batches inside the flow's conditioners (the paper's way)"
     )
-    flow_output_kernel_size: int = option(1, "side of the conditioners' last kernel", choices=(1, 3), unit="pixels")
+    flow_output_kernel_size: int = option(
+        1, "the side of the last kernel of the flow's conditioners", choices=(1, 3), unit="pixels"
+    )
 
     def check_run(self, data, training):
         """Raises UserError where the flow cannot halve image_size evenly."""
@@ -42,44 +48,49 @@ class FlowOptions(Section):
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class AdversaryOptions(Section):
-    """A discriminator and the game with it, of the systems that have one."""
+    """The discriminator, and what its loss weighs."""
 
-    coverage: bool = option(True, "train by the likelihood (L_C, Eq. 6); false: by the discriminator alone")
+    coverage: bool = option(True, "trains by the likelihood (L_C, Eq. 6); false: by the discriminator alone")
     quality_weight: float = option(
-        100.0, "lambda, the weight of L_Q (Eq. 7), against an L_C in nats per image; 0: no discriminator", minimum=0.0
+        100.0,
+        "the weight (lambda) of the discriminator's loss L_Q (Eq. 7), against an L_C in nats per image; 0: no discriminator",
+        minimum=0.0,
     )
-    quality_ramp_steps: int = option(0, "linear rise of lambda from 0", minimum=0, unit="steps")
+    quality_ramp_steps: int = option(0, "the steps in which quality_weight rises linearly from 0", minimum=0, unit="steps")
     generator_loss: str = option(
         "log_ratio",
-        "L_Q of an image: log_ratio, -log(D / (1 - D)) (the paper's) | non_saturating, -log D | saturating, log(1 - D)",
+        "the loss L_Q of a generated image: log_ratio, -log(D / (1 - D)) (the paper's) | non_saturating, -log D | "
+        "saturating, log(1 - D)",
         choices=("log_ratio", "non_saturating", "saturating"),
     )
     discriminator_network: str = option(
-        "plain", "plain convolutions (Table 1) | residual blocks (Table 6)", choices=("plain", "residual")
+        "plain",
+        "the discriminator's network: plain convolutions (Table 1) | residual blocks (Table 6)",
+        choices=("plain", "residual"),
     )
     discriminator_width: int = option(
-        64, "channels at the finest resolution; doubled at each halving", minimum=1, maximum=4096
+        64, "the discriminator's channels at the finest resolution, doubled at each halving", minimum=1, maximum=4096
     )
     discriminator_blocks: int = option(
-        1, "residual blocks at each resolution (discriminator_network=residual)", minimum=1, maximum=16
+        1, "the discriminator's residual blocks at each resolution, with discriminator_network=residual", minimum=1, maximum=16
     )
-    discriminator_weight_normalization: bool = option(False, "weight normalisation in the discriminator")
+    discriminator_weight_normalization: bool = option(False, "normalises the weights of the discriminator")
     data_dependent_initialization: bool = option(
         True,
-        "weight-normalised layers of encoder, decoder and discriminator start with outputs of mean 0 and variance 1 on "
+        "starts the weight-normalised layers of encoder, decoder and discriminator with outputs of mean 0 and variance 1 on "
         "the first batch",
     )
     discriminator_steps: int = option(
-        1, "discriminator updates a step, each on images of its own", minimum=1, maximum=100
+        1, "how many times the discriminator is updated in a step, each time on images of its own", minimum=1, maximum=100
     )
-    gradient_penalty: float = option(100.0, "weight of the discriminator's gradient penalty; 0: none", minimum=0.0)
+    gradient_penalty: float = option(100.0, "the weight of the discriminator's gradient penalty; 0: none", minimum=0.0)
     gradient_penalty_form: str = option(
         "two_sided",
-        "with the gradient's norm g: two_sided, (g - 1)^2, or one_sided, max(0, g - 1)^2, between real and generated "
-        "images | real, g^2 / 2 at real images",
+        "the gradient penalty, with the gradient's norm g: two_sided, (g - 1)^2, or one_sided, max(0, g - 1)^2, between real "
+        "and generated images | real, g^2 / 2 at real images",
         choices=("two_sided", "one_sided", "real"),
     )
-    dequantize_real: bool = option(True, "add the dequantisation noise to the real images that the discriminator sees")
+    dequantize_real: bool = option(True, "adds the dequantisation noise to the real images that the discriminator sees")
 
     def check(self):
         if not self.coverage and not self.quality_weight:
@@ -101,13 +112,18 @@ def num_halvings(image_size, section, name):
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class AutoencoderOptions(Section):
-    """The InfoGAN auto-encoder of the GLF family (Xiao et al. 2019, Appendix A, Table 3)."""
+    """The auto-encoder's networks.
 
-    latent_dim: int = option(20, "values of a latent vector", minimum=2, maximum=4096)
+    InfoGAN's, as in the GLF family (Xiao et al. 2019, Appendix A, Table 3).
+    """
+
+    latent_dim: int = option(20, "the number of values of a latent vector", minimum=2, maximum=4096)
     autoencoder_width: int = option(
-        64, "channels of the convolution next to the images; the other has twice as many", minimum=1, maximum=4096
+        64,
+        "the channels of the auto-encoder's convolution next to the images; its other convolution has twice as many",
+        minimum=1, maximum=4096,
     )
-    hidden_units: int = option(1024, "units of the fully connected layers", minimum=1, maximum=65536)
+    hidden_units: int = option(1024, "the units of the auto-encoder's fully connected layers", minimum=1, maximum=65536)
 
     def check_run(self, data, training):
         """Raises UserError where the networks cannot halve image_size twice."""
@@ -120,19 +136,21 @@ class AutoencoderOptions(Section):
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class ReconstructionOptions(Section):
-    """What the auto-encoders that are no densities of images are trained by."""
+    """The error of reconstructions.
+
+    Of the auto-encoders that are no densities of images.
+    """
 
     reconstruction: str = option(
         "mse",
-        "error of a reconstruction, pixels in [0, 1]: mse, squares summed over all values | perceptual, distances of VGG16's "
-        "features",
+        "the error of a reconstruction, for pixels in [0, 1]: mse, squares summed over all values | perceptual, distances of "
+        "VGG16's features",
         choices=("mse", "perceptual"),
     )
     perceptual_weights: str = option(
         "",
-        "file of VGG16's weights without its top, as Keras has them; empty: Keras's own, from its cache or downloaded",
-        on_resume="place",
-        paths=("",),
+        "the file of VGG16's weights without its top, as Keras has them; empty: Keras's own, from its cache or downloaded",
+        on_resume="place", paths=("",),
     )
 
 
@@ -156,63 +174,41 @@ class StageOptions(Section):
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class IntrospectiveOptions(StageOptions):
-    """Networks and pre-training of IntroVAE (Huang et al. 2018, Appendix B) and of Soft-IntroVAE."""
-
-    latent_dim: int = option(256, "values of a latent vector", minimum=2, maximum=4096)
-    width: int = option(
-        32,
-        "channels at the images' resolution, doubled at each halving, up to 512; the paper's at 256x256; it has 16 at 1024x1024",
-        minimum=1,
-        maximum=512,
-    )
-    network_normalization: str = option(
-        "batch",
-        "in encoder and generator: batch (the paper) | none, with which the energy tells generated images one by one",
-        choices=("batch", "none"),
-    )
-    recompute_gradients: bool = option(
-        False, "compute the blocks' inner values again for their gradients instead of keeping them: less memory, more time"
-    )
-    pretraining_steps: int = option(
-        0, "first, encoder and generator are trained as a VAE, without introspection", minimum=0, unit="steps"
-    )
-
-    def check_run(self, data, training):
-        """Raises UserError also where the networks do not fit image_size."""
-        super().check_run(data, training)
-        size = data.image_size
-        if size < 8 or size & (size - 1):
-            raise UserError(f"image_size={size}: expected a power of two, at least 8, as the networks halve images down to 4")
-
-
-@dataclasses.dataclass(frozen=True, repr=False)
 class LatentFlowOptions(Section):
-    """A flow between noise and latent vectors."""
+    """The flow between noise and latent vectors."""
 
     latent_flow_blocks: int = option(
-        4, "blocks of the latents' flow: two alternating couplings and a fixed permutation", minimum=1, maximum=64
+        4,
+        "the number of blocks of the latents' flow: two alternating couplings and a fixed permutation each",
+        minimum=1, maximum=64,
     )
-    latent_flow_units: int = option(64, "units of a hidden layer of its couplings", minimum=1, maximum=65536)
-    latent_flow_layers: int = option(2, "hidden layers of its couplings, before the linear one", minimum=1, maximum=16)
+    latent_flow_units: int = option(64, "the units of a hidden layer of the latent flow's couplings", minimum=1, maximum=65536)
+    latent_flow_layers: int = option(
+        2, "the number of hidden layers of the latent flow's couplings, before the linear one", minimum=1, maximum=16
+    )
     latent_flow_weight_decay: float = option(
-        2e-5, "half of this, times the sum of the squares of its weights, is added to its loss", minimum=0.0, maximum=1.0
+        2e-5,
+        "the weight decay of the latents' flow: half of this, times the sum of the squares of its weights, is added to its "
+        "loss",
+        minimum=0.0, maximum=1.0,
     )
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class DecoderScaleOptions(Section):
-    """p(x|z) = N(G(z), sigma^2 I) for pixels in [0, 1], of the auto-encoders that are densities."""
+    """The decoder's standard deviation.
+
+    p(x|z) = N(G(z), sigma^2 I) for pixels in [0, 1], of the auto-encoders that are densities.
+    """
 
     decoder_sigma: float = option(
         0.7071067811865476,
-        "deviation of a pixel in [0, 1] given its latents (the first value, where it is learned); 1 / sqrt(2) makes the "
-        "squared error count once (beta = 1). Fixed, it keeps bits/dim above log2(256 sigma sqrt(2 pi)), 8.83 for that value, "
-        "where uniform noise scores 8",
-        minimum=1e-4,
-        maximum=1e4,
+        "the standard deviation of a pixel in [0, 1] given its latents (the first value, where it is learned); 1 / sqrt(2) "
+        "makes the squared error count once (beta = 1). Fixed, it keeps bits/dim above log2(256 sigma sqrt(2 pi)), 8.83 for "
+        "that value, where uniform noise scores 8",
+        minimum=1e-4, maximum=1e4,
     )
-    learn_decoder_sigma: bool = option(False, "learn that deviation, one for all pixels (Dai and Wipf 2019)")
+    learn_decoder_sigma: bool = option(False, "learns decoder_sigma, one for all pixels (Dai and Wipf 2019)")
 
     def bits_per_dim_floor(self):
         """What no image scores less than, bits/dim: log2(256 sigma sqrt(2 pi)); None where the deviation is learned.
@@ -225,25 +221,31 @@ class DecoderScaleOptions(Section):
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class LogisticVAEOptions(Section):
-    """What the VAEs of Gatopoulos, Stol and Tomczak (2020) share; the networks' sizes are the paper's, times the scales."""
+    """Networks, mixtures and prior of the VAEs of Gatopoulos et al. (2020).
 
-    latent_channels: int = option(16, "channels of a map of latents, of a quarter of the images' side", minimum=2, maximum=1024)
-    mixture_components: int = option(10, "logistics of a pixel's mixture", minimum=1, maximum=1000)
-    growth_scale: float = option(1.0, "multiplies the channels that each step of a dense block adds", minimum=1e-3, maximum=16.0)
-    steps_scale: float = option(1.0, "multiplies the steps of the dense blocks", minimum=1e-3, maximum=16.0)
-    prior_scales: int = option(2, "scales of the flow that is the latents' prior", minimum=1, maximum=6)
+    The networks' sizes are the paper's, times the scales.
+    """
+
+    latent_channels: int = option(
+        16, "the channels of a map of latents, which has a quarter of the images' side", minimum=2, maximum=1024
+    )
+    mixture_components: int = option(10, "the number of logistic distributions of a pixel's mixture", minimum=1, maximum=1000)
+    growth_scale: float = option(
+        1.0, "the factor of the channels that each step of a dense block adds", minimum=1e-3, maximum=16.0
+    )
+    steps_scale: float = option(1.0, "the factor of the number of steps of the dense blocks", minimum=1e-3, maximum=16.0)
+    prior_scales: int = option(2, "the number of scales of the flow that is the latents' prior", minimum=1, maximum=6)
     prior_couplings: int = option(
         3,
-        "its couplings: so many checkerboards and as many channel-wise ones a scale; the last scale has checkerboards alone, one "
-        "more where there are several",
-        minimum=1,
-        maximum=32,
+        "the couplings of the prior's flow: so many checkerboards and as many channel-wise ones a scale; the last scale has "
+        "checkerboards alone, one more where there are several",
+        minimum=1, maximum=32,
     )
     image_draw: str = option(
         "sample",
-        "how images are drawn of their mixtures: sample, exactly | mode, the means of the likeliest component (the authors')",
-        choices=("sample", "mode"),
-        on_resume="free",
+        "how images are drawn from their mixtures: sample, exactly | mode, the means of the likeliest component (the "
+        "authors')",
+        choices=("sample", "mode"), on_resume="free",
     )
 
     @property

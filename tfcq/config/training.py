@@ -1,10 +1,24 @@
 """The optimisation of a run: its length, optimizer, devices, and what is kept and measured beside it."""
 
 import dataclasses
+import math
 
-from tfcq.config.evaluation import DISTRIBUTION_ALIASES, DISTRIBUTIONS
-from tfcq.config.fields import Section, option, suggestion
+from tfcq.config.evaluation import check_metrics
+from tfcq.config.fields import Section, option
 from tfcq.errors import UserError
+from tfcq.metrics.registry import OF_SAMPLES
+
+DECIDED_ELSEWHERE = {
+    "learning_rate": "the options learning_rate and discriminator_learning_rate decide it",
+    "beta_1": "the option beta_1 decides it",
+    "beta_2": "the option beta_2 decides it",
+    **dict.fromkeys(("clipnorm", "clipvalue", "global_clipnorm"), "the option clip_norm decides what is clipped"),
+    **dict.fromkeys(("use_ema", "ema_momentum", "ema_overwrite_frequency"), "the option ema_decay keeps a running mean"),
+    "gradient_accumulation_steps": "the option micro_batches sums gradients",
+    "loss_scale_factor": "the option precision decides whether losses are scaled",
+    "name": "optimizers are named after their players",
+}
+"""Arguments of Keras's optimizers that are not free, and what decides them instead."""
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -13,100 +27,114 @@ class TrainingConfig(Section):
 
     train_steps: int = option(
         20000,
-        "steps in all; a step takes each player's turns once; a run, also a finished one, goes on to a larger number, and "
-        "schedules and drops of the learning rate are then those of the new length",
-        minimum=1,
-        unit="steps",
-        on_resume="extends",
+        "the number of training steps in all; a step takes each player's turns once. A run, also a finished one, goes on to "
+        "a larger number; schedules and drops of the learning rate are then those of the new length",
+        minimum=1, unit="steps", on_resume="extends",
     )
-    batch_size: int = option(64, "images of one update, over all replicas", minimum=1, maximum=65536, unit="images")
+    batch_size: int = option(64, "the images of one update, over all replicas", minimum=1, maximum=65536, unit="images")
     micro_batches: int = option(
         1,
-        "parts, one after the other, in which a replica's batch goes through the losses: activations are those of a part; batch "
-        "normalisation sees parts",
-        minimum=1,
-        maximum=4096,
+        "the parts, one after the other, in which a replica's batch goes through the losses: memory is that of a part, and "
+        "batch normalisation sees parts",
+        minimum=1, maximum=4096,
     )
-    seed: int = option(0, "of the weights, the order of the data and all noise", minimum=0, maximum=2**31 - 1)
-    optimizer: str = option("adamax", "rule that updates the weights", choices=("adamax", "adam"))
-    learning_rate: float = option(2e-3, "of every player but the discriminator", minimum=0.0, maximum=1.0)
-    discriminator_learning_rate: float = option(2e-3, "of the discriminator", minimum=0.0, maximum=1.0)
+    seed: int = option(0, "the seed of the weights, of the order of the data and of all noise", minimum=0, maximum=2**31 - 1)
+    optimizer: str = option(
+        "adamax",
+        "the rule that updates the weights, a class of keras.optimizers: adamax | adam | adamw | sgd | rmsprop | lion | ...",
+    )
+    optimizer_arguments: str = option(
+        "",
+        "the further arguments of the optimizer, NAME=VALUE,... such as momentum=0.9,nesterov=true for sgd; not those that other "
+        "options decide; empty: Keras's defaults",
+    )
+    learning_rate: float = option(2e-3, "the learning rate of every player but the discriminator", minimum=0.0, maximum=1.0)
+    discriminator_learning_rate: float = option(2e-3, "the learning rate of the discriminator", minimum=0.0, maximum=1.0)
     learning_rate_schedule: str = option(
         "constant",
-        "constant | linear or cosine decay to 0 over train_steps | exponential, times learning_rate_decay each step",
+        "how the learning rates fall: constant | linear or cosine, to 0 over train_steps | exponential, times "
+        "learning_rate_decay each step",
         choices=("constant", "linear", "cosine", "exponential"),
     )
     learning_rate_decay: float = option(
-        0.999999, "factor of a step (learning_rate_schedule=exponential)", minimum=0.5, maximum=1.0
+        0.999999,
+        "the factor of the learning rates at each step, with learning_rate_schedule=exponential",
+        minimum=0.5, maximum=1.0,
     )
-    learning_rate_floor: float = option(0.0, "schedules and drops end here instead of lower", minimum=0.0, maximum=1.0)
+    learning_rate_floor: float = option(
+        0.0, "the rate below which schedules and drops take no learning rate", minimum=0.0, maximum=1.0
+    )
     learning_rate_drops: str = option(
         "",
-        "where the learning rates fall, SHARE:FACTOR,...: 0.5:0.5,0.9:0.1 halves them after half of the steps (of the "
+        "where the learning rates drop, FRACTION:FACTOR,...: 0.5:0.5,0.9:0.1 halves them after half of the steps (of the "
         "stage of training, where there are several) and takes a tenth of that after nine tenths; lists between slashes are "
         "each stage's own (/0.5:0.5: the second's alone); empty: nowhere",
     )
-    warmup_steps: int = option(0, "linear rise of the learning rates from 0", minimum=0, unit="steps")
-    beta_1: float = option(0.9, "decay of the first moment", minimum=0.0, maximum=0.999999)
+    warmup_steps: int = option(0, "the steps in which the learning rates rise linearly from 0", minimum=0, unit="steps")
+    beta_1: float = option(
+        0.9, "the decay of the first moment, for optimizers that have one", minimum=0.0, maximum=0.999999
+    )
     beta_2: float = option(
-        0.999, "decay of the second moment (Adamax: of the infinity norm)", minimum=0.0, maximum=0.999999
+        0.999,
+        "the decay of the second moment (Adamax: of the infinity norm), for optimizers that have one",
+        minimum=0.0, maximum=0.999999,
     )
     ema_decay: float = option(
         0.0,
-        "a running mean of the weights with this decay is what is evaluated and exported; lower in the first steps; "
-        "0: the weights themselves",
-        minimum=0.0,
-        maximum=0.999999,
+        "the decay of a running mean of the weights, lower in the first steps, which is then what is evaluated and exported; "
+        "0: no mean, the weights themselves",
+        minimum=0.0, maximum=0.999999,
     )
-    clip_norm: float = option(0.0, "each player's gradient is scaled down to this norm; 0: never", minimum=0.0)
+    clip_norm: float = option(
+        0.0, "the norm that each player's gradient is scaled down to where it is larger; 0: never", minimum=0.0
+    )
     precision: str = option(
         "float32",
-        "arithmetic of the networks; densities stay float32",
+        "the arithmetic of the networks; densities stay float32",
         choices=("float32", "mixed_bfloat16", "mixed_float16"),
     )
     distribution: str = option(
         "auto",
-        "auto (mirrored where there are several devices) | none | mirrored",
+        "how devices are used: auto (mirrored where there are several) | none | mirrored",
         choices=("auto", "none", "mirrored"),
     )
     logical_devices: int = option(
-        1, "split the CPU into this many devices (to try mirrored training without GPUs)", minimum=1, maximum=64
+        1, "the number of devices that the CPU is split into (to try mirrored training without GPUs)", minimum=1, maximum=64
     )
-    jit_compile: bool = option(False, "compile losses and gradients with XLA")
+    jit_compile: bool = option(False, "compiles losses and gradients with XLA")
     deterministic: bool = option(
-        True, "only deterministic kernels: the same seed and devices give the same bits; slower on GPUs"
+        True, "takes deterministic kernels only: the same seed and devices give the same bits; slower on GPUs"
     )
-    log_every: int = option(50, "between rows of TensorBoard scalars", minimum=1, unit="steps", on_resume="free")
+    log_every: int = option(50, "the steps between two rows of TensorBoard scalars", minimum=1, unit="steps", on_resume="free")
     evaluate_every: int = option(
         1000,
-        "between evaluations on the validation split, with image grids",
-        minimum=1,
-        unit="steps",
-        on_resume="free",
+        "the steps between two evaluations on the validation split, with image grids",
+        minimum=1, unit="steps", on_resume="free",
     )
-    checkpoint_every: int = option(500, "between checkpoints", minimum=1, unit="steps", on_resume="free")
+    checkpoint_every: int = option(500, "the steps between two checkpoints", minimum=1, unit="steps", on_resume="free")
     keep_checkpoints: int = option(
-        3, "how many of the last are kept, besides the best", minimum=2, maximum=1000, on_resume="free"
+        3, "how many of the last checkpoints are kept, besides the best", minimum=2, maximum=1000, on_resume="free"
     )
     # Fixed: which checkpoint is the best is judged by them.
-    validation_images: int = option(1000, "images of a periodic evaluation; 0: the whole split", minimum=0, unit="images")
+    validation_images: int = option(
+        1000, "how many validation images a periodic evaluation takes; 0: all", minimum=0, unit="images"
+    )
     grid_images: int = option(
-        64, "images in a grid of samples", minimum=1, maximum=1024, unit="images", on_resume="free"
+        64, "how many images a grid of samples shows", minimum=1, maximum=1024, unit="images", on_resume="free"
     )
     eval_metrics: str = option(
         "",
-        "metrics of tfcq.evaluate that need samples, separated by commas, in each periodic evaluation against the "
-        "validation split; empty: none",
+        "the metrics of tfcq.evaluate that each periodic evaluation measures on samples, against the validation split, "
+        "separated by commas (frechet_distance,prd); empty: none",
         on_resume="free",
     )
     eval_samples: int = option(
-        1000, "images generated for eval_metrics", minimum=2, unit="images", on_resume="free"
+        1000, "how many images are generated for eval_metrics", minimum=2, unit="images", on_resume="free"
     )
     eval_features: str = option(
         "efficientnet_lite0",
-        "what eval_metrics compare, as --features of tfcq.evaluate; its weights must be at hand",
-        on_resume="free",
-        paths=("saved_model:",),
+        "the features that eval_metrics compare images by, as --features of tfcq.evaluate; their weights must be at hand",
+        on_resume="free", paths=("saved_model:",),
     )
 
     def check(self):
@@ -115,6 +143,11 @@ class TrainingConfig(Section):
                 f"micro_batches={self.micro_batches}: expected a divisor of batch_size={self.batch_size} (with several replicas, "
                 "of what each has)"
             )
+        if not self.optimizer.isidentifier():
+            raise UserError(
+                f"optimizer: expected the name of a class of keras.optimizers, such as adam, received {self.optimizer!r}"
+            )
+        self.arguments_of_optimizer()
         drops = self.drops()
         if self.learning_rate_floor > self.learning_rate:
             raise UserError(
@@ -138,25 +171,54 @@ class TrainingConfig(Section):
                 f"logical_devices={self.logical_devices} with distribution=none: expected distribution=mirrored "
                 "or auto, or one device"
             )
-        known = (*DISTRIBUTIONS, *DISTRIBUTION_ALIASES)
-        for name in self.eval_metrics.split(",") if self.eval_metrics else ():
-            if name not in known:
+        check_metrics("eval_metrics", self.eval_metrics.split(",") if self.eval_metrics else (), OF_SAMPLES)
+
+    def arguments_of_optimizer(self):
+        """optimizer_arguments as {name: bool, int, float or str}; whether an optimizer takes them: `tfcq.engine.optimizers`.
+
+        Raises:
+            UserError: no NAME=VALUE, a name that comes twice or that another option decides, or a number that is not finite.
+        """
+        found = {}
+        for part in self.optimizer_arguments.split(",") if self.optimizer_arguments else ():
+            name, equals, text = (piece.strip() for piece in part.partition("="))
+            if not (name.isidentifier() and equals and text):
                 raise UserError(
-                    f"eval_metrics: expected some of {', '.join(DISTRIBUTIONS)}, received {name!r}{suggestion(name, known)}"
+                    f"optimizer_arguments: expected NAME=VALUE,... such as momentum=0.9,nesterov=true, received {part!r}"
                 )
+            if name in DECIDED_ELSEWHERE:
+                raise UserError(f"optimizer_arguments: {name} cannot be given here; {DECIDED_ELSEWHERE[name]}")
+            if name in found:
+                raise UserError(f"optimizer_arguments: expected each name once, received {name} twice")
+            found[name] = _value(text)
+            if isinstance(found[name], float) and not math.isfinite(found[name]):
+                raise UserError(f"optimizer_arguments: {name}: expected a finite number, received {text}")
+        return found
 
     def drops(self):
-        """learning_rate_drops as lists of (share, factor): one for all stages, or one each; UserError where it is no such."""
+        """learning_rate_drops as lists of (fraction, factor): one for all stages, or one each; UserError where it is no such."""
         try:
             stages = [
                 [tuple(map(float, part.split(":"))) for part in stage.split(",") if part]
                 for stage in self.learning_rate_drops.split("/")
             ]
-            if all(0.0 < share < 1.0 and 0.0 < factor <= 1.0 for pairs in stages for share, factor in pairs):
+            if all(0.0 < fraction < 1.0 and 0.0 < factor <= 1.0 for pairs in stages for fraction, factor in pairs):
                 return stages
         except ValueError:
             pass
         raise UserError(
-            "learning_rate_drops: expected SHARE:FACTOR,... with shares between 0 and 1 and factors above 0 up to 1, "
+            "learning_rate_drops: expected FRACTION:FACTOR,... with fractions between 0 and 1 and factors above 0 up to 1, "
             f"received {self.learning_rate_drops!r}"
         )
+
+
+def _value(text):
+    """A bool, int or float where the text is one, else the text itself."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return text

@@ -1,18 +1,86 @@
 """The optimizers of a model's players, and the course of their learning rates, as a TrainingConfig says."""
 
+import functools
+import inspect
 import math
 
 import keras
 import tensorflow as tf
 
+from tfcq.config.fields import suggestion
+from tfcq.config.training import DECIDED_ELSEWHERE, TrainingConfig
 from tfcq.errors import UserError
+
+_UNFIT = ("Optimizer", "LossScaleOptimizer", "MultiOptimizer", "ScheduleFreeAdamW")
+"""The base class; two that wrap others; one whose weights of training are not those to evaluate, which it would have to swap."""
+
+
+def check_optimizer(training: TrainingConfig) -> None:
+    """Tries the optimizer of a TrainingConfig on a variable of its own, outside of any strategy's scope.
+
+    Call it once TensorFlow's devices are set up, and before long work.
+
+    Raises:
+        UserError: an optimizer that Keras does not have, an argument that the optimizer does not take, or a value that fails.
+    """
+    make = _maker(training)
+    variable = keras.Variable(tf.ones((2, 2)))
+    try:
+        optimizer = make(training.learning_rate, name="tried")
+        optimizer.build([variable])
+        optimizer.apply([tf.ones((2, 2))], [variable])
+    except (ValueError, TypeError, ArithmeticError, tf.errors.OpError) as error:
+        reason = " ".join(str(error).split())[:200]
+        given = f"optimizer={training.optimizer} with optimizer_arguments={training.optimizer_arguments!r}"
+        raise UserError(f"{given}: Keras refuses it: {reason}") from error
+
+
+def _maker(training):
+    """A function of the learning rate (and `name`) that makes the optimizer; UserError: see `check_optimizer`."""
+    kinds = {
+        name: kind
+        for name, kind in vars(keras.optimizers).items()
+        if inspect.isclass(kind) and issubclass(kind, keras.optimizers.Optimizer) and name not in _UNFIT
+    }
+    names = {name.lower(): kind for name, kind in kinds.items()}
+    asked = training.optimizer.replace("_", "").lower()
+    if asked not in names:
+        raise UserError(
+            f"optimizer: expected one of {', '.join(sorted(names))}, received {training.optimizer!r}{suggestion(asked, names)}"
+        )
+    parameters = inspect.signature(names[asked]).parameters
+    taken = {name: one.default for name, one in parameters.items() if one.kind is not one.VAR_KEYWORD}
+    given = training.arguments_of_optimizer()
+    own = {name: _checked_argument(training.optimizer, name, value, taken) for name, value in given.items()}
+    betas = {}
+    for name in ("beta_1", "beta_2"):
+        value = getattr(training, name)
+        if name in taken:
+            betas[name] = value
+        elif value != type(training).__dataclass_fields__[name].default:
+            raise UserError(f"{name}={value} with optimizer={training.optimizer}, which has no {name}: leave it out")
+    return functools.partial(names[asked], **betas, **own)
+
+
+def _checked_argument(optimizer, name, value, taken):
+    """`value` as the constructor wants it, whose arguments are `taken`, {name: default}; UserError where it cannot be that."""
+    if name not in taken:
+        free = [one for one in taken if one not in DECIDED_ELSEWHERE]
+        raise UserError(
+            f"optimizer_arguments: {optimizer} has no {name}; expected some of {', '.join(free)}{suggestion(name, free)}"
+        )
+    switch = isinstance(taken[name], bool)
+    if isinstance(value, str) or isinstance(value, bool) != switch:
+        expected = "true or false" if switch else "a number"
+        raise UserError(f"optimizer_arguments: {name}: expected {expected}, received {value!r}")
+    return float(value) if isinstance(taken[name], float) else value  # sgd refuses momentum=0, an int
 
 
 def compile_model(model, training):
     """Gives `model` the optimizers that a TrainingConfig describes; call it under the strategy's scope.
 
     Raises:
-        UserError: learning_rate_drops with another number of lists than the model has stages.
+        UserError: learning_rate_drops with another number of lists than the model has stages, or what `check_optimizer` refuses.
     """
     drops = _drops(model, training)
     ends = [*model.stage_starts[1:], training.train_steps]
@@ -43,10 +111,9 @@ def _drops(model, training):
 def _optimizer(training, player, num_steps, drops):
     """Of a player whose stage of training has `num_steps` steps and these `drops` of the learning rate."""
     rate = training.discriminator_learning_rate if player.name == "discriminator" else training.learning_rate
-    kind = {"adamax": keras.optimizers.Adamax, "adam": keras.optimizers.Adam}[training.optimizer]
     if training.learning_rate_schedule != "constant" or training.warmup_steps or drops:
         rate = LearningRate(*_course(training, rate, num_steps, drops, player.turns))
-    return kind(rate, beta_1=training.beta_1, beta_2=training.beta_2, name=f"{player.name}_optimizer")
+    return _maker(training)(rate, name=f"{player.name}_optimizer")
 
 
 def _course(training, rate, num_steps, drops, turns=1):

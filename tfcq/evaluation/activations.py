@@ -1,4 +1,4 @@
-"""What a feature extractor says of real and of generated images, streamed: features are kept, images are not."""
+"""The features of real and of generated images, streamed: features are kept, images are not."""
 
 import dataclasses
 import hashlib
@@ -145,13 +145,13 @@ class Activator:
 
 
 class Cache:
-    """Features of real images on disk, one file a set; a broken file counts as none, a full disk is said and borne."""
+    """Features of real images on disk, a file for each set. A broken file counts as none; a full disk is reported, no error."""
 
     def __init__(self, folder):
         self._folder = pathlib.Path(folder).expanduser()
 
     def check(self):
-        """Says it now, before the work, where nothing can be written, and whether it can be."""
+        """Whether files can be written; where not, prints so, before the work."""
         try:
             check_folder("cache", self._folder)
         except UserError as error:

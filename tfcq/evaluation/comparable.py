@@ -13,13 +13,13 @@ _PROTOCOL = {"split", "temperature", "seed", "seeds", "extractor", "checksum", "
 """With every num_..."""
 
 _OF_DATA = ("dataset", "image_size", "center_crop", "resize", "train_split", "test_split", "held_out")
-"""Options of `DataConfig`; not the colour, which the number of channels tells, whatever the files have."""
+"""Options of `DataConfig`; not the colour: the number of channels says it, whatever the files have."""
 
 _NAMING = {"dataset", "train_split", "test_split", "held_out", "split_images"}
 """What stands for the images of a split where their content is not known."""
 
 _OFTEN_UNKNOWN = {*_OF_DATA, "channels", "split_images", "content", "train_content", "checkpoint", "image_draw", "num_compared"}
-"""Compared only between those that tell it: earlier versions did not, and not every system draws images in two ways."""
+"""Compared only between entries that have it: those of earlier versions do not, and not every system draws images in two ways."""
 
 
 def data_facts(data, channels=None, split_images=None, content=None):
@@ -33,8 +33,8 @@ def data_facts(data, channels=None, split_images=None, content=None):
     """
     if channels is None:
         channels = {"grey": 1, "rgb": 3}.get(data.color)
-    told = {"channels": channels, "split_images": split_images, "content": content}
-    return {name: getattr(data, name) for name in _OF_DATA} | told
+    images = {"channels": channels, "split_images": split_images, "content": content}
+    return {name: getattr(data, name) for name in _OF_DATA} | images
 
 
 def completed(entry, row, data):
@@ -72,5 +72,5 @@ def differences(entries):
 
 
 def _facts(entry):
-    told = _PROTOCOL | {"checkpoint", "image_draw"}
-    return {name: value for name, value in entry.items() if name in told or name.startswith("num_")} | entry.get("data", {})
+    known = _PROTOCOL | {"checkpoint", "image_draw"}
+    return {name: value for name, value in entry.items() if name in known or name.startswith("num_")} | entry.get("data", {})

@@ -14,11 +14,12 @@ import numpy as np
 import tensorflow as tf
 
 from tfcq import images as units
-from tfcq import workdir as workdirs
 from tfcq.evaluation import figures
 from tfcq.evaluation.pictures import Pictures
+from tfcq.evaluation.tables import markdown_table
 from tfcq.machine import paths
-from tfcq.machine.files import replacing
+from tfcq.machine.files import replacing, write_text
+from tfcq.metrics import registry
 
 FOLDER = "report"
 CURVES = "curves.npz"
@@ -67,7 +68,7 @@ def write_report(workdir, model, dataset, row, drawn, config):
         np.savez(file, time=row.get("time", ""), **curves)
     _to_tensorboard(folder, row, pictures)
     path = folder / "report.md"
-    workdirs.write_text(path, _text(model, dataset, row, pictures))
+    write_text(path, _text(model, dataset, row, pictures))
     return path
 
 
@@ -199,7 +200,7 @@ def unit_of(name, entry):
     if "bits_per_dim" in entry:
         count = entry.get("num_importance_samples")
         return "bits/dim, bound of one draw" if count is None else f"bits/dim, {count} importance-weighted draws"
-    return {"latent_log_prob": "nats", "reconstruction_error": "squares of pixels in [0, 1]"}.get(name, "")
+    return registry.unit_of(name)
 
 
 def main_value(entry):
@@ -218,10 +219,8 @@ def main_value(entry):
 
 def _terms(name, entry):
     """Lines of a table of what a bound consists of."""
-    lines = ["", f"| terms of {name}, means over the images | nats | bits/dim |", "|---|---|---|"]
-    return lines + [
-        f"| {term} | {nats:.5g} | {entry['terms_bits_per_dim'][term]:.5g} |" for term, nats in entry["terms"].items()
-    ]
+    rows = [(term, f"{nats:.5g}", f"{entry['terms_bits_per_dim'][term]:.5g}") for term, nats in entry["terms"].items()]
+    return ["", markdown_table((f"terms of {name}, means over the images", "nats", "bits/dim"), rows)]
 
 
 def _text(model, dataset, row, pictures):
@@ -230,16 +229,17 @@ def _text(model, dataset, row, pictures):
         "",
         f"Data: {paths.markdown(dataset.description)}. Checkpoint: {row['checkpoint']}. Evaluated {row['time']}.",
         "",
-        "| number | value | +- | unit | real images in their place | generated / real images | seconds |",
-        "|---|---|---|---|---|---|---|",
     ]
+    rows = []
     entries = {name: entry for name, entry in row.items() if isinstance(entry, dict)}
     for name, entry in entries.items():
         value, error, _ = main_value(entry)
         counts = f"{entry['num_generated']} / {entry['num_real']}" if "num_real" in entry else f"- / {entry['num_images']}"
         error = "" if error is None else f"{error:.2g}"
         real = f"{entry['real']:.5g}" if "real" in entry else ""
-        lines.append(f"| {name} | {value:.5g} | {error} | {unit_of(name, entry)} | {real} | {counts} | {entry['seconds']} |")
+        rows.append((name, f"{value:.5g}", error, unit_of(name, entry), real, counts, entry["seconds"]))
+    headings = ("number", "value", "+-", "unit", "real images in their place", "generated / real images", "seconds")
+    lines.append(markdown_table(headings, rows))
     lines += [line for name, entry in entries.items() if "terms" in entry for line in _terms(name, entry)]
     notes = dict.fromkeys(note for entry in entries.values() for note in entry.get("notes", ()))
     lines += ["", *(f"- Note: {paths.markdown(note)}." for note in notes), ""]

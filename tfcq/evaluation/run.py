@@ -10,14 +10,16 @@ from tfcq import data
 from tfcq import workdir as workdirs
 from tfcq.checks import check_bool
 from tfcq.config import DataConfig
-from tfcq.config.evaluation import DISTRIBUTIONS, LATENT_LIKELIHOODS, LIKELIHOODS, EvaluationConfig, metric_names
+from tfcq.config.evaluation import EvaluationConfig, metric_names
 from tfcq.config.fields import suggestion
 from tfcq.engine import devices
 from tfcq.errors import UserError
+from tfcq.evaluation import distributions
 from tfcq.evaluation.comparable import data_facts
 from tfcq.evaluation.likelihood import LatentLikelihoodEvaluator, LikelihoodEvaluator, likelihood_auroc
 from tfcq.machine import files, paths
 from tfcq.machine.terminal import ImageProgress
+from tfcq.metrics import registry
 
 
 def evaluate(workdir, metrics=None, report=True, **protocol):
@@ -25,10 +27,9 @@ def evaluate(workdir, metrics=None, report=True, **protocol):
 
     Args:
         workdir: folder of a run, a str or os.PathLike.
-        metrics: names, in a list or separated by commas, out of `tfcq.config.evaluation.LIKELIHOODS`, `LATENT_LIKELIHOODS` and
-            `DISTRIBUTIONS`, or "all": every one that the model and the extractor can give. "elbo" (one draw) and "bits_per_dim"
-            (importance-weighted, K draws) are in bits/dim and nats. None: the likelihoods, of images or else of latents, that
-            the model has.
+        metrics: names, in a list or separated by commas, of `tfcq.metrics.registry.TABLE`, or "all": every one that the model
+            and the extractor can give. "elbo" (one draw) and "bits_per_dim" (importance-weighted, K draws) are in bits/dim and
+            nats. None: the likelihoods, of images or else of latents, that the model has.
         report: whether report.md and its figures are made.
         **protocol: options of `EvaluationConfig`.
 
@@ -36,13 +37,13 @@ def evaluate(workdir, metrics=None, report=True, **protocol):
         The recorded row: a dict of plain values.
 
     Raises:
-        UserError: an unknown metric or option, or something that the model or the extractor has not.
+        UserError: an unknown metric or option, or a metric that the model or the extractor cannot serve.
     """
     workdir = paths.folder(workdir, "workdir")
     check_bool("report", report)
     asked = None if metrics is None else metric_names(metrics)
     config = _protocol(protocol)
-    workdirs.read_config(workdir)  # says it where there is no run
+    workdirs.read_config(workdir)  # an error where there is no run
     _check_writable(workdir, config.split, report)  # before the work, which may take hours
     strategy = devices.prepare(config.distribution, config.logical_devices)
     with strategy.scope():
@@ -63,9 +64,9 @@ def evaluate(workdir, metrics=None, report=True, **protocol):
         row["image_draw"] = model.config_of_run.system.image_draw
     drawn = {}
     try:
-        run.measure_likelihoods([name for name in chosen if name in LIKELIHOODS], row, drawn)
-        run.measure_latent_likelihood([name for name in chosen if name in LATENT_LIKELIHOODS], row)
-        run.measure_distributions([name for name in chosen if name in DISTRIBUTIONS], row, drawn)
+        run.measure_likelihoods([name for name in chosen if name in registry.LIKELIHOODS], row, drawn)
+        run.measure_latent_likelihood([name for name in chosen if name in registry.LATENT_LIKELIHOODS], row)
+        run.measure_distributions([name for name in chosen if name in registry.OF_SAMPLES], row, drawn)
     except tf.errors.OpError as error:
         raise run.data_error() or error from error
     if notes := _notes_of(dataset):
@@ -85,7 +86,7 @@ def evaluate(workdir, metrics=None, report=True, **protocol):
 
 
 def _notes_of(dataset):
-    """What every number on the images of a run must say of them: a list of str."""
+    """Notes for every number that was measured on the images of a run, a list of str."""
     differs = [f"not on the images that the run began with: {dataset.differs}"] if dataset.differs else []
     return differs + ([dataset.doubt] if dataset.doubt else [])
 
@@ -109,20 +110,21 @@ def _check_writable(workdir, split, report):
 
 
 def _default_metrics(model):
-    for ability, metrics in (("likelihood", LIKELIHOODS), ("latent_likelihood", LATENT_LIKELIHOODS)):
+    for ability in ("likelihood", "latent_likelihood"):
         if ability in model.abilities:
-            return list(metrics)
-    raise UserError(f"{model.name} (as configured) has no likelihood; expected --metrics={','.join(DISTRIBUTIONS[:3])} or others")
+            return list(registry.names(ability))
+    examples = ",".join(registry.OF_SAMPLES[:3])
+    raise UserError(f"{model.name} (as configured) has no likelihood; expected --metrics={examples} or others")
 
 
-def _compares_samples(name):
-    """Whether a metric, or "all", looks at generated images."""
-    return name not in (*LIKELIHOODS, *LATENT_LIKELIHOODS)
+def _ability(name):
+    """What a model must be able to do for a metric, by any of its names."""
+    return registry.TABLE[registry.INCEPTION_NAMES.get(name, name)].ability
 
 
 def _extractor(asked, model, config):
     """The feature extractor, where a metric needs it."""
-    if "sample" not in model.abilities or not any(_compares_samples(name) for name in asked):
+    if "sample" not in model.abilities or not any(name == "all" or _ability(name) == "sample" for name in asked):
         return None
     from tfcq import features
 
@@ -130,26 +132,14 @@ def _extractor(asked, model, config):
 
 
 def _possible(asked, model, extractor):
-    """The metrics to measure; with "all", what cannot be had is left out, otherwise it is an error."""
-    from tfcq.evaluation import distributions
-
+    """The metrics to measure. "all" leaves out what the model or the extractor cannot give; by its name that is an error."""
     if asked == ["all"]:
-        chosen = LIKELIHOODS * ("likelihood" in model.abilities)
-        chosen += LATENT_LIKELIHOODS * ("latent_likelihood" in model.abilities)
-        chosen += DISTRIBUTIONS * ("sample" in model.abilities)
-        return [name for name in chosen if name != "classifier_score" or extractor.num_classes]
-    if "likelihood" not in model.abilities and any(name in LIKELIHOODS for name in asked):
-        raise model.cannot("likelihood")
-    if "latent_likelihood" not in model.abilities and any(name in LATENT_LIKELIHOODS for name in asked):
-        raise model.cannot("latent_likelihood")
-    if "sample" not in model.abilities and any(_compares_samples(name) for name in asked):
-        raise model.cannot("sample")
-    if extractor is None:
-        return asked
-    chosen = [distributions.check_name(name, extractor) for name in asked]
-    if "classifier_score" in chosen and not extractor.num_classes:
-        raise UserError(f"metrics: classifier_score needs classes, which --features={extractor.name} does not have")
-    return chosen
+        known = [name for name in registry.TABLE if _ability(name) in model.abilities]
+        return [name for name in known if _ability(name) != "sample" or distributions.has_classes_for(name, extractor)]
+    for name in asked:
+        if _ability(name) not in model.abilities:
+            raise model.cannot(_ability(name))
+    return [distributions.check_name(name, extractor) if _ability(name) == "sample" else name for name in asked]
 
 
 class _Run:
@@ -170,7 +160,7 @@ class _Run:
         """Adds entries to `row`, and per-image bits/dim to `drawn["likelihoods"]`."""
         if not names:
             return
-        other, other_config = self._other_data()  # refused, if it must be, before the first number
+        other, other_config = self._other_data()  # its errors come before the first number
         self._other = other
         evaluator = LikelihoodEvaluator(self.model, self.strategy)
         if self.model.likelihood_note:
@@ -230,10 +220,7 @@ class _Run:
         else:
             values = evaluator.log_prob(batches, config.num_importance_samples, config.seed, progress)
             facts = {"num_importance_samples": config.num_importance_samples}
-        meaning = "bound on -log P(image) by one draw of what is random" + (
-            "" if name == "elbo" else ", tightened by K importance-weighted draws"
-        )
-        entry = evaluator.summary(values) | facts | {"meaning": f"{meaning}; lower bits/dim are better"}
+        entry = evaluator.summary(values) | facts | {"meaning": registry.TABLE[name].meaning}
         entry |= self._facts(config.split, dataset, settings) | {"seed": config.seed}
         if self.model.likelihood_note:
             entry["notes"] = [self.model.likelihood_note]
@@ -271,13 +258,12 @@ class _Run:
         """Adds entries to `row`; what the report draws goes to `drawn`."""
         if not names:
             return
-        from tfcq.evaluation.distributions import DistributionEvaluator
-
         config = self.config
-        evaluator = DistributionEvaluator(self.model, self.dataset, self.extractor, config, self.strategy)
+        evaluator = distributions.DistributionEvaluator(self.model, self.dataset, self.extractor, config, self.strategy)
         entries, pictures = evaluator.measure(names, draw=True)
         how = {"image_draw": row["image_draw"]} if "image_draw" in row else {}
         row |= {name: entry | self._facts(entry["split"]) | how for name, entry in entries.items()}
-        if "memorisation" in entries and self.dataset.manifest:  # it compares with the training images too
-            row["memorisation"]["data"]["train_content"] = self.dataset.manifest.fingerprint("train")
+        for name, entry in entries.items():
+            if "num_train" in entry and self.dataset.manifest:  # it compares with the training images too
+                row[name]["data"]["train_content"] = self.dataset.manifest.fingerprint("train")
         drawn |= pictures

@@ -11,12 +11,13 @@ from tfcq.endpoints import ENDPOINTS
 from tfcq.machine import paths
 
 
-def model_card(config, environment, data_facts, metrics, step, signatures, num_importance_samples):
+def model_card(config, environment, data_facts, rows, step, signatures, num_importance_samples):
     """The text of MODEL_CARD.md.
 
     Args:
         config: `tfcq.Config` of the run.
-        environment, data_facts, metrics: what the workdir recorded (dicts; metrics may be None).
+        environment, data_facts: what the workdir recorded, dicts.
+        rows: of metrics.jsonl, a list of dicts.
         step: training steps of the exported checkpoint.
         signatures: {name: concrete function}.
         num_importance_samples: K of `likelihood`.
@@ -40,7 +41,7 @@ def model_card(config, environment, data_facts, metrics, step, signatures, num_i
         "## Measured",
         "",
     ]
-    lines += _measured(metrics, step)
+    lines += _measured(rows, step)
     lines += ["", "## Signatures", ""]
     for name, function in signatures.items():
         if name != "serving_default":
@@ -65,18 +66,16 @@ def model_card(config, environment, data_facts, metrics, step, signatures, num_i
     return "\n".join(lines) + "\n"
 
 
-def _measured(metrics, step):
-    """Lines on the last row of metrics, which need not be of the exported checkpoint."""
-    if not metrics:
+def _measured(rows, step):
+    """Lines on the last of the rows that are of the exported step."""
+    if not rows:
         return ["Nothing was measured."]
-    of_step = metrics.get("step")
-    if of_step == step:
-        said = f"At step {step}, that of this model:"
-    elif of_step is None:
-        said = f"At a step that was not recorded, perhaps another than this model's ({step}):"
-    else:
-        said = f"At step {of_step}, not that of this model ({step}), whose numbers are others:"
-    return [said, "", *[f"    {line}" for line in json.dumps(metrics, indent=2).splitlines()]]
+    of_step = [row for row in rows if row.get("step") == step]
+    if not of_step:
+        others = ", ".join(dict.fromkeys("unknown" if row.get("step") is None else str(row["step"]) for row in rows[-5:]))
+        return [f"Nothing was measured at step {step}, that of this model; the last numbers are of other steps ({others})."]
+    text = json.dumps(of_step[-1], indent=2)
+    return [f"At step {step}, that of this model:", "", *(f"    {line}" for line in text.splitlines())]
 
 
 def _promise(name, count):

@@ -69,20 +69,20 @@ def export(
         _remove_left_over(base)
         tf.saved_model.save(module, f"{paths.plain(base)}/{staged.name}", signatures=signatures)
         inputs = _example_inputs(model)
-        compare(_answers(signatures, inputs), _reloaded_answers(staged, inputs))
+        check_equal_answers(_answers(signatures, inputs), _reloaded_answers(staged, inputs))
         extra = staged / "assets.extra"
         extra.mkdir(exist_ok=True)
         if not card.write_warmup(staged, inputs):
             print(
                 "warning: no warm-up requests were written: they need tensorflow-serving-api (pip install tfcq[serving])"
             )
-        workdirs.write_text(
+        files.write_text(
             extra / "MODEL_CARD.md",
             card.model_card(
                 config,
                 _read_json(workdir, "environment.json"),
                 _read_json(workdir, "data.json"),
-                _read_json(workdir, "metrics.json"),
+                workdirs.read_metrics(workdir),
                 int(model.step),
                 signatures,
                 num_importance_samples,
@@ -166,7 +166,7 @@ def _reloaded_answers(folder, inputs):
             return dict(arrays)
 
 
-def compare(live, reloaded):
+def check_equal_answers(live, reloaded):
     """Raises UserError where a reloaded model's answers (dicts of arrays) are not the live model's.
 
     Floats may differ by 1e-4 relatively, images in one value of a hundred: one at a bin's edge moves by a grey level, one whose

@@ -16,9 +16,11 @@ References:
 """
 
 import numpy as np
+from scipy.special import log_softmax, logsumexp
 
 from tfcq.errors import UserError
 from tfcq.metrics.checks import check_features
+from tfcq.metrics.metric import Measured, Metric
 
 
 def classifier_score(logits, num_splits=10):
@@ -54,13 +56,17 @@ def classifier_score(logits, num_splits=10):
 
 def _score(logits):
     """exp of the mean KL divergence from the marginal; logits float64 [n, K]."""
-    log_conditional = logits - _log_sum_exp(logits, axis=1)
-    log_marginal = _log_sum_exp(log_conditional, axis=0) - np.log(len(logits))
+    log_conditional = log_softmax(logits, axis=1)
+    log_marginal = logsumexp(log_conditional, axis=0) - np.log(len(logits))
     divergence = np.sum(np.exp(log_conditional) * (log_conditional - log_marginal), axis=1)
     return np.exp(divergence.mean())
 
 
-def _log_sum_exp(values, axis):
-    """log sum exp along an axis, which is kept with length 1."""
-    largest = values.max(axis=axis, keepdims=True)
-    return largest + np.log(np.exp(values - largest).sum(axis=axis, keepdims=True))
+def _measure(real, generated, seed):
+    splits = min(10, len(generated))
+    score = classifier_score(generated.logits, splits)
+    detail = {"standard_deviation_over_splits": score["std"], "num_splits": splits}
+    return Measured({"classifier_score": score["mean"]}, {"classifier_score": detail})
+
+
+METRIC = Metric(_measure, needs="logits")

@@ -20,6 +20,7 @@ import scipy.ndimage
 
 from tfcq.checks import check_images
 from tfcq.errors import UserError
+from tfcq.metrics.metric import Measured, Metric
 
 _POWERS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang et al.'s calibration across scales
 _WINDOW = 11
@@ -157,3 +158,12 @@ def ms_ssim_diversity(images, num_pairs=1000, seed=0, batch_size=64):
 
 def _check_images(images, least):
     return check_images(images, "images", least=least, where="MS-SSIM: ")
+
+
+def _measure(real, generated, seed, num_pairs=2000):
+    pairs = min(num_pairs, len(generated.images) * (len(generated.images) - 1) // 2)
+    result = dict(ms_ssim_diversity(generated.images, pairs, seed)) | {"num_compared": len(generated.images)}
+    return Measured({"ms_ssim": result.pop("mean")}, {"ms_ssim": result})
+
+
+METRIC = Metric(_measure, needs="images", options=("num_pairs",))

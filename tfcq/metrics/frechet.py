@@ -30,6 +30,7 @@ import numpy as np
 
 from tfcq.errors import UserError
 from tfcq.metrics.checks import check_features
+from tfcq.metrics.metric import Measured, Metric
 
 _ROWS_AT_ONCE = 4096  # 64 MB of float64 at 2048 dimensions, and enough for the product to run at full speed
 
@@ -188,3 +189,17 @@ def _trace_of_product_root(first, second):
     else:
         product = root @ wide.covariance @ root.T
     return float(np.sqrt(np.maximum(np.linalg.eigvalsh(product), 0.0)).sum())
+
+
+def _measure(real, generated, seed):
+    statistics = [GaussianStatistics.from_features(one.features) for one in (real, generated)]
+    notes = [
+        f"{one.count} images are too few for a covariance of {len(one.mean)} features (rank at most {one.count - 1}): the "
+        "distance is biased upwards; compare it only at equal numbers"
+        for one in statistics
+        if one.rank_deficient
+    ]
+    return Measured({"frechet_distance": frechet_distance(*statistics)}, notes=notes[:1])
+
+
+METRIC = Metric(_measure, needs="features")

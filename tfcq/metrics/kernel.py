@@ -25,6 +25,7 @@ import numpy as np
 
 from tfcq.errors import UserError
 from tfcq.metrics.checks import check_features
+from tfcq.metrics.metric import Measured, Metric
 
 
 def kernel_distance(real, generated, block_size=1000, seed=0):
@@ -100,3 +101,11 @@ def _kernel(first, second):
     cube = base * base
     cube *= base
     return cube
+
+
+def _measure(real, generated, seed):
+    result = dict(kernel_distance(real.features, generated.features, seed=seed))
+    return Measured({"kernel_distance": result.pop("value")}, {"kernel_distance": result})
+
+
+METRIC = Metric(_measure, needs="features")

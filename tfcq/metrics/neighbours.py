@@ -1,4 +1,4 @@
-"""What the nearest neighbours of real and generated features say: fidelity, coverage, and copies of the training set.
+"""What the nearest neighbours of real and generated features say: fidelity and coverage.
 
 Features are points in R^D, one an image, from any embedding in which Euclidean distance means likeness. The estimators
 compare the two samples through balls that reach from each point to its k-th neighbour among its own kind:
@@ -19,15 +19,14 @@ References:
 * Kynkaanniemi, Karras, Laine, Lehtinen, Aila: Improved Precision and Recall Metric for Assessing Generative Models,
   2019.
 * Naeem, Oh, Uh, Choi, Yoo: Reliable Fidelity and Diversity Metrics for Generative Models, 2020.
-* Meehan, Chaudhuri, Dasgupta: A Non-Parametric Test to Detect Data-Copying in Generative Models, 2020.
 """
 
 import numpy as np
-import scipy.stats
 
 from tfcq.checks import check_images
 from tfcq.errors import UserError
 from tfcq.metrics.checks import check_same_columns
+from tfcq.metrics.metric import Measured, Metric
 
 _BLOCK_ROWS = 1024
 _VALUES = 2**24  # pixels of a bank that are in float64 at a time
@@ -134,65 +133,6 @@ def neighbour_scores(real, generated, k=3, density_k=5):
     }
 
 
-def memorisation_report(generated, train, test, percentile=5.0):
-    """Whether generated points lie closer to the training set than unseen real points do.
-
-    The unseen points say how close a fair draw comes; d(x) is the distance to the nearest training point. The statistic
-    is Meehan et al.'s Z_U, with the variance corrected for ties, over the whole space as one cell: U counts the pairs
-    in which d(generated) > d(test), and Z_U = (U - its mean) / its standard deviation where both follow one law. Well
-    below 0 (under -3, say): the model copies; well above: it underfits. Copies of a few images move Z_U little:
-    `fraction_below_test_percentile` is what shows those.
-
-    Args:
-        generated: float [M, D].
-        train: float [T, D], what the model was trained on.
-        test: float [N, D], of the same law as `train` and disjoint from it.
-        percentile: in (0, 100), of the test distances.
-
-    Returns:
-        dict of floats: `median_distance_generated`, `median_distance_test`, and `ratio`, the first over the second,
-        under 1 for copies; `probability_closer`, that a random d(generated) is below a random d(test), ties counted
-        half, 1/2 where nothing is copied; `data_copying_z`, Z_U; `fraction_below_test_percentile`, the share of
-        generated points with d below that percentile of the test set's, expected `percentile` / 100 where nothing is
-        copied.
-
-    Raises:
-        UserError: for bad features, or where more than half of the test set stands in the training set.
-    """
-    generated, train, test = check_same_columns(generated=generated, train=train, test=test)
-    if not 0 < percentile < 100:
-        raise UserError(f"percentile: expected a number between 0 and 100, received {percentile}: 5 is usual")
-    generated_distances = _search(generated, train, 1, same=False)[0][:, 0]
-    test_distances = _search(test, train, 1, same=False)[0][:, 0]
-    median_generated, median_test = np.median(generated_distances), np.median(test_distances)
-    if median_test == 0:
-        raise UserError(
-            "test: expected images that are not in the training set, received more than half that are: fix the split"
-        )
-    pairs = len(generated) * len(test)
-    greater, deviation = _rank_sum(generated_distances, test_distances)
-    return {
-        "median_distance_generated": float(median_generated),
-        "median_distance_test": float(median_test),
-        "ratio": float(median_generated / median_test),
-        "probability_closer": 1.0 - greater / pairs,
-        "data_copying_z": (greater - pairs / 2) / deviation if deviation else 0.0,
-        "fraction_below_test_percentile": float(
-            np.mean(generated_distances < np.percentile(test_distances, percentile))
-        ),
-    }
-
-
-def _rank_sum(first, second):
-    """(U, standard deviation): Mann and Whitney's count of first > second, ties half, and its spread under one law."""
-    count = len(first) + len(second)
-    ranks = scipy.stats.rankdata(np.concatenate([first, second]))
-    greater = ranks[: len(first)].sum() - len(first) * (len(first) + 1) / 2
-    ties = np.unique(ranks, return_counts=True)[1].astype(np.float64)
-    spread = (count + 1) - (ties**3 - ties).sum() / (count * (count - 1))
-    return float(greater), float(np.sqrt(max(0.0, len(first) * len(second) / 12 * spread)))
-
-
 def _check_count(k, available, where):
     if not 1 <= k <= available:
         raise UserError(f"k: expected 1 to {available}, the rows of {where}, received {k}: lower k or add rows")
@@ -255,3 +195,10 @@ def _squared_distances(first, second):
             np.maximum(squared, 0.0, out=squared)
             norms *= _ROUNDING
             yield rows, columns, squared, norms
+
+
+def _measure(real, generated, seed):
+    return Measured(neighbour_scores(real.features, generated.features))
+
+
+METRIC = Metric(_measure, needs="features")

@@ -18,6 +18,7 @@ from sklearn.cluster import MiniBatchKMeans
 
 from tfcq.errors import UserError
 from tfcq.metrics.checks import check_same_columns
+from tfcq.metrics.metric import Measured, Metric
 
 _SMALLEST_ANGLE = 1e-10  # radians; at 0 and pi / 2 themselves the slope or its inverse is infinite
 _F_WEIGHT = 8.0  # the paper's choice: recall, or precision, counts 8 times the other
@@ -124,3 +125,17 @@ def _f_scores(precision, recall, weight):
     """(1 + w^2) p r / (w^2 p + r), and 0 where p = r = 0. [A], [A] -> [A]."""
     scale = weight**2 * precision + recall
     return (1.0 + weight**2) * precision * recall / np.where(scale > 0, scale, 1.0)
+
+
+def _measure(real, generated, seed):
+    count = min(len(real), len(generated))
+    result = prd(real.features[:count], generated.features[:count], seed=seed)
+    detail = {"num_compared": count}
+    return Measured(
+        {"prd_f8": result.f_8, "prd_f1_8": result.f_1_8},
+        {"prd_f8": detail, "prd_f1_8": detail},
+        curve={"precision": result.precision, "recall": result.recall},
+    )
+
+
+METRIC = Metric(_measure, needs="features")

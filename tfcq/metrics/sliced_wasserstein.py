@@ -16,6 +16,7 @@ import scipy.ndimage
 
 from tfcq.checks import check_images
 from tfcq.errors import UserError
+from tfcq.metrics.metric import Measured, Metric
 
 _PATCH = 7
 _BINOMIAL = np.array([1, 4, 6, 4, 1]) / 16  # Burt and Adelson's generating kernel with a = 3/8
@@ -158,3 +159,13 @@ def _enlarged(images, shape):
     spread = np.zeros(shape, np.float32)
     spread[:, ::2, ::2] = images
     return 4 * _blur(spread)
+
+
+def _measure(real, generated, seed):
+    count = min(len(real.images), len(generated.images))
+    result = dict(sliced_wasserstein(real.images[:count], generated.images[:count], seed))
+    detail = {"num_compared": count, "levels": {name: value for name, value in result.items() if name != "mean"}}
+    return Measured({"sliced_wasserstein": result["mean"]}, {"sliced_wasserstein": detail})
+
+
+METRIC = Metric(_measure, needs="images")

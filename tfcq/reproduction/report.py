@@ -3,18 +3,18 @@
 import json
 import pathlib
 
-from tfcq import workdir as workdirs
 from tfcq.errors import UserError
 from tfcq.evaluation.comparable import differences
 from tfcq.evaluation.figures import default_style
+from tfcq.evaluation.tables import markdown_table
 from tfcq.machine import paths
+from tfcq.machine.files import write_text
+from tfcq.metrics.registry import is_number
 
 PAPER_NAMES = {"bits_per_dim": "BPD", "classifier_score": "IS", "frechet_distance": "FID"}
 """What the paper calls the numbers of `tfcq.reproduction.tables.BETTER`."""
 
 _WORDS = {"bits_per_dim": "bits/dim", "classifier_score": "classifier score", "frechet_distance": "Frechet distance"}
-_PREFIXES = {"classifier_score": "classifier_score_", "frechet_distance": "fd_", "kernel_distance": "kd_"}
-_INCEPTION = {"classifier_score": "inception_score", "frechet_distance": "fid", "kernel_distance": "kid"}
 _FIRST = ("bits_per_dim", "elbo", "classifier_score", "frechet_distance", "kernel_distance")
 _HEADINGS = {"bits_per_dim": "bits/dim (importance-weighted)", "elbo": "bits/dim (ELBO)"}
 _ERRORS = (
@@ -59,7 +59,7 @@ def write_report(table, rows, output, sentences):
         output.mkdir(parents=True, exist_ok=True)
         with default_style():
             _draw(table, rows, output / "table.png")
-        workdirs.write_text(output / "table.md", _text(table, rows, sentences))
+        write_text(output / "table.md", _text(table, rows, sentences))
     except OSError as error:
         raise UserError(f"output {output}: cannot be written: {error.strerror}") from error
     return output / "table.md"
@@ -69,11 +69,6 @@ def entries(record):
     """{name: entry} of what was measured in a row; empty where nothing was."""
     measured = record.get("evaluation", {}).get("measured", {})
     return {name: entry for name, entry in measured.items() if isinstance(entry, dict)}
-
-
-def is_number(name, kind):
-    """Whether `name`, as in metrics.json, is the number `kind`, by any extractor."""
-    return name in (kind, _INCEPTION.get(kind)) or (kind in _PREFIXES and name.startswith(_PREFIXES[kind]))
 
 
 def value_of(record, kind):
@@ -111,19 +106,19 @@ def _text(table, rows, sentences):
         "the rows does. A Frechet distance or score whose name is not fid or inception_score is "
         "not the paper's quantity either.**",
         "",
-        _line(headings),
-        "|---" * len(headings) + "|",
     ]
+    lines_of_table = []
     for row in table.rows:
         record = rows.get(row.name, {})
         measured = entries(record)
         cells = [f"{row.paper[kind]:g}" if kind in row.paper else "-" for kind in paper]
         cells += [_cell(measured[name]) if name in measured else "n/a" for name in names]
-        lines.append(_line([row.name, *cells, *_effort(record), _state(record)]))
+        lines_of_table.append([row.name, *cells, *_effort(record), _state(record)])
     floors = {name: _floor(rows, name) for name in names}
     if any(floors.values()):
         cells = ["-"] * len(paper) + [floors[name] or "-" for name in names]
-        lines.append(_line(["real images in their place", *cells, "-", "-", "-", "-"]))
+        lines_of_table.append(["real images in their place", *cells, "-", "-", "-", "-"])
+    lines.append(markdown_table(headings, lines_of_table))
     lines += ["", "n/a: not measured (not every model has a likelihood).", "", "![ours and the paper's](table.png)", ""]
     lines += ["## Does the paper's order show?", "", *(_order(order, table, rows) for order in table.orders), ""]
     lines += ["## Protocol", "", *(f"- {paths.markdown(sentence)}" for sentence in sentences), *_data(rows), ""]
@@ -131,10 +126,6 @@ def _text(table, rows, sentences):
     lines += [f"- `{name}` (!): not measured alike; the rows differ in {found}." for name, found in marked.items()]
     lines += [f"- {line}" for name in names for line in _protocol(rows, name)]
     return "\n".join(lines) + "\n"
-
-
-def _line(cells):
-    return f"| {' | '.join(str(cell).replace('|', '/') for cell in cells)} |"
 
 
 def _cell(entry):

@@ -194,7 +194,7 @@ class Ablation:
     def _save(self):
         try:
             self.output.mkdir(parents=True, exist_ok=True)
-            workdirs.write_text(self._path, json.dumps({"plan": self._plan, "rows": self.rows}, indent=2) + "\n")
+            files.write_text(self._path, json.dumps({"plan": self._plan, "rows": self.rows}, indent=2) + "\n")
         except OSError as error:
             raise UserError(f"output {self.output}: cannot be written: {error.strerror}") from error
         self._saved = time.monotonic()

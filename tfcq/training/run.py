@@ -14,7 +14,7 @@ from tfcq.config import check_config
 from tfcq.engine import devices
 from tfcq.engine.batches import step_batches
 from tfcq.engine.checkpoints import Checkpoints
-from tfcq.engine.optimizers import compile_model, new_course
+from tfcq.engine.optimizers import check_optimizer, compile_model, new_course
 from tfcq.errors import TrainingInterrupted, UserError
 from tfcq.machine import files, paths, settings, terminal
 from tfcq.machine.interruption import Signals, Stopped
@@ -68,6 +68,7 @@ def _train(config, workdir, accept_changed_data, on_progress, signals):
     distribution = devices.prepare(
         training.distribution, training.logical_devices, training.deterministic, training.batch_size
     )
+    check_optimizer(training)
     of_a_replica = training.batch_size // distribution.num_replicas_in_sync
     if of_a_replica % training.micro_batches:
         raise UserError(f"micro_batches={training.micro_batches}: expected a divisor of {of_a_replica}, a replica's images")

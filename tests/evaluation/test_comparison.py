@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tiny_models as tiny
+from markdown_tables import unpadded
 
 import tfcq
 from tfcq import workdir as workdirs
 from tfcq.errors import UserError
 from tfcq.evaluation.comparable import completed, data_facts, differences
-from tfcq.evaluation.compare import compare, latest_numbers
+from tfcq.evaluation.comparison import latest_numbers, write_comparison
 
 ENTRY = {"value": 3.0, "num_real": 100, "num_generated": 100, "extractor": "pixels", "seconds": 1.0, "real": 0.5}
 
@@ -49,10 +50,10 @@ def test_a_table_with_every_workdir_and_a_figure(tmp_path):
     curve = {"prd_precision": np.linspace(0, 1, 11), "prd_recall": np.linspace(1, 0, 11)}
     (first / "report").mkdir()
     np.savez(first / "report" / "curves.npz", **curve)
-    text = compare([first, second], tmp_path / "out").read_text()
+    text = unpadded(write_comparison([first, second], tmp_path / "out").read_text())
     assert "| number | a | b | real |" in text
     assert "| fd_pixels | 3 | 2 | 0.5 |" in text  # seconds are no protocol
-    assert "| elbo | 4.25 +- 0.12 |  | 0.5 |" in text
+    assert "| elbo | 4.25 +- 0.12 | | 0.5 |" in text
     for name in ("numbers", "prd"):
         assert f"![{name}]({name}.png)" in text
         assert tf.io.decode_png((tmp_path / "out" / f"{name}.png").read_bytes()).shape[2] == 3
@@ -61,7 +62,7 @@ def test_a_table_with_every_workdir_and_a_figure(tmp_path):
 def test_models_and_images_of_the_numbers_are_told(tmp_path):
     elbo = ENTRY | {"split": "validation", "checkpoint": "last"}
     folder = make_run(tmp_path / "a", evaluated(30, fd_pixels=ENTRY | {"split": "test"}), evaluated(30, elbo=elbo))
-    text = compare([folder], tmp_path / "out").read_text()
+    text = write_comparison([folder], tmp_path / "out").read_text()
     assert "- a: step 30, best; step 30, last checkpoint." in text
     assert "- Of test images: fd_pixels." in text and "- Of validation images: elbo." in text
 
@@ -74,7 +75,7 @@ def test_a_curve_of_another_evaluation_than_the_numbers_is_not_shown(tmp_path, t
     (folder / "report").mkdir()
     kept = {} if time is None else {"time": own if shown else time}  # None: as an earlier version wrote it
     np.savez(folder / "report" / "curves.npz", **curve, **kept)
-    text = compare([folder], tmp_path / "out").read_text()
+    text = write_comparison([folder], tmp_path / "out").read_text()
     told = "- a: no curve of precision and recall, as its last report, if any, is of another evaluation."
     assert ("prd.png" in text) == shown and (told in text) != shown
 
@@ -82,7 +83,7 @@ def test_a_curve_of_another_evaluation_than_the_numbers_is_not_shown(tmp_path, t
 def test_numbers_that_were_not_measured_alike_are_marked(tmp_path):
     first = make_run(tmp_path / "a", evaluated(fd_pixels=ENTRY))
     second = make_run(tmp_path / "b", evaluated(fd_pixels=ENTRY | {"num_generated": 50, "extractor": "other"}))
-    text = compare([first, second], tmp_path / "out").read_text()
+    text = unpadded(write_comparison([first, second], tmp_path / "out").read_text())
     assert "| fd_pixels (!) | 3 | 3 | 0.5 |" in text
     assert "fd_pixels: not measured alike; they differ in extractor, num_generated." in text
 
@@ -123,7 +124,7 @@ def test_numbers_of_other_data_are_marked_in_rows_of_an_earlier_version(tmp_path
         image_shape=changed.get("image_shape", (8, 8, 1)),
         image_size=changed.get("image_size", 8),
     )
-    text = compare([first, second], tmp_path / "out").read_text()
+    text = unpadded(write_comparison([first, second], tmp_path / "out").read_text())
     assert ("| elbo (!) | 3 +- 0.1 | 3 +- 0.1 |" in text) == bool(differing)
     assert not differing or f"elbo: not measured alike; they differ in {differing}." in text
     assert "- elbo: bits/dim, bound of one draw." in text
@@ -172,13 +173,13 @@ def test_likelihoods_of_other_data_are_compared_as_those(tmp_path):
         make_run(tmp_path / name, evaluated(elbo_other=BITS | {"dataset": other}) | {"dataset": own})
         for name, own, other in (("a", "digits", "photo_patches"), ("b", "cifar10", "photo_patches"), ("c", "digits", "svhn"))
     ]
-    assert "(!)" not in compare(runs[:2], tmp_path / "out").read_text()
-    assert "elbo_other: not measured alike; they differ in dataset." in compare(runs[1:], tmp_path / "out").read_text()
+    assert "(!)" not in write_comparison(runs[:2], tmp_path / "out").read_text()
+    assert "elbo_other: not measured alike; they differ in dataset." in write_comparison(runs[1:], tmp_path / "out").read_text()
 
 
 def test_folders_of_one_name_keep_their_paths(tmp_path):
     runs = [make_run(tmp_path / name / "run", evaluated(fd_pixels=ENTRY)) for name in "ab"]
-    assert f"| number | {runs[0]} | {runs[1]} | real |" in compare(runs, tmp_path / "out").read_text()
+    assert f"| number | {runs[0]} | {runs[1]} | real |" in unpadded(write_comparison(runs, tmp_path / "out").read_text())
 
 
 @pytest.mark.parametrize("name", ["comparison.md", "numbers.png", "prd.png"])
@@ -186,16 +187,16 @@ def test_what_cannot_be_written_is_told_before_anything_is(tmp_path, name):
     folder, output = make_run(tmp_path / "a", evaluated(elbo=ENTRY)), tmp_path / "out"
     (output / name).mkdir(parents=True)
     with pytest.raises(UserError, match=rf"output .*{name}: cannot be written: Is a directory$"):
-        compare([folder], output)
+        write_comparison([folder], output)
     assert [path.name for path in output.iterdir()] == [name]
 
 
 def test_what_was_not_evaluated_is_refused(tmp_path):
     trained = make_run(tmp_path / "run", {"step": 20, "split": "validation", "fd_pixels": ENTRY})
     with pytest.raises(UserError, match="expected an evaluation; make one with python -m tfcq.evaluate --workdir="):
-        compare([trained], tmp_path / "out")
+        write_comparison([trained], tmp_path / "out")
     with pytest.raises(UserError, match="expected a trained run"):
-        compare([tmp_path / "nothing"], tmp_path / "out")
+        write_comparison([tmp_path / "nothing"], tmp_path / "out")
     (trained / "metrics.jsonl").write_text(json.dumps(evaluated()) + "\n{broken\n")
     with pytest.raises(UserError, match=r"metrics\.jsonl: expected one row of JSON for each evaluation"):
-        compare([trained], tmp_path / "out")
+        write_comparison([trained], tmp_path / "out")

@@ -11,15 +11,16 @@ from tfcq.errors import UserError
 from tfcq.evaluation import figures
 from tfcq.evaluation.comparable import completed, data_facts, differences
 from tfcq.evaluation.report import CURVES, FOLDER, main_value, unit_of
+from tfcq.evaluation.tables import markdown_table
 from tfcq.machine import paths
-from tfcq.machine.files import check_file
+from tfcq.machine.files import check_file, write_text
 
 
-def compare(workdirs_to_compare, output):
+def write_comparison(folders, output):
     """Writes OUTPUT/comparison.md and its figures.
 
     Args:
-        workdirs_to_compare: folders of runs that were evaluated.
+        folders: of runs that were evaluated, a list.
         output: folder, made where it is not there.
 
     Returns:
@@ -28,8 +29,8 @@ def compare(workdirs_to_compare, output):
     Raises:
         UserError: a workdir without an evaluation, or a folder that cannot be written.
     """
-    check_kind("compare", workdirs_to_compare, (list, tuple), "a list of folders")
-    folders, output = [paths.folder(folder, "compare") for folder in workdirs_to_compare], paths.folder(output, "output")
+    check_kind("compare", folders, (list, tuple), "a list of folders")
+    folders, output = [paths.folder(folder, "compare") for folder in folders], paths.folder(output, "output")
     path = output / "comparison.md"
     for name in (path.name, "numbers.png", "prd.png"):
         check_file("output", output / name)
@@ -51,7 +52,7 @@ def compare(workdirs_to_compare, output):
         pictures["prd"] = figures.prd_curves(curves)
     for name, picture in pictures.items():
         units.write_png(output / f"{name}.png", picture)
-    workdirs.write_text(path, _text(measured, names, unlike, pictures, stale))
+    write_text(path, _text(measured, names, unlike, pictures, stale))
     return path
 
 
@@ -121,29 +122,28 @@ def _marked(name, unlike):
 
 
 def _text(measured, names, unlike, pictures, stale):
-    headings = ["number", *map(paths.markdown, measured), "real"]
-    lines = ["# Comparison", "", f"| {' | '.join(headings)} |", "|---" * len(headings) + "|"]
-    told = []
+    remarks, rows = [], []
     for name in names:
         entries = {label: numbers[name] for label, numbers in measured.items() if name in numbers}
-        told += [f"- {name}: {unit}." for unit in dict.fromkeys(unit_of(name, one) for one in entries.values()) if unit]
+        remarks += [f"- {name}: {unit}." for unit in dict.fromkeys(unit_of(name, one) for one in entries.values()) if unit]
         cells = [_cell(entries.get(label)) for label in measured]
         floors = {f"{entry['real']:.5g}": None for entry in entries.values() if "real" in entry}
-        lines.append(f"| {_marked(name, unlike)} | {' | '.join(cells)} | {', '.join(floors)} |")
-    told += _told_origins(measured)
-    told += [f"- {name}: not measured alike; they differ in {', '.join(found)}." for name, found in unlike.items()]
+        rows.append([_marked(name, unlike), *cells, ", ".join(floors)])
+    remarks += _origins(measured)
+    remarks += [f"- {name}: not measured alike; they differ in {', '.join(found)}." for name, found in unlike.items()]
     if "prd" in pictures and any(name.startswith("prd_") for name in unlike):
-        told.append("- The curves of precision and recall below: not measured alike either.")
+        remarks.append("- The curves of precision and recall below: not measured alike either.")
     for label in stale:
         why = "its last report, if any, is of another evaluation"
-        told.append(f"- {paths.markdown(label)}: no curve of precision and recall, as {why}.")
-    lines += ["", "real: what other real images score in the place of the generated ones.", "", *told, ""]
+        remarks.append(f"- {paths.markdown(label)}: no curve of precision and recall, as {why}.")
+    lines = ["# Comparison", "", markdown_table(["number", *map(paths.markdown, measured), "real"], rows)]
+    lines += ["", "real: what other real images score in the place of the generated ones.", "", *remarks, ""]
     for name in pictures:
         lines += [f"![{name}]({name}.png)", ""]
     return "\n".join(lines)
 
 
-def _told_origins(measured):
+def _origins(measured):
     """Lines on which models the numbers are of, and on which split's images."""
     lines, splits = [], {}
     for label, numbers in measured.items():

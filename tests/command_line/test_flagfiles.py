@@ -6,7 +6,7 @@ import re
 import pytest
 from absl import flags as absl_flags
 
-from tfcq.config import flagfiles
+from tfcq.command_line import flagfiles
 from tfcq.errors import UserError
 
 

@@ -1,9 +1,10 @@
-"""Flagfiles: the arguments that a file of flags stands for, with every mistake told by file and line.
+"""Flagfiles: the arguments that a file of flags stands for, with every mistake named by file and line.
 
 absl reads flagfiles itself, but takes a line as it stands: a trailing comment or quotes become part of the value, and a
-mistake is told without its place. `expand` replaces each --flagfile of a command line before absl sees it, under absl's rules:
+mistake is named without its place. `expand` replaces each --flagfile of a command line before absl sees it, under absl's rules:
 what comes later overrides, files may include files (a path is from the current folder, ~ is the home folder), lines that
-start with # or // are comments. A file is UTF-8, with or without a byte-order mark, with the line ends of any system. A line is
+start with # or // are comments. --preset=NAME is the flagfile of that name in `tfcq.command_line.presets`. A file is UTF-8,
+with or without a byte-order mark, with the line ends of any system. A line is
 
     --name=value        blanks around = and at the ends do not count; --name value is the same
     --name, --noname    where the flag is true or false
@@ -15,40 +16,41 @@ import os
 import pathlib
 import re
 
+from tfcq.command_line import presets
 from tfcq.config.fields import suggestion
 from tfcq.errors import UserError
 
-_INCLUDES = ("--flagfile", "-flagfile")
+_VALUES = {"flagfile": "FILE", "preset": "NAME"}
 _INSTEAD = {"invalid literal for int() with base 10: ": "expected an integer, received ",
             "could not convert string to float: ": "expected a number, received ",
             "Non-boolean argument to boolean flag": "expected true or false"}  # fmt: skip
 
 
-def expand(arguments, flag_values):
-    """The command line with the flags of its flagfiles in their places.
+def expand(arguments, flag_values, kind_of_presets=None):
+    """The command line with the flags of its flagfiles and presets in their places.
 
     Args:
         arguments: a list of str, the command line without the name of the program.
         flag_values: the `absl.flags.FlagValues` that will read it.
+        kind_of_presets: see `presets.names`; None: the command has none, and --preset is a flag as any other.
 
     Returns:
-        A list of str without any --flagfile.
+        A list of str without any --flagfile or --preset.
 
     Raises:
-        UserError: a flagfile that cannot be read, includes itself, or has a line that is no flag or whose value does not fit.
+        UserError: a flagfile that cannot be read, includes itself, or has a line that is no flag or whose value does not fit; a
+            preset that does not exist.
     """
     expanded, rest = [], list(arguments)
-    tolerated = _tolerated(rest)
+    reader = _Reader(flag_values, _tolerated(rest), kind_of_presets)
     while rest:
         argument = rest.pop(0)
-        name, equals, path = argument.partition("=")
-        if name in _INCLUDES:
+        flag, equals, value = argument.partition("=")
+        name = flag.lstrip("-") if flag in (f"-{flag.lstrip('-')}", f"--{flag.lstrip('-')}") else ""
+        if reader.includes(name):
             if not equals and not rest:
-                raise UserError("--flagfile with no argument: expected --flagfile=FILE")
-            path = path if equals else rest.pop(0)
-            if not path:
-                raise UserError("--flagfile: expected the name of a file, received an empty one")
-            expanded += _of_file(os.path.expanduser(path), flag_values, tolerated, ())
+                raise UserError(f"--{name} with no argument: expected --{name}={_VALUES[name]}")
+            expanded += reader.included(name, value if equals else rest.pop(0), (), "")
             continue
         expanded.append(argument)
         if argument == "--" or not argument.startswith("-") and not flag_values.is_gnu_getopt():
@@ -68,24 +70,50 @@ def in_plain_words(error):
     return text
 
 
-def _of_file(path, flag_values, tolerated, opened, where=""):
-    """The arguments of one file; `opened` are those that include it, `where` is the line that names it."""
-    if path in opened:
-        raise UserError(f"{where}--flagfile={path}: includes itself ({' -> '.join((*opened, path))})")
-    arguments = []
-    for number, line in enumerate(_lines(path, where, opened), start=1):
-        line = line.strip().removeprefix("\ufeff").strip()  # a mark may stand inside where files were joined
-        if line and not line.startswith(("#", "//")):
-            place = f"{path}, line {number}: "
-            name, value = _argument(line, place, flag_values, tolerated)
-            if name == "flagfile":
-                inner = os.path.expanduser(value or "")
-                if not inner:
-                    raise UserError(f"{place}--flagfile: expected the name of a file, received an empty one")
-                arguments += _of_file(inner, flag_values, tolerated, (*opened, path), place)
-            else:
-                arguments.append(f"--{name}" if value is None else f"--{name}={value}")
-    return arguments
+class _Reader:
+    """What stands for a flagfile or a preset.
+
+    Args:
+        tolerated: names of flags that may be unknown.
+    """
+
+    def __init__(self, flag_values, tolerated, kind_of_presets):
+        self._flag_values, self._tolerated, self._kind = flag_values, tolerated, kind_of_presets
+
+    def includes(self, name):
+        """Whether the flag stands for a file of flags."""
+        return name == "flagfile" or (name == "preset" and self._kind is not None)
+
+    def included(self, name, value, opened, where):
+        """The arguments that --flagfile=value or --preset=value stands for.
+
+        `opened` are the files that include it, `where` is the line that names it.
+        """
+        if not value:
+            what = "a file" if name == "flagfile" else "a preset"
+            raise UserError(f"{where}--{name}: expected the name of {what}, received an empty one")
+        if name == "flagfile":
+            return self._of_file(os.path.expanduser(value), opened, where)
+        try:
+            path = presets.path_of(value, self._kind)
+        except UserError as error:
+            raise UserError(f"{where}{error}") from error
+        return self._of_file(path, opened, where)
+
+    def _of_file(self, path, opened, where):
+        if path in opened:
+            raise UserError(f"{where}--flagfile={path}: includes itself ({' -> '.join((*opened, path))})")
+        arguments = []
+        for number, line in enumerate(_lines(path, where, opened), start=1):
+            line = line.strip().removeprefix("\ufeff").strip()  # a mark may stand inside where files were joined
+            if line and not line.startswith(("#", "//")):
+                place = f"{path}, line {number}: "
+                name, value = _argument(line, place, self._flag_values, self._tolerated)
+                if self.includes(name):
+                    arguments += self.included(name, value, (*opened, path), place)
+                else:
+                    arguments.append(f"--{name}" if value is None else f"--{name}={value}")
+        return arguments
 
 
 def _lines(path, where, opened):

@@ -1,0 +1,120 @@
+"""All metrics by one call: the row, the report, and what is refused."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tiny_models as tiny
+from markdown_tables import unpadded
+
+from tfcq import workdir as workdirs
+from tfcq.errors import UserError
+from tfcq.evaluation import report
+from tfcq.evaluation.run import evaluate
+from tfcq.models.introspective.introvae import IntroVAE
+from tfcq.models.introspective.soft_introvae import SoftIntroVAE
+
+SHAPE = (8, 8, 1)
+
+# The command's function.
+
+
+def test_all_metrics_into_one_row_and_report(run, tmp_path, capsys):
+    row = evaluate(
+        run, "all", num_samples=40, num_images=20, num_importance_samples=2, likelihood_dataset="photo_patches",
+        features="pixels", cache_dir=str(tmp_path), batch_size=16,
+    )  # fmt: skip
+    numbers = {name for name, entry in row.items() if isinstance(entry, dict)}
+    assert numbers == {
+        *("elbo", "bits_per_dim", "elbo_other", "bits_per_dim_other", "fd_pixels", "kd_pixels", "prd_f8_pixels"),
+        *("prd_f1_8_pixels", "precision_pixels", "recall_pixels", "density_pixels", "coverage_pixels"),
+        *("memorisation_pixels", "ms_ssim", "sliced_wasserstein"),
+    }
+    assert json.loads((run / "metrics.json").read_text()) == row
+    trained_on = {name for name in numbers if "train_content" in row[name]["data"]}
+    assert trained_on == {"memorisation_pixels"}  # it compares with the training images too
+    train_images = workdirs.load_data(run).manifest.fingerprint("train")
+    assert row["memorisation_pixels"]["data"]["train_content"] == train_images
+    assert 0.0 <= row["elbo_other"]["auroc"] <= 1.0 and row["elbo_other"]["dataset"] == "photo_patches"
+    text = unpadded((run / "report.md").read_text())
+    for name in numbers:
+        assert f"| {name} | " in text and f"**{name}**" in text
+    for name in ("elbo", "elbo_other"):
+        for term, nats in row[name]["terms"].items():
+            assert f"| {term} | {nats:.5g} | {nats / (np.prod(SHAPE) * np.log(2.0)):.5g} |" in text
+    for line in text.splitlines():
+        if line.startswith("!["):
+            picture = tf.io.decode_png((run / line.split("(")[1].rstrip(")")).read_bytes())
+            assert picture.shape[0] > 30
+    pictures = {path.stem for path in (run / "report").glob("*.png")}
+    assert pictures >= {
+        *("samples", "reconstructions", "interpolations", "nearest_neighbours_feature", "prd", "histogram_elbo"),
+        *("nearest_neighbours_pixel", "histogram_bits_per_dim"),
+    }
+    assert any((run / "tensorboard" / "evaluation").iterdir())
+
+
+def test_an_introspective_encoders_balance_is_one_figure(tmp_path):
+    writer = tf.summary.create_file_writer(str(tmp_path / "tensorboard" / "train"))
+    with writer.as_default():
+        for step in (10, 20):
+            for number, term in enumerate(("kl_real", "kl_reconstructed", "kl_sampled", "margin", "loss")):
+                tf.summary.scalar(f"encoder/{term}", float(number + step), step=step)
+                tf.summary.scalar(f"generator/{term}", -1.0, step=step)
+    writer.close()
+    curves = report.training_curves(tmp_path)
+    assert curves.keys() == {"balance", "encoder_loss", "generator_loss"}
+    found = {label: (list(steps), list(values)) for label, (steps, values) in curves["balance"].items()}
+    assert found == {
+        "KL of real images, nats": ([10, 20], [10.0, 20.0]),
+        "KL of reconstructions": ([10, 20], [11.0, 21.0]),
+        "KL of samples": ([10, 20], [12.0, 22.0]),
+        "margin": ([10, 20], [13.0, 23.0]),
+    }
+    assert {IntroVAE.level_name, SoftIntroVAE.level_name} <= report._BALANCE.keys()
+
+
+def test_what_cannot_be_measured_is_refused(run):
+    refusals = {
+        ("fid",): "fid is defined for the Inception graph only",
+        ("classifier_score",): "classifier_score needs classes, which --features=pixels does not have",
+        ("frechet",): r"received 'frechet' \(did you mean frechet_distance\?\)",
+        (): "received 'none'",
+    }
+    for names, message in refusals.items():
+        with pytest.raises(UserError, match=message):
+            evaluate(run, names, features="pixels", cache_dir="none")
+    with pytest.raises(UserError, match=r"unknown option 'num_sample' \(did you mean num_samples\?\)"):
+        evaluate(run, ["elbo"], num_sample=3)
+
+
+def test_a_model_without_likelihood_has_all_the_rest(tmp_path):
+    tiny.make_workdir(tmp_path, tiny.config(8, latent_size=4, **tiny.ROWS["gan"]))
+    row = evaluate(tmp_path, "all", num_samples=30, features="pixels", cache_dir="none")
+    assert "fd_pixels" in row and "elbo" not in row
+    assert (tmp_path / "report" / "samples.png").exists() and not (tmp_path / "report" / "reconstructions.png").exists()
+
+
+def test_numbers_and_pictures_of_one_evaluation_do_not_mix_with_another(run):
+    evaluate(run, ["elbo"], num_images=10)
+    assert not (run / "report" / "prd.png").exists()
+    assert "fd_pixels" not in (run / "report.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "metrics.json", "report", "tensorboard"])
+def test_a_workdir_that_cannot_be_written_is_one_line_before_the_work(run, tmp_path, monkeypatch, name):
+    folder = shutil.copytree(run, tmp_path / "run")
+    path = folder / name
+    if path.is_dir():
+        shutil.rmtree(path)
+        path.write_text("")  # a file where a folder must be
+    else:
+        path.unlink()
+        path.mkdir()  # and the other way round
+    before = sorted(folder.rglob("*"))
+    monkeypatch.setattr(workdirs, "load", lambda *_: pytest.fail("told after the work"))
+    with pytest.raises(UserError, match=f"workdir {folder}/{name}.*: cannot be written: (Is|Not) a directory"):
+        evaluate(folder, ["elbo"], num_images=4)
+    assert sorted(folder.rglob("*")) == before

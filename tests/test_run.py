@@ -1,0 +1,169 @@
+"""`tfcq.Run`: images in memory, history, and what it says of itself. The rest of a run's life: tests/integration."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tiny_models as tiny
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import tfcq
+from tfcq.errors import UserError
+from tfcq.history import read
+
+IMAGES = tiny.images((8, 8, 1), 120)
+CONFIG = tiny.config(
+    8, model="glf", training={"train_steps": 4, "log_every": 1, "evaluate_every": 2, "checkpoint_every": 2, "optimizer": "adam"}
+)
+
+
+@pytest.fixture(scope="module", name="run")
+def fixture_run(tmp_path_factory):
+    run = tfcq.Run(tmp_path_factory.mktemp("runs") / "mine", CONFIG)
+    run.progress = []
+    run.trained = run.train(images=IMAGES, on_progress=run.progress.append)
+    return run
+
+
+def test_images_in_memory_are_kept_with_the_run(run):
+    with np.load(run.workdir / "images.npz") as kept:
+        np.testing.assert_array_equal(kept["train"], IMAGES)
+    again = tfcq.Run(os.fspath(run.workdir))
+    assert again.config.data.dataset == f"npz:{run.workdir / 'images.npz'}" and again.config.system == CONFIG.system
+    assert again.train().steps_taken == 4  # it is done
+    assert tfcq.Run(run.workdir, CONFIG).train(images=IMAGES).steps_taken == 4
+    counts = {split: again.data().num_images(split) for split in ("train", "validation", "test")}
+    assert counts == {"train": 96, "validation": 12, "test": 12}
+    row = again.evaluate(report=False)
+    assert row["latent_log_prob"]["value"] < 0 and again.metrics()[-1] == row
+    np.testing.assert_array_equal(again.model("last").sample(2), run.trained.sample(2))
+
+
+@pytest.mark.parametrize(("call", "said"), [
+    (lambda run: tfcq.Run(run.workdir, CONFIG).train(images=IMAGES[1:]), "images: .*images.npz holds other images, which a run"),
+    (lambda run: tfcq.Run(run.workdir / "new", CONFIG).train(images=IMAGES / 255), r"images: expected uint8 \[N, H, W\] or"),
+    (lambda run: tfcq.Run(run.workdir / "new", CONFIG).train(validation_images=IMAGES), "validation_images: expected images="),
+    (lambda run: tfcq.Run(run.workdir / "new", tiny.config(data={"dataset": "photo_patches"})).train(images=IMAGES),
+     r"images: expected either images= or DataConfig\(dataset=...\), received both \(dataset=photo_patches\)"),
+    (lambda run: tfcq.Run(run.workdir / "new", tiny.config(8, training={"batch_size": 1000})).train(images=IMAGES), "batch_size"),
+    (lambda run: tfcq.Run(run.workdir / "new").train(), "expected a trained run with config.json, found none"),
+    (lambda run: tfcq.Run(run.workdir / "new").history(), "expected a trained run with config.json, found none"),
+    (lambda run: run.history("test"), "history: expected one of train, validation, received 'test'"),
+    (lambda run: tfcq.Run(run.workdir, CONFIG.system), "config: expected a tfcq.Config, received GLFConfig"),
+    (lambda run: run.train(on_progress="print"), "on_progress: expected a function"),
+])
+def test_what_is_refused_leaves_nothing(run, call, said):
+    with pytest.raises(UserError, match=said) as raised:
+        call(run)
+    assert "\n" not in str(raised.value)
+    assert not (run.workdir / "new").exists()
+
+
+def test_a_workdir_that_moves_takes_its_images_along(run, tmp_path):
+    moved = tmp_path / "moved"
+    os.rename(run.workdir, moved)
+    try:
+        np.testing.assert_array_equal(tfcq.Run(moved).data().images("test", [0]).shape, (1, 8, 8, 1))
+    finally:
+        os.rename(moved, run.workdir)
+
+
+@pytest.mark.parametrize("make", [
+    lambda images: tf.data.Dataset.from_tensor_slices(images),
+    lambda images: tf.data.Dataset.from_tensor_slices((images, np.arange(len(images)))).batch(7),
+    lambda images: tf.data.Dataset.from_tensor_slices({"image": images, "label": np.arange(len(images))}),
+    lambda images: images[..., 0],
+    tf.constant,
+], ids=["images", "batches of pairs", "dicts", "grey", "tensor"])
+def test_images_come_in_several_forms(make):
+    from tfcq.data.arrays import as_images
+
+    np.testing.assert_array_equal(as_images(make(IMAGES)), IMAGES)
+
+
+@pytest.mark.parametrize(("dataset", "said"), [
+    (lambda: tf.data.Dataset.from_tensor_slices(IMAGES).repeat(), "expected a finite tf.data.Dataset"),
+    (lambda: tf.data.Dataset.from_tensor_slices(IMAGES).take(0), "received an empty tf.data.Dataset"),
+    (lambda: tf.data.Dataset.from_tensor_slices({"picture": IMAGES}), "received elements of dict"),
+    (lambda: tf.data.Dataset.from_generator(
+        lambda: iter([IMAGES[0], IMAGES[0, :4]]), output_signature=tf.TensorSpec((None, None, 1), tf.uint8)
+    ), "expected images of one size"),
+    (lambda: tf.data.Dataset.from_tensor_slices(IMAGES / 255.0), "received float64"),
+])
+def test_data_sets_of_something_else_are_refused(dataset, said):
+    from tfcq.data.arrays import as_images
+
+    with pytest.raises(UserError, match=f"^images: .*{said}"):
+        as_images(dataset())
+
+
+def test_a_large_data_set_is_not_gathered(monkeypatch):
+    from tfcq.data import arrays
+
+    monkeypatch.setattr(arrays, "MEMORY_LIMIT", 1000)
+    with pytest.raises(UserError, match="write its images to a folder of files"):
+        arrays.as_images(tf.data.Dataset.from_tensor_slices(IMAGES))
+
+
+def test_the_history_is_what_tensorboard_shows(run):
+    history = run.history()
+    np.testing.assert_array_equal(history["step"], [1, 2, 3, 4])
+    (events,) = (run.workdir / "tensorboard" / "train").glob("*tfevents*")
+    accumulator = EventAccumulator(os.fspath(events)).Reload()
+    for name in ("autoencoder/loss", "latent_log_prob", "autoencoder/learning_rate"):
+        values = [float(tf.make_ndarray(one.tensor_proto)) for one in accumulator.Tensors(name)]
+        np.testing.assert_array_equal(history[name], values)
+    validation = run.history("validation")
+    np.testing.assert_array_equal(validation["step"], [0, 2, 4])
+    rows = [row for row in run.metrics() if "checkpoint" not in row]
+    np.testing.assert_allclose(validation["latent_log_prob"], [row["latent_log_prob"]["value"] for row in rows], rtol=1e-6)
+    shown = repr(history)
+    assert "4 rows" in shown and "autoencoder/loss" in shown and max(map(len, shown.splitlines()[:6])) <= 80
+    assert history._repr_html_().startswith("<table>")
+
+
+def test_a_later_file_holds_and_a_row_without_a_scalar_has_nan(tmp_path):
+    for number, rows in enumerate([{1: {"loss": 3.0, "rate": 0.5}, 2: {"loss": 2.0}}, {2: {"loss": 1.0}}]):
+        writer = tf.summary.create_file_writer(str(tmp_path / "tensorboard" / "train"), filename_suffix=f".{number}")
+        for step, scalars in rows.items():
+            with writer.as_default(step):
+                for name, value in scalars.items():
+                    tf.summary.scalar(name, value)
+        writer.close()
+    history = read(tmp_path)
+    np.testing.assert_array_equal(history["loss"], [3.0, 1.0])
+    np.testing.assert_array_equal(history["rate"], [0.5, np.nan])
+
+
+def test_progress_is_reported(run):
+    assert run.progress[0].step == 0 and run.progress[-1].step == 4 and run.progress[-1].state == "done"
+    assert json.loads((run.workdir / "progress.json").read_text())["state"] == "done"
+
+
+def test_a_run_says_what_it_is(run, tmp_path):
+    assert repr(run) == f"<Run {run.workdir}: glf, step 4 of 4>"
+    assert repr(tfcq.Run(tmp_path / "new")) == f"<Run {tmp_path / 'new'}: nothing there>"
+    assert repr(tfcq.Run(tmp_path / "new", CONFIG)) == f"<Run {tmp_path / 'new'}: glf, step 0 of 4>"
+
+
+def test_a_picture_is_of_the_split_and_the_seed(run):
+    from tfcq.evaluation.pictures import Pictures
+
+    images = run.data().images("validation", range(6))
+    picture = run.picture("reconstruct", 6, seed=3, split="validation", checkpoint="last")
+    np.testing.assert_array_equal(picture, Pictures(run.trained).reconstruction_grid(images, 3, "reconstruct"))
+    picture = run.picture("interpolate", 3, split="validation", spherical=True, checkpoint="last")
+    np.testing.assert_array_equal(picture, Pictures(run.trained).interpolation_grid(images, seed=0, spherical=True))
+
+
+@pytest.mark.parametrize(("arguments", "said"), [
+    (("priot",), r"mode: expected one of prior, .*, received 'priot' \(did you mean prior\?\)"),
+    (("super_resolve",), "glf .* does not support super_resolve"),
+    (("reconstruct", 13), "num_samples=13 with mode=reconstruct needs 13 images of the test split, which has 12; .*=12 or fewer"),
+    (("prior", 0), "num_samples: expected at least 1, received 0"),
+])
+def test_pictures_that_cannot_be(run, arguments, said):
+    with pytest.raises(UserError, match=said):
+        run.picture(*arguments, checkpoint="last")

@@ -1,0 +1,110 @@
+"""How an option of `tfcq.config` is a flag: its type, its place holder and its text in the help."""
+
+import dataclasses
+import typing
+from collections.abc import Sequence
+
+from tfcq import config
+from tfcq.config.fields import Section
+
+PLACE_HOLDERS = {int: "N", float: "X", str: "TEXT"}
+LONGEST_PLACE_HOLDER = 24  # of choices; more of them stand in the text
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """What the help says of one flag.
+
+    Args:
+        name: the flag's, without dashes.
+        place_holder: what stands for its value; "": it is true or false.
+        text: its meaning, and its default and bounds in brackets.
+    """
+
+    name: str
+    place_holder: str
+    text: str
+
+    @property
+    def usage(self) -> str:
+        """Such as --seed=N or --[no]report."""
+        return f"--{self.name}={self.place_holder}" if self.place_holder else f"--[no]{self.name}"
+
+
+def kinds_of(section: type[Section]) -> dict[str, type]:
+    """{option: its type} of a section."""
+    kinds = typing.get_type_hints(section)
+    return {field.name: kinds[field.name] for field in dataclasses.fields(section)}
+
+
+def entry_of(section: type[Section], name: str) -> Entry:
+    """The help of one option of a section."""
+    field, kind = section.__dataclass_fields__[name], kinds_of(section)[name]
+    place_holder = "" if kind is bool else place_holder_of(field.metadata["choices"] or (), PLACE_HOLDERS[kind])
+    return Entry(name, place_holder, _text(field))
+
+
+def run_sections() -> dict[str, type[Section]]:
+    """{"data", "training" or a system's name: the section} of all that a run's configuration may have."""
+    return {"data": config.DataConfig, "training": config.TrainingConfig, **config.SYSTEMS}
+
+
+def run_options() -> dict[str, type]:
+    """{option: its type} of all sections of a run's configuration.
+
+    Raises:
+        TypeError: two systems have an option of one name and of different types, which one flag cannot be.
+    """
+    options = {}
+    for section in run_sections().values():
+        for name, kind in kinds_of(section).items():
+            if options.setdefault(name, kind) is not kind:
+                raise TypeError(f"option {name} is {options[name].__name__} in one system and {kind.__name__} in another")
+    return options
+
+
+def place_holder_of(choices: Sequence[object], otherwise: str) -> str:
+    """Choices with strokes between them (an empty one is none), or what stands for them where they are too long or none."""
+    words = "|".join(str(choice) for choice in choices if choice != "")
+    return words if words and len(words) <= LONGEST_PLACE_HOLDER else otherwise
+
+
+def facts(
+    default: object,
+    minimum: object = None,
+    maximum: object = None,
+    *more: str,
+    unit: str | None = None,
+    choices: Sequence[object] = (),
+    meaning: str = "",
+) -> str:
+    """What ends an entry's text, in brackets: default, unit, bounds (inclusive), more; "" where there is nothing.
+
+    Choices are named too where neither the place holder nor the meaning names them.
+    """
+    parts = []
+    if default is not None:
+        shown = str(default).lower() if isinstance(default, bool) else default
+        parts.append(f"default: {'empty' if shown == '' else shown}{f' {unit}' if unit else ''}")
+    if minimum is not None and maximum is not None:
+        parts.append(f"from {_shown(minimum)} to {_shown(maximum)}")
+    elif minimum is not None or maximum is not None:
+        parts.append(f"at most {_shown(maximum)}" if minimum is None else f"at least {_shown(minimum)}")
+    parts += more
+    if choices and not place_holder_of(choices, "") and not all(str(choice) in meaning for choice in choices):
+        parts.append(f"one of {', '.join(str(choice) for choice in choices if choice != '')}")
+    return f" ({'; '.join(parts)})" if parts else ""
+
+
+def _shown(bound):
+    return f"{bound:g}" if isinstance(bound, float) else bound
+
+
+def _text(field):
+    about, more = field.metadata, []
+    if about["on_resume"] == "place":
+        more.append("may lead to another place of the same content when a run is resumed")
+    elif about["on_resume"] != "fixed":
+        more.append("may change when a run is resumed")
+    named = {"unit": about["unit"], "choices": about["choices"] or (), "meaning": about["meaning"]}
+    return about["meaning"] + facts(field.default, about["minimum"], about["maximum"], *more, **named) + "."

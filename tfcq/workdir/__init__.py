@@ -1,0 +1,53 @@
+"""The folder of a run: everything after training reads it alone.
+
+config.json        the Config               environment.json   versions, devices, commit
+data.json          shape and source of the images, what is not known of them, digests of the other files that training reads
+images.npz         the images, where they were given in Python (`tfcq.Run.train`)
+images.jsonl.gz    which image belongs to which split (`tfcq.data.manifest`)
+history.jsonl      a row each time that options, images or the environment changed on resume: {"time", "step", "changes":
+                   {name: [before, after]}}
+checkpoints/       last/ and best/           tensorboard/       train/ and validation/
+samples/           PNG grids                 metrics.jsonl      a row an evaluation     metrics.json   the last
+progress.json      how far training is: state, step, seconds, losses; kept up to date while it runs (tfcq.training.progress)
+lock               there while a training runs in the folder (tfcq.training.opening)
+
+Each file is written whole or not at all. Rows of metrics.jsonl are of training, or (with "checkpoint") of `tfcq.evaluate`.
+"""
+
+from tfcq.workdir.configuration import check_for, exists, has_begun, open_for, read_config, saved_step
+from tfcq.workdir.images import (
+    IMAGES,
+    MANIFEST,
+    check_files,
+    keep_data,
+    kept_sizes,
+    read_digests,
+    read_image_shape,
+    read_manifest,
+)
+from tfcq.workdir.loading import images_of, load, load_data
+from tfcq.workdir.metrics import check_metrics_writable, drop_metrics_after, read_metrics, record_metrics
+
+__all__ = [
+    "IMAGES",
+    "MANIFEST",
+    "check_files",
+    "check_for",
+    "check_metrics_writable",
+    "drop_metrics_after",
+    "exists",
+    "has_begun",
+    "images_of",
+    "keep_data",
+    "kept_sizes",
+    "load",
+    "load_data",
+    "open_for",
+    "read_config",
+    "read_digests",
+    "read_image_shape",
+    "read_manifest",
+    "read_metrics",
+    "record_metrics",
+    "saved_step",
+]
