@@ -13,7 +13,6 @@ import inspect
 import pathlib
 import re
 import sys
-import typing
 import unicodedata
 
 import latex2mathml.converter
@@ -23,6 +22,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # MkDocs does not look for modules in the current folder
 
 from tfcq import config  # noqa: E402
+from tfcq.command_line.options import entry_of  # noqa: E402
 from tfcq.config import evaluation, groups  # noqa: E402
 from tfcq.endpoints import ENDPOINTS, INPUTS  # noqa: E402
 
@@ -75,19 +75,11 @@ def options(*names: str) -> str:
     """
     section, *without = map(_section, names)
     left_out = {field.name: field for other in without for field in dataclasses.fields(other)}
-    kinds = typing.get_type_hints(section)
-    rows = ["| option | default | what it is |", "|---|---|---|"]
+    rows = ["| option | what it is |", "|---|---|"]
     for field in dataclasses.fields(section):
-        if field.name in left_out and left_out[field.name].default == field.default:
-            continue
-        about = field.metadata
-        default = str(field.default).lower() if kinds[field.name] is bool else field.default
-        shown = f"`{default}`" if default != "" else "empty"
-        bounds = [f"at least {about['minimum']:g}"] if about["minimum"] is not None else []
-        bounds += [f"at most {about['maximum']:g}"] if about["maximum"] is not None else []
-        facts = ([about["unit"]] if about["unit"] else []) + bounds
-        meaning = about["meaning"] + (f" ({'; '.join(facts)})" if facts else "")
-        rows.append(f"| `--{field.name}` | {shown} | {_cell(meaning)} |")
+        if field.name not in left_out or left_out[field.name].default != field.default:
+            entry = entry_of(section, field.name)
+            rows.append(f"| `{entry.usage}` | {_cell(entry.text)} |")
     return "\n".join(rows)
 
 
@@ -132,10 +124,11 @@ def metrics() -> str:
 
     rows = ["| metric | numbers in metrics.json | what it is |", "|---|---|---|"]
     for name, line in registry.TABLE.items():
-        numbers = list(registry.numbers_of(name)) if line.ability != "likelihood" else []
-        if line.short or line.inception:
-            numbers = [f"{line.short or name}_EXTRACTOR", *([line.inception] if line.inception else [])]
-        rows.append(f"| `{name}` | {', '.join(f'`{one}`' for one in numbers) or 'see above'} | {_cell(line.meaning)} |")
+        numbers = list(registry.numbers_of(name))
+        if line.inception:
+            numbers = [f"{line.short or name}_EXTRACTOR", line.inception]
+        shown = "bits/dim and nats" if line.ability == "likelihood" else ", ".join(f"`{one}`" for one in numbers)
+        rows.append(f"| `{name}` | {shown} | {_cell(line.meaning)} |")
     return "\n".join(rows)
 
 
@@ -195,8 +188,8 @@ def _section(name):
 
 
 def _cell(text, newline=" "):
-    """Text of the code for a table: what Markdown would read as a sign of its own stands for itself."""
+    """Text of the code for a page: what Markdown would read as a sign of its own stands for itself; for a table in one line."""
     text = " ".join(text.split()) if newline == " " else text
+    signs = r"([*_\\<>\[\]|])" if newline == " " else r"([*_\\<>\[\]])"
     pieces = re.split(r"(`[^`]*`)", text)
-    escaped = [piece if piece.startswith("`") else re.sub(r"([*_\\<>\[\]])", r"\\\1", piece) for piece in pieces]
-    return "".join(escaped).replace("|", "\\|") if newline == " " else "".join(escaped)
+    return "".join(piece if piece.startswith("`") else re.sub(signs, r"\\\1", piece) for piece in pieces)
