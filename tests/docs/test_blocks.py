@@ -12,6 +12,12 @@ from documents import ROOT, blocks, command_lines
 PROGRAM = """
 import json, sys
 from tfcq.__main__ import main
+from tfcq.machine import settings
+
+settings.import_tensorflow()
+import tensorflow as tf
+
+tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})  # it takes longer than all steps here
 
 names = {"__name__": "document"}
 for language, content in json.load(sys.stdin):
@@ -21,10 +27,19 @@ for language, content in json.load(sys.stdin):
         sys.exit(f"failed: {content}")
 """
 
+SMALL = {
+    r"train_steps=\d+": "train_steps=8",
+    r"num_images=\d+": "num_images=16",
+    r"GLFConfig\(": "GLFConfig(hidden_units=32, latent_flow_blocks=1, ",
+    r"CQFConfig\(": "CQFConfig(width=8, discriminator_width=8, flow_couplings=1, ",
+}
+"""{what a block of Python says: what is run}."""
+
 FEWER = {
     "train": ["--train_steps=8", "--warmup_steps=2", "--evaluate_every=8", "--validation_images=16", "--grid_images=4"],
     "evaluate": ["--num_importance_samples=2", "--num_images=16"],
 }
+"""{command: the flags that are added to it}."""
 
 
 def runnable(page):
@@ -32,8 +47,9 @@ def runnable(page):
     found = []
     for language, text in blocks(page, "bash", "python"):
         if language == "python":
-            text = re.sub(r"train_steps=\d+", "train_steps=8", text)
-            found.append((language, re.sub(r"num_images=\d+", "num_images=16", text)))
+            for shown, small in SMALL.items():
+                text = re.sub(shown, small, text)
+            found.append((language, text))
         else:
             lines = [line[1:] for line in command_lines(text) if line[0] == "tfcq"]  # tools/ are what .ci/run runs
             found += [("tfcq", [*line, *FEWER.get(line[0], [])]) for line in lines]

@@ -11,7 +11,6 @@ from tfcq.evaluation.activations import Activations
 from tfcq.metrics import registry
 
 
-
 class Extractor:
     def __init__(self, name):
         self.name, self.is_inception = name, name == "inception"
