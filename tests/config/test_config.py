@@ -267,7 +267,7 @@ def test_json_that_is_no_configuration(text, expected):
 
 def test_sections_of_the_wrong_class():
     assert message_of(Config, data=TrainingConfig()) == "data: expected DataConfig, received TrainingConfig"
-    assert message_of(Config, system=DataConfig()) == "system: expected CQFConfig, received DataConfig"
+    assert message_of(Config, "cqf", system=DataConfig()) == "system: expected CQFConfig with model=cqf, received DataConfig"
     assert message_of(Config, training=None) == "training: expected TrainingConfig, received NoneType"
     assert message_of(Config, model="gan").startswith("model: expected one of cqf")
 

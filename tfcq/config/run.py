@@ -46,10 +46,7 @@ class Config:
                 raise UserError(f"system: expected one of {', '.join(kind.__name__ for kind in names)}, "
                                 f"received {type(self.system).__name__}")
             object.__setattr__(self, "model", names.get(type(self.system), "cqf"))
-        if self.model not in list(SYSTEMS):  # a list: what JSON holds here need not be hashable
-            raise UserError(
-                f"model: expected one of {', '.join(SYSTEMS)}, received {self.model!r}{suggestion(self.model, SYSTEMS)}"
-            )
+        _check_model(self.model)
         if self.system is None:
             object.__setattr__(self, "system", SYSTEMS[self.model]())
         for name, kind in {"data": DataConfig, "system": SYSTEMS[self.model], "training": TrainingConfig}.items():
@@ -78,8 +75,7 @@ class Config:
             raise UserError(f"config: expected a JSON object, received {type(values).__name__}")
         _refuse_unknown("config", values, [field.name for field in dataclasses.fields(cls)])
         model = values.get("model", "cqf")
-        if model not in list(SYSTEMS):
-            return cls(model=model)  # raises the one message about models
+        _check_model(model)
         kinds = {"data": DataConfig, "system": SYSTEMS[model], "training": TrainingConfig}
         return cls(model=model, **{name: _section(name, kind, values.get(name, {})) for name, kind in kinds.items()})
 
@@ -135,6 +131,11 @@ class Config:
             for name in sorted(mine.keys() | theirs.keys())
             if shown(mine, name) != shown(theirs, name) and chosen(name)
         ]
+
+
+def _check_model(model):
+    if model not in list(SYSTEMS):  # a list: what JSON holds here need not be hashable
+        raise UserError(f"model: expected one of {', '.join(SYSTEMS)}, received {model!r}{suggestion(model, SYSTEMS)}")
 
 
 def check_config(config):
