@@ -61,7 +61,7 @@ def runnable(page):
     ("page", "written"),
     [
         ("README.md", ["exports/cqf/1/saved_model.pb"]),
-        ("docs/getting-started.md", ["samples.png", "exports/cqf/1", "exports/glf/1", "runs/first/report.md"]),
+        ("docs/getting-started.md", ["samples.png", "exports/cqf/1", "runs/first/report.md"]),
     ],
 )
 def test_what_a_page_shows_runs(page, written, tmp_path):
