@@ -91,12 +91,3 @@ def test_the_notices_name_every_photograph():
 
     notices = (ROOT / "THIRD_PARTY_NOTICES.md").read_text(encoding="utf-8")
     assert all(file in notices for _, file in PHOTOGRAPHS)
-
-
-def test_the_readme_has_every_endpoint_and_what_it_answers():
-    from tfcq.endpoints import ENDPOINTS
-
-    table = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| `")]
-    for name, endpoint in ENDPOINTS.items():
-        row = next((line for line in table if f"`{name}`" in line.split("|")[1]), "")
-        assert all(output in row for output in endpoint.outputs), name

@@ -7,7 +7,7 @@
 ...     training=tfcq.TrainingConfig(train_steps=4, batch_size=32),
 ... )
 >>> run = tfcq.Run(workdir, config)
->>> model = run.train()  # doctest: +ELLIPSIS
+>>> model = run.train()
 glf: ... weights; digits: ...
 >>> model.sample(16).shape
 (16, 8, 8, 1)

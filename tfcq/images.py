@@ -23,6 +23,10 @@ _SMALLEST_SHOWN = 32  # pixels; smaller images cannot be judged by eye
 def bits_per_dim(log_prob: tf.Tensor, image_shape: Sequence[int]) -> tf.Tensor:
     """-log_prob / (D ln 2), in bits.
 
+    >>> uniform = -np.log(256.0) * 64  # log P of each image of 8x8 where all are equally likely
+    >>> float(bits_per_dim(uniform, (8, 8, 1)))
+    8.0
+
     Args:
         log_prob: float [N], nats per 8-bit image.
         image_shape: (H, W, C); D = H W C.

@@ -145,7 +145,7 @@ class Run:
         image_draw: str = "",
         allow_other_signatures: bool = False,
     ) -> pathlib.Path:
-        """Writes the model as a SavedModel, EXPORT_DIR/<model name>/<next version>/, and checks that it answers as the model.
+        """Writes the model as a SavedModel, EXPORT_DIR/NAME/VERSION, and checks that it answers as the model.
 
         Args:
             export_dir: folder of all exported models.

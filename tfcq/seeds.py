@@ -9,6 +9,9 @@ from tfcq.errors import UserError
 def row_seeds(num_rows: int, seed: int = 0, start: int = 0) -> np.ndarray:
     """Seeds int32 [num_rows, 2] for rows `start`, `start` + 1, ... of the stream `seed`: (seed, row number).
 
+    >>> row_seeds(2, seed=7).tolist()
+    [[7, 0], [7, 1]]
+
     Raises:
         UserError: arguments that are not ints, or do not fit int32.
     """

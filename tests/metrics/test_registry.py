@@ -10,8 +10,6 @@ from tfcq.config.evaluation import EvaluationConfig
 from tfcq.evaluation.activations import Activations
 from tfcq.metrics import registry
 
-README = pathlib.Path(__file__).parents[2] / "README.md"
-
 
 class Extractor:
     def __init__(self, name):
@@ -41,11 +39,6 @@ def test_every_module_with_a_metric_has_its_line():
     folder = pathlib.Path(registry.__file__).parent
     modules = {path.stem for path in folder.glob("*.py") if re.search("^METRIC = ", path.read_text(), re.MULTILINE)}
     assert modules == {line.module for line in registry.TABLE.values() if line.module}
-
-
-def test_the_readme_has_every_metric():
-    rows = re.findall(r"^\| (`[a-z_`, ]+`) \|", README.read_text().partition("| metric | numbers | source |")[2], re.MULTILINE)
-    assert [name for row in rows for name in re.findall("`([a-z_]+)`", row)] == list(registry.TABLE)
 
 
 def test_numbers_are_named_after_the_extractor_and_only_inceptions_are_called_fid():

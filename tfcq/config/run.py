@@ -1,9 +1,13 @@
 """The configuration of a run: the system, its options, the images, the optimisation.
 
-Example::
-
-    config = Config(system=CQFConfig(flow_scales=1), data=DataConfig(dataset="digits"))
-    Config.from_json(config.to_json()) == config
+>>> from tfcq.config import CQFConfig
+>>> config = Config(system=CQFConfig(flow_scales=0), data=DataConfig(dataset="digits", image_size=8))
+>>> config.model
+'cqf'
+>>> config.system
+CQFConfig(flow_scales=0)
+>>> Config.from_json(config.to_json()) == config
+True
 """
 
 from __future__ import annotations

@@ -1,10 +1,12 @@
 """Where images come from, and how they become batches.
 
-Example::
-
-    dataset = tfcq.data.load(DataConfig(dataset="digits"))
-    for images in dataset.train_batches(batch_size=64, seed=0):   # uint8 [64, 32, 32, 1], for ever
-        ...
+>>> from tfcq import DataConfig
+>>> dataset = load(DataConfig(dataset="digits", image_size=8))
+>>> dataset.num_images("test"), dataset.images("test", range(4)).shape
+(179, (4, 8, 8, 1))
+>>> batches = iter(dataset.train_batches(batch_size=64, seed=0))  # it never ends
+>>> next(batches).shape
+TensorShape([64, 8, 8, 1])
 
 How an image travels: a source (`builtin`, `idx`, `folder`, `npz`, `tfds`) hands out raw images by index (`sources`),
 `transforms` gives each its final shape, `splits` says which index belongs to train, validation and test, and `dataset`

@@ -1,9 +1,10 @@
 """Feature extractors: images in, what a network sees in them out.
 
-Example::
-
-    extractor = tfcq.features.load("efficientnet_lite0")
-    features, logits = extractor(images)      # uint8 [N, H, W, C] -> float32 [N, 1280], float32 [N, 1000]
+>>> import numpy as np
+>>> extractor = load("pixels")
+>>> features, logits = extractor(np.zeros((2, 8, 8, 1), np.uint8))  # logits: of those that classify, as "efficientnet_lite0" does
+>>> features.shape, logits
+(TensorShape([2, 64]), None)
 
 A distance between sets of features says something only beside the extractor that made them: `name`, `checksum` and
 `protocol` belong in every report. Only `is_inception` makes a Frechet distance the one that papers call FID.
