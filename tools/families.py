@@ -1,6 +1,6 @@
 """The picture of README: rows of test images and of samples of four small models, all trained here on scikit-learn's digits.
 
-    .venv/bin/python tools/families.py --output=docs/images/families.png [--folder=runs/families]
+    .venv/bin/python tools/families.py --output=docs/images/families.png [--models=runs/families]
 
 Takes about ten minutes on two cores; run again it goes on where it stopped.
 """
@@ -65,7 +65,7 @@ def define(flags: Flags) -> None:
     """The flags of this tool."""
     flags.group("The picture")
     flags.file("output", "docs/images/families.png", "The file of the picture")
-    flags.folder("folder", "runs/families", "The folder of the trained models")
+    flags.folder("models", "runs/families", "The folder of the trained models")
 
 
 def main(flags: Flags) -> None:
@@ -74,7 +74,7 @@ def main(flags: Flags) -> None:
     starting.start_tensorflow()
     rows = []
     for name, config in MODELS.items():
-        run = tfcq.Run(flags.folder / name, config)
+        run = tfcq.Run(flags.models / name, config)
         run.train()
         if not rows:
             rows.append(run.data().images("test", range(COLUMNS)))
