@@ -29,6 +29,12 @@ def test_commands_run_one_after_the_other_in_one_process(monkeypatch, capsys, tm
     assert capsys.readouterr().err.count("workdir none: expected a trained run") == 3
 
 
+def test_a_flag_that_a_method_would_hide_is_refused():
+    command = Command("one", "One.", lambda flags: flags.folder("folder", "a", "The folder of it"), lambda flags: None)
+    with pytest.raises(ValueError, match="flags folder: a method of Flags has this name; expected another"):
+        command.flags()
+
+
 def test_entry_points_can_be_imported_together():
     program = "import tfcq.train, tfcq.evaluate, tfcq.sample, tfcq.export, tfcq.serve, tfcq.reproduce, tfcq.benchmark"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=600, cwd=REPOSITORY)

@@ -53,6 +53,9 @@ class Command:
         flags = Flags(self.presets, self.flagfiles)
         self.define(flags)
         flags.common()
+        hidden = [name for name in flags.values if hasattr(Flags, name)]
+        if hidden:
+            raise ValueError(f"flags {', '.join(hidden)}: a method of Flags has this name; expected another")
         return flags
 
     def run(self, arguments: Sequence[str] | None = None) -> int:
