@@ -102,8 +102,8 @@ def machine_rates(tf):
 
 
 def measure_parts(tf, model, images, stage, step_seconds, calls):
-    """Each part of a step of a stage compiled by itself, on one device: what is shared, forward and both ways; each player's
-    losses given what is shared, forward and both ways; each player's update. Their sum is what the step would cost if nothing ran
+    """Each part of a step of a stage compiled by itself, on one device: shared tensors, forward and both ways; each player's
+    losses given the shared tensors, forward and both ways; each player's update. Their sum is what the step would cost if nothing ran
     twice and nothing overlapped."""
     noise = model._noise((0, 0, 0), len(tf.nest.flatten(images)[0]))
     players = [player for player in model.players() if player.stage == stage]
@@ -119,14 +119,14 @@ def measure_parts(tf, model, images, stage, step_seconds, calls):
     def norm(gradients):
         return tf.linalg.global_norm([gradient for gradient in gradients if gradient is not None])
 
-    def share_both_ways():
+    def shared_both_ways():
         shared, tape = model._shared(players, images, noise)
         return norm(tape.gradient(shared, [variable.value for variable in players[-1].variables]))
 
-    shared = tf.nest.map_structure(tf.constant, tf.function(lambda: model.share(images, noise))())
+    shared = tf.nest.map_structure(tf.constant, tf.function(lambda: model.shared_tensors(images, noise))())
     if tf.nest.flatten(shared):
-        part("part: what is shared, forward", lambda: model.share(images, noise), 0)
-        part("part: what is shared, forward and backward", share_both_ways, 1)
+        part("part: shared tensors, forward", lambda: model.shared_tensors(images, noise), 0)
+        part("part: shared tensors, forward and backward", shared_both_ways, 1)
 
     def measure_player(player):
         def forward():
