@@ -29,8 +29,8 @@ from tfcq.networks.normalization import frozen_statistics
 
 _AGAIN = dict(zip(GENERATED, (2, 3)))  # tags of the draws of the generated images' latents
 _GENERATED_ERROR = 1e-8  # the weight of R'
-# An image counts as distinguished from this many times the real images' KL on; in runs of configs/README.md images at 1.05
-# were not distinguished, at 1.2 they were.
+# Generated images count as distinguished if their KL is at least this factor times that of real images. In the runs of
+# configs/README.md they were distinguished at 1.2, but not at 1.05.
 _DISTINGUISHED = 1.1
 
 
