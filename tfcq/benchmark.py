@@ -146,9 +146,9 @@ def measure_parts(tf: Any, model: Any, images: Any, stage: int, step_seconds: fl
         shared, tape = model._shared(players, images, noise)
         return norm(tape.gradient(shared, [variable.value for variable in players[-1].variables]))
 
-    shared = tf.nest.map_structure(tf.constant, tf.function(lambda: model.share(images, noise))())
+    shared = tf.nest.map_structure(tf.constant, tf.function(lambda: model.shared_tensors(images, noise))())
     if tf.nest.flatten(shared):
-        part("part: shared tensors, forward", lambda: model.share(images, noise), 0)
+        part("part: shared tensors, forward", lambda: model.shared_tensors(images, noise), 0)
         part("part: shared tensors, forward and backward", shared_with_gradients, 1)
 
     def measure_player(player):

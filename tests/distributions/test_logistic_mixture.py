@@ -162,7 +162,7 @@ def test_samples_have_the_masses_of_the_definition(channels):
         of_samples = log_prob_of(tiled, drawn[:200]).numpy()
         expected = np.log(masses(pixel, drawn[:200, 0, 0].astype(np.float64)))
         np.testing.assert_allclose(of_samples, expected, rtol=1e-3, atol=1e-3)
-        # Green given the commonest reds, whose shares of the draws are large enough for a chi-square of their own.
+        # Green given the commonest reds, which are drawn often enough for a chi-square of their own.
         reds = np.bincount(drawn[:, 0, 0, 0], minlength=256)
         for red in reds.argsort()[-3:]:
             greens = drawn[drawn[:, 0, 0, 0] == red, 0, 0, 1]

@@ -17,8 +17,8 @@ def tensor(values):
 
 
 def inverse_in_float64(name, pixels):
-    share = 0.05 + 0.9 * np.asarray(pixels, np.float64) / 256.0
-    return np.log(share / (1.0 - share)) if name == "logit" else np.asarray(pixels, np.float64) / 128.0 - 1.0
+    probability = 0.05 + 0.9 * np.asarray(pixels, np.float64) / 256.0
+    return np.log(probability / (1.0 - probability)) if name == "logit" else np.asarray(pixels, np.float64) / 128.0 - 1.0
 
 
 def log_slope_in_float64(name, unbounded):

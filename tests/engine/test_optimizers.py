@@ -29,7 +29,7 @@ def test_learning_rates_meet_the_closed_form(shape, warmup):
     assert LearningRate(**schedule.get_config())(7) == schedule(7)
 
 
-def test_learning_rates_drop_at_their_shares_of_the_steps():
+def test_learning_rates_drop_at_their_fractions_of_the_steps():
     schedule = LearningRate(0.1, 20, 0, "constant", *TrainingConfig(learning_rate_drops="0.5:0.5,0.75:0.2").drops())
     rates = [float(schedule(step)) for step in range(22)]
     np.testing.assert_allclose(rates, [0.1] * 10 + [0.05] * 5 + [0.01] * 7, rtol=1e-6)

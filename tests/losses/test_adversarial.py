@@ -124,17 +124,17 @@ def test_penalty_forms_of_a_linear_discriminator(norm, form):
 @pytest.mark.parametrize("form", ["one_sided", "real"])
 def test_penalty_forms_are_taken_at_their_points(form):
     scale = np.random.default_rng(2).uniform(0.5, 2.0, SHAPE).astype(np.float32)
-    real, generated, shares = images(), images(seed=1), mix()
+    real, generated, mixes = images(), images(seed=1), mix()
     absent = form == "real"
     penalty = adversarial.gradient_penalty(
         lambda x: tf.reduce_sum(scale * x**2, [1, 2, 3]),
         real,
         None if absent else generated,
-        None if absent else shares,
+        None if absent else mixes,
         form,
     )
-    share = 1.0 if absent else shares.numpy().astype(np.float64)
-    points = share * real.numpy() + (1.0 - share) * generated.numpy()
+    point = 1.0 if absent else mixes.numpy().astype(np.float64)
+    points = point * real.numpy() + (1.0 - point) * generated.numpy()
     norms = np.sqrt(np.sum((2.0 * scale * points) ** 2, axis=(1, 2, 3)))
     np.testing.assert_allclose(penalty, [PENALTY_FORMULAS[form](norm) for norm in norms], rtol=1e-5)
 
@@ -150,6 +150,11 @@ def test_other_penalties_of_a_flat_discriminator_are_zero_with_a_finite_gradient
     np.testing.assert_array_equal(tape.gradient(penalty, weights), 0.0)
 
 
+def test_only_the_penalty_at_real_images_needs_no_generated_ones():
+    with pytest.raises(UserError, match="gradient penalty two_sided: expected generated images and mix, received None"):
+        adversarial.gradient_penalty(lambda x: tf.reduce_sum(x, [1, 2, 3]), images(), None, mix())
+
+
 @pytest.mark.parametrize("norm", [0.25, 1.0, 3.0])
 def test_penalty_of_a_linear_discriminator(norm):
     weights = np.random.default_rng(1).normal(size=SHAPE)
@@ -161,25 +166,25 @@ def test_penalty_of_a_linear_discriminator(norm):
     np.testing.assert_allclose(penalty, (norm - 1.0) ** 2, rtol=1e-5, atol=1e-10)
 
 
-@pytest.mark.parametrize("share", ["real", "generated", "mixed"])
-def test_penalty_of_a_quadratic_discriminator_is_taken_at_the_mixed_points(share):
+@pytest.mark.parametrize("point", ["real", "generated", "mixed"])
+def test_penalty_of_a_quadratic_discriminator_is_taken_at_the_mixed_points(point):
     scale = np.random.default_rng(2).uniform(0.5, 2.0, SHAPE).astype(np.float32)
     real, generated = images(), images(seed=1)
-    shares = {"real": np.ones_like(mix()), "generated": np.zeros_like(mix()), "mixed": mix().numpy()}[share]
+    mixes = {"real": np.ones_like(mix()), "generated": np.zeros_like(mix()), "mixed": mix().numpy()}[point]
     penalty = adversarial.gradient_penalty(
-        lambda x: tf.reduce_sum(scale * x**2, [1, 2, 3]), real, generated, tf.constant(shares)
+        lambda x: tf.reduce_sum(scale * x**2, [1, 2, 3]), real, generated, tf.constant(mixes)
     )
-    shares = shares.astype(np.float64)
-    points = shares * real.numpy() + (1.0 - shares) * generated.numpy()
+    mixes = mixes.astype(np.float64)
+    points = mixes * real.numpy() + (1.0 - mixes) * generated.numpy()
     norms = np.sqrt(np.sum((2.0 * scale * points) ** 2, axis=(1, 2, 3)))
     np.testing.assert_allclose(penalty, (norms - 1.0) ** 2, rtol=1e-5)
 
 
 def test_penalty_of_a_row_does_not_depend_on_the_other_rows():
     network = discriminator()
-    real, generated, shares = images(dtype="float64"), images(seed=1, dtype="float64"), mix(dtype="float64")
-    together = adversarial.gradient_penalty(network, real, generated, shares)
-    alone = adversarial.gradient_penalty(network, real[2:3], generated[2:3], shares[2:3])
+    real, generated, mixes = images(dtype="float64"), images(seed=1, dtype="float64"), mix(dtype="float64")
+    together = adversarial.gradient_penalty(network, real, generated, mixes)
+    alone = adversarial.gradient_penalty(network, real[2:3], generated[2:3], mixes[2:3])
     np.testing.assert_allclose(alone[0], together[2], rtol=1e-10)
     assert len(np.unique(together)) == 4
 
@@ -202,10 +207,10 @@ def discriminator():
 def test_penalty_trains_the_discriminator_with_the_gradient_of_finite_differences(form, compiled):
     network = discriminator()
     real, generated = images(dtype="float64"), images(seed=1, dtype="float64")
-    shares = mix(dtype="float64")
+    mixes = mix(dtype="float64")
 
     def mean_penalty():
-        return tf.reduce_mean(adversarial.gradient_penalty(network, real, generated, shares, form))
+        return tf.reduce_mean(adversarial.gradient_penalty(network, real, generated, mixes, form))
 
     def slopes():
         with tf.GradientTape() as tape:

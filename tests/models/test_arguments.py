@@ -133,11 +133,11 @@ def test_every_wrong_kind_is_refused_by_every_method(model, monkeypatch):
     for name in public_methods(model):
         arguments = right(model, name)
         for argument, cases in ((argument, WRONG[argument]) for argument in arguments):
-            for case, (spoil, told) in cases.items():
+            for case, (spoil, wanted) in cases.items():
                 wrong = arguments | {argument: spoil(arguments[argument])}
                 if argument == "temperature" and case == "two":
-                    told = "expected 2 rows, as many as temperature, received 3"
-                with pytest.raises(UserError, match=f"^{name}\\([a-z_]+\\): .*{told}") as raised:
+                    wanted = "expected 2 rows, as many as temperature, received 3"
+                with pytest.raises(UserError, match=f"^{name}\\([a-z_]+\\): .*{wanted}") as raised:
                     getattr(model, name)(**wrong)
                 assert "\n" not in str(raised.value), (name, argument, case)
 
@@ -193,13 +193,13 @@ def test_in_a_graph_what_is_known_while_tracing_is_refused():
     images, seeds = tiny.images(model.image_shape, N), row_seeds(N)
     log_prob = tf.function(model.log_prob, reduce_retracing=True)
     np.testing.assert_allclose(log_prob(images, seeds), model.log_prob(images, seeds), rtol=1e-5)
-    for wrong, told in (
+    for wrong, wanted in (
         ((images / np.float32(255), seeds), "expected uint8 .*, received float32"),
         ((images[0], seeds), r"received uint8 \[4, 4, 1\]"),
         ((images, seeds[:2]), "expected 3 rows, as many as images, received 2"),
         ((images, seeds.astype(np.int64)), "expected int32 .*, received int64"),
     ):
-        with pytest.raises(UserError, match=told):
+        with pytest.raises(UserError, match=wanted):
             tf.function(model.log_prob)(*wrong)
     traced = log_prob.get_concrete_function(
         tf.TensorSpec((None, *model.image_shape), tf.uint8), tf.TensorSpec((None, 2), tf.int32)
@@ -208,7 +208,7 @@ def test_in_a_graph_what_is_known_while_tracing_is_refused():
     assert not kinds & {"Assert", "IsFinite", "EnsureShape"}, "the checks cost something in a graph"
 
 
-def test_a_model_that_diverged_is_not_told_as_the_callers_fault():
+def test_a_model_that_diverged_is_not_reported_as_the_callers_fault():
     """What methods hand each other is not checked: these latents are none of the caller's."""
     model = build("vae")
     for variable in model.variables:
@@ -227,6 +227,6 @@ def test_endpoints_refuse_by_the_same_table():
     request = {name: tf.constant(value) for name, value in right(model, "interpolate").items()}
     request["seed"] = request.pop("seeds")
     assert endpoint(**request)["images"].shape == (N, *model.image_shape)
-    for share, told in (([0.0, 0.5, 1.5], "share: expected at most 1"), ([0.0, -0.5, 1.0], "share: expected at least 0")):
-        with pytest.raises(tf.errors.InvalidArgumentError, match=told):
+    for share, wanted in (([0.0, 0.5, 1.5], "share: expected at most 1"), ([0.0, -0.5, 1.0], "share: expected at least 0")):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=wanted):
             endpoint(**request | {"share": tf.constant(share)})

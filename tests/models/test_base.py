@@ -16,7 +16,7 @@ SECOND = tiny.images((2, 2, 1), 8, seed=1)
 
 
 class Toy(GenerativeModel):
-    """A critic c with loss c m, and a maker with the losses 2 w m, which w feels, and v + w n m, which v and w feel.
+    """A critic c with loss c m, and a maker with the losses 2 w m, which trains w, and v + w n m, which trains v and w.
 
     m is the mean of an image / 100, n noise where `noisy`, else 1. `factor` multiplies the maker's losses.
     """
@@ -161,7 +161,7 @@ class Game(GenerativeModel):
             Player("maker", [Objective(self._alone, [self.w]), Objective(self._against, [self.w])]),
         ]
 
-    def share(self, images, noise, kept=None):
+    def shared_tensors(self, images, noise, kept=None):
         self.calls += 1
         return {"generated": self.w.value * (2.0 + noise.normal((), 0))}
 
@@ -183,7 +183,7 @@ def play(turns=1, **options):
     return model
 
 
-def test_what_is_shared_is_made_once_and_gradients_pass_through_it():
+def test_shared_tensors_are_computed_once_and_gradients_pass_through_them():
     model = play()
     logs = model.train_step(tf.constant(IMAGES))
     level = 2.0 + float(tf.reduce_mean(StepNoise((3, 0), (0, 2, 0), 8).normal((), 0)))  # 2: after the last player
@@ -227,14 +227,14 @@ def test_each_turn_but_the_last_has_shared_tensors_of_its_own():
     assert model.calls == 3 and third == against and len({first, second, third}) == 3
 
 
-def test_xla_shares_the_same():
+def test_xla_has_the_same_shared_tensors():
     plain, xla = play(), play(jit_compile=True)
     for model in (plain, xla):
         tiny.fit(model, IMAGES, 2)
     np.testing.assert_allclose(tiny.values(xla.weights), tiny.values(plain.weights), rtol=1e-5)
 
 
-def test_two_replicas_share_the_draws_of_one(two_replicas):
+def test_two_replicas_have_the_draws_of_one(two_replicas):
     alone = play()
     with two_replicas.scope():
         both = play()

@@ -7,8 +7,9 @@ import tiny_models as tiny
 from scipy import stats
 
 from tfcq.flows.autoregressive import InverseAutoregressiveFlow
-from tfcq.networks.hierarchy import Decoder, Encoder, Plan
+from tfcq.networks.hierarchy import Decoder, Encoder
 from tfcq.networks.latents import POSTERIOR_LOG_SCALES, LatentLayer
+from tfcq.networks.plan import Plan
 from tfcq.randomness import StepNoise, row_seeds
 
 CHANNELS, CONTEXT, STATE = 3, 4, 5

@@ -153,7 +153,7 @@ def test_logits_and_penalty_are_float32_in_mixed_precision():
     images = noise(4, 8, 8, 2)
     logits, penalty = network(images), gradient_penalty(network, images, None, None, form="real")
     assert logits.dtype == penalty.dtype == tf.float32
-    # Not merely cast back: a discriminator that tells nothing but eight bits apart would see equal images everywhere.
+    # Not merely cast back: a discriminator that distinguishes only eight bits would see equal images everywhere.
     assert np.any(logits != tf.cast(tf.cast(logits, tf.bfloat16), tf.float32))
     np.testing.assert_allclose(logits, exact(images), atol=0.05)
     np.testing.assert_allclose(penalty, gradient_penalty(exact, images, None, None, form="real"), rtol=0.2)

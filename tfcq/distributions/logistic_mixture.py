@@ -1,7 +1,7 @@
 """The discretised logistic mixture of 8-bit images (Salimans, Karpathy, Chen, Kingma 2017, as Gatopoulos et al. 2020 use it).
 
-A pixel has K components; a component has for each of the C channels a logistic of mean m and scale s, of values x = v / 255 in
-[0, 1]. With three channels the later means depend on the values of those before them:
+A pixel has K components. A component has a logistic distribution with mean m and scale s for each of the C channels, for values
+x = v / 255 in [0, 1]. With three channels the means of later channels depend on the values of earlier ones:
 
     m_G + a x_R,    m_B + b x_R + c x_G
 
@@ -9,9 +9,13 @@ A value v has the mass of its bin [x - 1/510, x + 1/510], and the outermost bins
 
     P(v) = sigma(p) - sigma(q),    p = (x - m + 1/510) / s,    q = (x - m - 1/510) / s
 
-which is sigma(p) sigma(-q) (1 - e^(q - p)): a sum of three logarithms that loses no digits however small the mass is, so that no
-approximation by a density is needed. Nothing of 256 values is ever made.
+which equals sigma(p) sigma(-q) (1 - e^(q - p)). Its logarithm, a sum of three, is accurate however small the mass is, so no
+approximation by a density is needed. No tensor with an axis of 256 values is created.
 """
+
+from __future__ import annotations
+
+from typing import Any
 
 import tensorflow as tf
 import tensorflow_probability as tfp
@@ -20,30 +24,30 @@ tfd = tfp.distributions
 
 BIN = 1.0 / 255.0
 LOG_SCALES = (-7.0, 20.0)
-"""Limits of a log-scale: the lower is the authors'; at the upper nearly all mass is in the two open bins."""
+"""Limits of a log-scale: the lower one is the authors'; at the upper one nearly all mass is in the two open bins."""
 
-_TINY = 1e-7  # keeps uniform noise off 0 and 1, where a logistic's quantile is infinite
+_TINY = 1e-7  # keeps uniform noise away from 0 and 1, where a logistic's quantile is infinite
 
 
-def num_parameters(components, channels):
-    """Parameters of a pixel: logits, means and log-scales of each component, and with three channels the coefficients."""
+def num_parameters(components: int, channels: int) -> int:
+    """The number of parameters of a pixel: each component's logit, means, log-scales and, for 3 channels, coefficients."""
     return components * (1 + 2 * channels + channels * (channels - 1) // 2)
 
 
-class DiscretizedLogisticMixture(tfd.Distribution):
-    """A distribution of images uint8 [H, W, C].
+class DiscretizedLogisticMixture(tfp.distributions.Distribution):
+    """A distribution of images, uint8 [H, W, C].
 
     Args:
-        pixel_parameters: float32 [..., H, W, num_parameters(K, C)], as a network gives them: K logits, then for each component C
-            means, C log-scales (limited to LOG_SCALES; gradients go through the limits), and C (C - 1) / 2 coefficients
+        pixel_parameters: float32 [..., H, W, num_parameters(K, C)], the outputs of a network: K logits, then for each component C
+            means, C log-scales (limited to LOG_SCALES; gradients pass through the limits), and C (C - 1) / 2 coefficients
             before their tanh, in the order a, b, c.
         channels: C, 1 or 3.
 
     Raises:
-        ValueError: parameters of another number, or other channels.
+        ValueError: another number of parameters or of channels.
     """
 
-    def __init__(self, pixel_parameters, channels, name="discretized_logistic_mixture"):
+    def __init__(self, pixel_parameters: tf.Tensor, channels: int, name: str = "discretized_logistic_mixture"):
         arguments = dict(locals())
         with tf.name_scope(name):
             parameters = tf.convert_to_tensor(pixel_parameters, tf.float32)
@@ -77,13 +81,13 @@ class DiscretizedLogisticMixture(tfd.Distribution):
         return {"pixel_parameters": tfp.util.ParameterProperties(event_ndims=3)}
 
     @property
-    def pixel_parameters(self):
-        """As given."""
+    def pixel_parameters(self) -> tf.Tensor:
+        """The parameters as passed to the constructor."""
         return self._pixel_parameters
 
     @property
-    def components(self):
-        """K."""
+    def components(self) -> int:
+        """K, the number of components."""
         return self._components
 
     def _batch_shape(self):
@@ -99,7 +103,7 @@ class DiscretizedLogisticMixture(tfd.Distribution):
         return tf.concat([tf.shape(self._log_weights)[-3:-1], [self._channels]], 0)
 
     def _log_prob(self, images):
-        """Nats of uint8 images [..., H, W, C]: float32 [...]."""
+        """log P of images uint8 [..., H, W, C]: float32 [...], nats."""
         if images.shape[-1] != self._channels:
             raise ValueError(f"{self.name}: expected images of {self._channels} channels, received {images.shape[-1]}")
         levels = tf.cast(images, tf.float32)[..., None, :]
@@ -116,7 +120,7 @@ class DiscretizedLogisticMixture(tfd.Distribution):
         return tf.reduce_sum(tf.reduce_logsumexp(of_components, axis=-1), axis=[-2, -1])
 
     def _means_given(self, values):
-        """Means of the channels, [..., H, W, K, C], given the values [..., H, W, 1, C] in [0, 1] of those before them."""
+        """Means of the channels, [..., H, W, K, C], given the values of the channels, [..., H, W, 1, C] in [0, 1]."""
         if self._channels == 1:
             return self._means
         a, b, c = tf.unstack(self._coefficients, axis=-1)
@@ -131,12 +135,12 @@ class DiscretizedLogisticMixture(tfd.Distribution):
             tf.random.stateless_uniform(tf.concat([shape, [self._channels]], 0), seeds[1], alg="philox"),
         )
 
-    def sample_of(self, component_noise, channel_noise):
-        """The images that noise decides: exact ancestral sampling, one channel after the other.
+    def sample_of(self, component_noise: tf.Tensor, channel_noise: tf.Tensor) -> tf.Tensor:
+        """The images that the noise determines: exact ancestral sampling, one channel after the other.
 
         Args:
-            component_noise: float32 [..., H, W], uniform in [0, 1): which component.
-            channel_noise: float32 [..., H, W, C], uniform in [0, 1): each value, by the quantile of its logistic.
+            component_noise: float32 [..., H, W], uniform in [0, 1); chooses the component.
+            channel_noise: float32 [..., H, W, C], uniform in [0, 1); chooses each value, as a quantile of its logistic.
 
         Returns:
             uint8 [..., H, W, C].
@@ -147,23 +151,23 @@ class DiscretizedLogisticMixture(tfd.Distribution):
         return self._descend(chosen, tf.math.log(noise) - tf.math.log1p(-noise))
 
     def _mode(self):
-        """Of each pixel the likeliest component's means, channel after channel: uint8 [..., H, W, C].
+        """The means of each pixel's likeliest component, channel after channel: uint8 [..., H, W, C].
 
-        It is what the authors' code draws. It need not be the mode of the mixture, which has no closed form.
+        The authors' code draws this image. It need not be the mode of the mixture, which has no closed form.
         """
         chosen = tf.argmax(self._log_weights, axis=-1, output_type=tf.int32)
         return self._descend(chosen, tf.zeros(tf.concat([tf.shape(chosen), [self._channels]], 0)))
 
     def _descend(self, chosen, quantiles):
-        """uint8 images of components, int32 [..., H, W], and standard logistic values, float32 [..., H, W, C]."""
+        """Images uint8 from chosen components, int32 [..., H, W], and standard logistic values, float32 [..., H, W, C]."""
 
         def of_component(parameters):
             one_hot = tf.one_hot(chosen, self._components)[..., None]
             return tf.reduce_sum(one_hot * parameters, axis=-2)
 
         means, scales = of_component(self._means), tf.exp(of_component(self._log_scales))
-        coefficients = of_component(self._coefficients) if self._channels == 3 else None
-        levels = []
+        coefficients: Any = of_component(self._coefficients) if self._channels == 3 else None
+        levels: list[Any] = []
         for channel in range(self._channels):
             mean = means[..., channel]
             if channel == 1:

@@ -1,6 +1,6 @@
-"""From pixels in (0, 256) to the unbounded space where flows and decoders live.
+"""Bijectors between the unbounded space of flows and decoders and pixels in (0, 256).
 
-TFP's direction: forward = unbounded -> pixels. Both are fresh TFP bijectors without weights, with log-determinants in
+In TFP's direction: forward = unbounded -> pixels. Both are fresh TFP bijectors without weights, with log-determinants in
 nats per image that already count the factor 256.
 """
 
@@ -12,19 +12,19 @@ import tensorflow_probability as tfp
 tfb = tfp.bijectors
 
 _MARGIN = 0.05  # keeps the logit finite at 0 and 256 (Dinh et al. 2017, Section 4.1, which Shmelkov et al. 2018 follows)
-_SHARE = 1.0 - 2.0 * _MARGIN
+_INSIDE = 1.0 - 2.0 * _MARGIN  # the fraction of (0, 1) between the margins
 
 
-class PixelLogit(tfb.Bijector):
-    """v = 256 (sigmoid(l) - 0.05) / 0.9, so that l = logit(0.05 + 0.9 v / 256); log|dl/dv| a value in nats.
+class PixelLogit(tfp.bijectors.Bijector):
+    """v = 256 (sigmoid(l) - 0.05) / 0.9, so that l = logit(0.05 + 0.9 v / 256); log|dl/dv| in nats per value.
 
     An l whose sigmoid leaves [0.05, 0.95] maps outside [0, 256], by up to 15 grey levels. The gradient is finite for
-    every finite l; that of TFP's Sigmoid (0.25) is NaN from about 100 on, which early samples of a generator reach.
+    every finite l; that of TFP's Sigmoid (0.25) is NaN beyond about 100, which a generator's early samples reach.
 
     `log|dl/dv| = softplus(l) + softplus(-l) + log(0.9 / 256)`.
     """
 
-    def __init__(self, validate_args=False, name="pixel_logit"):
+    def __init__(self, validate_args: bool = False, name: str = "pixel_logit"):
         parameters = dict(locals())
         super().__init__(
             forward_min_event_ndims=0, dtype=tf.float32, validate_args=validate_args, parameters=parameters, name=name
@@ -35,21 +35,21 @@ class PixelLogit(tfb.Bijector):
         return {}
 
     def _forward(self, unbounded):
-        return (tf.sigmoid(unbounded) - _MARGIN) * (256.0 / _SHARE)
+        return (tf.sigmoid(unbounded) - _MARGIN) * (256.0 / _INSIDE)
 
     def _inverse(self, pixels):
-        share = _MARGIN + pixels * (_SHARE / 256.0)
-        return tf.math.log(share) - tf.math.log1p(-share)
+        probability = _MARGIN + pixels * (_INSIDE / 256.0)
+        return tf.math.log(probability) - tf.math.log1p(-probability)
 
     def _forward_log_det_jacobian(self, unbounded):
-        return -tf.nn.softplus(unbounded) - tf.nn.softplus(-unbounded) - math.log(_SHARE / 256.0)
+        return -tf.nn.softplus(unbounded) - tf.nn.softplus(-unbounded) - math.log(_INSIDE / 256.0)
 
 
-def pixel_bijector(name):
-    """The bijector of `CQFConfig.pixel_transform`: "logit": `PixelLogit`; "affine": v = 128 (l + 1).
+def pixel_bijector(name: str) -> tfp.bijectors.Bijector:
+    """The bijector for a value of `CQFConfig.pixel_transform`: "logit": `PixelLogit`; "affine": v = 128 (l + 1).
 
     Raises:
-        ValueError: another name.
+        ValueError: an unknown name.
     """
     if name == "logit":
         return PixelLogit()

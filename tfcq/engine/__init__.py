@@ -1,1 +1,1 @@
-"""How any model is trained and kept: the one train_step, its players, running means, optimizers, checkpoints, devices."""
+"""Training of any model: the train_step, its players, running means, optimizers, checkpoints, devices."""

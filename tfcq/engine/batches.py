@@ -1,4 +1,4 @@
-"""The batches that a step of training takes."""
+"""The batches of a training step."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 
 def step_batches(dataset: ImageDataset, model: Trainer, batch_size: int, seed: int, start: int = 0) -> tf.data.Dataset:
-    """What `Trainer.batches_per_step` and `needs_indices` ask for, shuffled, from step `start` on, without end.
+    """Endless shuffled batches from step `start` on, in the form that the model's `batches_per_step` and `needs_indices` say.
 
     Returns:
-        uint8 [batch_size, H, W, C], or [batch_size, k, H, W, C] for a model of k batches a step; with `needs_indices` pairs of
-        that and the images' numbers, int64.
+        uint8 [batch_size, H, W, C], or [batch_size, k, H, W, C] for a model that takes k batches per step; with
+        `needs_indices` pairs of such images and their numbers in the train split, int64 [batch_size] or [batch_size, k].
     """
     turns = model.batches_per_step
     batches = dataset.train_batches(batch_size * turns, seed, start, model.needs_indices)

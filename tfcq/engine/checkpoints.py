@@ -1,18 +1,22 @@
 """Checkpoints: the last few to resume from, and the best on the validation split.
 
-Both are whole `tf.train.Checkpoint`s (weights, optimizers, step), whose files TensorFlow writes beside their place and then
-renames: a disk that fills up while one is written leaves those before it as they were. One that cannot be read is passed over
-for the one before it.
+Both are complete `tf.train.Checkpoint`s (weights, optimizers, step). TensorFlow writes their files under temporary names and
+then renames them, so earlier checkpoints stay intact if the disk fills up. If a checkpoint cannot be read, the one before it is
+used.
 
-Which checkpoints there are is what lies in the folder, by the names of their files. `tf.train.CheckpointManager` is not used: it
-finds and deletes files by patterns, so that in `runs/q?` it deletes what is in `runs/qa`, and in `runs/[a]` finds nothing. Its
-list, the file `checkpoint`, is written for TensorFlow's own tools and not read.
+The names of the files in the folder decide which checkpoints exist. `tf.train.CheckpointManager` is not used: it finds and
+deletes files by patterns, so in `runs/q?` it deletes the checkpoints of `runs/qa`, and in `runs/[a]` it finds none. Its list,
+the file `checkpoint`, is written for TensorFlow's own tools and not read.
 """
+
+from __future__ import annotations
 
 import contextlib
 import os
 import pathlib
 import re
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
@@ -20,8 +24,11 @@ from tfcq.errors import UserError
 from tfcq.machine import paths
 from tfcq.machine.files import PARTIAL, write_text
 
+if TYPE_CHECKING:
+    from tfcq.engine.trainer import Trainer
+
 KINDS = ("last", "best")
-"""Folders of checkpoints."""
+"""Kinds of checkpoints; each has a folder of this name."""
 
 _LIST = "checkpoint"
 _FILE = re.compile(r"step-(\d+)\.(index|data-\d{5}-of-\d{5})")
@@ -35,7 +42,7 @@ _READ_ERRORS = (tf.errors.OpError, ValueError, AssertionError, OSError, IndexErr
 
 
 class Checkpoints:
-    """The checkpoints of a run that trains.
+    """The checkpoints of a run during training.
 
     Args:
         workdir: folder of the run.
@@ -43,7 +50,7 @@ class Checkpoints:
         keep: how many of the last are kept.
     """
 
-    def __init__(self, workdir, model, keep):
+    def __init__(self, workdir: str | os.PathLike, model: Trainer, keep: int):
         self._folder = pathlib.Path(workdir) / "checkpoints"
         self._model = model
         self.best_value = tf.Variable(float("inf"), trainable=False, dtype=tf.float64)
@@ -53,20 +60,20 @@ class Checkpoints:
         )
         self._keep = keep
 
-    def restore(self):
+    def restore(self) -> int:
         """Restores the newest checkpoint that can be read, and returns its step; 0 where there is none.
 
         Raises:
-            UserError: there are some and none can be read.
+            UserError: there are checkpoints, but none can be read.
         """
         return _restore_newest(lambda path: self._checkpoint.restore(path).assert_consumed(), self._folder / "last")
 
-    def save(self):
-        """Writes the last checkpoint, at the model's step."""
+    def save(self) -> None:
+        """Writes a checkpoint of kind "last", for the model's step."""
         self._save("last", self._keep)
 
-    def save_if_best(self, value):
-        """Writes the best checkpoint where `value` (lower is better) is the lowest so far; returns whether it is."""
+    def save_if_best(self, value: float) -> bool:
+        """Writes the best checkpoint if `value` (lower is better) is the lowest so far; returns whether it is."""
         if not value < float(self.best_value.numpy()):
             return False
         self.best_value.assign(value)
@@ -77,9 +84,9 @@ class Checkpoints:
         step, folder = self._model.steps_taken, self._folder / kind
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._checkpoint.save_counter.assign_add(1)  # part of the format, as tf.train.Checkpoint.save has it
+            self._checkpoint.save_counter.assign_add(1)  # part of the format, as in tf.train.Checkpoint.save
             self._checkpoint.write(f"{paths.plain(folder)}/step-{step}")
-            # Later ones are of a course that was left: they could not be read when the run was resumed.
+            # Checkpoints of later steps were unreadable when the run was resumed; training has since taken another course.
             kept = sorted(_steps(folder), key=lambda each: (each > step, -each))[:keep]
             _write_list(folder, step, kept)
             for name, step_of_file in _files(folder):
@@ -92,11 +99,11 @@ class Checkpoints:
             ) from error
 
 
-def remove_half_written(workdir):
-    """Removes what killed or failed saves left beside the checkpoints of a folder in which nobody saves now.
+def remove_half_written(workdir: str | os.PathLike) -> None:
+    """Removes what killed or failed saves left beside the checkpoints; no process may be saving to `workdir` meanwhile.
 
-    These are TensorFlow's step-N_temp/ with its parts alone, and our list's unfinished file. Data without an index go with the
-    next save.
+    Only TensorFlow's step-N_temp/ with its parts and our list's unfinished file are removed. Data files without an index are
+    removed by the next save.
     """
     for folder in (pathlib.Path(workdir) / "checkpoints" / kind for kind in KINDS):
         with contextlib.suppress(OSError):
@@ -105,23 +112,23 @@ def remove_half_written(workdir):
             path = folder / name
             if not _HALF_WRITTEN.fullmatch(name) or path.is_symlink():
                 continue
-            with contextlib.suppress(OSError):  # what cannot be removed takes room and does no other harm
+            with contextlib.suppress(OSError):  # what cannot be removed takes up space, but does no harm
                 for part in os.listdir(path):
                     if _PART.fullmatch(part):
                         (path / part).unlink()
-                path.rmdir()  # not where it holds anything else
+                path.rmdir()  # fails if it holds anything else
 
 
-def restore_model(model, workdir, which="best"):
-    """Restores a model's weights alone.
+def restore_model(model: Trainer, workdir: str | os.PathLike, which: str = "best") -> tuple[int, str]:
+    """Restores only the weights of a model.
 
     Args:
         model: an uncompiled `GenerativeModel`.
         workdir: folder of the run.
-        which: "best" (the last where no best is kept or can be read, which is told) or "last".
+        which: "best" or "last". If there is no readable best checkpoint, the last is taken, with a message.
 
     Returns:
-        (step, which it was: "best" or "last").
+        (step of the checkpoint, its kind: "best" or "last").
 
     Raises:
         UserError: nothing to restore.
@@ -134,6 +141,7 @@ def restore_model(model, workdir, which="best"):
         checkpoint.restore(path).expect_partial().assert_existing_objects_matched()
 
     folder = pathlib.Path(workdir) / "checkpoints"
+    step: int | None
     if which == "best":
         try:
             step = _restore_newest(restore, folder / "best")
@@ -150,7 +158,8 @@ def restore_model(model, workdir, which="best"):
     raise UserError(f"workdir {workdir}: expected a checkpoint in {folder}, found none; train first")
 
 
-def _restore_newest(restore, folder):
+def _restore_newest(restore: Callable[[str], object], folder: pathlib.Path) -> int:
+    """Calls `restore` with the newest checkpoint that it can read; returns its step, 0 where there is no checkpoint."""
     steps, failures = sorted(_steps(folder), reverse=True), []
     place = paths.plain(folder) if steps else None
     for step in steps:
@@ -170,22 +179,22 @@ def _restore_newest(restore, folder):
     return 0
 
 
-def _steps(folder):
-    """The steps, of at least 1, of the checkpoints whose index is in a folder; none where there is no such folder."""
+def _steps(folder: pathlib.Path) -> list[int]:
+    """The steps (at least 1) of the checkpoints whose index is in the folder; none if there is no such folder."""
     return [step for name, step in _files(folder) if step and name.endswith(".index")]
 
 
-def _files(folder):
-    """[(name, step)] of the files of checkpoints in a folder, the indices before the data.
+def _files(folder: pathlib.Path) -> list[tuple[str, int]]:
+    """[(name, step)] of the checkpoint files in a folder, indices before data.
 
     Raises:
-        UserError: the folder is there and cannot be listed: whether it has checkpoints is not known then.
+        UserError: the folder exists but cannot be listed, so whether it has checkpoints is unknown.
     """
     matches = [match for name in _listed(folder) if (match := _FILE.fullmatch(name))]
     return [(match[0], int(match[1])) for match in sorted(matches, key=lambda match: (match[2] != "index", match[0]))]
 
 
-def _listed(folder):
+def _listed(folder: pathlib.Path) -> list[str]:
     try:
         return os.listdir(folder)
     except (FileNotFoundError, NotADirectoryError):
@@ -194,10 +203,10 @@ def _listed(folder):
         raise UserError(f"checkpoints: {folder} cannot be listed: {error.strerror}; make it readable") from error
 
 
-def _write_list(folder, newest, steps):
+def _write_list(folder: pathlib.Path, newest: int, steps: Iterable[int]) -> None:
     """Writes TensorFlow's list of the checkpoints of a folder (CheckpointState as text), for tf.train.latest_checkpoint.
 
-    Names are relative, as the manager had them, and have no character that must be quoted.
+    Names are relative, as CheckpointManager writes them, and contain no character that needs quoting.
     """
     times = {step: (folder / f"step-{step}.index").stat().st_mtime for step in steps}
     oldest_first = sorted(steps, key=lambda step: (step == newest, times[step], step))
@@ -208,8 +217,8 @@ def _write_list(folder, newest, steps):
     write_text(folder / _LIST, "\n".join(lines))
 
 
-def _reason(error, folder):
-    """What happened, in a line: TensorFlow's messages end with the cause and begin with names of its graph."""
+def _reason(error: Exception, folder: pathlib.Path) -> str:
+    """The cause in one line: TensorFlow's messages begin with names of graph nodes and end with the cause."""
     text = re.sub(r"\{\{[^}]*\}\}|\[Op:\w+\]", "", getattr(error, "message", None) or str(error))
     text = paths.restore_name(" ".join(text.split()), folder)
     return text if len(text) <= 200 else f"{text[:100]} ... {text[-100:]}"

@@ -1,23 +1,25 @@
-"""Devices: which of them train, and the process-wide switches that must be set before TensorFlow starts."""
+"""Devices: which ones are used for training, and process-wide settings that must precede TensorFlow's start."""
 
 import tensorflow as tf
 
 from tfcq.errors import UserError
 
 
-def prepare(distribution="auto", logical_devices=1, deterministic=False, batch_size=0):
-    """The tf.distribute strategy of a configuration; the arguments are its options of these names.
+def prepare(
+    distribution: str = "auto", logical_devices: int = 1, deterministic: bool = False, batch_size: int = 0
+) -> tf.distribute.Strategy:
+    """Sets up the devices; returns the tf.distribute strategy. The arguments are the options of these names.
 
-    `auto` mirrors where there are several GPUs, or several logical CPU devices where there is no GPU.
+    `auto` mirrors over several GPUs or, without a GPU, over several logical CPU devices.
 
     Args:
         distribution: "auto", "none" or "mirrored".
-        logical_devices: into how many devices a CPU is split.
-        deterministic: whether the process keeps to deterministic kernels.
-        batch_size: images that the replicas must share evenly; 0: they need not.
+        logical_devices: the number of devices that the CPU is split into.
+        deterministic: whether the process uses only deterministic kernels.
+        batch_size: images to be divided evenly among the replicas; 0: no such check.
 
     Raises:
-        UserError: logical devices beside GPUs, or a batch that the replicas cannot share evenly.
+        UserError: several logical devices on a machine with GPUs, or a batch that cannot be divided evenly.
     """
     gpus = tf.config.list_physical_devices("GPU")
     if logical_devices > 1:
@@ -35,16 +37,16 @@ def prepare(distribution="auto", logical_devices=1, deterministic=False, batch_s
         return tf.distribute.get_strategy()
     if batch_size % len(devices):
         raise UserError(f"batch_size={batch_size}: expected a multiple of the {len(devices)} devices")
-    # Collectives between CPU devices keep keys that a second strategy of the same process runs into.
+    # Collectives between CPU devices keep keys that clash with a second strategy in the same process.
     on_cpu = None if gpus else tf.distribute.ReductionToOneDevice()
     return tf.distribute.MirroredStrategy([device.name for device in devices], cross_device_ops=on_cpu)
 
 
-def _split_cpu(count):
+def _split_cpu(count: int) -> None:
     cpu = tf.config.list_physical_devices("CPU")[0]
     try:
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
-    except RuntimeError as error:  # TensorFlow runs already; what it has may do
+    except RuntimeError as error:  # TensorFlow runs already; its devices may suffice
         if len(tf.config.list_logical_devices("CPU")) < count:
             raise UserError(
                 f"logical_devices={count}: expected to be set before TensorFlow starts in this process"

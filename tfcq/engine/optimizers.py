@@ -1,8 +1,12 @@
-"""The optimizers of a model's players, and the course of their learning rates, as a TrainingConfig says."""
+"""The optimizers of a model's players and their learning-rate schedules, according to a TrainingConfig."""
+
+from __future__ import annotations
 
 import functools
 import inspect
 import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import keras
 import tensorflow as tf
@@ -11,8 +15,12 @@ from tfcq.config.fields import suggestion
 from tfcq.config.training import DECIDED_ELSEWHERE, TrainingConfig
 from tfcq.errors import UserError
 
+if TYPE_CHECKING:
+    from tfcq.engine.players import Player
+    from tfcq.engine.trainer import Trainer
+
 _UNFIT = ("Optimizer", "LossScaleOptimizer", "MultiOptimizer", "ScheduleFreeAdamW")
-"""The base class; two that wrap others; one whose weights of training are not those to evaluate, which it would have to swap."""
+"""The base class; two that wrap other optimizers; one whose weights in training must be swapped for an evaluation."""
 
 
 def check_optimizer(training: TrainingConfig) -> None:
@@ -35,7 +43,7 @@ def check_optimizer(training: TrainingConfig) -> None:
         raise UserError(f"{given}: Keras refuses it: {reason}") from error
 
 
-def _maker(training):
+def _maker(training: TrainingConfig) -> Callable[..., keras.optimizers.Optimizer]:
     """A function of the learning rate (and `name`) that makes the optimizer; UserError: see `check_optimizer`."""
     kinds = {
         name: kind
@@ -62,8 +70,8 @@ def _maker(training):
     return functools.partial(names[asked], **betas, **own)
 
 
-def _checked_argument(optimizer, name, value, taken):
-    """`value` as the constructor wants it, whose arguments are `taken`, {name: default}; UserError where it cannot be that."""
+def _checked_argument(optimizer: str, name: str, value: Any, taken: Mapping[str, Any]) -> Any:
+    """`value` for a constructor whose arguments are `taken`, {name: default}; UserError if it does not take such a value."""
     if name not in taken:
         free = [one for one in taken if one not in DECIDED_ELSEWHERE]
         raise UserError(
@@ -73,14 +81,14 @@ def _checked_argument(optimizer, name, value, taken):
     if isinstance(value, str) or isinstance(value, bool) != switch:
         expected = "true or false" if switch else "a number"
         raise UserError(f"optimizer_arguments: {name}: expected {expected}, received {value!r}")
-    return float(value) if isinstance(taken[name], float) else value  # sgd refuses momentum=0, an int
+    return float(value) if isinstance(taken[name], float) else value  # SGD refuses momentum=0, an int
 
 
-def compile_model(model, training):
-    """Gives `model` the optimizers that a TrainingConfig describes; call it under the strategy's scope.
+def compile_model(model: Trainer, training: TrainingConfig) -> None:
+    """Gives `model` the optimizers that a TrainingConfig describes. Call it under the strategy's scope.
 
     Raises:
-        UserError: learning_rate_drops with another number of lists than the model has stages, or what `check_optimizer` refuses.
+        UserError: learning_rate_drops has neither one list nor one per stage of the model; or an error of `check_optimizer`.
     """
     drops = _drops(model, training)
     ends = [*model.stage_starts[1:], training.train_steps]
@@ -97,8 +105,8 @@ def compile_model(model, training):
     )
 
 
-def _drops(model, training):
-    """`TrainingConfig.drops` of each stage."""
+def _drops(model: Trainer, training: TrainingConfig) -> list[list[tuple[float, ...]]]:
+    """`TrainingConfig.drops`, one list for each stage."""
     count, drops = len(model.stage_starts), training.drops()
     if len(drops) not in (1, count):
         raise UserError(
@@ -108,16 +116,20 @@ def _drops(model, training):
     return drops * count if len(drops) == 1 else drops
 
 
-def _optimizer(training, player, num_steps, drops):
-    """Of a player whose stage of training has `num_steps` steps and these `drops` of the learning rate."""
+def _optimizer(
+    training: TrainingConfig, player: Player, num_steps: int, drops: Iterable[tuple[float, ...]]
+) -> keras.optimizers.Optimizer:
+    """The optimizer of a player whose stage has `num_steps` steps and these `drops` of the learning rate."""
     rate = training.discriminator_learning_rate if player.name == "discriminator" else training.learning_rate
     if training.learning_rate_schedule != "constant" or training.warmup_steps or drops:
         rate = LearningRate(*_course(training, rate, num_steps, drops, player.turns))
     return _maker(training)(rate, name=f"{player.name}_optimizer")
 
 
-def _course(training, rate, num_steps, drops, turns=1):
-    """The arguments of `LearningRate`; an optimizer counts its updates, one for each of a step's turns."""
+def _course(
+    training: TrainingConfig, rate: float, num_steps: int, drops: Iterable[tuple[float, ...]], turns: int = 1
+) -> tuple[Any, ...]:
+    """The arguments of `LearningRate`, in updates of the optimizer: it counts one for each turn of a step."""
     return (
         rate,
         num_steps * turns,
@@ -131,14 +143,29 @@ def _course(training, rate, num_steps, drops, turns=1):
 
 @keras.saving.register_keras_serializable("tfcq")
 class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
-    """Linear warm-up from 0 over `warmup_steps`, then constant, a linear or cosine fall to 0 at `total_steps`, or exponential.
+    """A learning-rate schedule: linear warm-up from 0 over `warmup_steps` updates, then a course of the given shape.
 
-    Each of `drops`, (share, factor), multiplies what is then by its factor from that share of `total_steps` on. An exponential
-    fall multiplies by `decay` each step. What falls, by a drop too, ends at `floor`; the warm-up rises from 0 all the same.
+    Args:
+        rate: the learning rate after the warm-up.
+        total_steps: updates in all.
+        warmup_steps: updates of the warm-up.
+        shape: "constant"; "linear" or "cosine", which fall to 0 at `total_steps`; "exponential", times `decay` each update.
+        drops: (fraction, factor) each: from this fraction of `total_steps` on the rate is multiplied by the factor as well.
+        decay: the factor of an exponential course.
+        floor: neither a fall nor a drop takes the rate below this; the warm-up starts at 0 all the same.
     """
 
-    def __init__(self, rate, total_steps, warmup_steps, shape, drops=(), decay=1.0, floor=0.0):
-        self._arguments = {
+    def __init__(
+        self,
+        rate: float,
+        total_steps: int,
+        warmup_steps: int,
+        shape: str,
+        drops: Iterable[Iterable[float]] = (),
+        decay: float = 1.0,
+        floor: float = 0.0,
+    ):
+        self._arguments: dict[str, Any] = {
             "rate": rate,
             "total_steps": total_steps,
             "warmup_steps": warmup_steps,
@@ -148,28 +175,28 @@ class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
             "floor": floor,
         }
 
-    def __call__(self, step):
+    def __call__(self, step: tf.Tensor) -> tf.Tensor:
         rate, total, warmup, shape, drops, decay, floor = self._arguments.values()
         step = tf.cast(step, tf.float32)
         rise = tf.minimum(1.0, (step + 1.0) / (warmup + 1.0))
-        # A stage may be over before the warm-up is.
+        # A stage may end before its warm-up does.
         done = tf.clip_by_value((step - warmup) / max(total - warmup, 1), 0.0, 1.0)
-        fall = {
+        fall: Any = {
             "constant": 1.0,
             "linear": 1.0 - done,
             "cosine": 0.5 * (1.0 + tf.cos(math.pi * done)),
             "exponential": tf.exp(math.log(decay) * tf.maximum(step - warmup, 0.0)),
         }[shape]
-        for share, factor in drops:
-            fall *= tf.where(step >= share * total, factor, 1.0)
+        for fraction, factor in drops:
+            fall *= tf.where(step >= fraction * total, factor, 1.0)
         return rise * tf.maximum(rate * fall, min(floor, rate))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return dict(self._arguments)
 
 
-def new_course(model, before, training, step):
-    """A line on learning rates whose course hangs on the number of steps, where that was changed within the course; or ''."""
+def new_course(model: Trainer, before: TrainingConfig, training: TrainingConfig, step: int) -> str:
+    """A line that reports how a changed train_steps changes the learning rate at `step`; '' if the rate is the same."""
     stage = len(model.stage_starts) - 1
     done = step - model.stage_starts[stage]
     if before.train_steps == training.train_steps or done <= 0:

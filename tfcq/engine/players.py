@@ -1,33 +1,35 @@
-"""What a system says of who is trained: players, what each of them minimises, and which variables may feel it."""
+"""Players: the networks that are trained together, the losses they minimise, and the variables that get the gradients."""
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
+import keras
 import tensorflow as tf
 
 
 @dataclasses.dataclass
 class Terms:
-    """What an objective returns.
+    """The values that the loss of an objective returns.
 
     Attributes:
-        total: float32 [N], nats; what is minimised.
-        logs: {name: float32 [N] or scalar}, of the player; TensorBoard has their batch means as "player/name".
-        measures: the same, of the model and no player: logged under these names alone, which are those of a validation of the
-            same quantity, so that both are in one chart.
+        total: float32 [N], nats: the loss to be minimised.
+        logs: {name: float32 [N] or scalar} of the player; TensorBoard shows their batch means as "player/name".
+        measures: the same, but of the model rather than of a player. They are logged without the player's name: validation
+            logs the same quantity under the same name, so both are in one chart.
     """
 
     total: tf.Tensor
-    logs: dict
-    measures: dict = dataclasses.field(default_factory=dict)
+    logs: dict[str, Any]
+    measures: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
 class BalanceWarning:
-    """That players have lost their balance.
+    """A warning that the players have lost their balance.
 
     Attributes:
-        kind: what is wrong, a name: the same as long as the same is wrong, whatever the numbers are.
+        kind: the name of the problem, the same as long as the problem lasts, whatever the numbers are.
         text: a sentence with the numbers, which names the option that would help.
     """
 
@@ -37,39 +39,41 @@ class BalanceWarning:
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """A loss and the variables whose gradient it gives.
+    """A loss and the variables that its gradient trains.
 
     Attributes:
-        loss: function (images uint8 [N, H, W, C], noise, shared) -> Terms; `shared` is what the model's `share` gave. With
-            `needs_indices` of the model `images` is a pair: the images, and int64 [N], their numbers in the train split.
-        variables: Keras variables, each one of the player's.
+        loss: function (images uint8 [N, H, W, C], noise, shared) -> Terms; `shared` is the result of the model's
+            `shared_tensors`. If the model `needs_indices`, `images` is a pair: the images, and their numbers in the train
+            split, int64 [N].
+        variables: Keras variables of the player. A loss may pass through other networks without training them.
     """
 
-    loss: Callable
-    variables: list
+    loss: Callable[..., Terms]
+    variables: list[keras.Variable]
 
 
 @dataclasses.dataclass(frozen=True)
 class Player:
-    """Who is trained.
+    """One or several networks that are trained together, by one optimizer.
 
     Attributes:
-        name: for logs and optimizer.
-        objectives: list of Objective; their gradients add up.
-        turns: in each step.
-        stage: of training, in which it plays; see `GenerativeModel.stage_starts`.
-        shares: whether its losses look at what `GenerativeModel.share` gives; where no player of a stage does, nothing is made.
+        name: the name in logs and of the optimizer.
+        objectives: the losses; their gradients are added.
+        turns: updates in each step.
+        stage: the stage of training in which it takes part; see `Trainer.stage_starts`.
+        uses_shared_tensors: whether its losses use `Trainer.shared_tensors`, which are computed only in stages with such a
+            player.
     """
 
     name: str
-    objectives: list
+    objectives: list[Objective]
     turns: int = 1
     stage: int = 0
-    shares: bool = True
+    uses_shared_tensors: bool = True
 
     @property
-    def variables(self):
-        """Each variable of the objectives once, in their order."""
+    def variables(self) -> list[keras.Variable]:
+        """The variables of all objectives, each once, in the objectives' order."""
         return list(
             {id(variable): variable for objective in self.objectives for variable in objective.variables}.values()
         )

@@ -1,44 +1,66 @@
-"""The one step of training: every player's turns.
+"""A training step: every player's turns.
 
-It means over the batch (part by part where it is to fit into memory), scales for replicas, sums the objectives' gradients, guards
-against values that are not finite, and logs.
+It averages losses over the batch (in parts, to save memory), scales gradients for the replicas, adds the objectives' gradients,
+checks that values are finite, and logs.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
+from tfcq.engine.players import Player
 from tfcq.networks.normalization import statistics_of
 from tfcq.randomness import StepNoise
 
 
 class Origin(NamedTuple):
-    """What the shared tensors of a turn in parts are made of."""
+    """What the shared tensors of a turn in parts are computed from."""
 
-    players: list
-    """Whose variables are to get gradients through them."""
+    players: list[Player]
+    """The players whose variables get gradients through the shared tensors."""
 
     images: Any
-    path: tuple
-    """Of their noise."""
+    path: tuple[Any, ...]
+    """The path of their noise."""
 
     kept: Any
-    """What `keep` gave for all parts; None: nothing was kept."""
+    """The result of `keep` for all parts; None if nothing was kept."""
 
 
 class Step:
-    """The steps of a `tfcq.engine.trainer.Trainer`."""
+    """The steps of a `tfcq.engine.trainer.Trainer`, which sets these attributes and has these methods."""
 
-    def train_step(self, batch, stage=0):
-        """One step of a stage on the images of this replica: every player's turns.
+    seed: int
+    step: keras.Variable
+    micro_batches: int
+    player_optimizers: dict[str, keras.optimizers.Optimizer]
+    players: Callable[[], list[Player]]
+    shared_tensors: Callable[..., Any]
+    keep: Callable[..., Any]
+    _jit_players: bool
+    _clip_norm: float
+
+    @property
+    def batches_per_step(self) -> int:
+        """k, the largest number of turns: each turn has images of its own, so a step takes uint8 [N, k, H, W, C].
+
+        For k = 1 a step takes [N, H, W, C]. The same holds for the indices of `needs_indices`.
+        """
+        return max(player.turns for player in self.players())
+
+    def train_step(self, batch: Any, stage: int = 0) -> dict[str, tf.Tensor]:
+        """One step on the images of this replica: the turns of every player of a stage.
 
         Args:
             batch: see `batches_per_step` and `needs_indices`.
-            stage: int.
+            stage: number of the stage.
 
         Returns:
-            {"player/term" or name of a measure of the model: scalar} of this replica.
+            {"player/term", or the name of a measure of the model: scalar} of this replica.
         """
         step, several = self.step.value, self.batches_per_step > 1
         players = [player for player in self.players() if player.stage == stage]
@@ -48,35 +70,41 @@ class Step:
         def images_of(turn):
             return tf.nest.map_structure(lambda part: part[:, turn], batch) if several else batch
 
-        take = self._take_turns_in_parts if self.micro_batches > 1 else self._take_turns
-        logs = take(players, images_of, step)
+        take_turns = self._take_turns_in_parts if self.micro_batches > 1 else self._take_turns
+        logs = take_turns(players, images_of, step)
         self.step.assign_add(1)
         return logs
 
-    def _take_turns(self, players, images_of, step):
-        """Every player's turns; `images_of` gives the images of a turn by its number."""
-        shared, tape, logs = (), None, {}
-        if any(player.shares for player in players):
+    def _take_turns(self, players: list[Player], images_of: Callable[[int], Any], step: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Takes every player's turns; `images_of(turn)` are the images of a turn."""
+        shared, tape = (), None
+        logs: dict[str, tf.Tensor] = {}
+        if any(player.uses_shared_tensors for player in players):
             images = images_of(0)
             shared, tape = self._shared(players, images, self._noise((step, len(players), 0), _num_rows(images)))
         for number, player in enumerate(players):
             for turn in range(player.turns):
                 images, path = images_of(turn), (step, number, turn)
-                if player.shares and turn < player.turns - 1:  # the turns before the last have shared tensors of their own
+                if player.uses_shared_tensors and turn < player.turns - 1:  # these turns have shared tensors of their own
                     own, own_tape = self._shared([], images, self._noise((*path, 1), _num_rows(images)))
                     logs |= self._take_turn(player, images, path, own, own_tape)
                 else:
                     logs |= self._take_turn(player, images, path, shared, tape)
         return logs
 
-    def _take_turn(self, player, images, path, shared, tape):
+    def _take_turn(
+        self, player: Player, images: Any, path: tuple[Any, ...], shared: Any, tape: tf.GradientTape | None
+    ) -> dict[str, tf.Tensor]:
         gradients, terms = self._turn_gradients(player, images, path, shared, tape)
         return self._update(player, gradients, terms)
 
-    def _take_turns_in_parts(self, players, images_of, step):
-        """As `_take_turns`, with each turn's images in `micro_batches` parts, one after the other."""
-        path_of_step, kept, logs = (step, len(players), 0), None, {}
-        if len(players) > 1 and any(player.shares for player in players):
+    def _take_turns_in_parts(
+        self, players: list[Player], images_of: Callable[[int], Any], step: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        """Like `_take_turns`, with each turn's images in `micro_batches` parts, one after the other."""
+        path_of_step, kept = (step, len(players), 0), None
+        logs: dict[str, tf.Tensor] = {}
+        if len(players) > 1 and any(player.uses_shared_tensors for player in players):
             kept = self._kept(images_of(0), path_of_step)
         for number, player in enumerate(players):
             for turn in range(player.turns):
@@ -89,26 +117,28 @@ class Step:
                 logs |= self._update(player, gradients, terms)
         return logs
 
-    def _noise(self, path, num_rows, part=0):
-        """The noise of this replica's rows, `num_rows` in each of its parts."""
+    def _noise(self, path: Iterable[Any], num_rows: int, part: Any = 0) -> StepNoise:
+        """The noise of part number `part` of this replica's rows; each part has `num_rows`."""
         context = tf.distribute.get_replica_context()
         replicas, number, parts = context.num_replicas_in_sync, context.replica_id_in_sync_group, self.micro_batches
         return StepNoise((self.seed, 0), path, num_rows, (number * parts + part) * num_rows, replicas * parts * num_rows)
 
-    def _shared(self, players, images, noise, kept=None):
-        """What `share` gives, and the tape that knows how it depends on the players' variables."""
+    def _shared(self, players: list[Player], images: Any, noise: StepNoise, kept: Any = None) -> tuple[Any, tf.GradientTape]:
+        """The result of `shared_tensors`, and the tape on which it was computed from the players' variables."""
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             tape.watch([variable.value for player in players for variable in player.variables])
             if self._jit_players:
-                shared = tf.function(lambda images: self.share(images, noise, kept), jit_compile=True)(images)
+                shared = tf.function(lambda images: self.shared_tensors(images, noise, kept), jit_compile=True)(images)
             else:
-                shared = self.share(images, noise, kept)
+                shared = self.shared_tensors(images, noise, kept)
         return shared, tape
 
-    def _turn_gradients(self, player, images, path, shared, tape, part=0):
-        """This replica's part of a player's gradients, times the scale of its optimizer, and the logs.
+    def _turn_gradients(
+        self, player: Player, images: Any, path: tuple[Any, ...], shared: Any, tape: tf.GradientTape | None, part: Any = 0
+    ) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
+        """This replica's contribution to a player's gradients, times the loss scale of its optimizer, and the logs.
 
-        With several parts it is that of part number `part`, whose images and shared tensors these are.
+        With several parts it is the contribution of part number `part`, whose images and shared tensors are given.
         """
         num_rows, parts = _num_rows(images), self.micro_batches
         scale = self._scale(player) / (tf.distribute.get_replica_context().num_replicas_in_sync * parts)
@@ -121,14 +151,19 @@ class Step:
         gradients, slopes, logs = compute(images, shared, scale, part, *path)
         return self._pass_through(player, gradients, slopes, shared, tape), logs
 
-    def _turn_gradients_in_parts(self, player, images, path, origin):
-        """As `_turn_gradients`, part by part, each with shared tensors of its own (`Origin`): memory is that of one part."""
+    def _turn_gradients_in_parts(
+        self, player: Player, images: Any, path: tuple[Any, ...], origin: Origin
+    ) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
+        """Like `_turn_gradients`, part by part, so that it takes the memory of one part.
+
+        Each part has shared tensors of its own, computed from `origin`.
+        """
         parts = self.micro_batches
 
         def of_part(part):
             images_of_part, shared, tape = _part(images, part, parts), (), None
             with statistics_of(player.variables, 1.0 / parts):
-                if player.shares:
+                if player.uses_shared_tensors:
                     noise = self._noise(origin.path, _num_rows(images_of_part), part)
                     kept = None if origin.kept is None else tf.nest.map_structure(lambda tensor: tensor[part], origin.kept)
                     shared, tape = self._shared(origin.players, _part(origin.images, part, parts), noise, kept)
@@ -137,8 +172,8 @@ class Step:
         gradients, logs = _sum_of_parts(of_part, parts)
         return gradients, {name: value / parts for name, value in logs.items()}
 
-    def _kept(self, images, path):
-        """What `keep` gives for all parts: tensors [parts, rows of a part, ...]; None where it keeps nothing."""
+    def _kept(self, images: Any, path: tuple[Any, ...]) -> Any:
+        """The result of `keep` for all parts: tensors [parts, rows of a part, ...]; None if it keeps nothing."""
         parts = self.micro_batches
 
         def keep(part):
@@ -154,13 +189,13 @@ class Step:
         specs = tf.nest.map_structure(tf.type_spec_from_value, first)
         return tf.map_fn(keep, tf.range(parts), fn_output_signature=specs, parallel_iterations=1)
 
-    def _scale(self, player):
-        """What a player's optimizer multiplies its loss by: 1.0 but in float16."""
+    def _scale(self, player: Player) -> Any:
+        """The loss scale of a player's optimizer: 1.0 except in float16."""
         optimizer = self.player_optimizers[player.name]
         return optimizer.scale_loss(1.0) if isinstance(optimizer, keras.optimizers.LossScaleOptimizer) else 1.0
 
-    def _update(self, player, gradients, logs):
-        """Moves a player by the sum of all replicas' gradients; returns the logs under its name, measures under their own."""
+    def _update(self, player: Player, gradients: list[tf.Tensor], logs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Applies the sum of all replicas' gradients; returns the logs, with the player's name before all but measures."""
         context = tf.distribute.get_replica_context()
         replicas = context.num_replicas_in_sync
         optimizer, scale = self.player_optimizers[player.name], self._scale(player)
@@ -169,26 +204,30 @@ class Step:
         norm = tf.linalg.global_norm(gradients) / scale
         finite = tf.math.is_finite(logs["loss"])
         if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-            finite &= scale >= 1.0  # it skips steps that overflow; one that overflows at this scale is no overflow
+            finite &= scale >= 1.0  # it skips steps that overflow; below 1 the scale is not the cause
         else:
             finite &= tf.math.is_finite(norm)
         if self._clip_norm:
             gradients = [gradient * tf.minimum(1.0, self._clip_norm / norm) for gradient in gradients]
-        # Keras's optimizers sum over replicas what is summed already.
+        # Keras's optimizers sum over replicas, but these gradients are summed already.
         optimizer.apply(
             [gradient / replicas for gradient in gradients] if replicas > 1 else gradients, player.variables
         )
         logs |= {"gradient_norm": norm, "finite": tf.cast(finite, tf.float32)}
         return {name[1:] if name.startswith("/") else f"{player.name}/{name}": value for name, value in logs.items()}
 
-    def _gradients(self, player, images, noise, scale, shared=()):
+    def _gradients(
+        self, player: Player, images: Any, noise: StepNoise, scale: Any, shared: Any = ()
+    ) -> tuple[list[tf.Tensor | None], list[list[tf.Tensor | None]], dict[str, tf.Tensor]]:
         """Gradients of scale * mean loss, and the batch means of the terms.
 
         Returns:
-            For each of the player's variables its gradient with `shared` held fixed, None where there is none; for each
-            objective the gradients for the tensors of `shared`; the logs, names of measures behind a "/".
+            The gradient of each of the player's variables with `shared` held fixed, None if there is none; for each
+            objective, the gradients with respect to the tensors of `shared`; the logs, with a "/" before names of measures.
         """
-        gradients, slopes, logs, loss = {}, [], {}, 0.0
+        gradients: dict[int, tf.Tensor] = {}
+        logs: dict[str, tf.Tensor] = {}
+        slopes, loss = [], 0.0
         tensors = tf.nest.flatten(shared)
         for objective in player.objectives:
             values = [variable.value for variable in objective.variables]
@@ -207,13 +246,19 @@ class Step:
         return [gradients.get(id(variable)) for variable in player.variables], slopes, logs | {"loss": loss}
 
     @staticmethod
-    def _pass_through(player, gradients, slopes, shared, tape):
-        """Adds to `gradients` those that reach each objective's variables through `shared`."""
+    def _pass_through(
+        player: Player,
+        gradients: Sequence[tf.Tensor | None],
+        slopes: Sequence[Sequence[tf.Tensor | None]],
+        shared: Any,
+        tape: tf.GradientTape | None,
+    ) -> list[tf.Tensor]:
+        """Adds to `gradients` the gradients that reach each objective's variables through `shared`."""
         total = {id(variable): value for variable, value in zip(player.variables, gradients) if value is not None}
         tensors = tf.nest.flatten(shared)
         for objective, through in zip(player.objectives, slopes, strict=True):
             reached = [(tensor, slope) for tensor, slope in zip(tensors, through) if slope is not None]
-            if reached:
+            if reached and tape is not None:
                 values = [variable.value for variable in objective.variables]
                 outputs, slope = zip(*reached)
                 for variable, gradient in zip(objective.variables, tape.gradient(list(outputs), values, list(slope))):
@@ -224,13 +269,13 @@ class Step:
         return [total[id(variable)] for variable in player.variables]
 
 
-def _num_rows(batch):
+def _num_rows(batch: Any) -> int:
     """N of images [N, ...], alone or with their indices."""
     return tf.nest.flatten(batch)[0].shape[0]
 
 
-def _part(batch, part, parts):
-    """Part number `part` of `parts` of the rows of images [N, ...], alone or with their indices."""
+def _part(batch: Any, part: tf.Tensor, parts: int) -> Any:
+    """The rows of part number `part` (of `parts`) of images [N, ...], alone or with their indices."""
     size = _num_rows(batch) // parts
 
     def rows(tensor):
@@ -239,11 +284,11 @@ def _part(batch, part, parts):
     return tf.nest.map_structure(rows, batch)
 
 
-def _sum_of_parts(function, parts):
-    """The sum of what `function` gives for part 0 to `parts` - 1, one after the other."""
+def _sum_of_parts(function: Callable[[tf.Tensor], Any], parts: int) -> Any:
+    """The sum of `function(part)` over the parts 0 to `parts` - 1, computed one after the other."""
     total = function(tf.constant(0))
     if tf.distribute.get_replica_context().num_replicas_in_sync > 1:
-        # What replicas do together (batch normalisation) has no place in a loop.
+        # Operations over all replicas (batch normalisation) are not allowed in a loop.
         for part in range(1, parts):
             with tf.control_dependencies(tf.nest.flatten(total)):
                 total = tf.nest.map_structure(tf.add, total, function(tf.constant(part)))
@@ -252,13 +297,13 @@ def _sum_of_parts(function, parts):
     def add(part, *sums):
         return part + 1, *tf.nest.map_structure(tf.add, sums, function(part))
 
-    # The loop needs what the first part gives, so that no two parts run at a time.
+    # The loop starts from the result of the first part, so no two parts run at the same time.
     return tf.while_loop(lambda part, *_: part < parts, add, (tf.constant(1), *total), parallel_iterations=1)[1:]
 
 
-def _add(gradients, variable, gradient):
-    """Adds `gradient`, if there is one, to what `gradients` ({id: tensor}) has of `variable`."""
+def _add(gradients: dict[int, tf.Tensor], variable: keras.Variable, gradient: tf.Tensor | None) -> None:
+    """Adds `gradient`, unless it is None, to the entry of `variable` in `gradients`, {id of the variable: tensor}."""
     if gradient is not None:
-        gradient = tf.convert_to_tensor(gradient)  # a gather's is sparse
+        gradient = tf.convert_to_tensor(gradient)  # the gradient of a gather is sparse
         known = gradients.get(id(variable))
         gradients[id(variable)] = gradient if known is None else known + gradient

@@ -1,33 +1,44 @@
-"""What a model is while it is trained.
+"""The training of a model: its hooks, optimizers and state.
 
-A system (`tfcq.models.base.GenerativeModel`) says:
+A system (`tfcq.models.base.GenerativeModel`) defines:
 
-* `players()`: who is trained, in which order, how often. A player owns variables and one optimizer; each of its objectives
-  is a loss of one value per example together with the variables that may feel it. Where a loss must pass *through* a
-  network without training it, the network's variables are simply not in that objective.
-* `stage_starts`: where training has stages, the step at which each begins; a player belongs to one of them.
-* `attach`, `begin_step`, `settle`: hooks of what is not learned from a batch by gradients (a mixture that is fitted, codes of
-  training images, a matching that is made anew each epoch).
-* `share`: what several losses of one step need, such as the generated images that the discriminator and its generator both
-  look at. Without micro-batches it is computed once at the start of the step; a loss whose gradient passes through it costs no
-  second pass.
+* `players()`: which networks are trained, in which order and how often. A player has one optimizer and objectives. An objective
+  is a loss, with one value per example, and the variables that its gradient trains. If a loss must pass *through* a network
+  without training it, the objective leaves out that network's variables.
+* `stage_starts`: the steps at which the stages of training begin; each player belongs to one stage.
+* `attach`, `begin_step`, `fit_to_data`: hooks for what is not learned from a batch by gradients (a mixture that is fitted, codes
+  of training images, a matching that is computed anew each epoch).
+* `shared_tensors`: tensors that several losses of a step use, such as the generated images that both the discriminator's and
+  the generator's loss need. Without micro-batches they are computed once, at the start of the step; gradients pass through them
+  without a second forward pass.
 
-The trainer below keeps the optimizers, the step's number and the running mean of the weights; `tfcq.engine.step` is what a step
-does. No system repeats it.
+The trainer keeps the optimizers, the step's number and the running mean of the weights; `tfcq.engine.step` is the step itself.
+No system repeats either.
 """
 
+from __future__ import annotations
+
 import contextlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import keras
 import tensorflow as tf
 
 from tfcq.engine.averages import WeightAverages
-from tfcq.engine.players import BalanceWarning
+from tfcq.engine.players import BalanceWarning, Player
 from tfcq.engine.step import Step
+from tfcq.randomness import StepNoise
+
+if TYPE_CHECKING:
+    from tfcq.data import ImageDataset
 
 
-def of_all_replicas(rows):
-    """[M, d] of all replicas from this one's [N, d]: a statistic of a batch must not depend on how it is split."""
+def of_all_replicas(rows: tf.Tensor) -> tf.Tensor:
+    """The rows of all replicas, [M, d], from those of this one, [N, d].
+
+    A statistic of a batch is computed from all of them, so that it does not depend on how the batch is split.
+    """
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
         return rows
@@ -35,119 +46,133 @@ def of_all_replicas(rows):
 
 
 class Trainer(Step, keras.Model):
-    """What a model is while it is trained.
+    """Base of a model that is trained by `players()`.
 
     Args:
-        seed: int, of the noise of training; with the step number it decides every draw.
-        name: of the model.
+        seed: seed of the noise of training; together with the step number it decides every draw.
+        name: name of the model.
     """
 
-    def __init__(self, seed, name):
+    train_function: Callable[[Any], dict[str, tf.Tensor]] | None
+
+    def __init__(self, seed: int, name: str | None):
         super().__init__(name=name)
         self.seed = int(seed)
-        # How many steps were taken: in the checkpoint, so that noise and schedules go on where they stopped.
+        # The number of steps taken is in the checkpoint, so that noise and schedules continue where they stopped.
         self.step = self.add_weight(
             name="step", shape=(), dtype="int32", initializer="zeros", trainable=False, aggregation="only_first_replica"
         )
         self.player_optimizers = {}
-        self.averages = None
-        self._settled_at = None
-        self._next_step = 0  # as `step`, but known outside of the graph
+        self.averages: WeightAverages | None = None
+        self._settled_at: int | None = None
+        self._next_step = 0  # equals `step`, but is known outside the graph
         self._jit_players = False
         self._clip_norm = 0.0
         self.micro_batches = 1
 
-    # What a system says.
+    # Hooks that a system defines.
 
     needs_indices = False
-    """Whether a step takes (images, their numbers in the train split int64 [N]) instead of images alone."""
+    """Whether a step takes pairs of images and their numbers in the train split, int64 [N], instead of images alone."""
 
-    def players(self):
-        """list of Player of all stages, in the order of their turns."""
+    def players(self) -> list[Player]:
+        """The players of all stages, in the order of their turns."""
         raise NotImplementedError
 
     @property
-    def stage_starts(self):
-        """tuple of ints: the step at which each stage of training begins, the first 0."""
+    def stage_starts(self) -> tuple[int, ...]:
+        """The step at which each stage of training begins; the first is 0."""
         return (0,)
 
-    def averaged_variables(self):
-        """The weights that a running mean is kept of, the same ones before and after `attach`; all by default."""
+    def averaged_variables(self) -> list[keras.Variable]:
+        """The weights that have a running mean, the same before and after `attach`; by default all trainable ones."""
         return self.trainable_variables
 
-    def attach(self, dataset, batch_size):
-        """Called before `compile` where the model is to be trained; nothing by default.
+    def attach(self, dataset: ImageDataset, batch_size: int) -> None:
+        """Called before `compile` if the model is to be trained; does nothing by default.
 
-        Here a model makes what it needs while it is trained and never after, such as a code of each training image.
+        Here a model creates what it needs only in training, such as a code of each training image.
 
         Args:
-            dataset: `tfcq.data.ImageDataset`.
+            dataset: the data of the run.
             batch_size: images of a step, over all replicas.
         """
 
     @property
-    def files_read(self):
-        """{"system.OPTION": digest} of the files that `attach` has read and that decide training's numbers; none by default."""
+    def files_read(self) -> dict[str, str]:
+        """{"system.OPTION": digest} of the files that `attach` has read and that affect training; none by default."""
         return {}
 
-    def begin_step(self, step):
-        """Called outside of the graph before step number `step` (from 0); nothing by default."""
+    def begin_step(self, step: int) -> None:
+        """Called outside the graph before step number `step` (from 0); does nothing by default."""
 
     def balance_warning(self, logs: dict[str, float]) -> BalanceWarning | None:
-        """A warning, from the means of some steps' logs {"player/term": float}, where the players have lost their balance.
+        """Returns a warning if the players have lost their balance; None, also by default, if all is well.
 
-        None, the default, where all is well.
+        Args:
+            logs: {"player/term": float}, means over several steps.
         """
         return None
 
-    def fit_to_data(self):
-        """Brings up to date what is fitted to the attached data instead of learned by gradients; nothing by default.
+    def fit_to_data(self) -> bool:
+        """Updates what is fitted to the attached data instead of learned by gradients; does nothing by default.
 
-        It must follow from weights and data alone. Called by `settle`.
+        The result must follow from weights and data alone. Called by `settle`.
 
         Returns:
             Whether a weight may have changed.
         """
         return False
 
-    def share(self, images, noise, kept=None):
-        """Tensors (any structure of them) for all losses of a step, of N rows each; none by default.
+    def shared_tensors(self, images: Any, noise: StepNoise, kept: Any = None) -> Any:
+        """Tensors for all losses of a step, in any structure, with N rows each; none by default.
 
-        They are made of the weights that the step begins with: what they depend on is best trained by the step's last
-        player. Where a player takes k turns, the first k - 1 get tensors of their own and the last the step's.
+        They are computed from the weights at the start of the step, so the last player of the step should be the one that
+        trains these weights. If a player takes k turns, each of the first k - 1 has shared tensors of its own and the last one
+        uses those of the step.
 
         Args:
-            images: uint8 [N, H, W, C] (or with their numbers) of the turn; the step's are those of the first turn.
-            noise: of the step.
-            kept: what `keep` gave for the same images, which the weights may have moved on from; None: nothing was kept.
+            images: uint8 [N, H, W, C] of the turn (or pairs with their numbers); for the step, those of the first turn.
+            noise: noise of the step.
+            kept: result of `keep` for the same images, computed before earlier players changed the weights; None: nothing was
+                kept.
         """
         return ()
 
-    def keep(self, images, noise):
-        """Small tensors, [N, ...], of what `share` computes from weights that train before others; none by default.
+    def keep(self, images: Any, noise: StepNoise) -> Any:
+        """The small tensors [N, ...] among the shared ones that depend on earlier players' weights; none by default.
 
-        With micro-batches every player shares anew, when those before it have moved; with these it shares the same. Statistics
-        of batch normalisations stay as they are.
+        With micro-batches `shared_tensors` is called anew for every player, after earlier players have been updated. These
+        tensors are computed once, before, and handed to it. The statistics of batch normalisation must not be changed here.
         """
         return ()
 
-    def initialize(self, images):
-        """Sets what depends on data (uint8 [N, H, W, C]) before the first step; nothing by default."""
+    def initialize(self, images: tf.Tensor) -> None:
+        """Sets weights that depend on data (uint8 [N, H, W, C]) before the first step; does nothing by default."""
 
     # Training.
 
-    def compile(self, optimizer, jit_compile=False, clip_norm=0.0, ema_decay=0.0, micro_batches=1, **kwargs):
+    def compile(
+        self,
+        optimizer: dict[str, keras.optimizers.Optimizer],
+        jit_compile: bool = False,
+        clip_norm: float = 0.0,
+        ema_decay: float = 0.0,
+        micro_batches: int = 1,
+        **kwargs: Any,
+    ) -> None:
         """Gives each player its optimizer, built now so that a checkpoint restores its slots.
 
         Args:
-            optimizer: {player name: keras optimizer}, one for each player.
-            jit_compile: compile losses and gradients (not the updates) with XLA.
-            clip_norm: a player's gradient is scaled down to this norm; 0: never.
-            ema_decay: of the running mean of the trained weights, `averages`; 0: none is kept.
-            micro_batches: parts, one after the other, in which a replica's batch goes through a player's losses.
+            optimizer: {player's name: optimizer}, one for each player.
+            jit_compile: whether losses and gradients (not the updates) are compiled with XLA.
+            clip_norm: the norm that a player's gradient is scaled down to if it is larger; 0: never.
+            ema_decay: decay of the running mean of the trained weights, `averages`; 0: no mean.
+            micro_batches: number of parts in which a replica's batch goes through a player's losses, one after the other.
+            **kwargs: further arguments of `keras.Model.compile`.
 
         Raises:
-            ValueError: names that are not the players'.
+            ValueError: the names are not those of the players.
         """
         players = {player.name: player for player in self.players()}
         if players.keys() != optimizer.keys():
@@ -163,18 +188,21 @@ class Trainer(Step, keras.Model):
             optimizer=list(self.player_optimizers.values())[-1], jit_compile=False, auto_scale_loss=False, **kwargs
         )
 
-    def fit_batches(self, batches, **kwargs):
-        """Keras's fit on a tf.data.Dataset of a step's batches (see `tfcq.engine.batches`); a new model is initialised first."""
+    def fit_batches(self, batches: tf.data.Dataset, **kwargs: Any) -> keras.callbacks.History:
+        """Calls Keras's fit with the batches of `tfcq.engine.batches`; initialises a new model first.
+
+        `kwargs` are arguments of `keras.Model.fit`.
+        """
         if self.steps_taken == 0:
             images = tf.nest.flatten(next(iter(batches.take(1))))[0]
             self.initialize(images[:, 0] if images.shape.rank == 5 else images)
             if self.averages:
                 self.averages.restart()
         self._next_step = self.steps_taken
-        return super().fit(batches, **({"shuffle": False} | kwargs))  # the data set has its order
+        return super().fit(batches, **({"shuffle": False} | kwargs))  # the data set is already shuffled
 
-    def settle(self):
-        """Makes the model whole for an evaluation or a checkpoint: `fit_to_data`, once for each step that asks for it.
+    def settle(self) -> bool:
+        """Prepares the model for an evaluation or a checkpoint: calls `fit_to_data`, at most once after each step.
 
         Returns:
             Whether a weight may have changed.
@@ -187,29 +215,22 @@ class Trainer(Step, keras.Model):
         self._settled_at = step
         return changed
 
-    def served_weights(self):
-        """A context in which the weights are those that would be served: the running mean, where one is kept."""
+    def served_weights(self) -> contextlib.AbstractContextManager[None]:
+        """A context in which the weights are those that would be served: the running mean, if there is one."""
         return self.averages.in_place() if self.averages and self.steps_taken else contextlib.nullcontext()
 
-    def stage_at(self, step):
+    def stage_at(self, step: int) -> int:
         """The number of the stage that step number `step` (from 0) belongs to."""
         return sum(step >= start for start in self.stage_starts) - 1
 
     @property
-    def steps_taken(self):
-        """int, the value of `step`; asked outside of a step. With several replicas a variable has no int() of its own."""
+    def steps_taken(self) -> int:
+        """The value of `step`, read outside a step."""
+        # With several replicas int(variable) is not defined.
         return int(self.step.value.numpy())
 
-    @property
-    def batches_per_step(self):
-        """k: each player's turn wants images of its own, so a step takes uint8 [N, k, H, W, C], or [N, H, W, C] for k = 1.
-
-        The same holds for the indices of `needs_indices`.
-        """
-        return max(player.turns for player in self.players())
-
-    def make_train_function(self, force=False):
-        """Keras's hook, so that replicas' logs are meaned (Keras 3's own function cannot run several replicas' steps)."""
+    def make_train_function(self, force: bool = False) -> Callable[[Any], dict[str, tf.Tensor]]:
+        """Overrides Keras 3's function, which cannot run the steps of several replicas; averages the replicas' logs."""
         if self.train_function is not None and not force:
             return self.train_function
         # TensorFlow 2.21's dependency optimizer drops control edges of graphs as large as a step's: reads of the flow's and

@@ -1,4 +1,4 @@
-"""Bijections of images: Keras layers that own their weights and hand out TFP bijectors over them."""
+"""Bijections of images: Keras layers that own their weights and make TFP bijectors over them."""
 
 from tfcq.flows.autoregressive import InverseAutoregressiveFlow
 from tfcq.flows.base import Chain, Flow

@@ -1,4 +1,9 @@
-"""What every flow layer is, and how several make one."""
+"""The base class of all flow layers, and the chain of several."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -6,61 +11,69 @@ import tensorflow as tf
 from tfcq.errors import UserError
 from tfcq.flows.bijector import FlowBijector
 
+ImageShape = tuple[int, int, int]
+"""(H, W, C) of an image or of its features."""
+
+ImagesShape = tuple[int | None, int, int, int]
+"""(N, H, W, C) of a batch; N may be unknown."""
+
 
 class Flow(keras.layers.Layer):
     """A bijection between features and images, with the log-determinant of its Jacobian.
 
     The direction is TFP's: **forward** takes features (or latents) to images, **inverse** takes images to features. A
-    flow is a Keras layer that owns its weights; `training` says how normalisations behave, never the direction.
+    flow is a Keras layer that owns its weights; `training` affects only normalisations, never the direction.
 
-    To write one, subclass and define
+    To write a flow, subclass and define
 
       * `_inverse_and_log_det(images, training) -> (features, log_det)`,
       * `_forward_and_log_det(features, training) -> (images, log_det)`,
-      * `build(images_shape)`, `(N, H, W, C)` with an N that may be None, if there are weights (`add_transform_weight`)
-        or inner layers (build them here, so that they get their names and are tracked),
+      * `build(images_shape)`, with `(N, H, W, C)` and an N that may be None, if there are weights
+        (`add_transform_weight`) or inner layers (build them here, so that they are named and tracked),
       * `features_shape` and `images_shape`, if the two differ,
       * `initialize`, if a batch of images can set the first weights.
 
-    Both directions get tensors of `transform_dtype`, checked, and must return such; each computes its output and its
-    log-determinant in one go, so that a network inside runs once. Log-determinants are `[N]`, in nats.
+    Both directions receive checked tensors of `transform_dtype` and must return tensors of that dtype. Each computes its
+    output and its log-determinant together, so that a network inside runs once. Log-determinants are `[N]`, in nats.
 
-    The transform is always computed in float32 (float64 where the layer's dtype is that): a mixed-precision policy
-    reaches only the networks inside.
+    The transform is always computed in float32 (float64 if that is the layer's dtype): a mixed-precision policy
+    affects only the networks inside.
 
     Args:
         **kwargs: Keras's (`name`, `dtype`, `trainable`).
     """
 
-    def __init__(self, **kwargs):
-        # No autocast: neither the images nor the transform's weights may fall to a policy's half precision.
+    def __init__(self, **kwargs: Any):
+        # No autocast: a policy must cast neither the images nor the transform's weights to half precision.
         super().__init__(autocast=False, **kwargs)
 
     @property
-    def transform_dtype(self):
-        """The dtype of the transform and of its log-determinants: "float64" if the layer's, else "float32"."""
+    def transform_dtype(self) -> str:
+        """The dtype of the transform and of its log-determinants: "float64" if the layer's is, else "float32"."""
         return "float64" if self.variable_dtype == "float64" else "float32"
 
-    def add_transform_weight(self, name, shape, initializer="zeros", **kwargs):
-        """A weight that the transform reads at its own precision, whatever autocast scope surrounds the call."""
+    def add_transform_weight(
+        self, name: str, shape: tuple[int, ...], initializer: str = "zeros", **kwargs: Any
+    ) -> keras.Variable:
+        """Adds a weight of `transform_dtype`, which is never cast, whatever autocast scope surrounds the call."""
         return self.add_weight(
             name=name, shape=shape, initializer=initializer, dtype=self.transform_dtype, autocast=False, **kwargs
         )
 
-    # Nothing here is for AutoGraph, which would slow the tracing down and wrap every UserError.
+    # AutoGraph has nothing to convert here; it would slow tracing down and wrap every UserError.
     @tf.autograph.experimental.do_not_convert
-    def inverse_and_log_det(self, images, training=False):
+    def inverse_and_log_det(self, images: tf.Tensor, training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
         """Images to features.
 
         Args:
             images: `[N, H, W, C]`; any floating dtype, cast to `transform_dtype`. H, W and C must be known.
-            training: whether normalisations use, and learn from, the statistics of this batch.
+            training: whether normalisations use the statistics of this batch and update the moving ones.
 
         Returns:
             `features`, `[N, *features_shape]`, and `log_det`, `[N]`, nats: `log |d features / d images|`.
 
         Raises:
-            UserError: if `images` has no such shape.
+            UserError: `images` has another shape.
         """
         images = self._checked(images, "images")
         if not self.built:
@@ -69,8 +82,8 @@ class Flow(keras.layers.Layer):
             return self._inverse_and_log_det(images, training)
 
     @tf.autograph.experimental.do_not_convert
-    def forward_and_log_det(self, features, training=False):
-        """Features to images. No weight changes, and no batch statistic is used, whatever `training` says.
+    def forward_and_log_det(self, features: tf.Tensor, training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
+        """Features to images. Changes no weight and uses no batch statistics, whatever `training` is.
 
         Args:
             features: `[N, H, W, C]`; any floating dtype, cast to `transform_dtype`. H, W and C must be known.
@@ -80,7 +93,7 @@ class Flow(keras.layers.Layer):
             `images`, `[N, *images_shape]`, and `log_det`, `[N]`, nats: `log |d images / d features|`.
 
         Raises:
-            UserError: if `features` has no such shape.
+            UserError: `features` has another shape.
         """
         features = self._checked(features, "features")
         if not self.built:
@@ -88,34 +101,36 @@ class Flow(keras.layers.Layer):
         with tf.name_scope(f"{self.name}_forward"):
             return self._forward_and_log_det(features, training)
 
-    def call(self, images, training=False):
-        """A flow called as a Keras layer is `inverse_and_log_det`."""
+    def call(self, images: tf.Tensor, training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
+        """Calling a flow as a Keras layer calls `inverse_and_log_det`."""
         return self.inverse_and_log_det(images, training)
 
-    def initialize(self, images):
-        """Data-dependent initialisation: sets the first weights from a batch; call it eagerly, once, before training.
+    def initialize(self, images: tf.Tensor) -> tf.Tensor:
+        """Data-dependent initialisation: sets weights from a batch. Call it eagerly, once, before training.
 
         Args:
-            images: `[N, H, W, C]`, a batch of what the flow will be trained on.
+            images: `[N, H, W, C]`, a batch of the flow's training data.
 
         Returns:
             The features of these images under the initialised weights.
 
         Raises:
-            UserError: within a `tf.function`.
+            UserError: called within a `tf.function`.
         """
         return self.inverse_and_log_det(self._checked_eager(images), training=False)[0]
 
-    def features_shape(self, images_shape):
+    def features_shape(self, images_shape: ImageShape) -> ImageShape:
         """The features' `(H, W, C)` for images of `(H, W, C)`."""
-        return tuple(images_shape)
+        height, width, channels = images_shape
+        return height, width, channels
 
-    def images_shape(self, features_shape):
+    def images_shape(self, features_shape: ImageShape) -> ImageShape:
         """The images' `(H, W, C)` for features of `(H, W, C)`."""
-        return tuple(features_shape)
+        height, width, channels = features_shape
+        return height, width, channels
 
-    def bijector(self, training=False):
-        """A fresh `tfb.Bijector` over this layer; see `FlowBijector`. Use it and let it go: do not store it."""
+    def bijector(self, training: bool = False) -> FlowBijector:
+        """A fresh `tfb.Bijector` over this layer; see `FlowBijector`. Do not store it."""
         return FlowBijector(self, training=training)
 
     def _inverse_and_log_det(self, images, training):
@@ -125,7 +140,7 @@ class Flow(keras.layers.Layer):
         raise NotImplementedError(f"{type(self).__name__} does not define _forward_and_log_det")
 
     def _checked_eager(self, images):
-        """The images that `initialize` is given, checked and cast; builds the layer if it is not built."""
+        """The images for `initialize`, checked and cast; builds the layer if necessary."""
         if not tf.executing_eagerly():
             raise UserError(f"{self.name}.initialize assigns weights once: call it eagerly, outside of tf.function")
         images = self._checked(images, "images")
@@ -146,47 +161,47 @@ class Flow(keras.layers.Layer):
 class Chain(Flow):
     """Several flows, one after the other.
 
-    They are listed in the order in which the inverse, from images to features, goes through them. That is also
-    `tfb.Chain`'s order. An empty chain is the identity and has no weights.
+    They are listed in the order in which the inverse, from images to features, applies them, as in `tfb.Chain`. An
+    empty chain is the identity and has no weights.
 
     Args:
-        flows: a sequence of `Flow`.
+        flows: the flows.
         **kwargs: Keras's (`name`, `dtype`, `trainable`).
     """
 
-    def __init__(self, flows, **kwargs):
+    def __init__(self, flows: Iterable[Flow], **kwargs: Any):
         super().__init__(**kwargs)
         self.flows = list(flows)
-        # tf.train.Checkpoint follows attributes; what stands only in a list on a Keras layer it leaves out in silence.
+        # tf.train.Checkpoint follows attributes; it silently leaves out layers that are only in a list on a Keras layer.
         for index, flow in enumerate(self.flows):
             setattr(self, f"flow_{index}", flow)
 
-    def build(self, images_shape):
-        """Builds every flow for the shape that reaches it."""
-        batch, *shape = images_shape
+    def build(self, images_shape: ImagesShape) -> None:
+        """Builds every flow for the shape of its inputs."""
+        batch, shape = images_shape[0], images_shape[1:]
         for flow in self.flows:
             if not flow.built:
                 flow.build((batch, *shape))
             shape = flow.features_shape(shape)
 
-    def initialize(self, images):
-        """Each flow is initialised from the features that the ones before it, already initialised, make."""
+    def initialize(self, images: tf.Tensor) -> tf.Tensor:
+        """Initialises each flow from the features of the previous ones, which are initialised before it."""
         images = self._checked_eager(images)
         for flow in self.flows:
             images = flow.initialize(images)
         return images
 
-    def features_shape(self, images_shape):
-        """The last flow's features' `(H, W, C)`."""
+    def features_shape(self, images_shape: ImageShape) -> ImageShape:
+        """The `(H, W, C)` of the last flow's features."""
         for flow in self.flows:
             images_shape = flow.features_shape(images_shape)
-        return tuple(images_shape)
+        return super().features_shape(images_shape)
 
-    def images_shape(self, features_shape):
-        """The first flow's images' `(H, W, C)`."""
+    def images_shape(self, features_shape: ImageShape) -> ImageShape:
+        """The `(H, W, C)` of the first flow's images."""
         for flow in reversed(self.flows):
             features_shape = flow.images_shape(features_shape)
-        return tuple(features_shape)
+        return super().images_shape(features_shape)
 
     def _inverse_and_log_det(self, images, training):
         total = zero_log_det(images)
@@ -203,11 +218,11 @@ class Chain(Flow):
         return features, total
 
 
-def constant_log_det(value, images):
-    """The scalar `value`, nats, once for each of the N `images`: `[N]`."""
+def constant_log_det(value: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
+    """The scalar `value`, nats, for each of the N `images`: `[N]`."""
     return tf.broadcast_to(value, tf.shape(images)[:1])
 
 
-def zero_log_det(images):
-    """`[N]` zeros of the dtype of the N `images`: what a rearrangement of pixels adds."""
+def zero_log_det(images: tf.Tensor) -> tf.Tensor:
+    """`[N]` zeros of the dtype of the N `images`: the log-determinant of a rearrangement of pixels."""
     return constant_log_det(tf.zeros([], images.dtype), images)

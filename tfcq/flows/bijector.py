@@ -1,19 +1,27 @@
 """The bridge from a flow layer to TensorFlow Probability."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 import tensorflow as tf
 import tensorflow_probability as tfp
+
+if TYPE_CHECKING:
+    from tfcq.flows.autoregressive import ContextualFlow
+    from tfcq.flows.base import Flow
 
 EVENT_NDIMS = 3  # height, width, channels
 
 
 class _NoCache:
-    """Stands where TFP keeps its cache of results by tensor identity, and keeps nothing.
+    """Replaces TFP's cache of results by tensor identity, and stores nothing.
 
-    TFP's cache answers `inverse(forward(z))` with `z` itself and, worse, an eager tensor that it saw before the weights
-    changed with the old result.
+    TFP's cache returns `z` itself for `inverse(forward(z))`. Worse, for an eager tensor that it saw before the weights
+    changed it returns the old result.
     """
 
-    def __init__(self, bijector=None):
+    def __init__(self, bijector: Any = None):
         self._bijector = bijector
 
     def __get__(self, bijector, bijector_class=None):
@@ -33,32 +41,35 @@ class _NoCache:
 
 
 class FlowBijector(tfp.bijectors.Bijector):
-    """A `tfb.Bijector` over a flow layer, which it reads anew at every call.
+    """A `tfb.Bijector` over a flow layer, which it evaluates anew at every call.
 
-    It holds the layer, never a tensor made of its weights, so weights that change between two calls are seen.
+    It holds the layer, never a tensor computed from its weights, so it sees weights that change between two calls.
 
-    A log-density needs the transformed value and the log-determinant, which TFP asks for one after the other (`inverse`
+    A log-density needs the transformed value and the log-determinant, which TFP requests one after the other (`inverse`,
     then `forward_log_det_jacobian` of its result, in `TransformedDistribution.log_prob`). A flow computes both
-    together, so the last run of each direction is remembered, by the identity of its tensors:
+    together, so the results of the last run in each direction are kept, by the identity of the tensors:
 
-      * while a graph is traced (`tf.function`), any question about a tensor seen in this same graph is answered from
-        it: the networks inside appear once in the graph, for each direction;
-      * eagerly, where weights may change between two calls, only a log-determinant *of the very tensor that this
-        bijector returned* is, and once. With batch normalisation in training this is also what makes it right: the
-        inverse normalised by the batch, which the forward direction, with its moving statistics, cannot undo.
+      * while a graph is traced (`tf.function`), they are reused for the same tensor in the same graph, so that the
+        networks inside appear only once per direction in the graph;
+      * eagerly, where weights may change between two calls, only the log-determinant of *the very tensor that this
+        bijector returned* is reused, and only once. With batch normalisation in training this is necessary for a
+        correct result: the inverse normalises by the batch, which the forward direction, with its moving statistics,
+        cannot undo.
 
     Values have shape `[..., H, W, C]`, log-determinants `[...]`, in nats.
 
     Args:
-        flow: a `tfcq.flows.Flow`.
-        training: passed to the flow: whether the inverse's normalisations use and learn from the batch's statistics.
-        validate_args: TFP's; there is nothing to validate.
-        name: TFP's name of its operations.
+        flow: a `tfcq.flows.Flow`, or a `ContextualFlow`.
+        training: passed to the flow: whether normalisations of the inverse use the batch's statistics and update theirs.
+        validate_args: argument of TFP without effect; there is nothing to validate.
+        name: name of the bijector and of its operations.
     """
 
     _cache = _NoCache()
 
-    def __init__(self, flow, training=False, validate_args=False, name=None):
+    def __init__(
+        self, flow: Flow | ContextualFlow, training: bool = False, validate_args: bool = False, name: str | None = None
+    ):
         parameters = dict(locals())
         self._flow = flow
         self._training = training
@@ -69,7 +80,7 @@ class FlowBijector(tfp.bijectors.Bijector):
             parameters=parameters,
             name=name or f"{flow.name}_bijector",
         )
-        # Outside of tf.Module's tracking, which would wrap it and copy it.
+        # Outside tf.Module's tracking, which would wrap and copy it.
         self._runs = self._no_dependency({})
 
     @classmethod
@@ -91,7 +102,7 @@ class FlowBijector(tfp.bijectors.Bijector):
         return self._run("inverse", y)[1] if log_det is None else -log_det
 
     def _run(self, direction, value):
-        """The flow's outputs and log-determinants in this direction, remembered or new."""
+        """The flow's outputs and log-determinants in this direction, kept from the last run or computed."""
         graph = _current_graph()
         if graph is not None and direction in self._runs:
             known_graph, known_value, outputs, log_det = self._runs[direction]
@@ -101,7 +112,7 @@ class FlowBijector(tfp.bijectors.Bijector):
         if value.shape.rank == EVENT_NDIMS + 1:
             outputs, log_det = flow_method(value, training=self._training)
         else:
-            # A flow knows one batch dimension; a distribution may have several, or none.
+            # A flow has one batch dimension; a distribution may have several, or none.
             batch_shape, event_shape = tf.shape(value)[:-EVENT_NDIMS], value.shape[-EVENT_NDIMS:]
             outputs, log_det = flow_method(tf.reshape(value, [-1, *event_shape]), training=self._training)
             outputs = tf.reshape(outputs, tf.concat([batch_shape, outputs.shape[1:]], axis=0))
@@ -134,5 +145,5 @@ class FlowBijector(tfp.bijectors.Bijector):
 
 
 def _current_graph():
-    """The graph that is being traced, or None when eager."""
+    """The graph that is being traced, or None in eager execution."""
     return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()

@@ -1,31 +1,33 @@
-"""The residual network that reads one part of an image and says how the other part moves."""
+"""The residual network that computes from one part of an image how the other part is shifted and scaled."""
+
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from tfcq.errors import UserError
-from tfcq.networks.convolutions import Convolution, spawn_seeds
+from tfcq.networks.convolutions import Convolution, MapShape, spawn_seeds
 from tfcq.networks.normalization import BatchNormalization
 
-# What the authors of RealNVP add to a variance.
+# Added to a variance, as by the authors of RealNVP.
 EPSILON = 1e-4
 
-# Keeps the raw scales of an untrained network where tanh is still steep.
+# Keeps the raw scales of an untrained network in the range where tanh is steep.
 SCALE_GAIN = 0.25
 
 
 class ResidualConditioner(keras.layers.Layer):
     """A pre-activated residual convolutional network with two outputs: a shift and a raw log-scale.
 
-    3x3 convolution; `blocks` times (ReLU, 3x3, ReLU, 3x3, added to its input); ReLU, 1x1 convolution. With batch
-    normalisation, one before each ReLU. It differs from the authors' of RealNVP in two ways, both for speed: there are
-    no 1x1 convolutions beside the blocks, and what the input is concatenated with is the coupling's affair.
+    The network: 3x3 convolution; `blocks` times (ReLU, 3x3, ReLU, 3x3, added to its input); ReLU, 1x1 convolution. Batch
+    normalisation, if any, precedes each ReLU. The network differs from that of RealNVP's authors in two ways, both for
+    speed: there are no 1x1 convolutions beside the blocks, and the coupling decides what to concatenate to the input.
 
-    The shift is zero at the start, the raw log-scale is not: the factor that the coupling multiplies it by starts at 0,
-    and two zeros in a product would both stay where they are.
+    The shift starts at zero, the raw log-scale does not: it is multiplied by a factor of the coupling that starts at 0,
+    and if both were zero, neither would get a gradient.
 
     Args:
-        outputs: the number of channels of the shift and of the raw log-scale each.
+        outputs: the number of channels of the shift, and of the raw log-scale.
         width: the number of channels inside.
         blocks: the number of residual blocks.
         weight_normalization: whether the convolutions are weight-normalised.
@@ -35,7 +37,7 @@ class ResidualConditioner(keras.layers.Layer):
         **kwargs: Keras's (`name`, `dtype`, `trainable`).
 
     Raises:
-        UserError: for a width that is not positive, or a negative number of blocks.
+        UserError: a width that is not positive, or a negative number of blocks.
 
     References:
         Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP", 2017, section 4.1; He et al., "Identity
@@ -44,14 +46,14 @@ class ResidualConditioner(keras.layers.Layer):
 
     def __init__(
         self,
-        outputs,
-        width=32,
-        blocks=2,
-        weight_normalization=True,
-        batch_normalization=False,
-        output_kernel_size=1,
-        seed=0,
-        **kwargs,
+        outputs: int,
+        width: int = 32,
+        blocks: int = 2,
+        weight_normalization: bool = True,
+        batch_normalization: bool = False,
+        output_kernel_size: int = 1,
+        seed: int | None = 0,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         if width < 1 or blocks < 0:
@@ -65,7 +67,7 @@ class ResidualConditioner(keras.layers.Layer):
         seeds = iter(spawn_seeds(seed, 2 * blocks + 2))
 
         def convolution(name):
-            # A bias before a batch normalisation is subtracted again.
+            # Batch normalisation would subtract a bias again.
             use_bias = not batch_normalization
             return Convolution(
                 width, 3, 1, weight_normalization, use_bias, seed=next(seeds), name=name, dtype=self.dtype_policy
@@ -83,24 +85,24 @@ class ResidualConditioner(keras.layers.Layer):
             name="last",
             dtype=self.dtype_policy,
         )
-        self.normalizations = []
+        self.normalizations: list[BatchNormalization] = []
         if batch_normalization:
             self.normalizations = [
                 BatchNormalization(EPSILON, name=f"normalization_{index}", dtype=self.dtype_policy)
                 for index in range(2 * blocks + 1)
             ]
-        # tf.train.Checkpoint follows attributes; what stands only in a list on a Keras layer it leaves out in silence.
+        # tf.train.Checkpoint follows attributes; it silently leaves out layers that are only in a list on a Keras layer.
         for layer in (*self.inner, *self.normalizations):
             setattr(self, layer.name, layer)
 
-    def build(self, inputs_shape):
+    def build(self, inputs_shape: MapShape) -> None:
         """Builds the layers for `inputs_shape`, `(N, H, W, channels)`."""
         inner_shape = (*inputs_shape[:-1], self.width)
         self.first.build(inputs_shape)
         for layer in (*self.inner, *self.normalizations, self.last):
             layer.build(inner_shape)
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
         """`inputs` `[N, H, W, channels]` to `shift` and `raw_log_scale`, each `[N, H, W, outputs]`, compute dtype."""
         hidden = self.first(inputs)
         for block in range(self.blocks):
@@ -108,11 +110,13 @@ class ResidualConditioner(keras.layers.Layer):
             residual = self.inner[2 * block + 1](self._activate(residual, 2 * block + 1, training))
             hidden = residual + hidden
         parameters = self.last(self._activate(hidden, 2 * self.blocks, training))
-        return tuple(tf.split(parameters, 2, axis=-1))
+        shift, raw_log_scale = tf.split(parameters, 2, axis=-1)
+        return shift, raw_log_scale
 
-    def compute_output_shape(self, inputs_shape):
+    def compute_output_shape(self, inputs_shape: MapShape) -> tuple[MapShape, MapShape]:
         """The shapes of the shift and of the raw log-scale."""
-        return ((*inputs_shape[:-1], self.outputs),) * 2
+        shape = (*inputs_shape[:-1], self.outputs)
+        return shape, shape
 
     def _activate(self, hidden, index, training):
         if self.batch_normalization:

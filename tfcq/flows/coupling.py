@@ -1,67 +1,71 @@
-"""Affine coupling: one half of an image moves, by what a network reads in the other half."""
+"""Affine coupling: one half of an image is shifted and scaled by amounts that a network computes from the other half."""
 
+from collections.abc import Callable
+from typing import Any
+
+import keras
 import numpy as np
 import tensorflow as tf
 
 from tfcq.errors import UserError
-from tfcq.flows.base import Flow
+from tfcq.flows.base import Flow, ImagesShape
 from tfcq.flows.conditioner import ResidualConditioner
 
 MASKS = ("checkerboard", "channel")
 
 
 class AffineCoupling(Flow):
-    """Scales and shifts the half that a mask lets move, as a function of the half that it keeps.
+    """Shifts and scales one half of an image, the moving half, as a function of the other half, which is kept.
 
     Image to feature, for the moving half x, with `shift` and `raw` from the conditioner:
 
         log_scale = a tanh(raw);   y = (x + shift) exp(log_scale);   log_det = sum(log_scale)
 
-    and feature to image `x = y exp(-log_scale) - shift`. The scalar `a` is learned and starts at 0, and so does the
-    shift: the coupling starts as the identity.
+    and feature to image `x = y exp(-log_scale) - shift`. The scalar `a` is learned. It starts at 0, as does the shift,
+    so the coupling starts as the identity.
 
-      * `checkerboard`: the pixels (row, column) with `row + column + parity` even are kept; the conditioner reads the
-        image without the others, and the mask as one more channel (a zero could also be a pixel's value).
-      * `channel`: parity 0 keeps the first half of the channels, parity 1 the second (the smaller half first where C is
-        odd); the conditioner reads just that half.
+      * `checkerboard`: the pixels (row, column) with `row + column + parity` even are kept; the conditioner reads
+        the image with the other pixels set to zero, and the mask as one more channel (a pixel may also be zero).
+      * `channel`: parity 0 keeps the first half of the channels, parity 1 the second (for an odd C the first half is the
+        smaller one); the conditioner reads only the kept half.
 
-    In the forward direction the conditioner always runs as in inference: a loss on samples leaves its batch
-    normalisation alone.
+    In the forward direction the conditioner always runs in inference mode, so a loss on samples does not change the
+    statistics of its batch normalisation.
 
     Args:
         mask: "checkerboard" or "channel".
-        parity: 0 or 1, which half is kept.
+        parity: 0 or 1: the half that is kept.
         width: the conditioner's number of channels.
-        blocks: its number of residual blocks.
-        weight_normalization: whether its convolutions are weight-normalised.
-        batch_normalization: whether it has batch normalisation.
-        output_kernel_size: the side of its last convolution's kernel, in pixels.
-        seed: an integer that fixes its initial values.
-        conditioner: makes another conditioner, a Keras layer with the inputs and outputs of `ResidualConditioner`, from
-            (number of moving channels, seed, name, dtype); width, blocks and the options of normalisation and kernel are
-            then without meaning.
+        blocks: the conditioner's number of residual blocks.
+        weight_normalization: whether the conditioner's convolutions are weight-normalised.
+        batch_normalization: whether the conditioner has batch normalisation.
+        output_kernel_size: the side of the kernel of the conditioner's last convolution, in pixels.
+        seed: an integer that fixes the initial values.
+        conditioner: function of (number of moving channels, seed, name, dtype) that makes another conditioner, a Keras
+            layer with the inputs and outputs of `ResidualConditioner`. Width, blocks and the options of normalisation and
+            kernel then have no effect.
         **kwargs: Keras's (`name`, `dtype`, `trainable`).
 
     Raises:
-        UserError: for an unknown mask or parity; when built with "channel" for fewer than two channels.
+        UserError: an unknown mask or parity; when built, fewer than two channels for "channel".
 
     References:
-        Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP", 2017, equations 7 and 8, section 3.4. Its
-        authors' program adds the shift before it scales, and so does this.
+        Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP", 2017, equations 7 and 8, section 3.4. As in the
+        authors' program, the shift is added before scaling.
     """
 
     def __init__(
         self,
-        mask="checkerboard",
-        parity=0,
-        width=32,
-        blocks=2,
-        weight_normalization=True,
-        batch_normalization=False,
-        output_kernel_size=1,
-        seed=0,
-        conditioner=None,
-        **kwargs,
+        mask: str = "checkerboard",
+        parity: int = 0,
+        width: int = 32,
+        blocks: int = 2,
+        weight_normalization: bool = True,
+        batch_normalization: bool = False,
+        output_kernel_size: int = 1,
+        seed: int | None = 0,
+        conditioner: Callable[[int, int | None, str, Any], keras.layers.Layer] | None = None,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         if mask not in MASKS:
@@ -91,7 +95,7 @@ class AffineCoupling(Flow):
             dtype=dtype,
         )
 
-    def build(self, images_shape):
+    def build(self, images_shape: ImagesShape) -> None:
         """Makes `a` and the conditioner for `images_shape`, `(N, H, W, C)`."""
         *outer, channels = images_shape
         if self.mask == "channel" and channels < 2:
@@ -119,7 +123,7 @@ class AffineCoupling(Flow):
         return self._join(kept, moving * tf.exp(-log_scale) - shift), -tf.reduce_sum(log_scale, axis=[1, 2, 3])
 
     def _split(self, images):
-        """What the conditioner reads of, and what moves. In a checkerboard all moves, the kept pixels by nothing."""
+        """The part for the conditioner, and the part that moves; for a checkerboard both are the whole image."""
         if self.mask == "checkerboard":
             return images, images
         half = images.shape[-1] // 2
@@ -132,12 +136,12 @@ class AffineCoupling(Flow):
         return tf.concat([kept, moved] if self.parity == 0 else [moved, kept], axis=-1)
 
     def _parameters(self, images, training):
-        """The shift and the log-scale of what moves, in the transform's dtype."""
+        """The shift and the log-scale of the moving part, in the transform's dtype; kept pixels have 0 and 0."""
         factor = self.log_scale_factor.value
         if self.mask == "channel":
             shift, raw = self._condition(images, training)
             return shift, factor * tf.tanh(raw)
-        kept = tf.constant(checkerboard(*images.shape[1:3], self.parity), images.dtype)
+        kept = tf.constant(checkerboard(images.shape[1], images.shape[2], self.parity), images.dtype)
         channel = tf.broadcast_to(kept, tf.concat([tf.shape(images)[:-1], [1]], axis=0))
         shift, raw = self._condition(tf.concat([images * kept, channel], axis=-1), training)
         moving = 1.0 - kept
@@ -148,7 +152,7 @@ class AffineCoupling(Flow):
         return tf.cast(shift, self.transform_dtype), tf.cast(raw, self.transform_dtype)
 
 
-def checkerboard(height, width, parity):
+def checkerboard(height: int, width: int, parity: int) -> np.ndarray:
     """`[1, height, width, 1]`, float64: 1 where `row + column + parity` is even, else 0."""
     even = (np.arange(height)[:, np.newaxis] + np.arange(width) + parity) % 2 == 0
     return even.astype("float64")[np.newaxis, :, :, np.newaxis]

@@ -1,12 +1,22 @@
-"""RealNVP on images, composed as its authors did."""
+"""RealNVP on images, composed as by its authors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import keras
 
 from tfcq.errors import UserError
-from tfcq.flows.base import Chain
+from tfcq.flows.base import Chain, Flow, ImagesShape
 from tfcq.flows.coupling import AffineCoupling
 from tfcq.flows.multi_scale import MultiScale
 from tfcq.flows.normalization import ActNorm, BatchNormalizationFlow
 from tfcq.flows.squeeze import Squeeze, Unsqueeze
 from tfcq.networks.convolutions import spawn_seeds
+
+if TYPE_CHECKING:
+    from tfcq.config.groups import FlowOptions
 
 NORMALIZATIONS = ("actnorm", "batch", "none")
 
@@ -14,28 +24,28 @@ NORMALIZATIONS = ("actnorm", "batch", "none")
 class ImageFlow(Chain):
     """A flow of one or several scales; the features have the images' shape.
 
-    A scale, image to feature: `couplings` checkerboard couplings of alternating parity; where another scale follows,
-    these are followed by a squeeze, `couplings` channel couplings of alternating parity, an unsqueeze, and half of the
-    dimensions leaves (`MultiScale`), the other half meeting the next scale, usually of twice the width. The last of several
-    scales has one checkerboard coupling more. One scale is just `couplings` checkerboards (the three layers of the
-    coverage-and-quality-driven models); none is the identity, without weights.
+    A scale, image to feature, has `couplings` checkerboard couplings of alternating parity. If another scale follows,
+    there are also a squeeze, `couplings` channel couplings of alternating parity and an unsqueeze; then half of the
+    dimensions are features, and the other half goes on to the next scale, usually of twice the width (`MultiScale`).
+    The last of several scales has one more checkerboard coupling. A single scale has only `couplings` checkerboards (the
+    three layers of the coverage-and-quality-driven models). Without scales the flow is the identity, without weights.
 
     Args:
         scales: the number of scales, 0 or more.
         couplings: the number of couplings of each kind in a scale.
-        blocks: the residual blocks of each conditioner.
-        width: the channels of the conditioners in the first scale.
-        width_factor: what these are multiplied by at each further scale; the authors of RealNVP double them.
-        normalization: "actnorm", before each coupling; "batch", after each, as the authors of RealNVP; "none".
+        blocks: the number of residual blocks of each conditioner.
+        width: the number of channels of the conditioners in the first scale.
+        width_factor: the factor of the width at each further scale; the authors of RealNVP double it.
+        normalization: "actnorm", before each coupling; "batch", after each, as by the authors of RealNVP; "none".
         weight_normalization: whether the conditioners' convolutions are weight-normalised.
         conditioner_batch_normalization: whether the conditioners have batch normalisation.
-        output_kernel_size: the side of the conditioners' last kernel: 1, as the authors of RealNVP, or 3.
+        output_kernel_size: the side of the conditioners' last kernel: 1, as by the authors of RealNVP, or 3.
         seed: an integer that fixes the initial values.
-        conditioner: makes other conditioners, as of `AffineCoupling`; blocks, width and the like are then without meaning.
+        conditioner: makes other conditioners, see `AffineCoupling`; the options of the usual ones then have no effect.
         **kwargs: Keras's (`name`, `dtype`, `trainable`).
 
     Raises:
-        UserError: for a number or a normalisation out of range; when built for images whose height or width is not
+        UserError: a number out of range or an unknown normalisation; when built, a height or width that is not
             divisible by `2 ** (scales - 1)`.
 
     References:
@@ -45,18 +55,18 @@ class ImageFlow(Chain):
 
     def __init__(
         self,
-        scales=1,
-        couplings=3,
-        blocks=2,
-        width=32,
-        normalization="actnorm",
-        weight_normalization=True,
-        conditioner_batch_normalization=False,
-        output_kernel_size=1,
-        seed=0,
-        width_factor=2,
-        conditioner=None,
-        **kwargs,
+        scales: int = 1,
+        couplings: int = 3,
+        blocks: int = 2,
+        width: int = 32,
+        normalization: str = "actnorm",
+        weight_normalization: bool = True,
+        conditioner_batch_normalization: bool = False,
+        output_kernel_size: int = 1,
+        seed: int | None = 0,
+        width_factor: int = 2,
+        conditioner: Callable[[int, int | None, str, Any], keras.layers.Layer] | None = None,
+        **kwargs: Any,
     ):
         if scales < 0 or couplings < 1:
             raise UserError(
@@ -65,7 +75,7 @@ class ImageFlow(Chain):
         if normalization not in NORMALIZATIONS:
             expected = ", ".join(NORMALIZATIONS)
             raise UserError(f"unknown normalization of a flow: expected one of {expected}, got {normalization!r}")
-        options = {
+        options: dict[str, Any] = {
             "blocks": blocks,
             "weight_normalization": weight_normalization,
             "batch_normalization": conditioner_batch_normalization,
@@ -73,11 +83,11 @@ class ImageFlow(Chain):
             "conditioner": conditioner,
             "dtype": kwargs.get("dtype"),
         }
-        # One for each of at most 2 * couplings + 1 couplings of a scale.
+        # A scale has at most 2 * couplings + 1 couplings, with a seed each.
         seeds = iter(spawn_seeds(seed, scales * (2 * couplings + 1)))
 
-        def coupling_flows(mask, count, scale):
-            flows = []
+        def coupling_flows(mask: str, count: int, scale: int) -> list[Flow]:
+            flows: list[Flow] = []
             for index in range(count):
                 name = f"scale_{scale}_{mask}_{index}"
                 coupling = AffineCoupling(
@@ -91,7 +101,7 @@ class ImageFlow(Chain):
                     flows += [coupling]
             return flows
 
-        def scale_flows(scale):
+        def scale_flows(scale: int) -> list[Flow]:
             last = scale == scales - 1
             flows = coupling_flows("checkerboard", couplings + (1 if last and scales > 1 else 0), scale)
             if last:
@@ -108,8 +118,8 @@ class ImageFlow(Chain):
         self.scales = scales
 
     @classmethod
-    def of(cls, options, seed, name="flow"):
-        """The flow that `tfcq.config.groups.FlowOptions` describe."""
+    def of(cls, options: FlowOptions, seed: int | None, name: str = "flow") -> ImageFlow:
+        """The flow that `options` describe."""
         return cls(
             scales=options.flow_scales,
             couplings=options.flow_couplings,
@@ -124,7 +134,7 @@ class ImageFlow(Chain):
             name=name,
         )
 
-    def build(self, images_shape):
+    def build(self, images_shape: ImagesShape) -> None:
         """Builds every coupling for `images_shape`, `(N, H, W, C)`."""
         _, height, width, _ = images_shape
         divisor = 2 ** max(self.scales - 1, 0)

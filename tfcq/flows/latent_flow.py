@@ -1,12 +1,16 @@
 """The flow of latent vectors of the GLF family (Xiao et al. 2019, Fig. 1b): blocks of two couplings and a fixed permutation.
 
-Couplings are `tfb.RealNVP` (Dinh et al. 2017): of a vector (a, b), forward, from noise to latents,
+Couplings are `tfb.RealNVP` (Dinh et al. 2017). For a vector (a, b), forward, from noise to latents,
 
     a' = a,    b' = b exp(s(a)) + t(a),    log|det| = sum s(a)
 
-and the second coupling of a block keeps b and moves a. s and t are the two halves of a perceptron's outputs. s is limited to
-(-3, 3) by 3 tanh(s / 3), which the paper does not do: unlimited, one bad batch overflows exp. At first both are small.
+and the second coupling of a block keeps b and changes a. s and t are the two halves of a perceptron's outputs. Unlike in the
+paper, s is limited to (-3, 3) by 3 tanh(s / 3): without a limit, one bad batch overflows exp. At first both are small.
 """
+
+from __future__ import annotations
+
+from typing import Any
 
 import keras
 import numpy as np
@@ -20,46 +24,55 @@ tfb = tfp.bijectors
 tfd = tfp.distributions
 
 LOG_SCALE_LIMIT = 3.0
-OUTPUT_GAIN = 0.1  # of s and t at first
+OUTPUT_GAIN = 0.1  # initial size of s and t
 
 
-def weight_decay(layer, rate):
-    """rate / 2 times the sum of the squares of a layer's weights, a scalar of their type.
+def weight_decay(layer: keras.layers.Layer, rate: float) -> tf.Tensor:
+    """rate / 2 times the sum of the squares of a layer's weights, a scalar of their dtype.
 
-    Its gradient is what optimizers with a weight decay that is not decoupled add to theirs (PyTorch's Adam).
+    Its gradient is the term that optimizers with weight decay that is not decoupled add (such as PyTorch's Adam).
     """
     return 0.5 * rate * sum(tf.reduce_sum(tf.square(variable.value)) for variable in layer.trainable_variables)
 
 
 class LatentFlow(keras.layers.Layer):
-    """Bijection between noise [N, dim] and latents [N, dim], of its dtype; TFP's direction: forward makes latents.
+    """A bijection between noise [N, dim] and latents [N, dim]; forward, in TFP's direction, makes latents.
+
+    The permutations are weights that are not trained, so that a reloaded model has the same ones.
 
     Args:
-        dim: values of a vector, at least 2.
-        blocks: of two couplings and a permutation.
-        units: of a hidden layer of a coupling's network.
-        layers: hidden layers of a coupling's network.
+        dim: number of values of a vector, at least 2.
+        blocks: number of blocks, each of two couplings and a permutation.
+        units: units of each hidden layer of a coupling's network.
+        layers: number of hidden layers of a coupling's network.
         seed: an integer that fixes permutations and initial values.
         name: the layer's name.
-        dtype: of weights, vectors and densities; the tests' reference is float64.
-
-    The permutations are weights that do not train: a reloaded model must have the same ones.
+        dtype: dtype of weights, vectors and densities; the tests' reference is float64.
     """
 
-    def __init__(self, dim, blocks=4, units=64, layers=2, seed=0, name="latent_flow", dtype="float32"):
+    def __init__(
+        self,
+        dim: int,
+        blocks: int = 4,
+        units: int = 64,
+        layers: int = 2,
+        seed: int | None = 0,
+        name: str = "latent_flow",
+        dtype: str = "float32",
+    ):
         super().__init__(name=name, dtype=dtype)
         self.dim, self.blocks, self.units, self.layers, self.seed = dim, blocks, units, layers, seed
         self.build()
 
     @classmethod
-    def of(cls, options, seed):
-        """The flow that `options`, `LatentFlowOptions` and `AutoencoderOptions`, describe."""
+    def of(cls, options: Any, seed: int | None) -> LatentFlow:
+        """The flow that `options`, which are `LatentFlowOptions` and `AutoencoderOptions` at once, describe."""
         return cls(
             options.latent_dim, options.latent_flow_blocks, options.latent_flow_units, options.latent_flow_layers, seed
         )
 
-    def build(self, latents_shape=None):
-        """Makes all weights (the constructor calls it)."""
+    def build(self, latents_shape: tuple[int | None, int] | None = None) -> None:
+        """Makes all weights; called by the constructor."""
         seeds = iter(spawn_seeds(self.seed, 3 * self.blocks))
         for block in range(self.blocks):
             for index in range(2):
@@ -85,21 +98,21 @@ class LatentFlow(keras.layers.Layer):
             )
             setattr(self, f"permutation_{block}", weight)
 
-    def bijector(self):
-        """A fresh `tfb.Chain` over the weights. Use it and let it go: do not store it."""
-        chain = []
+    def bijector(self) -> tfp.bijectors.Bijector:
+        """A fresh `tfb.Chain` over the weights. Do not store it."""
+        chain: list[tfp.bijectors.Bijector] = []
         for block in range(self.blocks):
             chain += [self._coupling(block, 0), self._coupling(block, 1)]
             chain += [tfb.Permute(permutation=tf.convert_to_tensor(getattr(self, f"permutation_{block}")))]
         return tfb.Chain(chain)
 
-    def distribution(self, temperature=1.0):
-        """The density of latents: N(0, temperature^2 I) through the flow, a `tfd.TransformedDistribution`."""
+    def distribution(self, temperature: float = 1.0) -> tfp.distributions.Distribution:
+        """The distribution of latents: N(0, temperature^2 I) transformed by the flow, a `tfd.TransformedDistribution`."""
         noise = tfd.MultivariateNormalDiag(scale_diag=temperature * tf.ones(self.dim, self.compute_dtype))
         return tfd.TransformedDistribution(noise, self.bijector())
 
     def _num_kept(self, index):
-        """How many values a block's coupling number `index` leaves as they are."""
+        """The number of values that a block's coupling number `index` leaves unchanged."""
         return self.dim // 2 if index == 0 else self.dim - self.dim // 2
 
     def _coupling(self, block, index):

@@ -1,19 +1,21 @@
-"""Half of the dimensions leaves early, the other half goes through a further, coarser flow."""
+"""One scale of a multi-scale flow: half of the dimensions leave early, the rest go through a coarser flow."""
+
+from typing import Any
 
 import tensorflow as tf
 
 from tfcq.errors import UserError
-from tfcq.flows.base import Flow
+from tfcq.flows.base import Flow, ImagesShape
 from tfcq.flows.squeeze import squeeze, squeezed_shape, unsqueeze
 
 
 class MultiScale(Flow):
-    """One scale of a multi-scale flow and all that follow it, as one bijection of images.
+    """One scale of a multi-scale flow and all the scales that follow it, as one bijection of images.
 
-    Image to feature: `fine` goes over the image; then one pixel of each diagonal of a 2x2 block stays (a checkerboard
+    Image to feature: `fine` is applied to the image. Then one diagonal of each 2x2 block of pixels stays (a checkerboard
     half), and the other half of the dimensions, `[H/2, W/2, 2C]`, goes through `coarse`, which may be a `MultiScale`
-    again. What comes back takes its place in the blocks: the features have the shape of the image, and stand where the
-    pixels stood. The log-determinants add.
+    again. Its features return to their pixels' places in the blocks, so the features have the shape of the image. The
+    log-determinants are added.
 
     Args:
         fine: a `Flow` of `[H, W, C]` images whose features have the same shape; H and W even.
@@ -21,28 +23,28 @@ class MultiScale(Flow):
         **kwargs: Keras's (`name`, `dtype`, `trainable`).
 
     Raises:
-        UserError: when built for an odd height or width.
+        UserError: when built, an odd height or width.
 
     References:
         Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP", 2017, section 3.6.
     """
 
-    def __init__(self, fine, coarse, **kwargs):
+    def __init__(self, fine: Flow, coarse: Flow, **kwargs: Any):
         super().__init__(**kwargs)
         self.fine = fine
         self.coarse = coarse
 
-    def build(self, images_shape):
+    def build(self, images_shape: ImagesShape) -> None:
         """Builds both flows."""
-        batch, *shape = images_shape
+        batch, shape = images_shape[0], images_shape[1:]
         if shape[0] % 2 or shape[1] % 2:
             raise UserError(f"{self.name} halves the image: expected even height and width, got {shape[0]}x{shape[1]}")
         self.fine.build(images_shape)
         height, width, channels = squeezed_shape(shape)
         self.coarse.build((batch, height, width, channels // 2))
 
-    def initialize(self, images):
-        """`fine` from the images, `coarse` from its half of the features."""
+    def initialize(self, images: tf.Tensor) -> tf.Tensor:
+        """Initialises `fine` from the images, and `coarse` from its half of the features."""
         going_on, staying = _halves(self.fine.initialize(self._checked_eager(images)))
         return _whole(self.coarse.initialize(going_on), staying)
 

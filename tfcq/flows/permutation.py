@@ -1,27 +1,29 @@
-"""A fixed random order of the channels."""
+"""A fixed random permutation of the channels."""
+
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from tfcq.flows.base import Flow, zero_log_det
+from tfcq.flows.base import Flow, ImagesShape, zero_log_det
 
 
 class ChannelPermutation(Flow):
-    """Feature channel k is image channel `permutation[k]`; drawn once from the seed, then fixed.
+    """Feature channel k is image channel `permutation[k]`; the permutation is drawn once from the seed, then fixed.
 
-    The permutation is a weight that does not train, because a model reloaded elsewhere must have the same one, whatever
-    became of the generator that drew it. The log-determinant is 0.
+    The permutation is a weight that is not trained, so that a model reloaded elsewhere has the same one even if the
+    random generator has changed. The log-determinant is 0.
 
     Args:
         seed: an integer that fixes the permutation.
         **kwargs: Keras's (`name`, `dtype`, `trainable`).
     """
 
-    def __init__(self, seed=0, **kwargs):
+    def __init__(self, seed: int | None = 0, **kwargs: Any):
         super().__init__(**kwargs)
         self.seed = seed
 
-    def build(self, images_shape):
+    def build(self, images_shape: ImagesShape) -> None:
         """Draws the permutation of the C channels of `images_shape`."""
         drawn = np.random.default_rng(self.seed).permutation(images_shape[-1])
         self.permutation = self.add_weight(

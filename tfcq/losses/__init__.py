@@ -1,1 +1,1 @@
-"""Pure functions, one value per example; the trainer alone reduces over the batch."""
+"""Losses: pure functions with one value per example; only the trainer reduces over the batch."""

@@ -1,17 +1,17 @@
-"""Free bits: a floor under the KL of each channel, so that none is switched off early in training."""
+"""Free bits: a lower limit of the KL of each channel, so that no channel is switched off early in training."""
 
 import tensorflow as tf
 
 
-def free_bits(kl, minimum):
-    """What a layer of latents is charged: the larger of `minimum` and the batch's mean KL, channel by channel.
+def free_bits(kl: tf.Tensor, minimum: float) -> tf.Tensor:
+    """The KL term of a layer of latents: per channel, the larger of `minimum` and the batch's mean KL.
 
-    The mean over the batch of the result is `sum_c max(minimum, mean_n kl[n, c])` (Kingma et al. 2016, Eq. 15), and so is its
-    gradient: a channel whose mean is below the floor has none.
+    The batch mean of the result has the value and the gradient of `sum_c max(minimum, mean_n kl[n, c])` (Kingma et al. 2016,
+    Eq. 15): a channel whose mean is below the minimum has no gradient.
 
     Args:
-        kl: float32 [N, C], nats, of each example and channel, summed over space.
-        minimum: float, nats.
+        kl: float32 [N, C], nats: the KL of each example and channel, summed over space.
+        minimum: nats; 0: the sum of `kl` over the channels.
 
     Returns:
         float32 [N], nats.

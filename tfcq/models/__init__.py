@@ -1,37 +1,49 @@
-"""A folder a paper, a file a system: a module is named as its key in `tfcq.config.SYSTEMS`, and its class is `MODEL`."""
+"""The models: a folder for each paper, a module for each system, named like its key in `tfcq.config.SYSTEMS`.
+
+The class of a system is `MODEL` of its module.
+"""
+
+from __future__ import annotations
 
 import contextlib
 import importlib
 import importlib.util
 import pkgutil
 import random
+from collections.abc import Iterator, Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from tfcq.checks import check_integer, check_kind
-from tfcq.config import check_config
+from tfcq.config import Config, check_config
 from tfcq.errors import UserError
 from tfcq.machine import settings
 
+if TYPE_CHECKING:
+    from tfcq.models.base import GenerativeModel
 
-def build(config, image_shape):
-    """The untrained model of a Config, all weights made.
+
+def build(config: Config, image_shape: Sequence[int]) -> GenerativeModel:
+    """Builds the untrained model of a configuration, with all its weights.
 
     Args:
-        config: `tfcq.Config`; its `training.precision` becomes the dtype policy of the layers, its `training.seed` the
-            seed of the weights.
+        config: the configuration; `training.precision` becomes the dtype policy of the layers, `training.seed` the seed of
+            the weights.
         image_shape: (H, W, C).
 
     Returns:
-        A `tfcq.models.base.GenerativeModel`; `fit` trains it by `config.training`, where it is not compiled otherwise.
+        The model; its `fit` trains according to `config.training`, unless it is compiled otherwise.
 
     Raises:
-        UserError: arguments of another kind.
+        UserError: an argument of another kind.
     """
     check_config(config)
     check_kind("image_shape", image_shape, (tuple, list), "(H, W, C)")
     if len(image_shape) != 3:
         raise UserError(f"image_shape: expected (H, W, C), received {image_shape}")
     image_shape = tuple(check_integer("image_shape", size, 1) for size in image_shape)
-    settings.import_tensorflow()  # not all who build a model came through an entry point
+    settings.import_tensorflow()  # a caller may not have come through an entry point
+    assert config.model is not None  # Config fills it in
     system = _module(config.model).MODEL
     with settings.keras_defaults(config.training.precision), _seeded(config.training.seed):
         model = system(config.system, image_shape, seed=config.training.seed)
@@ -39,8 +51,8 @@ def build(config, image_shape):
     return model
 
 
-def _module(system):
-    """The module of a system, in whichever of the folders here it is."""
+def _module(system: str) -> ModuleType:
+    """The module of a system, which is in one of the folders here."""
     folders = [one.name for one in pkgutil.iter_modules(__path__) if one.ispkg]
     found = [name for folder in folders if importlib.util.find_spec(name := f"{__name__}.{folder}.{system}")]
     if len(found) != 1:
@@ -49,10 +61,11 @@ def _module(system):
 
 
 @contextlib.contextmanager
-def _seeded(seed):
-    """Within, Keras draws the seeds of layers that were given none from `seed`; the user's generators stay as they were.
+def _seeded(seed: int) -> Iterator[None]:
+    """A context in which the seeds that Keras draws, for layers without one, follow from `seed`.
 
-    It draws them from Python's `random` alone; `keras.utils.set_random_seed` would move NumPy's, TensorFlow's and Keras's too.
+    Keras draws them from Python's `random`, whose state is restored afterwards. `keras.utils.set_random_seed` would change the
+    states of NumPy, TensorFlow and Keras, too.
     """
     before = random.getstate()
     random.seed(seed)

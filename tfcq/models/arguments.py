@@ -1,19 +1,23 @@
-"""What stands between a user's call and a model's method, by the table of `tfcq.endpoints`.
+"""Checks of a user's arguments for the methods of a model, according to the table of `tfcq.endpoints`.
 
-Before the method: arguments are checked, before any network runs, and those left out are filled in. Without the checks a wrong
-array mostly gets an answer: srVAE's log_prob of images in [0, 1] is a number, of almost black images. What has values (NumPy
-arrays, eager tensors, Python numbers and lists) is checked in full, as `tfcq.inputs` says. In a graph, types and the static parts
-of shapes are checked while it is traced, at no cost later; the endpoints of an export assert the rest themselves.
+Before the method runs, its arguments are checked and default values are filled in. Without checks most wrong arrays would give
+an answer: srVAE's log_prob of images in [0, 1] is that of almost black images. Arguments with values (NumPy arrays, eager
+tensors, Python numbers and lists) are checked completely by `tfcq.inputs`. In a graph, dtypes and the static parts of shapes are
+checked during tracing, at no cost later; the endpoints of an export assert the rest themselves.
 
-After it: the answer is made of NumPy arrays. It stays tensors in a `tf.function`, and where an argument is a tensor, as under a
-`tf.GradientTape`.
+After the method has run, its answer is converted to NumPy arrays. In a `tf.function`, or if an argument is a tensor (as under a
+`tf.GradientTape`), it remains tensors.
 """
+
+from __future__ import annotations
 
 import contextlib
 import functools
 import inspect
 import numbers
 import threading
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import keras
 import numpy as np
@@ -25,12 +29,12 @@ from tfcq.endpoints import INPUTS, METHODS
 from tfcq.errors import UserError
 from tfcq.seeds import row_seeds
 
-_call = threading.local()  # whether a method of a model runs in this thread: what it asks another is no user's call
+_call = threading.local()  # whether a method of a model runs in this thread: a call inside it is not a user's call
 
 
 @contextlib.contextmanager
-def internal():
-    """While it lasts, methods of models in this thread are called as they are: no checks, and tensors for answers."""
+def internal() -> Iterator[None]:
+    """A context in which calls of models' methods in this thread are internal: without checks, and answers are tensors."""
     before, _call.internal = getattr(_call, "internal", False), True
     try:
         yield
@@ -38,14 +42,14 @@ def internal():
         _call.internal = before
 
 
-def checked(method):
-    """`method` of a `GenerativeModel`, one of `METHODS`, as users call it.
+def checked(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Wraps a method of `GenerativeModel`, one of `METHODS`, in the checks and conversions for a user's call.
 
-    `seeds` may be left out: they are `row_seeds(N, seed)`, where `seed` (an int, 0 by default) is an argument of every method
-    that takes seeds. `sample` takes the number of images in their place.
+    `seeds` may be left out; they are then `row_seeds(N, seed)`. `seed` (an int, 0 by default) becomes an argument of every
+    method that takes seeds. `sample` also takes the number of images in their place.
 
-    Raises, when it is called:
-        UserError: an ability that the model lacks, or an argument of a wrong type, shape, range or number of rows.
+    The wrapped method raises:
+        UserError: the model lacks the ability, or an argument has a wrong type, shape, range or number of rows.
     """
     name = method.__name__
     ability, arguments = METHODS[name]
@@ -53,7 +57,7 @@ def checked(method):
     takes_seeds = "seeds" in signature.parameters
 
     @functools.wraps(method)
-    def call(self, *args, **kwargs):
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         if getattr(_call, "internal", False):
             return method(self, *args, **kwargs)
         self.require(ability)
@@ -83,13 +87,13 @@ def checked(method):
         return answer if tensors else tf.nest.map_structure(_array, answer)
 
     if takes_seeds:
-        call.__signature__ = _with_optional_seeds(signature)
-    # Not by AutoGraph: it would turn a UserError into an error of its own, and no method needs it.
+        call.__signature__ = _with_optional_seeds(signature)  # type: ignore[attr-defined]  # read by inspect.signature
+    # Without AutoGraph, which would wrap a UserError in an error of its own; no method needs it.
     return tf.autograph.experimental.do_not_convert(call)
 
 
-def _with_seeds_of_count(args, kwargs, seed):
-    """The arguments of `sample` with seeds where the number of images stands in their place."""
+def _with_seeds_of_count(args: tuple[Any, ...], kwargs: dict[str, Any], seed: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of `sample`, with seeds instead of a number of images."""
     kwargs = dict(kwargs)
     count = kwargs.pop("num_images", None)
     if args and (args[0] is None or isinstance(args[0], numbers.Number | np.generic)):
@@ -103,16 +107,16 @@ def _with_seeds_of_count(args, kwargs, seed):
     return (seeds, *args[1:]), kwargs
 
 
-def _seeds_of_rows(rows, seed):
-    """Seeds int32 [N, 2] of the stream `seed` for `rows` [N, ...], an array or tensor whose N a graph may not know yet."""
+def _seeds_of_rows(rows: Any, seed: int) -> Any:
+    """Seeds int32 [N, 2] of the stream `seed` for `rows` [N, ...], an array or a tensor; N may be unknown in a graph."""
     if rows.shape[0] is not None:
         return row_seeds(int(rows.shape[0]), seed)
     numbers_of_rows = tf.range(tf.shape(rows)[0])
     return tf.stack([tf.fill(tf.shape(numbers_of_rows), seed), numbers_of_rows], axis=1)
 
 
-def _with_optional_seeds(signature):
-    """What `help` shows of a method: seeds may be left out, and `seed` given."""
+def _with_optional_seeds(signature: inspect.Signature) -> inspect.Signature:
+    """The signature that `help` shows: seeds are optional, and there is an argument `seed`."""
     parameters = [
         one.replace(default=None) if one.name == "seeds" else one for one in signature.parameters.values()
     ]
@@ -125,7 +129,7 @@ def _array(value):
 
 
 class _Argument(inputs.Argument):
-    """An argument that may be a tensor, with values or, while a graph is traced, without."""
+    """An argument that may be a tensor: an eager one, or a symbolic one while a graph is traced."""
 
     def __init__(self, name, wanted, row, given):
         given = tf.convert_to_tensor(given) if isinstance(given, tf.Variable | keras.Variable) else given
@@ -137,7 +141,7 @@ class _Argument(inputs.Argument):
         if not hasattr(self._given, "numpy"):
             return self._symbolic(self._given)
         self._converted()
-        # It stays on its device and on a tape.
+        # The tensor stays on its device and on a tape.
         wanted = self._wanted.dtype
         return self._given if self._given.dtype.name == wanted else tf.cast(self._given, wanted)
 
@@ -150,7 +154,7 @@ class _Argument(inputs.Argument):
         return tensor
 
     def _may_fit(self, shape):
-        """Whether a tf.TensorShape, parts of which may be unknown, may be one of this input."""
+        """Whether a tf.TensorShape, possibly with unknown parts, is compatible with this input."""
         if shape.is_compatible_with(()) and (self._row is None or self._wanted.one_for_all):
             return True
         if self._row is None or not shape.is_compatible_with((None, *self._row)):

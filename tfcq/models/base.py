@@ -1,10 +1,16 @@
-"""The contract of a generative model: what it can be asked. How it is trained: `tfcq.engine.trainer`, `tfcq.models.fitting`.
+"""The interface of a generative model. For its training see `tfcq.engine.trainer` and `tfcq.models.fitting`.
 
-A system subclasses `GenerativeModel`, makes its networks in `__init__` (all weights, so `built` is true), says who is trained
-(`players`), and offers what it can do of `sample`, `elbo_terms` and `log_prob`, `latent_likelihood`, `encode`, `decode`,
-`reconstruct`, `interpolate`, and the like, with `abilities` that names those.
+A system subclasses `GenerativeModel`, makes its networks in `__init__` (with all weights, and then sets `built`), defines its
+`players`, overrides the methods that it supports (`sample`, `elbo_terms` and `log_prob`, `latent_likelihood`, `encode`,
+`decode`, ...), and names these abilities in `abilities`.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -13,31 +19,39 @@ from tfcq.endpoints import ENDPOINTS, METHODS
 from tfcq.errors import UserError
 from tfcq.models import arguments, interpolation
 from tfcq.models.fitting import FittedModel
+from tfcq.randomness import RowNoise, StepNoise
 
 ABILITIES = tuple(ENDPOINTS)
-"""What can be asked of models; each is an endpoint too."""
+"""All abilities that a model may have; each is an endpoint of an export."""
+
+Array: TypeAlias = np.ndarray | tf.Tensor
+"""A user's argument or answer: NumPy arrays or tensors. Within a model all are tensors."""
+
+Noise: TypeAlias = RowNoise | StepNoise
+"""The noise of an endpoint or of a training step."""
 
 
 class GenerativeModel(FittedModel):
     """Base of every system.
 
-    Where a user calls one of the methods of `tfcq.endpoints.METHODS`, whichever class defines it, its arguments are checked
-    first: a wrong one raises UserError. Seeds may be left out, `model.sample(16)` draws 16 images, and answers are NumPy
-    arrays where no tensors are given (see `tfcq.models.arguments`).
+    When a user calls one of the methods of `tfcq.endpoints.METHODS`, in whichever class it is defined, its arguments are
+    checked first: a wrong one raises UserError. Seeds may be left out, `model.sample(16)` draws 16 images, and answers are
+    NumPy arrays unless an argument is a tensor (see `tfcq.models.arguments`).
 
     Args:
-        image_shape: (H, W, C) of its images.
-        seed: int, of the noise of training; with the step number it decides every draw.
-        name: of the model.
+        image_shape: (H, W, C) of the images.
+        seed: seed of the noise of training; together with the step number it decides every draw.
+        name: name of the model.
     """
 
-    def __init__(self, image_shape, seed=0, name=None):
+    def __init__(self, image_shape: Sequence[int], seed: int = 0, name: str | None = None):
         super().__init__(seed, name)
-        self.image_shape = tuple(image_shape)
+        height, width, channels = image_shape
+        self.image_shape = (height, width, channels)
 
     def __repr__(self):
         size = "x".join(map(str, self.image_shape))
-        steps = f"{self.steps_taken} step" + "s" * (self.steps_taken != 1)
+        steps = "1 step" if self.steps_taken == 1 else f"{self.steps_taken} steps"
         able = ", ".join(sorted(self.abilities))
         return f"<{type(self).__name__}: {size} images, {self.count_params():,} weights, {steps}; {able}>"
 
@@ -46,123 +60,127 @@ class GenerativeModel(FittedModel):
         _check_arguments(cls)
 
     trained_bound = "elbo"
-    """What the bound that is trained is called in logs; another name where it is not the one of `elbo_terms`."""
-
-    likelihood_note = None
-    """A sentence that whoever reads this model's likelihood must know; None: there is none."""
+    """The name in logs of the bound that is trained; another name if it differs from the bound of `elbo_terms`."""
 
     @property
-    def abilities(self):
-        """frozenset of what can be asked of this model, out of `ABILITIES`."""
+    def likelihood_note(self) -> str | None:
+        """A sentence that readers of this model's likelihood must know; None by default."""
+        return None
+
+    @property
+    def abilities(self) -> frozenset[str]:
+        """The abilities that this model has, a subset of `ABILITIES`."""
         raise NotImplementedError
 
-    def sample(self, seeds, temperature=1.0):
-        """Images uint8 [N, H, W, C], one for each row of `seeds` (int32 [N, 2]).
+    def sample(self, seeds: Array, temperature: float | Array = 1.0) -> Array:
+        """Generates images uint8 [N, H, W, C], one for each row of `seeds` (int32 [N, 2]).
 
         `temperature` (float or [N], at least 0) multiplies the standard deviation of the prior.
         """
         raise self.cannot("sample")
 
-    def elbo_terms(self, images, seeds):
-        """The evidence lower bound of log P(images), one draw decided by `seeds`, and what it is made of.
+    def elbo_terms(self, images: Array, seeds: Array) -> dict[str, Array]:
+        """The evidence lower bound of log P(images), from one draw decided by `seeds`, and its terms.
 
         Returns:
-            {"elbo": float32 [N], nats per 8-bit image, and other names: float32 [N], nats}.
+            {"elbo": float32 [N], nats per 8-bit image, and name of a term: float32 [N], nats}.
         """
         raise self.cannot("likelihood")
 
-    def bound_measures(self, terms, name="elbo"):
-        """The terms of a bound under the names that training, validation and evaluation share.
+    def bound_measures(self, terms: dict[str, Any], name: str = "elbo") -> dict[str, Any]:
+        """The terms of a bound under the names that training, validation and evaluation log.
 
         Args:
-            terms: as of `elbo_terms`: {"elbo" and others: [N], or their means; nats}.
-            name: of the bound; another than "elbo" for one that is not of `elbo_terms`.
+            terms: like the result of `elbo_terms`, [N] or means, in nats.
+            name: name of the bound; not "elbo" if it is not the bound of `elbo_terms`.
 
         Returns:
-            {"elbo_bits_per_dim": in bits, "elbo_nats", "elbo/TERM" for every other term: in nats}, [N] or means as `terms`.
+            {"elbo_bits_per_dim": in bits, "elbo_nats", "elbo/TERM" for every other term: in nats}, [N] or means like `terms`.
         """
         parts = {f"{name}/{term}": value for term, value in terms.items() if term != "elbo"}
         bits = units.bits_per_dim(terms["elbo"], self.image_shape)
         return {f"{name}_bits_per_dim": bits, f"{name}_nats": terms["elbo"]} | parts
 
-    def elbo(self, images, seeds):
-        """Evidence lower bound of log P(images), float32 [N], nats per 8-bit image; one draw, decided by `seeds`."""
+    def elbo(self, images: Array, seeds: Array) -> Array:
+        """The evidence lower bound of log P(images), float32 [N], nats per 8-bit image; one draw, decided by `seeds`."""
         return self.elbo_terms(images, seeds)["elbo"]
 
-    def log_prob(self, images, seeds, num_importance_samples=1):
-        """Estimate of log P(images), float32 [N], nats per 8-bit image (uint8 [N, H, W, C]); noise decided by `seeds`."""
+    def log_prob(self, images: Array, seeds: Array, num_importance_samples: int | Array = 1) -> Array:
+        """Estimates log P(images), float32 [N], nats per 8-bit image, of uint8 [N, H, W, C]; `seeds` decide the noise."""
         raise self.cannot("likelihood")
 
-    def likelihood(self, images, seeds, num_importance_samples=1):
+    def likelihood(self, images: Array, seeds: Array, num_importance_samples: int | Array = 1) -> dict[str, Array]:
         """{"log_prob", "bits_per_dim"}, float32 [N] each: `log_prob`, and -log_prob / (D ln 2)."""
         log_prob = self.log_prob(images, seeds, num_importance_samples)
         return {"log_prob": log_prob, "bits_per_dim": units.bits_per_dim(log_prob, self.image_shape)}
 
-    def encode(self, images, seeds):
-        """Latents float32 [N, ...] of images."""
+    def encode(self, images: Array, seeds: Array) -> Array:
+        """Latents float32 [N, ...] of images uint8 [N, H, W, C]."""
         raise self.cannot("encode")
 
-    def decode(self, latents):
-        """Images uint8 [N, H, W, C] of latents."""
+    def decode(self, latents: Array) -> Array:
+        """Images uint8 [N, H, W, C] of latents float32 [N, ...]."""
         raise self.cannot("decode")
 
-    def reconstruct(self, images, seeds):
+    def reconstruct(self, images: Array, seeds: Array) -> Array:
         """Images encoded, then decoded: uint8 [N, H, W, C]."""
         return self.decode(self.encode(images, seeds))
 
-    def generative_reconstruct(self, images, seeds):
-        """Images of what a model's first stage keeps of images, the rest being generated: uint8 [N, H, W, C]."""
+    def generative_reconstruct(self, images: Array, seeds: Array) -> Array:
+        """Images uint8 [N, H, W, C] from the latents of the model's first stage alone; the rest is generated."""
         raise self.cannot("generative_reconstruct")
 
-    def super_resolve(self, compressed, seeds):
-        """Images uint8 [N, H, W, C] of compressed ones, uint8 [N, *compressed_shape]."""
+    def super_resolve(self, compressed: Array, seeds: Array) -> Array:
+        """Images uint8 [N, H, W, C] for compressed images, uint8 [N, *compressed_shape]."""
         raise self.cannot("super_resolve")
 
-    def energy(self, images, seeds):
-        """float32 [N] of images, higher for those that look less real to the model; no log-density."""
+    def energy(self, images: Array, seeds: Array) -> Array:
+        """A score float32 [N] of images, higher for images that look less real to the model; not a log-density."""
         raise self.cannot("energy")
 
-    def latent_likelihood(self, images, seeds):
-        """{"latent_log_prob", "reconstruction_error"}, float32 [N] each, of models that are no density of images."""
+    def latent_likelihood(self, images: Array, seeds: Array) -> dict[str, Array]:
+        """{"latent_log_prob", "reconstruction_error"}, float32 [N] each, for models without a density of images."""
         raise self.cannot("latent_likelihood")
 
-    def noise_of(self, latents):
-        """The noise that latents [N, *latent_shape] are made of, where the model makes them of noise; else themselves."""
+    def noise_of(self, latents: tf.Tensor) -> tf.Tensor:
+        """The noise that the model's flow maps to latents [N, *latent_shape]; by default the latents themselves."""
         return latents
 
-    def latents_of(self, noise):
-        """Inverse of `noise_of`."""
+    def latents_of(self, noise: tf.Tensor) -> tf.Tensor:
+        """The inverse of `noise_of`."""
         return noise
 
-    def interpolate(self, images, other_images, share, spherical, seeds):
-        """Images between two images: a way between their noise (`noise_of` their latents), decoded.
+    def interpolate(
+        self, images: Array, other_images: Array, share: float | Array, spherical: bool | Array, seeds: Array
+    ) -> Array:
+        """Images between two images, decoded from points on a path between the `noise_of` their latents.
 
         Args:
             images, other_images: uint8 [N, H, W, C].
-            share: float32 [N], or one number for all, from 0 to 1, where on the way: 0 at the first, 1 at the other.
-            spherical: bool [N], or one for all; False: a straight way; True: Shoemake's (1985), along a great circle where both
-                have one length.
-            seeds: int32 [N, 2], of what is random in `encode`.
+            share: float32 [N], or one number for all, from 0 to 1: the fraction of the path. 0 is the first image, 1 the other.
+            spherical: bool [N], or one for all. False: a straight path. True: Shoemake's (1985), which is along a great circle
+                if both ends have the same norm.
+            seeds: int32 [N, 2], for random parts of `encode`.
 
         Returns:
             uint8 [N, H, W, C].
         """
-        ends = [self.noise_of(self.encode(one, seeds)) for one in (images, other_images)]
-        return self.decode(self.latents_of(interpolation.between(*ends, share, spherical)))
+        first, second = (self.noise_of(self.encode(one, seeds)) for one in (images, other_images))
+        return self.decode(self.latents_of(interpolation.between(first, second, share, spherical)))
 
-    def require(self, ability):
-        """Raises the UserError of `cannot` where this model lacks `ability`."""
+    def require(self, ability: str) -> None:
+        """Raises the UserError of `cannot` if this model lacks `ability`."""
         if ability not in self.abilities:
             raise self.cannot(ability)
 
-    def cannot(self, ability):
-        """The error that says that this model lacks `ability`, and what it has."""
+    def cannot(self, ability: str) -> UserError:
+        """The error for a missing `ability`, which also names the abilities that the model has."""
         supported = ", ".join(sorted(self.abilities))
         return UserError(f"{self.name} (as configured) does not support {ability}; it supports: {supported}")
 
 
-def _check_arguments(cls):
-    """Puts the checks of `tfcq.models.arguments` before the methods that `cls` itself defines."""
+def _check_arguments(cls: type) -> None:
+    """Wraps the methods that `cls` itself defines in the checks of `tfcq.models.arguments`."""
     for name in METHODS.keys() & vars(cls).keys():
         setattr(cls, name, arguments.checked(vars(cls)[name]))
 
@@ -170,12 +188,12 @@ def _check_arguments(cls):
 _check_arguments(GenerativeModel)
 
 
-def log_mean_exp(log_weight, count, shape):
-    """log of the mean over k of exp(log_weight(k)), one k at a time: memory does not grow with their number.
+def log_mean_exp(log_weight: Callable[[tf.Tensor], tf.Tensor], count: int | Array, shape: tf.Tensor) -> tf.Tensor:
+    """The log of the mean over k of exp(log_weight(k)), one k at a time, so that memory does not grow with `count`.
 
     Args:
-        log_weight: function of a scalar int tensor k to float32 tensors of `shape`.
-        count: how many k, from 0 on: int or scalar int tensor.
+        log_weight: function from k, a scalar int tensor, to a float32 tensor of `shape`.
+        count: number of k, which run from 0 on: int or scalar int tensor.
         shape: int tensor.
     """
     count = tf.convert_to_tensor(count, tf.int32)

@@ -1,4 +1,4 @@
-"""A model as a Keras user meets it: `compile`, `fit`, and one line about what a generative model answers instead."""
+"""The Keras interface of a model: `compile`, `fit`, and clear errors for methods that mean nothing for these models."""
 
 from __future__ import annotations
 
@@ -20,24 +20,25 @@ _ANSWERS = "model.sample(16), model.log_prob(images), model.reconstruct(images),
 
 
 class FittedModel(Trainer):
-    """Keras's own methods. Training with checkpoints, evaluation and resuming is `tfcq.Run.train`."""
+    """A model with Keras's own methods. `tfcq.Run.train` is training with checkpoints, evaluation and resuming."""
 
     training_config = TrainingConfig()
-    """How `fit` trains where `compile` is not called, or called without an optimizer."""
+    """The options of training for `fit` without `compile`, or after `compile` without an optimizer."""
 
-    _compiled_by = None
-    """What `compile` was asked for, to be done when `fit` knows the images: some models have a weight for each."""
+    _compiled_by: tuple[Any, dict[str, Any]] | None = None
+    """The arguments of `compile`, to be applied when `fit` has the images: some models have a weight for each image."""
 
-    _num_fitted = None
-    """How many images the model was fitted to."""
+    _num_fitted: int | None = None
+    """The number of images that the model was fitted to."""
 
-    def compile(self, optimizer: Any = None, **options: Any) -> None:
-        """Says how `fit` trains.
+    def compile(self, optimizer: Any = None, **options: Any) -> None:  # type: ignore[override]  # a wider one
+        """Sets how `fit` trains.
 
         Args:
-            optimizer: an optimizer of Keras or its name, of which each player gets a copy of its own; or {player's name:
-                optimizer}; None: what `training_config` says.
-            **options: of `tfcq.engine.trainer.Trainer.compile`: jit_compile, clip_norm, ema_decay, micro_batches, run_eagerly.
+            optimizer: a Keras optimizer or its name, of which each player gets its own copy; or {player's name: optimizer};
+                None: the one of `training_config`.
+            **options: arguments of `tfcq.engine.trainer.Trainer.compile`: jit_compile, clip_norm, ema_decay, micro_batches,
+                run_eagerly.
         """
         if isinstance(optimizer, dict):
             super().compile(optimizer, **options)
@@ -50,15 +51,15 @@ class FittedModel(Trainer):
 
         Args:
             x: uint8 [N, H, W, C] (or [N, H, W]), an array or a finite `tf.data.Dataset` of images.
-            batch_size: images of an update; None: `training_config.batch_size`, or what there is.
-            epochs: passes over the images; a step takes as many batches as the player with the most turns has turns.
-            **options: of `keras.Model.fit`, such as verbose, callbacks, steps_per_epoch.
+            batch_size: images of an update; None: `training_config.batch_size`, or fewer if there are fewer images.
+            epochs: passes over the images; a step takes one batch for each turn of the player with the most turns.
+            **options: arguments of `keras.Model.fit`, such as verbose, callbacks, steps_per_epoch.
 
         Returns:
-            keras.callbacks.History of the players' losses.
+            The history of the players' losses.
 
         Raises:
-            UserError: images of another type or shape, too few of them, or an option that has no meaning here.
+            UserError: images of another type or shape, too few images, or an option that has no meaning here.
         """
         check_integer("fit(epochs)", epochs, 1)
         for name in ("y", "validation_data", "validation_split", "class_weight", "sample_weight"):
@@ -83,7 +84,7 @@ class FittedModel(Trainer):
         return history
 
     def train_step(self, batch: Any, stage: int = 0) -> dict:
-        with internal():  # what a loss asks of the model is no user's call, also where the step runs eagerly
+        with internal():  # a loss's call of the model's methods is not a user's call, even if the step runs eagerly
             return super().train_step(batch, stage)
 
     def _turns(self) -> int:
@@ -101,7 +102,7 @@ class FittedModel(Trainer):
         self._num_fitted = count
 
     def _compile_for(self, steps):
-        """Does what `compile` was asked for, for a training of so many steps; nothing where that is done."""
+        """Applies the arguments of `compile` for a training of `steps` steps, unless that was done before."""
         if self._compiled_by is None and self.player_optimizers:
             return
         (optimizer, options), self._compiled_by = self._compiled_by or (None, {}), None
@@ -112,7 +113,7 @@ class FittedModel(Trainer):
         one = keras.optimizers.get(optimizer)
         self.compile({player.name: type(one).from_config(one.get_config()) for player in self.players()}, **options)
 
-    # What Keras's other methods would do has no meaning for these models.
+    # Keras's other methods have no meaning for these models.
 
     def call(self, inputs: Any, *args: Any, **kwargs: Any) -> NoReturn:
         raise UserError(f"{self.name} is a generative model, which has several answers; call one of {_ANSWERS}")

@@ -1,19 +1,21 @@
-"""Ways between two points of a latent space."""
+"""Paths between two points of a latent space."""
+
+from __future__ import annotations
 
 import tensorflow as tf
 
-_PARALLEL = 1e-3  # radians; nearer directions are joined by a straight way, which is then the same to float32
+_PARALLEL = 1e-3  # radians; for nearer directions the path is straight, which is the same in float32
 
 
-def between(first, second, share, spherical):
-    """The point at `share` of the way from `first` to `second`.
+def between(first: tf.Tensor, second: tf.Tensor, fraction: tf.Tensor, spherical: tf.Tensor) -> tf.Tensor:
+    """The points at a fraction of the path from `first` to `second`.
 
     Args:
         first, second: float32 [N, ...].
-        share: float32 [N]; 0 gives the first, 1 the second.
+        fraction: float32 [N]; 0 gives the first, 1 the second.
         spherical: bool [N]; False: (1 - t) a + t b. True: sin((1 - t) w) / sin(w) a + sin(t w) / sin(w) b, with w the angle
-            between a and b (Shoemake, "Animating rotation with quaternion curves", 1985); opposite or zero vectors have no
-            such way and are joined by the straight one.
+            between a and b (Shoemake, "Animating rotation with quaternion curves", 1985). Between opposite or zero vectors
+            the path is straight.
 
     Returns:
         float32 [N, ...].
@@ -26,6 +28,6 @@ def between(first, second, share, spherical):
     curved = spherical & (angle > _PARALLEL) & (angle < 3.1415926 - _PARALLEL) & (length > 0.0)
     sine = tf.where(curved, tf.sin(angle), 1.0)
     weights = [
-        tf.where(curved, tf.sin(part * angle) / sine, part)[:, None] for part in (1.0 - share, share)
+        tf.where(curved, tf.sin(part * angle) / sine, part)[:, None] for part in (1.0 - fraction, fraction)
     ]
     return tf.reshape(weights[0] * flat + weights[1] * other, tf.shape(first))

@@ -1,1 +1,1 @@
-"""The encoders, decoders and discriminators, and the blocks they are made of: import each from its own file."""
+"""Encoders, decoders and discriminators, and their building blocks: import each from its own module."""

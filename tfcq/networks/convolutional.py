@@ -1,7 +1,7 @@
-"""The plain convolutional discriminator: a 4x4 convolution of stride 2 and LeakyReLU 0.2 for each halving.
+"""The plain convolutional discriminator: for each halving a 4x4 convolution of stride 2 and LeakyReLU 0.2.
 
-Channels double at each halving, from `width` (Shmelkov et al. 2018, appendix A; the layout is that of DCGAN-like networks of
-Miyato et al. 2018, which the paper's Section 5 starts from). Logits are float32 whatever the precision policy.
+Channels start at `width` and double at each halving (Shmelkov et al. 2018, appendix A; the layout is that of the DCGAN-like
+networks of Miyato et al. 2018, from which the paper's Section 5 starts). Logits are float32 whatever the precision policy.
 """
 
 import math
@@ -11,13 +11,19 @@ import keras
 from tfcq.networks.convolutions import Convolution
 
 
-def halvings(image_size, latent_size):
-    """How many times `image_size` is halved to reach `latent_size`, an int of at least 1."""
+def halvings(image_size: int, latent_size: int) -> int:
+    """The number of halvings from `image_size` to `latent_size`."""
     return int(math.log2(image_size // latent_size))
 
 
-def discriminator(image_shape, latent_size, width, weight_normalization=False, name="discriminator"):
-    """Network from images float32 [N, H, W, C] in [-1, 1] to logits float32 [N] (real is positive).
+def discriminator(
+    image_shape: tuple[int, int, int],
+    latent_size: int,
+    width: int,
+    weight_normalization: bool = False,
+    name: str = "discriminator",
+) -> keras.Sequential:
+    """A network from images float32 [N, H, W, C] in [-1, 1] to logits float32 [N] (positive for real).
 
     `weight_normalization` splits each convolution's kernel into direction and magnitude (Salimans and Kingma 2016).
     """

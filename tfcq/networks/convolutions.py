@@ -1,12 +1,16 @@
 """Two-dimensional convolutions whose kernel is split into a direction and a magnitude (weight normalisation).
 
-`Convolution` and `TransposedConvolution` can set magnitude and bias from a batch (data-dependent initialisation): one
+`Convolution` and `TransposedConvolution` can set magnitude and bias from a batch (data-dependent initialisation): a single
 layer by `initialize`, a whole network by calling it once within `data_dependent_initialization`.
 """
+
+from __future__ import annotations
 
 import contextlib
 import contextvars
 import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -14,32 +18,37 @@ import tensorflow as tf
 
 from tfcq.errors import UserError
 
-# The data-dependent initialisation takes a variance below this, of the outputs of a kernel of norm 1, for none at all.
+MapShape = tuple[int | None, int | None, int | None, int]
+"""(N, H, W, channels) of a batch of maps; only the channels must be known."""
+
+# For the data-dependent initialisation a channel is constant if its variance, with a kernel of norm 1, is below this.
 MINIMUM_VARIANCE = 1e-12
 
-# The layers that the surrounding `data_dependent_initialization` has initialised; None outside of one.
-_initialized_layers = contextvars.ContextVar("initialized_layers", default=None)
+# The layers that the surrounding `data_dependent_initialization` has initialised; None outside such a context.
+_initialized_layers: contextvars.ContextVar[list[Convolution] | None] = contextvars.ContextVar(
+    "initialized_layers", default=None
+)
 
 
 @contextlib.contextmanager
-def data_dependent_initialization():
-    """Within it, a weight-normalised convolution with a bias initialises itself from the inputs of its first call.
+def data_dependent_initialization() -> Iterator[list[Convolution]]:
+    """A context in which weight-normalised convolutions with a bias initialise themselves from their first inputs.
 
-    So running a network once on a batch initialises its layers in their order, each on what those before it then give
-    (Salimans and Kingma 2016, section 3):
+    Running a network once on a batch thus initialises its layers in order, each from the outputs of the initialised
+    layers before it (Salimans and Kingma 2016, section 3):
 
         with data_dependent_initialization() as layers:
             network(images)
 
-    A layer that is called again keeps what it has. Other layers do as ever. The network runs eagerly and is built
-    before; the variables may be mirrored, in which case the call stands under `strategy.scope()`, not in
-    `strategy.run`, whose threads do not see this context. A context within another joins it.
+    A layer that is called again keeps its weights. Other layers work as usual. The network must be built and run
+    eagerly. If its variables are mirrored, call it under `strategy.scope()`, not in `strategy.run`, whose threads do not
+    see this context. A context inside another one joins it.
 
     Yields:
-        The list of the layers initialised so far, in the order of their calls.
+        The list of layers initialised so far, in the order of their calls.
 
     Raises:
-        UserError: from a layer called in a `tf.function`, or with inputs that are not finite.
+        UserError: a layer is called in a `tf.function` or with inputs that are not finite.
     """
     running = _initialized_layers.get()
     layers = [] if running is None else running
@@ -50,36 +59,36 @@ def data_dependent_initialization():
         _initialized_layers.reset(token)
 
 
-def spawn_seeds(seed, count):
-    """`count` integers below 2**31 that follow from `seed` alone; for None as many None, which Keras draws."""
+def spawn_seeds(seed: int | None, count: int) -> list[Any]:
+    """`count` seeds, integers below 2**31, that follow from `seed`; for None `count` times None: Keras draws the seeds."""
     if seed is None:
         return [None] * count
     return [int(state >> 1) for state in np.random.SeedSequence(seed).generate_state(count)]
 
 
 class Convolution(keras.layers.Layer):
-    """A convolution, weight-normalised unless told otherwise.
+    """A convolution, weight-normalised by default.
 
-    The kernel of output channel k is `w_k = magnitude_k * direction_k / |direction_k|`, the norm taken over the whole
-    receptive field. It is computed once a call, in the variables' own precision, and only then cast to the policy's
-    compute dtype: in bfloat16 the norm of a few hundred squares would lose the digits that make it useful.
+    The kernel of output channel k is `w_k = magnitude_k * direction_k / |direction_k|`, with the norm over the whole
+    receptive field. It is computed once per call, in the precision of the variables, and then cast to the policy's
+    compute dtype: in bfloat16 the norm of a few hundred values would be too inaccurate.
 
-    Every kernel starts with the norm `gain * sqrt(2)`: with `gain=1` that keeps the variance of what a ReLU feeds it.
+    Every kernel starts with the norm `gain * sqrt(2)`: with `gain=1` this preserves the variance of inputs from a ReLU.
 
     Args:
         filters: the number of output channels.
         kernel_size: the side of the kernel, in pixels.
         strides: the step between two outputs, in pixels; the padding is always `SAME`.
-        weight_normalization: False learns the kernel directly.
-        use_bias: whether a bias, zero at first, is added.
-        gain: the kernels' initial magnitude, relative to the variance-keeping one; after a data-dependent
-            initialisation the outputs' standard deviation. One number, or one a filter; 0 makes a filter's first
+        weight_normalization: whether the kernel is split into direction and magnitude; False: it is learned directly.
+        use_bias: whether a bias is added; it starts at zero.
+        gain: the kernels' initial magnitude, relative to the one that preserves the variance; after a data-dependent
+            initialisation, the outputs' standard deviation. One number, or one per filter; 0 makes a filter's initial
             outputs zero.
-        seed: an integer that fixes the initial values; None draws one, which `keras.utils.set_random_seed` decides.
+        seed: an integer that fixes the initial values; None: Keras draws a seed (see `keras.utils.set_random_seed`).
         **kwargs: Keras's (`name`, `dtype`, `trainable`).
 
     Raises:
-        UserError: for a size that is not positive, or as many gains as there are not filters.
+        UserError: a size that is not positive, or a number of gains that is neither 1 nor the number of filters.
 
     References:
         Salimans and Kingma, "Weight normalization", 2016, equation 2; He et al., "Delving deep into rectifiers", 2015.
@@ -87,14 +96,14 @@ class Convolution(keras.layers.Layer):
 
     def __init__(
         self,
-        filters,
-        kernel_size=3,
-        strides=1,
-        weight_normalization=True,
-        use_bias=True,
-        gain=1.0,
-        seed=0,
-        **kwargs,
+        filters: int,
+        kernel_size: int = 3,
+        strides: int = 1,
+        weight_normalization: bool = True,
+        use_bias: bool = True,
+        gain: float | Sequence[float] = 1.0,
+        seed: int | None = 0,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         for name, value in (("filters", filters), ("kernel_size", kernel_size), ("strides", strides)):
@@ -110,8 +119,8 @@ class Convolution(keras.layers.Layer):
         self.gain = gain
         self.seed = seed
 
-    def build(self, inputs_shape):
-        """Makes the weights for `inputs_shape`, `(N, H, W, channels)`, of which only the channels count."""
+    def build(self, inputs_shape: MapShape) -> None:
+        """Makes the weights for `inputs_shape`, `(N, H, W, channels)`; only the channels are used."""
         channels = inputs_shape[-1]
         shape = (self.kernel_size, self.kernel_size, channels, self.filters)
         norms = self._unit_gain_norm() * self._gains()
@@ -139,13 +148,13 @@ class Convolution(keras.layers.Layer):
         if self.use_bias:
             self.bias = self.add_weight(name="bias", shape=(self.filters,), initializer="zeros", autocast=False)
 
-    def effective_kernel(self):
+    def effective_kernel(self) -> tf.Tensor:
         """The kernel that is applied: `[kernel_size, kernel_size, channels, filters]`, in the variables' dtype."""
         if not self.weight_normalization:
             return self.kernel.value
         return self.magnitude.value * self._unit_kernel()
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Convolves `inputs` `[N, H, W, channels]` into `[N, ceil(H / strides), ceil(W / strides), filters]`."""
         layers = _initialized_layers.get()
         if layers is None or self in layers or not (self.weight_normalization and self.use_bias):
@@ -154,11 +163,11 @@ class Convolution(keras.layers.Layer):
         layers.append(self)
         return outputs
 
-    def initialize(self, inputs):
-        """Sets magnitudes and biases from a batch: over it, each output channel has mean 0 and its gain as deviation.
+    def initialize(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Sets magnitudes and biases so that each output channel has mean 0 and its gain as deviation over a batch.
 
-        Equation 5 of the paper above, times the gain. A channel that the batch leaves constant keeps its magnitude. The
-        statistics are taken in the variables' dtype.
+        This is equation 5 of Salimans and Kingma, times the gain. A channel that is constant over the batch keeps its
+        magnitude. The statistics are computed in the variables' dtype.
 
         Args:
             inputs: `[N, H, W, channels]`, eager.
@@ -167,8 +176,8 @@ class Convolution(keras.layers.Layer):
             The outputs after the initialisation, as from `call`.
 
         Raises:
-            UserError: where the layer has no magnitude or no bias to set, within a `tf.function`, or for inputs that
-                are not finite.
+            UserError: the layer has no magnitude or no bias, the call is within a `tf.function`, or inputs are not
+                finite.
         """
         if not (self.weight_normalization and self.use_bias):
             raise UserError(
@@ -191,20 +200,21 @@ class Convolution(keras.layers.Layer):
         scaled = tf.constant(self._gains(), variance.dtype) * tf.math.rsqrt(tf.where(varies, variance, 1.0))
         magnitude = tf.where(varies, scaled, self.magnitude.value)
         self.magnitude.assign(magnitude)
+        assert self.bias is not None  # as use_bias is on
         self.bias.assign(-magnitude * mean)
         return self._outputs(tf.cast(inputs, self.compute_dtype))
 
-    def compute_output_shape(self, inputs_shape):
+    def compute_output_shape(self, inputs_shape: MapShape) -> MapShape:
         """`(N, H, W, channels)` to the shape of the outputs; unknown sizes stay unknown."""
-        batch, height, width, _ = inputs_shape
-        sides = [None if side is None else -(-side // self.strides) for side in (height, width)]
-        return (batch, *sides, self.filters)
+        batch, *sides, _ = inputs_shape
+        height, width = (None if side is None else -(-side // self.strides) for side in sides)
+        return batch, height, width, self.filters
 
     def _gains(self):
         return np.broadcast_to(np.asarray(self.gain, "float64"), [self.filters])
 
     def _unit_gain_norm(self):
-        """The norm of the kernel of one output channel that keeps the variance of what a ReLU feeds it."""
+        """The norm of an output channel's kernel that preserves the variance of inputs from a ReLU."""
         return math.sqrt(2.0)
 
     def _unit_kernel(self):
@@ -221,24 +231,23 @@ class Convolution(keras.layers.Layer):
 
 
 class TransposedConvolution(Convolution):
-    """A transposed convolution that multiplies both sides by `strides`, weight-normalised unless told otherwise.
+    """A transposed convolution that multiplies both sides by `strides`, weight-normalised by default.
 
-    The gradient of a `SAME` convolution with respect to its input, as a layer: input pixel (i, j) adds its kernel
-    around output pixel (strides i, strides j). Weights are those of `Convolution`, in its layout; the norm of an
+    It is the gradient of a `SAME` convolution with respect to its input, as a layer: input pixel (i, j) adds its kernel
+    around output pixel (strides i, strides j). It has the weights of `Convolution`, in the same layout; the norm of an
     output channel is over (kernel_size, kernel_size, channels).
 
-    An output pixel meets only every `strides`-th tap of the kernel in each direction, so the norm that keeps the
-    variance is `strides` times that of `Convolution`: exactly where `strides` divides `kernel_size`, else on the
-    average.
+    An output pixel depends only on every `strides`-th tap of the kernel in each direction, so the norm that preserves the
+    variance is `strides` times that of `Convolution`: exactly if `strides` divides `kernel_size`, otherwise on average.
 
     Args:
         filters: the number of output channels.
-        kernel_size: the side of the kernel, in pixels; at least `strides`, or outputs would stay without an input.
-        strides: how many times larger the outputs are.
+        kernel_size: the side of the kernel, in pixels; at least `strides`, or outputs would have no input.
+        strides: the factor by which both sides grow.
         weight_normalization, use_bias, gain, seed, **kwargs: as for `Convolution`.
 
     Raises:
-        UserError: as `Convolution`, and for a kernel smaller than the stride.
+        UserError: as for `Convolution`, and for a kernel smaller than the stride.
 
     References:
         Salimans and Kingma, "Weight normalization", 2016; Radford et al., DCGAN, 2016.
@@ -246,14 +255,14 @@ class TransposedConvolution(Convolution):
 
     def __init__(
         self,
-        filters,
-        kernel_size=4,
-        strides=2,
-        weight_normalization=True,
-        use_bias=True,
-        gain=1.0,
-        seed=0,
-        **kwargs,
+        filters: int,
+        kernel_size: int = 4,
+        strides: int = 2,
+        weight_normalization: bool = True,
+        use_bias: bool = True,
+        gain: float | Sequence[float] = 1.0,
+        seed: int | None = 0,
+        **kwargs: Any,
     ):
         super().__init__(filters, kernel_size, strides, weight_normalization, use_bias, gain, seed, **kwargs)
         if kernel_size < strides:
@@ -262,15 +271,15 @@ class TransposedConvolution(Convolution):
                 "a smaller kernel leaves outputs without an input"
             )
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Convolves `inputs` `[N, H, W, channels]` into `[N, strides H, strides W, filters]`."""
         return super().call(inputs)
 
-    def compute_output_shape(self, inputs_shape):
+    def compute_output_shape(self, inputs_shape: MapShape) -> MapShape:
         """`(N, H, W, channels)` to the shape of the outputs; unknown sizes stay unknown."""
-        batch, height, width, _ = inputs_shape
-        sides = [None if side is None else side * self.strides for side in (height, width)]
-        return (batch, *sides, self.filters)
+        batch, *sides, _ = inputs_shape
+        height, width = (None if side is None else side * self.strides for side in sides)
+        return batch, height, width, self.filters
 
     def _unit_gain_norm(self):
         return self.strides * super()._unit_gain_norm()
@@ -279,10 +288,10 @@ class TransposedConvolution(Convolution):
         dynamic = tf.shape(inputs)
         batch, height, width = (dynamic[axis] if size is None else size for axis, size in enumerate(inputs.shape[:3]))
         outputs_shape = tf.stack([batch, height * self.strides, width * self.strides, self.filters])
-        # TensorFlow's order is that of the convolution whose gradient this is: outputs before inputs.
+        # TensorFlow's layout is that of the convolution whose gradient this is: outputs before inputs.
         kernel = tf.transpose(kernel, [0, 1, 3, 2])
         return tf.nn.conv2d_transpose(inputs, kernel, outputs_shape, self.strides, "SAME")
 
 
-def _constant(values):
+def _constant(values: np.ndarray) -> Callable[..., tf.Tensor]:
     return lambda shape, dtype: tf.reshape(tf.cast(values, dtype), shape)

@@ -1,4 +1,6 @@
-"""Fully connected networks of vectors."""
+"""Fully connected networks for vectors."""
+
+from __future__ import annotations
 
 import keras
 import tensorflow as tf
@@ -7,30 +9,42 @@ from tfcq.networks.convolutions import spawn_seeds
 
 
 class Perceptron(keras.layers.Layer):
-    """Vectors float32 [N, inputs] -> float32 [N, outputs]: `layers` times `units` with ReLU, then a linear layer.
+    """Vectors float32 [N, inputs] -> float32 [N, outputs]: hidden layers with ReLU, then a linear layer.
+
+    Outputs have the dtype of the weights: float32 whatever the precision policy, float64 with a `dtype` of float64.
 
     Args:
-        inputs: values of an input vector.
-        outputs: values of an output vector.
-        units: of each hidden layer.
-        layers: how many hidden layers.
-        output_gain: of the linear layer's first weights, relative to those that keep the variance; 0: all outputs are 0.
-        input_skip: whether the linear layer reads the inputs too, beside the last hidden layer.
+        inputs: number of values of an input vector.
+        outputs: number of values of an output vector.
+        units: units of each hidden layer.
+        layers: number of hidden layers.
+        output_gain: initial size of the linear layer's weights, relative to weights that preserve the variance; 0: all
+            outputs are 0.
+        input_skip: whether the linear layer also reads the inputs, besides the last hidden layer.
         seed: an integer that fixes the initial values.
         name: the layer's name.
-        dtype: of the hidden layers; None: the precision policy.
-
-    Outputs have the type of the weights: float32 whatever the precision policy, float64 with a `dtype` of float64.
+        dtype: dtype or policy of the hidden layers; None: the precision policy.
     """
 
-    def __init__(self, inputs, outputs, units, layers, output_gain=1.0, input_skip=False, seed=0, name="perceptron", dtype=None):
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        units: int,
+        layers: int,
+        output_gain: float = 1.0,
+        input_skip: bool = False,
+        seed: int | None = 0,
+        name: str = "perceptron",
+        dtype: str | keras.DTypePolicy | None = None,
+    ):
         super().__init__(name=name, dtype=dtype)
         self.inputs, self.outputs, self.units, self.layers = inputs, outputs, units, layers
         self.output_gain, self.input_skip, self.seed = output_gain, input_skip, seed
         self.build()
 
-    def build(self, inputs_shape=None):
-        """Makes all weights (the constructor calls it)."""
+    def build(self, inputs_shape: tuple[int | None, int] | None = None) -> None:
+        """Makes all weights; called by the constructor."""
         seeds = spawn_seeds(self.seed, self.layers + 1)
         size = self.inputs
         for index, seed in enumerate(seeds[:-1]):
@@ -41,14 +55,14 @@ class Perceptron(keras.layers.Layer):
             hidden.build((None, size))
             setattr(self, hidden.name, hidden)
             size = self.units
-        # VarianceScaling takes no scale of 0.
+        # VarianceScaling does not take a scale of 0.
         gain = self.output_gain
         initializer = keras.initializers.VarianceScaling(gain**2, seed=seeds[-1]) if gain else "zeros"
         self.last = keras.layers.Dense(self.outputs, kernel_initializer=initializer, dtype=self.variable_dtype, name="outputs")
-        self.last.build((None, size + self.inputs * self.input_skip))
+        self.last.build((None, size + self.inputs if self.input_skip else size))
 
-    def call(self, inputs):
-        """See the class."""
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Vectors [N, inputs] to [N, outputs]."""
         hidden = inputs
         for index in range(self.layers):
             hidden = getattr(self, f"hidden_{index}")(hidden)

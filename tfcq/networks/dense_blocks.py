@@ -1,34 +1,38 @@
 """Densely connected networks with channel attention (Gatopoulos et al. 2020, Appendix; Huang et al. 2016, Zhang et al. 2018).
 
-    step       1x1 convolution to 4 growth channels, 3x3 to growth, beside the inputs; ELU of the whole
-    block      `steps` of them, then attention: what comes out is scaled channel by channel, by a sigmoid of two 1x1
-               convolutions of its means over the image
-    network    `blocks` blocks, a 1x1 convolution
-    encoder    before each of `halvings` 3x3 convolutions of stride 2 a block; channels and growth double; a block, a 1x1
-    decoder    before each of `doublings` 3x3 transposed convolutions of stride 2 a block; both halve; a 3x3 convolution
+    step       1x1 convolution to 4 growth channels, 3x3 convolution to growth channels, concatenated to the inputs; ELU
+    block      `steps` steps, then attention: each channel is multiplied by a sigmoid of two 1x1 convolutions of all
+               channels' means over the image
+    network    `blocks` blocks, 1x1 convolution
+    encoder    `halvings` times (block, 3x3 convolution of stride 2; channels and growth double); block, 1x1 convolution
+    decoder    `doublings` times (block, 3x3 transposed convolution of stride 2; channels and growth halve); 3x3 convolution
 
 All convolutions are weight-normalised, with a data-dependent initialisation to a deviation of 0.01, as in the authors' code.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 import tensorflow as tf
 
-from tfcq.networks.convolutions import Convolution, TransposedConvolution, spawn_seeds
+from tfcq.networks.convolutions import Convolution, MapShape, TransposedConvolution, spawn_seeds
 
 DEVIATION = 0.01
-"""Of each convolution's outputs after the data-dependent initialisation."""
+"""Standard deviation of each convolution's outputs after the data-dependent initialisation."""
 
-_REDUCTION = 8  # of the channels inside the attention
+_REDUCTION = 8  # factor by which the attention reduces the channels inside
 
 
 class ChannelAttention(keras.layers.Layer):
-    """Scales each channel by a number in (0, 1) that follows from all channels' means over the image."""
+    """Multiplies each channel by a number in (0, 1) that a network computes from all channels' means over the image."""
 
-    def __init__(self, seed=0, **kwargs):
+    def __init__(self, seed: int | None = 0, **kwargs: Any):
         super().__init__(**kwargs)
         self.seed = seed
 
-    def build(self, inputs_shape):
+    def build(self, inputs_shape: MapShape) -> None:
         """Makes the weights for `inputs_shape`, `(N, H, W, channels)`."""
         channels = inputs_shape[-1]
         seeds = spawn_seeds(self.seed, 2)
@@ -37,9 +41,9 @@ class ChannelAttention(keras.layers.Layer):
         self.gates = _convolution("gates", channels, 1, seeds[1], self)
         self.gates.build((None, 1, 1, self.reduced.filters))
 
-    def call(self, inputs):
-        """`inputs` `[N, H, W, channels]`, scaled."""
-        # In float32: a sum over an image leaves float16.
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """`inputs` `[N, H, W, channels]`, scaled channel by channel."""
+        # In float32: a sum over an image overflows float16.
         means = tf.cast(tf.reduce_mean(tf.cast(inputs, tf.float32), axis=[1, 2], keepdims=True), inputs.dtype)
         return inputs * tf.sigmoid(self.gates(self.reduced(means)))
 
@@ -48,19 +52,19 @@ class DenseBlock(keras.layers.Layer):
     """`[N, H, W, channels]` to `[N, H, W, channels + steps growth]`; see the module.
 
     Args:
-        growth: channels that a step adds.
-        steps: how many.
+        growth: number of channels that a step adds.
+        steps: number of steps.
         seed: an integer that fixes the initial values.
         **kwargs: Keras's (`name`, `dtype`, `trainable`).
     """
 
-    def __init__(self, growth, steps, seed=0, **kwargs):
+    def __init__(self, growth: int, steps: int, seed: int | None = 0, **kwargs: Any):
         super().__init__(**kwargs)
         self.growth, self.steps, self.seed = growth, steps, seed
 
-    def build(self, inputs_shape):
+    def build(self, inputs_shape: MapShape) -> None:
         """Makes the weights for `inputs_shape`, `(N, H, W, channels)`."""
-        *outer, channels = inputs_shape
+        outer, channels = inputs_shape[:-1], inputs_shape[-1]
         seeds = iter(spawn_seeds(self.seed, 2 * self.steps + 1))
         for step in range(self.steps):
             wide = _convolution(f"wide_{step}", 4 * self.growth, 1, next(seeds), self)
@@ -73,38 +77,58 @@ class DenseBlock(keras.layers.Layer):
         self.attention = ChannelAttention(next(seeds), name="attention", dtype=self.dtype_policy)
         self.attention.build((*outer, channels))
 
-    def call(self, inputs):
-        """See the class."""
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """`inputs` `[N, H, W, channels]` to `[N, H, W, channels + steps growth]`."""
         hidden = inputs
         for step in range(self.steps):
             added = getattr(self, f"added_{step}")(getattr(self, f"wide_{step}")(hidden))
             hidden = tf.nn.elu(tf.concat([hidden, added], axis=-1))
         return self.attention(hidden)
 
-    def compute_output_shape(self, inputs_shape):
+    def compute_output_shape(self, inputs_shape: MapShape) -> MapShape:
         """`(N, H, W, channels)` to the shape of the outputs."""
         return (*inputs_shape[:-1], inputs_shape[-1] + self.steps * self.growth)
 
 
-def network(inputs_shape, outputs, growth, steps, blocks, seed=0, name="dense_network"):
-    """`blocks` dense blocks and a 1x1 convolution: a keras.Sequential of `[N, H, W, C]` to float32 `[N, H, W, outputs]`.
+def network(
+    inputs_shape: tuple[int, int, int],
+    outputs: int,
+    growth: int,
+    steps: int,
+    blocks: int,
+    seed: int | None = 0,
+    name: str = "dense_network",
+) -> keras.Sequential:
+    """`blocks` dense blocks and a 1x1 convolution, from `[N, H, W, C]` to float32 `[N, H, W, outputs]`.
 
     Args:
         inputs_shape: (H, W, C).
-        outputs: channels.
-        growth, steps: of each block.
-        blocks: how many.
+        outputs: number of channels of the outputs.
+        growth, steps: arguments of each `DenseBlock`.
+        blocks: number of blocks.
         seed: an integer that fixes the initial values.
-        name: of the network.
+        name: name of the network.
     """
     seeds = spawn_seeds(seed, blocks + 1)
     layers = [DenseBlock(growth, steps, seeds[index], name=f"block_{index}") for index in range(blocks)]
     return _sequential(inputs_shape, [*layers, _last(outputs, 1, seeds[-1])], name)
 
 
-def encoder(inputs_shape, outputs, growth, steps, halvings, seed=0, name="dense_encoder"):
-    """To float32 `[N, H / 2^halvings, W / 2^halvings, outputs]`; arguments as of `network`, H and W multiples of 2^halvings."""
-    seeds, layers, channels = iter(spawn_seeds(seed, 2 * halvings + 2)), [], inputs_shape[-1]
+def encoder(
+    inputs_shape: tuple[int, int, int],
+    outputs: int,
+    growth: int,
+    steps: int,
+    halvings: int,
+    seed: int | None = 0,
+    name: str = "dense_encoder",
+) -> keras.Sequential:
+    """A network from `[N, H, W, C]` to float32 `[N, H / 2^halvings, W / 2^halvings, outputs]`.
+
+    Arguments as of `network`; H and W are multiples of 2^halvings.
+    """
+    seeds, channels = iter(spawn_seeds(seed, 2 * halvings + 2)), inputs_shape[-1]
+    layers: list[keras.layers.Layer] = []
     for index in range(halvings + 1):
         layers.append(DenseBlock(growth, steps, next(seeds), name=f"block_{index}"))
         channels += growth * steps
@@ -116,9 +140,18 @@ def encoder(inputs_shape, outputs, growth, steps, halvings, seed=0, name="dense_
     return _sequential(inputs_shape, [*layers, _last(outputs, 1, next(seeds))], name)
 
 
-def decoder(inputs_shape, outputs, growth, steps, doublings, seed=0, name="dense_decoder"):
-    """To float32 `[N, H 2^doublings, W 2^doublings, outputs]`; arguments as of `network`."""
-    seeds, layers, channels = iter(spawn_seeds(seed, 2 * doublings + 1)), [], inputs_shape[-1]
+def decoder(
+    inputs_shape: tuple[int, int, int],
+    outputs: int,
+    growth: int,
+    steps: int,
+    doublings: int,
+    seed: int | None = 0,
+    name: str = "dense_decoder",
+) -> keras.Sequential:
+    """A network from `[N, H, W, C]` to float32 `[N, H 2^doublings, W 2^doublings, outputs]`; arguments as of `network`."""
+    seeds, channels = iter(spawn_seeds(seed, 2 * doublings + 1)), inputs_shape[-1]
+    layers: list[keras.layers.Layer] = []
     for index in range(doublings):
         layers.append(DenseBlock(growth, steps, next(seeds), name=f"block_{index}"))
         channels = (channels + growth * steps) // 2

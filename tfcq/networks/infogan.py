@@ -13,14 +13,21 @@ from tfcq.networks.convolutions import Convolution, TransposedConvolution, spawn
 from tfcq.networks.normalization import BatchNormalization
 
 
-def encoder(image_shape, outputs, width=64, hidden_units=1024, seed=0, name="encoder"):
-    """Network from images float32 [N, H, W, C] in [0, 1] to float32 [N, outputs].
+def encoder(
+    image_shape: tuple[int, int, int],
+    outputs: int,
+    width: int = 64,
+    hidden_units: int = 1024,
+    seed: int | None = 0,
+    name: str = "encoder",
+) -> keras.Sequential:
+    """A network from images float32 [N, H, W, C] in [0, 1] to float32 [N, outputs].
 
     Args:
         image_shape: (H, W, C); H and W are multiples of 4.
-        outputs: latents, or the parameters of their distribution.
+        outputs: number of latents, or of parameters of their distribution.
         width: channels of the first convolution.
-        hidden_units: of the fully connected layer.
+        hidden_units: units of the fully connected layer.
         seed: an integer that fixes the initial values.
         name: the model's name.
     """
@@ -41,8 +48,15 @@ def encoder(image_shape, outputs, width=64, hidden_units=1024, seed=0, name="enc
     return keras.Sequential(layers, name=name)
 
 
-def decoder(image_shape, latent_dim, width=64, hidden_units=1024, seed=0, name="decoder"):
-    """Network from latents float32 [N, latent_dim] to images float32 [N, H, W, C] in (0, 1); arguments as of `encoder`."""
+def decoder(
+    image_shape: tuple[int, int, int],
+    latent_dim: int,
+    width: int = 64,
+    hidden_units: int = 1024,
+    seed: int | None = 0,
+    name: str = "decoder",
+) -> keras.Sequential:
+    """A network from latents float32 [N, latent_dim] to images float32 [N, H, W, C] in (0, 1); arguments as of `encoder`."""
     height, width_of_images, channels = image_shape
     state = (height // 4, width_of_images // 4, 2 * width)
     seeds = spawn_seeds(seed, 4)
@@ -68,5 +82,5 @@ def _normalized_relu(index):
 
 
 def _dense(units, seed, name):
-    """Before a batch normalisation."""
+    """A fully connected layer for use before a batch normalisation, so without a bias."""
     return keras.layers.Dense(units, use_bias=False, kernel_initializer=keras.initializers.HeNormal(seed), name=name)

@@ -1,58 +1,60 @@
-"""Encoder and generator of IntroVAE (Huang et al. 2018, Appendix B), for sides 2^k from 8 on.
+"""The encoder and the generator of IntroVAE (Huang et al. 2018, Appendix B), for image sides 2^k of at least 8.
 
-    encoder    5x5 convolution, BN, LeakyReLU(0.2), mean of 2x2; then for each further width a block and the mean of 2x2; a
-               block at 4x4; fully connected
-    generator  fully connected to 4x4 maps of the last width, ReLU; for each width from the last to the first a block and each
-               pixel repeated 2x2 times; a block; 5x5 convolution, no activation
-    block      3x3 convolution, BN, LeakyReLU, 3x3 convolution, plus the input (by a 1x1 convolution where widths differ), BN,
-               LeakyReLU
+    encoder    5x5 convolution, BN, LeakyReLU(0.2), 2x2 mean; for each further width a block and a 2x2 mean; a block at 4x4;
+               fully connected
+    generator  fully connected to 4x4 maps of the last width, ReLU; for each width from the last to the first a block and
+               each pixel repeated 2x2 times; a block; 5x5 convolution, no activation
+    block      3x3 convolution, BN, LeakyReLU, 3x3 convolution, plus the input (through a 1x1 convolution if widths differ),
+               BN, LeakyReLU
 
-The paper's fully connected layer of 8192 values is that of 512 channels at 4x4; smaller images and widths have fewer. Widths
-start at `width` and double at each halving, up to 512: with 32 those of 256x256 (32, 64, 128, 256, 512, 512), with 16 those of
-1024x1024, as in the authors' code. Convolutions before a batch normalisation have no bias. Outputs are float32.
+The paper's fully connected layer of 8192 values comes from 512 channels at 4x4; smaller images and widths have fewer. Widths
+start at `width` and double at each halving, up to 512: width 32 gives those of 256x256 images (32, 64, 128, 256, 512, 512),
+width 16 those of 1024x1024, as in the authors' code. Convolutions before a batch normalisation have no bias. Outputs are float32.
 """
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import tensorflow as tf
 
-from tfcq.networks.convolutions import Convolution, spawn_seeds
+from tfcq.networks.convolutions import Convolution, MapShape, spawn_seeds
 from tfcq.networks.normalization import BatchNormalization, frozen_statistics
 
 MOST_WIDTH = 512
-"""Channels of no layer are more."""
+"""The largest number of channels of a layer."""
 
 SMALLEST = 4
-"""Side of the maps between the convolutions and the fully connected layers, pixels."""
+"""The side of the maps between the convolutions and the fully connected layers, in pixels."""
 
 _SLOPE = 0.2  # of LeakyReLU below 0
 
 
-def widths(image_size, width):
-    """Channels at each resolution from `image_size` / 2 down to 4, a list; the first is that of the images' own too."""
+def widths(image_size: int, width: int) -> list[int]:
+    """The channels at each resolution from `image_size` / 2 down to 4; the first is also that of the images' resolution."""
     return [min(MOST_WIDTH, width * 2**halving) for halving in range(int(math.log2(image_size // SMALLEST)))]
 
 
 class Block(keras.layers.Layer):
-    """A residual block with the normalisation and the activation after the sum; see the module.
+    """A residual block with normalisation and activation after the sum; see the module.
 
     Args:
-        filters: channels of its outputs.
-        normalization: "batch" or "none"; convolutions have biases where there is none.
+        filters: number of channels of the outputs.
+        normalization: "batch" or "none"; without normalisation the convolutions have biases.
         seed: an integer that fixes the initial values.
         **kwargs: Keras's (`name`, `dtype`, `trainable`).
     """
 
-    def __init__(self, filters, normalization="batch", seed=0, **kwargs):
+    def __init__(self, filters: int, normalization: str = "batch", seed: int | None = 0, **kwargs: Any):
         super().__init__(**kwargs)
         self.filters, self.normalization = filters, normalization
         self._seeds = spawn_seeds(seed, 3)
 
-    def build(self, inputs_shape):
+    def build(self, inputs_shape: MapShape) -> None:
         """Makes the weights for `inputs_shape`, `(N, H, W, channels)`."""
         batch = self.normalization == "batch"
-        options = {"weight_normalization": False, "use_bias": not batch, "dtype": self.dtype_policy}
+        options: dict[str, Any] = {"weight_normalization": False, "use_bias": not batch, "dtype": self.dtype_policy}
         inner = (*inputs_shape[:-1], self.filters)
         self.first = Convolution(self.filters, 3, seed=self._seeds[0], name="first", **options)
         self.second = Convolution(self.filters, 3, seed=self._seeds[1], name="second", **options)
@@ -70,7 +72,7 @@ class Block(keras.layers.Layer):
             self.first_normalization.build(inner)
             self.second_normalization.build(inner)
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         """`inputs` `[N, H, W, channels]` to `[N, H, W, filters]`."""
         hidden = self.first(inputs)
         if self.first_normalization:
@@ -80,32 +82,32 @@ class Block(keras.layers.Layer):
             hidden = self.second_normalization(hidden, training=training)
         return tf.nn.leaky_relu(hidden, _SLOPE)
 
-    def compute_output_shape(self, inputs_shape):
+    def compute_output_shape(self, inputs_shape: MapShape) -> MapShape:
         """`(N, H, W, channels)` to `(N, H, W, filters)`."""
         return (*inputs_shape[:-1], self.filters)
 
 
 class Recomputed(keras.layers.Layer):
-    """A layer whose inner values are not kept for its gradient but computed again: less memory, one more forward pass.
+    """A layer whose intermediate values are computed again for the gradient: less memory, one more forward pass.
 
-    The second time a batch normalisation leaves its moving statistics alone.
+    In the second forward pass batch normalisation does not update its moving statistics.
 
     Args:
-        layer: with `call(inputs, training)`.
+        layer: a layer with `call(inputs, training)`.
         **kwargs: Keras's.
     """
 
-    def __init__(self, layer, **kwargs):
+    def __init__(self, layer: keras.layers.Layer, **kwargs: Any):
         super().__init__(**kwargs)
         self.layer = layer
 
-    def build(self, inputs_shape):
+    def build(self, inputs_shape: MapShape) -> None:
         """Builds the layer."""
         self.layer.build(inputs_shape)
 
-    def call(self, inputs, training=False):
-        """What the layer gives."""
-        calls = []
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """The outputs of the layer."""
+        calls: list[None] = []
 
         def run(values):
             calls.append(None)
@@ -114,22 +116,30 @@ class Recomputed(keras.layers.Layer):
 
         return tf.recompute_grad(run)(inputs) if training else self.layer(inputs)
 
-    def compute_output_shape(self, inputs_shape):
-        """That of the layer."""
+    def compute_output_shape(self, inputs_shape: MapShape) -> MapShape:
+        """The shape of the layer's outputs."""
         return self.layer.compute_output_shape(inputs_shape)
 
 
-def encoder(image_shape, outputs, width, normalization="batch", recompute=False, seed=0, name="encoder"):
-    """Network from images float32 [N, S, S, C] to float32 [N, outputs].
+def encoder(
+    image_shape: tuple[int, int, int],
+    outputs: int,
+    width: int,
+    normalization: str = "batch",
+    recompute: bool = False,
+    seed: int | None = 0,
+    name: str = "encoder",
+) -> keras.Sequential:
+    """A network from images float32 [N, S, S, C] to float32 [N, outputs].
 
     Args:
         image_shape: (S, S, C), S a power of two, at least 8.
-        outputs: parameters of the latents' distribution.
-        width: channels at the images' own resolution.
+        outputs: number of parameters of the latents' distribution.
+        width: number of channels at the images' own resolution.
         normalization: "batch" or "none".
-        recompute: whether blocks, and what comes before them, are `Recomputed`.
+        recompute: whether the blocks, and the layers before them, are `Recomputed`.
         seed: an integer that fixes the initial values.
-        name: of the network.
+        name: name of the network.
     """
     channels = widths(image_shape[0], width)
     seeds = iter(spawn_seeds(seed, len(channels) + 2))
@@ -152,8 +162,16 @@ def encoder(image_shape, outputs, width, normalization="batch", recompute=False,
     return keras.Sequential(layers, name=name)
 
 
-def generator(image_shape, latent_dim, width, normalization="batch", recompute=False, seed=0, name="decoder"):
-    """Network from latents float32 [N, latent_dim] to images float32 [N, S, S, C]; arguments as of `encoder`."""
+def generator(
+    image_shape: tuple[int, int, int],
+    latent_dim: int,
+    width: int,
+    normalization: str = "batch",
+    recompute: bool = False,
+    seed: int | None = 0,
+    name: str = "decoder",
+) -> keras.Sequential:
+    """A network from latents float32 [N, latent_dim] to images float32 [N, S, S, C]; arguments as of `encoder`."""
     channels = widths(image_shape[0], width)[::-1]
     seeds = iter(spawn_seeds(seed, len(channels) + 3))
     block, _ = _blocks(normalization, recompute)
@@ -176,10 +194,15 @@ def generator(image_shape, latent_dim, width, normalization="batch", recompute=F
     return keras.Sequential(layers, name=name)
 
 
-def _blocks(normalization, recompute):
-    """(function that makes a block, function that a layer goes through to be computed again or not)."""
+def _blocks(
+    normalization: str, recompute: bool
+) -> tuple[Callable[[int, int | None, str], keras.layers.Layer], Callable[[keras.layers.Layer], keras.layers.Layer]]:
+    """A function that makes a block, and one that wraps a layer in `Recomputed` if `recompute` is on."""
 
-    def again(layer):
+    def again(layer: keras.layers.Layer) -> keras.layers.Layer:
         return Recomputed(layer, name=f"recomputed_{layer.name}") if recompute else layer
 
-    return lambda filters, seed, name: again(Block(filters, normalization, seed, name=name)), again
+    def block(filters: int, seed: int | None, name: str) -> keras.layers.Layer:
+        return again(Block(filters, normalization, seed, name=name))
+
+    return block, again

@@ -1,15 +1,19 @@
-"""One layer of latents of a top-down hierarchy: its prior, its posterior, its KL.
+"""One layer of latents of a top-down hierarchy: its prior, its posterior and its KL.
 
-Kingma et al. 2016 (the ladder with inverse autoregressive flow) and Sonderby et al. 2016: with `evidence` from the encoder's way
-up and `state` from the decoder's way down,
+As in Kingma et al. 2016 (the ladder with inverse autoregressive flow) and Sonderby et al. 2016, with `evidence` from the
+encoder's way up and `state` from the decoder's way down,
 
-    prior      p(z | state)           = N(m, s),       m and log s read in the state; of the first layer N(0, I)
-    posterior  q(z | state, evidence) = N(r + q, ...)  means and log-deviations are sums of what either way says
+    prior      p(z | state)           = N(m, s),       m and log s computed from the state; N(0, I) for the first layer
+    posterior  q(z | state, evidence) = N(r + q, ...)  means and log-deviations are sums of terms from evidence and state
 
-and with a flow the posterior is that normal's image under one autoregressive step, which also reads a context from both ways.
+With a flow the posterior is this normal distribution transformed by one autoregressive step, which also reads a context that is
+a sum of terms from both.
 """
 
+from __future__ import annotations
+
 import dataclasses
+from typing import TYPE_CHECKING, Any
 
 import keras
 import tensorflow as tf
@@ -18,24 +22,27 @@ import tensorflow_probability as tfp
 from tfcq.distributions.iaf_posterior import IAFPosterior
 from tfcq.networks.convolutions import Convolution
 
+if TYPE_CHECKING:
+    from tfcq.flows import InverseAutoregressiveFlow
+
 tfd = tfp.distributions
 
 HEAD_GAIN = 0.07
-"""Relative size of the first statistics: a posterior that starts near its prior, not thousands of nats away."""
+"""Relative size of the initial statistics, so that a posterior starts near its prior and not thousands of nats away."""
 
 PRIOR_LOG_SCALES, POSTERIOR_LOG_SCALES = (-3.0, 3.0), (-7.0, 3.0)
-"""Limits. A posterior may be as narrow as it likes; what is bounded is how much wider than its prior it can be, because the
-square of that ratio is in the KL: with wide limits one outlying image cost 1e9 nats, and ended a run."""
+"""Limits of log-deviations. They bound how much wider than its prior a posterior can be, because the square of that ratio is in
+the KL: with wide limits one outlying image cost 1e9 nats and ended a run. A posterior may be much narrower than its prior."""
 
 
 @dataclasses.dataclass
 class Inferred:
-    """Latents drawn from a posterior, and what they cost.
+    """Latents drawn from a posterior, and their KL.
 
     Attributes:
         latents: float32 [N, *shape].
-        kl: float32 [N, C], nats, of each channel: exact given the state where the posterior is a normal, by this draw where
-            it has a flow.
+        kl: float32 [N, C], nats, for each channel: exact given the state if the posterior is normal, estimated from this
+            draw if it has a flow.
         log_ratio: float32 [N], nats: log p(z | state) - log q(z | state, evidence) at this draw.
     """
 
@@ -45,29 +52,29 @@ class Inferred:
 
 
 class LatentLayer(keras.layers.Layer):
-    """See the module.
+    """One layer of latents; see the module.
 
     Args:
-        shape: of the latents: (side, side, C) or (C,).
+        shape: shape of the latents: (side, side, C) or (C,).
         state_channels: channels of the state, [N, side, side, state_channels]; None: the first layer, which has no state.
         inference: whether there is a posterior.
-        flow: `tfcq.flows.InverseAutoregressiveFlow` of the posterior, or None.
+        flow: the flow of the posterior, or None.
         context_channels: channels of the flow's context.
-        weight_normalization: of the convolution that reads the state.
-        seed: an integer that fixes its initial values.
+        weight_normalization: whether the convolution that reads the state is weight-normalised.
+        seed: an integer that fixes the initial values of that convolution.
         **kwargs: Keras's (`name`, `dtype`).
     """
 
     def __init__(
         self,
-        shape,
-        state_channels=None,
-        inference=True,
-        flow=None,
-        context_channels=0,
-        weight_normalization=False,
-        seed=0,
-        **kwargs,
+        shape: tuple[int, ...],
+        state_channels: int | None = None,
+        inference: bool = True,
+        flow: InverseAutoregressiveFlow | None = None,
+        context_channels: int = 0,
+        weight_normalization: bool = False,
+        seed: int | None = 0,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.shape = tuple(shape)
@@ -75,10 +82,10 @@ class LatentLayer(keras.layers.Layer):
         self.num_statistics = 2 * self.channels + (context_channels if flow is not None else 0)
         self.flow = flow
         self._context_channels = context_channels
-        self.head = None
+        self.head: Convolution | None = None
         if state_channels is not None:
             self.head = Convolution(
-                2 * self.channels + inference * self.num_statistics,
+                2 * self.channels + (self.num_statistics if inference else 0),
                 3,
                 weight_normalization=weight_normalization,
                 gain=HEAD_GAIN,
@@ -88,36 +95,40 @@ class LatentLayer(keras.layers.Layer):
             )
         self._state_channels = state_channels
 
-    def build(self, state_shape=None):
-        """Makes all weights; the sizes are the constructor's."""
+    def build(self, state_shape: tuple[int | None, ...] | None = None) -> None:
+        """Makes all weights; the sizes are those of the constructor."""
+        height, width, channels = self._map_shape
         if self.flow is not None:
-            self.flow.build((None, *self._map_shape), (None, *self._map_shape[:-1], self._context_channels))
-        if self.head is not None:
-            self.head.build((None, *self.shape[:-1], self._state_channels))
+            self.flow.build((None, height, width, channels), (None, height, width, self._context_channels))
+        if self.head is not None and self._state_channels is not None:
+            self.head.build((None, height, width, self._state_channels))
 
     @property
-    def _map_shape(self):
-        """The latents as a map: a vector is one pixel."""
-        return self.shape if len(self.shape) == 3 else (1, 1, self.channels)
+    def _map_shape(self) -> tuple[int, int, int]:
+        """The shape of the latents as a map: a vector is one pixel."""
+        if len(self.shape) == 1:
+            return 1, 1, self.channels
+        height, width, channels = self.shape
+        return height, width, channels
 
     def _as_map(self, values):
         return tf.reshape(values, [-1, *self._map_shape[:-1], values.shape[-1]])
 
-    def prior(self, state):
-        """p(z | state) as `tfd.Normal`, batch shape [N, *shape] (the first layer, `state` None: `shape`)."""
+    def prior(self, state: tf.Tensor | None) -> tfp.distributions.Distribution:
+        """p(z | state), a `tfd.Normal` of batch shape [N, *shape] (`shape` for the first layer, with `state` None)."""
         return self._read(state)[0]
 
-    def generate(self, state, noise, temperature):
-        """A draw from the prior of `noise` (standard normal, [N, *shape]); `temperature` [N, 1, ...] scales its deviation."""
+    def generate(self, state: tf.Tensor | None, noise: tf.Tensor, temperature: tf.Tensor) -> tf.Tensor:
+        """Latents [N, *shape] from the prior and standard normal `noise`; `temperature` [N, 1, ...] scales the deviation."""
         prior = self.prior(state)
         return prior.loc + prior.scale * temperature * noise
 
-    def infer(self, state, evidence, noise):
-        """A draw from the posterior, `Inferred`.
+    def infer(self, state: tf.Tensor | None, evidence: tf.Tensor, noise: tf.Tensor) -> Inferred:
+        """Draws latents from the posterior.
 
         Args:
-            state: float [N, side, side, state_channels], or None.
-            evidence: float32 [N, *shape[:-1], num_statistics] of the encoder.
+            state: float [N, side, side, state_channels], or None for the first layer.
+            evidence: float32 [N, *shape[:-1], num_statistics], from the encoder.
             noise: standard normal, float32 [N, *shape]; zeros give the posterior's central value.
         """
         prior, below = self._read(state)
@@ -131,7 +142,7 @@ class LatentLayer(keras.layers.Layer):
             log_ratio = prior.log_prob(latents) - base.log_prob(latents)
             kl = tfd.kl_divergence(base, prior)
         else:
-            posterior = IAFPosterior(*map(self._as_map, (base.loc, base.scale)), self.flow, self._as_map(context))
+            posterior = IAFPosterior(self._as_map(base.loc), self._as_map(base.scale), self.flow, self._as_map(context))
             drawn = posterior.draw_with_log_prob(tf.broadcast_to(self._as_map(noise), tf.shape(posterior.loc)))
             latents, log_posterior = (tf.reshape(values, [-1, *self.shape]) for values in drawn)
             log_ratio = prior.log_prob(latents) - log_posterior
@@ -142,8 +153,8 @@ class LatentLayer(keras.layers.Layer):
         )
 
     def _read(self, state):
-        """The prior, and what the state says of the posterior (None: nothing)."""
-        if state is None:
+        """The prior, and the state's term of the posterior's statistics (None for the first layer)."""
+        if state is None or self.head is None:
             return tfd.Normal(tf.zeros(self.shape), 1.0), None
         statistics = self.head(state)
         loc, log_scale = statistics[..., : self.channels], statistics[..., self.channels : 2 * self.channels]
@@ -151,5 +162,5 @@ class LatentLayer(keras.layers.Layer):
 
 
 def _limited(log_scale, limits):
-    # The gradient goes through the limits: one example that leaves them would otherwise stay outside for good.
+    # The gradient passes through the limits; otherwise an example outside of them would stay there for good.
     return tfp.math.clip_by_value_preserve_gradient(log_scale, *limits)

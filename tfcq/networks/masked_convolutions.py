@@ -1,10 +1,12 @@
-"""Autoregressive convolutions: each value of a map is a function of those before it, and of nothing else.
+"""Autoregressive convolutions: each value of a map depends only on the values before it.
 
 The order is raster order: rows from the top, pixels of a row from the left, and within a pixel by *degree*, an integer
-that every channel has. Channels of one degree stand at the same place in the order.
+that every channel has. Channels of equal degree have the same place in the order.
 """
 
 import math
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,48 +14,55 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfcq.errors import UserError
-from tfcq.networks.convolutions import Convolution, spawn_seeds
+from tfcq.networks.convolutions import Convolution, MapShape, spawn_seeds
 
-# The authors of IAF multiply what their network says by this, so that an untrained flow is near the identity.
+# The authors of IAF multiply their network's outputs by this, so that an untrained flow is near the identity.
 OUTPUT_FACTOR = 0.1
 
-# Of the log-scale, either way: exp of what an untrained network says of an outlier overflows otherwise.
+# Limit of the log-scale's absolute value: otherwise exp overflows for an outlier in an untrained network.
 LOG_SCALE_LIMIT = 3.0
 
-# A convolution of gain 1 doubles the variance, for a rectifier's sake; what comes from no rectifier should keep it.
+# A convolution of gain 1 doubles the variance, to make up for a rectifier; after no rectifier it should preserve it.
 LINEAR_GAIN = math.sqrt(0.5)
 
 
 class MaskedConvolution(Convolution):
-    """A convolution that sees nothing later in raster order than the pixel it computes.
+    """A convolution whose outputs at a pixel do not depend on pixels later in raster order.
 
-    Of the earlier pixels that its kernel covers it sees all channels. Of the pixel itself, output channel k of degree
-    `d_k` sees input channel c of degree `d_c` where
+    It uses all channels of the earlier pixels that its kernel covers. Within the pixel itself, output channel k of degree
+    `d_k` depends on input channel c of degree `d_c` if
 
         d_c <  d_k   if strict (type A of the PixelCNN papers), else
         d_c <= d_k             (type B).
 
-    So layers that are not strict, ended by one strict layer of output degrees 0 ... C-1, make each output a function of
-    the strictly earlier inputs. The mask is applied before weight normalisation: the norm, and with it the layer's
-    `magnitude` and its data-dependent initialisation, is of what is seen. A filter that sees nothing has the kernel 0.
+    So after several non-strict layers and a final strict layer with output degrees 0 ... C-1, each output depends only on
+    earlier inputs. The mask is applied before weight normalisation: the norm, and thus the layer's `magnitude` and its
+    data-dependent initialisation, covers only the taps that are used. A filter without such taps has the kernel 0.
 
     Args:
-        input_degrees: the degrees of the input channels, one integer a channel.
-        output_degrees: the degrees of the output channels; as many as there are filters.
+        input_degrees: the degrees of the input channels, one integer per channel.
+        output_degrees: the degrees of the output channels; their number is that of the filters.
         kernel_size: the side of the kernel, in pixels; odd.
-        strict: whether a channel is blind to its own degree in its own pixel.
-        **kwargs: of `Convolution` (`weight_normalization`, `use_bias`, `gain`, `seed`), and Keras's (`name`, `dtype`,
+        strict: whether, within its own pixel, a channel ignores channels of its own degree.
+        **kwargs: arguments of `Convolution` (`weight_normalization`, `use_bias`, `gain`, `seed`), and Keras's (`name`, `dtype`,
             `trainable`). The stride is 1.
 
     Raises:
-        UserError: for an even kernel; when built for another number of channels than there are input degrees.
+        UserError: an even kernel; when built, a number of channels other than that of the input degrees.
 
     References:
         van den Oord, Kalchbrenner and Kavukcuoglu, "Pixel recurrent neural networks", 2016, section 3.4; Germain et
         al., "MADE: masked autoencoder for distribution estimation", 2015, section 4.
     """
 
-    def __init__(self, input_degrees, output_degrees, kernel_size=3, strict=False, **kwargs):
+    def __init__(
+        self,
+        input_degrees: Iterable[int],
+        output_degrees: Sequence[int],
+        kernel_size: int = 3,
+        strict: bool = False,
+        **kwargs: Any,
+    ):
         super().__init__(len(output_degrees), kernel_size, **kwargs)
         if kernel_size % 2 == 0 or self.strides != 1:
             raise UserError(
@@ -64,8 +73,8 @@ class MaskedConvolution(Convolution):
         self.output_degrees = tuple(int(degree) for degree in output_degrees)
         self.strict = strict
 
-    def build(self, inputs_shape):
-        """Makes the weights for `inputs_shape`, `(N, H, W, channels)`, of which only the channels count."""
+    def build(self, inputs_shape: MapShape) -> None:
+        """Makes the weights for `inputs_shape`, `(N, H, W, channels)`; only the channels are used."""
         if inputs_shape[-1] != len(self.input_degrees):
             raise UserError(
                 f"{self.name} has a degree for each input channel: expected {len(self.input_degrees)} channels, "
@@ -73,70 +82,70 @@ class MaskedConvolution(Convolution):
             )
         super().build(inputs_shape)
 
-    def mask(self):
-        """`[kernel_size, kernel_size, channels, filters]`, the variables' dtype: 1 where something is seen, else 0."""
+    def mask(self) -> tf.Tensor:
+        """`[kernel_size, kernel_size, channels, filters]` in the variables' dtype: 1 for taps that are used, else 0."""
         tap = np.arange(self.kernel_size**2).reshape([self.kernel_size, self.kernel_size, 1, 1])
-        # Broadcast by TensorFlow: a graph then holds one small matrix a layer, not a constant of the kernel's size.
+        # Broadcast by TensorFlow, so that a graph holds one small matrix per layer, not a constant of the kernel's size.
         before, here, in_pixel = (
             tf.constant(value, self.variable_dtype)
             for value in (tap < self._centre(), tap == self._centre(), self._seen_in_pixel())
         )
         return before + here * in_pixel
 
-    def effective_kernel(self):
+    def effective_kernel(self) -> tf.Tensor:
         """The kernel that is applied: `[kernel_size, kernel_size, channels, filters]`, in the variables' dtype."""
         kernel = super().effective_kernel()
         return kernel if self.weight_normalization else self.mask() * kernel
 
     def _unit_kernel(self):
-        # l2_normalize bounds the norm from below: a filter that sees nothing stays zero, with a gradient of zero.
+        # l2_normalize bounds the norm from below: a filter without taps stays zero, with a gradient of zero.
         return tf.math.l2_normalize(self.mask() * self.direction.value, axis=[0, 1, 2])
 
     def _unit_gain_norm(self):
         norm = super()._unit_gain_norm()
         if self.weight_normalization:
             return norm
-        # A kernel is drawn for the whole receptive field: what the mask will take, the rest makes up for.
+        # A kernel is drawn for the whole receptive field: the taps that are used make up for the masked ones.
         channels = len(self.input_degrees)
         seen = self._centre() * channels + np.sum(self._seen_in_pixel(), axis=0)
         return norm * np.sqrt(self.kernel_size**2 * channels / np.maximum(seen, 1))
 
     def _centre(self):
-        """The number of the kernel's tap on the pixel itself, taps counted in raster order."""
+        """The number, in raster order, of the kernel's tap on the pixel itself."""
         return self.kernel_size**2 // 2
 
     def _seen_in_pixel(self):
-        """`[channels, filters]`, bool: which channels of its own pixel each filter sees."""
+        """`[channels, filters]`, bool: which channels of its own pixel each filter uses."""
         seen, seeing = np.asarray(self.input_degrees)[:, np.newaxis], np.asarray(self.output_degrees)
         return seen < seeing if self.strict else seen <= seeing
 
 
 class AutoregressiveNetwork(keras.layers.Layer):
-    """Says from the values before each latent, and from a context, how that latent is shifted and scaled.
+    """Computes the shift and the log-scale of each latent from the values before it and a context.
 
-    Masked convolution, plus the context's share, ELU; `layers` - 1 times (masked convolution, ELU); a strict masked
-    convolution with two channels a latent channel, times 0.1. A context of `width` channels is added as it is, any
-    other goes through a 1x1 convolution.
+    The network: masked convolution, plus a term from the context, ELU; `layers` - 1 times (masked convolution, ELU); a
+    strict masked convolution with two channels per latent channel, times 0.1. A context of `width` channels is added as
+    it is, any other goes through a 1x1 convolution.
 
-    It differs from the authors' in the degrees inside, -1 ... C-2 where theirs are 0 ... C-1: degree C-1 would tell its
-    own pixel nothing, while -1, which sees earlier pixels and the context, lets the context of a pixel reach its first
-    channel too.
+    It differs from the authors' network in the degrees of hidden channels, which are -1 ... C-2 instead of 0 ... C-1. A
+    channel of degree C-1 would have no effect within its own pixel, while one of degree -1, which depends on earlier
+    pixels and the context, lets the context of a pixel reach its first channel, too.
 
     Args:
-        width: the number of channels inside.
+        width: the number of hidden channels.
         layers: the number of hidden masked convolutions, 1 or more.
-        kernel_size: the side of the masked kernels, in pixels; odd. For vectors, maps of 1x1, 1 spares idle weights.
+        kernel_size: the side of the masked kernels, in pixels; odd. For vectors (1x1 maps), 1 avoids unused weights.
         seed: an integer that fixes the initial values.
         **kwargs: Keras's (`name`, `dtype`, `trainable`).
 
     Raises:
-        UserError: for sizes that are not positive; for an even kernel, when built.
+        UserError: sizes that are not positive; when built, an even kernel.
 
     References:
         Kingma et al., "Improving variational autoencoders with inverse autoregressive flow", 2016, section 4.
     """
 
-    def __init__(self, width=32, layers=1, kernel_size=3, seed=0, **kwargs):
+    def __init__(self, width: int = 32, layers: int = 1, kernel_size: int = 3, seed: int | None = 0, **kwargs: Any):
         super().__init__(**kwargs)
         if width < 1 or layers < 1:
             raise UserError(
@@ -146,12 +155,12 @@ class AutoregressiveNetwork(keras.layers.Layer):
         self.num_layers = layers
         self.kernel_size = kernel_size
         self.seed = seed
-        self.context_channels = None
-        self.context_convolution = None
+        self.context_channels: int | None = None
+        self.context_convolution: Convolution | None = None
 
-    def build(self, latents_shape, context_shape=None):
+    def build(self, latents_shape: MapShape, context_shape: MapShape | None = None) -> None:
         """Makes all weights for latents `(N, H, W, C)` and a context `(N, H, W, K)`, or None for no context."""
-        *outer, channels = latents_shape
+        outer, channels = latents_shape[:-1], latents_shape[-1]
         degrees = range(channels)
         inner_degrees = [index * channels // self.width - 1 for index in range(self.width)]
         seeds = spawn_seeds(self.seed, self.num_layers + 2)
@@ -176,18 +185,18 @@ class AutoregressiveNetwork(keras.layers.Layer):
                 self.context_convolution = Convolution(
                     self.width, 1, gain=LINEAR_GAIN, seed=seeds[1], name="context", dtype=self.dtype_policy
                 )
-                self.context_convolution.build(tuple(context_shape))
+                self.context_convolution.build(context_shape)
         self.inner = [
             convolution(f"inner_{index}", inner_degrees, inner_degrees, seeds[2 + index])
             for index in range(self.num_layers - 1)
         ]
-        # tf.train.Checkpoint follows attributes; what stands only in a list on a Keras layer it leaves out in silence.
+        # tf.train.Checkpoint follows attributes; it silently leaves out layers that are only in a list on a Keras layer.
         for layer in self.inner:
             setattr(self, layer.name, layer)
         self.last = convolution("last", inner_degrees, [*degrees, *degrees], seeds[-1], strict=True)
 
-    def call(self, latents, context=None):
-        """What moves each latent.
+    def call(self, latents: tf.Tensor, context: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
+        """The shift and the log-scale of each latent.
 
         Args:
             latents: `[N, H, W, C]`.
@@ -195,10 +204,10 @@ class AutoregressiveNetwork(keras.layers.Layer):
 
         Returns:
             `shift` and `log_scale` in [-3, 3], both `[N, H, W, C]`, float32 whatever the policy (float64 for a float64 policy);
-            entry (row, column, channel) of both depends on strictly earlier entries of `latents`.
+            entry (row, column, channel) of both depends only on earlier entries of `latents`.
 
         Raises:
-            UserError: for a context that is missing, too much, or of another shape.
+            UserError: a context that is missing, unexpected or of another shape.
         """
         self.check_context(latents, context)
         hidden = self.first(latents)
@@ -209,11 +218,11 @@ class AutoregressiveNetwork(keras.layers.Layer):
         outputs = self.last(tf.nn.elu(hidden))
         dtype = tf.float64 if self.variable_dtype == "float64" else tf.float32
         shift, log_scale = tf.split(OUTPUT_FACTOR * tf.cast(outputs, dtype), 2, axis=-1)
-        # The gradient goes through the limits: one example that leaves them would otherwise stay outside for good.
+        # The gradient passes through the limits; otherwise an example outside of them would stay there for good.
         return shift, tfp.math.clip_by_value_preserve_gradient(log_scale, -LOG_SCALE_LIMIT, LOG_SCALE_LIMIT)
 
-    def check_context(self, latents, context):
-        """Raises a UserError unless `context` is what the network was built for and fits `latents`."""
+    def check_context(self, latents: tf.Tensor, context: tf.Tensor | None) -> None:
+        """Raises a UserError unless `context` has the channels that the network was built for and matches `latents`."""
         channels = None if context is None else context.shape[-1]
         if channels != self.context_channels:
             raise UserError(
@@ -226,9 +235,11 @@ class AutoregressiveNetwork(keras.layers.Layer):
                 f"{latents.shape[:-1]}, got {context.shape[:-1]}; resize or repeat it"
             )
 
-    def compute_output_shape(self, latents_shape, context_shape=None):
+    def compute_output_shape(
+        self, latents_shape: MapShape, context_shape: MapShape | None = None
+    ) -> tuple[MapShape, MapShape]:
         """The shapes of the shift and of the log-scale."""
-        return (tuple(latents_shape),) * 2
+        return latents_shape, latents_shape
 
 
 def _channels(number):

@@ -1,19 +1,27 @@
-"""Batch normalisation of the project: Keras's layer, synchronised over replicas, by TensorFlow's fused kernel where that fits."""
+"""Batch normalisation: Keras's layer, synchronised over replicas, with TensorFlow's fused kernel where possible."""
+
+from __future__ import annotations
 
 import contextlib
 import contextvars
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 _statistics_are_frozen = contextvars.ContextVar("statistics_are_frozen", default=False)
-_owned = contextvars.ContextVar("owned", default=None)
+# ids of the weights whose layers may move their statistics; None: all layers may.
+_owned: contextvars.ContextVar[set[int] | None] = contextvars.ContextVar("owned", default=None)
 _part = contextvars.ContextVar("part", default=1.0)
 
 
 @contextlib.contextmanager
-def frozen_statistics(frozen=True):
-    """Within it, where `frozen`, normalising by a batch's statistics leaves the moving ones alone; so do contexts inside it."""
+def frozen_statistics(frozen: bool = True) -> Iterator[None]:
+    """A context in which, if `frozen`, normalising by a batch's statistics does not update the moving ones.
+
+    This also holds in contexts inside it, whatever their `frozen`.
+    """
     token = _statistics_are_frozen.set(frozen or _statistics_are_frozen.get())
     try:
         yield
@@ -22,11 +30,11 @@ def frozen_statistics(frozen=True):
 
 
 @contextlib.contextmanager
-def statistics_of(variables, part=1.0):
-    """Within it only the layers whose weights are among `variables` move their statistics, and `part` of their usual way.
+def statistics_of(variables: Iterable[keras.Variable], part: float = 1.0) -> Iterator[None]:
+    """A context in which only layers with weights among `variables` update their moving statistics, as for a part of a batch.
 
-    A batch that comes in k parts, of 1 / k each, moves them about as far as in one, and only in the turn of the player whose
-    layers they are.
+    `part` is the part's fraction of the batch: k parts with 1 / k each move the statistics about as far as the whole batch.
+    With a player's variables, only the layers of that player are updated in its turn.
     """
     tokens = _owned.set({id(variable) for variable in variables}), _part.set(part)
     try:
@@ -37,12 +45,12 @@ def statistics_of(variables, part=1.0):
 
 
 class BatchNormalization(keras.layers.BatchNormalization):
-    """Batch normalisation of the channels; moving statistics go a tenth of the way, as RealNVP's authors have it.
+    """Batch normalisation of the channels with momentum 0.9, as by the authors of RealNVP.
 
-    Statistics in training are those of all replicas together. One replica alone uses the fused kernel on float32 maps (a
-    training step of a RealNVP whose conditioners have it took 575 ms instead of 650 on a CPU); several replicas, vectors and
-    half precision take Keras's way. Both give the same values up to rounding, and the same moving statistics: the fused
-    kernel's variance is the unbiased one, and is turned back.
+    Statistics in training are those of all replicas together. A single replica uses the fused kernel on float32 maps (a
+    training step of a RealNVP whose conditioners have it took 575 ms instead of 650 on a CPU). For several replicas, vectors
+    and half precision Keras's implementation is used. Both give the same values up to rounding, and the same moving
+    statistics: the fused kernel returns the unbiased variance, which is converted to the biased one.
 
     Args:
         epsilon: added to the variance.
@@ -52,24 +60,24 @@ class BatchNormalization(keras.layers.BatchNormalization):
         Ioffe and Szegedy, "Batch normalization", 2015.
     """
 
-    def __init__(self, epsilon=1e-5, **kwargs):
+    def __init__(self, epsilon: float = 1e-5, **kwargs: Any):
         super().__init__(momentum=0.9, epsilon=epsilon, synchronized=True, **kwargs)
 
     @property
-    def momentum(self):
-        """What is kept of the moving statistics in a move: Keras's attribute, for the part of a batch that this is."""
+    def momentum(self) -> float:
+        """The weight of the old moving statistics in an update, for the current part of a batch; Keras's attribute."""
         return self._momentum ** _part.get()
 
     @momentum.setter
-    def momentum(self, value):
+    def momentum(self, value: float) -> None:
         self._momentum = value
 
-    def call(self, inputs, training=False):
-        """`inputs` `[N, H, W, C]` or `[N, C]`, normalised, in their dtype.
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """`inputs`, normalised, in their dtype.
 
         Args:
-            inputs: the batch.
-            training: whether to normalise by this batch's statistics, and to keep them.
+            inputs: `[N, H, W, C]` or `[N, C]`.
+            training: whether to normalise by this batch's statistics and to update the moving ones.
         """
         replica = tf.distribute.get_replica_context()
         alone = replica is None or replica.num_replicas_in_sync == 1
@@ -79,7 +87,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
             with keras.StatelessScope() if frozen else contextlib.nullcontext():
                 return super().call(inputs, training=training)
         scale, offset = tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.beta)
-        options = {"epsilon": self.epsilon, "is_training": training and self.trainable}
+        options: dict[str, Any] = {"epsilon": self.epsilon, "is_training": training and self.trainable}
         if not options["is_training"]:
             moments = {
                 "mean": tf.convert_to_tensor(self.moving_mean),

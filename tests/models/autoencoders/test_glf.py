@@ -1,4 +1,4 @@
-"""GLF: who feels the latents' likelihood, what the loss is made of, and that regularisation shrinks latents."""
+"""GLF: which networks the latents' likelihood trains, the terms of the loss, and that regularisation shrinks latents."""
 
 import numpy as np
 import pytest

@@ -18,7 +18,7 @@ VAES = ["vae", "vae_flow_prior", "vae_flow_posterior", "two_stage_vae"]
 def model_of(name, scale=0.15, **options):
     model = tiny.build(tiny.config(4, model=name, latent_dim=2, decoder_sigma=0.3, **options))
     tiny.perturb(model.trainable_variables, scale if name != "vae_flow_posterior" else scale / 2.0)
-    # Posteriors near the priors: importance weights are then even, and few draws tell the integral.
+    # Posteriors near the priors: importance weights are then even, and few draws suffice for the integral.
     for layer in (model.encoder.layers[-1], *([model.second_encoder.last] if name == "two_stage_vae" else [])):
         layer.kernel.assign(0.2 * layer.kernel)
         layer.bias.assign(np.float32([0.1, -0.1, 0.2, 0.2]))
@@ -152,11 +152,11 @@ def test_a_fixed_scale_has_the_floor_of_a_perfect_reconstruction(name, sigma):
 
 
 def test_the_floor_of_the_defaults_is_what_the_help_says():
-    for kind, told in ((VAEConfig, 8.83), (TwoStageVAEConfig, 9.33)):
+    for kind, floor in ((VAEConfig, 8.83), (TwoStageVAEConfig, 9.33)):
         options = kind(learn_decoder_sigma=False)
-        assert round(options.bits_per_dim_floor(), 2) == told
+        assert round(options.bits_per_dim_floor(), 2) == floor
         help_text = kind.__dataclass_fields__["decoder_sigma"].metadata["meaning"]
-        assert f"{told}" in help_text and "log2(256 sigma sqrt(2 pi))" in help_text
+        assert f"{floor}" in help_text and "log2(256 sigma sqrt(2 pi))" in help_text
 
 
 @pytest.mark.parametrize("model", SYSTEMS)

@@ -1,4 +1,4 @@
-"""WAE-GAN and WAE-MMD: losses against NumPy, who feels what, the pre-training, the noise on the pixels."""
+"""WAE-GAN and WAE-MMD: losses against NumPy, which networks each loss trains, the pre-training, the noise on the pixels."""
 
 import numpy as np
 import tensorflow as tf

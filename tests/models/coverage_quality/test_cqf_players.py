@@ -71,7 +71,7 @@ def test_a_generator_turn_moves_all_but_the_discriminator(model):
 
 
 def quality_gradients(model, noise):
-    """What the quality loss alone tells its player: gradients, logs."""
+    """The gradients and logs of a player with the quality loss alone."""
     quality = Player("generator", [model.players()[1].objectives[1]])
     shared, tape = model._shared([quality], IMAGES, noise)
     gradients, slopes, logs = model._gradients(quality, IMAGES, None, 1.0, shared)
@@ -171,7 +171,7 @@ def test_the_discriminators_images_are_dequantised_only_where_asked(dequantize):
     seen = []
     model.discriminator = lambda images: seen.append(images) or tf.reduce_mean(images, axis=[1, 2, 3])
     noise = StepNoise((0, 0), (5,), 8)
-    terms = model._discriminator_loss(IMAGES, noise, model.share(IMAGES, noise))
+    terms = model._discriminator_loss(IMAGES, noise, model.shared_tensors(IMAGES, noise))
     assert "gradient_penalty" not in terms.logs
     real = seen[0][:8].numpy() * 128.0 + 128.0 - IMAGES.numpy()
     expected = noise.uniform((4, 4, 1), 0) if dequantize else 0.5

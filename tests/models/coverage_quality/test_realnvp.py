@@ -1,4 +1,4 @@
-"""RealNVP and Flow-GAN: densities against autodiff Jacobians, the bijection on images, who feels which loss."""
+"""RealNVP and Flow-GAN: densities against autodiff Jacobians, the bijection on images, which loss trains which network."""
 
 import math
 
@@ -106,7 +106,7 @@ def test_players():
 
 
 def test_the_adversarial_loss_trains_the_flow():
-    """Its gradient, through what is shared, is that of the loss written down anew."""
+    """Its gradient, through the shared tensors, is that of the loss written down anew."""
     model = perturbed(quality_weight=3.0, coverage=False)
     images = tf.constant(tiny.images(SHAPE))
     shared, tape = model._shared(model.players(), images, model._noise((0, 2, 0), 8))

@@ -23,9 +23,9 @@ def test_a_warning_is_printed_when_it_begins_and_when_it_ends(capsys):
     balance.set_model(model)
     for step, real in enumerate((4, 4, 20, 20, 30, 30, 4, 4, 20, 20), 1):
         balance.on_step(step, {"encoder/kl_real": real, "encoder/kl_reconstructed": 9.0, "encoder/kl_sampled": 9.0})
-    told = capsys.readouterr().out.splitlines()  # without blank lines
-    assert [line.split(":")[0] for line in told] == ["step 4", "step 8", "step 10"]
-    assert "warning: KL of real 20" in told[0] and "in balance again" in told[1] and "warning" in told[2]
+    lines = capsys.readouterr().out.splitlines()  # without blank lines
+    assert [line.split(":")[0] for line in lines] == ["step 4", "step 8", "step 10"]
+    assert "warning: KL of real 20" in lines[0] and "in balance again" in lines[1] and "warning" in lines[2]
 
 
 def test_warnings_of_one_kind_are_one_whatever_their_text_says(capsys):
@@ -44,12 +44,12 @@ def test_warnings_of_one_kind_are_one_whatever_their_text_says(capsys):
         ((12.0, 9.0, 11.0), "real images are above the margin; a higher --margin"),
         ((4.0, 21.0, 30.0), "the generator is far behind the encoder; a --generator_adversarial_weight above 0.25"),
         ((4.0, 9.0, 30.0), "the generator is far behind the encoder"),
-        ((4.0, 3.0, 4.0), "no longer tells generated images; a --generator_adversarial_weight below 0.25 or a lower --margin"),
-        ((4.0, 11.0, 4.0), "the encoder no longer tells generated images"),
+        ((4.0, 3.0, 4.0), "distinguishes generated images; a --generator_adversarial_weight below 0.25 or a lower --margin"),
+        ((4.0, 11.0, 4.0), "the encoder no longer distinguishes generated images"),
         ((np.nan, np.nan, np.nan), None),
     ],
 )
-def test_a_lost_balance_is_told(kls, expected):
+def test_a_lost_balance_is_reported(kls, expected):
     model = tiny.build(tiny.config(16, model="introvae", pretraining_steps=0, margin="10"), 3)
     names = ("kl_real", "kl_reconstructed", "kl_sampled")
     found = model.balance_warning({f"encoder/{name}": kl for name, kl in zip(names, kls)})
@@ -80,9 +80,9 @@ def test_the_level_at_its_limits(options, level):
 @pytest.mark.parametrize(
     ("negative", "kls", "expected"),
     [
-        (256.0, (20.0, 24.0, 22.1), None),  # above its level, but told apart
+        (256.0, (20.0, 24.0, 22.1), None),  # above its level, but distinguished
         (256.0, (7.4, 9.0, 8.1), "a lower --negative_weight (that KL is highest, 70.6 nats, at 5.44) or a lower --recon"),
-        (256.0, (7.2, 9.0, 7.9), "the encoder hardly tells generated images; a --kl_weight below 1 would help"),
+        (256.0, (7.2, 9.0, 7.9), "the encoder hardly distinguishes generated images; a --kl_weight below 1 would help"),
         (3.0, (60.0, 59.0, 70.0), "pulls the real; a higher --negative_weight (that KL is highest, 70.6 nats, at 5.44)"),
         (3.0, (71.0, 59.0, 70.0), "pulls the real; a lower --reconstruction_weight would help"),  # no b_neg has such a level
     ],

@@ -1,1 +1,1 @@
-"""GLF (Xiao et al. 2019) and the auto-encoders that it is compared with."""
+"""GLF (Xiao et al. 2019) and the auto-encoders that the paper compares it with."""

@@ -1,66 +1,78 @@
 """GLANN (Hoshen, Li and Malik 2019; Xiao et al. 2019, Table 1): a code for each training image, then a network that draws codes.
 
-    GLO     codes c_i on the unit sphere and the generator G, together: L = error(x_i, G(c_i))           `first_stage_steps`
-    IMLE    T from noise e to codes: each epoch, of `pool_factor` times as many draws of e as there are images, the one whose
-            T(e) is nearest to c_i is given to image i;  L = |T(e_i) - c_i|^2, of T(e) as it is, not taken to the sphere
+    GLO     trains codes c_i on the unit sphere and the generator G together: L = error(x_i, G(c_i)); `first_stage_steps`
+    IMLE    trains T from noise e to codes. Each epoch draws a pool of `pool_factor` times as many e as there are images;
+            image i gets the e_i whose T(e_i) is nearest to c_i. L = |T(e_i) - c_i|^2, without projecting T(e_i)
 
-To sample: e ~ N(0, I), T(e) taken to the unit sphere, G. There is no encoder and no density. The paper trains by the perceptual
-loss (`--reconstruction=perceptual`).
+To sample: e ~ N(0, I), T(e) projected to the unit sphere, G. There is no encoder and no density. The paper trains with the
+perceptual loss (`--reconstruction=perceptual`).
 
-Codes learn `codes_rate` times as fast as G, as they do in the authors' work (1e-2 and 1e-3). With Adam, whose steps do not
-depend on the size of gradients, that is what codes in units of `codes_rate` do; so c_i = codes_rate w_i, and w_i is a weight.
-Codes and their noise are in the checkpoints to resume from and in no export.
+Codes learn `codes_rate` times as fast as G, as in the authors' work (1e-2 and 1e-3). Adam's steps do not depend on the size of
+gradients, so codes in units of `codes_rate` have this effect: c_i = codes_rate w_i, and w_i is the weight. Codes and their noise
+are in checkpoints, to resume from, but not in exports.
 
-An image keeps its code for as long as the run goes on, whatever becomes of others. The code of one that is gone lies idle. Where
-an image has another content (`--accept_changed_data`), its code goes on from where it is, as from any first value, and learns
-that content in what is left of the first stage; after that, codes learn no more and images are not looked at.
+An image keeps its code as long as the run continues, whatever happens to other images. The code of a missing image is not used.
+If the content of an image has changed (`--accept_changed_data`), its code continues from its value and learns the new content
+in the rest of the first stage. After that stage codes are not trained and images are not used.
 
-Where this departs from the authors' code: T has biases, and neither batch normalisation nor weight decay.
+Departures from the authors' code: T has biases, and neither batch normalisation nor weight decay.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from tfcq.config import GLANNConfig
 from tfcq.engine.players import Objective, Player, Terms
 from tfcq.models.autoencoders.autoencoder import Autoencoder
 from tfcq.models.autoencoders.reconstruction import ReconstructionError
+from tfcq.models.base import Array, Noise
 from tfcq.networks.dense import Perceptron
 
+if TYPE_CHECKING:
+    from tfcq.data import ImageDataset
+
 _NOISE = 0  # tag of the draws
-_BLOCK = 256  # codes that are compared with all draws at a time
+_BLOCK = 256  # number of codes that are compared with all draws at once
 
 
 class GLANN(Autoencoder):
-    """See the module.
+    """GLANN; see the module.
 
     Args:
-        config: `tfcq.GLANNConfig`.
+        config: the configuration.
         image_shape: (H, W, C).
-        seed: of the weights, of the codes and of the noise of training.
+        seed: seed of the weights, of the codes and of the noise of training.
+        name: name of the model.
     """
 
+    config: GLANNConfig
     needs_indices = True
 
-    def __init__(self, config, image_shape, seed=0, name="glann"):
+    def __init__(self, config: GLANNConfig, image_shape: tuple[int, int, int], seed: int = 0, name: str = "glann"):
         super().__init__(config, image_shape, seed, name, encoder_outputs=0)
         self.reconstruction_error = ReconstructionError(config)
         self.code_network = Perceptron(
             config.noise_dim, config.latent_dim, config.imle_units, config.imle_layers, seed=seed + 2, name="code_network"
         )
-        self.codes = self.matched_noise = None
-        self._steps_per_epoch = None
+        self.codes: keras.Variable | None = None
+        self.matched_noise: keras.Variable | None = None
+        self._steps_per_epoch = 1
         self.built = True
 
     @property
-    def stage_starts(self):
+    def stage_starts(self) -> tuple[int, ...]:
         return (0, self.config.first_stage_steps)
 
     @property
-    def files_read(self):
+    def files_read(self) -> dict[str, str]:
         return self.reconstruction_error.files_read
 
-    def attach(self, dataset, batch_size):
+    def attach(self, dataset: ImageDataset, batch_size: int) -> None:
         self.reconstruction_error.load()
         count = dataset.num_images_at_start("train")
         self._steps_per_epoch = max(1, dataset.num_images("train") // batch_size)
@@ -79,16 +91,18 @@ class GLANN(Autoencoder):
         )
         self._project_codes()
 
-    def players(self):
-        generator = [*self.decoder.trainable_variables, *([self.codes] if self.codes is not None else [])]
+    def players(self) -> list[Player]:
+        generator = list(self.decoder.trainable_variables)
+        if self.codes is not None:
+            generator.append(self.codes)
         network = self.code_network.trainable_variables
         return [
             Player("generator", [Objective(self._reconstruction_loss, generator)]),
             Player("imle", [Objective(self._imle_loss, network)], stage=1),
         ]
 
-    def averaged_variables(self):
-        """The weights that a running mean is kept of: those that are exported."""
+    def averaged_variables(self) -> list[keras.Variable]:
+        """The weights that have a running mean: those that are exported."""
         return [*self.decoder.trainable_variables, *self.code_network.trainable_variables]
 
     # The losses.
@@ -96,20 +110,27 @@ class GLANN(Autoencoder):
     def _reconstruction_loss(self, batch, noise, shared):
         images, indices = batch
         pixels = self.unit_pixels(images)
-        codes = tf.math.l2_normalize(tf.gather(self.codes.value, indices), axis=-1)
+        codes = tf.math.l2_normalize(tf.gather(self._attached()[0].value, indices), axis=-1)
         error = self.reconstruction_error(pixels, self.decoder(codes, training=True))
         return Terms(error, {self.reconstruction_error.name: error})
 
     def _imle_loss(self, batch, noise, shared):
         _, indices = batch
-        codes = tf.math.l2_normalize(tf.gather(self.codes.value, indices), axis=-1)
-        drawn = self.code_network(tf.gather(self.matched_noise.value, indices))
+        weights, matched_noise = self._attached()
+        codes = tf.math.l2_normalize(tf.gather(weights.value, indices), axis=-1)
+        drawn = self.code_network(tf.gather(matched_noise.value, indices))
         distance = tf.reduce_sum(tf.square(drawn - codes), axis=-1)
         return Terms(distance, {"squared_distance": distance})
 
-    # What is not learned by gradients.
+    # Parts that are not learned by gradients.
 
-    def begin_step(self, step):
+    def _attached(self) -> tuple[keras.Variable, keras.Variable]:
+        """The weights of the codes and the matched noise, which `attach` makes."""
+        if self.codes is None or self.matched_noise is None:
+            raise ValueError(f"{self.name}: expected a call of attach(dataset, batch_size) before training")
+        return self.codes, self.matched_noise
+
+    def begin_step(self, step: int) -> None:
         first = self.config.first_stage_steps
         if step < first:
             self._project_codes()
@@ -117,16 +138,18 @@ class GLANN(Autoencoder):
             self._match((step - first) // self._steps_per_epoch)
 
     def _project_codes(self):
-        """To the unit sphere, in units of codes_rate."""
-        self.codes.assign(tf.math.l2_normalize(self.codes.value, axis=-1) / self.config.codes_rate)
+        """Projects the codes to the unit sphere; their weights are in units of codes_rate."""
+        weights, _ = self._attached()
+        weights.assign(tf.math.l2_normalize(weights.value, axis=-1) / self.config.codes_rate)
 
     def _match(self, epoch):
         """Gives each image the noise of the pool whose code is nearest to its own."""
-        count = self.codes.shape[0]
+        weights, matched_noise = self._attached()
+        count = weights.shape[0]
         random = np.random.RandomState([self.seed, epoch])
         pool = random.standard_normal((self.config.pool_factor * count, self.config.noise_dim)).astype(np.float32)
         drawn = tf.concat([self.code_network(part) for part in np.array_split(pool, self.config.pool_factor)], axis=0)
-        codes = tf.math.l2_normalize(self.codes.value, axis=-1)
+        codes = tf.math.l2_normalize(weights.value, axis=-1)
         # |c - t|^2 = 1 - 2 c t + |t|^2.
         offset = 0.5 * tf.reduce_sum(tf.square(drawn), axis=-1)
         nearest = np.concatenate(
@@ -135,15 +158,15 @@ class GLANN(Autoencoder):
                 for start in range(0, count, _BLOCK)
             ]
         )
-        self.matched_noise.assign(pool[nearest])
+        matched_noise.assign(pool[nearest])
 
-    # What it can do.
+    # Abilities.
 
     def _codes_of(self, noise):
         """Codes on the unit sphere, float32 [N, latent_dim], of noise [N, noise_dim]."""
         return tf.math.l2_normalize(self.code_network(noise), axis=-1)
 
-    def draw_latents(self, noise, temperature=1.0):
+    def draw_latents(self, noise: Noise, temperature: float | Array = 1.0) -> tf.Tensor:
         drawn = noise.normal((self.config.noise_dim,), _NOISE)
         return self._codes_of(drawn * tf.reshape(tf.cast(temperature, tf.float32), [-1, 1]))
 

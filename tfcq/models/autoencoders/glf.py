@@ -5,58 +5,72 @@ An auto-encoder z = E(x), x' = G(z), and a flow f from latents to noise, trained
     L = beta |x - G(E(x))|^2 + NLL(stop_gradient(E(x)))                                             (Eq. 2)
     NLL(z) = |f(z)|^2 / 2 + d/2 log 2 pi - log|det df/dz|                                           (Eq. 1)
 
-With the stop-gradient the auto-encoder and the flow do not disturb each other, and beta means nothing. `regularized` leaves it
-out: the encoder then makes its latents ever smaller, since that alone raises their density (Section 3.3). To sample: noise,
-f^-1, G. `first_stage_steps` trains one after the other.
+With the stop-gradient the auto-encoder and the flow do not affect each other, and beta has no effect. `regularized` leaves the
+stop-gradient out: the encoder then makes its latents ever smaller, because that alone raises their density (Section 3.3). To
+sample: noise, f^-1, G. With `first_stage_steps` the auto-encoder is trained first, then the flow.
 
-The flow's density is of the latents. It says nothing of the images that the decoder cannot make, so there is no likelihood.
+The flow is a density of latents. It has no meaning for images that the decoder cannot generate, so there is no likelihood.
 
-Where this departs: couplings scale and shift on the way from noise to latents, the paper's on the way back, and their
-log-scale is limited (`tfcq.flows.latent_flow`); in the second of two stages the encoder's batch
-normalisation uses its moving statistics.
+Departures from the paper: couplings scale and shift in the direction from noise to latents, the paper's in the other direction;
+their log-scale is limited (`tfcq.flows.latent_flow`); in the second of two stages the encoder's batch normalisation uses its
+moving statistics.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import keras
 import tensorflow as tf
 
+from tfcq.config import GLFConfig
 from tfcq.engine.players import Objective, Player, Terms
 from tfcq.flows.latent_flow import LatentFlow, weight_decay
 from tfcq.models.autoencoders.autoencoder import Autoencoder
 from tfcq.models.autoencoders.reconstruction import ReconstructionError
+from tfcq.models.base import Array, Noise
+
+if TYPE_CHECKING:
+    from tfcq.data import ImageDataset
 
 _LATENT = 0  # tag of the draws
 
 
 class GLF(Autoencoder):
-    """See the module.
+    """GLF; see the module.
 
     Args:
-        config: `tfcq.GLFConfig`.
+        config: the configuration.
         image_shape: (H, W, C).
-        seed: of the weights and of the noise of training.
+        seed: seed of the weights and of the noise of training.
+        name: name of the model.
     """
 
-    def __init__(self, config, image_shape, seed=0, name="glf"):
+    config: GLFConfig
+    encoder: keras.Sequential
+
+    def __init__(self, config: GLFConfig, image_shape: tuple[int, int, int], seed: int = 0, name: str = "glf"):
         super().__init__(config, image_shape, seed, name)
         self.flow = LatentFlow.of(config, seed + 2)
         self.reconstruction_error = ReconstructionError(config)
         self.built = True
 
     @property
-    def abilities(self):
+    def abilities(self) -> frozenset[str]:
         return super().abilities | {"latent_likelihood"}
 
     @property
-    def stage_starts(self):
+    def stage_starts(self) -> tuple[int, ...]:
         return (0, self.config.first_stage_steps) if self.config.first_stage_steps else (0,)
 
     @property
-    def files_read(self):
+    def files_read(self) -> dict[str, str]:
         return self.reconstruction_error.files_read
 
-    def attach(self, dataset, batch_size):
+    def attach(self, dataset: ImageDataset, batch_size: int) -> None:
         self.reconstruction_error.load()
 
-    def players(self):
+    def players(self) -> list[Player]:
         autoencoder = [*self.encoder.trainable_variables, *self.decoder.trainable_variables]
         flow = self.flow.trainable_variables
         if self.config.first_stage_steps:
@@ -95,19 +109,19 @@ class GLF(Autoencoder):
         decay = weight_decay(self.flow, self.config.latent_flow_weight_decay)
         return Terms(decay - log_prob, {"latent_flow_weight_decay": decay}, {"latent_log_prob": log_prob})
 
-    # What it can do.
+    # Abilities.
 
-    def latent_log_prob(self, latents):
+    def latent_log_prob(self, latents: tf.Tensor) -> tf.Tensor:
         return self.flow.distribution().log_prob(latents)
 
-    def draw_latents(self, noise, temperature=1.0):
+    def draw_latents(self, noise: Noise, temperature: float | Array = 1.0) -> tf.Tensor:
         drawn = noise.normal(self.latent_shape, _LATENT) * tf.reshape(tf.cast(temperature, tf.float32), [-1, 1])
         return self.latents_of(drawn)
 
-    def noise_of(self, latents):
+    def noise_of(self, latents: tf.Tensor) -> tf.Tensor:
         return self.flow.bijector().inverse(latents)
 
-    def latents_of(self, noise):
+    def latents_of(self, noise: tf.Tensor) -> tf.Tensor:
         return self.flow.bijector().forward(noise)
 
 

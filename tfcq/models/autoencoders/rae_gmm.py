@@ -2,19 +2,29 @@
 
     L = |x - G(E(x))|^2 + c |E(x)|^2
 
-The mixture of full-covariance Gaussians is scikit-learn's maximum of the likelihood (EM from k-means), of the latents of the
-training images. It is fitted whenever the model is evaluated or saved, so that a checkpoint is always whole; its parameters are
-weights that do not train. Its density is of the latents; there is no likelihood of images.
+The mixture of full-covariance Gaussians is scikit-learn's maximum-likelihood fit (EM from k-means) to the latents of the
+training images. It is fitted whenever the model is evaluated or saved, so that a checkpoint is always complete; its parameters
+are weights that are not trained. It is a density of latents; there is no likelihood of images.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import keras
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfcq.config import RAEGMMConfig
 from tfcq.engine.players import Objective, Player, Terms
 from tfcq.errors import UserError
 from tfcq.models.autoencoders.autoencoder import Autoencoder
 from tfcq.models.autoencoders.reconstruction import ReconstructionError
+from tfcq.models.base import Array, Noise
+
+if TYPE_CHECKING:
+    from tfcq.data import ImageDataset
 
 tfd = tfp.distributions
 
@@ -22,20 +32,24 @@ _COMPONENT, _LATENT = 0, 1  # tags of the draws
 
 
 class RAEGMM(Autoencoder):
-    """See the module.
+    """RAE + GMM; see the module.
 
     Args:
-        config: `tfcq.RAEGMMConfig`.
+        config: the configuration.
         image_shape: (H, W, C).
-        seed: of the weights, of the noise of training, and of the fits.
+        seed: seed of the weights, of the noise of training, and of the fits.
+        name: name of the model.
     """
 
-    def __init__(self, config, image_shape, seed=0, name="rae_gmm"):
+    config: RAEGMMConfig
+    encoder: keras.Sequential
+
+    def __init__(self, config: RAEGMMConfig, image_shape: tuple[int, int, int], seed: int = 0, name: str = "rae_gmm"):
         super().__init__(config, image_shape, seed, name)
         self.reconstruction_error = ReconstructionError(config)
         count, dim = config.mixture_components, config.latent_dim
-        # Until it is fitted the mixture is N(0, I).
-        weight = {"dtype": "float32", "trainable": False}
+        # Before it is fitted, the mixture is N(0, I).
+        weight: dict[str, Any] = {"dtype": "float32", "trainable": False}
         self.mixture_logits = self.add_weight(name="mixture_logits", shape=(count,), initializer="zeros", **weight)
         self.mixture_means = self.add_weight(name="mixture_means", shape=(count, dim), initializer="zeros", **weight)
         self.mixture_scales = self.add_weight(
@@ -44,23 +58,24 @@ class RAEGMM(Autoencoder):
             initializer=lambda shape, dtype: tf.eye(dim, batch_shape=[count], dtype=dtype),
             **weight,
         )
-        self._dataset = None
-        self._means_of = None
+        self._dataset: ImageDataset | None = None
+        self._batch_size = 0
+        self._means_of: Any = None
         self.built = True
 
     @property
-    def abilities(self):
+    def abilities(self) -> frozenset[str]:
         return super().abilities | {"latent_likelihood"}
 
     @property
-    def files_read(self):
+    def files_read(self) -> dict[str, str]:
         return self.reconstruction_error.files_read
 
-    def attach(self, dataset, batch_size):
+    def attach(self, dataset: ImageDataset, batch_size: int) -> None:
         self.reconstruction_error.load()
         self._dataset, self._batch_size = dataset, batch_size
 
-    def players(self):
+    def players(self) -> list[Player]:
         autoencoder = [*self.encoder.trainable_variables, *self.decoder.trainable_variables]
         return [Player("autoencoder", [Objective(self._loss, autoencoder)])]
 
@@ -74,8 +89,8 @@ class RAEGMM(Autoencoder):
 
     # The mixture.
 
-    def fit_to_data(self):
-        """Fits the mixture to the latents of the attached training images; without them it stays."""
+    def fit_to_data(self) -> bool:
+        """Fits the mixture to the latents of the attached training images; without them it does not change."""
         if self._dataset is None:
             return False
         from sklearn.mixture import GaussianMixture
@@ -91,8 +106,14 @@ class RAEGMM(Autoencoder):
         self.set_mixture(mixture.weights_, mixture.means_, mixture.covariances_)
         return True
 
-    def set_mixture(self, weights, means, covariances):
-        """Takes a mixture of up to mixture_components Gaussians: [K], [K, latent_dim], [K, latent_dim, latent_dim]."""
+    def set_mixture(self, weights: np.ndarray, means: np.ndarray, covariances: np.ndarray) -> None:
+        """Sets the mixture to K Gaussians, at most mixture_components.
+
+        Args:
+            weights: [K], which sum to 1.
+            means: [K, latent_dim].
+            covariances: [K, latent_dim, latent_dim].
+        """
         missing = self.config.mixture_components - len(weights)
         logits = np.concatenate([np.log(weights), np.full(missing, -np.inf)])
         self.mixture_logits.assign(np.maximum(logits, np.finfo(np.float32).min / 2))
@@ -100,18 +121,18 @@ class RAEGMM(Autoencoder):
         scales = np.linalg.cholesky(covariances)
         self.mixture_scales.assign(np.concatenate([scales, np.repeat(scales[:1], missing, axis=0)]))
 
-    def mixture(self):
-        """The density of latents, a `tfd.MixtureSameFamily`."""
+    def mixture(self) -> tfp.distributions.Distribution:
+        """The distribution of latents, a `tfd.MixtureSameFamily`."""
         gaussians = tfd.MultivariateNormalTriL(self.mixture_means.value, self.mixture_scales.value)
         return tfd.MixtureSameFamily(tfd.Categorical(self.mixture_logits.value), gaussians)
 
-    # What it can do.
+    # Abilities.
 
-    def latent_log_prob(self, latents):
+    def latent_log_prob(self, latents: tf.Tensor) -> tf.Tensor:
         return self.mixture().log_prob(latents)
 
-    def draw_latents(self, noise, temperature=1.0):
-        """As of `Autoencoder`; the temperature scales each Gaussian about its mean."""
+    def draw_latents(self, noise: Noise, temperature: float | Array = 1.0) -> tf.Tensor:
+        """Draws latents, float32 [N, latent_dim]; the temperature scales each Gaussian about its mean."""
         cumulative = tf.cumsum(tf.nn.softmax(self.mixture_logits.value))
         drawn = noise.uniform((), _COMPONENT)
         component = tf.reduce_sum(tf.cast(drawn[:, None] >= cumulative[:-1], tf.int32), axis=-1)

@@ -1,23 +1,29 @@
 """Two-stage VAE (Dai and Wipf 2019; Xiao et al. 2019, Appendix B.4): a VAE with a learned scale, then a VAE of its latents.
 
     first    q(z|x), p(x|z) = N(G(z), sigma^2 I), p(z) = N(0, I): trained for `first_stage_steps`
-    second   q(u|z), p(z|u) = N(G_2(u), gamma^2 I), p(u) = N(0, I): trained on draws of q(z|x), the first one fixed
+    second   q(u|z), p(z|u) = N(G_2(u), gamma^2 I), p(u) = N(0, I): trained on draws from q(z|x), with the first VAE fixed
 
-As sigma falls the latents of the first leave N(0, I); the second learns what they do. To sample: u, z, G(z). The density of an
-image is that of both,
+As sigma falls, the latents of the first VAE deviate from N(0, I); the second VAE learns their distribution. To sample: u, z,
+G(z). The density of an image is that of both VAEs,
 
     log p(v) >= E[log p(x|z) + log p(z|u) + log p(u) - log q(u|z) - log q(z|x)] - D log 256,
 
-and means little before the second stage; what the first stage logs while it trains is the first VAE's own. sigma and gamma
-are learned scalars. The second's networks are `second_stage_layers` times 1024 with ReLU; what they read is read by their last
-layer again.
+and has little meaning before the second stage; the first stage logs the bound of the first VAE alone. sigma and gamma are
+learned scalars. The networks of the second VAE have `second_stage_layers` layers of 1024 units with ReLU; their last layer also
+reads their inputs.
 """
+
+from __future__ import annotations
+
+from typing import Any
 
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfcq.config import TwoStageVAEConfig
 from tfcq.engine.players import Objective, Player, Terms
 from tfcq.models.autoencoders.variational import DEQUANTIZATION, LATENT, LOG_SCALES, VariationalAutoencoder
+from tfcq.models.base import Array, Noise
 from tfcq.networks.dense import Perceptron
 
 tfd = tfp.distributions
@@ -26,17 +32,22 @@ _SECOND, _RESIDUAL = LATENT + 1, LATENT + 2  # tags of the draws
 
 
 class TwoStageVAE(VariationalAutoencoder):
-    """See the module.
+    """The two-stage VAE; see the module.
 
     Args:
-        config: `tfcq.TwoStageVAEConfig`.
+        config: the configuration.
         image_shape: (H, W, C).
-        seed: of the weights and of the noise of training.
+        seed: seed of the weights and of the noise of training.
+        name: name of the model.
     """
 
-    def __init__(self, config, image_shape, seed=0, name="two_stage_vae"):
+    config: TwoStageVAEConfig
+
+    def __init__(
+        self, config: TwoStageVAEConfig, image_shape: tuple[int, int, int], seed: int = 0, name: str = "two_stage_vae"
+    ):
         super().__init__(config, image_shape, seed, name)
-        options = {"units": config.second_stage_units, "layers": config.second_stage_layers, "input_skip": True}
+        options: dict[str, Any] = {"units": config.second_stage_units, "layers": config.second_stage_layers, "input_skip": True}
         dim = config.latent_dim
         self.second_encoder = Perceptron(dim, 2 * dim, seed=seed + 2, name="second_encoder", **options)
         self.second_decoder = Perceptron(dim, dim, seed=seed + 3, name="second_decoder", **options)
@@ -44,10 +55,10 @@ class TwoStageVAE(VariationalAutoencoder):
         self.built = True
 
     @property
-    def stage_starts(self):
+    def stage_starts(self) -> tuple[int, ...]:
         return (0, self.config.first_stage_steps)
 
-    def players(self):
+    def players(self) -> list[Player]:
         second = [*self.second_encoder.trainable_variables, *self.second_decoder.trainable_variables, self.log_gamma]
         return [
             Player("autoencoder", [Objective(self._loss, self.autoencoder_variables())]),
@@ -63,12 +74,12 @@ class TwoStageVAE(VariationalAutoencoder):
         return tfd.Independent(tfd.Normal(mean, scale), 1)
 
     def _latents_given(self, means):
-        """p(z|u) with the means that the second decoder gives."""
-        gamma = tf.fill([tf.shape(means)[0], 1], tf.exp(self.log_gamma.value))  # a row's own, as sigma
+        """p(z|u) for means from the second decoder."""
+        gamma = tf.fill([tf.shape(means)[0], 1], tf.exp(self.log_gamma.value))  # one per row, like sigma
         return tfd.Independent(tfd.Normal(means, gamma), 1)
 
     def _second_terms(self, latents, noise):
-        """Of latents z: -log p(z|u), KL(q(u|z) | p(u)), and log p(z|u) p(u) / q(u|z), by one draw of u; [N], nats."""
+        """-log p(z|u), KL(q(u|z) | p(u)) and log p(z|u) p(u) / q(u|z) of latents z, with one draw of u; [N] each, nats."""
         posterior, prior = self._second_gaussian(latents), self._standard_normal()
         drawn = posterior.mean() + posterior.stddev() * noise.normal(self.latent_shape, _SECOND)
         reconstruction = -self._latents_given(self.second_decoder(drawn)).log_prob(latents)
@@ -82,12 +93,14 @@ class TwoStageVAE(VariationalAutoencoder):
         logs = {"reconstruction": reconstruction, "kl": kl, "gamma": tf.exp(self.log_gamma.value)}
         return Terms(reconstruction + kl, logs)
 
-    # Both.
+    # Both VAEs.
 
     trained_bound = "first_stage_elbo"
 
-    def infer(self, pixels, noise, training=False):
-        """As of `VariationalAutoencoder`; in training the first VAE's own, else that of both."""
+    def infer(
+        self, pixels: tf.Tensor, noise: Noise, training: bool = False
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]:
+        """See `VariationalAutoencoder.infer`; in training for the first VAE alone, otherwise for both VAEs."""
         if training:
             return super().infer(pixels, noise, training)
         posterior = self._gaussian(pixels)
@@ -95,7 +108,7 @@ class TwoStageVAE(VariationalAutoencoder):
         reconstruction, kl, log_ratio = self._second_terms(latents, noise)
         return latents, reconstruction + kl - posterior.entropy(), log_ratio - posterior.log_prob(latents), {}
 
-    def draw_latents(self, noise, temperature=1.0):
+    def draw_latents(self, noise: Noise, temperature: float | Array = 1.0) -> tf.Tensor:
         temperature = tf.reshape(tf.cast(temperature, tf.float32), [-1, 1])
         means = self.second_decoder(temperature * noise.normal(self.latent_shape, LATENT))
         residual = temperature * tf.exp(self.log_gamma.value) * noise.normal(self.latent_shape, _RESIDUAL)

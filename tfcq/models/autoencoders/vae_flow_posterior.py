@@ -1,27 +1,42 @@
-"""The VAE whose posterior goes through a flow (Rezende and Mohamed 2015), with GLF's flow (Xiao et al. 2019, Table 1).
+"""The VAE with a flow in its posterior (Rezende and Mohamed 2015); the flow is GLF's (Xiao et al. 2019, Table 1).
 
     z_0 ~ N(m(x), s(x)^2),  z = F(z_0),    log q(z|x) = log N(z_0; m, s^2) - log|det dF/dz_0|;    p(z) = N(0, I)
 
-F is one bijection for all images. The KL is by one draw. `encode` gives F(m(x)), the posterior's central value.
+F is one bijection for all images. The KL is estimated from one draw. `encode` returns F(m(x)), the posterior's central value.
 """
 
+import tensorflow as tf
+
+from tfcq.config import VAEFlowPosteriorConfig
 from tfcq.models.autoencoders.variational import LATENT, FlowVariationalAutoencoder
+from tfcq.models.base import Noise
 
 
 class VAEFlowPosterior(FlowVariationalAutoencoder):
-    """See the module.
+    """The VAE with a flow in its posterior; see the module.
 
     Args:
-        config: `tfcq.VAEFlowPosteriorConfig`.
+        config: the configuration.
         image_shape: (H, W, C).
-        seed: of the weights and of the noise of training.
+        seed: seed of the weights and of the noise of training.
+        name: name of the model.
     """
 
-    def __init__(self, config, image_shape, seed=0, name="vae_flow_posterior"):
+    config: VAEFlowPosteriorConfig
+
+    def __init__(
+        self,
+        config: VAEFlowPosteriorConfig,
+        image_shape: tuple[int, int, int],
+        seed: int = 0,
+        name: str = "vae_flow_posterior",
+    ):
         super().__init__(config, image_shape, seed, name)
         self.built = True
 
-    def infer(self, pixels, noise, training=False):
+    def infer(
+        self, pixels: tf.Tensor, noise: Noise, training: bool = False
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]:
         base, bijector = self._gaussian(pixels, training), self.flow.bijector()
         drawn = base.mean() + base.stddev() * noise.normal(self.latent_shape, LATENT)
         latents = bijector.forward(drawn)
@@ -29,7 +44,7 @@ class VAEFlowPosterior(FlowVariationalAutoencoder):
         log_ratio = self._standard_normal().log_prob(latents) - log_posterior
         return latents, -log_ratio, log_ratio, {}
 
-    def posterior_mean(self, pixels, training=False):
+    def posterior_mean(self, pixels: tf.Tensor, training: bool = False) -> tf.Tensor:
         return self.flow.bijector().forward(super().posterior_mean(pixels, training))
 
 

@@ -1,13 +1,15 @@
-"""What the VAEs of the GLF family share: a Gaussian posterior, a Gaussian decoder, and the bound (Xiao et al. 2019, Eq. 3).
+"""The base of the VAEs of the GLF family: a Gaussian posterior, a Gaussian decoder, and the bound (Xiao et al. 2019, Eq. 3).
 
 x = (x8 + u) / 256, u ~ U[0, 1); v = 256 x are pixels in [0, 256):
 
     log p(v) >= E_q[log N(x; G(z), sigma^2 I) + log p(z) - log q(z|x)] - D log 256
 
-in nats per 8-bit image. sigma is fixed (sigma^2 = 1 / (2 beta) in the paper's beta) or one learned scalar. Fixed, no bound is
-below log2(256 sigma sqrt(2 pi)) bits/dim, what x = G(z) with a KL of 0 would score: 8.83 for beta = 1. Here q(z|x) is a
-diagonal Gaussian and p(z) = N(0, I); a system may change either.
+in nats per 8-bit image. sigma is fixed (sigma^2 = 1 / (2 beta) with the paper's beta) or one learned scalar. If it is fixed, no
+bound is below log2(256 sigma sqrt(2 pi)) bits/dim, the value for x = G(z) and a KL of 0: 8.83 for beta = 1. Here q(z|x) is a
+diagonal Gaussian and p(z) = N(0, I); a system may change both.
 """
+
+from __future__ import annotations
 
 import math
 
@@ -15,10 +17,11 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfcq.config import TwoStageVAEConfig, VAEConfig, VAEFlowPosteriorConfig, VAEFlowPriorConfig
 from tfcq.engine.players import Objective, Player, Terms
 from tfcq.flows.latent_flow import LatentFlow, weight_decay
 from tfcq.models.autoencoders.autoencoder import LEVELS, Autoencoder
-from tfcq.models.base import log_mean_exp
+from tfcq.models.base import Array, Noise, log_mean_exp
 from tfcq.randomness import RowNoise
 
 tfd = tfp.distributions
@@ -27,20 +30,29 @@ DEQUANTIZATION, LATENT = 0, 1
 """Tags of the draws."""
 
 LOG_SCALES = (-7.0, 3.0)
-"""Limits of a posterior's log-scale; gradients go through them."""
+"""Limits of a posterior's log-scale; gradients pass through them."""
 
 
 class VariationalAutoencoder(Autoencoder):
-    """Base of the VAEs; by itself the one with Gaussian prior and posterior.
+    """Base of the VAEs, with a Gaussian prior and posterior by default.
 
     Args:
-        config: `AutoencoderOptions` and `DecoderScaleOptions` of the system.
+        config: the configuration of the system, which has `AutoencoderOptions` and `DecoderScaleOptions`.
         image_shape: (H, W, C).
-        seed: of the weights and of the noise of training.
-        name: of the model.
+        seed: seed of the weights and of the noise of training.
+        name: name of the model.
     """
 
-    def __init__(self, config, image_shape, seed, name):
+    config: VAEConfig | VAEFlowPriorConfig | VAEFlowPosteriorConfig | TwoStageVAEConfig
+    encoder: keras.Sequential
+
+    def __init__(
+        self,
+        config: VAEConfig | VAEFlowPriorConfig | VAEFlowPosteriorConfig | TwoStageVAEConfig,
+        image_shape: tuple[int, int, int],
+        seed: int,
+        name: str,
+    ):
         super().__init__(config, image_shape, seed, name, encoder_outputs=2 * config.latent_dim)
         self.log_sigma = self.add_weight(
             name="log_sigma",
@@ -51,11 +63,11 @@ class VariationalAutoencoder(Autoencoder):
         )
 
     @property
-    def abilities(self):
+    def abilities(self) -> frozenset[str]:
         return super().abilities | {"likelihood"}
 
     @property
-    def likelihood_note(self):
+    def likelihood_note(self) -> str | None:
         floor = self.config.bits_per_dim_floor()
         if floor is None:
             return None
@@ -65,44 +77,46 @@ class VariationalAutoencoder(Autoencoder):
             f"{floor:.3f}{worse}; --learn_decoder_sigma has no such floor"
         )
 
-    def players(self):
+    def players(self) -> list[Player]:
         return [Player("autoencoder", [Objective(self._loss, self.autoencoder_variables())])]
 
-    def autoencoder_variables(self):
-        """What the bound trains: encoder, decoder, and sigma where it is learned."""
-        scale = [self.log_sigma] * self.config.learn_decoder_sigma
-        return [*self.encoder.trainable_variables, *self.decoder.trainable_variables, *scale]
+    def autoencoder_variables(self) -> list[keras.Variable]:
+        """The variables that the bound trains: those of encoder and decoder, and sigma if it is learned."""
+        networks = [*self.encoder.trainable_variables, *self.decoder.trainable_variables]
+        return [*networks, self.log_sigma] if self.config.learn_decoder_sigma else networks
 
-    # What a system may change.
+    # Hooks that a system may override.
 
-    def infer(self, pixels, noise, training=False):
-        """Latents drawn from the posterior.
+    def infer(
+        self, pixels: tf.Tensor, noise: Noise, training: bool = False
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]:
+        """Draws latents from the posterior.
 
         Args:
             pixels: float32 [N, H, W, C] in [0, 1].
-            noise: of `tfcq.randomness`; drawn from with tags from LATENT on.
-            training: for batch normalisation.
+            noise: the noise; its tags from LATENT on are used.
+            training: whether batch normalisation is in training mode.
 
         Returns:
-            latents float32 [N, latent_dim], kl float32 [N], nats: of posterior and prior, exact or by this draw; log_ratio
-            float32 [N], nats: log p(z) - log q(z|x) by this draw; logs, {name: [N]}.
+            latents float32 [N, latent_dim]; kl float32 [N], nats, of posterior and prior, exact or from this draw; log_ratio
+            float32 [N], nats, log p(z) - log q(z|x) of this draw; logs, {name: [N]}.
         """
         posterior, prior = self._gaussian(pixels, training), self._standard_normal()
         latents = posterior.mean() + posterior.stddev() * noise.normal(self.latent_shape, LATENT)
         log_ratio = prior.log_prob(latents) - posterior.log_prob(latents)
         return latents, tfd.kl_divergence(posterior, prior), log_ratio, {}
 
-    def draw_latents(self, noise, temperature=1.0):
+    def draw_latents(self, noise: Noise, temperature: float | Array = 1.0) -> tf.Tensor:
         normal = noise.normal(self.latent_shape, LATENT)
         return self.latents_of(normal * tf.reshape(tf.cast(temperature, tf.float32), [-1, 1]))
 
-    def posterior_mean(self, pixels, training=False):
+    def posterior_mean(self, pixels: tf.Tensor, training: bool = False) -> tf.Tensor:
         return self._gaussian(pixels, training).mean()
 
     # The model.
 
     def _gaussian(self, pixels, training=False):
-        """The diagonal Gaussian that the encoder gives."""
+        """The diagonal Gaussian with the parameters from the encoder."""
         mean, log_scale = tf.split(self.encoder(pixels, training=training), 2, axis=-1)
         scale = tf.exp(tfp.math.clip_by_value_preserve_gradient(log_scale, *LOG_SCALES))
         return tfd.Independent(tfd.Normal(mean, scale), 1)
@@ -110,9 +124,9 @@ class VariationalAutoencoder(Autoencoder):
     def _standard_normal(self):
         return tfd.Independent(tfd.Normal(tf.zeros(self.latent_shape), 1.0), 1)
 
-    def log_density(self, pixels, means):
-        """log N(x; means, sigma^2 I) - D log 256: nats of an 8-bit image, float32 [N]; both [N, H, W, C] in [0, 1]."""
-        # One sigma a row, so that its gradient is summed in one order.
+    def log_density(self, pixels: tf.Tensor, means: tf.Tensor) -> tf.Tensor:
+        """log N(x; means, sigma^2 I) - D log 256: float32 [N], nats per 8-bit image; both [N, H, W, C] in [0, 1]."""
+        # One sigma per row, so that the gradients of rows are summed in a fixed order.
         sigma = tf.fill([tf.shape(means)[0], 1, 1, 1], tf.exp(self.log_sigma.value))
         density = tfd.Independent(tfd.Normal(means, sigma), 3).log_prob(pixels)
         return density - math.prod(self.image_shape) * math.log(LEVELS)
@@ -128,18 +142,18 @@ class VariationalAutoencoder(Autoencoder):
         logs = logs | {"sigma": tf.exp(self.log_sigma.value)}
         return Terms(-terms["elbo"] + self.penalty(), logs, self.bound_measures(terms, self.trained_bound))
 
-    def penalty(self):
-        """What is added to the loss of each example besides the bound: a scalar, 0 by default."""
+    def penalty(self) -> tf.Tensor | float:
+        """A scalar that is added to the loss of each example, besides the bound; 0 by default."""
         return 0.0
 
-    # What it can do.
+    # Abilities.
 
-    def elbo_terms(self, images, seeds):
+    def elbo_terms(self, images: Array, seeds: Array) -> dict[str, Array]:
         """The bound with one draw of (u, z): elbo = -reconstruction - kl."""
         return self._terms(images, RowNoise(seeds))[0]
 
-    def log_prob(self, images, seeds, num_importance_samples=1):
-        """log 1/K sum_k p(v, z_k) / q(z_k | v), one u an image and K draws of z, one at a time."""
+    def log_prob(self, images: Array, seeds: Array, num_importance_samples: int | Array = 1) -> Array:
+        """log 1/K sum_k p(v, z_k) / q(z_k | v), with one u per image and K draws of z, one at a time."""
         noise = RowNoise(seeds)
         pixels = self.unit_pixels(images, noise.uniform(self.image_shape, DEQUANTIZATION))
 
@@ -151,19 +165,27 @@ class VariationalAutoencoder(Autoencoder):
 
 
 class FlowVariationalAutoencoder(VariationalAutoencoder):
-    """Base of those with a flow of latents that the bound trains too, with its weight decay.
+    """Base of the VAEs with a flow of latents, which the bound trains too, with weight decay.
 
     Args:
-        config: `AutoencoderOptions`, `DecoderScaleOptions` and `LatentFlowOptions` of the system.
-        image_shape, seed, name: as of `VariationalAutoencoder`.
+        config: the configuration of the system, which also has `LatentFlowOptions`.
+        image_shape, seed, name: see `VariationalAutoencoder`.
     """
 
-    def __init__(self, config, image_shape, seed, name):
+    config: VAEFlowPriorConfig | VAEFlowPosteriorConfig
+
+    def __init__(
+        self,
+        config: VAEFlowPriorConfig | VAEFlowPosteriorConfig,
+        image_shape: tuple[int, int, int],
+        seed: int,
+        name: str,
+    ):
         super().__init__(config, image_shape, seed, name)
         self.flow = LatentFlow.of(config, seed + 2)
 
-    def autoencoder_variables(self):
+    def autoencoder_variables(self) -> list[keras.Variable]:
         return [*super().autoencoder_variables(), *self.flow.trainable_variables]
 
-    def penalty(self):
+    def penalty(self) -> tf.Tensor:
         return weight_decay(self.flow, self.config.latent_flow_weight_decay)

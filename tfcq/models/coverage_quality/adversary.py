@@ -1,29 +1,37 @@
-"""The discriminator's part of the systems that have one: the network, its loss, and what the generator feels of it.
+"""The discriminator of the systems that have one: the network, its loss, and the generator's loss.
 
-Both losses look at the same generated images (`share` of the model): the generator's is taken with the discriminator that has
-just learned from them.
+Both losses use the same generated images (`shared_tensors` of the model). The generator's loss is computed with the
+discriminator that has just been trained on them.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
 import tensorflow as tf
 
 from tfcq import images as units
+from tfcq.config.groups import AdversaryOptions
 from tfcq.engine.players import Terms
 from tfcq.losses import adversarial
+from tfcq.models.base import Noise
 from tfcq.networks import convolutional, residual
 
 DEQUANTIZATION, MIX = 0, 1
-"""Tags of the draws of a discriminator's turn."""
+"""Tags of the draws in the discriminator's turn."""
 
 
-def build(options, image_shape, smallest_size):
-    """The discriminator of `tfcq.config.groups.AdversaryOptions`: images float32 [N, H, W, C] about [-1, 1] -> logits [N].
+def build(options: AdversaryOptions, image_shape: tuple[int, int, int], smallest_size: int) -> keras.Sequential:
+    """Builds the discriminator: images float32 [N, H, W, C] around [-1, 1] to logits [N].
 
     Args:
-        options: `AdversaryOptions`.
+        options: the options of the discriminator.
         image_shape: (H, W, C).
         smallest_size: side, in pixels, down to which images are halved.
     """
-    layout = {
+    layout: dict[str, Any] = {
         "width": options.discriminator_width,
         "weight_normalization": options.discriminator_weight_normalization,
         "name": "discriminator",
@@ -33,15 +41,21 @@ def build(options, image_shape, smallest_size):
     return convolutional.discriminator(image_shape, smallest_size, **layout)
 
 
-def discriminator_terms(options, discriminator, images, generated, noise):
-    """The discriminator's loss (Eq. 1, negated) with its gradient penalty, `Terms` of [N].
+def discriminator_terms(
+    options: AdversaryOptions,
+    discriminator: Callable[[tf.Tensor], tf.Tensor],
+    images: tf.Tensor,
+    generated: tf.Tensor,
+    noise: Noise,
+) -> Terms:
+    """The discriminator's loss (Eq. 1, negated) with its gradient penalty.
 
     Args:
-        options: `AdversaryOptions`.
-        discriminator: function from images about [-1, 1] to logits [N].
-        images: uint8 [N, H, W, C], real.
-        generated: float32 [N, H, W, C] about [-1, 1]; no gradient goes into them.
-        noise: of this turn.
+        options: the options of the discriminator.
+        discriminator: function from images around [-1, 1] to logits [N].
+        images: real images, uint8 [N, H, W, C].
+        generated: generated images, float32 [N, H, W, C] around [-1, 1]; they get no gradient.
+        noise: noise of this turn.
     """
     dequantization = noise.uniform(images.shape[1:], DEQUANTIZATION) if options.dequantize_real else 0.5
     real, generated = units.to_network_range(units.dequantize(images, dequantization)), tf.stop_gradient(generated)
@@ -55,8 +69,10 @@ def discriminator_terms(options, discriminator, images, generated, noise):
     return Terms(cross_entropy + options.gradient_penalty * penalty, logs | {"gradient_penalty": penalty})
 
 
-def quality_terms(options, discriminator, generated, step):
-    """lambda L_Q (Eq. 7) on `generated` float32 [N, H, W, C] about [-1, 1]; lambda at `step`, `Terms` of [N]."""
+def quality_terms(
+    options: AdversaryOptions, discriminator: Callable[[tf.Tensor], tf.Tensor], generated: tf.Tensor, step: tf.Tensor
+) -> Terms:
+    """The generator's loss lambda L_Q (Eq. 7), with lambda at `step`, of generated images float32 [N, H, W, C] around [-1, 1]."""
     loss = adversarial.GENERATOR_LOSSES[options.generator_loss](discriminator(generated))
     weight = options.quality_weight
     if options.quality_ramp_steps:

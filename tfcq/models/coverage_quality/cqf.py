@@ -1,51 +1,61 @@
-"""CQF: coverage and quality driven training (Shmelkov, Lucas, Alahari, Schmid, Verbeek 2018; its later version is
-Adaptive Density Estimation, Lucas et al. 2019).
+"""CQF: coverage and quality driven training (Shmelkov, Lucas, Alahari, Schmid, Verbeek 2018; the later version is Adaptive
+Density Estimation, Lucas et al. 2019).
 
-An image x8 becomes pixels v = x8 + u, u ~ U[0, 1); l = logit(0.05 + 0.9 v / 256); features y = f(l), with f the image ->
-feature direction of a RealNVP. A VAE models y:
+An image x8 becomes pixels v = x8 + u, u ~ U[0, 1); l = logit(0.05 + 0.9 v / 256); features y = f(l), with f a RealNVP in the
+direction from image to feature. A VAE models y:
 
     L_C = E_q[-log N(y; mu(z), sigma^2 I)] + KL(q(z|y) || p(z)) - log|det dy/dv|                      (Eq. 6)
     L_Q = -E_z[logit D(v(mu(z)))]                                                                    (Eq. 7)
 
-sigma is one learned scalar. L_C, in nats per image, trains encoder, decoder, sigma and flow. lambda L_Q passes through the
-flow, on decoder means, and trains the decoder and its priors alone. The discriminator D has cross-entropy and a gradient
+sigma is one learned scalar. L_C, in nats per image, trains encoder, decoder, sigma and flow. lambda L_Q passes through the flow,
+on decoder means, and trains only the decoder and its priors. The discriminator D is trained with cross-entropy and a gradient
 penalty. z is a hierarchy of latents, inferred from the top down (`tfcq.networks.hierarchy`); KL(q || p) is the sum over its
 layers, each given the draws above it.
 
-Where this departs from the paper: ActNorm is the flow's default normalisation, because with batch normalisation the direction
-that generates uses other statistics than the one that is trained; D and the generator look at the same draws of a step.
+Departures from the paper: ActNorm is the flow's default normalisation, because with batch normalisation the generating direction
+uses statistics that differ from those in training; D and the generator use the same draws of a step.
 
-Rows of Table 1: `gan` has only L_Q and neither encoder nor flow, `vae` only L_C without flow, `cq` both, `cqf` all.
+Rows of Table 1: `gan` has only L_Q and neither encoder nor flow, `vae` only L_C without a flow, `cq` both losses without a flow,
+`cqf` everything.
 """
 
+from __future__ import annotations
+
 import math
+from typing import Any
 
 import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfcq import images as units
+from tfcq.config import CQFConfig
 from tfcq.engine.players import Terms
 from tfcq.flows.autoregressive import InverseAutoregressiveFlow
 from tfcq.losses.free_bits import free_bits
-from tfcq.models.base import log_mean_exp
+from tfcq.models.base import Array, Noise, log_mean_exp
 from tfcq.models.coverage_quality.flow_model import LATENT, FlowModel
-from tfcq.networks.hierarchy import Decoder, Encoder, Plan
+from tfcq.networks.hierarchy import Decoder, Encoder
+from tfcq.networks.latents import Inferred
+from tfcq.networks.plan import Plan
 from tfcq.randomness import RowNoise, row_seeds
 
 tfd = tfp.distributions
 
 
 class CQF(FlowModel):
-    """See the module.
+    """CQF; see the module.
 
     Args:
-        config: `tfcq.CQFConfig`.
+        config: the configuration.
         image_shape: (H, W, C).
-        seed: of the weights and of the noise of training.
+        seed: seed of the weights and of the noise of training.
+        name: name of the model.
     """
 
-    def __init__(self, config, image_shape, seed=0, name="cqf"):
+    config: CQFConfig
+
+    def __init__(self, config: CQFConfig, image_shape: tuple[int, int, int], seed: int = 0, name: str = "cqf"):
         super().__init__(config, image_shape, config.latent_size, seed, name)
         plan = Plan(
             image_shape=self.image_shape,
@@ -61,12 +71,13 @@ class CQF(FlowModel):
             inference=config.coverage,
         )
 
-        def make_flow(seed, side):
+        def make_flow(seed: int | None, side: int) -> InverseAutoregressiveFlow:
             return InverseAutoregressiveFlow(config.iaf_width, config.iaf_layers, 1 if side == 1 else 3, seed)
 
         self.decoder = Decoder(plan, make_flow, seed)
         self.latent_shape = self.decoder.latent_shape
-        self.encoder = self.log_sigma = None
+        self.encoder: Encoder | None = None
+        self.log_sigma: keras.Variable | None = None
         if config.coverage:
             self.encoder = Encoder(plan, seed + 1)
             self.log_sigma = self.add_weight(
@@ -78,40 +89,52 @@ class CQF(FlowModel):
         self.built = True
 
     @property
-    def abilities(self):
+    def abilities(self) -> frozenset[str]:
         both = {"sample", "decode"}
         more = {"likelihood", "encode", "reconstruct", "interpolate"}
         return frozenset(both | more if self.config.coverage else both)
 
-    def coverage_variables(self):
+    def coverage_variables(self) -> list[keras.Variable]:
+        if self.encoder is None:
+            raise self.cannot("likelihood")
         networks = [*self.encoder.trainable_variables, *self.decoder.trainable_variables]
         return [*networks, self.log_sigma, *self.flow.trainable_variables]
 
-    def quality_variables(self):
+    def quality_variables(self) -> list[keras.Variable]:
         return self.decoder.trainable_variables
 
-    def initialize_networks(self, features):
+    def initialize_networks(self, features: tf.Tensor) -> None:
         noise = RowNoise(row_seeds(len(features), self.seed))
         if self.config.coverage:
-            self.decoder.infer(self.encoder(features), noise, LATENT)
+            self.decoder.infer(self._evidence(features), noise, LATENT)
         else:
             self.decoder.generate(noise, LATENT)
 
     # The model.
 
-    def _feature_distribution(self, means):
+    def _evidence(self, features: tf.Tensor, training: bool = False) -> list[tf.Tensor]:
+        """The encoder's evidence for each layer of latents."""
+        if self.encoder is None:
+            raise self.cannot("encode")
+        return self.encoder(features, training=training)
+
+    def _feature_distribution(self, means: tf.Tensor) -> tfp.distributions.Distribution:
         """p(y|z): N(mu(z), sigma^2 I)."""
-        # One sigma a row: its gradient is then summed row by row. TensorFlow's threads sum a whole batch into one scalar in
-        # an order that changes from run to run, and so does the last bit.
+        if self.log_sigma is None:
+            raise self.cannot("likelihood")
+        # One sigma per row, so that its gradient is summed row by row. TensorFlow's threads sum a whole batch into one
+        # scalar in an order that changes from run to run, and with it the last bit.
         sigma = tf.fill([tf.shape(means)[0], 1, 1, 1], tf.exp(self.log_sigma.value))
         return tfd.Independent(tfd.Normal(means, sigma), 3)
 
     # The losses.
 
-    def _coverage_terms(self, images, noise, training=False):
-        """What L_C is made of, each [N], nats, and the list of `Inferred` of the layers of latents."""
+    def _coverage_terms(
+        self, images: Array, noise: Noise, training: bool = False
+    ) -> tuple[dict[str, tf.Tensor], list[Inferred]]:
+        """The terms of L_C, [N] each, nats, and the results of all layers of latents."""
         features, log_det = self.features(images, noise, training)
-        means, inferred = self.decoder.infer(self.encoder(features, training=training), noise, LATENT, training)
+        means, inferred = self.decoder.infer(self._evidence(features, training), noise, LATENT, training)
         reconstruction = -self._feature_distribution(means).log_prob(features)
         kl = sum(tf.reduce_sum(layer.kl, axis=-1) for layer in inferred)
         terms = {"elbo": log_det - reconstruction - kl, "kl": kl, "reconstruction": reconstruction, "log_det": log_det}
@@ -119,35 +142,36 @@ class CQF(FlowModel):
             terms |= {f"kl/{number}": tf.reduce_sum(layer.kl, axis=-1) for number, layer in enumerate(inferred)}
         return terms, inferred
 
-    def coverage_loss(self, images, noise, shared):
+    def coverage_loss(self, images: tf.Tensor, noise: Noise, shared: Any) -> Terms:
         terms, inferred = self._coverage_terms(images, noise, training=True)
-        charged = sum(free_bits(layer.kl, self.config.free_bits) for layer in inferred)
-        total = terms["reconstruction"] - terms["log_det"] + charged
-        return Terms(total, {"sigma": tf.exp(self.log_sigma.value)}, self.bound_measures(terms))
+        kl = sum(free_bits(layer.kl, self.config.free_bits) for layer in inferred)
+        total = terms["reconstruction"] - terms["log_det"] + kl
+        logs = {} if self.log_sigma is None else {"sigma": tf.exp(self.log_sigma.value)}
+        return Terms(total, logs, self.bound_measures(terms))
 
-    def generate_features(self, noise):
+    def generate_features(self, noise: Noise) -> tf.Tensor:
         if not self.config.coverage:
             return self.decoder.generate(noise, LATENT, training=True)
-        with keras.StatelessScope():  # the decoder's batch statistics are kept by the likelihood
+        with keras.StatelessScope():  # the likelihood updates the decoder's batch statistics
             return self.decoder.generate(noise, LATENT, training=True)
 
-    # What it can do.
+    # Abilities.
 
-    def sample(self, seeds, temperature=1.0):
-        """Images uint8 [N, H, W, C]: the decoder's mean through the flow, as the discriminator saw them."""
+    def sample(self, seeds: Array, temperature: float | Array = 1.0) -> Array:
+        """Images uint8 [N, H, W, C]: the decoder's means through the flow, like those that the discriminator is trained on."""
         return units.quantize(self.pixels(self.decoder.generate(RowNoise(seeds), LATENT, temperature)))
 
-    def elbo_terms(self, images, seeds):
+    def elbo_terms(self, images: Array, seeds: Array) -> dict[str, Array]:
         """-L_C with one draw of (u, z): elbo = log_det - reconstruction - kl, and kl/i of layer i from the top.
 
-        A layer's KL is exact given the draws above it; where its posterior has a flow, by this draw.
+        A layer's KL is exact given the draws above it or, if its posterior has a flow, estimated from this draw.
         """
         return self._coverage_terms(images, RowNoise(seeds))[0]
 
-    def log_prob(self, images, seeds, num_importance_samples=1):
-        """log 1/K sum_k p(v, z_k) / q(z_k | v), one u an image and K draws of z: a bound that tightens with K.
+    def log_prob(self, images: Array, seeds: Array, num_importance_samples: int | Array = 1) -> Array:
+        """log 1/K sum_k p(v, z_k) / q(z_k | v), with one u per image and K draws of z: a bound that tightens with K.
 
-        Memory does not grow with K: one draw of all rows at a time.
+        Memory does not grow with K, because one draw for all rows is made at a time.
 
         Args:
             images: uint8 [N, H, W, C].
@@ -156,7 +180,7 @@ class CQF(FlowModel):
         """
         noise = RowNoise(seeds)
         features, log_det = self.features(images, noise)
-        evidence = self.encoder(features)
+        evidence = self._evidence(features)
 
         def log_weight(k):
             means, inferred = self.decoder.infer(evidence, noise.fold(k), LATENT)
@@ -164,14 +188,14 @@ class CQF(FlowModel):
 
         return log_mean_exp(log_weight, num_importance_samples, tf.shape(log_det)) + log_det
 
-    def encode(self, images, seeds):
-        """The posteriors' central values from the top down, float32 [N, *latent_shape]; `seeds`: of the dequantisation."""
-        evidence = self.encoder(self.features(images, RowNoise(seeds))[0])
+    def encode(self, images: Array, seeds: Array) -> Array:
+        """The posteriors' central values from the top down, float32 [N, *latent_shape]; `seeds` decide the dequantisation."""
+        evidence = self._evidence(self.features(images, RowNoise(seeds))[0])
         _, inferred = self.decoder.infer(evidence, None, LATENT)
         return self.decoder.join([layer.latents for layer in inferred])
 
-    def decode(self, latents):
-        """Images uint8 [N, H, W, C]: the decoder's mean through the flow."""
+    def decode(self, latents: Array) -> Array:
+        """Images uint8 [N, H, W, C]: the decoder's means through the flow."""
         return units.quantize(self.pixels(self.decoder.decode(latents)))
 
 

@@ -4,58 +4,72 @@
     L_G = alpha sum_{s in r, p} KL(x_s) + beta L_AE                               (Eq. 12)
     L_AE = 1/2 |x_r - x|^2                                                        (Eq. 10)
 
-with KL(x) that of q(z|x) and N(0, I), ng without gradient, [.]+ the positive part. beta weighs a sum over pixels, and so hangs
-on their number: other sizes need others. With alpha = 0 it is a plain VAE, trained as one. The hinge is each image's own, as in
-Eq. 11; in the authors' code it is the batch mean's (--margin_form=batch_mean), and alpha of the generator 0.5
+with KL(x) that of q(z|x) and N(0, I), ng without gradient, [.]+ the positive part. beta is the weight of a sum over pixels, so
+its best value depends on their number. With alpha = 0 this is a plain VAE. The hinge is applied to each image, as in Eq. 11; in
+the authors' code it is applied to the batch mean (--margin_form=batch_mean), and the generator's alpha is 0.5
 (--generator_adversarial_weight).
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import tensorflow as tf
 
+from tfcq.config import IntroVAEConfig
 from tfcq.engine.players import BalanceWarning, Terms
 from tfcq.engine.trainer import of_all_replicas
 from tfcq.machine.terminal import say
 from tfcq.models.introspective.base import GENERATED, IntrospectiveVAE, kl_of, squared_error
 from tfcq.randomness import row_seeds
 
-SUGGESTED = 2.0
-"""The margin that is suggested, in units of the mean KL of real images when the pre-training is over.
+if TYPE_CHECKING:
+    from tfcq.data import ImageDataset
 
-The paper says slightly above it; 2.0 had the better Frechet distance than 1.1 on Fashion-MNIST (configs/README.md).
+SUGGESTED = 2.0
+"""The suggested margin, relative to the mean KL of real images at the end of the pre-training.
+
+The paper suggests a margin slightly above this mean; 2.0 gave a better Frechet distance than 1.1 on Fashion-MNIST
+(configs/README.md).
 """
 
-_MARGIN_IMAGES = 1000  # training images that this mean is over
+_MARGIN_IMAGES = 1000  # training images for this mean
 
 
 class IntroVAE(IntrospectiveVAE):
-    """See the module.
+    """IntroVAE; see the module.
 
     Args:
-        config: `tfcq.IntroVAEConfig`.
+        config: the configuration.
         image_shape: (S, S, C), S a power of two.
-        seed: of the weights and of the noise of training.
+        seed: seed of the weights and of the noise of training.
+        name: name of the model.
     """
 
-    def __init__(self, config, image_shape, seed=0, name="introvae"):
+    config: IntroVAEConfig
+
+    def __init__(self, config: IntroVAEConfig, image_shape: tuple[int, int, int], seed: int = 0, name: str = "introvae"):
         super().__init__(config, image_shape, seed, name)
-        # In the checkpoint: with margin=auto it is known when the pre-training is over.
+        # Kept in the checkpoint, because with margin=auto it is determined at the end of the pre-training.
         self.margin = self.add_weight(
             name="margin", shape=(), dtype="float32", initializer="zeros", trainable=False, aggregation="only_first_replica"
         )
         if config.margin != "auto":
             self.margin.assign(float(config.margin))
-        self._dataset, self._images_at_a_time = None, 0
+        self._dataset: ImageDataset | None = None
+        self._images_at_a_time = 0
         self.built = True
 
-    def attach(self, dataset, batch_size):
+    def attach(self, dataset: ImageDataset, batch_size: int) -> None:
         self._dataset, self._images_at_a_time = dataset, batch_size // tf.distribute.get_strategy().num_replicas_in_sync
 
-    def begin_step(self, step):
-        """Suggests a margin when the pre-training is over; takes it, where it is to be found out."""
+    def begin_step(self, step: int) -> None:
+        """Suggests a margin at the end of the pre-training; with margin=auto, uses it."""
         if step == 0 or step != self.stage_starts[-1]:
             return
+        assert self._dataset is not None  # set by attach, before training
         count = min(_MARGIN_IMAGES, self._dataset.num_images("train"))
-        size = max(1, self._images_at_a_time // self.micro_batches)  # what a step has in memory at a time
+        size = max(1, self._images_at_a_time // self.micro_batches)  # the number of images that a step has in memory at once
         batches = (self._dataset.images("train", range(start, min(start + size, count))) for start in range(0, count, size))
         energy = tf.function(self.energy, reduce_retracing=True)
         mean = sum(float(tf.reduce_sum(energy(images, row_seeds(len(images))))) for images in batches) / count
@@ -70,7 +84,7 @@ class IntroVAE(IntrospectiveVAE):
     level_name = "margin"
 
     @property
-    def level(self):
+    def level(self) -> tf.Tensor:
         return self.margin.value
 
     def unbalanced(self, level: float, real: float, generated: tuple[float, ...]) -> BalanceWarning | None:
@@ -79,7 +93,8 @@ class IntroVAE(IntrospectiveVAE):
                 "real above the margin",
                 "real images are above the margin; a higher --margin or a lower --reconstruction_weight would help",
             )
-        if any(kl > 2.0 * level for kl in generated):  # this factor and the next are ours: a balance is near the margin
+        # The factors are not in the paper. In balance, the KLs of generated images are near the margin.
+        if any(kl > 2.0 * level for kl in generated):
             return BalanceWarning(
                 "generator behind",
                 "the generator is far behind the encoder; a --generator_adversarial_weight above "
@@ -88,7 +103,7 @@ class IntroVAE(IntrospectiveVAE):
         if any(kl < 0.5 * level for kl in generated):
             return BalanceWarning(
                 "encoder behind",
-                "the encoder no longer tells generated images; a --generator_adversarial_weight below "
+                "the encoder no longer distinguishes generated images; a --generator_adversarial_weight below "
                 f"{self.generator_weight:g} or a lower --margin would help",
             )
         return None
@@ -96,15 +111,15 @@ class IntroVAE(IntrospectiveVAE):
     # The losses.
 
     @property
-    def introspective(self):
+    def introspective(self) -> bool:
         return self.config.adversarial_weight > 0.0
 
     @property
-    def generator_weight(self):
-        """alpha of Eq. 12."""
+    def generator_weight(self) -> float:
+        """alpha in Eq. 12."""
         return self.config.generator_adversarial_weight or self.config.adversarial_weight
 
-    def weighted_vae_loss(self, error, kl):
+    def weighted_vae_loss(self, error: tf.Tensor, kl: tf.Tensor) -> tf.Tensor:
         return kl + self.config.reconstruction_weight * 0.5 * error
 
     def _hinge(self, kl):

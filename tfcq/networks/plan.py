@@ -1,0 +1,80 @@
+"""The sizes of the hierarchical encoder and decoder (`tfcq.networks.hierarchy`)."""
+
+import dataclasses
+from typing import Any
+
+RESIDUAL_SCALE = 0.1  # factor of a block's residual (Kingma et al. 2016, in their code)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """The sizes that encoder and decoder agree on. Level 0 is the coarsest resolution.
+
+    Attributes:
+        image_shape: (H, W, C) of the features.
+        halvings: number of times that the image is halved.
+        width: number of channels at the finest resolution of the networks.
+        network: "plain" or "residual".
+        normalization: "none", "batch" or "weight".
+        latent_channels: number of channels of each layer of latents.
+        latent_form: form of the coarsest layer of latents: "map" or "vector".
+        levels: number of resolutions with latents, from the coarsest on; 0: all.
+        blocks: number of layers of latents at each resolution.
+        context_channels: number of channels of the context of the posteriors' flows; 0: no flows.
+        inference: whether there are posteriors.
+    """
+
+    image_shape: tuple[int, int, int]
+    halvings: int
+    width: int
+    network: str = "plain"
+    normalization: str = "none"
+    latent_channels: int = 32
+    latent_form: str = "map"
+    levels: int = 0
+    blocks: int = 1
+    context_channels: int = 0
+    inference: bool = True
+
+    @property
+    def num_resolutions(self) -> int:
+        """The number of resolutions at which the networks have states."""
+        return self.halvings + 1 if self.network == "residual" else self.halvings
+
+    @property
+    def layers(self) -> list[tuple[int, int]]:
+        """(level, index at that level) of all layers of latents, from the top."""
+        return [(level, index) for level in range(self.levels or self.num_resolutions) for index in range(self.blocks)]
+
+    def side(self, level: int) -> int:
+        """The side of the maps at a level, in pixels."""
+        return self.image_shape[0] >> (self.halvings - level)
+
+    def channels(self, level: int) -> int:
+        """The number of channels of the state at a level."""
+        return self.width * 2 ** (self.num_resolutions - 1 - level)
+
+    def state_shape(self, level: int) -> tuple[int, int, int]:
+        """(side, side, channels) of the state at a level."""
+        return (self.side(level), self.side(level), self.channels(level))
+
+    def latent_shape(self, layer: tuple[int, int]) -> tuple[int, ...]:
+        """The shape of the latents of one of `layers`."""
+        if layer == (0, 0) and self.latent_form == "vector":
+            return (self.latent_channels,)
+        return (self.side(layer[0]), self.side(layer[0]), self.latent_channels)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options of every convolution; before a batch normalisation, which would subtract it, there is no bias."""
+        return {"weight_normalization": self.normalization == "weight", "use_bias": self.normalization != "batch"}
+
+    @property
+    def block_options(self) -> dict[str, Any]:
+        """Options of every residual block."""
+        return {
+            "activation": "elu",
+            "residual_scale": RESIDUAL_SCALE,
+            "weight_normalization": self.normalization == "weight",
+            "batch_normalization": self.normalization == "batch",
+        }
