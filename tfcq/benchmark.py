@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from tfcq.config import Config
+    from tfcq.data import ImageDataset
 
 
 def define(flags: Flags) -> None:
@@ -58,21 +59,14 @@ def measure(call: Callable[[], Any], warm_up: int = _WARM_UP, calls: int = 15) -
     return seconds
 
 
-class RandomImages:
-    """A data set of random images, with the methods that `GenerativeModel.attach` and `begin_step` use."""
+def random_data(image_shape: tuple[int, ...], count: int) -> ImageDataset:
+    """A data set of `count` random training images, made when they are asked for."""
+    import numpy as np
 
-    def __init__(self, image_shape: tuple[int, ...], count: int):
-        self._image_shape, self._count = image_shape, count
+    from tfcq.data import ImageDataset
 
-    def num_images(self, split: str) -> int:
-        """The number of images, the same for every split."""
-        return self._count
-
-    num_images_at_start = num_images
-
-    def images(self, split: str, indices: Sequence[int]) -> np.ndarray:
-        """Random images uint8 [N, H, W, C], N the number of `indices`."""
-        return random_images(len(indices), self._image_shape)
+    train = (lambda indices: random_images(len(indices), image_shape), np.arange(count))
+    return ImageDataset("random images", image_shape, {"train": train}, horizontal_flip=False)
 
 
 def random_images(count: int, image_shape: tuple[int, ...]) -> np.ndarray:
@@ -192,7 +186,7 @@ def measure_config(config: Config, flags: Flags) -> None:
     with distribution.scope():
         model = models.build(config, (size, size, flags.image_channels))
         num_weights = model.count_params()
-        model.attach(RandomImages(model.image_shape, flags.training_images), training.batch_size)
+        model.attach(random_data(model.image_shape, flags.training_images), training.batch_size)
         optimizers.compile_model(model, training)
     batch, turns = training.batch_size, model.batches_per_step
     images = random_images(batch, (turns, *model.image_shape))

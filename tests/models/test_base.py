@@ -7,6 +7,7 @@ import tensorflow as tf
 import tiny_models as tiny
 
 from tfcq.engine.players import Objective, Player, Terms
+from tfcq.endpoints import ENDPOINTS
 from tfcq.errors import UserError
 from tfcq.models.base import GenerativeModel
 from tfcq.randomness import StepNoise
@@ -349,6 +350,7 @@ def test_what_a_model_cannot_is_one_clear_line():
         lambda: model.encode(IMAGES, seeds),
         lambda: model.decode(np.zeros((1, 2))),
         lambda: model.reconstruct(IMAGES, seeds),
+        *(getattr(model, ability) for ability in ENDPOINTS if ability != "sample"),
     ):
         with pytest.raises(UserError, match=r"toy \(as configured\) does not support \w+; it supports: sample") as raised:
             call()

@@ -18,7 +18,7 @@ from collections.abc import Collection
 from typing import Any
 
 from tfcq.config.data import DataConfig
-from tfcq.config.fields import suggestion
+from tfcq.config.fields import Section, suggestion
 from tfcq.config.systems import SYSTEMS
 from tfcq.config.training import TrainingConfig
 from tfcq.errors import UserError
@@ -50,10 +50,10 @@ class Config:
                 raise UserError(f"system: expected one of {', '.join(kind.__name__ for kind in names)}, "
                                 f"received {type(self.system).__name__}")
             object.__setattr__(self, "model", names.get(type(self.system), "cqf"))
-        _check_model(self.model)
+        kind_of_system = _system_of(self.model)
         if self.system is None:
-            object.__setattr__(self, "system", SYSTEMS[self.model]())
-        kinds: dict[str, type] = {"data": DataConfig, "system": SYSTEMS[self.model], "training": TrainingConfig}
+            object.__setattr__(self, "system", kind_of_system())
+        kinds: dict[str, type] = {"data": DataConfig, "system": kind_of_system, "training": TrainingConfig}
         for name, kind in kinds.items():
             if not isinstance(getattr(self, name), kind):
                 where = f" with model={self.model}" if name == "system" else ""
@@ -80,8 +80,7 @@ class Config:
             raise UserError(f"config: expected a JSON object, received {type(values).__name__}")
         _refuse_unknown("config", values, [field.name for field in dataclasses.fields(cls)])
         model = values.get("model", "cqf")
-        _check_model(model)
-        kinds = {"data": DataConfig, "system": SYSTEMS[model], "training": TrainingConfig}
+        kinds: dict[str, type[Section]] = {"data": DataConfig, "system": _system_of(model), "training": TrainingConfig}
         return cls(model=model, **{name: _section(name, kind, values.get(name, {})) for name, kind in kinds.items()})
 
     @classmethod
@@ -139,9 +138,11 @@ class Config:
         ]
 
 
-def _check_model(model):
+def _system_of(model: Any) -> type[Section]:
+    """The dataclass of a system's options; UserError if there is no such system."""
     if model not in list(SYSTEMS):  # a list: a value from JSON need not be hashable
         raise UserError(f"model: expected one of {', '.join(SYSTEMS)}, received {model!r}{suggestion(model, SYSTEMS)}")
+    return SYSTEMS[model]
 
 
 def check_config(config: object) -> None:

@@ -105,7 +105,7 @@ def compile_model(model: Trainer, training: TrainingConfig) -> None:
     )
 
 
-def _drops(model: Trainer, training: TrainingConfig) -> list[list[tuple[float, ...]]]:
+def _drops(model: Trainer, training: TrainingConfig) -> list[list[tuple[float, float]]]:
     """`TrainingConfig.drops`, one list for each stage."""
     count, drops = len(model.stage_starts), training.drops()
     if len(drops) not in (1, count):

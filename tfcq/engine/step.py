@@ -6,7 +6,7 @@ checks that values are finite, and logs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -117,7 +117,7 @@ class Step:
                 logs |= self._update(player, gradients, terms)
         return logs
 
-    def _noise(self, path: Iterable[Any], num_rows: int, part: Any = 0) -> StepNoise:
+    def _noise(self, path: Sequence[Any], num_rows: int, part: Any = 0) -> StepNoise:
         """The noise of part number `part` of this replica's rows; each part has `num_rows`."""
         context = tf.distribute.get_replica_context()
         replicas, number, parts = context.num_replicas_in_sync, context.replica_id_in_sync_group, self.micro_batches

@@ -8,7 +8,7 @@ A system subclasses `GenerativeModel`, makes its networks in `__init__` (with al
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 import numpy as np
 import tensorflow as tf
@@ -185,7 +185,19 @@ def _check_arguments(cls: type) -> None:
         setattr(cls, name, arguments.checked(vars(cls)[name]))
 
 
+def _lacking(ability: str) -> Callable:
+    """The method of `GenerativeModel` for an endpoint that only some models have."""
+
+    def lack(self: GenerativeModel, *args: Any, **kwargs: Any) -> NoReturn:
+        raise self.cannot(ability)
+
+    lack.__name__, lack.__qualname__, lack.__doc__ = ability, f"GenerativeModel.{ability}", ENDPOINTS[ability].meaning
+    return lack
+
+
 _check_arguments(GenerativeModel)
+for _ability in ENDPOINTS.keys() - vars(GenerativeModel).keys():  # a new endpoint needs its row there and the models that have it
+    setattr(GenerativeModel, _ability, _lacking(_ability))
 
 
 def log_mean_exp(log_weight: Callable[[tf.Tensor], tf.Tensor], count: int | Array, shape: tf.Tensor) -> tf.Tensor:
