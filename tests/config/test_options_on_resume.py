@@ -164,7 +164,7 @@ def test_the_help_says_which_may_change():
             if field in part.__dataclass_fields__:
                 text = entry_of(type(part), field).text
                 assert ("may change when a run is resumed" in text) == (name in FREE | EXTENDS), name
-                assert ("another place of the same content" in text) == (name in PLACE), name
+                assert ("another place with the same content" in text) == (name in PLACE), name
 
 
 def test_another_environment_is_recorded_with_its_step(begun, monkeypatch):

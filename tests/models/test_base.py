@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 import tiny_models as tiny
 
-from tfcq.engine.players import Objective, Player, Terms
 from tfcq.endpoints import ENDPOINTS
+from tfcq.engine.players import Objective, Player, Terms
 from tfcq.errors import UserError
 from tfcq.models.base import GenerativeModel
 from tfcq.randomness import StepNoise
