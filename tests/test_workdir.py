@@ -172,7 +172,7 @@ def test_a_config_that_cannot_be_read(tmp_path, content, expected):
 def test_no_run_says_how_to_train_one(tmp_path):
     message = message_of(workdirs.read_config, tmp_path / "nowhere")
     assert "found none" in message
-    assert message.endswith(f"python -m tfcq.train --flagfile=configs/NAME.cfg --workdir={tmp_path / 'nowhere'}")
+    assert message.endswith(f"python -m tfcq.train --preset=NAME --workdir={tmp_path / 'nowhere'}")
     assert message_of(workdirs.load, tmp_path / "nowhere") == message
 
 

@@ -42,7 +42,7 @@ def export(
         export_dir: BASE; the model goes to BASE/<model name>/<next integer>/.
         num_importance_samples: K of the likelihood endpoint, which costs K decoder passes an image.
         checkpoint: "best" or "last".
-        image_draw: as of `tfcq.load`.
+        image_draw: as of `tfcq.Run.model`.
         allow_other_signatures: whether the model may be the next version of one that takes or answers other tensors.
 
     Returns:

@@ -29,7 +29,7 @@ def read_config(workdir: str | os.PathLike) -> Config:
     if not path.is_file():
         raise UserError(
             f"workdir {workdir}: expected a trained run with config.json, found none; train one with "
-            "python -m tfcq.train --flagfile=configs/NAME.cfg " + shlex.quote(f"--workdir={workdir}")
+            "python -m tfcq.train --preset=NAME " + shlex.quote(f"--workdir={workdir}")
         )
     try:
         return _with_kept_images(Config.from_json(path.read_text()), path.parent)
