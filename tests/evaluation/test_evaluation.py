@@ -162,7 +162,7 @@ def test_a_density_of_latents_is_measured_as_such(tmp_path, capsys):
     expected = model.latent_likelihood(images, row_seeds(30, seed=3))
     lines = capsys.readouterr().out.splitlines()[1:]  # after that of the checkpoint
     for name, line in zip(("latent_log_prob", "reconstruction_error"), lines):
-        values = expected[name].numpy().astype(np.float64)
+        values = expected[name].astype(np.float64)
         assert row[name]["value"] == pytest.approx(values.mean(), rel=1e-5)
         assert row[name]["standard_error"] == pytest.approx(values.std(ddof=1) / np.sqrt(30), rel=1e-4)
         assert (row[name]["num_images"], row[name]["split"], row[name]["seed"]) == (30, "test", 3)

@@ -177,7 +177,7 @@ class ImageDataset:
         """How many images a split had when the run began: `num_images` plus the missing images, whose numbers stay unused."""
         return self.manifest.count_at_start(split) if self.manifest else self.num_images(split)
 
-    def images(self, split: str, indices: Sequence[int]) -> np.ndarray:
+    def images(self, split: str, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """Some images of a split, uint8 [len(indices), H, W, C]; indices: a sequence of ints in 0 .. num_images - 1."""
         array = as_array(list(indices) if isinstance(indices, range) else indices, "indices", "ints [n]").reshape(-1)
         if array.size and array.dtype.kind not in "iu":  # a mask, or floats, which NumPy would round
