@@ -3,11 +3,12 @@
     python -m tfcq.serve --model_name=NAME --model_base_path=BASE/NAME \\
         --port=8500 --rest_api_port=8501
 
-Prints one line when it is ready, and serves on where nobody reads it. SIGTERM and Ctrl-C end it gracefully with status 0; a
-wrong flag, a missing path or a taken port is one line and status 2. As TF Serving it takes no --flagfile.
+Prints one line when it is ready, and keeps serving if nobody reads it. SIGTERM and Ctrl-C end it gracefully with status 0; a
+wrong flag, a missing path or a taken port is one line and status 2. Like TF Serving it takes no --flagfile.
 serving/README.md says what TF Serving does that this server does not.
 """
 
+import importlib
 import os
 import signal
 import sys
@@ -21,7 +22,6 @@ from tfcq.command_line.flags import Flags
 from tfcq.errors import UserError
 from tfcq.serving.addresses import Address
 from tfcq.serving.errors import RequestError, UsageError
-from tfcq.serving.versions import checked_models, read_model_config, single_model_config
 
 # TensorFlow is imported only when the flags are right and the ports are free: it takes seconds, and it talks.
 
@@ -71,8 +71,12 @@ def read_options(flags: Flags) -> tuple:
     """(options for `LocalServer`, ModelServerConfig), checked as far as is possible without TensorFlow.
 
     Raises:
-        UsageError: if a flag, or a file or directory that it names, is wrong, or a port is taken.
+        UsageError: if a package of the extra `serving` is missing, a flag, or a file or directory that it names, is wrong, or
+            a port is taken.
     """
+    _check_packages()
+    from tfcq.serving.versions import checked_models, read_model_config, single_model_config
+
     values = types.SimpleNamespace(**{name: getattr(flags, name) for name in _FLAGS})
     values.grpc_channel_arguments = [_channel_argument(text) for text in values.grpc_channel_arguments]
     ports = [port for port in (values.port, values.rest_api_port) if port]
@@ -98,6 +102,18 @@ def read_options(flags: Flags) -> tuple:
     for port in ports:
         values.address.check_free(port)
     return values, server_config
+
+
+def _check_packages():
+    """Raises UsageError, saying which extra to install, if a package is missing that only serving needs."""
+    try:
+        importlib.import_module("grpc")
+        importlib.import_module("tensorflow_serving")
+    except ImportError as error:
+        raise UsageError(
+            "serve: expected the packages grpcio and tensorflow-serving-api, the extra `serving`, but one cannot be imported "
+            f"({error}); pip install 'tfcq[serving]'"
+        ) from error
 
 
 def main(flags: Flags) -> None:
