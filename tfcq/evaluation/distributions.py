@@ -179,8 +179,10 @@ def line(name: str, entry: dict) -> str:
     return f"{text} [{entry['num_generated']} generated, {entry['num_real']} real]"
 
 
-def check_name(name: str, extractor: FeatureExtractor) -> str:
+def check_name(name: str, extractor: FeatureExtractor, prefix: str = "") -> str:
     """The own name of a metric of samples, if the extractor suits it.
+
+    `prefix`: of the options `metrics` and `features` in messages; training's are called eval_metrics and eval_features.
 
     Raises:
         UserError: `fid`, `inception_score` or `kid` with another extractor than the Inception graph; a metric of class
@@ -190,12 +192,12 @@ def check_name(name: str, extractor: FeatureExtractor) -> str:
         own = registry.INCEPTION_NAMES[name]
         if not extractor.is_inception:
             raise UserError(
-                f"metrics: {name} is defined for the Inception graph only; expected {own} with --features={extractor.name}, "
-                "or --features=inception"
+                f"{prefix}metrics: {name} is defined for the Inception graph only; expected {own} with "
+                f"--{prefix}features={extractor.name}, or --{prefix}features=inception"
             )
         name = own
     if not has_classes_for(name, extractor):
-        raise UserError(f"metrics: {name} needs classes, which --features={extractor.name} does not have")
+        raise UserError(f"{prefix}metrics: {name} needs classes, which --{prefix}features={extractor.name} does not have")
     return name
 
 
