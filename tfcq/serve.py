@@ -10,6 +10,7 @@ status 0; a wrong flag, a missing path or a port in use is reported in one line,
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import sys
@@ -24,7 +25,6 @@ from tfcq.command_line.flags import Flags
 from tfcq.errors import UserError
 from tfcq.serving.addresses import Address
 from tfcq.serving.errors import RequestError, UsageError
-from tfcq.serving.versions import checked_models, read_model_config, single_model_config
 
 # TensorFlow is imported only after the flags and ports are checked: it takes seconds, and prints messages.
 
@@ -74,8 +74,12 @@ def read_options(flags: Flags) -> tuple[types.SimpleNamespace, Any]:
     """(options for `LocalServer`, ModelServerConfig), checked as far as possible without TensorFlow.
 
     Raises:
-        UsageError: a flag, or a file or folder that it names, is wrong, or a port is in use.
+        UsageError: a package of the extra `serving` is missing, a flag, or a file or folder that it names, is wrong, or a
+            port is in use.
     """
+    _check_packages()
+    from tfcq.serving.versions import checked_models, read_model_config, single_model_config
+
     values = types.SimpleNamespace(**{name: getattr(flags, name) for name in _FLAGS})
     values.grpc_channel_arguments = [_channel_argument(text) for text in values.grpc_channel_arguments]
     ports = [port for port in (values.port, values.rest_api_port) if port]
@@ -101,6 +105,18 @@ def read_options(flags: Flags) -> tuple[types.SimpleNamespace, Any]:
     for port in ports:
         values.address.check_free(port)
     return values, server_config
+
+
+def _check_packages():
+    """Raises UsageError, saying which extra to install, if a package is missing that only serving needs."""
+    try:
+        importlib.import_module("grpc")
+        importlib.import_module("tensorflow_serving")
+    except ImportError as error:
+        raise UsageError(
+            "serve: expected the packages grpcio and tensorflow-serving-api, the extra `serving`, but one cannot be imported "
+            f"({error}); pip install 'tfcq[serving]'"
+        ) from error
 
 
 def main(flags: Flags) -> None:

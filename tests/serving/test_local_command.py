@@ -4,11 +4,13 @@ import socket
 import subprocess
 import sys
 
+import grpc
 import pytest
 import tensorflow as tf
 from conftest import REPOSITORY, free_ports
 
 from tfcq import serve
+from tfcq.serving.errors import CODE_NUMBER
 
 COMMAND = [sys.executable, "-X", "importtime", str(REPOSITORY / "serving" / "local_server.py")]
 
@@ -60,6 +62,21 @@ def test_mistake_is_one_line_and_status_2(base, arguments, reason):
     assert status == 2 and output == ""
     assert len(lines) == 1 and lines[0].startswith("error: ") and reason in lines[0]
     assert "tensorflow" not in modules
+
+
+@pytest.mark.parametrize("package", ["grpc", "tensorflow_serving"])
+def test_without_the_extra_one_line_says_what_to_install(base, package):
+    call = f"import sys; sys.modules['{package}'] = None; from tfcq.serve import COMMAND; sys.exit(COMMAND.run(sys.argv[1:]))"
+    command = [sys.executable, "-c", call, f"--model_base_path={base}/model"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=REPOSITORY)
+    assert done.returncode == 2 and done.stdout == ""
+    line, = done.stderr.splitlines()
+    assert line.startswith("error: serve: expected the packages") and package in line
+    assert line.endswith("pip install 'tfcq[serving]'")
+
+
+def test_codes_have_the_numbers_of_grpc():
+    assert CODE_NUMBER == {code.name: code.value[0] for code in grpc.StatusCode}
 
 
 def test_taken_port_is_one_line_and_status_2(base):

@@ -208,6 +208,10 @@ REFUSED = {
         tiny.config(8, training={"eval_metrics": "prd", "eval_features": "saved_model:nowhere"}, **VAE),
         "nowhere",
     ),
+    "a metric of classes for features without them": (
+        tiny.config(8, training={"eval_metrics": "prd,classifier_score", "eval_features": "pixels"}, **VAE),
+        "^eval_metrics: classifier_score needs classes, which --eval_features=pixels does not have$",
+    ),
     "data that are not there": (tiny.config(8, data={"dataset": "folder:nowhere"}, **VAE), "nowhere"),
 }
 

@@ -29,7 +29,7 @@ class Config:
     """The whole configuration of a run.
 
     Args:
-        model: the system, a key of `SYSTEMS`; None: that of the options `system`, or "cqf" if these are left out too.
+        model: the system, a key of `SYSTEMS`; empty or None: that of the options `system`, or "cqf" if these are left out too.
         data: the images.
         system: the options of the system, an instance of `SYSTEMS[model]`; None: its defaults.
         training: the optimisation.
@@ -38,13 +38,13 @@ class Config:
         UserError: an unknown model, the wrong dataclass for it, or a combination across sections that cannot work.
     """
 
-    model: str | None = None
+    model: str = ""
     data: DataConfig = DataConfig()
     system: Any = None  # a Section, of a class that depends on `model`
     training: TrainingConfig = TrainingConfig()
 
     def __post_init__(self) -> None:
-        if self.model is None:
+        if self.model in ("", None):
             names = {kind: name for name, kind in SYSTEMS.items()}
             if type(self.system) not in names and self.system is not None:
                 raise UserError(f"system: expected one of {', '.join(kind.__name__ for kind in names)}, "

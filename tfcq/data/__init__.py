@@ -12,8 +12,8 @@ How an image travels: a source (`builtin`, `idx`, `folder`, `npz`, `tfds`) hands
 `transforms` gives each its final shape, `splits` says which index belongs to train, validation and test, and `dataset`
 makes batches. A new source is one function that returns a `sources.Source`, and its line in `dataset.SOURCES`.
 
-What cannot be used is found before training: `decoding` says which files are images, `survey` reads those once that are decoded
-as needed, `values` knows scaled images, `unfit` makes one line of many that are broken.
+Unusable images are found before training: `decoding` decides which files are images, `survey` reads every image once where
+images are decoded as needed, `values` recognises scaled images, and `unfit` reports many broken images in one line.
 """
 
 from tfcq.data.dataset import ImageDataset, load, manifest_by_position

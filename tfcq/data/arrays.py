@@ -12,6 +12,7 @@ import tensorflow as tf
 from tfcq.checks import as_array
 from tfcq.data.dataset import MEMORY_LIMIT, ImageDataset
 from tfcq.data.npz import UNFIT, shape_advice, type_advice
+from tfcq.data.split_images import Gather
 from tfcq.errors import UserError
 from tfcq.machine import files
 
@@ -22,13 +23,13 @@ def as_images(value: Any, name: str = "images") -> np.ndarray:
     Args:
         value: uint8 [N, H, W, C] or [N, H, W], C 1 or 3: an array, a tensor, or a finite `tf.data.Dataset` of images or of
             batches of them, alone, first in a tuple, or "image" in a dict.
-        name: of the argument, for messages.
+        name: the argument's name, for messages.
 
     Returns:
         uint8 [N, H, W, C].
 
     Raises:
-        UserError: another type or shape, no images, a data set without an end, or more than `MEMORY_LIMIT` bytes of one.
+        UserError: another type or shape, no images, an infinite data set, or one of more than `MEMORY_LIMIT` bytes.
     """
     array = _collected(value, name) if isinstance(value, tf.data.Dataset) else as_array(value, name, "uint8 [N, H, W, C]")
     advice = shape_advice(array.shape) or type_advice(array)
@@ -40,7 +41,7 @@ def as_images(value: Any, name: str = "images") -> np.ndarray:
 
 
 def training_set(value: Any, image_shape: tuple, name: str = "images") -> ImageDataset:
-    """An `ImageDataset` whose training images are `value`, as `as_images` takes it; it has no other split.
+    """An `ImageDataset` with the training images `value`, in any form that `as_images` takes, and no other split.
 
     Raises:
         UserError: as `as_images`; images of another shape than `image_shape`, (H, W, C).
@@ -48,7 +49,7 @@ def training_set(value: Any, image_shape: tuple, name: str = "images") -> ImageD
     images = as_images(value, name)
     if images.shape[1:] != tuple(image_shape):
         raise UserError(f"{name}: expected uint8 {['N', *image_shape]}, received {list(images.shape)}".replace("'", ""))
-    splits = {"train": (images.__getitem__, np.arange(len(images)))}
+    splits: dict[str, tuple[Gather, np.ndarray]] = {"train": (images.__getitem__, np.arange(len(images)))}
     return ImageDataset(f"{name}: {len(images)} in memory", images.shape[1:], splits, horizontal_flip=False)
 
 

@@ -5,22 +5,25 @@ UCI 1998), 8x8 grey; the counts 0..16 of a pixel become 0..255 by round(255 v / 
 
 `photo_patches`: square rgb crops of the `PHOTOGRAPHS` below. With s the image_size:
 
-- Each photograph is divided into tiles of 3s x 3s from its top left corner; what is left at the right and below is
+- Each photograph is divided into tiles of 3s x 3s from its top left corner; the rest at the right and at the bottom is
   unused.
 - A fixed permutation of all tiles gives a tenth (at least one) to test, the next tenth to validation, the rest to
-  train. No pixel is thus in two splits; tiles of one photograph are in several, so test measures new regions of known
+  train. So no pixel is in two splits, but tiles of one photograph are in several: test measures new regions of known
   photographs.
 - In each tile, squares of side s are cut every s/2 pixels: 25 of them; and squares of side 2s every s pixels, each
-  averaged 2x2 with halves rounded up: 4 more. So 29 patches a tile, 4872 in all at s = 32.
+  averaged 2x2 with halves rounded up: 4 more. This gives 29 patches per tile, 4872 in all at s = 32.
 - Patches of a split are in a fixed random order.
 
 The larger s, the fewer tiles: 174 patches at 128; beyond, UserError.
 """
 
+from __future__ import annotations
+
 import os
 
 import numpy as np
 
+from tfcq.config import DataConfig
 from tfcq.data.decoding import decode
 from tfcq.data.sources import RawArray, Source, require_package
 from tfcq.data.splits import fixed_permutation
@@ -39,12 +42,12 @@ PHOTOGRAPHS = (
     ("sklearn/datasets/images", "china.jpg"),
     ("sklearn/datasets/images", "flower.jpg"),
 )
-"""The colour photographs of everyday scenes that the wheels of scikit-image and scikit-learn hold themselves. Left out:
-what they would download, grey ones, microscopy and astronomy, and the motorcycle's right view, which shows the left
-view's pixels."""
+"""The colour photographs of everyday scenes inside the wheels of scikit-image and scikit-learn. Left out: photographs that
+the packages would download, grey ones, microscopy, astronomy, and the motorcycle's right view, which shows the same scene
+as the left one."""
 
 
-def digits(config):
+def digits(config: DataConfig) -> Source:
     """scikit-learn's digits as a Source: 1797 images uint8 [8, 8, 1]."""
     del config
     datasets = require_package(_sklearn_datasets, "scikit-learn")
@@ -53,7 +56,7 @@ def digits(config):
     return Source({"train": RawArray(images[..., None], "digits")})
 
 
-def photo_patches(config):
+def photo_patches(config: DataConfig) -> Source:
     """Crops of photographs as a Source: uint8 [image_size, image_size, 3], with splits that share no pixel.
 
     Raises:
@@ -73,22 +76,22 @@ def photo_patches(config):
     return Source(splits)
 
 
-def cut_tiles(photograph, side):
+def cut_tiles(photograph: np.ndarray, side: int) -> list[np.ndarray]:
     """The whole side x side tiles of uint8 [h, w, 3], row by row: a list of views."""
     height, width = photograph.shape[:2]
     return [photograph[top:top + side, left:left + side]
             for top in range(0, height - side + 1, side) for left in range(0, width - side + 1, side)]
 
 
-def tile_patches(tile, size):
-    """The patches of a tile, uint8 [N, size, size, 3]: first those at full, then those at half resolution."""
+def tile_patches(tile: np.ndarray, size: int) -> np.ndarray:
+    """The patches of a tile, uint8 [N, size, size, 3]: first those at full resolution, then those at half."""
     full = np.stack([tile[top:top + size, left:left + size] for top, left in grid(len(tile), size)])
     double = 2 * size
     halved = np.stack([tile[top:top + double, left:left + double] for top, left in grid(len(tile), double)])
     return np.concatenate([full, resize_area(halved, size)])
 
 
-def grid(length, side):
+def grid(length: int, side: int) -> list[tuple[int, int]]:
     """Corners (top, left) of the squares of `side` in a square of `length`, every side // 2 pixels."""
     offsets = range(0, length - side + 1, side // 2)
     return [(top, left) for top in offsets for left in offsets]

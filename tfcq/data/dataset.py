@@ -1,14 +1,17 @@
 """The public side of the data: `load` makes an `ImageDataset`, which hands out batches.
 
-Images are held once, as uint8 of their final shape, where all splits together take at most `MEMORY_LIMIT`; batches are
-then gathered from that array. Larger sets are read and transformed anew each time, by index, on all CPUs; before that, every
-image is read once (`survey`). Both ways, batch number s of training is a pure function of (seed, s): the order of an epoch, its
-flips and its moves come from (seed, epoch) alone, so a run resumes anywhere at no cost.
+If all splits together take at most `MEMORY_LIMIT`, the images are held in memory once, as uint8 of their final shape, and
+batches are gathered from that array. Images of larger sets are read and transformed on demand, by index, on all CPUs, after
+every image has been read once (`survey`). Either way, training batch s is a pure function of (seed, s): the order of an epoch,
+its flips and its moves depend only on (seed, epoch), so a run resumes anywhere at no cost.
 """
+
+from __future__ import annotations
 
 import functools
 import os
 import threading
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -22,7 +25,7 @@ from tfcq.data.folder import folder
 from tfcq.data.idx import idx
 from tfcq.data.manifest import Manifest
 from tfcq.data.npz import npz
-from tfcq.data.split_images import by_content, by_position, without_others
+from tfcq.data.split_images import Gather, by_content, by_position, without_others
 from tfcq.data.splits import SPLITS
 from tfcq.data.tfds import tfds
 from tfcq.data.transforms import Transform, translate
@@ -31,41 +34,41 @@ from tfcq.errors import UserError
 from tfcq.machine import paths
 
 SOURCES = {"digits": digits, "photo_patches": photo_patches}
-"""Sources without a place: DataConfig -> Source."""
+"""Sources that need no path: functions DataConfig -> Source."""
 
 PLACED_SOURCES = {"idx": idx, "folder": folder, "npz": npz}
-"""Sources "name:PLACE": PLACE -> Source. Any other name is TFDS's."""
+"""Sources "name:PLACE": functions of the path PLACE -> Source. Any other name is a TFDS data set."""
 
 CHOICES = (*SOURCES, "idx:DIR", "folder:DIR", "npz:FILE")
 
 FEW = 100
-"""Images of a split below which a warning is printed. Bits/dim of single images differ by about 0.6 (measured on Fashion-MNIST,
-configs/README.md), so that the mean over a hundred has a standard error of 0.06: as much as the models of a table differ by."""
+"""A split with fewer images than this gets a warning. Bits/dim of single images differ by about 0.6 (measured on
+Fashion-MNIST, configs/README.md), so the mean over a hundred has a standard error of 0.06: as large as the differences
+between the models of a table."""
 
 MEMORY_LIMIT = 4 * 2**30
-"""Bytes of transformed images, all splits together, that are held in memory."""
+"""Largest number of bytes of transformed images, of all splits together, that are held in memory."""
 
 
-def load(config, manifest=None, accept_changed_data=False):
+def load(config: DataConfig, manifest: Manifest | None = None, accept_changed_data: bool = False) -> ImageDataset:
     """The images that a DataConfig names.
 
     Args:
         config: `tfcq.config.DataConfig`.
-        manifest: the `Manifest` of a run that began before; its images, in its splits and order, are found by their content
-            and whatever else the source has is left out. None: splits are made by position.
-        accept_changed_data: whether images that are gone are left out of their splits, and those with another content taken
-            as they are now.
+        manifest: the `Manifest` of a run that has begun: its images are found by their content and keep their splits and
+            order; other images of the source are left out. None: splits are made by position.
+        accept_changed_data: whether missing images are left out of their splits, and changed images used as they are now.
 
     Returns:
         ImageDataset.
 
     Raises:
-        UserError: an unknown or broken source, images unfit for the configuration, too few of them, or not those of the
-            manifest.
+        UserError: an unknown or broken source, images unfit for the configuration, too few images, or other images than the
+            manifest's.
     """
     advice = "make one with tfcq.DataConfig(dataset=..., image_size=...); that of a tfcq.Config is config.data"
     check_kind("config", config, DataConfig, "a tfcq.DataConfig", advice)
-    check_kind("manifest", manifest, Manifest | None, "a Manifest, as of tfcq.workdir.read_manifest, or None")
+    check_kind("manifest", manifest, Manifest | None, "a Manifest, as tfcq.workdir.read_manifest returns it, or None")
     check_bool("accept_changed_data", accept_changed_data)
     source, match = _open_usable(config, begun=manifest is not None), None
     if manifest:
@@ -78,7 +81,7 @@ def load(config, manifest=None, accept_changed_data=False):
     num_bytes = sum(map(len, raws.values())) * int(np.prod(transform.shape))
     in_memory = num_bytes <= MEMORY_LIMIT
     gather = _gather_all(raws, transform, in_memory)
-    if match is None or match.changed:  # what a run began with was its choice
+    if match is None or match.changed:  # images that a run began with have been accepted
         for raw in raws.values():
             raw.refuse_scaled()
     manifest = match.manifest() if match else Manifest.of(raws, images)
@@ -101,50 +104,50 @@ def load(config, manifest=None, accept_changed_data=False):
     )
 
 
-def manifest_by_position(config, by_earlier_version=False):
-    """The `Manifest` of a run that has none: right where the images that a DataConfig names are those that the run began with.
+def manifest_by_position(config: DataConfig, by_earlier_version: bool = False) -> Manifest:
+    """A `Manifest` for a run that has none; correct only if the DataConfig still names the images that the run began with.
 
-    `by_earlier_version`: whether a folder is read as in the versions that kept no manifest.
+    `by_earlier_version`: whether to read a folder as the versions did that kept no manifest.
     """
     source = then = _open_usable(config, begun=True)
     kind, _, place = config.dataset.partition(":")
     if by_earlier_version and kind == "folder":
         then = earlier.folder(os.path.expanduser(place))
     manifest = Manifest.of(then.splits, by_position(then, config)[0])
-    return manifest if then is source else manifest.match(source).manifest()  # under the names of today
+    return manifest if then is source else manifest.match(source).manifest()  # under today's names
 
 
 class ImageDataset:
     """Images of one shape in three splits; made by `load`.
 
     Args:
-        description: one line: source, sizes of the splits, how they were made, what else is to know.
+        description: one line: source, sizes of the splits, how they were made, notes.
         image_shape: (H, W, C).
-        splits: {"train" | "validation" | "test": (gather, indices)}: `gather` takes int64 [n] and gives uint8
+        splits: {"train" | "validation" | "test": (gather, indices)}: `gather` maps int64 [n] to uint8
             [n, H, W, C]; `indices`, int64 [N], are the images of this split.
         horizontal_flip: whether `train_batches` mirrors images at random.
-        parallel_calls: batches that are gathered at a time.
-        random_translation: share of an image's side by which `train_batches` moves images at most.
-        manifest: the `Manifest` of the splits; None: nobody knows what the images are.
-        differs: how the images differ from those that the run began with, in words; "": they do not, as far as is known.
+        parallel_calls: number of batches that are gathered in parallel.
+        random_translation: how far `train_batches` moves images at most, as a fraction of an image's side.
+        manifest: the `Manifest` of the splits; None: unknown.
+        differs: how the images differ from those that the run began with, in words; "": no known difference.
 
     Attributes:
-        doubt: why it is not known that the splits are those that the run began with, in words; "": it is.
+        doubt: why it is uncertain that the splits are those that the run began with, in words; "": it is certain.
     """
 
     doubt = ""
 
     def __init__(
         self,
-        description,
-        image_shape,
-        splits,
-        horizontal_flip,
-        parallel_calls=2,
-        random_translation=0.0,
-        manifest=None,
-        differs="",
-    ):
+        description: str,
+        image_shape: Sequence[int],
+        splits: Mapping[str, tuple[Gather, np.ndarray]],
+        horizontal_flip: bool,
+        parallel_calls: int = 2,
+        random_translation: float = 0.0,
+        manifest: Manifest | None = None,
+        differs: str = "",
+    ) -> None:
         self.description = description
         self.image_shape = tuple(image_shape)
         self._splits = splits
@@ -153,48 +156,49 @@ class ImageDataset:
         self._random_translation = random_translation
         self.manifest = manifest
         self.differs = differs
-        self._error, self._error_lock = None, threading.Lock()
+        self._error: UserError | None = None
+        self._error_lock = threading.Lock()
 
     def take_error(self) -> UserError | None:
-        """The first UserError that was raised while a batch was made, and forgets it; None: there was none.
+        """Returns and clears the first UserError that was raised while a batch was made; None: there was none.
 
         Images that are decoded as needed can turn out broken in the middle of a run. tf.data then raises a tf.errors.OpError
-        of its own; who catches one asks here.
+        of its own; code that catches one finds the cause here.
         """
         with self._error_lock:
             error, self._error = self._error, None
         return error
 
-    def num_images(self, split):
+    def num_images(self, split: str) -> int:
         """How many images "train", "validation" or "test" has."""
         return len(self._split(split)[1])
 
-    def num_images_at_start(self, split):
-        """How many a split had when the run began: `num_images` and those that are gone, whose numbers no other image takes."""
+    def num_images_at_start(self, split: str) -> int:
+        """How many images a split had when the run began: `num_images` plus the missing images, whose numbers stay unused."""
         return self.manifest.count_at_start(split) if self.manifest else self.num_images(split)
 
-    def images(self, split, indices):
+    def images(self, split: str, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """Some images of a split, uint8 [len(indices), H, W, C]; indices: a sequence of ints in 0 .. num_images - 1."""
-        indices = as_array(list(indices) if isinstance(indices, range) else indices, "indices", "ints [n]").reshape(-1)
-        if indices.size and indices.dtype.kind not in "iu":  # a mask, or what NumPy would round
-            raise UserError(f"indices: expected ints [n], received {shown(indices)}")
-        indices = indices.astype(np.int64)
+        array = as_array(list(indices) if isinstance(indices, range) else indices, "indices", "ints [n]").reshape(-1)
+        if array.size and array.dtype.kind not in "iu":  # a mask, or floats, which NumPy would round
+            raise UserError(f"indices: expected ints [n], received {shown(array)}")
+        array = array.astype(np.int64)
         count = self.num_images(split)
-        if len(indices) and not 0 <= indices.min() <= indices.max() < count:
-            raise UserError(f"expected indices from 0 to {count - 1} into the {split} split, received {indices.min()} "
-                            f"to {indices.max()}")
-        return self._take(split, indices)
+        if len(array) and not 0 <= array.min() <= array.max() < count:
+            raise UserError(f"expected indices from 0 to {count - 1} into the {split} split, received {array.min()} "
+                            f"to {array.max()}")
+        return self._take(split, array)
 
-    def train_batches(self, batch_size, seed, start_step=0, with_indices=False):
+    def train_batches(self, batch_size: int, seed: int, start_step: int = 0, with_indices: bool = False) -> tf.data.Dataset:
         """Batches for training, without end.
 
-        An epoch is num_images // batch_size batches of a fresh permutation; what is left over is not seen in that
-        epoch. With horizontal_flip each image is mirrored with probability 1/2, with random_translation moved by numbers of
-        pixels that are uniform up to that share of its side and rounded; both are decided anew each epoch.
+        An epoch is num_images // batch_size batches of a fresh permutation; the remaining images are not seen in that
+        epoch. With horizontal_flip each image is mirrored with probability 1/2. With random_translation it is moved by whole
+        numbers of pixels: uniform up to that fraction of its side, then rounded. Both are drawn anew each epoch.
 
         Args:
             batch_size: images of a batch.
-            seed: int >= 0, of order, flips and moves.
+            seed: int >= 0, for order, flips and moves.
             start_step: number of the first batch; the sequence goes on as if the earlier ones had been drawn.
             with_indices: whether each batch comes with the numbers of its images in the train split that the run began with.
 
@@ -221,10 +225,10 @@ class ImageDataset:
                 return None
             return np.rint(np.random.RandomState([seed, epoch, 2]).uniform(-most, most, (count, 2))).astype(np.int64)
 
-        # Two epochs are in use where batches of the next are prepared while the last of this one are.
+        # Two epochs are in use while the last batches of one and the first of the next are prepared.
         @functools.lru_cache(maxsize=2)
         def plan(epoch):
-            # RandomState, as its streams are frozen (NEP 19): a run resumes alike under another NumPy.
+            # RandomState, whose streams are frozen (NEP 19): a run resumes identically under another NumPy.
             order = np.random.RandomState([seed, epoch]).permutation(count)
             flips = np.random.RandomState([seed, epoch, 1]).randint(2, size=count, dtype=np.uint8).astype(bool)
             return order, flips, moves(epoch)
@@ -255,13 +259,13 @@ class ImageDataset:
 
         return tf.data.Dataset.zip(self._pipeline(steps, batch, batch_size), steps.map(one))
 
-    def eval_batches(self, split, batch_size, num_images=None):
+    def eval_batches(self, split: str, batch_size: int, num_images: int | None = None) -> tf.data.Dataset:
         """A split once, in its fixed order, without flips.
 
         Args:
             split: "train", "validation" or "test".
             batch_size: images of a batch; the last batch may have fewer.
-            num_images: only the first so many, where the split has more; None or 0: all.
+            num_images: at most this many images, the first ones; None or 0: all.
 
         Returns:
             A finite tf.data.Dataset of uint8 [N, H, W, C], prefetched.
@@ -279,7 +283,7 @@ class ImageDataset:
         return self._pipeline(tf.data.Dataset.range(-(-count // batch_size)), batch, None)
 
     def _split(self, split):
-        if split not in list(self._splits):  # a list: it need not be hashable
+        if split not in list(self._splits):  # a list, as `split` may be unhashable
             raise UserError(f"split: expected one of {', '.join(SPLITS)}, received "
                             f"{split!r}{suggestion(split, SPLITS)}")
         return self._splits[split]
@@ -307,13 +311,15 @@ class ImageDataset:
 
 
 def _gather_all(raws, transform, in_memory):
-    """{the source's split: function from indices to transformed images}; UserError naming what is unfit in all together."""
-    gather, unfit, total = {}, [], 0
+    """{the source's split: function from indices to transformed images}; UserError naming the unfit images of all splits."""
+    gather: dict[str, Gather] = {}
+    unfit: list[UnfitImage] = []
+    total = 0
     for split, raw in raws.items():
         try:
             gather[split] = _gather(raw, transform, in_memory)
         except UnfitImages as error:
-            unfit, total = unfit + error.unfit, total + error.total
+            unfit, total = [*unfit, *error.unfit], total + error.total
         except UnfitImage as error:
             unfit, total = [*unfit, error], total + 1
     if unfit:
@@ -330,13 +336,13 @@ def _gather(raw, transform, in_memory):
 
 
 def _open_usable(config, begun=False):
-    """`_open` without the images that the DataConfig says to leave out."""
+    """`_open` without broken images, if the DataConfig leaves those out."""
     source = _open(config, begun)
     return source.without_broken() if config.skip_broken_images else source
 
 
 def _open(config, begun=False):
-    """The Source that a DataConfig names; `begun`: for a run that knows its images by their content."""
+    """The Source that a DataConfig names; `begun`: whether a run already knows its images by their content."""
     name, _, place = config.dataset.partition(":")
     if name in PLACED_SOURCES or config.dataset in SOURCES:
         _refuse_named_splits(config)
@@ -350,7 +356,7 @@ def _open(config, begun=False):
             return SOURCES[config.dataset](config)
         if places.is_path(config.dataset):
             raise UserError(f"dataset: expected {', '.join(CHOICES)} or the name of a TFDS data set, received {config.dataset!r}")
-        return tfds(config, CHOICES, suggests=not places.meant(config.dataset))  # a path is nearer than a name
+        return tfds(config, CHOICES, suggests=not places.meant(config.dataset))  # a path is the better guess
     except UserError as error:
         near = places.meant(config.dataset)
         if not near:

@@ -1,35 +1,42 @@
 """Image files to arrays, by Pillow.
 
-Only the formats of `FORMATS` are opened, whatever a file's name says: Pillow reads others by starting a program (EPS:
-Ghostscript) or by code that few files have ever tried. A file whose content is another of these formats than its name
-says is an image like any other.
+Only the formats in `FORMATS` are opened, whatever a file's name says: for others, Pillow starts a program (EPS: Ghostscript)
+or runs code that is rarely exercised. A file whose content has another of these formats than its name suggests is read like
+any other.
 
-What becomes of each kind of image:
+How each kind of image is handled:
 
 | kind | decision |
 |---|---|
 | grey of 1, 2, 4 or 8 bits (also PGM and PBM) | grey; fewer bits are spread over 0 to 255, one bit is 0 and 255 |
 | RGB of 8 bits, YCbCr (JPEG, TIFF) | rgb; YCbCr by JPEG's formula (ITU-T T.871) |
 | palette | rgb; a GIF whose palette is the ramp of all greys is grey |
-| alpha channel, transparent colour | dropped where every pixel is opaque; refused where one is not: no background is named |
+| alpha channel, transparent colour | dropped where every pixel is opaque; otherwise refused, as no background is given |
 | animation (GIF, WEBP, PNG), pages (TIFF), pictures of an MPO as phones write it | the first one |
 | 16 bits a channel, 32-bit integers, floats | refused: which range becomes 0 to 255 is a choice |
-| CMYK, CIE Lab | refused: RGB follows from them by a colour profile only |
-| colour profile, gamma | not applied: pixels are the numbers of the file |
-| EXIF orientation (in XMP too) | honoured, pixels arrive as a viewer shows them; one that is cut or not 1 to 8 counts as none |
-| other EXIF, whole or broken | not looked at |
-| more than twice `PIL.Image.MAX_IMAGE_PIXELS` (179 million pixels) | refused: such files are made to fill the memory |
+| CMYK, CIE Lab | refused: conversion to RGB needs a colour profile |
+| colour profile, gamma | not applied: pixels are the numbers in the file |
+| EXIF orientation (in XMP too) | honoured; a truncated value or one outside 1 to 8 is ignored |
+| other EXIF, whole or broken | ignored |
+| more than twice `PIL.Image.MAX_IMAGE_PIXELS` (179 million pixels) | refused: such files are made to exhaust the memory |
 """
 
+from __future__ import annotations
+
 import contextlib
+import os
+from typing import BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from tfcq.data.unfit import UnfitImage
 
+ImageFile = str | os.PathLike | BinaryIO
+"""A path, or a binary file object."""
+
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
-"""Pillow's names of the formats that are opened. JPEG includes MPO; PPM includes PGM, PBM and PNM."""
+"""Pillow's names for the formats that are opened. JPEG includes MPO; PPM includes PGM, PBM and PNM."""
 
 GREY_MODES = ("1", "L", "LA")
 RGB_MODES = ("RGB", "RGBA", "RGBX", "P", "PA", "YCbCr")
@@ -45,14 +52,14 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What each EXIF orientation asks for; 1 is upright."""
+"""How to turn an image of each EXIF orientation; 1 is upright."""
 
 
-def decode(file, name):
+def decode(file: ImageFile, name: str) -> np.ndarray:
     """The image in `file` (a path or a binary file object), uint8 [h, w, c] with c 1 (grey) or 3 (rgb).
 
     Raises:
-        UnfitImage: no image, truncated or corrupt, or of a kind that is refused above; names it by `name`.
+        UnfitImage: not an image, truncated, corrupt, or of a kind that the table above refuses; the message has `name`.
     """
     with _opened(file, name) as image:
         channels = _channels(image, name)
@@ -65,10 +72,10 @@ def decode(file, name):
         return array.reshape(*array.shape[:2], channels)
 
 
-def verify(file, name):
-    """(h, w, c) of the image, before EXIF turns it; raises as `decode`, which then reads it.
+def verify(file: ImageFile, name: str) -> tuple[int, int, int]:
+    """(h, w, c) of the image, before EXIF turns it; raises what `decode` would raise.
 
-    The file is read to its end, but a JPEG is only made at an eighth of its size, which took a half to a tenth of the time.
+    The file is read to its end, but a JPEG is decoded at an eighth of its size, which takes a half to a tenth of the time.
     """
     with _opened(file, name) as image:
         shape = image.height, image.width, _channels(image, name)
@@ -89,9 +96,9 @@ def _opened(file, name):
         raise UnfitImage(f"{name}: too little memory to decode it", name, "too little memory") from error
     except UnidentifiedImageError as error:
         raise _broken(name, f"no {', '.join(FORMATS[:-1])} or {FORMATS[-1]}") from error
-    except Exception as error:  # on broken files Pillow's decoders raise nearly everything
+    except Exception as error:  # Pillow's decoders raise nearly every class on broken files
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        if isinstance(error, OSError) and error.errno is not None:  # of the system; Pillow's own have no number
+        if isinstance(error, OSError) and error.errno is not None:  # an error of the system: Pillow's own have no errno
             reason = error.strerror or reason
             raise UnfitImage(f"{name}: cannot be opened: {reason}", name, reason) from error
         raise _broken(name, reason) from error
@@ -110,7 +117,10 @@ def _broken(name, reason):
 def _channels(image, name):
     bits = _bits(image)
     if bits > 8 or image.mode not in GREY_MODES + RGB_MODES:
-        kind = "floats" if image.mode == "F" else f"{bits} bits a channel" if bits > 8 else f"mode {image.mode}"
+        if image.mode == "F":
+            kind = "floats"
+        else:
+            kind = f"{bits} bits a channel" if bits > 8 else f"mode {image.mode}"
         raise UnfitImage(
             f"{name}: expected 8-bit grey or RGB, received {kind}; convert it, or leave out what cannot be used by "
             "--skip_broken_images",
@@ -122,7 +132,7 @@ def _channels(image, name):
 
 
 def _bits(image):
-    """Bits of a channel; Pillow opens 16-bit RGB files as 8-bit ones, and says so only in what it hands to its decoder."""
+    """Bits per channel. Pillow opens 16-bit RGB files as 8-bit ones; only its decoder's arguments show the difference."""
     if image.format == "TIFF":
         return max(np.ravel(image.tag_v2.get(_BITS_PER_SAMPLE, 1)))
     if image.mode == "F":
@@ -130,9 +140,9 @@ def _bits(image):
     if image.mode.startswith("I"):
         return 16
     for codec, _, _, arguments in image.tile:
-        if image.format == "PNG" and "16" in str(arguments):  # a raw mode like RGB;16B
+        if image.format == "PNG" and "16" in str(arguments):  # a raw mode such as RGB;16B
             return 16
-        if image.format == "PPM" and codec != "raw" and isinstance(arguments, tuple) and arguments[-1] > 255:  # its largest value
+        if image.format == "PPM" and codec != "raw" and isinstance(arguments, tuple) and arguments[-1] > 255:  # the maximum
             return 16
     return 8
 
@@ -151,9 +161,9 @@ def _refuse_transparency(image, name):
 
 
 def _orientation(image):
-    """The EXIF orientation, or 1 where there is none that can be read."""
+    """The EXIF orientation, or 1 if none can be read."""
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # EXIF that is truncated, of wrong types, or nonsense: as many kinds of error as there are
+    except Exception:  # truncated EXIF, wrong types, nonsense: any class of error
         return 1
     return orientation if isinstance(orientation, int) else 1

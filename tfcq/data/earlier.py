@@ -1,14 +1,18 @@
-"""Runs of versions of tfcq that kept no list of a run's images: how those read a folder, and what is known of such a run.
+"""Runs of earlier versions of tfcq, which kept no list of images: how those read a folder, and what is known of such a run.
 
-Splits were made by position, so they are found again only if the same images stand in the same order. Against `folder` of today:
-TIFF, PNM, .jpe, .jfif and .apng were passed over; folders of splits had to be called train, validation and test in small letters,
-so that Train/ and Test/ were one set; what is reached by two ways was taken twice.
+Splits were made by position, so they are found again only if the same images are in the same order. Unlike today's `folder`,
+those versions skipped TIFF, PNM, .jpe, .jfif and .apng; only the folders train, validation and test, in lower case, were
+splits, so Train/ and Test/ were one set; an image that is reached by two paths was used twice.
 """
+
+from __future__ import annotations
 
 import os
 import re
 
+from tfcq.config import DataConfig
 from tfcq.data.folder import ImageFiles
+from tfcq.data.manifest import Manifest
 from tfcq.data.sources import Source
 from tfcq.data.splits import SPLITS, fixed_permutation
 from tfcq.errors import UserError
@@ -16,7 +20,7 @@ from tfcq.errors import UserError
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 
 
-def folder(directory):
+def folder(directory: str) -> Source:
     """The image files of a folder as a Source, as commit d74abb1 found them.
 
     Raises:
@@ -49,24 +53,26 @@ def _find_images(root):
     return sorted(paths, key=lambda path: os.path.relpath(path, root).split(os.sep))
 
 
-def sizes_of(facts):
-    """{split: how many images it has} by the description in a run's data.json, a dict; {} where that cannot be told."""
+def sizes_of(facts: dict) -> dict[str, int]:
+    """{split: how many images it has} by the description in a run's data.json, a dict; {} if it does not say."""
     found = re.search(r": train (\d+), validation (\d+)[^;]*?, test (\d+)", str(facts.get("description")))
     return dict(zip(SPLITS, map(int, found.groups()))) if found else {}
 
 
-def doubt_of(workdir, facts, manifest, before, now, accept_changed_data):
-    """Says, and gives in words, what is not known of the splits of a run without a list of its images; "" where all is.
+def doubt_of(
+    workdir: str | os.PathLike, facts: dict, manifest: Manifest, before: DataConfig, now: DataConfig, accept_changed_data: bool
+) -> str:
+    """Prints and returns what is uncertain about the splits of a run without a list of its images; "" if nothing is.
 
     Args:
         workdir: the run, for messages.
         facts: its data.json, a dict.
-        manifest: `Manifest` of what is there, by position.
-        before, now: the DataConfig that the run has and the one that says where the images are now, both with absolute paths.
-        accept_changed_data: whether the images may be elsewhere, or others.
+        manifest: `Manifest` of the images that are there now, by position.
+        before, now: the run's DataConfig, and the one that says where the images are now, both with absolute paths.
+        accept_changed_data: whether the images may have moved or changed.
 
     Raises:
-        UserError: they are, and may not.
+        UserError: they have, and `accept_changed_data` is False.
     """
     said = f"workdir {workdir}: there is no list of its images (earlier versions of tfcq kept none)"
     fingerprints = facts.get("fingerprints")

@@ -1,25 +1,30 @@
-"""`folder:DIR`: image files, one folder a class or all in one, any depth.
+"""`folder:DIR`: image files, one folder per class or all in one, at any depth.
 
-With a folder of the training split right in DIR, called by one of `SPLIT_NAMES` in any case (train, Training, ...), the folders
-of validation and test beside it (both optional: val, Valid, TEST, testing, ...) are the others; nothing else with images may
-lie beside them. Without it, all images below DIR are one split; folders that look like splits are then refused, further down
-(images/train, images/val) and under longer names (seg_train, seg_test) too, since they would be pooled into one set.
+If a folder directly in DIR has a name of the training split in `SPLIT_NAMES`, in any case (train, Training, ...), the
+folders of validation and test beside it (both optional: val, Valid, TEST, testing, ...) are the other splits; no other
+images may lie beside them. Without it, all images below DIR are one split; folders that look like splits are then refused,
+also further down (images/train, images/val) and under longer names (seg_train, seg_test), since they would be pooled into
+one set.
 
 Images are files whose names end in one of `EXTENSIONS`, in any case; `decoding` says how each kind is read and which are
-refused. Hidden files and folders (a leading dot) are not looked at; other files are passed over, and the description counts
-them by their extensions, as it counts the images of each class. Links are followed; what is reached by two ways (a class folder
-linked beside itself) is taken once, under its own name where it lies below DIR, and told. A folder that cannot be read, or a
-link that leads nowhere, is an error.
+refused. Hidden files and folders (a leading dot) are ignored. Other files are skipped, and the description counts them by
+extension, as it counts the images of each class. Links are followed; a file or folder that is reached by two paths (a class
+folder linked beside itself) is used once, under its own name if that is below DIR, and reported. A folder that cannot be read
+and a broken link are errors.
 
 The order is a fixed random permutation of the sorted relative paths, so that the first n images of a split are a fair sample
 of the classes.
 """
 
+from __future__ import annotations
+
 import collections
 import dataclasses
 import errno
 import os
+from collections.abc import Iterable, Sequence
 
+import numpy as np
 from PIL import features
 
 from tfcq.data.decoding import decode, verify
@@ -32,32 +37,32 @@ EXTENSIONS = (
     ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm",
     ".pnm",
 ) + ((".webp",) if features.check("webp") else ())
-"""Of the formats that `decoding` opens."""
+"""Extensions of the formats that `decoding` opens."""
 
 SPLIT_NAMES = {
     "train": "train", "training": "train",
     "validation": "validation", "valid": "validation", "val": "validation",
     "test": "test", "testing": "test",
 }
-"""Which split a folder of this name (in small letters) is."""
+"""{name of a folder, in lower case: the split that it holds}."""
 
 MOST_CLASSES = 10
-"""How many classes are counted one by one; of more, the smallest and the largest."""
+"""Up to this many classes are counted one by one; of more, only the smallest and the largest."""
 
 MOST_EXTENSIONS = 6
 
 
-def folder(directory, begun=False):
+def folder(directory: str, begun: bool = False) -> Source:
     """The image files of a folder as a Source.
 
     Args:
         directory: path of the folder.
-        begun: whether the images of a run that has begun are looked for in it. They are known by their content, so how the
-            folder is laid out decides nothing any more: no layout is refused, and links that lead nowhere are passed over.
+        begun: whether the folder is searched for the images of a run that has begun. Those are known by their content, so the
+            layout no longer matters: none is refused, and broken links are skipped.
 
     Raises:
         UserError: no such folder, no images in it or in one of its splits, images that belong to no split, folders that look
-            like splits and are none, or something in it that cannot be read.
+            like splits but are not, or something in it that cannot be read.
     """
     if not os.path.isdir(directory):
         raise UserError(f"folder: expected a folder, received {directory!r}")
@@ -71,7 +76,8 @@ def folder(directory, begun=False):
     if begun and not all(found.paths for found in in_roots.values()):
         roots = {"train": directory}
         in_roots = {"train": find_images(directory, begun)}
-    splits, classes, passed_over, twice = {}, {}, collections.Counter(), []
+    splits, classes, twice = {}, {}, []
+    passed_over: collections.Counter[str] = collections.Counter()
     for split, root in roots.items():
         found = in_roots[split]
         if not found.paths:
@@ -83,7 +89,7 @@ def folder(directory, begun=False):
         classes[split] = count_classes(root, found.paths)
         passed_over += found.passed_over
         twice += found.twice
-    notes = _told_classes(classes)
+    notes = _class_notes(classes)
     if twice:
         notes.append(f"found under several names and used once: {', '.join(twice[:3])}" +
                      (f" and {len(twice) - 3} others" if len(twice) > 3 else ""))
@@ -92,8 +98,8 @@ def folder(directory, begun=False):
     return Source(splits, "; ".join(notes))
 
 
-def split_folders(directory, dead_links=False):
-    """{split: its folder}, {"train": directory} where there are no folders of splits; `dead_links` as of `find_images`.
+def split_folders(directory: str, dead_links: bool = False) -> dict[str, str]:
+    """{split: its folder}; {"train": directory} if there are no folders of splits. `dead_links`: as for `find_images`.
 
     Raises:
         UserError: two folders of one split, splits without train, or images beside them.
@@ -113,10 +119,12 @@ def split_folders(directory, dead_links=False):
         raise UserError(f"folder:{directory}: found {' and '.join(names[split][0] for split in found)} but no train folder "
                         "beside; expected train, or no folder of a split")
     for entry in sorted(_entries(directory), key=lambda entry: entry.name):
-        if entry.path in found.values() or dead_links and _is_dead_link(entry):
+        if entry.path in found.values() or (dead_links and _is_dead_link(entry)):
             continue
-        is_folder = _is_folder(entry)
-        stray = find_images(entry.path, dead_links).paths[:1] if is_folder else [entry.path] * _is_image_name(entry.name)
+        if _is_folder(entry):
+            stray = find_images(entry.path, dead_links).paths[:1]
+        else:
+            stray = [entry.path] if _is_image_name(entry.name) else []
         if stray:
             raise UserError(f"{stray[0]}: belongs to no split; beside {found['train']} expected images in validation and test "
                             "only")
@@ -128,28 +136,30 @@ class Found:
     """What `find_images` found.
 
     Args:
-        paths: of the images, sorted by their relative path.
-        passed_over: how many other files there are of each extension (in small letters; "" for none).
-        twice: paths of links that lead to what is there anyway.
+        paths: paths of the images, sorted by their parts below the root.
+        passed_over: the number of other files of each extension (in lower case; "" for none).
+        twice: paths of links to images or folders that are also found without them.
     """
 
-    paths: list = dataclasses.field(default_factory=list)
-    passed_over: collections.Counter = dataclasses.field(default_factory=collections.Counter)
-    twice: list = dataclasses.field(default_factory=list)
+    paths: list[str] = dataclasses.field(default_factory=list)
+    passed_over: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    twice: list[str] = dataclasses.field(default_factory=list)
 
 
-def find_images(root, dead_links=False):
-    """The images below `root` as `Found`; UserError for a folder that cannot be read or a link that leads nowhere.
+def find_images(root: str, dead_links: bool = False) -> Found:
+    """The images below `root` as `Found`; UserError for a folder that cannot be read or a broken link.
 
-    `dead_links`: whether such links are passed over instead.
+    `dead_links`: whether to skip broken links instead.
     """
     found = Found()
     seen = {os.path.realpath(root)}
     folders = [(root, os.path.realpath(root))]
-    linked_folders, linked_files, real_files = [], [], set()
+    linked_folders: list[str] = []
+    linked_files: list[str] = []
+    real_files: set[str] = set()
     while folders or linked_folders:
         if not folders:
-            # Links come last, in the order of their names, so that what lies here is known by its own name.
+            # Links come last, in the order of their names, so that files below `root` keep their own names.
             linked_folders.sort(key=lambda path: _parts(path, root), reverse=True)
             folders = [(linked_folders[-1], os.path.realpath(linked_folders.pop()))]
             if folders[0][1] in seen:
@@ -179,7 +189,7 @@ def find_images(root, dead_links=False):
                 found.paths.append(entry.path)
                 real_files.add(real)
             else:
-                found.passed_over["pipes or devices"] += 1  # to open one would block
+                found.passed_over["pipes or devices"] += 1  # opening one would block
     for path in sorted(linked_files, key=lambda path: _parts(path, root)):
         real = os.path.realpath(path)
         if real in real_files:
@@ -194,9 +204,9 @@ def find_images(root, dead_links=False):
     return found
 
 
-def count_classes(root, paths):
-    """How many of `paths` lie in each folder right below `root`, in the order of their names; "" is `root` itself."""
-    counts = collections.Counter()
+def count_classes(root: str, paths: Iterable[str]) -> dict[str, int]:
+    """{folder directly below `root`: how many of `paths` lie in it}, sorted by name; "" is `root` itself."""
+    counts: collections.Counter[str] = collections.Counter()
     for path in paths:
         parts = _parts(path, root)
         counts[parts[0] if len(parts) > 1 else ""] += 1
@@ -207,27 +217,27 @@ class ImageFiles(RawReader):
     """The images of some files.
 
     Args:
-        paths: of the files, in order.
-        root: folder below which they lie, and that may move.
+        paths: paths of the files, in order.
+        root: the folder that holds them; `key` is relative to it, so the folder may move.
     """
 
-    def __init__(self, paths, root="."):
+    def __init__(self, paths: Sequence[str], root: str = ".") -> None:
         self.paths = paths
         self.root = root
 
     def __len__(self):
         return len(self.paths)
 
-    def name(self, index):
+    def name(self, index: int) -> str:
         return self.paths[index]
 
-    def key(self, index):
+    def key(self, index: int) -> str:
         return os.path.relpath(self.paths[index], self.root).replace(os.sep, "/")
 
-    def stamps(self):
+    def stamps(self) -> list[str]:
         return [file_stamp(path) for path in self.paths]
 
-    def content(self, index):
+    def content(self, index: int) -> bytes:
         path = self.paths[index]
         try:
             with open(path, "rb") as file:
@@ -235,10 +245,10 @@ class ImageFiles(RawReader):
         except OSError as error:
             raise UserError(f"{path}: cannot be read: {error.strerror}") from error
 
-    def read(self, index):
+    def read(self, index: int) -> np.ndarray:
         return decode(self.paths[index], self.paths[index])
 
-    def shape(self, index):
+    def shape(self, index: int) -> tuple[int, int, int]:
         return verify(self.paths[index], self.paths[index])
 
     def _some(self, indices):
@@ -246,7 +256,7 @@ class ImageFiles(RawReader):
 
 
 def _entries(path):
-    """What lies in a folder, but hidden things; UserError where it cannot be read."""
+    """The entries of a folder without hidden ones; UserError if it cannot be read."""
     try:
         with os.scandir(path) as entries:
             return [entry for entry in entries if not entry.name.startswith(".")]
@@ -283,8 +293,7 @@ def _is_image_name(name):
 
 
 def _parts(path, root):
-    # By the parts of the path and not by its text: the order must not depend on how separators compare with other
-    # characters.
+    # Sorted by parts and not as text: the order must not depend on how separators compare with other characters.
     return path[len(root):].strip(os.sep).split(os.sep)
 
 
@@ -296,7 +305,7 @@ def _refuse_pooled(root, paths):
         while parent not in folders and len(parent) > len(root):
             folders.add(parent)
             parent = os.path.dirname(parent)
-    alike = collections.defaultdict(dict)
+    alike: collections.defaultdict[tuple[str, str], dict[str, str]] = collections.defaultdict(dict)
     for path in sorted(folders):
         for split, rest in _readings(os.path.basename(path)):
             alike[os.path.dirname(path), rest].setdefault(split, path)
@@ -308,7 +317,7 @@ def _refuse_pooled(root, paths):
 
 
 def _readings(name):
-    """Each split that a folder's name begins or ends with, and what is left of the name then."""
+    """Yields each split whose name begins or ends a folder's name, with the rest of the folder's name."""
     name = name.casefold()
     for word, split in SPLIT_NAMES.items():
         if name.startswith(word):
@@ -317,32 +326,34 @@ def _readings(name):
             yield split, name[:-len(word)]
 
 
-def _told_classes(classes):
-    """Sentences on how many images of each class there are; none where there is one class or none."""
+def _class_notes(classes):
+    """For each split with several classes, a phrase with the number of images of each class."""
     notes = []
     for split, counts in classes.items():
         if len(counts) < 2:
             continue
         least, most = min(counts, key=counts.get), max(counts, key=counts.get)
         if counts[least] == counts[most]:
-            told = f"{len(counts)} classes of {counts[most]}"
+            note = f"{len(counts)} classes of {counts[most]}"
         elif len(counts) <= MOST_CLASSES:
-            told = f"{len(counts)} classes: " + ", ".join(f"{name or 'no folder'} {count}" for name, count in counts.items())
+            note = f"{len(counts)} classes: " + ", ".join(f"{name or 'no folder'} {count}" for name, count in counts.items())
         else:
-            told = f"{len(counts)} classes of {counts[least]} ({least or 'no folder'}) to {counts[most]}"
+            note = f"{len(counts)} classes of {counts[least]} ({least or 'no folder'}) to {counts[most]}"
         missing = sorted(set(classes["train"]) - set(counts))
         if missing:
-            told += f", none of {', '.join(missing[:3])}" + (" and others" if len(missing) > 3 else "")
-        notes.append(f"{split} {told}" if len(classes) > 1 else told)
+            note += f", none of {', '.join(missing[:3])}" + (" and others" if len(missing) > 3 else "")
+        notes.append(f"{split} {note}" if len(classes) > 1 else note)
     return notes
 
 
 def _extensions(counts):
-    """'12 .tif, 3 without an extension' of a Counter of extensions."""
+    """A Counter of extensions in words: '12 .tif, 3 without an extension'."""
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    told = [f"{count} {extension or 'without an extension'}" for extension, count in ordered[:MOST_EXTENSIONS]]
+    parts = [f"{count} {extension or 'without an extension'}" for extension, count in ordered[:MOST_EXTENSIONS]]
     rest = sum(count for _, count in ordered[MOST_EXTENSIONS:])
-    return ", ".join([*told, *([f"{rest} others"] if rest else [])])
+    if rest:
+        parts.append(f"{rest} others")
+    return ", ".join(parts)
 
 
 def _in_brackets(text):

@@ -18,10 +18,10 @@ STEMS = {"train": "train", "test": "t10k"}
 ENDINGS = ("-images-idx3-ubyte", "-images-idx3-ubyte.gz", "-images.idx3-ubyte", "-images.idx3-ubyte.gz")
 UINT8 = 0x08
 KINDS = {0x08: "uint8", 0x09: "int8", 0x0B: "int16", 0x0C: "int32", 0x0D: "float32", 0x0E: "float64"}
-"""The types that the format knows, by their number."""
+"""The element types of the format, by their code."""
 
 
-def idx(directory):
+def idx(directory: str) -> Source:
     """The train and test images of an MNIST-like folder as a Source.
 
     Raises:
@@ -36,12 +36,11 @@ def idx(directory):
     return Source(splits)
 
 
-def read_idx(path):
+def read_idx(path: str) -> np.ndarray:
     """The images of one file, uint8 [N, h, w].
 
     Raises:
-        UserError: naming the file where the magic number, the type, the dimensions or the length are wrong, or gzip
-            fails.
+        UserError: naming the file: the magic number, the type, the dimensions or the length are wrong, or gzip fails.
     """
     try:
         with (gzip.open if path.endswith(".gz") else open)(path, "rb") as file:

@@ -3,14 +3,16 @@
 Either arrays `train` and perhaps `validation` and `test`; or `x_train` and perhaps `x_validation` and `x_test`; or one
 array `images`. Each uint8 from 0 to 255, [N, h, w] or [N, h, w, c] with c 1 or 3. Other arrays (labels) are not read.
 
-What could be meant in two ways is refused with a line on how to write either:
+An ambiguous array is refused with a message on how to write either meaning:
 
 - [h, w, 3], one image, whose rows would be grey images of three columns; [h, w, 1], [h, w, 4]; and [3, h, w], perhaps one image
   with its channels first.
 - [N, 3, h, w] and [N, 1, h, w], whose channels come first; [h, w, 3, N], whose images come last.
-- floats, booleans and integers of other types: whether 1.0 is white or nearly black is not written in the file.
-- uint8 without another value than 0 and 1 (`values`).
+- floats, booleans and integers of other types: the file does not say whether 1.0 is white or nearly black.
+- uint8 with no values but 0 and 1 (`values`).
 """
+
+from __future__ import annotations
 
 import os
 import zipfile
@@ -27,16 +29,16 @@ NAMINGS = (
     {split: f"x_{split}" for split in SPLITS},
     {"train": "images"},
 )
-"""The names of the splits' arrays, one way or another; the one for "train" must be there."""
+"""The sets of names that the splits' arrays may have; the array for "train" must be there."""
 
 CHANNELS = (1, 3)
 
 
-def npz(path):
+def npz(path: str) -> Source:
     """The arrays of an npz file as a Source.
 
     Raises:
-        UserError: no such file, no npz file, no or several of the namings, or an array of another type or shape.
+        UserError: no such file, not an npz file, none or several of `NAMINGS`, or an array of another type or shape.
     """
     if not os.path.isfile(path):
         raise UserError(f"npz: expected a file, received {path!r}")
@@ -69,11 +71,11 @@ def _images(archive, path, key):
 
 
 UNFIT = "unfit"
-"""What the functions below say of an array that is no images and suggests nothing."""
+"""What the functions below return for an array that is not images and suggests no conversion."""
 
 
-def shape_advice(shape):
-    """How to make an array of `shape` one of images; None where it is one; `UNFIT` where no way suggests itself."""
+def shape_advice(shape: tuple[int, ...]) -> str | None:
+    """How to turn an array of `shape` into images; None if the shape is right; `UNFIT` if no way suggests itself."""
     if len(shape) == 4 and 0 not in shape[1:]:
         if shape[3] in CHANNELS:
             return None
@@ -97,8 +99,8 @@ def shape_advice(shape):
     return UNFIT
 
 
-def type_advice(array):
-    """How to make an array of images uint8 from 0 to 255; None where it is; `UNFIT` where no way suggests itself."""
+def type_advice(array: np.ndarray) -> str | None:
+    """How to turn an array of images into uint8 from 0 to 255; None if it is uint8; `UNFIT` if no way suggests itself."""
     if array.dtype == np.uint8:
         return None
     if array.dtype == bool:
@@ -106,17 +108,18 @@ def type_advice(array):
     if array.dtype.kind not in "fiu" or not array.size:
         return UNFIT
     low, high = array.min(), array.max()
-    told = f"of values from {low:.4g} to {high:.4g}"
+    values = f"of values from {low:.4g} to {high:.4g}"
     if not np.isfinite([low, high]).all():
-        return f"{told}; expected finite numbers"
+        return f"{values}; expected finite numbers"
     if array.dtype.kind == "f" or high <= 1:
         if 0 <= low and high <= 1:
-            return f"{told}; if 1 is white, np.round(255 * array).astype('uint8')"
+            return f"{values}; if 1 is white, np.round(255 * array).astype('uint8')"
         if -1 <= low and high <= 1:
-            return f"{told}; if -1 is black and 1 white, np.round(127.5 * (array + 1)).astype('uint8')"
+            return f"{values}; if -1 is black and 1 white, np.round(127.5 * (array + 1)).astype('uint8')"
     if 0 <= low and high <= 255:
-        return f"{told}; if 255 is white, np.round(array).astype('uint8')"
-    return f"{told}, which is no usual range of pixels; scale them so that 0 is black and 255 white, round, and cast to uint8"
+        return f"{values}; if 255 is white, np.round(array).astype('uint8')"
+    return (f"{values}, which is no usual range of pixels; scale them so that 0 is black and 255 white, round, and cast to "
+            "uint8")
 
 
 def _line(error):

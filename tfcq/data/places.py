@@ -1,4 +1,4 @@
-"""What a `dataset` was probably meant to be where it is a path without the right prefix in front."""
+"""Suggests the `dataset` that a path without the right prefix was probably meant to be."""
 
 import difflib
 import os
@@ -10,8 +10,8 @@ _IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".
 _PACKED = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
 
 
-def is_path(dataset):
-    """Whether a value of `dataset` without a known prefix is a path for certain: a folder of the same name hides no TFDS set."""
+def is_path(dataset: str) -> bool:
+    """Whether a `dataset` without a known prefix is surely a path; a folder of the same name must not hide a TFDS data set."""
     _, colon, place = dataset.partition(":")
     if os.path.isabs(dataset) or dataset.startswith(("~", "./", "../")):
         return True
@@ -20,8 +20,8 @@ def is_path(dataset):
     return not os.path.isdir(dataset) and bool(_asks_for(dataset))
 
 
-def meant(dataset):
-    """' (did you mean ...?)' for a path with no prefix, a misspelt or a wrong one; '' where nothing better is known."""
+def meant(dataset: str) -> str:
+    """' (did you mean ...?)' for a path with a missing, misspelt or wrong prefix; '' if no suggestion is better."""
     prefix, colon, place = dataset.partition(":")
     near = difflib.get_close_matches(prefix, PREFIXES, n=1) if colon else []
     if near and not _exists(dataset):
@@ -42,7 +42,7 @@ def _exists(path):
 
 
 def _asks_for(path):
-    """The value of `dataset`, or a sentence where none would do, that a folder's content or a file's name calls for; or ''."""
+    """The `dataset` that fits a folder's content or a file's name; advice in words if none would work; '' if unknown."""
     full, folder = os.path.expanduser(path), os.path.dirname(path) or "."
     name = path.lower()
     if os.path.isdir(full):

@@ -5,6 +5,8 @@ A source returns `Source(splits, notes)`: for each split it has ("train", perhap
 give any image by its index, so order, resuming and splits are the same for all sources.
 """
 
+from __future__ import annotations
+
 import abc
 import collections
 import concurrent.futures
@@ -13,41 +15,50 @@ import dataclasses
 import functools
 import hashlib
 import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfcq.data.survey import survey_of
+from tfcq.data.survey import Survey, survey_of
 from tfcq.data.unfit import MOST_NAMED, UnfitImage, UnfitImages, listed
 from tfcq.data.values import refuse_scaled
 from tfcq.errors import UserError
 from tfcq.machine.terminal import ImageProgress
 
+if TYPE_CHECKING:
+    from tfcq.data.transforms import Transform
+
 CHUNK = 2**19
-"""Bytes of transformed images that are made at a time, but at least 64 images: what stays in a CPU's cache was resized
-six times as fast as chunks of 32 MiB."""
+"""Bytes of transformed images per chunk, which has at least 64 images: chunks that fit a CPU's cache were resized six times
+as fast as chunks of 32 MiB."""
 
 LARGE = 128 * 128
-"""Pixels of an image from where on decoding pays on several threads. Below, what Pillow does under Python's lock is
-most of the work: two threads took twice as long as one for 32x32 JPEG files, and half as long for 512x512."""
+"""Pixels per image from which decoding gains from several threads. For smaller images, most of Pillow's work holds Python's
+lock: two threads took twice as long as one for 32x32 JPEG files, and half as long for 512x512."""
 
 LOOKED_AT = 100
-"""Images of which one must have ordinary values (`values`)."""
+"""How many images are searched for one with ordinary values (`values`)."""
 
 MOST_THREADS = 16
 """Each thread holds a batch of its own in memory."""
 
 PIECE = 1024
-"""Images whose content is read at a time."""
+"""How many images are read at a time for their digests."""
 
 
 class RawImages(abc.ABC):
     """Source images, len(images) of them, not yet cut to size."""
 
-    num_threads = 1
-    """How many calls of `take` at a time are worth while."""
+    @property
+    def num_threads(self) -> int:
+        """How many parallel calls of `take` are worthwhile."""
+        return 1
 
-    example = 0
-    """Index of the first image that can be read."""
+    @property
+    def example(self) -> int:
+        """Index of the first image that can be read."""
+        return 0
 
     @abc.abstractmethod
     def __len__(self):
@@ -55,46 +66,46 @@ class RawImages(abc.ABC):
 
     @property
     @abc.abstractmethod
-    def channels(self):
+    def channels(self) -> int:
         """Channels of the image `example`, 1 or 3."""
 
     @abc.abstractmethod
-    def name(self, index):
-        """What to call image `index` in a message."""
+    def name(self, index: int) -> str:
+        """The name of image `index` in messages."""
 
     @abc.abstractmethod
-    def key(self, index):
-        """What image `index` is called within this split of its source, wherever that lies and whatever was left out of it."""
+    def key(self, index: int) -> str:
+        """The name of image `index` in this split of its source; the same if the source moves or images are left out."""
 
-    def stamps(self):
-        """For each image a str that changes when its content may have; "": only reading it tells."""
+    def stamps(self) -> list[str]:
+        """For each image a str that changes whenever its content may have changed; "": only reading the image shows that."""
         return [""] * len(self)
 
     @abc.abstractmethod
-    def digests(self, indices):
+    def digests(self, indices: Sequence[int]) -> Iterable[str]:
         """For each image at `indices` the digest of its content: an iterable of `digest_of`'s str."""
 
     @abc.abstractmethod
-    def select(self, indices):
-        """RawImages of those at `indices` (int [N]) alone, under the names that they have here."""
+    def select(self, indices: np.ndarray) -> RawImages:
+        """RawImages of the images at `indices` (int [N]) only, under the names that they have here."""
 
     @abc.abstractmethod
-    def take(self, indices, transform):
+    def take(self, indices: np.ndarray, transform: Transform) -> np.ndarray:
         """The images at `indices` (int [N]), transformed: uint8 [N, H, W, C]; UserError for one that is unfit."""
 
     @abc.abstractmethod
-    def check(self, transform):
+    def check(self, transform: Transform) -> None:
         """Raises UserError naming the images that are unfit for `transform`; every image is read, but none is kept."""
 
     @abc.abstractmethod
-    def refuse_scaled(self):
-        """Raises UserError where the pixels are not 0 to 255 but, by mistake, 0 and 1 (see `values`)."""
+    def refuse_scaled(self) -> None:
+        """Raises UserError if the pixels are, by mistake, 0 and 1 instead of 0 to 255 (see `values`)."""
 
-    def without_broken(self):
-        """(these images without those that are broken or of a kind that is refused, [the UnfitImage left out])."""
+    def without_broken(self) -> tuple[RawImages, list[UnfitImage]]:
+        """(the images that are not broken and not of a refused kind, the UnfitImages that were left out)."""
         return self, []
 
-    def all(self, transform):
+    def all(self, transform: Transform) -> np.ndarray:
         """All images, transformed: uint8 [len(images), H, W, C]; UserError naming those that are unfit."""
         images = np.empty((len(self), *transform.shape), np.uint8)
         step = max(64, CHUNK // int(np.prod(transform.shape)))
@@ -114,7 +125,7 @@ class RawImages(abc.ABC):
         return images
 
     def _fill(self, images, indices, transform):
-        """Writes the transformed images at `indices` into `images`; a list of UnfitImage for those that cannot be."""
+        """Writes the transformed images at `indices` into `images`; returns the UnfitImages among them."""
         images[:] = self.take(indices, transform)
         return []
 
@@ -124,11 +135,11 @@ class RawArray(RawImages):
 
     Args:
         images: uint8 [N, h, w, c], c 1 or 3.
-        label: of the array, for messages.
-        numbers: what the images are called; None: by their index.
+        label: name of the array, for messages.
+        numbers: the numbers in the images' names; None: their indices.
     """
 
-    def __init__(self, images, label, numbers=None):
+    def __init__(self, images: np.ndarray, label: str, numbers: np.ndarray | None = None) -> None:
         self.images = images
         self.label = label
         self.numbers = numbers
@@ -137,79 +148,79 @@ class RawArray(RawImages):
         return len(self.images)
 
     @property
-    def channels(self):
+    def channels(self) -> int:
         return self.images.shape[3]
 
-    def name(self, index):
+    def name(self, index: int) -> str:
         return f"{self.label}, {self.key(index)}"
 
-    def key(self, index):
+    def key(self, index: int) -> str:
         return f"image {index if self.numbers is None else self.numbers[index]}"
 
-    def digests(self, indices):
+    def digests(self, indices: Sequence[int]) -> Iterator[str]:
         shape = repr(self.images.shape[1:]).encode()
         return (digest_of(shape, np.ascontiguousarray(self.images[index])) for index in indices)
 
-    def select(self, indices):
+    def select(self, indices: np.ndarray) -> RawArray:
         return RawArray(self.images[indices], self.label, np.asarray(indices))
 
-    def take(self, indices, transform):
+    def take(self, indices: np.ndarray, transform: Transform) -> np.ndarray:
         return transform(self.images[indices])
 
-    def check(self, transform):
+    def check(self, transform: Transform) -> None:
         transform.check(self.images.shape[1:], self.label)
 
-    def refuse_scaled(self):
+    def refuse_scaled(self) -> None:
         refuse_scaled((self.images[start:start + 64] for start in range(0, len(self), 64)), self.label)
 
-    def all(self, transform):
+    def all(self, transform: Transform) -> np.ndarray:
         self.check(transform)
         if transform.changes(self.images.shape[1:]):
             return super().all(transform)
-        return self.images  # as it is: a set is never held twice
+        return self.images  # not a copy: no set is held twice
 
 
 class RawReader(RawImages):
-    """Images that are read one by one; subclasses say `__len__`, `name`, `content`, `read` and `_some`, perhaps `shape`."""
+    """Images that are read one by one; subclasses define `__len__`, `name`, `content`, `read` and `_some`, perhaps `shape`."""
 
     @abc.abstractmethod
-    def content(self, index):
-        """The bytes that image `index` is decoded from; UserError naming it where they cannot be read."""
+    def content(self, index: int) -> bytes:
+        """The bytes that image `index` is decoded from; UserError naming it if they cannot be read."""
 
     @abc.abstractmethod
-    def read(self, index):
-        """Image `index`, uint8 [h, w, c], c 1 or 3; thread-safe; UnfitImage where it cannot be read."""
+    def read(self, index: int) -> np.ndarray:
+        """Image `index`, uint8 [h, w, c], c 1 or 3; thread-safe; UnfitImage if it cannot be read."""
 
     @abc.abstractmethod
-    def _some(self, indices):
-        """Another of this class with the images at `indices` (int [n]) alone, under the names that they have here."""
+    def _some(self, indices: np.ndarray) -> RawReader:
+        """An object of this class with the images at `indices` (int [n]) only, under the names that they have here."""
 
-    def select(self, indices):
+    def select(self, indices: np.ndarray) -> RawReader:
         rest = self._some(np.asarray(indices, np.int64))
-        if "survey" in self.__dict__:  # what is known stays known
+        if "survey" in self.__dict__:  # keeps what is known
             rest.survey = self.survey.select(indices)
         return rest
 
-    def shape(self, index):
-        """(h, w, c) of image `index`; raises as `read`, which it may undercut in time."""
+    def shape(self, index: int) -> tuple[int, int, int]:
+        """(h, w, c) of image `index`; raises what `read` raises, but may be faster."""
         return self.read(index).shape
 
     @functools.cached_property
-    def survey(self):
+    def survey(self) -> Survey:
         """The `Survey` of all images: shapes, and what cannot be read."""
         return survey_of(self)
 
     @functools.cached_property
-    def example(self):
+    def example(self) -> int:
         return self._first[0]
 
     @functools.cached_property
-    def num_threads(self):
+    def num_threads(self) -> int:
         height, width, _ = self._first[1]
-        return min(os.cpu_count(), MOST_THREADS) if height * width >= LARGE else 1
+        return min(os.cpu_count() or 1, MOST_THREADS) if height * width >= LARGE else 1
 
     @functools.cached_property
-    def channels(self):
+    def channels(self) -> int:
         return self._first[1][2]
 
     @functools.cached_property
@@ -223,16 +234,16 @@ class RawReader(RawImages):
                 unfit.append(error.alone())
         raise UnfitImages(unfit)
 
-    def digests(self, indices):
+    def digests(self, indices: Sequence[int]) -> Iterator[str]:
         progress = ImageProgress("reading once, to know them again", len(indices))
-        with concurrent.futures.ThreadPoolExecutor(min(os.cpu_count(), MOST_THREADS)) as threads:
-            # In pieces: what `map` was given waits in memory, and an unreadable image must not wait for all others.
+        with concurrent.futures.ThreadPoolExecutor(min(os.cpu_count() or 1, MOST_THREADS)) as threads:
+            # In pieces: `map` keeps its results in memory, and an unreadable image is reported before all others are read.
             for first in range(0, len(indices), PIECE):
                 piece = indices[first:first + PIECE]
                 yield from threads.map(lambda index: digest_of(self.content(index)), piece)
                 progress(first + len(piece))
 
-    def take(self, indices, transform):
+    def take(self, indices: np.ndarray, transform: Transform) -> np.ndarray:
         images = np.empty((len(indices), *transform.shape), np.uint8)
         unfit = self._fill(images, indices, transform)
         if unfit:
@@ -251,7 +262,7 @@ class RawReader(RawImages):
             images[position] = transform(image[None])[0]
         return unfit
 
-    def check(self, transform):
+    def check(self, transform: Transform) -> None:
         unfit = list(self.survey.unfit)
         for shape, indices in zip(*self.survey.distinct()):
             if _misfit(transform, shape, ""):
@@ -264,15 +275,15 @@ class RawReader(RawImages):
                 len(unfit),
             )
 
-    def refuse_scaled(self):
+    def refuse_scaled(self) -> None:
         refuse_scaled(self._readable(), f"{self.name(self.example)} and the images after it")
 
     def _readable(self):
         for index in range(self.example, min(self.example + LOOKED_AT, len(self))):
-            with contextlib.suppress(UnfitImage):  # they are named elsewhere
+            with contextlib.suppress(UnfitImage):  # reported elsewhere
                 yield self.read(index)
 
-    def without_broken(self):
+    def without_broken(self) -> tuple[RawImages, list[UnfitImage]]:
         survey = self.survey
         kept = np.setdiff1d(np.arange(len(self)), list(survey.unfit), assume_unique=True)
         out = [survey.unfit[index] for index in sorted(survey.unfit)]
@@ -295,11 +306,11 @@ class Source:
         notes: a few words for the description, or "".
     """
 
-    splits: dict
+    splits: Mapping[str, RawImages]
     notes: str = ""
 
-    def without_broken(self):
-        """This source without what is broken or of a kind that is refused, told in a line and counted in the notes."""
+    def without_broken(self) -> Source:
+        """This source without images that are broken or of a refused kind; they are reported, and counted in the notes."""
         kept = {split: raw.without_broken() for split, raw in self.splits.items()}
         out = [image for _, images in kept.values() for image in images]
         if not out:
@@ -320,7 +331,7 @@ def _misfit(transform, shape, name):
     return None
 
 
-def digest_of(*parts):
+def digest_of(*parts: Any) -> str:
     """BLAKE2b of bytes-like `parts`, one after the other: 32 hexadecimal digits."""
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:
@@ -328,8 +339,8 @@ def digest_of(*parts):
     return digest.hexdigest()
 
 
-def require_package(load, package):
-    """`load()`, or UserError saying to install `package` where an import in it fails."""
+def require_package(load: Callable[[], Any], package: str) -> Any:
+    """`load()`, or UserError saying to install `package` if an import in it fails."""
     try:
         return load()
     except ImportError as error:

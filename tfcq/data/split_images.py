@@ -1,12 +1,20 @@
-"""Where the images of each split are in their source: by position when a run begins, by content ever after."""
+"""Where the images of each split are in their source: by position when a run begins, by content afterwards."""
+
+from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from tfcq.data.manifest import refuse_changes
+from tfcq.config import DataConfig
+from tfcq.data.manifest import Manifest, Match, refuse_changes
+from tfcq.data.sources import RawImages, Source
 from tfcq.data.splits import SPLITS, assign
 from tfcq.errors import UserError
+
+Gather = Callable[[np.ndarray], np.ndarray]
+"""From indices, int64 [n], to images, uint8 [n, H, W, C]."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,17 +22,17 @@ class SplitImages:
     """Where a split's images are.
 
     Args:
-        origins: names of the source's splits.
-        of_origin: for each image which of these, int64 [N].
-        indices: for each its index there, int64 [N].
+        origins: names of splits of the source.
+        of_origin: for each image the split in `origins` that holds it, an index, int64 [N].
+        indices: for each image its index there, int64 [N].
     """
 
-    origins: list
+    origins: list[str]
     of_origin: np.ndarray
     indices: np.ndarray
 
-    def gather(self, of_origins):
-        """(function of int64 [n] to images, indices of the split, int64 [N]), as `ImageDataset` takes them.
+    def gather(self, of_origins: Mapping[str, Gather]) -> tuple[Gather, np.ndarray]:
+        """(function from int64 [n] to images, indices of the split, int64 [N]), as `ImageDataset` takes them.
 
         Args:
             of_origins: {the source's split: function from indices there, int64 [n], to images}.
@@ -44,13 +52,13 @@ class SplitImages:
 
         return gather, np.arange(len(self.indices))
 
-    def of(self, origin):
+    def of(self, origin: str) -> np.ndarray:
         """For each image whether it is in this split of the source, bool [N]."""
         return self.of_origin == (self.origins.index(origin) if origin in self.origins else -1)
 
 
-def by_position(source, config):
-    """({split: SplitImages}, a sentence on how), as `splits.assign` has it for a `Source` and a DataConfig."""
+def by_position(source: Source, config: DataConfig) -> tuple[dict[str, SplitImages], str]:
+    """({split: SplitImages}, how they were chosen, in words) of a new run, by `splits.assign`."""
     counts = {split: len(raw) for split, raw in source.splits.items()}
     chosen, how = assign(counts, config.num_validation, config.dataset, config.held_out)
     images = {
@@ -59,11 +67,13 @@ def by_position(source, config):
     return images, how
 
 
-def by_content(source, config, manifest, accept_changed_data):
-    """({split: SplitImages}, a sentence on how, the `Match`) of a run that began with `manifest`.
+def by_content(
+    source: Source, config: DataConfig, manifest: Manifest, accept_changed_data: bool
+) -> tuple[dict[str, SplitImages], str, Match]:
+    """({split: SplitImages}, how they were chosen, in words, the `Match`) of a run that began with `manifest`.
 
     Raises:
-        UserError: images are gone or changed and that is not accepted, or a split has none left.
+        UserError: images are gone or changed and that is not accepted, or a split has no images left.
     """
     match = manifest.match(source)
     if not accept_changed_data:
@@ -84,8 +94,10 @@ def by_content(source, config, manifest, accept_changed_data):
     return images, f"{sizes} ({own})", match
 
 
-def without_others(raws, images):
-    """(the RawImages of each of the source's splits without those that no split needs, {split: SplitImages} in them).
+def without_others(
+    raws: Mapping[str, RawImages], images: dict[str, SplitImages]
+) -> tuple[dict[str, RawImages], dict[str, SplitImages]]:
+    """Drops images that no split needs: (RawImages of each split of the source, {split: SplitImages} into these).
 
     Args:
         raws: {the source's split: RawImages}.

@@ -1,11 +1,11 @@
-"""Which images train, which validate, which test: fixed for ever, whatever the training seed.
+"""Which images are for training, validation and test: fixed, whatever the training seed.
 
-- A source's own test split is the test split. A source without one gives a tenth of its images (at least 1).
+- A source's own test split is the test split. Without one, a tenth of the source's train images (at least 1) is held out.
   (Which of a TFDS data set's splits are its train and test: `tfds.roles`.)
 - A source's own validation split is the validation split. Otherwise `num_validation` images are held out of the
-  source's train images, or a tenth of them (at least 1) where `num_validation` is 0.
+  source's train images, or a tenth of them (at least 1) if `num_validation` is 0.
 - Held-out images are the first of one fixed permutation (`held_out` "random"), or the source's last ones ("last", from the
-  end): test, then validation. The rest, in the source's order, trains.
+  end): test, then validation. The rest, in the source's order, is the train split.
 """
 
 import numpy as np
@@ -14,30 +14,31 @@ from tfcq.errors import UserError
 
 SPLITS = ("train", "validation", "test")
 
-# Any constant would do; another one would move images between the splits of every model trained so far.
+# Any constant would do, but a change would move images between the splits of every model trained so far.
 SEED = 20190106
 
 
-def fixed_permutation(count):
-    """A permutation of range(count), int64 [count]; the same under every NumPy, as RandomState is frozen (NEP 19)."""
+def fixed_permutation(count: int) -> np.ndarray:
+    """A permutation of range(count), int64 [count]; the same under every NumPy, since RandomState is frozen (NEP 19)."""
     return np.random.RandomState(SEED).permutation(count)
 
 
-def assign(counts, num_validation, name, held_out="random"):
+def assign(
+    counts: dict[str, int], num_validation: int, name: str, held_out: str = "random"
+) -> tuple[dict[str, tuple[str, np.ndarray]], str]:
     """The images of each split.
 
     Args:
-        counts: images of each split that the source has, {"train": n, ...}; "train" must be there.
+        counts: number of images of each split of the source, {"train": n, ...}; "train" must be there.
         num_validation: images to hold out for validation; 0: a tenth of the source's train images.
-        name: of the source, for messages.
+        name: name of the source, for messages.
         held_out: which images are held out, "random" or "last".
 
     Returns:
-        {split: (which of the source's splits, int64 indices into it)} for train, validation and test, and a sentence on
-        how.
+        ({split: (split of the source, int64 indices into it)} for train, validation and test, how they were chosen, in words).
 
     Raises:
-        UserError: an empty split, or too few images for what is to be held out.
+        UserError: an empty split, or too few images to hold so many out.
     """
     for split, count in counts.items():
         if not count:
@@ -61,7 +62,7 @@ def assign(counts, num_validation, name, held_out="random"):
     for split, held in (("validation", chosen_out[num_test:]), ("test", chosen_out[:num_test])):
         own = split in counts
         chosen[split] = (split, np.arange(counts[split])) if own else ("train", held)
-    held = "(held out of train)" if held_out == "random" else "(held out, the last of train)"
-    origin = {split: "(the source's own)" if split in counts else held for split in chosen}
+    from_train = "(held out of train)" if held_out == "random" else "(held out, the last of train)"
+    origin = {split: "(the source's own)" if split in counts else from_train for split in chosen}
     sizes = [f"{split} {len(chosen[split][1])} {origin[split]}" for split in ("validation", "test")]
     return chosen, f"train {len(chosen['train'][1])}, {', '.join(sizes)}"

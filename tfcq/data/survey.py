@@ -1,11 +1,14 @@
-"""Reads every image once before training, where images are then decoded as needed: what shape each has, which are broken.
+"""Reads every image once before a training that decodes images as needed: the shape of each, and which are broken.
 
-A broken image in the middle of a run costs the run; so all are decoded before its first step, in threads. Measured on one
-core: 19,000 images/s of CIFAR-10's PNG files (32x32), 5,700 of JPEG files of 178x218, 4,800 of 256x256, 1,600 of 512x512, 600 of
-1024x1024; 40 PNG files/s of 1024x1024. Two hundred thousand faces of CelebA are thus half a minute, three million bedrooms of
-256x256 eleven minutes. What took more than `WORTH_KEEPING` seconds is kept in `FOLDER` under names, sizes and times of change of
-the files: another start, an evaluation or a resumed run reads it there, as long as no file is another.
+A broken image in the middle of a run costs the run, so all are decoded before its first step, in threads. Measured on one
+core: 19,000 images/s of CIFAR-10's PNG files (32x32), 5,700 of JPEG files of 178x218, 4,800 of 256x256, 1,600 of 512x512,
+600 of 1024x1024; 40 PNG files/s of 1024x1024. So two hundred thousand faces of CelebA take half a minute, three million
+bedrooms of 256x256 eleven minutes. A survey that took more than `WORTH_KEEPING` seconds is kept in `FOLDER`, under a hash of
+the files' names and stamps: another start, an evaluation or a resumed run reads it from there, as long as no file has
+changed.
 """
+
+from __future__ import annotations
 
 import concurrent.futures
 import contextlib
@@ -13,6 +16,7 @@ import dataclasses
 import hashlib
 import os
 import time
+from typing import TYPE_CHECKING
 
 import numpy as np
 import PIL
@@ -22,16 +26,19 @@ from tfcq.errors import UserError
 from tfcq.machine.files import check_folder, replacing, writing
 from tfcq.machine.terminal import ImageProgress, say
 
+if TYPE_CHECKING:
+    from tfcq.data.sources import RawReader
+
 FOLDER = "~/.cache/tfcq/images"
 
 WORTH_KEEPING = 10.0
 """Seconds."""
 
 VERSION = 1
-"""To be raised when `decoding` or `transforms` judge images in another way: what is kept is then made anew."""
+"""Raise it when `decoding` or `transforms` judge images differently: kept surveys are then made anew."""
 
 CHUNK = 64
-"""Images that a thread reads at a time."""
+"""How many images a thread reads at a time."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,19 +47,19 @@ class Survey:
 
     Args:
         shapes: int32 [N, 3], (h, w, c); zeros for an image that cannot be used.
-        unfit: {index: UnfitImage} of those.
+        unfit: {index: UnfitImage} of those that cannot be used.
     """
 
     shapes: np.ndarray
-    unfit: dict
+    unfit: dict[int, UnfitImage]
 
-    def select(self, indices):
-        """The Survey of the images at `indices` (int [n]) alone."""
+    def select(self, indices: np.ndarray) -> Survey:
+        """The Survey of the images at `indices` (int [n]) only."""
         unfit = {place: self.unfit[index] for place, index in enumerate(map(int, indices)) if index in self.unfit}
         return Survey(self.shapes[indices], unfit)
 
-    def distinct(self):
-        """The shapes that there are, a list of (h, w, c), and the indices of the images of each: a list of int64 [n]."""
+    def distinct(self) -> tuple[list[tuple[int, ...]], list[np.ndarray]]:
+        """The distinct shapes, a list of (h, w, c), and the indices of the images of each, a list of int64 [n]."""
         usable = np.flatnonzero(self.shapes[:, 0])
         shapes, which = np.unique(self.shapes[usable], axis=0, return_inverse=True)
         order = np.argsort(which.ravel(), kind="stable")
@@ -60,8 +67,8 @@ class Survey:
         return [tuple(map(int, shape)) for shape in shapes], groups
 
 
-def file_stamp(path):
-    """A str of a file's size, times and inode: it changes when the file is written or replaced; "" where there is none."""
+def file_stamp(path: str) -> str:
+    """A str of a file's size, times and inode: it changes when the file is written or replaced; "" if there is none."""
     try:
         status = os.stat(path)
     except OSError:
@@ -69,8 +76,8 @@ def file_stamp(path):
     return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
 
 
-def survey_of(raw):
-    """The Survey of a `sources.RawReader`: kept from an earlier time, or made now."""
+def survey_of(raw: RawReader) -> Survey:
+    """The Survey of a `sources.RawReader`: one kept earlier, or made now."""
     stamps = raw.stamps()
     path = os.path.join(os.path.expanduser(FOLDER), f"{_key(raw, stamps)}.npz") if all(stamps) else None
     kept = path and _read(path, raw)
@@ -79,7 +86,7 @@ def survey_of(raw):
     start, keeps = time.monotonic(), None
 
     def try_place():
-        # Once it is worth keeping, and not when all is read, which may be an hour later.
+        # As soon as the survey is worth keeping, not after the last image, which may be an hour later.
         nonlocal keeps
         if path and keeps is None and time.monotonic() - start > WORTH_KEEPING:
             keeps = _can_be_kept(path)
@@ -127,7 +134,7 @@ def _read(path, raw):
             return Survey(kept["shapes"], unfit) if kept["shapes"].shape == (len(raw), 3) else None
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except Exception as error:  # NumPy raises many kinds on a damaged file; it is made anew
+    except Exception as error:  # NumPy raises many classes on a damaged file
         print(f"{path} cannot be read and is rebuilt: {error}", flush=True)
         return None
 
@@ -156,7 +163,7 @@ def _write(path, survey):
 
 @contextlib.contextmanager
 def _going_on_without():
-    """What is kept saves time alone: that it cannot be is told, and no error."""
+    """A kept survey only saves time: a failure to keep it is reported, but is not an error."""
     try:
         yield
     except UserError as error:

@@ -1,15 +1,17 @@
 """TFDS image data sets by name, read at random from the record files that TFDS prepared.
 
-Nothing is ever downloaded: a data set that is not prepared is an error at once, which says how to prepare it.
+Nothing is ever downloaded: a data set that is not prepared is an error at once, with the command that prepares it.
 
-Why not TFDS's own input pipeline: it gives records in a stream, where an even shuffle of an epoch needs the whole set
-in a buffer and resuming must read again what was seen. Record files can be read at any place once it is known where
-each record starts. So a data set of any size has the same exact shuffle and the same instant resume as one in memory.
-Images are decoded by Pillow, as files of a folder are (`decoding`).
+TFDS's own input pipeline is not used: it gives records as a stream, where an even shuffle of an epoch needs the whole set
+in a buffer, and resuming must read again the records that were seen. Record files allow random access once the start of
+each record is known. So a data set of any size has the same exact shuffle and the same instant resume as one in memory.
+Images are decoded by Pillow, like files of a folder (`decoding`).
 
 A TFRecord is: uint64 length n, uint32 checksum of these 8 bytes, n bytes, uint32 checksum of those; little-endian
 (tensorflow.org/tutorials/load_data/tfrecord).
 """
+
+from __future__ import annotations
 
 import functools
 import io
@@ -18,6 +20,7 @@ import shlex
 import struct
 import threading
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -37,18 +40,26 @@ BEFORE, AFTER = 12, 4
 """Bytes around a TFRecord's content."""
 
 
-def tfds(config: DataConfig, choices: Sequence[str], suggests: bool = True):
-    """A prepared TFDS data set as a Source: of its splits those that `roles` chooses; its others are not used.
+class Items(Protocol):
+    """Serialised records by their number."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> bytes: ...
+
+
+def tfds(config: DataConfig, choices: Sequence[str], suggests: bool = True) -> Source:
+    """A prepared TFDS data set as a Source, with the splits that `roles` chooses.
 
     Args:
-        config: DataConfig; `dataset` is a name as `tfds.builder` takes it (perhaps name/config:version), `data_dir` the
-            place, `train_split` and `test_split` are names of the data set's own splits.
+        config: `dataset` is a name that `tfds.builder` takes (perhaps name/config:version), `data_dir` the folder of
+            prepared data sets, `train_split` and `test_split` are names of the data set's own splits.
         choices: other values of `dataset`, for the message about an unknown one.
-        suggests: whether that message names the value or data set of the nearest name.
+        suggests: whether that message suggests the nearest name.
 
     Raises:
-        UserError: an unknown name, a data set not prepared there or damaged, without the splits that are asked for, or
-            without an 8-bit image.
+        UserError: an unknown name, or a data set that is not prepared there, is damaged, or lacks the named splits or an
+            8-bit image.
     """
     library = require_package(_import_tfds, "tensorflow-datasets")
     builder = _builder(library, config, choices, suggests)
@@ -61,11 +72,11 @@ def tfds(config: DataConfig, choices: Sequence[str], suggests: bool = True):
     return Source(splits, ", ".join(f"{role} is its split {name}" for role, name in chosen.items() if role != name))
 
 
-def roles(available, config):
+def roles(available: Sequence[str], config: DataConfig) -> dict[str, str]:
     """Which split of a data set serves as train, validation and test.
 
-    Train and test are the splits that the configuration names. A split called validation keeps that role unless it has
-    one of those: LSUN's papers test on it.
+    Train and test are the splits that the configuration names. A split called validation has that role, unless it is one
+    of those two: LSUN's papers test on it.
 
     Args:
         available: names of the data set's splits.
@@ -93,15 +104,23 @@ class Records(RawReader):
     """Images inside serialised tf.train.Examples.
 
     Args:
-        records: a sequence of bytes, thread-safe to index.
-        feature: which holds the encoded image in each.
+        records: serialised tf.train.Examples, thread-safe to index.
+        feature: name of the feature that holds the encoded image.
         channels: 1 or 3, to which all images are converted, as TFDS would; None: they stay as they are.
-        label: of the sequence, for messages.
-        stamps: of the files that they are in, a str for each record; None: not known.
-        numbers: int [N], what the images are called by; None: 0, 1, ...
+        label: name of the sequence, for messages.
+        stamps: stamps of the files that hold the records, a str for each record; None: unknown.
+        numbers: int [N], the numbers in the images' names; None: 0, 1, ...
     """
 
-    def __init__(self, records, feature, channels, label, stamps=None, numbers=None):
+    def __init__(
+        self,
+        records: Items,
+        feature: str,
+        channels: int | None,
+        label: str,
+        stamps: list[str] | None = None,
+        numbers: np.ndarray | None = None,
+    ) -> None:
         self.records = records
         self.feature = feature
         self.declared_channels = channels
@@ -113,31 +132,31 @@ class Records(RawReader):
         return len(self.records)
 
     @functools.cached_property
-    def channels(self):
+    def channels(self) -> int:
         return self.declared_channels or super().channels
 
-    def name(self, index):
+    def name(self, index: int) -> str:
         return f"{self.label}, {self.key(index)}"
 
-    def key(self, index):
+    def key(self, index: int) -> str:
         return f"image {self.numbers[index]}"
 
-    def stamps(self):
+    def stamps(self) -> list[str]:
         return list(self.stamps_of_records)
 
-    def content(self, index):
+    def content(self, index: int) -> bytes:
         try:
             return self._encoded(index)
         except UnfitImage as error:
             if isinstance(error.__cause__, OSError):
                 raise
-            return self.records[index]  # that it holds no image is told elsewhere
+            return self.records[index]  # that it holds no image is reported elsewhere
 
-    def read(self, index):
+    def read(self, index: int) -> np.ndarray:
         image = decode(io.BytesIO(self._encoded(index)), self.name(index))
         return to_channels(image[None], self.declared_channels)[0] if self.declared_channels else image
 
-    def shape(self, index):
+    def shape(self, index: int) -> tuple[int, int, int]:
         height, width, channels = verify(io.BytesIO(self._encoded(index)), self.name(index))
         return height, width, self.declared_channels or channels
 
@@ -152,7 +171,7 @@ class Records(RawReader):
             example = tf.train.Example.FromString(self.records[index])
         except OSError as error:
             raise UnfitImage(f"{name}: cannot be read: {error.strerror or error}", name, str(error.strerror or error)) from error
-        except Exception as error:  # of the parser (DecodeError) or of what reads array_record files
+        except Exception as error:  # from the parser (DecodeError) or the reader of array_record files
             raise UnfitImage(f"{name}: expected a tf.train.Example, received bytes that are none; prepare the data set again, or "
                              "leave out what cannot be used by --skip_broken_images", name, "no example", "broken") from error
         encoded = example.features.feature[self.feature].bytes_list.value
@@ -167,13 +186,13 @@ class TFRecordFiles:
 
     Args:
         paths: local files, in order.
-        lengths: how many records each has.
+        lengths: the number of records in each.
 
     Raises:
         UserError: naming a file that is missing, truncated, or has another number of records.
     """
 
-    def __init__(self, paths, lengths):
+    def __init__(self, paths: Sequence[str], lengths: Sequence[int]) -> None:
         self.paths = paths
         offsets = [record_offsets(path) for path in paths]
         for path, expected, found in zip(paths, lengths, offsets):
@@ -186,7 +205,7 @@ class TFRecordFiles:
     def __len__(self):
         return len(self.offsets)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> bytes:
         with open(self.paths[self.files[index]], "rb", buffering=0) as file:
             file.seek(self.offsets[index])
             length, = struct.unpack("<Q", file.read(8))
@@ -194,8 +213,8 @@ class TFRecordFiles:
             return file.read(length)
 
 
-def record_offsets(path):
-    """Where each record of a TFRecord file starts, int64 [N]; UserError where the file does not end with a record."""
+def record_offsets(path: str) -> np.ndarray:
+    """Where each record of a TFRecord file starts, int64 [N]; UserError if the file does not end with a whole record."""
     try:
         size, offset, offsets = os.path.getsize(path), 0, []
         with open(path, "rb", buffering=0) as file:
@@ -257,7 +276,7 @@ def _builder(library, config, choices, suggests):
         nearest = suggestion(config.dataset, [*choices, *names]) if suggests else ""
         raise UserError(f"dataset: expected {', '.join(choices)} or the name of a TFDS data set, received "
                         f"{config.dataset!r}{nearest}") from error
-    except Exception as error:  # TFDS raises many kinds for a wrong config, version or a missing dependency
+    except Exception as error:  # TFDS raises many classes for a wrong config, version or a missing dependency
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"dataset={config.dataset}: TFDS cannot make it ({reason})") from error
     if not builder.is_prepared() or not builder.info.splits:
@@ -285,7 +304,7 @@ def _image_key(library, features, name):
 
 
 def _stamps(info):
-    """For each record of a split the stamp of the file that it is in."""
+    """For each record of a split the stamp of its file."""
     stamps = []
     for path, length in zip(info.filepaths, info.shard_lengths):
         stamp = file_stamp(path)

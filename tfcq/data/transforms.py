@@ -5,7 +5,7 @@ The steps, in this order:
 1. A centred square is cut: side `center_crop`, or the largest that fits. Where the margin is odd, the extra row
    (column) stays below (right of) the cut.
 2. `area`: every target pixel is the mean of the source over its own footprint, source pixels that lie partly inside
-   counted by that part. Shrinking is thus antialiased; enlarging by a whole factor repeats pixels. `pad`: the cut is
+   weighted by that part. Shrinking is thus antialiased; enlarging by a whole factor repeats pixels. `pad`: the cut is
    centred, unscaled, in zeros (an odd margin's extra row or column lies below or to the right).
 3. Grey from RGB is ITU-R BT.601-7's luma, 0.299 R + 0.587 G + 0.114 B, of the resized pixels; RGB from grey repeats the
    channel.
@@ -14,11 +14,14 @@ Means and lumas are computed as exact integers, then rounded half up: the same b
 BLAS. An image that already has the target size is never changed by step 2.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import functools
 
 import numpy as np
 
+from tfcq.config import DataConfig
 from tfcq.data.unfit import UnfitImage
 
 KINDS = {1: "grey", 3: "rgb"}
@@ -33,8 +36,8 @@ class Transform:
         center_crop: side of the centred square that is cut first, source pixels; 0: the largest.
         resize: "area" or "pad".
         channels: of the result, 1 (grey) or 3 (rgb).
-        same_channels_as: where not empty, images with other than `channels` channels are refused instead of converted;
-            the name of an image that has that many, for the message.
+        same_channels_as: if not empty, images with another number of channels than `channels` are refused instead of
+            converted; the name of an image with that number, for the message.
     """
 
     image_size: int
@@ -44,19 +47,19 @@ class Transform:
     same_channels_as: str = ""
 
     @classmethod
-    def of(cls, config, source_channels, example):
+    def of(cls, config: DataConfig, source_channels: int, example: str) -> Transform:
         """The transform of a DataConfig for a source whose image named `example` has `source_channels` channels."""
         convert = {"grey": 1, "rgb": 3}
         return cls(config.image_size, config.center_crop, config.resize, convert.get(config.color, source_channels),
                    "" if config.color in convert else example)
 
     @property
-    def shape(self):
+    def shape(self) -> tuple[int, int, int]:
         """(H, W, C) of the result."""
         return self.image_size, self.image_size, self.channels
 
-    def check(self, shape, name):
-        """Raises UnfitImage, naming the image, where an image of `shape` (h, w, c) cannot be cut, padded or mixed in."""
+    def check(self, shape: tuple[int, ...], name: str) -> None:
+        """Raises UnfitImage, naming the image, if one of `shape` (h, w, c) cannot be cut, padded or mixed with the others."""
         height, width, channels = shape
         size = f"{height}x{width}"
         if channels not in KINDS:
@@ -73,11 +76,11 @@ class Transform:
             raise UnfitImage(f"{name}: its {side}x{side} square does not fit into image_size={self.image_size} with "
                              "resize=pad; expected a smaller center_crop, a larger image_size or resize=area", name, size)
 
-    def changes(self, shape):
+    def changes(self, shape: tuple[int, ...]) -> bool:
         """Whether images of `shape` (h, w, c) are altered at all."""
         return tuple(shape) != self.shape or self._cut_side(*shape[:2]) != self.image_size
 
-    def __call__(self, images):
+    def __call__(self, images: np.ndarray) -> np.ndarray:
         """uint8 [N, h, w, c] -> uint8 [N, image_size, image_size, channels]; `check` has passed for (h, w, c)."""
         side = self._cut_side(*images.shape[1:3])
         images = cut_center(images, side)
@@ -89,13 +92,13 @@ class Transform:
         return self.center_crop or min(height, width)
 
 
-def cut_center(images, side):
+def cut_center(images: np.ndarray, side: int) -> np.ndarray:
     """The centred side x side square of [N, h, w, c]."""
     top, left = (images.shape[1] - side) // 2, (images.shape[2] - side) // 2
     return images[:, top:top + side, left:left + side]
 
 
-def pad_center(images, side):
+def pad_center(images: np.ndarray, side: int) -> np.ndarray:
     """[N, h, w, c], with h and w at most `side`, centred in zeros: [N, side, side, c]."""
     padded = np.zeros((len(images), side, side, images.shape[3]), images.dtype)
     top, left = (side - images.shape[1]) // 2, (side - images.shape[2]) // 2
@@ -103,7 +106,7 @@ def pad_center(images, side):
     return padded
 
 
-def resize_area(images, side):
+def resize_area(images: np.ndarray, side: int) -> np.ndarray:
     """Area means: uint8 [N, h, w, c] -> uint8 [N, side, side, c], rounded half up (the module's step 2)."""
     height, width = images.shape[1:3]
     sums = _overlap_sums(_overlap_sums(images, side).swapaxes(1, 2), side).swapaxes(1, 2)
@@ -112,7 +115,7 @@ def resize_area(images, side):
     return ((2 * sums.astype(np.int64) + area) // (2 * area)).astype(np.uint8)
 
 
-def to_channels(images, channels):
+def to_channels(images: np.ndarray, channels: int) -> np.ndarray:
     """uint8 [N, h, w, 1 or 3] as grey (`channels` 1: BT.601 luma, rounded half up) or rgb (3: the channel repeated)."""
     if images.shape[3] == channels:
         return images
@@ -122,8 +125,8 @@ def to_channels(images, channels):
     return ((299 * red + 587 * green + 114 * blue + 500) // 1000).astype(np.uint8)[..., None]
 
 
-def translate(images, moves):
-    """[N, h, w, c], each moved down and right by its row of `moves`, int [N, 2] in pixels; edges repeated where it leaves."""
+def translate(images: np.ndarray, moves: np.ndarray) -> np.ndarray:
+    """[N, h, w, c], each moved down and right by its row of `moves`, int [N, 2] in pixels; edge pixels fill the gap."""
     count, height, width = images.shape[:3]
     rows = np.clip(np.arange(height) - moves[:, :1], 0, height - 1)
     columns = np.clip(np.arange(width) - moves[:, 1:], 0, width - 1)
@@ -131,7 +134,7 @@ def translate(images, moves):
 
 
 def _overlap_sums(values, side):
-    """[N, h, w, c] -> float64 [N, side, w, c]: sums over rows, weighted by side times their part in the target."""
+    """[N, h, w, c] -> float64 [N, side, w, c]: sums of rows, weighted by side times their overlap with the target."""
     count, height, width, channels = values.shape
     flat = np.ascontiguousarray(values).reshape(count, height, width * channels)
     sums = np.empty((count, side, width * channels), np.float64)

@@ -1,5 +1,9 @@
 """Images that cannot be used: one line for one of them or for many."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 from tfcq.errors import UserError
 
 MOST_NAMED = 20
@@ -7,14 +11,14 @@ MOST_NAMED = 20
 
 
 class UnfitImages(UserError):
-    """Images that cannot be used: the first one's message, then the names of the others and what is wrong with them.
+    """Images that cannot be used: the first one's message, then the names of the rest and what is wrong with each.
 
     Args:
-        unfit: UnfitImage, at least one.
-        total: how many there are in all, where `unfit` are the first of them alone.
+        unfit: at least one UnfitImage.
+        total: how many there are in all, if `unfit` is only the first of them.
     """
 
-    def __init__(self, unfit, total=None):
+    def __init__(self, unfit: Sequence[UnfitImage], total: int | None = None) -> None:
         self.unfit, self.total = unfit[:MOST_NAMED], total or len(unfit)
         more = self.total - 1
         others = f"; {more} more cannot be used: {listed(unfit[1:], more, MOST_NAMED - 1)}" if more else ""
@@ -25,24 +29,24 @@ class UnfitImage(UserError):
     """An image that cannot be used.
 
     Args:
-        message: the whole line, as of any UserError.
-        name: of the image.
+        message: the whole line, as for any UserError.
+        name: the image's name.
         note: what is wrong with it, in a few words, for a list of many.
-        kind: what images that are left out are counted under ("broken", "16 bits a channel", ...); empty where
-            `skip_broken_images` must not leave it out: the fault is one of the machine (a file that may not be read, too
-            little memory), or of the settings (a crop larger than the image).
+        kind: the heading under which images that are left out are counted ("broken", "16 bits a channel", ...); empty if
+            `skip_broken_images` must not leave it out, because the fault lies in the machine (a file without permission,
+            too little memory) or in the settings (a crop larger than the image).
     """
 
-    def __init__(self, message, name, note, kind=""):
+    def __init__(self, message: str, name: str, note: str, kind: str = "") -> None:
         super().__init__(message)
         self.name, self.note, self.kind = name, note, kind
 
-    def alone(self):
-        """An equal error without its traceback, whose frames would hold what was read of the file."""
+    def alone(self) -> UnfitImage:
+        """An equal error without its traceback, whose frames would keep the file's content in memory."""
         return UnfitImage(str(self), self.name, self.note, self.kind)
 
 
-def listed(unfit, total, most=MOST_NAMED):
+def listed(unfit: Sequence[UnfitImage], total: int, most: int = MOST_NAMED) -> str:
     """The first of `total` UnfitImage by name, each with what is wrong: 'a.png (truncated), b.png (9x5) and 7 others'."""
     named = ", ".join(f"{image.name} ({image.note})" for image in unfit[:most])
     return named + (f" and {total - most} others" if total > most else "")

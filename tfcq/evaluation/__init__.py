@@ -1,1 +1,1 @@
-"""Streams data and samples through a model: numbers with their protocol, and pictures."""
+"""Evaluation of a model on streamed data and samples: numbers with their protocol, and pictures."""

@@ -1,10 +1,15 @@
 """The features of real and of generated images, streamed: features are kept, images are not."""
 
+from __future__ import annotations
+
 import dataclasses
 import hashlib
 import json
+import os
 import pathlib
 import zipfile
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
@@ -15,23 +20,28 @@ from tfcq.machine.files import check_folder, replacing
 from tfcq.machine.terminal import ImageProgress
 from tfcq.randomness import row_seeds
 
+if TYPE_CHECKING:
+    from tfcq.data import ImageDataset
+    from tfcq.features import FeatureExtractor
+    from tfcq.models.base import GenerativeModel
+
 IMAGES_KEPT = 8192
-"""How many images are kept for the metrics that look at pixels; features are kept of all."""
+"""How many images are kept for metrics of pixels; features are kept of all images."""
 
 IMAGES_SHOWN = 16
-"""How many are kept where no metric does: those that the report shows."""
+"""How many images are kept if there is no such metric: those that the report shows."""
 
-_FINGERPRINTED = 256  # images that stand for their data set in the key of the cache
+_FINGERPRINTED = 256  # number of images that represent their data set in the cache's key
 
 
 @dataclasses.dataclass(frozen=True)
 class Activations:
-    """Of N images.
+    """What an extractor gives for N images.
 
     Attributes:
         features: float32 [N, D].
-        logits: float32 [N, classes], or None where the extractor has no classes.
-        images: uint8 [min(N, IMAGES_KEPT or IMAGES_SHOWN), H, W, C], the first.
+        logits: float32 [N, classes], or None if the extractor has no classes.
+        images: uint8 [min(N, IMAGES_KEPT or IMAGES_SHOWN), H, W, C], the first images.
     """
 
     features: np.ndarray
@@ -41,8 +51,8 @@ class Activations:
     def __len__(self):
         return len(self.features)
 
-    def first(self, count):
-        """The first `count` images' part."""
+    def first(self, count: int) -> Activations:
+        """The Activations of the first `count` images."""
         logits = None if self.logits is None else self.logits[:count]
         return Activations(self.features[:count], logits, self.images[:count])
 
@@ -54,24 +64,31 @@ class Activator:
         extractor: a `tfcq.features` extractor, made in the strategy's scope.
         image_shape: (H, W, C).
         batch_size: images at a time.
-        strategy: whose replicas share the work; None: one does it.
+        strategy: its replicas divide the work; None: one device does it.
         cache_dir: folder for the features of real images; None: they are not kept.
     """
 
-    def __init__(self, extractor, image_shape, batch_size=250, strategy=None, cache_dir=None):
+    def __init__(
+        self,
+        extractor: FeatureExtractor,
+        image_shape: Sequence[int],
+        batch_size: int = 250,
+        strategy: tf.distribute.Strategy | None = None,
+        cache_dir: str | os.PathLike | None = None,
+    ) -> None:
         self.extractor = extractor
         self._batch_size, self._strategy = batch_size, strategy
         self._cache = Cache(cache_dir) if cache_dir else None
         images = tf.TensorSpec((None, *image_shape), tf.uint8)
         self._of_images = Sharded(self._outputs, (images,), strategy)
-        self._samplers = {}
+        self._samplers: dict[GenerativeModel, Sharded] = {}
 
     def _outputs(self, images):
         features, logits = self.extractor(images)
         return (features,) if logits is None else (features, logits)
 
-    def real(self, dataset, split, count, num_kept=None):
-        """Activations of the first `count` images of a split of an `ImageDataset` (all, where there are fewer).
+    def real(self, dataset: ImageDataset, split: str, count: int, num_kept: int | None = None) -> Activations:
+        """Activations of the first `count` images of a split of an `ImageDataset` (of all, if there are fewer).
 
         `num_kept` images themselves are kept; None: IMAGES_KEPT.
         """
@@ -80,15 +97,17 @@ class Activator:
         key = self._key(dataset, split, count)
         outputs = self._cache.read(key) if self._cache else None
         if outputs is None:
-            keeps = self._cache and self._cache.check()
+            cache = self._cache if self._cache and self._cache.check() else None
             batches = dataset.eval_batches(split, self._batch_size, count)
             outputs = self._stream(f"features of {split}", (self._of_images(np.asarray(batch)) for batch in batches), count)
-            if keeps:
-                self._cache.write(key, outputs)
+            if cache:
+                cache.write(key, outputs)
         return self._activations(outputs, kept)
 
-    def generated(self, model, count, seed, temperature=1.0, num_kept=None):
-        """Activations of images `model` draws: image i has the seed (seed, i). `num_kept`: as of `real`."""
+    def generated(
+        self, model: GenerativeModel, count: int, seed: int, temperature: float = 1.0, num_kept: int | None = None
+    ) -> Activations:
+        """Activations of images that `model` draws: image i has the seed (seed, i). `num_kept`: as in `real`."""
         num_kept = IMAGES_KEPT if num_kept is None else num_kept
         if model not in self._samplers:
 
@@ -113,8 +132,8 @@ class Activator:
 
     @staticmethod
     def _activations(outputs, images):
-        features, logits = (*outputs, None)[:2]
-        return Activations(features, logits, images)
+        logits = outputs[1] if len(outputs) > 1 else None
+        return Activations(outputs[0], logits, images)
 
     @staticmethod
     def _stream(name, batches, total):
@@ -126,13 +145,13 @@ class Activator:
         return [np.concatenate(column) for column in zip(*rows)]
 
     def _key(self, dataset, split, count):
-        """What decides the features: images, as they come out of the preprocessing, and extractor."""
+        """A hash of all that determines the features: the preprocessed images and the extractor."""
         if not self._cache:
             return None
         positions = np.unique(np.linspace(0, count - 1, _FINGERPRINTED).astype(int))
         facts = {
-            "images": hashlib.sha256(dataset.images(split, positions).tobytes()).hexdigest(),  # as they were prepared
-            "content": dataset.manifest and dataset.manifest.fingerprint(split, count),  # of each
+            "images": hashlib.sha256(dataset.images(split, positions).tobytes()).hexdigest(),  # after preprocessing
+            "content": dataset.manifest and dataset.manifest.fingerprint(split, count),  # of every image
             "shape": list(dataset.image_shape),
             "split": split,
             "count": count,
@@ -145,13 +164,13 @@ class Activator:
 
 
 class Cache:
-    """Features of real images on disk, a file for each set. A broken file counts as none; a full disk is reported, no error."""
+    """Features of real images on disk, a file for each set. A broken file is ignored; a full disk is reported, not raised."""
 
-    def __init__(self, folder):
+    def __init__(self, folder: str | os.PathLike) -> None:
         self._folder = pathlib.Path(folder).expanduser()
 
-    def check(self):
-        """Whether files can be written; where not, prints so, before the work."""
+    def check(self) -> bool:
+        """Whether files can be written; if not, says so before the work."""
         try:
             check_folder("cache", self._folder)
         except UserError as error:
@@ -159,8 +178,8 @@ class Cache:
             return False
         return True
 
-    def read(self, key):
-        """The list of arrays of `key`, or None."""
+    def read(self, key: str) -> list[np.ndarray] | None:
+        """The list of arrays kept under `key`, or None."""
         try:
             with np.load(self._folder / f"{key}.npz", allow_pickle=False) as arrays:
                 return [arrays[f"arr_{number}"] for number in range(len(arrays.files))]
@@ -170,8 +189,8 @@ class Cache:
             print(f"cache {self._folder / key}.npz cannot be read and is rebuilt: {error}", flush=True)
             return None
 
-    def write(self, key, outputs):
-        """Keeps a list of arrays, whole or not at all."""
+    def write(self, key: str, outputs: Sequence[np.ndarray]) -> None:
+        """Keeps a list of arrays under `key`, completely or not at all."""
         path = self._folder / f"{key}.npz"
         try:
             self._folder.mkdir(parents=True, exist_ok=True)

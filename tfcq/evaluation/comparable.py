@@ -1,35 +1,42 @@
-"""What two numbers must share to be comparable. Every entry of metrics.json carries it; tables mark what was not measured alike.
+"""What two numbers must have in common to be comparable. Every entry of metrics.json has it; tables mark numbers that differ.
 
     split, seed, num_images, extractor, ...     how it was measured
     checkpoint                                  best or last
     data                                        on which images, `data_facts`
 
-The step is none of it: at which step a model is best is its own affair.
+The step is not among these facts: models may be best at different steps.
 """
 
+from __future__ import annotations
+
 import json
+from collections.abc import Sequence
+
+from tfcq.config import DataConfig
 
 _PROTOCOL = {"split", "temperature", "seed", "seeds", "extractor", "checksum", "preprocessing", "block_size"}
-"""With every num_..."""
+"""And every name that begins with num_."""
 
 _OF_DATA = ("dataset", "image_size", "center_crop", "resize", "train_split", "test_split", "held_out")
-"""Options of `DataConfig`; not the colour: the number of channels says it, whatever the files have."""
+"""Options of `DataConfig`; the colour is not among them: the number of channels says it, whatever the files have."""
 
 _NAMING = {"dataset", "train_split", "test_split", "held_out", "split_images"}
-"""What stands for the images of a split where their content is not known."""
+"""What identifies the images of a split if their content is unknown."""
 
 _OFTEN_UNKNOWN = {*_OF_DATA, "channels", "split_images", "content", "train_content", "checkpoint", "image_draw", "num_compared"}
-"""Compared only between entries that have it: those of earlier versions do not, and not every system draws images in two ways."""
+"""Compared only between entries that have them: those of earlier versions do not, and few systems draw images in two ways."""
 
 
-def data_facts(data, channels=None, split_images=None, content=None):
-    """Which images a number is of, as plain values.
+def data_facts(
+    data: DataConfig, channels: int | None = None, split_images: int | None = None, content: str | None = None
+) -> dict:
+    """Which images a number was measured on, as plain values.
 
     Args:
         data: `tfcq.DataConfig` of the images.
-        channels: of an image; None: not known.
-        split_images: how many images the split has; None: not known.
-        content: a digest of the split's images, which two equal sets share wherever they lie; None: not known.
+        channels: number of channels of an image; None: unknown.
+        split_images: number of images in the split; None: unknown.
+        content: a digest of the split's images, the same for equal sets wherever they are stored; None: unknown.
     """
     if channels is None:
         channels = {"grey": 1, "rgb": 3}.get(data.color)
@@ -37,28 +44,29 @@ def data_facts(data, channels=None, split_images=None, content=None):
     return {name: getattr(data, name) for name in _OF_DATA} | images
 
 
-def completed(entry, row, data):
-    """`entry` with what entries of earlier versions left to their row and to the configuration.
+def completed(entry: dict, row: dict, data: dict) -> dict:
+    """`entry` with the facts that entries of earlier versions lack, from their row and the configuration.
 
     Args:
-        entry: of metrics.json.
-        row: that it is in.
+        entry: an entry of metrics.json.
+        row: the row that has it.
         data: `data_facts` of the run's configuration.
     """
-    known = {name: row[name] for name in ("checkpoint", *(() if "seeds" in entry else ("seed",))) if name in row}
+    names = ("checkpoint",) if "seeds" in entry else ("checkpoint", "seed")
+    known = {name: row[name] for name in names if name in row}
     if "data" in entry:
         return known | entry
     own = data | {"dataset": entry.get("dataset", row.get("dataset", data["dataset"]))}
-    if "dataset" in entry:  # other data than the run's, prepared as those; what its splits are called was not recorded
+    if "dataset" in entry:  # other data than the run's, prepared alike; the names of its splits were not recorded
         own |= dict.fromkeys(("train_split", "test_split", "held_out"))
     return known | entry | {"data": own}
 
 
-def differences(entries):
-    """The names of what two comparable entries share and these do not, sorted.
+def differences(entries: Sequence[dict]) -> list[str]:
+    """The names of the facts that comparable entries have in common and these do not, sorted.
 
     Args:
-        entries: list of entries of one number, `completed` where earlier versions may have written them.
+        entries: entries of one number; `completed` ones if earlier versions may have written them.
     """
     facts = [_facts(entry) for entry in entries]
     if all(one.get("content") for one in facts):

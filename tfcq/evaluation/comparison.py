@@ -1,6 +1,9 @@
-"""Several evaluated workdirs in one table and figure; reads what `tfcq.evaluate` recorded and runs no model."""
+"""Compares evaluated workdirs in a table and figures; reads what `tfcq.evaluate` recorded and runs no model."""
 
+import os
+import pathlib
 import shlex
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -16,12 +19,12 @@ from tfcq.machine import paths
 from tfcq.machine.files import check_file, write_text
 
 
-def write_comparison(folders, output):
+def write_comparison(folders: Sequence[str | os.PathLike], output: str | os.PathLike) -> pathlib.Path:
     """Writes OUTPUT/comparison.md and its figures.
 
     Args:
-        folders: of runs that were evaluated, a list.
-        output: folder, made where it is not there.
+        folders: workdirs of evaluated runs.
+        output: folder; created if it does not exist.
 
     Returns:
         The path of comparison.md.
@@ -30,44 +33,44 @@ def write_comparison(folders, output):
         UserError: a workdir without an evaluation, or a folder that cannot be written.
     """
     check_kind("compare", folders, (list, tuple), "a list of folders")
-    folders, output = [paths.folder(folder, "compare") for folder in folders], paths.folder(output, "output")
-    path = output / "comparison.md"
+    compared, place = [paths.folder(folder, "compare") for folder in folders], paths.folder(output, "output")
+    path = place / "comparison.md"
     for name in (path.name, "numbers.png", "prd.png"):
-        check_file("output", output / name)
-    labels = _labels(folders)
-    measured = {label: latest_numbers(folder) for label, folder in zip(labels, folders)}
+        check_file("output", place / name)
+    labels = _labels(compared)
+    measured = {label: latest_numbers(folder) for label, folder in zip(labels, compared)}
     names = list(dict.fromkeys(name for numbers in measured.values() for name in numbers))
     same = {name: [numbers[name] for numbers in measured.values() if name in numbers] for name in names}
     unlike = {name: found for name, entries in same.items() if (found := differences(entries))}
     pictures = {"numbers": _bars(measured, names, unlike)}
     curves, stale = {}, []
-    for label, folder in zip(labels, folders):
+    for label, folder in zip(labels, compared):
         curve, time = _prd_curve(folder)
         times = {entry["time"] for name, entry in measured[label].items() if name.startswith("prd_")}
-        if curve and (time is None or time in times):  # None: an earlier version did not keep it
+        if curve and (time is None or time in times):  # None: an earlier version did not record it
             curves[label] = curve
         elif times:
             stale.append(label)
     if curves:
         pictures["prd"] = figures.prd_curves(curves)
     for name, picture in pictures.items():
-        units.write_png(output / f"{name}.png", picture)
+        units.write_png(place / f"{name}.png", picture)
     write_text(path, _text(measured, names, unlike, pictures, stale))
     return path
 
 
-def latest_numbers(workdir):
-    """{name: entry} of a workdir: of each number the newest that `tfcq.evaluate` measured at the newest evaluated step; an entry
-    has the "step" and the "time" of its row.
+def latest_numbers(workdir: str | os.PathLike) -> dict[str, dict]:
+    """{name: entry} of a workdir: the newest entry of each number that `tfcq.evaluate` measured at the last evaluated step,
+    with the "step" and the "time" of its row.
 
     Entries of earlier versions are completed from their row and the run's configuration.
     """
     data = data_facts(workdirs.read_config(workdir).data, _channels(workdir))
-    rows = [row for row in workdirs.read_metrics(workdir) if "checkpoint" in row]  # those of training have none
+    rows = [row for row in workdirs.read_metrics(workdir) if "checkpoint" in row]  # training's rows have none
     if not rows:
         flag = shlex.quote(f"--workdir={workdir}")
         raise UserError(f"workdir {workdir}: expected an evaluation; make one with python -m tfcq.evaluate {flag}")
-    numbers = {}
+    numbers: dict[str, dict] = {}
     for row in rows:
         if row["step"] == rows[-1]["step"]:
             of_row = {name: row.get(name) for name in ("step", "time")}
@@ -78,12 +81,12 @@ def latest_numbers(workdir):
 def _channels(workdir):
     try:
         return workdirs.read_image_shape(workdir)[-1]
-    except UserError:  # the file is of a run that has started; an evaluation may have been copied without it
+    except UserError:  # an evaluation may have been copied without data.json
         return None
 
 
 def _labels(folders):
-    """The names of the folders, with as much of the path as tells them apart."""
+    """The names of the folders, or their whole paths if names are not distinct."""
     names = [folder.absolute().name for folder in folders]
     if len(set(names)) == len(names) and ".." not in names:
         return names
@@ -95,7 +98,8 @@ def _labels(folders):
 
 
 def _bars(measured, names, unlike):
-    rows, errors = {}, {}
+    rows: dict[str, dict[str, float]] = {}
+    errors: dict[str, dict[str, float]] = {}
     for name in names:
         for label, numbers in measured.items():
             if name in numbers:
@@ -108,7 +112,7 @@ def _bars(measured, names, unlike):
 
 
 def _prd_curve(folder):
-    """(the curve of the last report or None, the time of the row that it belongs to, None where it is not known)."""
+    """(the curve of the last report or None, the time of the row that it belongs to or None if unknown)."""
     try:
         with np.load(folder / FOLDER / CURVES, allow_pickle=False) as arrays:
             curve = {"precision": arrays["prd_precision"], "recall": arrays["prd_recall"]}
@@ -144,8 +148,9 @@ def _text(measured, names, unlike, pictures, stale):
 
 
 def _origins(measured):
-    """Lines on which models the numbers are of, and on which split's images."""
-    lines, splits = [], {}
+    """Lines that say of which models the numbers are, and on which split's images."""
+    lines: list[str] = []
+    splits: dict[str | None, dict[str, None]] = {}
     for label, numbers in measured.items():
         steps = dict.fromkeys(f"step {entry['step']}, {entry.get('checkpoint', '?')}" for entry in numbers.values())
         lines.append(f"- {paths.markdown(label)}: {'; '.join(steps)} checkpoint.")

@@ -1,50 +1,68 @@
-"""Metrics of generated beside real images, on every seed's images and on real against real for the floor, with the protocol.
+"""Metrics of generated against real images, for every seed, and of real against real images as the floor, with the protocol.
 
-What is measured, and how: `tfcq.metrics.registry` and the modules that it names.
+`tfcq.metrics.registry` and the modules that it names say what is measured and how.
 """
 
+from __future__ import annotations
+
 import time
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import tensorflow as tf
 
+from tfcq.config.evaluation import EvaluationConfig
 from tfcq.errors import UserError
-from tfcq.evaluation.activations import IMAGES_SHOWN, Activator
+from tfcq.evaluation.activations import IMAGES_SHOWN, Activations, Activator
 from tfcq.metrics import registry
 from tfcq.metrics.neighbours import nearest_in_pixels, nearest_neighbours
 
-_NEAREST = 3  # training images beside each generated one that is shown
+if TYPE_CHECKING:
+    from tfcq.data import ImageDataset
+    from tfcq.features import FeatureExtractor
+    from tfcq.models.base import GenerativeModel
+
+_NEAREST = 3  # training images shown beside each generated one
 
 
 class DistributionEvaluator:
     """Compares a model's images with real ones; make it once and use it for every evaluation of the model.
 
-    The reference is the split of the protocol. The floor is another split's real images in the place of generated ones:
-    the training images', or the test images' where the training split is the reference. Metrics that compare with the training
-    images have held-out images as their reference.
+    The reference is the protocol's split. The floor is another split's real images in place of generated ones: the training
+    images, or the test images if the training split is the reference. Metrics that compare with the training images have
+    held-out images as their reference.
 
     Args:
         model: a `GenerativeModel` that can sample; its weights may change between calls.
         dataset: `ImageDataset`.
-        extractor: of `tfcq.features`, made in the strategy's scope.
+        extractor: `FeatureExtractor`, made in the strategy's scope.
         config: `EvaluationConfig`.
-        strategy: whose replicas share the work; None: one does it.
+        strategy: its replicas divide the work; None: one device does it.
     """
 
-    def __init__(self, model, dataset, extractor, config, strategy=None):
+    def __init__(
+        self,
+        model: GenerativeModel,
+        dataset: ImageDataset,
+        extractor: FeatureExtractor,
+        config: EvaluationConfig,
+        strategy: tf.distribute.Strategy | None = None,
+    ) -> None:
         self._model, self._dataset, self._extractor, self._config = model, dataset, extractor, config
         cache = {"": "~/.cache/tfcq", "none": None}.get(config.cache_dir, config.cache_dir)
         self._activator = Activator(extractor, model.image_shape, config.batch_size, strategy, cache)
-        self._real = {}  # by how many images are kept
+        self._real: dict[int | None, tuple[Activations, ...]] = {}  # {number of kept images: `_real_activations`}
 
-    def measure(self, names, draw=False):
-        """Measures and prints.
+    def measure(self, names: Iterable[str], draw: bool = False) -> tuple[dict[str, dict], dict[str, Any]]:
+        """Measures and prints metrics.
 
         Args:
-            names: of `registry.OF_SAMPLES` or, where the extractor is the Inception graph, their other names.
-            draw: whether the training images nearest to generated ones are looked for too.
+            names: names in `registry.OF_SAMPLES`, or the Inception names if the extractor is the Inception graph.
+            draw: whether to find the nearest training images of generated ones, too.
 
         Returns:
-            ({name of number: entry}, what the report draws: {"prd_curve", "nearest"}).
+            ({name of number: entry}, data for the report's figures: {"prd_curve", "nearest"}).
         """
         config, names = self._config, [check_name(name, self._extractor) for name in names]
         metrics = {name: registry.load(name) for name in names}
@@ -57,7 +75,8 @@ class DistributionEvaluator:
             for seed in range(config.seed, config.seed + config.num_seeds)
         ]
         facts = {"split": config.split, "temperature": config.temperature}
-        entries, drawn = {}, {}
+        entries: dict[str, dict] = {}
+        drawn: dict[str, Any] = {}
         for name, metric in metrics.items():
             more = {option: getattr(config, option) for option in metric.options}
             reference, protocol = real, facts
@@ -74,7 +93,7 @@ class DistributionEvaluator:
         return entries, {key: value for key, value in drawn.items() if value is not None}
 
     def _nearest(self, generated, train, split):
-        """(generated images, {space: their nearest training images, those of one image together})."""
+        """(generated images, {space: their nearest training images, grouped by generated image})."""
         shown = generated.images[:IMAGES_SHOWN]
         batches = self._dataset.eval_batches(split, self._config.batch_size, len(train))
         found = {
@@ -84,7 +103,7 @@ class DistributionEvaluator:
         return shown, {space: self._dataset.images(split, places.reshape(-1)) for space, (_, places) in found.items()}
 
     def _real_activations(self, num_kept):
-        """(the reference, the floor's, training images, held-out images), with `num_kept` images each."""
+        """Activations of (the reference, the floor, training images, held-out images), with `num_kept` images each."""
         config = self._config
 
         def activations(split, count):
@@ -98,26 +117,36 @@ class DistributionEvaluator:
         return real, train.first(config.num_samples), train, real
 
 
-def measured_entries(name, real, generated, floor, seed, extractor, facts, **more):
+def measured_entries(
+    name: str,
+    real: Activations,
+    generated: Sequence[Activations],
+    floor: Activations | None,
+    seed: int,
+    extractor: FeatureExtractor,
+    facts: dict,
+    **more: Any,
+) -> tuple[dict[str, dict], dict | None]:
     """One metric, measured on each seed's images.
 
     Args:
-        name: of `registry.OF_SAMPLES`.
+        name: a name in `registry.OF_SAMPLES`.
         real: Activations of the reference.
-        generated: list of Activations, one a seed.
-        floor: Activations of other real images, in the place of generated ones; None: no floor.
-        seed: of the metric's own choices; that of the first generated images.
-        extractor: whose features they are.
-        facts: dict written beside each number: split, checkpoint, ...
-        **more: what the metric takes besides: see `Metric`.
+        generated: Activations of generated images, one for each seed.
+        floor: Activations of other real images, in place of generated ones; None: no floor.
+        seed: seed of the metric's own random choices, and of the first generated images.
+        extractor: the extractor of the features.
+        facts: written beside each number: split, checkpoint, ...
+        **more: further arguments of the metric: see `Metric`.
 
     Returns:
-        ({name of number: its entry, plain values}, what the report draws of the first seed, or None).
+        ({name of number: its entry, plain values}, the first seed's curve for the report, or None).
     """
     metric = registry.load(name)
     start = time.monotonic()
     measured = [metric.measure(real, one, seed + number, **more) for number, one in enumerate(generated)]
-    lowest = metric.measure(real, floor, seed, **more) if metric.floor and floor is not None else None
+    floor = floor if metric.floor else None
+    lowest = None if floor is None else metric.measure(real, floor, seed, **more)
     seconds = round(time.monotonic() - start, 1)
     entries = {}
     for key in measured[0].values:
@@ -125,7 +154,7 @@ def measured_entries(name, real, generated, floor, seed, extractor, facts, **mor
         entry = {"value": float(np.mean(values)), "meaning": registry.TABLE[name].meaning} | measured[0].details.get(key, {})
         if len(values) > 1:
             entry |= {"per_seed": values, "standard_deviation_over_seeds": float(np.std(values, ddof=1))}
-        if lowest is not None:
+        if floor is not None and lowest is not None:
             entry |= {"real": float(lowest.values[key]), "num_real_as_generated": len(floor)}
         entry |= {"num_real": len(real), "num_generated": len(generated[0])} | facts
         entry |= {"seeds": [seed + number for number in range(len(generated))]}
@@ -140,8 +169,8 @@ def measured_entries(name, real, generated, floor, seed, extractor, facts, **mor
     return entries, measured[0].curve
 
 
-def line(name, entry):
-    """What an evaluation prints of an entry."""
+def line(name: str, entry: dict) -> str:
+    """The line that an evaluation prints for an entry."""
     text = f"{name}: {entry['value']:.5g}"
     if "standard_deviation_over_seeds" in entry:
         text += f" +- {entry['standard_deviation_over_seeds']:.2g} over {len(entry['seeds'])} seeds"
@@ -150,26 +179,28 @@ def line(name, entry):
     return f"{text} [{entry['num_generated']} generated, {entry['num_real']} real]"
 
 
-def check_name(name, extractor):
-    """A metric's own name, of one that the extractor can serve.
+def check_name(name: str, extractor: FeatureExtractor, prefix: str = "") -> str:
+    """The own name of a metric of samples, if the extractor suits it.
+
+    `prefix`: of the options `metrics` and `features` in messages; training's are called eval_metrics and eval_features.
 
     Raises:
-        UserError: `fid`, `inception_score`, `kid` where the extractor is another than the Inception graph; a metric of a
-            classifier where the extractor is none.
+        UserError: `fid`, `inception_score` or `kid` with another extractor than the Inception graph; a metric of class
+            logits with an extractor without classes.
     """
     if name in registry.INCEPTION_NAMES:
         own = registry.INCEPTION_NAMES[name]
         if not extractor.is_inception:
             raise UserError(
-                f"metrics: {name} is defined for the Inception graph only; expected {own} with --features={extractor.name}, "
-                "or --features=inception"
+                f"{prefix}metrics: {name} is defined for the Inception graph only; expected {own} with "
+                f"--{prefix}features={extractor.name}, or --{prefix}features=inception"
             )
         name = own
     if not has_classes_for(name, extractor):
-        raise UserError(f"metrics: {name} needs classes, which --features={extractor.name} does not have")
+        raise UserError(f"{prefix}metrics: {name} needs classes, which --{prefix}features={extractor.name} does not have")
     return name
 
 
-def has_classes_for(name, extractor):
-    """Whether the extractor has classes, where a metric of samples needs them."""
+def has_classes_for(name: str, extractor: FeatureExtractor) -> bool:
+    """Whether the extractor has classes, or a metric of samples does not need them."""
     return registry.load(name).needs != "logits" or bool(extractor.num_classes)

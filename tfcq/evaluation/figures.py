@@ -1,15 +1,16 @@
-"""Figures of the report, drawn by matplotlib without a display: each function gives uint8 [H, W, 3]."""
+"""Figures of the report, drawn by matplotlib without a display: each function returns uint8 [H, W, 3]."""
 
 import contextlib
 import warnings
+from collections.abc import Iterator
 
 import numpy as np
 
 _INCHES, _DOTS = (6.4, 4.0), 110
-_LONGEST_LABEL = 28  # characters; a path of a hundred leaves no room for the curves
+_LONGEST_LABEL = 28  # characters; a path of a hundred characters leaves no room for the curves
 
 
-def prd_curves(curves):
+def prd_curves(curves: dict[str, dict[str, np.ndarray]]) -> np.ndarray:
     """Precision against recall (Sajjadi et al. 2018, Fig. 5); curves: {label: {"precision": [A], "recall": [A]}}."""
 
     def draw(axes):
@@ -21,8 +22,8 @@ def prd_curves(curves):
     return _drawn(draw)
 
 
-def histogram(values, unit):
-    """Overlaid histograms of per-image values; values: {label: [N]}, unit: of the horizontal axis."""
+def histogram(values: dict[str, np.ndarray], unit: str) -> np.ndarray:
+    """Overlaid histograms of per-image values; values: {label: [N]}, unit: that of the horizontal axis."""
 
     def draw(axes):
         bins = np.histogram_bin_edges(np.concatenate(list(values.values())), 60)
@@ -34,8 +35,8 @@ def histogram(values, unit):
     return _drawn(draw)
 
 
-def lines(series, x_label, title, shown=1.0):
-    """Lines over a shared axis; series: {label: ([x], [y])}. The share `shown` of the values, the lowest, is in the range."""
+def lines(series: dict[str, tuple[np.ndarray, np.ndarray]], x_label: str, title: str, shown: float = 1.0) -> np.ndarray:
+    """Lines over one axis; series: {label: ([x], [y])}. The lowest fraction `shown` of the values is in the visible range."""
 
     def draw(axes):
         for label, (x, y) in series.items():
@@ -52,8 +53,8 @@ def lines(series, x_label, title, shown=1.0):
     return _drawn(draw)
 
 
-def bars(rows, errors):
-    """One panel a number, one bar a model; rows: {name of number: {label: value}}, errors: the same of half widths."""
+def bars(rows: dict[str, dict[str, float]], errors: dict[str, dict[str, float]]) -> np.ndarray:
+    """A panel per number, a bar per model; rows: {name of number: {label: value}}, errors: half widths in the same form."""
     labels = list(dict.fromkeys(label for row in rows.values() for label in row))
     columns = min(4, len(rows))
     height = -(-len(rows) // columns)
@@ -72,8 +73,8 @@ def bars(rows, errors):
 
 
 @contextlib.contextmanager
-def default_style():
-    """A context in which matplotlib draws in its own style, not in that of a matplotlibrc, which may ask for LaTeX."""
+def default_style() -> Iterator[None]:
+    """A context in which matplotlib draws in its default style, not in that of a matplotlibrc, which may require LaTeX."""
     import matplotlib
 
     with matplotlib.rc_context():
@@ -86,19 +87,19 @@ def _drawn(draw):
 
 
 def _shown(label):
-    """A name of a run or of data as a label: its ends where it is long, and not hidden, as labels are that begin with `_`."""
+    """A name of a run or of data as a label: shortened if long, and with a space before `_`, which would hide the label."""
     if len(label) > _LONGEST_LABEL:
         label = f"{label[: _LONGEST_LABEL // 2 - 2]}...{label[-_LONGEST_LABEL // 2 + 1 :]}"
     return f" {label}" if label.startswith("_") else label
 
 
 def _rendered(draw, inches):
-    # Here, as it takes half a second that no other command needs.
+    # Imported here: it takes half a second that no other command needs.
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    # Names are no formulas, whatever dollars are in them; letters that the font lacks are boxes.
+    # Names are not formulas, even with dollars in them; letters that the font lacks become boxes.
     with default_style(), matplotlib.rc_context({"text.parse_math": False}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")
         figure = Figure(inches, dpi=_DOTS, layout="constrained")

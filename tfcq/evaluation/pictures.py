@@ -1,5 +1,10 @@
 """Grids of images that a model makes from fixed seeds."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 import numpy as np
 import tensorflow as tf
 
@@ -7,49 +12,52 @@ from tfcq.errors import UserError
 from tfcq.images import grid
 from tfcq.randomness import row_seeds
 
+if TYPE_CHECKING:
+    from tfcq.models.base import GenerativeModel
+
 _BATCH = 64
 
 
 class Pictures:
-    """What one model draws. Its functions are compiled once, when first used; its weights may change between calls.
+    """Draws grids with one model. Its functions are compiled once, when first used; its weights may change between calls.
 
     Args:
-        model: a `GenerativeModel`. What it cannot do raises its UserError.
+        model: a `GenerativeModel`. A method that needs an ability which it lacks raises UserError.
     """
 
-    def __init__(self, model):
+    def __init__(self, model: GenerativeModel) -> None:
         self._model = model
-        self._compiled = {}
+        self._compiled: dict[str, Callable[..., tf.Tensor]] = {}
 
-    def samples(self, num_images, seed=0, temperature=1.0):
+    def samples(self, num_images: int, seed: int = 0, temperature: float = 1.0) -> np.ndarray:
         """uint8 [num_images, H, W, C] from the prior; image i has the seed (seed, i)."""
         temperatures = np.full(num_images, temperature, np.float32)
         return self._run("sample", row_seeds(num_images, seed), temperatures)
 
-    def sample_grid(self, num_images, seed=0, temperature=1.0):
+    def sample_grid(self, num_images: int, seed: int = 0, temperature: float = 1.0) -> np.ndarray:
         """A grid of `samples`: uint8 [height, width, C]."""
         return grid(self.samples(num_images, seed, temperature))
 
-    def reconstruction_grid(self, images, seed=0, ability="reconstruct"):
+    def reconstruction_grid(self, images: np.ndarray, seed: int = 0, ability: str = "reconstruct") -> np.ndarray:
         """Pairs of an image and its reconstruction, uint8 [height, width, C], for uint8 [N, H, W, C].
 
         Args:
             images: uint8 [N, H, W, C].
-            seed: of what is random in it.
-            ability: which: "reconstruct" or "generative_reconstruct".
+            seed: seed of the random draws.
+            ability: "reconstruct" or "generative_reconstruct".
         """
         rebuilt = self._run(ability, images, row_seeds(len(images), seed))
         pairs = np.stack([images, rebuilt], axis=1).reshape(-1, *images.shape[1:])
         columns = 2 * max(1, round(np.sqrt(len(pairs)) / 2))
         return grid(pairs, columns)
 
-    def super_resolution_grid(self, images, num_draws=4, seed=0):
-        """A row for each image: it, its compressed image enlarged, and draws of images given that.
+    def super_resolution_grid(self, images: np.ndarray, num_draws: int = 4, seed: int = 0) -> np.ndarray:
+        """A row for each image: the image, its compressed image enlarged, and images drawn given the compressed one.
 
         Args:
             images: uint8 [N, H, W, C].
-            num_draws: images drawn for each.
-            seed: of the draws.
+            num_draws: number of images drawn for each.
+            seed: seed of the draws.
 
         Raises:
             UserError: a model without super-resolution.
@@ -61,17 +69,20 @@ class Pictures:
         drawn = self._run("super_resolve", repeated, row_seeds(len(repeated), seed)).reshape(rows, num_draws, *shape)
         times = shape[0] // compressed.shape[1]
         larger = compressed.repeat(times, 1).repeat(times, 2)
-        larger = np.broadcast_to(larger, (rows, *shape))  # grey ones have a channel of their own
+        larger = np.broadcast_to(larger, (rows, *shape))  # a compressed image may have one channel
         cells = np.concatenate([images[:, None], larger[:, None], drawn], axis=1)
         return grid(cells.reshape(-1, *shape), 2 + num_draws)
 
-    def interpolation_grid(self, images, num_steps=8, seed=0, spherical=False):
-        """A row for each pair of neighbours (0 and 1, 2 and 3, ...): the model's way between them, both ends included.
+    def interpolation_grid(
+        self, images: np.ndarray, num_steps: int = 8, seed: int = 0, spherical: bool = False
+    ) -> np.ndarray:
+        """A row for each pair of neighbours (0 and 1, 2 and 3, ...): the model's interpolation between them, both ends
+        included.
 
         Args:
             images: uint8 [N, H, W, C]; an odd last one is left out.
-            num_steps: images in a row.
-            seed: of the dequantisation.
+            num_steps: number of images in a row.
+            seed: seed of the dequantisation.
             spherical: see `GenerativeModel.interpolate`.
 
         Raises:
@@ -81,9 +92,9 @@ class Pictures:
             raise UserError(f"interpolate: expected at least 2 images and 2 steps, received {len(images)} and {num_steps}")
         first, second = (images[start : len(images) // 2 * 2 : 2] for start in (0, 1))
         pairs = len(first)
-        shares = np.tile(np.linspace(0.0, 1.0, num_steps, dtype=np.float32), pairs)
+        fractions = np.tile(np.linspace(0.0, 1.0, num_steps, dtype=np.float32), pairs)
         first, second, seeds = (np.repeat(rows, num_steps, axis=0) for rows in (first, second, row_seeds(pairs, seed)))
-        between = self._run("interpolate", first, second, shares, np.full(len(shares), spherical), seeds)
+        between = self._run("interpolate", first, second, fractions, np.full(len(fractions), spherical), seeds)
         return grid(between, num_steps)
 
     def _run(self, ability, *arrays):

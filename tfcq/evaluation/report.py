@@ -1,19 +1,24 @@
-"""report.md of a workdir: every number with its protocol, and the pictures; the same goes to TensorBoard.
+"""report.md of a workdir: every number with its protocol, and the pictures, which are also written to TensorBoard.
 
-Written from what an evaluation measured (`row`) and kept for drawing (`drawn`):
+It is made from the numbers of an evaluation (`row`) and the data that it kept for figures (`drawn`):
 
     likelihoods       {"elbo" | "bits_per_dim": {data set: bits/dim [N]}}
     prd_curve         {"precision": [A], "recall": [A]}
     nearest           (generated uint8 [n, H, W, C], {space: their nearest training images uint8 [k n, H, W, C]})
 """
 
+from __future__ import annotations
+
 import json
+import os
 import pathlib
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
 
 from tfcq import images as units
+from tfcq.config.evaluation import EvaluationConfig
 from tfcq.evaluation import figures
 from tfcq.evaluation.pictures import Pictures
 from tfcq.evaluation.tables import markdown_table
@@ -21,9 +26,13 @@ from tfcq.machine import paths
 from tfcq.machine.files import replacing, write_text
 from tfcq.metrics import registry
 
+if TYPE_CHECKING:
+    from tfcq.data import ImageDataset
+    from tfcq.models.base import GenerativeModel
+
 FOLDER = "report"
 CURVES = "curves.npz"
-"""Beside the pictures: what --compare draws of several workdirs, with the time of the row that the curves belong to."""
+"""File beside the pictures with the curves that --compare draws, and the time of the row that they belong to."""
 
 _GRID = 64
 _BALANCE_FIGURE = "balance"
@@ -34,14 +43,20 @@ _BALANCE = {
     "margin": "margin",
     "balance": "balance of push and pull",
 }
-"""What an introspective encoder logs, and the curves of one figure that show it (Huang et al. 2018, Fig. 5)."""
-
+"""{term that an introspective encoder logs: label of its curve}, for one figure (Huang et al. 2018, Fig. 5)."""
 
 _MEASURES = ("elbo_bits_per_dim", "first_stage_elbo_bits_per_dim", "latent_log_prob", "reconstruction_error")
-"""What training and validation measure alike: curves of one figure."""
+"""Tags that training and validation have in common: the two curves are in one figure."""
 
 
-def write_report(workdir, model, dataset, row, drawn, config):
+def write_report(
+    workdir: str | os.PathLike,
+    model: GenerativeModel,
+    dataset: ImageDataset,
+    row: dict,
+    drawn: dict[str, Any],
+    config: EvaluationConfig,
+) -> pathlib.Path:
     """Writes report.md, report/*.png and TensorBoard's tensorboard/evaluation.
 
     Args:
@@ -49,7 +64,7 @@ def write_report(workdir, model, dataset, row, drawn, config):
         model: its model.
         dataset: its `ImageDataset`.
         row: the recorded numbers.
-        drawn: see the module.
+        drawn: the data of figures, as the module's docstring says.
         config: `EvaluationConfig`.
 
     Returns:
@@ -61,7 +76,7 @@ def write_report(workdir, model, dataset, row, drawn, config):
         units.write_png(folder / FOLDER / f"{name}.png", picture)
     for old in (folder / FOLDER).glob("*.png"):
         if old.stem not in pictures:
-            old.unlink()  # of an evaluation whose numbers are not in this report
+            old.unlink()  # from an evaluation whose numbers are not in this report
     curves = {f"prd_{key}": value for key, value in drawn.get("prd_curve", {}).items()}
     (folder / FOLDER).mkdir(parents=True, exist_ok=True)
     with replacing(folder / FOLDER / CURVES) as file:
@@ -110,24 +125,26 @@ def _pictures(folder, model, dataset, drawn, config):
         caption = "Precision and recall for distributions (Sajjadi et al. 2018)."
         found["prd"] = (figures.prd_curves({"model": drawn["prd_curve"]}), caption)
     for name, series in training_curves(folder, model.trained_bound).items():
-        # The first steps of a loss would press all the rest into a line.
+        # The first steps of a loss would flatten the rest of the curve.
         picture = figures.lines(series, "step", name, shown=1.0 if name == _BALANCE_FIGURE else 0.95)
         found[f"training_{name}"] = (picture, f"Training: {name}.")
     return found
 
 
-def training_curves(workdir, trained_bound="elbo"):
-    """{title: {label: (steps, values)}} of what training wrote to TensorBoard; empty where that is gone.
+def training_curves(
+    workdir: str | os.PathLike, trained_bound: str = "elbo"
+) -> dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]:
+    """{title: {label: (steps, values)}} of what training wrote to TensorBoard; empty if that is gone.
 
-    Each curve is a value a step, in the order of the steps: where a step was written twice, the later value.
+    Each curve has one value per step, in the order of the steps: of a step that was written twice, the later value.
 
     Args:
         workdir: folder of the run.
-        trained_bound: as of `GenerativeModel`; what the bits/dim of training are in a run of an earlier version.
+        trained_bound: `GenerativeModel.trained_bound`; the meaning of training's bits/dim in a run of an earlier version.
     """
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    curves = {}
+    curves: dict[str, dict[str, list[tuple]]] = {}
     for split in ("train", "validation"):
         folder = pathlib.Path(workdir) / "tensorboard" / split
         if not any(folder.glob("*tfevents*")):
@@ -140,13 +157,13 @@ def training_curves(workdir, trained_bound="elbo"):
                 continue  # pictures
             title, label = _curve_of(tag, split, trained_bound)
             if title:
-                # Under this tag or, in a run that an earlier version began, another.
+                # A run that an earlier version began may have the curve under two tags.
                 curves.setdefault(title, {}).setdefault(label, []).extend(values)
     return {title: {label: _series(values) for label, values in series.items()} for title, series in curves.items()}
 
 
 def _series(values):
-    """(steps, values), arrays in the order of the steps, of [(time, step, tensor proto)]; of a step the latest."""
+    """(steps, values), arrays in the order of the steps, of [(time, step, tensor proto)]; the latest value of each step."""
     latest = {step: proto for _, step, proto in sorted(values, key=lambda value: value[0])}
     steps = sorted(latest)
     return np.array(steps), np.array([float(tf.make_ndarray(latest[step])) for step in steps])
@@ -157,15 +174,15 @@ def _curve_of(tag, split, trained_bound):
     player, _, term = tag.rpartition("/")
     if term in _BALANCE and player == "encoder":
         return _BALANCE_FIGURE, _BALANCE[term]
-    if term in ("loss", "gradient_norm"):  # players' have scales of their own
+    if term in ("loss", "gradient_norm"):  # each player has a scale of its own
         return f"{player}_{term}", split
-    if term == "bits_per_dim":  # earlier versions called it so
+    if term == "bits_per_dim":  # the name in earlier versions
         return f"{trained_bound if split == 'train' else 'elbo'}_bits_per_dim", split
     return (tag, split) if tag in _MEASURES else (None, None)
 
 
-def events_folder(workdir, split):
-    """Where TensorBoard finds the evaluations of a split: validation and test images are not one curve."""
+def events_folder(workdir: str | os.PathLike, split: str) -> pathlib.Path:
+    """The folder of TensorBoard for evaluations on a split: validation and test images have separate curves."""
     return pathlib.Path(workdir) / "tensorboard" / ("evaluation" if split == "test" else f"evaluation_{split}")
 
 
@@ -181,10 +198,10 @@ def _to_tensorboard(folder, row, pictures):
     writer.close()
 
 
-def scalars(name, entry):
-    """{tag: value} of an entry of metrics.json for TensorBoard: the names of training, where it measures the same quantity.
+def scalars(name: str, entry: dict) -> dict[str, float]:
+    """{tag: value} of an entry of metrics.json for TensorBoard, with the tags of training for the same quantity.
 
-    A tag has one unit and one estimator: an importance-weighted estimate names its K, a number of other data these.
+    A tag has one unit and one estimator: that of an importance-weighted estimate names K, that of other data names the data.
     """
     if "bits_per_dim" not in entry:
         return {name: main_value(entry)[0]}
@@ -195,16 +212,16 @@ def scalars(name, entry):
     return {f"elbo_bits_per_dim{other}": entry["bits_per_dim"], f"elbo_nats{other}": entry["nats"]} | terms
 
 
-def unit_of(name, entry):
-    """Unit and estimator of the `main_value` of an entry of that name, in words; "" where the number has no unit."""
+def unit_of(name: str, entry: dict) -> str:
+    """Unit and estimator of the `main_value` of an entry of that name, in words; "" if the number has no unit."""
     if "bits_per_dim" in entry:
         count = entry.get("num_importance_samples")
         return "bits/dim, bound of one draw" if count is None else f"bits/dim, {count} importance-weighted draws"
     return registry.unit_of(name)
 
 
-def main_value(entry):
-    """(the number, its uncertainty or None, what the uncertainty is) of an entry of metrics.json."""
+def main_value(entry: dict) -> tuple[float, float | None, str]:
+    """(the number, its uncertainty or None, the kind of uncertainty in words) of an entry of metrics.json."""
     if "bits_per_dim" in entry:
         return entry["bits_per_dim"], entry["bits_per_dim_standard_error"], "standard error over images"
     for key, meaning in (
@@ -218,7 +235,7 @@ def main_value(entry):
 
 
 def _terms(name, entry):
-    """Lines of a table of what a bound consists of."""
+    """Lines of a table of the terms of a bound."""
     rows = [(term, f"{nats:.5g}", f"{entry['terms_bits_per_dim'][term]:.5g}") for term, nats in entry["terms"].items()]
     return ["", markdown_table((f"terms of {name}, means over the images", "nats", "bits/dim"), rows)]
 
@@ -235,9 +252,9 @@ def _text(model, dataset, row, pictures):
     for name, entry in entries.items():
         value, error, _ = main_value(entry)
         counts = f"{entry['num_generated']} / {entry['num_real']}" if "num_real" in entry else f"- / {entry['num_images']}"
-        error = "" if error is None else f"{error:.2g}"
+        uncertainty = "" if error is None else f"{error:.2g}"
         real = f"{entry['real']:.5g}" if "real" in entry else ""
-        rows.append((name, f"{value:.5g}", error, unit_of(name, entry), real, counts, entry["seconds"]))
+        rows.append((name, f"{value:.5g}", uncertainty, unit_of(name, entry), real, counts, entry["seconds"]))
     headings = ("number", "value", "+-", "unit", "real images in their place", "generated / real images", "seconds")
     lines.append(markdown_table(headings, rows))
     lines += [line for name, entry in entries.items() if "terms" in entry for line in _terms(name, entry)]

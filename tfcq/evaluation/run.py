@@ -2,7 +2,10 @@
 
 import dataclasses
 import math
+import os
 import time
+from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -22,28 +25,30 @@ from tfcq.machine.terminal import ImageProgress
 from tfcq.metrics import registry
 
 
-def evaluate(workdir, metrics=None, report=True, **protocol):
-    """Measures, prints, and records in metrics.json, metrics.jsonl, report.md and TensorBoard.
+def evaluate(
+    workdir: str | os.PathLike, metrics: str | Sequence[str] | None = None, report: bool = True, **protocol: Any
+) -> dict:
+    """Measures metrics, prints them, and records them in metrics.json, metrics.jsonl, report.md and TensorBoard.
 
     Args:
         workdir: folder of a run, a str or os.PathLike.
-        metrics: names, in a list or separated by commas, of `tfcq.metrics.registry.TABLE`, or "all": every one that the model
-            and the extractor can give. "elbo" (one draw) and "bits_per_dim" (importance-weighted, K draws) are in bits/dim and
-            nats. None: the likelihoods, of images or else of latents, that the model has.
-        report: whether report.md and its figures are made.
+        metrics: names in `tfcq.metrics.registry.TABLE`, a list or separated by commas, or "all": every metric that the model
+            and the extractor support. "elbo" (one draw) and "bits_per_dim" (importance-weighted, K draws) are in bits/dim and
+            nats. None: the model's likelihoods of images or else of latents.
+        report: whether to write report.md and its figures.
         **protocol: options of `EvaluationConfig`.
 
     Returns:
         The recorded row: a dict of plain values.
 
     Raises:
-        UserError: an unknown metric or option, or a metric that the model or the extractor cannot serve.
+        UserError: an unknown metric or option, or a metric that the model or the extractor does not support.
     """
     workdir = paths.folder(workdir, "workdir")
     check_bool("report", report)
     asked = None if metrics is None else metric_names(metrics)
     config = _protocol(protocol)
-    workdirs.read_config(workdir)  # an error where there is no run
+    workdirs.read_config(workdir)  # an error if there is no run
     _check_writable(workdir, config.split, report)  # before the work, which may take hours
     strategy = devices.prepare(config.distribution, config.logical_devices)
     with strategy.scope():
@@ -62,7 +67,7 @@ def evaluate(workdir, metrics=None, report=True, **protocol):
     }
     if hasattr(model.config_of_run.system, "image_draw"):
         row["image_draw"] = model.config_of_run.system.image_draw
-    drawn = {}
+    drawn: dict[str, Any] = {}
     try:
         run.measure_likelihoods([name for name in chosen if name in registry.LIKELIHOODS], row, drawn)
         run.measure_latent_likelihood([name for name in chosen if name in registry.LATENT_LIKELIHOODS], row)
@@ -79,7 +84,7 @@ def evaluate(workdir, metrics=None, report=True, **protocol):
             from tfcq.evaluation.report import write_report
 
             print(f"wrote {write_report(workdir, model, dataset, row, drawn, config)}", flush=True)
-    except (OSError, tf.errors.OpError) as error:  # OpError: of TensorBoard's files
+    except (OSError, tf.errors.OpError) as error:  # OpError: from TensorBoard's files
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
         raise UserError(f"workdir {workdir}: cannot be written: {reason}; free some space and evaluate again") from error
     return row
@@ -118,12 +123,12 @@ def _default_metrics(model):
 
 
 def _ability(name):
-    """What a model must be able to do for a metric, by any of its names."""
+    """The ability that a metric needs, by any of the metric's names."""
     return registry.TABLE[registry.INCEPTION_NAMES.get(name, name)].ability
 
 
 def _extractor(asked, model, config):
-    """The feature extractor, where a metric needs it."""
+    """The feature extractor, or None if no metric needs it."""
     if "sample" not in model.abilities or not any(name == "all" or _ability(name) == "sample" for name in asked):
         return None
     from tfcq import features
@@ -132,7 +137,7 @@ def _extractor(asked, model, config):
 
 
 def _possible(asked, model, extractor):
-    """The metrics to measure. "all" leaves out what the model or the extractor cannot give; by its name that is an error."""
+    """The metrics to measure. "all" omits unsupported metrics; a metric that is asked for by name must be supported."""
     if asked == ["all"]:
         known = [name for name in registry.TABLE if _ability(name) in model.abilities]
         return [name for name in known if _ability(name) != "sample" or distributions.has_classes_for(name, extractor)]
@@ -148,7 +153,7 @@ class _Run:
     def __init__(self, workdir, model, dataset, config, strategy, extractor):
         self.workdir, self.model, self.dataset, self.config = workdir, model, dataset, config
         self.strategy, self.extractor = strategy, extractor
-        self.data_config = config.absolute().of(model.config_of_run.data)  # where the images were found
+        self.data_config = config.absolute().of(model.config_of_run.data)  # names the place where the images were found
         self._other = None
 
     def data_error(self) -> UserError | None:
@@ -160,7 +165,7 @@ class _Run:
         """Adds entries to `row`, and per-image bits/dim to `drawn["likelihoods"]`."""
         if not names:
             return
-        other, other_config = self._other_data()  # its errors come before the first number
+        other, other_config = self._other_data()  # before the first number, as it may raise
         self._other = other
         evaluator = LikelihoodEvaluator(self.model, self.strategy)
         if self.model.likelihood_note:
@@ -173,34 +178,34 @@ class _Run:
         for name in names:
             bits = self._likelihood(name, evaluator, other, other_config, "_other", row)
             (own_name, own), = drawn["likelihoods"][name].items()
-            # The same data set is of use with another test split.
+            # The same data set makes sense with another test split.
             other_name = self.config.likelihood_dataset + (" (other)" if self.config.likelihood_dataset == own_name else "")
             drawn["likelihoods"][name][other_name] = bits
-            # How well the likelihood tells the two apart: 1/2 is not at all.
+            # How well the likelihood separates the two data sets; 1/2 is chance.
             row[f"{name}_other"]["auroc"] = likelihood_auroc(own, bits)
 
     def _other_data(self):
         """The `ImageDataset` of likelihood_dataset and its DataConfig, or (None, None)."""
         if not self.config.likelihood_dataset:
             return None, None
-        settings = self.model.config_of_run.data  # how its images are cut and resized; its splits are its own
+        settings = self.model.config_of_run.data  # cut and resized like the run's images, but with splits of its own
         config = DataConfig(
             dataset=self.config.likelihood_dataset,
             data_dir=self.config.data_dir or settings.data_dir,
             image_size=settings.image_size,
             center_crop=settings.center_crop,
             resize=settings.resize,
-            color={1: "grey", 3: "rgb"}[self.model.image_shape[-1]],  # as the run's images are, whatever the files have
+            color={1: "grey", 3: "rgb"}[self.model.image_shape[-1]],  # as in the run's images, whatever the files have
             test_split=self.config.likelihood_test_split,
             skip_broken_images=settings.skip_broken_images,
         )
         return data.load(config), config
 
     def _facts(self, split, dataset=None, settings=None):
-        """What every entry has, so that it can be compared by itself: see `tfcq.evaluation.comparable`.
+        """The facts in every entry that make it comparable: see `tfcq.evaluation.comparable`.
 
         Args:
-            split: of the real images.
+            split: split of the real images.
             dataset, settings: `ImageDataset` and its `DataConfig`; None: the run's.
         """
         dataset, settings = dataset or self.dataset, settings or self.data_config
@@ -255,7 +260,7 @@ class _Run:
             print(f"{name}: {entry['value']:.5g}{error} ({config.split}, {total} images)", flush=True)
 
     def measure_distributions(self, names, row, drawn):
-        """Adds entries to `row`; what the report draws goes to `drawn`."""
+        """Adds entries to `row`, and data of the report's figures to `drawn`."""
         if not names:
             return
         config = self.config
@@ -264,6 +269,6 @@ class _Run:
         how = {"image_draw": row["image_draw"]} if "image_draw" in row else {}
         row |= {name: entry | self._facts(entry["split"]) | how for name, entry in entries.items()}
         for name, entry in entries.items():
-            if "num_train" in entry and self.dataset.manifest:  # it compares with the training images too
+            if "num_train" in entry and self.dataset.manifest:  # the metric compares with the training images, too
                 row[name]["data"]["train_content"] = self.dataset.manifest.fingerprint("train")
         drawn |= pictures

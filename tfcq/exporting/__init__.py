@@ -1,1 +1,1 @@
-"""From a workdir to a SavedModel that TF Serving loads."""
+"""Exports the model of a workdir as a SavedModel for TF Serving."""

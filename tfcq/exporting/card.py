@@ -1,26 +1,40 @@
-"""What travels with an exported model: a card for people, a manifest for machines, requests to warm a server up."""
+"""Files that accompany an exported model: a card for people, a manifest for programs, requests that warm a server up."""
+
+from __future__ import annotations
 
 import hashlib
 import json
+import os
 import pathlib
+from collections.abc import Sequence
 
+import numpy as np
 import tensorflow as tf
 
 import tfcq
+from tfcq.config import Config
 from tfcq.endpoints import ENDPOINTS
 from tfcq.machine import paths
 
 
-def model_card(config, environment, data_facts, rows, step, signatures, num_importance_samples):
+def model_card(
+    config: Config,
+    environment: dict,
+    data_facts: dict,
+    rows: Sequence[dict],
+    step: int,
+    signatures: dict[str, tf.types.experimental.ConcreteFunction],
+    num_importance_samples: int,
+) -> str:
     """The text of MODEL_CARD.md.
 
     Args:
         config: `tfcq.Config` of the run.
-        environment, data_facts: what the workdir recorded, dicts.
-        rows: of metrics.jsonl, a list of dicts.
-        step: training steps of the exported checkpoint.
+        environment, data_facts: the content of the workdir's environment.json and data.json.
+        rows: the rows of metrics.jsonl.
+        step: number of training steps of the exported checkpoint.
         signatures: {name: concrete function}.
-        num_importance_samples: K of `likelihood`.
+        num_importance_samples: K of the endpoint `likelihood`.
     """
     lines = [
         f"# {config.model}",
@@ -67,7 +81,7 @@ def model_card(config, environment, data_facts, rows, step, signatures, num_impo
 
 
 def _measured(rows, step):
-    """Lines on the last of the rows that are of the exported step."""
+    """Lines on the last row of the exported step."""
     if not rows:
         return ["Nothing was measured."]
     of_step = [row for row in rows if row.get("step") == step]
@@ -93,8 +107,8 @@ def _tensors(specs):
     )
 
 
-def write_manifest(folder):
-    """Writes manifest.json into `folder`: size and SHA-256 of every other file below it."""
+def write_manifest(folder: str | os.PathLike) -> None:
+    """Writes manifest.json into `folder`: size and SHA-256 of every other file below."""
     folder = pathlib.Path(folder)
     files = {
         str(path.relative_to(folder)): {
@@ -107,15 +121,15 @@ def write_manifest(folder):
     (folder / "manifest.json").write_text(json.dumps({"files": files}, indent=2) + "\n")
 
 
-def write_warmup(folder, inputs):
-    """Writes `assets.extra/tf_serving_warmup_requests`: one request a signature, which a server replays when it loads.
+def write_warmup(folder: str | os.PathLike, inputs: dict[str, dict[str, np.ndarray]]) -> bool:
+    """Writes `assets.extra/tf_serving_warmup_requests`: one request per signature, which a server replays when it loads.
 
     Args:
-        folder: of the SavedModel.
+        folder: folder of the SavedModel.
         inputs: {signature: {tensor: array}}.
 
     Returns:
-        Whether it could: the records need tensorflow-serving-api (the extra `serving`).
+        Whether the file was written: its records need tensorflow-serving-api (the extra `serving`).
     """
     try:
         from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2

@@ -1,7 +1,7 @@
 """`tfcq.export`: a workdir's model as a SavedModel under BASE/<model name>/<version>/.
 
-It is written beside its place, answered from in a fresh process that knows only TensorFlow, compared with the live model,
-and only then renamed to the next version: a server that watches the folder never sees half a model.
+It is written under a temporary name, loaded in a fresh process that imports only TensorFlow, whose answers are compared with
+the live model's, and only then renamed to the next version: a server that watches the folder never sees half a model.
 """
 
 import json
@@ -26,36 +26,41 @@ from tfcq.exporting.succession import check_successor
 from tfcq.machine import files, paths
 from tfcq.randomness import row_seeds
 
-_STAGED = ".staged-"  # and the number of the process
+_STAGED = ".staged-"  # followed by the process id
 _LEFT_OVER = 24 * 3600.0  # seconds; an export takes minutes
-_ROWS = 3  # of the comparison and of the warm-up
+_ROWS = 3  # rows of the comparison and of the warm-up
 _FLOAT_TOLERANCE = 1e-4  # relative; the same graph on the same machine gave 0.0
 
 
 def export(
-    workdir, export_dir, num_importance_samples=10, checkpoint="best", image_draw="", allow_other_signatures=False
-):
+    workdir: str | os.PathLike,
+    export_dir: str | os.PathLike,
+    num_importance_samples: int = 10,
+    checkpoint: str = "best",
+    image_draw: str = "",
+    allow_other_signatures: bool = False,
+) -> pathlib.Path:
     """Exports the model of `workdir`.
 
     Args:
         workdir: folder of a run.
         export_dir: BASE; the model goes to BASE/<model name>/<next integer>/.
-        num_importance_samples: K of the likelihood endpoint, which costs K decoder passes an image.
+        num_importance_samples: K of the likelihood endpoint, which costs K decoder passes per image.
         checkpoint: "best" or "last".
-        image_draw: as of `tfcq.Run.model`.
-        allow_other_signatures: whether the model may be the next version of one that takes or answers other tensors.
+        image_draw: as in `tfcq.Run.model`.
+        allow_other_signatures: whether the model may be the next version of one with other signatures.
 
     Returns:
         pathlib.Path of the version's folder.
 
     Raises:
-        UserError: no such run, a folder that cannot be written, a version there that has other signatures, or a SavedModel
-            that answers otherwise than the model.
+        UserError: no such run, a folder that cannot be written, an earlier version with other signatures, or a SavedModel
+            whose answers differ from the model's.
     """
     check_integer("num_importance_samples", num_importance_samples, 1)
     check_bool("allow_other_signatures", allow_other_signatures)
     workdir, export_dir = paths.folder(workdir, "workdir"), paths.folder(export_dir, "export_dir")
-    base = export_dir / workdirs.read_config(workdir).model  # says it where there is no run
+    base = export_dir / workdirs.read_config(workdir).model  # an error if there is no run
     files.check_folder("export_dir", base)
     model = workdirs.load(workdir, checkpoint, image_draw)
     config = model.config_of_run
@@ -105,7 +110,7 @@ def export(
 
 
 def _remove_left_over(base):
-    """Removes what killed exports left: a process of another machine, or container, is known by the time alone."""
+    """Removes what killed exports left, by its age: a process id says nothing of another machine or container."""
     for path in base.glob(f"{_STAGED}*"):
         if time.time() - path.stat().st_mtime > _LEFT_OVER:
             shutil.rmtree(path, ignore_errors=True)
@@ -117,7 +122,7 @@ def _read_json(workdir, name):
 
 
 def _example_inputs(model):
-    """{signature: {tensor: array}} for every ability of the model, the images being its own samples."""
+    """{signature: {tensor: array}} for every ability of the model; the images are its own samples."""
     seeds = row_seeds(_ROWS, seed=7)
     images = model.sample(seeds)
     values = {
@@ -156,7 +161,7 @@ def _reloaded_answers(folder, inputs):
                 f"{signature}/{name}": array for signature, tensors in inputs.items() for name, array in tensors.items()
             },
         )
-        # From the folder above, as TensorFlow would take a path with brackets for a pattern.
+        # From the folder above, since TensorFlow treats a path with brackets as a pattern.
         command = [sys.executable, verify.__file__, folder.name, given, answered]
         process = subprocess.run(command, cwd=folder.parent, capture_output=True, text=True)
         if process.returncode:
@@ -166,11 +171,11 @@ def _reloaded_answers(folder, inputs):
             return dict(arrays)
 
 
-def check_equal_answers(live, reloaded):
-    """Raises UserError where a reloaded model's answers (dicts of arrays) are not the live model's.
+def check_equal_answers(live: dict[str, np.ndarray], reloaded: dict[str, np.ndarray]) -> None:
+    """Raises UserError if a reloaded model's answers (dicts of arrays) are not the live model's.
 
-    Floats may differ by 1e-4 relatively, images in one value of a hundred: one at a bin's edge moves by a grey level, one whose
-    component of a mixture is drawn at the edge of another by any number.
+    Floats may differ by 1e-4 relatively, images in one value of a hundred: a value at the edge of a bin may change by a grey
+    level, and one whose mixture component is drawn at the edge of another component by any number.
     """
     if live.keys() != reloaded.keys():
         raise UserError(f"the SavedModel answers {sorted(reloaded)}, expected {sorted(live)}")
@@ -194,7 +199,7 @@ def _rename_to_next_version(staged, base):
         versions = [int(path.name) for path in base.iterdir() if path.name.isascii() and path.name.isdecimal()]
         target = base / str(max(versions, default=0) + 1)
         try:
-            target.mkdir()  # claims the number: a second export at the same time takes the next
+            target.mkdir()  # reserves the number: a simultaneous export takes the next one
         except FileExistsError:
             continue
         staged.replace(target)

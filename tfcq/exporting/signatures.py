@@ -1,32 +1,39 @@
 """The endpoints of an exported model: dict in, dict out, every tensor `[N, ...]`, inputs checked in the graph.
 
-Which there are, and what they take and answer, is the table of `tfcq.endpoints`; each is the model's method of that name.
-`serving_default` is `sample`. A row's answer depends on that row alone, so a server may batch requests together. A loaded
+The table in `tfcq.endpoints` says which there are, their inputs and outputs; each is the model's method of that name.
+`serving_default` is `sample`. A row's answer depends on that row only, so a server may batch requests together. A loaded
 SavedModel does not enforce the shapes that its signatures declare, so the graph does: a wrong request fails with
 INVALID_ARGUMENT and the reason.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
 from tfcq.endpoints import ENDPOINTS, INPUTS, blamed_last
 
+if TYPE_CHECKING:
+    from tfcq.models.base import GenerativeModel
+
 
 class ServingModule(tf.Module):
-    """What is saved: the model's variables and one function for each of its abilities.
+    """The module that is saved: the model's variables and one function for each of its abilities.
 
     Args:
         model: a `GenerativeModel`.
         num_importance_samples: K of the likelihood endpoint.
     """
 
-    def __init__(self, model, num_importance_samples):
+    def __init__(self, model: GenerativeModel, num_importance_samples: int) -> None:
         super().__init__(name="serving")
         self._model = model
         self._fixed = {"num_importance_samples": num_importance_samples}
         self.tracked_variables = [variable.value for variable in model.variables]
 
-    def signatures(self):
-        """{name: concrete function}, `serving_default` among them."""
+    def signatures(self) -> dict[str, tf.types.experimental.ConcreteFunction]:
+        """{name: concrete function}, including `serving_default`."""
         functions = {name: self._function(name, one) for name, one in ENDPOINTS.items() if name in self._model.abilities}
         return functions | {"serving_default": functions["sample"]}
 
@@ -41,12 +48,12 @@ class ServingModule(tf.Module):
 
     def _specs(self, inputs):
         return [
-            tf.TensorSpec((None, *one.row_shape(self._model)), one.dtype, one.endpoint_name or argument)
+            tf.TensorSpec((None, *(one.row_shape(self._model) or ())), one.dtype, one.endpoint_name or argument)
             for argument, one in ((argument, INPUTS[argument]) for argument in inputs)
         ]
 
     def _checked(self, inputs, tensors):
-        """The tensors of a request in their order, once what the table says of them has been asserted."""
+        """The tensors of a request in their order, with the assertions of the table added to the graph."""
         given, checked, first = dict(zip(inputs, tensors, strict=True)), {}, None
         for argument in blamed_last(given):
             checked[argument] = _checked(given[argument], INPUTS[argument], argument, self._model, first)
@@ -55,12 +62,12 @@ class ServingModule(tf.Module):
 
 
 def _checked(tensor, wanted, argument, model, rows_of=None):
-    """`tensor` once its rank, size, number of rows, finiteness (floats) and range have been asserted when the graph runs."""
+    """`tensor`, whose rank, sizes, number of rows, finiteness (floats) and range the graph asserts when it runs."""
     name, row_shape = wanted.endpoint_name or argument, wanted.row_shape(model)
-    # What the signature declares is known while tracing, and checks of known facts are dropped; so it is forgotten first.
+    # The declared shape is known while tracing, and checks of known facts are dropped; so the tensor is made to forget it.
     tensor = tf.raw_ops.PlaceholderWithDefault(input=tensor, shape=tf.TensorShape(None))
     shape = tf.shape(tensor)
-    # As text, since the optimizer of graphs takes the declared rank for a fact: it drops a check of the rank alone.
+    # As text, since the graph optimizer trusts the declared rank and drops a check of the rank itself.
     sizes = tf.strings.reduce_join(tf.strings.as_string(shape[1:]), separator=",")
     fits = tf.logical_and(tf.equal(sizes, ",".join(map(str, row_shape))), tf.reduce_sum(shape[:1]) > 0)
     letters = ", ".join(["N", *map(str, row_shape)])

@@ -1,4 +1,8 @@
-"""Whether a model may be the next version of the one exported before it: a server swaps them under its clients' feet."""
+"""Whether a model may be the next version of an exported one: a server replaces it while clients are connected."""
+
+from __future__ import annotations
+
+import pathlib
 
 import tensorflow as tf
 from google.protobuf.message import DecodeError
@@ -6,11 +10,11 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from tfcq.errors import UserError
 
-_TOLD = 3  # differences in a message
+_NAMED = 3  # differences in a message
 
 
-def check_successor(base, signatures):
-    """Raises UserError where the newest version below a folder has signatures that a new version would take away or change.
+def check_successor(base: pathlib.Path, signatures: dict[str, tf.types.experimental.ConcreteFunction]) -> None:
+    """Raises UserError if the newest version below a folder has signatures that a new version would remove or change.
 
     Signatures that the newest version does not have may be added.
 
@@ -38,10 +42,12 @@ def check_successor(base, signatures):
             if old is None or new is None or old.dtype != new.dtype or not old.shape.is_compatible_with(new.shape):
                 differences.append(f"{signature} {name} {_shown(old)} -> {_shown(new)}")
     if differences:
-        told = differences[:_TOLD] + [f"{len(differences) - _TOLD} more"] * (len(differences) > _TOLD)
+        named = differences[:_NAMED]
+        if len(differences) > _NAMED:
+            named.append(f"{len(differences) - _NAMED} more")
         raise UserError(
-            f"{newest} has other signatures than this model (its -> this model's: {'; '.join(told)}); as its next version this "
-            "model would break its clients; expected another --export_dir, or --allow_other_signatures"
+            f"{newest} has other signatures than this model (its -> this model's: {'; '.join(named)}); as its next version "
+            "this model would break its clients; expected another --export_dir, or --allow_other_signatures"
         )
 
 
@@ -52,7 +58,7 @@ def _of_function(function):
 
 
 def _of_saved_model(path):
-    """{signature: the same} of a SavedModel, of which only this file is read."""
+    """{signature: what `_of_function` returns} of a SavedModel, by its saved_model.pb alone."""
     try:
         graphs = saved_model_pb2.SavedModel.FromString(path.read_bytes()).meta_graphs
     except (OSError, DecodeError) as error:

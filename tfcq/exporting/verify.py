@@ -1,16 +1,17 @@
-"""Answers of a SavedModel in a process that knows TensorFlow and nothing of tfcq.
+"""Answers of a SavedModel in a process that imports TensorFlow and nothing of tfcq.
 
 Run as a script by `tfcq.exporting.export`: `python verify.py MODEL_DIR INPUTS.npz OUTPUTS.npz`. Arrays are named
 `signature/tensor`; every signature of the inputs is called and its outputs are written.
 """
 
 import sys
+from typing import Any
 
 import numpy as np
 
 
-def answer(model_dir, inputs):
-    """{"signature/tensor": array} that the SavedModel answers to inputs of the same form."""
+def answer(model_dir: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The answers of a SavedModel, {"signature/tensor": array}, to inputs of the same form."""
     import tensorflow as tf
 
     signatures = tf.saved_model.load(model_dir).signatures
@@ -24,11 +25,13 @@ def answer(model_dir, inputs):
     return outputs
 
 
-def main():
+def main() -> None:
+    """Answers the arrays of INPUTS.npz into OUTPUTS.npz."""
     model_dir, inputs_path, outputs_path = sys.argv[1:]
     with np.load(inputs_path) as inputs:
-        np.savez(outputs_path, **answer(model_dir, dict(inputs)))
-    # Keras is not among them: TensorFlow imports it by itself.
+        outputs: dict[str, Any] = dict(answer(model_dir, dict(inputs)))  # Any: typeshed takes a name for savez's allow_pickle
+    np.savez(outputs_path, **outputs)
+    # Keras is not checked: TensorFlow imports it by itself.
     if any(name.split(".")[0] in ("tfcq", "tensorflow_probability") for name in sys.modules):
         sys.exit("the SavedModel was read in a process that had loaded more than TensorFlow")
 

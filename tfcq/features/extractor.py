@@ -1,7 +1,11 @@
 """The contract between an extractor and the metrics."""
 
-import abc
+from __future__ import annotations
 
+import abc
+from collections.abc import Mapping
+
+import numpy as np
 import tensorflow as tf
 
 from tfcq.checks import as_array
@@ -11,33 +15,41 @@ from tfcq.errors import UserError
 class FeatureExtractor(abc.ABC):
     """A fixed map from 8-bit images to feature vectors, and to class logits where the network is a classifier.
 
-    Extractors have no state that a call changes but `feature_size`, draw no random numbers, and treat each image alone.
+    A call changes no state but `feature_size`, draws no random numbers, and treats each image by itself.
     A call may be traced: in `tf.function(..., autograph=False)`, as AutoGraph turns a UserError into an error of its
     own. Weights are variables (or constants of a graph) made by `load`: call it under the scope of the strategy that is
-    to use them. Keras layers are made in `tfcq.machine.settings.keras_defaults()`: features in half precision are other
-    features, and two systems are comparable only in one precision.
+    to use them. Keras layers are made in `tfcq.machine.settings.keras_defaults()`: in half precision the features would
+    differ, and two systems are comparable only in one precision.
 
-    To write one: pass what it is to `super().__init__`, and implement `_extract`.
+    A subclass passes its attributes to `super().__init__` and implements `_extract`.
 
     Attributes:
-        name: an identifier, used in names of metrics: `fd_efficientnet_lite0`.
+        name: an identifier, part of the names of metrics: `fd_efficientnet_lite0`.
         is_inception: True only for the Inception graph of 2015, whose Frechet distance is the published FID.
         checksum: the first 16 hexadecimal digits of the SHA-256 of the weights' bytes; "none" without weights.
-        protocol: {word: str or int}, all that decides a feature beside the weights: sizes, resizing, range, layer.
+        protocol: {word: str or int}, all that determines the features besides the weights: sizes, resizing, range, layer.
         feature_size: int; None until the first call where it depends on the size of the images.
         num_classes: int; 0 without logits.
     """
 
     is_inception = False
 
-    def __init__(self, name, *, checksum, protocol, feature_size, num_classes=0):
+    def __init__(
+        self,
+        name: str,
+        *,
+        checksum: str,
+        protocol: Mapping[str, object],
+        feature_size: int | None,
+        num_classes: int = 0,
+    ) -> None:
         self.name = name
         self.checksum = checksum
         self.protocol = dict(protocol)
         self.feature_size = feature_size
         self.num_classes = num_classes
 
-    def __call__(self, images):
+    def __call__(self, images: tf.Tensor | np.ndarray) -> tuple[tf.Tensor, tf.Tensor | None]:
         """The features and logits of images.
 
         Args:

@@ -1,28 +1,32 @@
-"""Weights on disk: their checksum, and whether the network can be asked for them."""
+"""Weights on disk: their checksum, and whether they can be downloaded."""
+
+from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import pathlib
 import socket
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 
 from tfcq.errors import UserError
 
 DIGITS = 16
-"""Hexadecimal digits of a checksum that are kept: 64 bits tell files apart, and fit a table."""
+"""Hexadecimal digits of a checksum that are kept: 64 bits distinguish files, and fit a table."""
 
 PATIENCE = 5.0
 """Seconds that a server has to answer before the network counts as absent."""
 
 
-def checksum(path):
+def checksum(path: str | os.PathLike) -> str:
     """The first 16 hexadecimal digits of a SHA-256.
 
     Args:
-        path: a file, of whose bytes it is; or a folder: of the relative names and the bytes of all its files, in order
-            of name, hidden ones left out.
+        path: a file, whose bytes are hashed; or a folder: the relative names and the bytes of all its files are hashed,
+            in the order of the names, without hidden files.
 
     Raises:
         UserError: the path cannot be read.
@@ -42,8 +46,8 @@ def checksum(path):
     return digest.hexdigest()[:DIGITS]
 
 
-def require_file(path, what):
-    """`path` as a pathlib.Path, or UserError: `what` was expected there and it is no file."""
+def require_file(path: str | os.PathLike, what: str) -> pathlib.Path:
+    """`path` as a pathlib.Path; UserError, saying that `what` was expected, if it is not a file."""
     path = pathlib.Path(path).expanduser()
     if not path.is_file():
         raise UserError(f"weights: expected {what}, received {str(path)!r}, which is "
@@ -51,14 +55,14 @@ def require_file(path, what):
     return path
 
 
-def require_server(url, problem):
+def require_server(url: str, problem: str) -> None:
     """Returns when the server of `url` answers within seconds, else raises UserError(problem and the reason).
 
-    The libraries that download retry for minutes, or wait for ever, on a machine without a network. Proxies of the
+    On a machine without a network, the libraries that download retry for minutes or wait for ever. Proxies of the
     environment are respected. The request runs in a thread because looking up a host's name has no timeout of its own.
 
     Args:
-        url: what is going to be downloaded; only its head is asked for.
+        url: what will be downloaded; the check is a HEAD request.
         problem: what failed and how to mend it, one line.
     """
     outcome = []
@@ -71,8 +75,8 @@ def require_server(url, problem):
 
 
 @contextlib.contextmanager
-def stalled_download_fails():
-    """Inside, a connection on which nothing arrives for half a minute is an error, where it would wait for ever."""
+def stalled_download_fails() -> Iterator[None]:
+    """A context in which a connection fails if nothing arrives for half a minute; otherwise it would wait for ever."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(6 * PATIENCE)
     try:
@@ -81,8 +85,8 @@ def stalled_download_fails():
         socket.setdefaulttimeout(before)
 
 
-def first_line(error):
-    """The first line of what an exception says, else the name of its class."""
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's message, or the name of its class if it has none."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
@@ -91,7 +95,7 @@ def _failure(url):
     try:
         urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=PATIENCE).close()
     except urllib.error.HTTPError:
-        pass  # a server that refuses HEAD is a server that answers; the download itself will say what is wrong
+        pass  # the server answers, even if it refuses HEAD; the download itself will report an error
     except (OSError, ValueError) as error:
         return first_line(getattr(error, "reason", error))
     return ""

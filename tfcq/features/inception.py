@@ -1,17 +1,20 @@
 """`inception`: the Inception network of 2015 whose features the published Inception Score and FID are measured on.
 
 Salimans et al. 2016, Improved Techniques for Training GANs; Heusel et al. 2017, GANs Trained by a Two Time-Scale Update
-Rule. Not keras.applications' InceptionV3: that has other weights, and a Frechet distance in it is no FID.
+Rule. Not keras.applications' InceptionV3: that has other weights, and a Frechet distance of its features is not FID.
 
-Three things hold it: TF-GAN's module on TensorFlow Hub (a download), a folder with that module, and the frozen graph
-(.pb), either the one of the Inception Score with any batch size (`Mul:0` -> `pool_3:0`, `logits:0`) or the original
-classifier (`softmax/logits` in place of `logits`), whose reshapes are fixed to one image and are freed here.
+It comes in three forms: TF-GAN's module on TensorFlow Hub (a download), a folder with that module, and the frozen graph
+(.pb). The graph is either the Inception Score's, for any batch size (`Mul:0` -> `pool_3:0`, `logits:0`), or the original
+classifier's (`softmax/logits` in place of `logits`), whose reshapes are fixed to one image, which is changed here.
 """
+
+from __future__ import annotations
 
 import hashlib
 import os
 import pathlib
 import tempfile
+from collections.abc import Callable
 
 import tensorflow as tf
 from google.protobuf.message import DecodeError
@@ -34,7 +37,7 @@ LOGITS, NUM_CLASSES = "logits", 1008
 class Inception(FeatureExtractor):
     """Features: the last mean over places, float32 [N, 2048]. Logits: 1008 classes, of which ImageNet fills 1000.
 
-    Images are resized and scaled as the frozen graph does itself, so small images give the published numbers.
+    Images are resized and scaled as the frozen graph itself does it, so small images give the published numbers.
 
     Args:
         path: pathlib.Path of a TF-Hub module's folder, or of a frozen graph.
@@ -42,7 +45,7 @@ class Inception(FeatureExtractor):
 
     is_inception = True
 
-    def __init__(self, path):
+    def __init__(self, path: pathlib.Path) -> None:
         protocol = {
             "input_size": IMAGE_SIZE,
             "resize": BILINEAR_OF_TENSORFLOW_1,
@@ -76,7 +79,7 @@ class Inception(FeatureExtractor):
         return _flat(outputs[FEATURES]), _flat(outputs[LOGITS])
 
 
-def inception(weights=None):
+def inception(weights: str | os.PathLike | None = None) -> Inception:
     """The extractor `inception`.
 
     Args:
@@ -84,7 +87,7 @@ def inception(weights=None):
             (TFHUB_CACHE_DIR) or downloaded.
 
     Raises:
-        UserError: nothing there; not this network; no network to download it (within seconds).
+        UserError: nothing there; another network's graph; it cannot be downloaded (within seconds if there is no internet).
     """
     if weights is None:
         return Inception(pathlib.Path(_from_tf_hub()))
@@ -95,13 +98,13 @@ def inception(weights=None):
     return Inception(path)
 
 
-def frozen_graph(path):
+def frozen_graph(path: pathlib.Path) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
     """A function of images float32 [N, 299, 299, 3] in [-1, 1] to {"pool_3", "logits"}, from a GraphDef file.
 
     The logits of the original classifier are taken before its bias is added, as the Inception Score's own code does.
 
     Raises:
-        UserError: the file is no GraphDef, or lacks an input or output of the Inception graph.
+        UserError: the file is not a GraphDef, or lacks an input or output of the Inception graph.
     """
     graph = tf.compat.v1.GraphDef()
     try:
@@ -118,7 +121,7 @@ def frozen_graph(path):
     _free_batch_size(nodes)
 
     def imported(values):
-        # Mul is where the graph has resized and scaled; ExpandDims is before, where it expects [0, 255].
+        # Mul comes after the graph's own resizing and scaling; ExpandDims before them, where values are in [0, 255].
         inputs = values if source == "Mul" else values * 128.0 + 128.0
         return tf.graph_util.import_graph_def(graph, {f"{source}:0": inputs}, [f"{FEATURES}:0", f"{logits}:0"], name="")
 
@@ -131,7 +134,7 @@ def frozen_graph(path):
 
 
 def _free_batch_size(nodes):
-    """Lets constant shapes [1, n] of Reshape nodes be [any, n]; others would refuse more than one image."""
+    """Changes constant shapes [1, n] of Reshape nodes to [any, n]: [1, n] refuses more than one image."""
     for node in nodes.values():
         shape = nodes.get(node.input[1].removesuffix(":0")) if node.op == "Reshape" else None
         if shape is not None and shape.op == "Const":
@@ -169,12 +172,12 @@ def _from_tf_hub():
                "saved_model:DIR or pixels, whose Frechet distance is not called FID")
     if not os.path.isdir(cached):
         require_server(TF_HUB, problem)
-    import tensorflow_hub  # needs seconds, and only this
+    import tensorflow_hub  # here, as the import takes seconds
 
     try:
         with stalled_download_fails():
             return tensorflow_hub.resolve(TF_HUB)
-    except Exception as error:  # of urllib, of tarfile, of TF-Hub itself
+    except Exception as error:  # from urllib, tarfile or TF-Hub itself
         raise UserError(f"{problem} ({first_line(error)})") from error
 
 

@@ -1,11 +1,15 @@
 """`keras:NAME`: the pooled features of any network of keras.applications, with its ImageNet weights."""
 
+from __future__ import annotations
+
 import contextlib
 import inspect
 import os
 import pathlib
+import sys
 import tempfile
 import warnings
+from collections.abc import Callable
 
 import keras
 
@@ -24,24 +28,23 @@ SIZES = {
     "efficientnetv2b1": 240, "efficientnetv2b2": 260, "efficientnetv2b3": 300,
     "efficientnetv2s": 384, "efficientnetv2m": 480, "efficientnetv2l": 480,
 }
-"""Sides of the images that networks were trained on, where they are not USUAL_SIZE. Keras tells them only while it
-builds a network with its classifier."""
+"""Sides of the images that networks were trained on, where that is not USUAL_SIZE. Keras reveals a size only when it
+builds the network with its classifier."""
 
 
 class KerasApplication(FeatureExtractor):
     """Features: the last convolution's values, averaged over places. No logits: the classifier is not loaded.
 
     Args:
-        key: of `applications()`.
+        key: a key of `applications()`.
         weights: a local file of the weights without the classifier ("notop"); None: Keras's own, from its cache or
             downloaded.
     """
 
-    def __init__(self, key, weights):
+    def __init__(self, key: str, weights: str | os.PathLike | None) -> None:
         function = applications()[key]
-        size = SIZES.get(key, USUAL_SIZE)
-        module = inspect.getmodule(function)
-        self.preprocess = module.preprocess_input
+        self._size = size = SIZES.get(key, USUAL_SIZE)
+        self.preprocess = sys.modules[function.__module__].preprocess_input
         with settings.keras_defaults():
             self.network, path = load_network(key, weights, size, pooling="avg")
         self.network.trainable = False
@@ -57,12 +60,11 @@ class KerasApplication(FeatureExtractor):
                          feature_size=self.network.output_shape[1])
 
     def _extract(self, images):
-        size = self.protocol["input_size"]
-        values = self.preprocess(resize(to_rgb(images), size, size), data_format="channels_last")
+        values = self.preprocess(resize(to_rgb(images), self._size, self._size), data_format="channels_last")
         return self.network(values, training=False), None
 
 
-def keras_application(name, weights=None):
+def keras_application(name: str, weights: str | os.PathLike | None = None) -> KerasApplication:
     """The extractor `keras:NAME`.
 
     Args:
@@ -81,19 +83,22 @@ def keras_application(name, weights=None):
     return KerasApplication(key, weights)
 
 
-def applications():
-    """{name in lower case: function that builds the network}, all that keras.applications has, by name."""
+def applications() -> dict[str, Callable[..., keras.Model]]:
+    """{name in lower case: function that builds the network} for all of keras.applications, sorted by name."""
     return {name.lower(): function for name, function in sorted(vars(keras.applications).items())
             if inspect.isfunction(function)}
 
 
-def load_network(key, weights, size, pooling=None):
+def load_network(
+    key: str, weights: str | os.PathLike | None, size: int, pooling: str | None = None
+) -> tuple[keras.Model, str]:
     """A network without its classifier, and the path of the file that its weights were read from.
 
     Args:
-        key: of `applications()`.
-        weights, size: a local file of the weights or None for Keras's own; the side of the images.
-        pooling: of the last maps, as keras.applications has it.
+        key: a key of `applications()`.
+        weights: a local file of the weights; None: Keras's own.
+        size: the side of the images, pixels.
+        pooling: of the last maps, as in keras.applications.
 
     Raises:
         UserError: weights that are missing, of another network, or cannot be downloaded.
@@ -101,19 +106,19 @@ def load_network(key, weights, size, pooling=None):
     function = applications()[key]
     if weights is not None:
         weights = require_file(weights, f"the Keras weights file of {function.__name__} without its top")
-    with _weights_files(inspect.getmodule(function), key, weights) as used:
+    with _weights_files(sys.modules[function.__module__], key, weights) as used:
         return _build(function, key, size, weights, pooling), used[0]
 
 
 def _build(function, key, size, weights, pooling):
     try:
         with warnings.catch_warnings():
-            # Keras leaves layers that such a file lacks at their random start, and only warns.
+            # Keras leaves layers that a file lacks at their random initial values, and only warns.
             warnings.filterwarnings("error", message="Skipping nested container")
             return function(include_top=False, weights="imagenet", input_shape=(size, size, 3), pooling=pooling)
     except UserError:
         raise
-    except Exception as error:  # what HDF5, Keras's loaders and its downloader raise has no common class
+    except Exception as error:  # HDF5, Keras's loaders and its downloader raise errors without a common class
         given = f"the file {weights}" if weights is not None else "Keras's own weights"
         raise UserError(f"features=keras:{key}: expected the weights of {function.__name__} without its top "
                         f"(include_top=False), but {given} cannot be loaded ({first_line(error)}); give such a file as "
@@ -122,11 +127,11 @@ def _build(function, key, size, weights, pooling):
 
 @contextlib.contextmanager
 def _weights_files(module, key, weights):
-    """Inside, the network's `get_file` gives `weights`; the list that is yielded receives the path it gave.
+    """A context in which the network's `get_file` returns `weights`; the yielded list receives the path that it returned.
 
-    Why not pass the path as Keras's `weights`: for weights="imagenet" alone some networks (EfficientNet) have a layer
-    more, without weights, and a local copy of the same file would silently give other features. Without `weights`,
-    Keras's own cache and download serve, after a look whether there is a network.
+    The path is not passed as Keras's `weights`, because only for weights="imagenet" some networks (EfficientNet) have an
+    additional layer, without weights, and a local copy of the same file would silently give other features. Without
+    `weights`, Keras's own cache and download are used, after a check that the server can be reached.
     """
     files = module.file_utils
     original = files.get_file
@@ -153,6 +158,6 @@ def _weights_files(module, key, weights):
 
 
 def _cached(folder, name):
-    """Whether one of the two places where Keras keeps files has this one."""
+    """Whether one of Keras's two cache folders has this file."""
     homes = (os.environ.get("KERAS_HOME") or "~/.keras", os.path.join(tempfile.gettempdir(), ".keras"))
     return any(pathlib.Path(home).expanduser().joinpath(folder, name).exists() for home in homes)

@@ -1,4 +1,6 @@
-"""The pixels themselves as features: a baseline without a network, and what coverage in pixel space is measured on."""
+"""The pixels themselves as features: a baseline without a network, and the space in which coverage of pixels is measured."""
+
+from __future__ import annotations
 
 import tensorflow as tf
 
@@ -8,7 +10,7 @@ from tfcq.features.extractor import FeatureExtractor
 class Pixels(FeatureExtractor):
     """float32 [N, H W C] in [0, 1]: `images / 255`, flattened. Grey images keep their one channel."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         protocol = {
             "input_size": "that of the images",
             "resize": "none",

@@ -1,8 +1,13 @@
 """Extractors by name."""
 
+from __future__ import annotations
+
+import os
+
 from tfcq.config.fields import suggestion
 from tfcq.errors import UserError
 from tfcq.features.efficientnet_lite import efficientnet_lite0
+from tfcq.features.extractor import FeatureExtractor
 from tfcq.features.inception import inception
 from tfcq.features.keras_application import keras_application
 from tfcq.features.pixels import Pixels
@@ -24,12 +29,12 @@ EXTRACTORS = {"efficientnet_lite0": efficientnet_lite0, "inception": inception, 
 """{name: function of the weights' path or None}."""
 
 FAMILIES = {"keras": (keras_application, "NAME"), "saved_model": (_saved_model, "DIR")}
-"""{name: (function of what stands after the colon and of the weights' path or None, what stands after the colon)}."""
+"""{name: (function of the text after the colon and of the weights' path or None, placeholder for that text)}."""
 
 CHOICES = (*EXTRACTORS, *(f"{family}:{argument}" for family, (_, argument) in FAMILIES.items()))
 
 
-def load(name, weights=None):
+def load(name: str, weights: str | os.PathLike | None = None) -> FeatureExtractor:
     """The extractor of that name, with its weights in memory.
 
     Args:
@@ -44,7 +49,7 @@ def load(name, weights=None):
     Raises:
         UserError: an unknown name; weights that are missing, unfit, or cannot be downloaded.
     """
-    settings.import_tensorflow()  # not all who load an extractor came through an entry point
+    settings.import_tensorflow()  # not every caller comes through an entry point
     if not isinstance(name, str):
         raise UserError(f"features: expected one of {', '.join(CHOICES)}, received {name!r}")
     weights = None if weights in (None, "") else paths.to_read(weights, "weights")

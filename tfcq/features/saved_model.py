@@ -3,11 +3,16 @@
 The convention. The model is its signature `serving_default`, or, without one, the loaded object itself if it can be
 called. It takes one image tensor [N, H, W, C]: uint8 images as they are, or float32 in [0, 1]. H and W say to what size
 images are resized; where they are free, images keep theirs. C is 3 (grey is repeated), 1 (grey only) or free (3). It
-gives a tensor [N, D] or [N, 1, 1, D], or a dict: `features` and, if it likes, `logits`, or one tensor of any name.
+gives a tensor [N, D] or [N, 1, 1, D], or a dict: `features` and optionally `logits`, or one tensor of any name.
 """
 
+from __future__ import annotations
+
+import os
 import pathlib
 import re
+from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
@@ -18,8 +23,8 @@ from tfcq.features.preparation import BILINEAR, resize, to_rgb
 from tfcq.machine.paths import plain
 
 TRIAL_SIZES = (224, 192)
-"""Sides of the images a model is tried on at loading when it takes any size: features of both must agree in number to
-be called fixed."""
+"""A model that takes images of any size is tried on images of these sides when it is loaded; its number of features is
+fixed only if it is the same for both."""
 
 
 class SavedModelFeatures(FeatureExtractor):
@@ -29,7 +34,7 @@ class SavedModelFeatures(FeatureExtractor):
         directory: pathlib.Path of the SavedModel.
     """
 
-    def __init__(self, directory):
+    def __init__(self, directory: pathlib.Path) -> None:
         self.where = f"features=saved_model:{directory}"
         self.loaded = load_saved_model(directory, self.where)
         self.function, self.spec = _entry(self.loaded, self.where)
@@ -79,10 +84,11 @@ class SavedModelFeatures(FeatureExtractor):
     def _try(self):
         """(feature size or None, number of classes) of the model on two black images, or UserError."""
         found = set()
-        for height, width in [self.size] if self.size is not None else [(side, side) for side in TRIAL_SIZES]:
+        sizes = [(side, side) for side in TRIAL_SIZES] if self.size is None else [self.size]
+        for height, width in sizes:
             try:
                 outputs = on_one_replica(self.function, tf.zeros([2, height, width, self.channels], self.spec.dtype))
-            except Exception as error:  # a model of others can fail in any way
+            except Exception as error:  # a user's model can fail in any way
                 raise UserError(f"{self.where}: expected a model that takes {_spec(self.spec)}, but it fails on two "
                                 f"black images of {height}x{width} ({first_line(error)})") from error
             features, logits = _outputs(outputs, self.where)
@@ -94,13 +100,13 @@ class SavedModelFeatures(FeatureExtractor):
         return feature_sizes.pop() if len(feature_sizes) == 1 else None, class_counts.pop()
 
 
-def saved_model(directory):
+def saved_model(directory: str | os.PathLike) -> SavedModelFeatures:
     """The extractor `saved_model:DIR`; UserError for a folder or a model that does not follow the convention."""
     return SavedModelFeatures(pathlib.Path(directory).expanduser())
 
 
-def load_saved_model(directory, where):
-    """The loaded object of a SavedModel folder; UserError, which begins with `where`, where it cannot be loaded."""
+def load_saved_model(directory: pathlib.Path, where: str) -> Any:
+    """The loaded object of a SavedModel folder; UserError, which begins with `where`, if it cannot be loaded."""
     if not any((directory / name).is_file() for name in ("saved_model.pb", "saved_model.pbtxt")):
         versions = sorted(path.parent.name for path in directory.glob("*/saved_model.pb"))
         hint = f"; perhaps {directory / versions[-1]}" if versions else ""
@@ -108,13 +114,13 @@ def load_saved_model(directory, where):
                         f"{'another folder' if directory.is_dir() else 'no folder'}{hint}")
     try:
         return tf.saved_model.load(plain(directory))
-    except Exception as error:  # damaged files raise many kinds
+    except Exception as error:  # damaged files raise many classes
         raise UserError(f"{where}: expected a whole SavedModel, received one that cannot be loaded "
                         f"({first_line(error)})") from error
 
 
-def on_one_replica(function, images):
-    """`function(images)`, also under a strategy's scope, where a loaded SavedModel runs inside a replica only."""
+def on_one_replica(function: Callable[[tf.Tensor], Any], images: tf.Tensor) -> Any:
+    """`function(images)`, also in a strategy's scope, where a loaded SavedModel runs only inside a replica."""
     if not tf.distribute.has_strategy():
         return function(images)
     strategy = tf.distribute.get_strategy()
@@ -169,7 +175,7 @@ def _pooled(values):
 
 
 def _identifier(directory):
-    """The folder's name as an identifier; with its parent's where it is a version number; "" for one of other letters."""
+    """The folder's name as an identifier; with its parent's if it is a version number; "" without ASCII letters or digits."""
     path = directory.resolve()
     name = f"{path.parent.name}_{path.name}" if path.name.isdigit() else path.name
     return re.sub(r"[^0-9A-Za-z]+", "_", name).strip("_")

@@ -6,8 +6,10 @@ dict, and the list of storage keys, then for each key its element count (int64) 
 the elements. In both, the state dict's pickle names storages by persistent ids, and tensors are rebuilt as strided
 views of them.
 
-A pickle may call any function it names. So this one may name only the few classes below; all else is refused unread.
+A pickle may call any function it names. So only the few classes below may be named; anything else is refused.
 """
+
+from __future__ import annotations
 
 import collections
 import io
@@ -34,7 +36,7 @@ STORAGES = {
 """{class in module torch: NumPy's name of its elements}. bfloat16 has none."""
 
 
-def read_state_dict(path):
+def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """The tensors of a PyTorch state dict file.
 
     Args:
@@ -44,7 +46,7 @@ def read_state_dict(path):
         {name: array}, in the file's order, little-endian, each with memory of its own.
 
     Raises:
-        UserError: naming the file: it is missing, truncated, damaged, no state dict, or names a class that is not
+        UserError: naming the file: it is missing, truncated, damaged, not a state dict, or names a class that is not
             allowed.
     """
     path = os.fspath(path)
@@ -70,7 +72,7 @@ def _read_stream(stream):
         raise UserError("expected a PyTorch file, received another pickle")
     if not isinstance(system, dict) or system.get("little_endian") is not True:
         raise UserError("expected a file of a little-endian machine; write it again on one")
-    storages = {}
+    storages: dict[str, _Storage] = {}
     tensors = _state_dict(_load(stream, "state dict", storages))
     keys = _load(stream, "storage keys")
     if not isinstance(keys, list) or sorted(map(repr, keys)) != sorted(map(repr, storages)):
@@ -79,8 +81,8 @@ def _read_stream(stream):
     for key in keys:
         storage = storages[key]
         count, = struct.unpack("<q", _exactly(stream, 8, key))
-        if count != storage.count:
-            raise UserError(f"expected {storage.count} elements in storage {key}, received {count}; fetch the file "
+        if count != storage.num_elements:
+            raise UserError(f"expected {storage.num_elements} elements in storage {key}, received {count}; fetch the file "
                             "again")
         elements[key] = np.frombuffer(_exactly(stream, count * storage.width, key), storage.kind)
     if stream.read(1):
@@ -100,19 +102,19 @@ def _read_zip(stream):
             order = f"{folder}byteorder"
             if order in archive.namelist() and archive.read(order) != b"little":
                 raise UserError("expected a file of a little-endian machine; write it again on one")
-            storages = {}
+            storages: dict[str, _Storage] = {}
             tensors = _state_dict(_load(io.BytesIO(archive.read(pickles[0])), "state dict", storages))
             elements = {}
             for key, storage in storages.items():
                 content = archive.read(f"{folder}data/{key}")
-                expected = storage.count * storage.width
+                expected = storage.num_elements * storage.width
                 if len(content) != expected:
                     raise UserError(f"expected {expected} bytes in storage {key}, received {len(content)}; fetch the "
                                     "file again")
                 elements[key] = np.frombuffer(content, storage.kind)
     except UserError:
         raise
-    except Exception as error:  # zipfile documents one kind for damaged archives and raises many
+    except Exception as error:  # zipfile documents one class for damaged archives and raises many
         raise UserError(f"expected a whole PyTorch file, received a damaged archive ({first_line(error)}); fetch "
                         "it again") from error
     return tensors, elements
@@ -123,7 +125,7 @@ class _Storage(typing.NamedTuple):
 
     key: str
     kind: str
-    count: int
+    num_elements: int
 
     @property
     def width(self):
@@ -141,14 +143,14 @@ class _Tensor(typing.NamedTuple):
 
 
 class _Unpickler(pickle.Unpickler):
-    """Knows the classes of a state dict of plain tensors, and no others.
+    """Resolves only the classes that a state dict of plain tensors names.
 
-    A pickle can also set attributes of what it was given. So it receives strings, named tuples, a class of C, and a
-    function of its own.
+    A pickle can also set attributes of the objects that it receives. So it receives only strings, named tuples, a class that
+    is implemented in C, and a function made for it.
 
     Args:
         stream: binary file, at the start of a pickle.
-        storages: dict, to which {key: _Storage} are added.
+        storages: dict that receives {key: _Storage}.
     """
 
     def __init__(self, stream, storages):
@@ -156,7 +158,7 @@ class _Unpickler(pickle.Unpickler):
         self.storages = storages
         self.allowed = {
             ("collections", "OrderedDict"): collections.OrderedDict,
-            # what follows the strides is of training
+            # the arguments after the strides concern training
             ("torch._utils", "_rebuild_tensor_v2"): lambda *arguments: _Tensor(*arguments[:4]),
             **{("torch", name): kind for name, kind in STORAGES.items()},
         }
@@ -181,12 +183,12 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _load(stream, what, storages=None):
-    """The object of the next pickle; `storages` receives the storages it names."""
+    """The object of the next pickle; `storages` receives the storages that it names."""
     try:
         return _Unpickler(stream, {} if storages is None else storages).load()
     except UserError:
         raise
-    except Exception as error:  # damaged pickles raise nearly every kind there is
+    except Exception as error:  # damaged pickles raise nearly every class there is
         raise UserError(f"expected a whole PyTorch file, received one truncated or damaged in its {what} "
                         f"({type(error).__name__}); fetch it again") from error
 
@@ -210,7 +212,7 @@ def _exactly(stream, count, key):
 
 
 def _array(name, tensor, storages):
-    """The tensor's elements, copied; UserError where its view leaves its storage."""
+    """The tensor's elements, copied; UserError if its view leaves its storage."""
     storage, offset, shape, strides = tensor
     if not isinstance(storage, _Storage) or not _counts((offset,)) or not _counts(shape) or not _counts(strides) or (
         len(shape) != len(strides)
@@ -219,8 +221,8 @@ def _array(name, tensor, storages):
     if 0 in shape:
         return np.empty(shape, storage.kind)
     end = 1 + offset + sum((size - 1) * stride for size, stride in zip(shape, strides))
-    if max(end, math.prod(shape)) > storage.count:
-        raise UserError(f"expected {name!r} {list(shape)} inside its storage of {storage.count} elements, received one "
+    if max(end, math.prod(shape)) > storage.num_elements:
+        raise UserError(f"expected {name!r} {list(shape)} inside its storage of {storage.num_elements} elements, received one "
                         f"that ends at {max(end, math.prod(shape))}; fetch the file again")
     steps = [stride * storage.width for stride in strides]
     return np.lib.stride_tricks.as_strided(storages[storage.key][offset:], shape, steps, writeable=False).copy()

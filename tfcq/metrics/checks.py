@@ -1,17 +1,18 @@
-"""What every metric of features asks of its input."""
+"""Checks of the features that a metric is given."""
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from tfcq.checks import as_array
 from tfcq.errors import UserError
 
 
-def check_features(features, name):
+def check_features(features: ArrayLike, name: str) -> np.ndarray:
     """The features as an array, if they are a set of at least two finite vectors.
 
     Args:
         features: float [N, D], N >= 2, D >= 1.
-        name: what the error message calls them.
+        name: their name in messages.
 
     Returns:
         The same numbers as a NumPy array, not copied where they are one.
@@ -19,25 +20,25 @@ def check_features(features, name):
     Raises:
         UserError: another rank or type, fewer than two rows, no columns, or a value that is not finite.
     """
-    features = as_array(features, name, "float [N, D]")
-    if features.ndim != 2 or features.shape[0] < 2 or features.shape[1] < 1 or features.dtype.kind != "f":
+    array = as_array(features, name, "float [N, D]")
+    if array.ndim != 2 or array.shape[0] < 2 or array.shape[1] < 1 or array.dtype.kind != "f":
         raise UserError(
             f"{name}: expected float [N, D] with at least 2 rows and 1 column, "
-            f"received {features.dtype} {list(features.shape)}; pass one row an image"
+            f"received {array.dtype} {list(array.shape)}; pass one row an image"
         )
-    if not (np.isfinite(features.min()) and np.isfinite(features.max())):  # both carry a NaN through; no mask is made
+    if not (np.isfinite(array.min()) and np.isfinite(array.max())):  # NaN passes through both; no mask is allocated
         raise UserError(
-            f"{name}: expected finite numbers, received NaN or infinity in {features.dtype} {list(features.shape)}; "
+            f"{name}: expected finite numbers, received NaN or infinity in {array.dtype} {list(array.shape)}; "
             "look for them in the images or in the network that made the features"
         )
-    return features
+    return array
 
 
-def check_same_columns(**features):
+def check_same_columns(**features: ArrayLike) -> list[np.ndarray]:
     """The arrays of `features`, in their order, if they are sets of at least two finite vectors of one dimension.
 
     Args:
-        **features: float [N, D] each, all with one D, under the names that a message should use.
+        **features: float [N, D] each, all with one D, under their names in messages.
 
     Raises:
         UserError: another rank or type, fewer than two rows, values that are not finite, or different D.

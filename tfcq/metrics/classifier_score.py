@@ -2,9 +2,9 @@
 
     score = exp( E_x KL( p(y|x) || p(y) ) )
 
-between 1 (every image gets the same prediction) and the number of classes (each image is surely of one class, and all
-classes come equally often). It knows nothing of the real images, and cannot see a generator that repeats one image a
-class.
+between 1 (every image gets the same prediction) and the number of classes (each image certainly belongs to one class, and
+all classes are equally frequent). It does not look at real images, and does not notice a generator that repeats one image
+per class.
 
 In NumPy, so that it needs no TensorFlow. TF-GAN's `classifier_score_from_logits` has no splits, and gives NaN where a
 probability underflows to 0 for all images (a logit some 745 below another), since it takes the logarithm of the mean
@@ -23,7 +23,7 @@ from tfcq.metrics.checks import check_features
 from tfcq.metrics.metric import Measured, Metric
 
 
-def classifier_score(logits, num_splits=10):
+def classifier_score(logits: np.ndarray, num_splits: int = 10) -> dict[str, float]:
     """The classifier score of consecutive parts of the images: their mean, and their standard deviation.
 
     The parts are taken in the given order, [i N // num_splits, (i + 1) N // num_splits), as in Salimans et al.'s
@@ -36,8 +36,8 @@ def classifier_score(logits, num_splits=10):
 
     Returns:
         A dict: "mean" and "std", floats; "num_splits", an int. The standard deviation is that of the parts' scores over
-        the number of parts (ddof = 0, as published scores have it), so it is 0 for one part, and is no error of the
-        mean.
+        the number of parts (ddof = 0, as published scores have it), so it is 0 for one part, and it is not the
+        standard error of the mean.
 
     Raises:
         UserError: logits of another rank or not finite, or `num_splits` outside 1 to N.

@@ -8,11 +8,11 @@ a class; for that, call once per class.
 
 The 2003 paper's 5 scales under an 11 x 11 window need 161 pixels. Smaller images get as many scales as the window fits,
 halved sides rounded up, and the leading powers, renormalised to sum 1; under 11 pixels one scale under a 7 x 7 window,
-which keeps 98 % of the Gaussian's width of 1.5 pixels along each axis. Values of different image sizes do not compare.
+which keeps 98 % of the Gaussian's width of 1.5 pixels along each axis. Values of different image sizes cannot be compared.
 
 It is computed in float64. A local variance is E[x^2] - E[x]^2, and where an image is smooth most digits cancel: in float32,
-as `tf.image.ssim_multiscale` has it, the similarity of smooth 8 x 8 images changes in its fifth decimal place with the
-convolution kernel that the processor gets.
+which `tf.image.ssim_multiscale` uses, the similarity of smooth 8 x 8 images changes in its fifth decimal place with the
+convolution kernel that is chosen for the processor.
 """
 
 import numpy as np
@@ -27,14 +27,14 @@ _WINDOW = 11
 _SMALL_WINDOW = 7
 _WINDOW_DEVIATION = 1.5  # pixels
 _LUMINANCE_CONSTANT, _CONTRAST_CONSTANT = (0.01 * 255) ** 2, (0.03 * 255) ** 2  # Wang et al.: K1, K2 of the range
-_VALUES_AT_A_TIME = 2**21  # of a stack of images: some ten arrays of them, in float64, are in memory
+_VALUES_AT_A_TIME = 2**21  # of a stack of images; about ten float64 arrays of this size are in memory
 
 
-def scales(height, width):
+def scales(height: int, width: int) -> tuple[tuple[float, ...], int]:
     """(powers, window): the power of each scale, summing to 1, and the window's side in pixels, for an image's size.
 
     Raises:
-        UserError: where a side has fewer than 7 pixels.
+        UserError: if a side has fewer than 7 pixels.
     """
     side = min(height, width)
     if side < _SMALL_WINDOW:
@@ -43,19 +43,19 @@ def scales(height, width):
             f"received {height} x {width}: leave this metric out"
         )
     window = _WINDOW if side >= _WINDOW else _SMALL_WINDOW
-    powers = [1.0]
+    powers: tuple[float, ...] = (1.0,)
     for count in range(2, len(_POWERS) + 1):
         side = (side + 1) // 2
         if side < window:
             break
-        powers = np.asarray(_POWERS[:count]) / sum(_POWERS[:count])
-    return tuple(float(power) for power in powers), window
+        powers = tuple((np.asarray(_POWERS[:count]) / sum(_POWERS[:count])).tolist())
+    return powers, window
 
 
-def ms_ssim(first, second):
+def ms_ssim(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """MS-SSIM of the pairs of two stacks of images.
 
-    Negative terms (inverted structure) count as 0, as they have no fractional power. Colour images: the channels' mean.
+    Negative terms (inverted structure) count as 0, since they have no fractional power. Colour images: the channels' mean.
 
     Args:
         first, second: uint8 [N, H, W, C], H and W at least 7.
@@ -83,14 +83,14 @@ def ms_ssim(first, second):
 
 def _ms_ssim(first, second, powers, weights):
     first, second = first.astype(np.float64), second.astype(np.float64)
-    similarity = 1.0
+    similarity = np.ones((len(first), first.shape[-1]))
     for scale, power in enumerate(powers):
         if scale:
             first, second = _halve(first), _halve(second)
         luminance, contrast = _luminance_and_contrast(first, second, weights)
         terms = luminance * contrast if scale == len(powers) - 1 else contrast
         similarity = similarity * np.maximum(terms.mean(axis=(1, 2)), 0.0) ** power
-    return np.minimum(similarity.mean(axis=-1), 1.0)  # rounding carries equal images past 1
+    return np.minimum(similarity.mean(axis=-1), 1.0)  # rounding can take equal images above 1
 
 
 def _luminance_and_contrast(first, second, weights):
@@ -117,7 +117,9 @@ def _halve(images):
     return (images[:, ::2, ::2] + images[:, 1::2, ::2] + images[:, ::2, 1::2] + images[:, 1::2, 1::2]) / 4.0
 
 
-def ms_ssim_diversity(images, num_pairs=1000, seed=0, batch_size=64):
+def ms_ssim_diversity(
+    images: np.ndarray, num_pairs: int = 1000, seed: int = 0, batch_size: int = 64
+) -> dict[str, float]:
     """The mean MS-SSIM over random pairs of different rows.
 
     Args:
@@ -127,8 +129,8 @@ def ms_ssim_diversity(images, num_pairs=1000, seed=0, batch_size=64):
         batch_size: pairs compared at a time.
 
     Returns:
-        dict: `mean` in [0, 1]; `standard_error` of it from the drawing of the pairs (for the N images at hand: pairs
-        that share an image are not independent draws of the generator); `num_pairs`; `num_scales`.
+        dict: `mean` in [0, 1]; `standard_error` of it from the drawing of the pairs (for the given N images: pairs
+        with an image in common are not independent draws of the generator); `num_pairs`; `num_scales`.
 
     Raises:
         UserError: for other types or shapes, or fewer than two pairs.

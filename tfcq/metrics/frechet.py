@@ -1,4 +1,4 @@
-"""The Frechet distance between Gaussians fitted to features: the Frechet inception distance where Inception made them.
+"""The Frechet distance between Gaussians fitted to features: the Frechet inception distance if Inception made them.
 
     d^2 = |m_1 - m_2|^2 + tr C_1 + tr C_2 - 2 tr (C_1 C_2)^(1/2)
 
@@ -14,8 +14,8 @@ TF-GAN's takes two singular value decompositions of D x D matrices however few i
 the real images from one evaluation to the next, takes eigenvalues under 1e-10 for zero, which is wrong for features of
 small scale, and rounds its result to the features' float32.
 
-The distance is biased upwards by about 1/N (Chong and Forsyth 2020): compare only at the same number of images, and
-believe nothing of it where `rank_deficient` says that the covariance was fitted to fewer images than it has dimensions.
+The distance is biased upwards by about 1/N (Chong and Forsyth 2020): compare only at the same number of images, and do
+not trust it if `rank_deficient` says that the covariance was fitted to no more images than it has dimensions.
 
 References:
     Heusel, Ramsauer, Unterthiner, Nessler, Hochreiter. GANs trained by a two time-scale update rule converge to a local
@@ -24,7 +24,10 @@ References:
     Chong, Forsyth. Effectively unbiased FID and Inception score and where to find them. 2020.
 """
 
+from __future__ import annotations
+
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -37,9 +40,9 @@ _ROWS_AT_ONCE = 4096  # 64 MB of float64 at 2048 dimensions, and enough for the 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class GaussianStatistics:
-    """A Gaussian fitted to features: all that the Frechet distance needs of a set of images.
+    """A Gaussian fitted to features: all that the Frechet distance needs to know of a set of images.
 
-    Exactly one of `covariance` and `factor` is there, whichever is smaller.
+    Exactly one of `covariance` and `factor` is given, the smaller one.
 
     Attributes:
         mean: float64 [D].
@@ -49,7 +52,7 @@ class GaussianStatistics:
             N <= D; else None.
 
     Raises:
-        UserError: shapes that do not belong together, numbers that are not finite, a covariance that is not symmetric.
+        UserError: shapes that do not fit together, numbers that are not finite, a covariance that is not symmetric.
     """
 
     mean: np.ndarray
@@ -58,10 +61,12 @@ class GaussianStatistics:
     factor: np.ndarray | None = None
 
     def __post_init__(self):
-        if (self.covariance is None) == (self.factor is None):
+        if self.covariance is not None and self.factor is None:
+            name, spread, rows = "covariance", self.covariance, self.mean.size
+        elif self.factor is not None and self.covariance is None:
+            name, spread, rows = "factor", self.factor, self.count
+        else:
             raise UserError("Gaussian statistics: expected either a covariance or a factor, received both or neither")
-        name, spread = ("factor", self.factor) if self.covariance is None else ("covariance", self.covariance)
-        rows = self.count if self.covariance is None else self.mean.size
         if self.mean.ndim != 1 or self.count < 2 or spread.shape != (rows, self.mean.size):
             raise UserError(
                 "Gaussian statistics: expected mean [D], count >= 2, covariance [D, D] or factor [count, D], received "
@@ -80,8 +85,8 @@ class GaussianStatistics:
             )
 
     @classmethod
-    def from_features(cls, features):
-        """Fits the Gaussian in two passes of float64; of N > D images, only a block at a time is held in float64.
+    def from_features(cls, features: np.ndarray) -> GaussianStatistics:
+        """Fits the Gaussian in two passes of float64; if N > D, only a block of rows at a time is held in float64.
 
         Args:
             features: float32 or float64 [N, D], N >= 2, one row an image.
@@ -101,7 +106,7 @@ class GaussianStatistics:
         return cls(mean, count, covariance=covariance / (count - 1))
 
     @classmethod
-    def from_arrays(cls, arrays):
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray | np.int64]) -> GaussianStatistics:
         """The inverse of `as_arrays`.
 
         Args:
@@ -121,47 +126,56 @@ class GaussianStatistics:
         }
         return cls(np.asarray(arrays["mean"], dtype=np.float64), int(arrays["count"]), **spread)
 
-    def as_arrays(self):
+    def as_arrays(self) -> dict[str, np.ndarray | np.int64]:
         """Arrays for `numpy.savez(FILE, **arrays)`: `mean`, `count` (int64 scalar), and `covariance` or `factor`."""
-        spread = {"factor": self.factor} if self.covariance is None else {"covariance": self.covariance}
-        return {"mean": self.mean, "count": np.int64(self.count)} | spread
+        name, spread = self._spread()
+        return {"mean": self.mean, "count": np.int64(self.count), name: spread}
 
     @property
-    def rank_deficient(self):
-        """Whether there are too few images for a covariance: N <= D. The distance then tells of N more than of them."""
+    def rank_deficient(self) -> bool:
+        """Whether there are too few images for a covariance, N <= D; the distance then depends mostly on N."""
         return self.count <= self.mean.size
 
-    def total_variance(self):
+    def total_variance(self) -> float:
         """The trace of the covariance."""
-        return float(np.sum(self.factor**2) if self.covariance is None else np.trace(self.covariance))
+        name, spread = self._spread()
+        return float(np.sum(spread**2) if name == "factor" else np.trace(spread))
 
-    def root(self):
+    def root(self) -> np.ndarray:
         """A matrix A, float64 [R, D] with R <= min(N, D), whose A^T A is the covariance."""
-        if self.covariance is None:
-            return self.factor
+        name, spread = self._spread()
+        if name == "factor":
+            return spread
         try:
-            return np.linalg.cholesky(self.covariance).T
+            return np.linalg.cholesky(spread).T
         except np.linalg.LinAlgError:  # singular: a dead feature, or one that repeats others; forty times as slow
-            variances, directions = np.linalg.eigh(self.covariance)
-            kept = variances > variances[-1] * self.mean.size * np.finfo(np.float64).eps  # the rest is round-off
+            variances, directions = np.linalg.eigh(spread)
+            kept = variances > variances[-1] * self.mean.size * np.finfo(np.float64).eps  # the rest is rounding error
             return np.sqrt(variances[kept, None]) * directions[:, kept].T
 
+    def _spread(self) -> tuple[str, np.ndarray]:
+        """("covariance" or "factor", the one of the two that is given)."""
+        if self.factor is not None:
+            return "factor", self.factor
+        assert self.covariance is not None  # `__post_init__` has seen to it
+        return "covariance", self.covariance
 
-def frechet_distance(real, generated):
+
+def frechet_distance(real: GaussianStatistics, generated: GaussianStatistics) -> float:
     """The squared Frechet distance d^2 of the module's first lines (Heusel et al. 2017, Equation 6).
 
-    Equal sets give zero, and swapped arguments the same value, to round-off: some 1e-14 of the traces, but up to 1e-8
-    of the largest variance for each direction that has none (the root of an eigenvalue's round-off).
+    Equal sets give zero, and swapped arguments the same value, up to rounding: some 1e-14 of the traces, but up to 1e-8
+    of the largest variance for each direction without variance (the root of an eigenvalue's rounding error).
 
     Args:
         real: GaussianStatistics of D features.
         generated: GaussianStatistics of the same D features.
 
     Returns:
-        d^2 >= 0, a float in squared units of the features; what the literature calls FID where Inception made them.
+        d^2 >= 0, a float in squared units of the features; what the literature calls FID if Inception made them.
 
     Raises:
-        UserError: the two have different numbers of features, or are no GaussianStatistics.
+        UserError: the two have different numbers of features, or are not GaussianStatistics.
     """
     for name, one in (("real", real), ("generated", generated)):
         if not isinstance(one, GaussianStatistics):

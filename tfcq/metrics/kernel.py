@@ -1,4 +1,4 @@
-"""The kernel distance between two sets of features (the kernel inception distance where Inception made them).
+"""The kernel distance between two sets of features (the kernel inception distance if Inception made them).
 
 The squared maximum mean discrepancy under the kernel k(x, y) = (x.y / D + 1)^3:
 
@@ -11,7 +11,7 @@ as the original program draws them, do not).
 
 In float64 NumPy. TF-GAN's `kernel_classifier_distance_and_std_from_activations` agrees to 10 digits in float64 (the
 tests hold that) and is as frugal of memory, but took 1.7 times the processor time at 10,000 x 2048, loads TensorFlow
-for three products, never shuffles, and answers NaN or infinity without a word for a single block or for blocks of
+for three products, never shuffles, and silently returns NaN or infinity for a single block or for blocks of
 one image. In the float32 of the features, its default, it was off by 7e-5 of the value, a small difference of large
 means.
 
@@ -21,6 +21,8 @@ References:
     Zaremba, Gretton, Blaschko. B-test: a non-parametric, low variance kernel two-sample test. 2013. (The blocks.)
 """
 
+from typing import TypedDict
+
 import numpy as np
 
 from tfcq.errors import UserError
@@ -28,28 +30,38 @@ from tfcq.metrics.checks import check_features
 from tfcq.metrics.metric import Measured, Metric
 
 
-def kernel_distance(real, generated, block_size=1000, seed=0):
+class KernelDistance(TypedDict):
+    """What `kernel_distance` returns."""
+
+    value: float
+    standard_error: float | None
+    num_blocks: int
+    block_size: int
+
+
+def kernel_distance(
+    real: np.ndarray, generated: np.ndarray, block_size: int = 1000, seed: int = 0
+) -> KernelDistance:
     """The unbiased kernel distance, averaged over disjoint random blocks.
 
-    There are ceil(max(N, M) / block_size) blocks; each has an equal share, to within one image, of the real and of the
-    generated images.
+    There are ceil(max(N, M) / block_size) blocks; the real and the generated images are divided evenly among them, to within
+    one image.
 
     Args:
         real: float32 or float64 [N, D].
         generated: float32 or float64 [M, D].
         block_size: largest number of images of either kind in a block, at least 2; time grows in proportion to it, the
             variance of the value shrinks.
-        seed: of the assignment of images to blocks, an int >= 0; the same seed gives the same value.
+        seed: int >= 0, for the assignment of images to blocks; the same seed gives the same value.
 
     Returns:
-        A dict: "value", a float, unbiased (it may be negative); "standard_error", a float, the standard deviation of
-        the blocks (over num_blocks - 1) by sqrt(num_blocks), or None for a single block, which has no scatter;
-        "num_blocks" and "block_size", ints, the second being the number of images of the larger set in the largest
-        block.
+        A dict: "value", unbiased (it may be negative); "standard_error", the standard deviation of the blocks (over
+        num_blocks - 1) by sqrt(num_blocks), or None for a single block, which has no scatter; "num_blocks"; "block_size", the
+        number of images of the larger set in the largest block.
 
     Raises:
-        UserError: features as `check_features` has it, of different dimensions, a block size under 2, or so few images
-            of one kind that a block has fewer than two.
+        UserError: features that `check_features` refuses or of different dimensions, a block size under 2, or so few
+            images of one kind that a block has fewer than two.
     """
     real = check_features(real, "real features")
     generated = check_features(generated, "generated features")
@@ -87,14 +99,14 @@ def _unbiased_squared_mmd(first, second):
 
 
 def _mean_of_pairs(features):
-    """The mean of k over ordered pairs of different rows: an image against itself is what would bias it."""
+    """The mean of k over ordered pairs of different rows: pairs of an image with itself would bias it."""
     values = _kernel(features, features)
     count = len(features)
     return (values.sum() - np.trace(values)) / (count * (count - 1))
 
 
 def _kernel(first, second):
-    """(x.y / D + 1)^3 for every pair of rows, [m, n]; products, since NumPy's power takes some thirty times as long."""
+    """(x.y / D + 1)^3 for every pair of rows, [m, n]; by products, since NumPy's power takes some thirty times as long."""
     base = first @ second.T
     base /= first.shape[1]
     base += 1.0
@@ -104,8 +116,9 @@ def _kernel(first, second):
 
 
 def _measure(real, generated, seed):
-    result = dict(kernel_distance(real.features, generated.features, seed=seed))
-    return Measured({"kernel_distance": result.pop("value")}, {"kernel_distance": result})
+    result = kernel_distance(real.features, generated.features, seed=seed)
+    details = {name: value for name, value in result.items() if name != "value"}
+    return Measured({"kernel_distance": result["value"]}, {"kernel_distance": details})
 
 
 METRIC = Metric(_measure, needs="features")

@@ -1,4 +1,4 @@
-"""Whether generated images are copies of training images, by the distances of their features to the nearest of these.
+"""Whether generated images are copies of training images, by the distance of their features to the nearest training image.
 
 References:
 
@@ -14,30 +14,32 @@ from tfcq.metrics.metric import Measured, Metric
 from tfcq.metrics.neighbours import nearest_neighbours
 
 
-def memorisation_report(generated, train, test, percentile=5.0):
+def memorisation_report(
+    generated: np.ndarray, train: np.ndarray, test: np.ndarray, percentile: float = 5.0
+) -> dict[str, float]:
     """Whether generated points lie closer to the training set than unseen real points do.
 
-    The unseen points say how close a fair draw comes; d(x) is the distance to the nearest training point. The statistic
+    The unseen points show how close a fair draw comes; d(x) is the distance to the nearest training point. The statistic
     is Meehan et al.'s Z_U, with the variance corrected for ties, over the whole space as one cell: U counts the pairs
-    in which d(generated) > d(test), and Z_U = (U - its mean) / its standard deviation where both follow one law. Well
-    below 0 (under -3, say): the model copies; well above: it underfits. Copies of a few images move Z_U little:
-    `fraction_below_test_percentile` is what shows those.
+    in which d(generated) > d(test), and Z_U = (U - its mean) / its standard deviation where both have one distribution.
+    Well below 0 (under -3, say): the model copies; well above: it underfits. Copies of a few images hardly change Z_U:
+    `fraction_below_test_percentile` shows those.
 
     Args:
         generated: float [M, D].
         train: float [T, D], what the model was trained on.
-        test: float [N, D], of the same law as `train` and disjoint from it.
-        percentile: in (0, 100), of the test distances.
+        test: float [N, D], of the same distribution as `train` and disjoint from it.
+        percentile: percentile of the test distances, in (0, 100).
 
     Returns:
         dict of floats: `median_distance_generated`, `median_distance_test`, and `ratio`, the first over the second,
         under 1 for copies; `probability_closer`, that a random d(generated) is below a random d(test), ties counted
-        half, 1/2 where nothing is copied; `data_copying_z`, Z_U; `fraction_below_test_percentile`, the share of
-        generated points with d below that percentile of the test set's, expected `percentile` / 100 where nothing is
-        copied.
+        half, 1/2 where nothing is copied; `data_copying_z`, Z_U; `fraction_below_test_percentile`, the fraction
+        of generated points whose d is below that percentile of the test set's d; about `percentile` / 100 is expected where
+        nothing is copied.
 
     Raises:
-        UserError: for bad features, or where more than half of the test set stands in the training set.
+        UserError: for bad features, or if more than half of the test set is in the training set.
     """
     generated, train, test = check_same_columns(generated=generated, train=train, test=test)
     if not 0 < percentile < 100:
@@ -64,7 +66,7 @@ def memorisation_report(generated, train, test, percentile=5.0):
 
 
 def _rank_sum(first, second):
-    """(U, standard deviation): Mann and Whitney's count of first > second, ties half, and its spread under one law."""
+    """(U, its standard deviation under one distribution): U is Mann and Whitney's count of first > second, ties half."""
     count = len(first) + len(second)
     ranks = scipy.stats.rankdata(np.concatenate([first, second]))
     greater = ranks[: len(first)].sum() - len(first) * (len(first) + 1) / 2

@@ -1,16 +1,16 @@
-"""What the nearest neighbours of real and generated features say: fidelity and coverage.
+"""Fidelity and coverage, from the nearest neighbours of real and generated features.
 
-Features are points in R^D, one an image, from any embedding in which Euclidean distance means likeness. The estimators
-compare the two samples through balls that reach from each point to its k-th neighbour among its own kind:
+Features are points in R^D, one per image, from any embedding in which similar images have a small Euclidean distance. The
+estimators compare the two samples through balls that reach from each point to its k-th neighbour among its own kind:
 
-    precision  share of generated points in at least one real ball             (Kynkaanniemi et al. 2019, Eq. 1 and 2)
-    recall     share of real points in at least one generated ball             (the same)
+    precision  fraction of generated points in at least one real ball             (Kynkaanniemi et al. 2019, Eq. 1 and 2)
+    recall     fraction of real points in at least one generated ball             (the same)
     density    real balls that hold a generated point, its mean divided by k   (Naeem et al. 2020)
-    coverage   share of real balls that hold a generated point                 (the same)
+    coverage   fraction of real balls that hold a generated point                 (the same)
 
 Distances come in square blocks, |a - b|^2 = |a|^2 + |b|^2 - 2 a.b, by matrix products in float64 of features moved to a
-common centre: in float32 the difference of the large terms drowns close neighbours, which are just the ones that
-matter. An N x N matrix never exists. With blocks of 1024 rows the work space is 2 x 1024 x D x 8 bytes of features and
+common centre: in float32 the rounding of the large terms would swamp the distances of close neighbours, the very ones that
+matter. No N x N matrix is ever allocated. With blocks of 1024 rows the work space is 2 x 1024 x D x 8 bytes of features and
 some copies of 8 MB of distances: 100 MB in all at D = 2048, whatever N is. The time is that of three products N x D x N
 for the four scores and one for a search.
 
@@ -21,6 +21,8 @@ References:
 * Naeem, Oh, Uh, Choi, Yoo: Reliable Fidelity and Diversity Metrics for Generative Models, 2020.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from tfcq.checks import check_images
@@ -29,18 +31,18 @@ from tfcq.metrics.checks import check_same_columns
 from tfcq.metrics.metric import Measured, Metric
 
 _BLOCK_ROWS = 1024
-_VALUES = 2**24  # pixels of a bank that are in float64 at a time
+_VALUES = 2**24  # pixels of a bank that are held in float64 at a time
 # Relative to |a|^2 + |b|^2: covers the product's error at D of some thousands.
 _ROUNDING = 64 * np.finfo(np.float64).eps
 
 
-def nearest_neighbours(queries, bank, k=1):
+def nearest_neighbours(queries: np.ndarray, bank: np.ndarray, k: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """Each query's k nearest rows of a bank, by Euclidean distance.
 
     Args:
         queries: float [N, D], N and M at least 2.
         bank: float [M, D], M of at least k. A row equal to the query counts, at distance exactly 0.
-        k: how many.
+        k: the number of neighbours.
 
     Returns:
         (distances, indices): float64 [N, k], ascending, and int64 [N, k], rows of `bank`. Of rows equally far (to
@@ -54,13 +56,13 @@ def nearest_neighbours(queries, bank, k=1):
     return _search(queries, bank, k, same=False)
 
 
-def nearest_in_pixels(queries, batches, k=1):
+def nearest_in_pixels(queries: np.ndarray, batches: Iterable[np.ndarray], k: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """Each image's k nearest of a bank that is read once, a batch at a time, by the squared differences of pixels.
 
     Args:
         queries: uint8 [N, H, W, C].
         batches: iterable of uint8 [M, H, W, C], at least k images in all.
-        k: how many.
+        k: the number of neighbours.
 
     Returns:
         (distances, indices): float64 [N, k], ascending, in 8-bit values, exact to the root's rounding, and int64 [N, k],
@@ -87,7 +89,7 @@ def nearest_in_pixels(queries, batches, k=1):
     return np.sqrt(best), best_index
 
 
-def neighbour_scores(real, generated, k=3, density_k=5):
+def neighbour_scores(real: np.ndarray, generated: np.ndarray, k: int = 3, density_k: int = 5) -> dict[str, float]:
     """Improved precision and recall, density and coverage.
 
     A ball is closed: a point at exactly the radius is inside, and a point never counts as its own neighbour, while
@@ -139,10 +141,10 @@ def _check_count(k, available, where):
 
 
 def _search(queries, bank, k, same):
-    """`nearest_neighbours`; `same`: queries and bank are the same rows, and none is its own neighbour."""
+    """`nearest_neighbours`; `same`: whether queries and bank are the same rows, of which none is its own neighbour."""
     distances = np.empty((len(queries), k))
     indices = np.empty((len(queries), k), np.int64)
-    best = best_index = None
+    best, best_index = np.empty((0, k)), np.empty((0, k), np.int64)
     for rows, columns, squared, _ in _squared_distances(queries, bank):
         if same and rows == columns:
             np.fill_diagonal(squared, np.inf)
@@ -159,7 +161,7 @@ def _search(queries, bank, k, same):
         best = np.take_along_axis(best, order, axis=1)
         best_index = np.take_along_axis(best_index, order, axis=1)
         if columns.stop == len(bank):
-            # The block's formula chose the rows; their distances are taken anew, without its cancellation.
+            # The block's formula chose the rows; their distances are computed again, without its cancellation.
             exact = _direct_distances(queries[rows], bank, best_index)
             order = np.lexsort((best_index, exact), axis=1)
             distances[rows] = np.take_along_axis(exact, order, axis=1)
@@ -177,7 +179,7 @@ def _direct_distances(queries, bank, indices):
 def _squared_distances(first, second):
     """Yields (rows, columns, squared, rounding): two slices, and float64 [1024, 1024] at most, twice.
 
-    `squared` is |a - b|^2 of the slices' rows, at least 0, the caller's to change; `rounding` bounds its error. Columns
+    `squared` is |a - b|^2 of the slices' rows, at least 0, and may be overwritten; `rounding` bounds its error. Columns
     run fastest.
     """
     centre = second.mean(axis=0, dtype=np.float64)

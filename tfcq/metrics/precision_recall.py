@@ -1,19 +1,20 @@
-"""Precision and recall of distributions (PRD): a curve that tells lack of fidelity from lack of coverage.
+"""Precision and recall of distributions (PRD): a curve that separates lack of fidelity from lack of coverage.
 
 Sajjadi, Bachem, Lucic, Bousquet, Gelly: Assessing Generative Models via Precision and Recall, 2018. For discrete
 distributions P (real) and Q (generated) and a slope lambda > 0, their Algorithm 1 gives one point of the curve:
 
     precision = sum_w min(lambda P(w), Q(w))        recall = precision / lambda
 
-The precision at the steepest slope is Q(support of P), the share of what is generated that is real at all; the recall
-at the flattest is P(support of Q), the share of what is real that is generated at all. Features become discrete by
-k-means on the union of both samples.
+The precision at the steepest slope is Q(support of P), the fraction of Q that lies where P does; the recall at the
+flattest is P(support of Q), the fraction of P that lies where Q does. Features become discrete by k-means on the union of
+both samples.
 """
 
 import dataclasses
 
 import numpy as np
 import threadpoolctl
+from numpy.typing import ArrayLike
 from sklearn.cluster import MiniBatchKMeans
 
 from tfcq.errors import UserError
@@ -41,16 +42,23 @@ class PrecisionRecall:
     f_1_8: float
 
 
-def prd(real, generated, num_clusters=20, num_angles=1001, num_runs=10, seed=0):
+def prd(
+    real: np.ndarray,
+    generated: np.ndarray,
+    num_clusters: int = 20,
+    num_angles: int = 1001,
+    num_runs: int = 10,
+    seed: int = 0,
+) -> PrecisionRecall:
     """The PRD curve of two samples of features, averaged over several clusterings.
 
     Args:
         real: float [N, D].
-        generated: float [N, D]; equally many, since the clusters follow the larger sample. Compare curves of
-            one N only.
-        num_clusters: of k-means, at most 2 N.
-        num_angles: A, points of the curve; odd, so that the slope 1 is among them.
-        num_runs: clusterings that are averaged.
+        generated: float [N, D]; as many as real, since the clusters follow the larger sample. Compare only curves of
+            one N.
+        num_clusters: number of clusters of k-means, at most 2 N.
+        num_angles: A, the number of points of the curve; odd, so that the slope 1 is among them.
+        num_runs: number of clusterings that are averaged.
         seed: non-negative integer. The same seed gives the same curve.
 
     Returns:
@@ -74,13 +82,13 @@ def prd(real, generated, num_clusters=20, num_angles=1001, num_runs=10, seed=0):
     curves = []
     for run_seed in np.random.default_rng(seed).integers(2**31, size=num_runs):
         clustering = MiniBatchKMeans(num_clusters, n_init=10, random_state=int(run_seed))
-        # Its batches are too small to share: on busy cores, threads that wait for one another took 20 times as long.
+        # Its batches are too small to divide: on busy cores, threads that wait for one another took 20 times as long.
         with threadpoolctl.threadpool_limits(1):
             labels = clustering.fit_predict(union)
-        histograms = [
+        of_real, of_generated = (
             np.bincount(part, minlength=num_clusters) / len(part) for part in (labels[: len(real)], labels[len(real) :])
-        ]
-        curves.append(prd_curve(*histograms, num_angles=num_angles))
+        )
+        curves.append(prd_curve(of_real, of_generated, num_angles))
     precision, recall = np.mean(curves, axis=0)
     return PrecisionRecall(
         precision=precision,
@@ -90,7 +98,9 @@ def prd(real, generated, num_clusters=20, num_angles=1001, num_runs=10, seed=0):
     )
 
 
-def prd_curve(real_probabilities, generated_probabilities, num_angles=1001):
+def prd_curve(
+    real_probabilities: ArrayLike, generated_probabilities: ArrayLike, num_angles: int = 1001
+) -> tuple[np.ndarray, np.ndarray]:
     """The curve of two discrete distributions (Algorithm 1).
 
     Args:
@@ -102,7 +112,7 @@ def prd_curve(real_probabilities, generated_probabilities, num_angles=1001):
         (precision, recall): float64 [A] each.
 
     Raises:
-        UserError: for other shapes, for what is no distribution, or for an even or too small number of angles.
+        UserError: for other shapes, for histograms that are not distributions, or for an even or too small number of angles.
     """
     real, generated = (np.asarray(p, np.float64) for p in (real_probabilities, generated_probabilities))
     if real.ndim != 1 or real.shape != generated.shape:
@@ -117,7 +127,7 @@ def prd_curve(real_probabilities, generated_probabilities, num_angles=1001):
         raise UserError(f"PRD: expected an odd num_angles of at least 3, received {num_angles}: 1001 is usual")
     slopes = np.tan(np.linspace(_SMALLEST_ANGLE, np.pi / 2 - _SMALLEST_ANGLE, num_angles))
     precision = np.minimum(slopes[:, None] * real, generated).sum(axis=1)
-    # Rounding may carry a sum of probabilities past 1.
+    # Rounding may take a sum of probabilities above 1.
     return np.minimum(precision, 1.0), np.minimum(precision / slopes, 1.0)
 
 

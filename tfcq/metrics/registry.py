@@ -1,16 +1,22 @@
-"""The one table of what a model is measured by: names, meanings, and the numbers that each metric gives.
+"""The one table of the metrics: names, meanings, and the numbers that each gives.
 
-A metric of samples is a module of this package, which ends with `METRIC` (how it is measured: `tfcq.metrics.metric`), and its
+A metric of samples is a module of this package, which ends with `METRIC` (how it is measured: `tfcq.metrics.metric`), and a
 line in `TABLE`. Names of flags and their help, checks, units, the report and comparisons follow from both. The likelihoods are
 computed by the model and `tfcq.evaluation.likelihood`.
 
 Plain Python, without NumPy: flags are checked by these names before anything large is imported.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import importlib
+from typing import TYPE_CHECKING
 
 from tfcq.metrics.metric import Metric
+
+if TYPE_CHECKING:
+    from tfcq.features.extractor import FeatureExtractor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,8 +24,8 @@ class Number:
     """A number that a metric gives.
 
     Attributes:
-        meaning: a sentence with the direction that is better; "": the metric's.
-        unit: in words; "": it has none, or (of likelihoods) several.
+        meaning: a sentence that says which direction is better; "": the metric's.
+        unit: in words; "": it has none, or (likelihoods) several.
     """
 
     meaning: str = ""
@@ -32,11 +38,11 @@ class Listed:
 
     Attributes:
         ability: what a model must be able to do: "likelihood", "latent_likelihood" or "sample" (`GenerativeModel.abilities`).
-        meaning: a sentence for --help and beside the number, with the direction that is better.
-        module: of tfcq.metrics, which has its `METRIC`; "": a likelihood.
+        meaning: a sentence for --help and the report, which says which direction is better.
+        module: name of the module of tfcq.metrics that has its `METRIC`; "": a likelihood.
         numbers: {name: Number}; empty: one, of the metric's name.
-        short: what the number is called before the extractor's name (fd_pixels); "": its name.
-        inception: what metric and number are called where the extractor is the Inception graph, and only there; "": as elsewhere.
+        short: the number's name before that of the extractor (fd_pixels); "": its own.
+        inception: name of metric and number with the Inception graph as extractor, and only then; "": the usual one.
     """
 
     ability: str
@@ -127,13 +133,13 @@ LIKELIHOODS = names("likelihood")
 """Metrics of real images under the model: bound by one draw, importance-weighted estimate."""
 
 LATENT_LIKELIHOODS = names("latent_likelihood")
-"""Of real images, for models that are a density of latents and not of images."""
+"""Metrics of real images under models that are a density of latents and not of images."""
 
 OF_SAMPLES = names("sample")
-"""Metrics of generated beside real images."""
+"""Metrics that compare generated with real images."""
 
 INCEPTION_NAMES = {line.inception: name for name, line in TABLE.items() if line.inception}
-"""{what a metric is called where the extractor is the Inception graph: its own name}."""
+"""{name of a metric with the Inception graph as extractor: its own name}."""
 
 
 def load(name: str) -> Metric:
@@ -142,12 +148,12 @@ def load(name: str) -> Metric:
 
 
 def numbers_of(name: str) -> dict[str, Number]:
-    """{name: Number} of the numbers that a metric gives, before the extractor's name is put behind it."""
+    """{name: Number} of the numbers that a metric gives; the name is the one before the extractor's is appended."""
     return TABLE[name].numbers or {name: Number()}
 
 
-def recorded_name(name: str, number: str, extractor) -> str:
-    """What metrics.json calls a number of the metric `name`; only the Inception graph's are fid, kid and inception_score.
+def recorded_name(name: str, number: str, extractor: FeatureExtractor | None) -> str:
+    """The name in metrics.json of a number of the metric `name`; only the Inception graph's are fid, kid and inception_score.
 
     `extractor`: a `FeatureExtractor`; None: the metric looks at images alone.
     """
@@ -160,7 +166,7 @@ def recorded_name(name: str, number: str, extractor) -> str:
 
 
 def is_number(recorded: str, number: str) -> bool:
-    """Whether `recorded`, a name of metrics.json, is that number, by any extractor."""
+    """Whether `recorded`, a name in metrics.json, is that number, with any extractor."""
     for name in OF_SAMPLES:
         if number in numbers_of(name):
             line = TABLE[name]
@@ -169,7 +175,7 @@ def is_number(recorded: str, number: str) -> bool:
 
 
 def unit_of(recorded: str) -> str:
-    """The unit of a number of metrics.json, in words; "": it has none, or (of likelihoods) several."""
+    """The unit of a number of metrics.json, in words; "": it has none, or (likelihoods) several."""
     return next((numbers_of(name)[recorded].unit for name in TABLE if recorded in numbers_of(name)), "")
 
 

@@ -2,17 +2,18 @@
 
 Karras, Aila, Laine, Lehtinen: Progressive Growing of GANs, 2018, Section 5: 7 x 7 patches of each level of a Laplacian
 pyramid (Burt and Adelson 1983), each colour channel of each sample standardised over all its patches, are compared by
-the mean 1-D Wasserstein distance over random directions. Small values: alike at that scale, fine structure in the first
-level and coarse in the last. As each sample is standardised by itself, a level is blind to an affine change of a
-channel.
+the mean 1-D Wasserstein distance over random directions. A small value means that the samples are alike at that
+scale, fine structure in the first level and coarse in the last. As each sample is standardised by itself, a level does not
+detect an affine change of a channel.
 
 TF-GAN's function of this name is not used: it takes square images of 3 channels only, divides each patch by its own
 deviation where the paper takes the sample's, hence gives NaN on any flat patch (the black rim of a digit), and draws
-from NumPy's and TensorFlow's global generators, so that no one seed repeats it.
+from NumPy's and TensorFlow's global generators, so that no single seed repeats it.
 """
 
 import numpy as np
 import scipy.ndimage
+from numpy.typing import ArrayLike
 
 from tfcq.checks import check_images
 from tfcq.errors import UserError
@@ -23,10 +24,17 @@ _BINOMIAL = np.array([1, 4, 6, 4, 1]) / 16  # Burt and Adelson's generating kern
 _DIRECTIONS_AT_A_TIME = 16  # bounds the projections' memory
 
 
-def sliced_wasserstein(real, generated, seed=0, patches_per_image=64, num_directions=128, smallest_level=16):
+def sliced_wasserstein(
+    real: np.ndarray,
+    generated: np.ndarray,
+    seed: int = 0,
+    patches_per_image: int = 64,
+    num_directions: int = 128,
+    smallest_level: int = 16,
+) -> dict[str, float]:
     """The distance at each level of the pyramid, and their mean.
 
-    Values depend on N: compare equal N only, and read them against two halves of the real images. (Karras et al. take
+    Values depend on N: compare only equal N, and read them against two halves of the real images. (Karras et al. take
     16,384 images of 128 patches and print the distance times 1000.) Row i of both samples is cut at the same random
     places, so equal arrays have distance 0.
 
@@ -38,8 +46,8 @@ def sliced_wasserstein(real, generated, seed=0, patches_per_image=64, num_direct
         generated: uint8 [N, H, W, C], the same shape.
         seed: non-negative integer. The same seed gives the same values.
         patches_per_image: per level; fewer where a level has fewer places.
-        num_directions: random directions per level, 512 in the paper's code; fewer cost precision alone, not bias.
-        smallest_level: the pyramid is halved while its smaller side stays at least so many pixels; at least
+        num_directions: random directions per level, 512 in the paper's code; fewer cost precision but add no bias.
+        smallest_level: the pyramid is halved while its smaller side stays at least this many pixels; at least
             7, 16 in the paper. Smaller images have one level.
 
     Returns:
@@ -72,14 +80,14 @@ def sliced_wasserstein(real, generated, seed=0, patches_per_image=64, num_direct
         _, height, width, _ = real_level.shape
         places = (height - _PATCH + 1) * (width - _PATCH + 1)
         corners = random.integers(places, size=(len(real), min(patches_per_image, places)))
-        patches = (standardised_patches(level, corners) for level in (real_level, generated_level))
-        distances[f"level_{height}x{width}"] = point_distance(*patches, random, num_directions)
+        real_patches, generated_patches = (standardised_patches(level, corners) for level in (real_level, generated_level))
+        distances[f"level_{height}x{width}"] = point_distance(real_patches, generated_patches, random, num_directions)
     distances["mean"] = float(np.mean(list(distances.values())))
     return distances
 
 
-def laplacian_pyramid(images, smallest_level=16):
-    """The Laplacian pyramid: what each halving loses, and at last what is left.
+def laplacian_pyramid(images: ArrayLike, smallest_level: int = 16) -> list[np.ndarray]:
+    """The Laplacian pyramid: the detail that each halving loses, and finally the remainder.
 
     Args:
         images: numbers [N, H, W, C].
@@ -103,7 +111,7 @@ def laplacian_pyramid(images, smallest_level=16):
     return levels
 
 
-def standardised_patches(level, corners):
+def standardised_patches(level: np.ndarray, corners: np.ndarray) -> np.ndarray:
     """Flattened 7 x 7 patches with each channel moved to mean 0 and scaled to deviation 1 over all patches.
 
     Args:
@@ -119,18 +127,18 @@ def standardised_patches(level, corners):
     patches = patches.reshape(-1, level.shape[-1], _PATCH * _PATCH)
     patches -= patches.mean(axis=(0, 2), keepdims=True, dtype=np.float64).astype(np.float32)
     deviation = np.sqrt(np.mean(np.square(patches), axis=(0, 2), keepdims=True, dtype=np.float64)).astype(np.float32)
-    # A channel of rounding errors alone, some 1e-5 on the scale of 8 bits, would be blown up to noise.
+    # A channel with nothing but rounding errors, some 1e-5 on the scale of 8 bits, would be amplified to noise.
     patches /= np.where(deviation > 1e-3, deviation, np.inf)
     return patches.reshape(len(patches), -1)
 
 
-def point_distance(first, second, random, num_directions):
+def point_distance(first: np.ndarray, second: np.ndarray, random: np.random.Generator, num_directions: int) -> float:
     """The mean over random directions of the 1-D Wasserstein-1 distance between projections of two sets of points.
 
     Args:
         first, second: float32 [N, D] each.
         random: `numpy.random.Generator` that draws the directions, uniform on the sphere.
-        num_directions: how many.
+        num_directions: the number of directions.
 
     Returns:
         float, at least 0, in the points' units.
@@ -155,7 +163,7 @@ def _blur(images):
 
 
 def _enlarged(images, shape):
-    """Twice as large, of `shape`: zeros between the pixels, then a blur of 4 times the gain that spreads them."""
+    """Twice as large, of `shape`: zeros between the pixels, spread by a blur with 4 times the gain."""
     spread = np.zeros(shape, np.float32)
     spread[:, ::2, ::2] = images
     return 4 * _blur(spread)

@@ -1,13 +1,13 @@
-"""The one door to TF-GAN, which no longer imports by itself.
+"""Imports TF-GAN, which no longer imports by itself; nothing else here does.
 
 TF-GAN 2.1 needs `tf.estimator`, which TensorFlow dropped in 2.16: its estimator subpackage is built on it, and one
 class of its training module derives from `tf.estimator.SessionRunHook`. Neither is used here. For the time of the
 import alone, `tf.estimator` holds that hook (TensorFlow still has it under `tf.compat.v1.train`) and an empty module
-stands for the subpackage; both go again afterwards, so that code which asks `hasattr(tf, "estimator")` is told the
-truth.
+stands for the subpackage; both are removed afterwards, so that `hasattr(tf, "estimator")` stays
+False for other code.
 
-What then works and what does not: `eval` from activations and logits, `losses.wargs` and the image grid do; the
-streaming metrics, `gan_model`, the train ops and `estimator` do not.
+`eval` from activations and logits, `losses.wargs` and the image grid then work; the streaming metrics, `gan_model`, the
+train ops and `estimator` do not.
 """
 
 import importlib
@@ -20,8 +20,8 @@ _ESTIMATOR_MODULE = "tensorflow_gan.python.estimator"
 _lock = threading.Lock()  # two threads inside the import would take each other's stand-ins away
 
 
-def import_tensorflow_gan():
-    """Imports TF-GAN, or finds it already imported; nothing of the stand-ins is left behind either way.
+def import_tensorflow_gan() -> types.ModuleType:
+    """Imports TF-GAN, or finds it already imported; the stand-ins are removed in either case.
 
     Returns:
         The module `tensorflow_gan`, without its attribute `estimator`: an AttributeError is clearer than an empty

@@ -1,25 +1,27 @@
-"""Where the server listens: one address for gRPC, for REST and for the probe of free ports."""
+"""Where the server listens: one address for gRPC, for REST and for the check that ports are free."""
+
+from __future__ import annotations
 
 import socket
 import typing
 
 from .errors import UsageError
 
-EVERY = ("0.0.0.0", "::")  # either means every address, by IPv4 and by IPv6
+EVERY = ("0.0.0.0", "::")  # either means every address, IPv4 and IPv6
 
 
 class Address(typing.NamedTuple):
-    """A numeric address; `family` is that of a socket that listens on it."""
+    """A numeric address and the family of a socket that listens on it."""
 
     family: socket.AddressFamily
     host: str
 
     @classmethod
-    def of(cls, host):
+    def of(cls, host: str) -> Address:
         """The address that --host names.
 
         Raises:
-            UsageError: if it is empty or no address or name.
+            UsageError: if it is empty, or not an address or name.
         """
         bare = host.strip().removeprefix("[").removesuffix("]")
         if not bare:
@@ -31,19 +33,19 @@ class Address(typing.NamedTuple):
         except (OSError, UnicodeError) as error:
             reason = getattr(error, "strerror", None) or error
             raise UsageError(f"--host={host} is no address or name of this machine: {reason}") from error
-        return cls(family, where[0])
+        return cls(family, str(where[0]))
 
-    def with_port(self, port):
-        """host:port as gRPC takes it and messages show it."""
+    def with_port(self, port: int) -> str:
+        """host:port, the form for gRPC and for messages."""
         return f"[{self.host}]:{port}" if self.family == socket.AF_INET6 else f"{self.host}:{port}"
 
-    def prepare(self, listener):
-        """Makes a socket of `family` listen to IPv4 too, where its address is every address."""
+    def prepare(self, listener: socket.socket) -> None:
+        """Makes a socket of `family` listen on IPv4 too, if the address means every address."""
         if self.family == socket.AF_INET6 and self.host == "::":
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
 
-    def check_free(self, port):
-        """Raises UsageError where nothing can listen on `port` of this address."""
+    def check_free(self, port: int) -> None:
+        """Raises UsageError if `port` of this address cannot be listened on."""
         with socket.socket(self.family) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             self.prepare(probe)

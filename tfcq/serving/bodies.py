@@ -1,55 +1,60 @@
-"""Bodies of HTTP requests as TF Serving takes them: of a known length or chunked, plain or gzipped.
+"""Bodies of HTTP requests, like TF Serving's: of a known length or chunked, plain or gzipped.
 
-TF Serving's HTTP server stands on libevent: a body is chunked where Transfer-Encoding says exactly so, `Expect:
-100-continue` is answered before the body is read and any other expectation with 417 (http.c of libevent); a body whose
-Content-Encoding has "gzip" in it is unpacked, up to 100 MiB (evhttp_request.cc, gzip_zlib.h). It never compresses an
-answer. Where a body cannot be unpacked TF Serving goes on with an empty one, and says "JSON parse error"; here the message
+TF Serving's HTTP server is built on libevent: a body is chunked if Transfer-Encoding is exactly "chunked", `Expect:
+100-continue` is answered before the body is read, and any other expectation with 417 (http.c of libevent); a body whose
+Content-Encoding contains "gzip" is unpacked, up to 100 MiB (evhttp_request.cc, gzip_zlib.h). It never compresses an
+answer. If a body cannot be unpacked, TF Serving continues with an empty one and reports "JSON parse error"; here the message
 says what is wrong, with the same status.
 """
 
 import zlib
+from email.message import Message
+from io import BufferedIOBase
 
 from .errors import RequestError, invalid
 
-MAX_BODY_BYTES = 2**31 - 1  # as much as a gRPC message may have
+MAX_BODY_BYTES = 2**31 - 1  # the limit of a gRPC message
 MAX_UNPACKED_BYTES = 100 * 2**20
-_MAX_LINE_BYTES = 1000  # of the size of a chunk with its extensions, or of a trailer
+_MAX_LINE_BYTES = 1000  # for the size of a chunk with its extensions, or for a trailer
 _MAX_TRAILERS = 100
 _PIECE_BYTES = 2**20
 
 
-def check_length(headers):
-    """The Content-Length of a request, None where its body is chunked, 0 where it has none.
+def check_length(headers: Message) -> int | None:
+    """The Content-Length of a request; None if its body is chunked, 0 if it has none.
 
     Raises:
-        RequestError: INVALID_ARGUMENT for a length that is no number, too large, said twice differently or beside a
-            Transfer-Encoding (two servers in a row could take such a request for two different ones); UNIMPLEMENTED for
+        RequestError: INVALID_ARGUMENT for a length that is not a number, too large, given twice with different values, or
+        given
+            together with a Transfer-Encoding (two servers in a row could read different requests from it); UNIMPLEMENTED for
             another transfer encoding than chunked.
     """
     encoding = headers.get("Transfer-Encoding")
     lengths = set(headers.get_all("Content-Length", ()))
     if encoding is not None:
-        if encoding.strip().lower() != "chunked" or len(headers.get_all("Transfer-Encoding")) > 1:
+        if encoding.strip().lower() != "chunked" or len(headers.get_all("Transfer-Encoding", ())) > 1:
             raise RequestError("UNIMPLEMENTED", f"Transfer-Encoding must be chunked, received {encoding[:40]!r}")
         if lengths:
             raise invalid("a request has either Content-Length or Transfer-Encoding, received both")
         return None
-    length = lengths.pop().strip() if len(lengths) == 1 else "0" if not lengths else ", ".join(sorted(lengths))
+    if not lengths:
+        return 0
+    length = lengths.pop().strip() if len(lengths) == 1 else ", ".join(sorted(lengths))
     if not (length.isascii() and length.isdecimal()) or int(length) > MAX_BODY_BYTES:
         raise invalid(f"Content-Length must be an integer of at most {MAX_BODY_BYTES}, received {length[:40]!r}")
     return int(length)
 
 
-def read(headers, stream):
+def read(headers: Message, stream: BufferedIOBase) -> bytes:
     """The body of a request, unpacked: bytes.
 
     Args:
-        headers: of the request, an `email.message.Message`.
-        stream: binary file that the body comes from.
+        headers: the request's headers.
+        stream: binary file from which the body is read.
 
     Raises:
-        RequestError: what `check_length` raises; INVALID_ARGUMENT for a body that is too large, no chunks or no gzip.
-        ConnectionError: if the client hangs up inside the body.
+        RequestError: what `check_length` raises; INVALID_ARGUMENT for a body that is too large, or is not chunks or gzip as
+        declared. ConnectionError: if the client hangs up inside the body.
     """
     length = check_length(headers)
     body = _chunks(stream) if length is None else _exactly(stream, length)
@@ -68,14 +73,14 @@ def _chunks(stream):
         try:
             if not size.isalnum():  # int() takes signs and underscores too
                 raise ValueError
-            size = int(size, 16)
+            length = int(size, 16)
         except ValueError as error:
             raise invalid(f"a chunk must begin with its size in hexadecimal digits, received {size[:40]!r}") from error
-        if len(body) + size > MAX_BODY_BYTES:
+        if len(body) + length > MAX_BODY_BYTES:
             raise invalid(f"a body may have {MAX_BODY_BYTES} bytes, received more")
-        if size == 0:
+        if length == 0:
             break
-        body += _exactly(stream, size)
+        body += _exactly(stream, length)
         if _line(stream):
             raise invalid("a chunk is longer than it says")
     for _ in range(_MAX_TRAILERS):
@@ -95,7 +100,7 @@ def _line(stream):
 
 
 def _exactly(stream, count):
-    """`count` bytes, read in pieces: what a header claims is not allocated before it has come."""
+    """`count` bytes, read in pieces, so that the memory a header claims is not allocated before the bytes arrive."""
     pieces = []
     while count > 0:
         piece = stream.read(min(count, _PIECE_BYTES))
@@ -107,7 +112,7 @@ def _exactly(stream, count):
 
 
 def _unpacked(body):
-    unpacker = zlib.decompressobj(zlib.MAX_WBITS | 16)  # gzip alone
+    unpacker = zlib.decompressobj(zlib.MAX_WBITS | 16)  # only gzip
     try:
         content = unpacker.decompress(body, MAX_UNPACKED_BYTES + 1)
     except zlib.error as error:

@@ -1,10 +1,15 @@
-"""What goes wrong in a request, as one code and one readable line, the same for gRPC and REST."""
+"""Errors of a request: one code and one readable line, the same for gRPC and REST."""
+
+from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
-import grpc
+if TYPE_CHECKING:
+    import grpc
 
-# How TF Serving's REST front end (http_server.cc) translates the canonical codes.
+# The canonical codes, in the order of their numbers (google/rpc/code.proto), and how TF Serving's REST front end
+# (http_server.cc) translates them. The numbers are not taken from grpc, so that `tfcq serve` can report that it is missing.
 HTTP_STATUS = {
     "OK": 200,
     "CANCELLED": 499,
@@ -24,7 +29,7 @@ HTTP_STATUS = {
     "DATA_LOSS": 500,
     "UNAUTHENTICATED": 401,
 }
-CODE_NUMBER = {code.name: code.value[0] for code in grpc.StatusCode}
+CODE_NUMBER = {name: number for number, name in enumerate(HTTP_STATUS)}
 _CODE_NAME = {number: name for name, number in CODE_NUMBER.items()}
 
 # gRPC carries the message in a header, and headers are limited to 8 KiB in common proxies.
@@ -46,35 +51,37 @@ class RequestError(Exception):
 
     Args:
         code: the name of a canonical gRPC status, such as "INVALID_ARGUMENT".
-        reason: what is wrong; line breaks are taken out, and a very long text is cut.
+        reason: what is wrong; line breaks are removed, and a very long text is cut.
     """
 
-    def __init__(self, code, reason):
+    def __init__(self, code: str, reason: object) -> None:
         self.code = code
         self.reason = one_line(reason)
         super().__init__(self.reason)
 
     @property
-    def grpc_status(self):
+    def grpc_status(self) -> grpc.StatusCode:
         """The `grpc.StatusCode` of this error."""
+        import grpc
+
         return grpc.StatusCode[self.code]
 
     @property
-    def http_status(self):
-        """The HTTP status that TF Serving answers with for this code."""
+    def http_status(self) -> int:
+        """The HTTP status of TF Serving's answer for this code."""
         return HTTP_STATUS[self.code]
 
 
-def invalid(reason):
-    """A `RequestError` that says INVALID_ARGUMENT."""
+def invalid(reason: object) -> RequestError:
+    """A `RequestError` with the code INVALID_ARGUMENT."""
     return RequestError("INVALID_ARGUMENT", reason)
 
 
-def one_line(text):
+def one_line(text: object) -> str:
     """The text without TensorFlow's stack of nodes, in one line of at most `MAX_REASON_CHARACTERS` characters.
 
-    An assertion of the graph arrives as four or five lines, of which one has the author's sentence; that sentence
-    comes first here, and the values that TensorFlow printed follow it.
+    An assertion of the graph arrives as four or five lines, one of which is the author's sentence; that sentence comes
+    first here, and the values that TensorFlow printed follow it.
     """
     lines = [line.strip() for line in str(text).splitlines()]
     kept = " ".join(line for line in lines if line and not _NOISE.match(line))
@@ -84,11 +91,11 @@ def one_line(text):
     return kept
 
 
-def as_request_error(error):
+def as_request_error(error: Exception) -> RequestError:
     """Any exception as a `RequestError`: its own code if it is one of TensorFlow's, INTERNAL otherwise."""
     if isinstance(error, RequestError):
         return error
     # tf.errors.OpError numbers its codes as gRPC does.
-    code = _CODE_NAME.get(getattr(error, "error_code", None), "INTERNAL")
+    code = _CODE_NAME.get(getattr(error, "error_code", -1), "INTERNAL")
     message = getattr(error, "message", None) or f"{type(error).__name__}: {error}"
     return RequestError(code, message)

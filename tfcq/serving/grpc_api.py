@@ -1,8 +1,12 @@
 """TF Serving's gRPC services, PredictionService and ModelService, over a `ModelManager`."""
 
+from __future__ import annotations
+
 import functools
 import time
+from typing import TYPE_CHECKING, NoReturn
 
+import grpc
 import tensorflow as tf
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
@@ -15,11 +19,19 @@ from tensorflow_serving.apis import (
 from .errors import CODE_NUMBER, RequestError, as_request_error, invalid
 from .servable import DEFAULT_SIGNATURE, to_array
 
+if TYPE_CHECKING:
+    from tensorflow_serving.apis import get_model_status_pb2
+
+    from .manager import ModelManager
+    from .monitoring import RequestMetrics
+
 SIGNATURE_FIELD = "signature_def"
 EXAMPLES_ONLY = "{} works on tf.Example records; these models take tensors by name: use Predict"
 
 
-def metadata(manager, request):
+def metadata(
+    manager: ModelManager, request: get_model_metadata_pb2.GetModelMetadataRequest
+) -> get_model_metadata_pb2.GetModelMetadataResponse:
     """The `GetModelMetadataResponse` to a request; REST answers with the same message.
 
     Raises:
@@ -60,19 +72,21 @@ def _answered(method):
 
 
 class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
-    """Predict and GetModelMetadata; what needs tf.Example is UNIMPLEMENTED.
+    """Predict and GetModelMetadata; methods that need tf.Example are UNIMPLEMENTED.
 
     Args:
         manager: the `ModelManager`.
         metrics: the `RequestMetrics`.
     """
 
-    def __init__(self, manager, metrics):
+    def __init__(self, manager: ModelManager, metrics: RequestMetrics) -> None:
         self.manager = manager
         self.metrics = metrics
 
     @_answered
-    def Predict(self, request, context):
+    def Predict(
+        self, request: predict_pb2.PredictRequest, context: grpc.ServicerContext
+    ) -> predict_pb2.PredictResponse:
         version, servable = self.manager.find(request.model_spec)
         inputs = {name: to_array(name, proto) for name, proto in request.inputs.items()}
         signature_name = request.model_spec.signature_name or DEFAULT_SIGNATURE
@@ -86,19 +100,21 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         return response
 
     @_answered
-    def GetModelMetadata(self, request, context):
+    def GetModelMetadata(
+        self, request: get_model_metadata_pb2.GetModelMetadataRequest, context: grpc.ServicerContext
+    ) -> get_model_metadata_pb2.GetModelMetadataResponse:
         return metadata(self.manager, request)
 
     @_answered
-    def Classify(self, request, context):
+    def Classify(self, request: object, context: grpc.ServicerContext) -> NoReturn:
         raise RequestError("UNIMPLEMENTED", EXAMPLES_ONLY.format("Classify"))
 
     @_answered
-    def Regress(self, request, context):
+    def Regress(self, request: object, context: grpc.ServicerContext) -> NoReturn:
         raise RequestError("UNIMPLEMENTED", EXAMPLES_ONLY.format("Regress"))
 
     @_answered
-    def MultiInference(self, request, context):
+    def MultiInference(self, request: object, context: grpc.ServicerContext) -> NoReturn:
         raise RequestError("UNIMPLEMENTED", EXAMPLES_ONLY.format("MultiInference"))
 
 
@@ -110,17 +126,21 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
         metrics: the `RequestMetrics`.
     """
 
-    def __init__(self, manager, metrics):
+    def __init__(self, manager: ModelManager, metrics: RequestMetrics) -> None:
         self.manager = manager
         self.metrics = metrics
 
     @_answered
-    def GetModelStatus(self, request, context):
+    def GetModelStatus(
+        self, request: get_model_status_pb2.GetModelStatusRequest, context: grpc.ServicerContext
+    ) -> get_model_status_pb2.GetModelStatusResponse:
         return self.manager.status(request.model_spec)
 
     @_answered
-    def HandleReloadConfigRequest(self, request, context):
-        # A refused configuration is an answer, not a failed call: so TF Serving's clients read response.status.
+    def HandleReloadConfigRequest(
+        self, request: model_management_pb2.ReloadConfigRequest, context: grpc.ServicerContext
+    ) -> model_management_pb2.ReloadConfigResponse:
+        # A refused configuration is an answer, not a failed call: TF Serving's clients read response.status.
         response = model_management_pb2.ReloadConfigResponse()
         try:
             self.manager.configure(request.config)

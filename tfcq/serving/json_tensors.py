@@ -1,12 +1,12 @@
-"""TF Serving's JSON for tensors: requests to numpy arrays, numpy arrays to responses.
+"""TF Serving's JSON for tensors: converts requests to numpy arrays and numpy arrays to responses.
 
 https://www.tensorflow.org/tfx/serving/api_rest has the format: `instances` (a list of rows) or `inputs` (a column for
-each input), answered by `predictions` or `outputs`.
+each input); the answer has `predictions` or `outputs`.
 
 NaN, Infinity and -Infinity are read and written as these bare words, as TF Serving does. They are an extension of
 JSON: Python's `json` reads them, a strict parser does not.
 
-One difference is on purpose: TF Serving wraps an integer that does not fit (256 as uint8 becomes 0); here it is an
+One difference is intended: TF Serving wraps an integer that does not fit (256 as uint8 becomes 0); here it is an
 error.
 """
 
@@ -14,6 +14,8 @@ import base64
 import binascii
 import itertools
 import json
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +25,7 @@ ROWS, COLUMNS = "instances", "inputs"
 _SHORT = 60
 
 
-def parse_request(body):
+def parse_request(body: bytes) -> tuple[str, str, Any]:
     """Reads the body of a `:predict` request.
 
     Args:
@@ -50,12 +52,12 @@ def parse_request(body):
     return signature_name, formats[0], document[formats[0]]
 
 
-def to_arrays(request_format, value, specs):
+def to_arrays(request_format: str, value: Any, specs: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """The tensors of a request.
 
     Args:
         request_format: ROWS or COLUMNS.
-        value: what stands under that key.
+        value: the value under that key.
         specs: {input name: an object with `dtype`}, the inputs of the signature.
 
     Returns:
@@ -68,11 +70,11 @@ def to_arrays(request_format, value, specs):
     return {name: _to_array(name, column, specs[name].dtype) for name, column in columns.items()}
 
 
-def to_json(request_format, outputs):
-    """The response: `predictions`, one entry a row, or `outputs`, one entry a tensor; a single tensor goes unnamed.
+def to_json(request_format: str, outputs: Mapping[str, np.ndarray]) -> str:
+    """The response: `predictions`, one entry per row, or `outputs`, one entry per tensor; a single tensor has no name.
 
     Args:
-        request_format: ROWS or COLUMNS, as the request had it.
+        request_format: ROWS or COLUMNS, that of the request.
         outputs: {output name: numpy array}.
 
     Returns:
@@ -152,7 +154,8 @@ def _to_array(name, value, dtype):
 
 def _flatten(name, value):
     """(shape, list of the leaves) of nested lists; level by level, so that a large image costs no Python loop."""
-    shape, level = [], [value]
+    shape: list[int] = []
+    level = [value]
     while True:
         kinds = set(map(type, level))
         if list not in kinds:
@@ -209,7 +212,7 @@ def _to_bytes(name, item):
 
 def _to_list(name, array):
     if array.dtype == object:
-        # TF Serving writes base64 for string outputs whose name says that they are bytes, text for the others.
+        # TF Serving writes base64 for string outputs whose name ends with _bytes, and text for other strings.
         if name.endswith("_bytes"):
             encode = np.frompyfunc(lambda item: {"b64": base64.b64encode(item).decode("ascii")}, 1, 1)
         else:
@@ -228,7 +231,7 @@ def _no_json_form(kind, name, dtype):
 
 
 def _describe(value):
-    """A value in few characters, with JSON's word for its kind."""
+    """A value in few characters, with JSON's name for its type."""
     kinds = {dict: "object", list: "list", str: "string", bool: "boolean", int: "integer", float: "number"}
     try:
         text = json.dumps(value) if not isinstance(value, (list, dict)) else f"with {len(value)} entries"

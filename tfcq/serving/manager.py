@@ -1,7 +1,11 @@
-"""Which versions of which models are served: loads them, switches to new ones, and tells their states."""
+"""Which versions of which models are served: loads them, switches to new ones, and reports their states."""
+
+from __future__ import annotations
 
 import gc
 import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from absl import logging
 from tensorflow_serving.apis import get_model_status_pb2
@@ -9,6 +13,10 @@ from tensorflow_serving.apis import get_model_status_pb2
 from .errors import CODE_NUMBER, RequestError, as_request_error, invalid
 from .servable import Servable
 from .versions import aspired_versions, checked_models, fingerprint, version_directories
+
+if TYPE_CHECKING:
+    from tensorflow_serving.apis import model_pb2
+    from tensorflow_serving.config import model_server_config_pb2
 
 State = get_model_status_pb2.ModelVersionStatus.State
 
@@ -18,10 +26,10 @@ class _Model:
 
     def __init__(self, config):
         self.config = config
-        self.servables = {}  # {version: Servable}, what requests may use
-        self.states = {}  # {version: (State, code name, message)}
-        self.failures = {}  # {version: fingerprint of the directory that did not load}
-        self.complaint = None
+        self.servables: dict[int, Servable] = {}  # those that requests may use
+        self.states: dict[int, tuple[int, str, str]] = {}  # {version: (State, code name, message)}
+        self.failures: dict[int, tuple] = {}  # {version: fingerprint of the directory that did not load}
+        self.complaint: str | None = None
 
     def set_state(self, version, state, code="OK", message=""):
         self.states = self.states | {version: (state, code, message)}
@@ -35,20 +43,20 @@ class _Model:
 class ModelManager:
     """Holds the served models.
 
-    A version is loaded and warmed up completely before requests see it, and only then are older ones let go, so a
-    model that has served once goes on serving. A version that does not load is reported as failed, is not tried
-    again until its files change, and the version policy then chooses among the others.
+    A version is loaded and warmed up completely before it answers requests, and older ones are unloaded only then, so a
+    model that has served once keeps serving. A version that does not load is reported as failed and is not tried again until
+    its files change; the version policy then chooses among the remaining versions.
 
     Args:
-        load: makes a `Servable` of a directory.
+        load: function from a directory to a `Servable`.
     """
 
-    def __init__(self, load=Servable):
+    def __init__(self, load: Callable[[str], Servable] = Servable) -> None:
         self._load = load
-        self._models = {}
+        self._models: dict[str, _Model] = {}
         self._changes = threading.Lock()
 
-    def configure(self, server_config):
+    def configure(self, server_config: model_server_config_pb2.ModelServerConfig) -> None:
         """Serves exactly the models of a `ModelServerConfig`; returns when they are loaded.
 
         Raises:
@@ -57,7 +65,7 @@ class ModelManager:
         """
         configs = checked_models(server_config)
         with self._changes:
-            models = {}
+            models: dict[str, _Model] = {}
             for name, config in configs.items():
                 models[name] = self._models.get(name, _Model(config))
                 if models[name].config.base_path != config.base_path:
@@ -71,17 +79,17 @@ class ModelManager:
             if broken and not model.servables:
                 raise RequestError("FAILED_PRECONDITION", f"no version of model {name!r} loads: {broken[-1]}")
 
-    def poll(self):
-        """Looks at the file system once, and loads and unloads what has changed there."""
+    def poll(self) -> None:
+        """Looks at the file system once, and loads and unloads versions accordingly."""
         with self._changes:
             for model in self._models.values():
                 self._refresh(model)
 
-    def available(self):
+    def available(self) -> dict[str, list[int]]:
         """{model name: sorted list of the versions that answer requests}."""
         return {name: sorted(model.servables) for name, model in self._models.items()}
 
-    def find(self, model_spec):
+    def find(self, model_spec: model_pb2.ModelSpec) -> tuple[int, Servable]:
         """The (version, `Servable`) that a `ModelSpec` asks for: the newest unless it names a version or a label.
 
         Raises:
@@ -107,11 +115,11 @@ class ModelManager:
             raise RequestError("NOT_FOUND", f"model {model_spec.name!r} has no {wanted}; available: {present}")
         return version, servables[version]
 
-    def status(self, model_spec):
+    def status(self, model_spec: model_pb2.ModelSpec) -> get_model_status_pb2.GetModelStatusResponse:
         """The `GetModelStatusResponse` for a `ModelSpec`: all versions ever seen, newest first, or the one it names.
 
         Raises:
-            RequestError: as `find` does; a version that failed or ended has a status all the same.
+            RequestError: as `find` does; but a version that failed or ended has a status.
         """
         model = self._model(model_spec.name)
         states = model.states
@@ -138,7 +146,7 @@ class ModelManager:
         return models[name]
 
     def _refresh(self, model):
-        """Brings one model to what its policy asks for; the caller holds the lock."""
+        """Loads and unloads versions of one model as its policy requires; the caller holds the lock."""
         try:
             directories = version_directories(model.config.base_path)
         except RequestError as error:
@@ -150,14 +158,14 @@ class ModelManager:
         model.complaint = None
         model.failures = {version: failed for version, failed in model.failures.items()
                           if version in directories and failed == fingerprint(directories[version])}
-        while True:  # each turn loads everything that is asked for, or finds one more version that does not load
+        while True:  # each turn loads all that the policy asks for, or finds another version that does not load
             candidates = set(directories) - set(model.failures)
             aspired = aspired_versions(model.config.model_version_policy, candidates)
             missing = sorted(aspired - set(model.servables), reverse=True)
             loaded = [self._load_version(model, version, directories[version]) for version in missing]
             if all(loaded):
                 break
-        if aspired:  # a policy that asks for nothing that exists must not end a service
+        if aspired:  # if no version that the policy asks for exists, the service must not end
             self._unload(model, set(model.servables) - aspired)
 
     def _load_version(self, model, version, path):
@@ -179,7 +187,7 @@ class ModelManager:
         return True
 
     def _unload(self, model, versions):
-        # Requests that run now hold the servable themselves; the last one to finish lets its memory go.
+        # Running requests hold the servable themselves; its memory is freed when the last of them ends.
         for version in versions:
             model.set_state(version, State.UNLOADING)
             model.servables = {key: value for key, value in model.servables.items() if key != version}
@@ -190,25 +198,25 @@ class ModelManager:
 
 
 class Poller:
-    """Calls `ModelManager.poll` every so many seconds on a thread of its own.
+    """Calls `ModelManager.poll` regularly on a thread of its own.
 
     Args:
         manager: the `ModelManager`.
         seconds: the pause between two looks, > 0.
     """
 
-    def __init__(self, manager, seconds):
+    def __init__(self, manager: ModelManager, seconds: float) -> None:
         self._manager = manager
         self._seconds = seconds
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="poll", daemon=True)
 
-    def start(self):
+    def start(self) -> None:
         """Begins polling."""
         self._thread.start()
 
-    def stop(self):
-        """Asks the thread to end; a load that has begun is not waited for."""
+    def stop(self) -> None:
+        """Asks the thread to end, without waiting for a load that has begun."""
         self._stopped.set()
 
     def _run(self):

@@ -6,6 +6,7 @@ import os
 import threading
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
+from google.protobuf.message import Message
 
 from .errors import UsageError, one_line
 
@@ -18,7 +19,7 @@ _COUNT = ":tensorflow:serving:request_count"
 _LATENCY = ":tensorflow:serving:request_latency"
 
 
-def monitoring_config_class():
+def monitoring_config_class() -> type[Message]:
     """The message class `MonitoringConfig` of tensorflow_serving/config/monitoring_config.proto.
 
     The tensorflow-serving-api package does not have it, so its few fields are declared here.
@@ -37,7 +38,7 @@ def monitoring_config_class():
     return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{file.package}.MonitoringConfig"))
 
 
-def read_metrics_path(path):
+def read_metrics_path(path: str) -> str | None:
     """The URL path of the metrics that a monitoring file asks for, None if it does not enable them.
 
     Raises:
@@ -58,16 +59,17 @@ def read_metrics_path(path):
 class RequestMetrics:
     """Counts requests; safe to use from several threads."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._counts = {}  # {(model name, status): count}
-        self._latencies = {}  # {(model name, API, entry point, status): (count in each bucket, sum of microseconds)}
+        self._counts: dict[tuple[str, str], int] = {}  # {(model name, status): count}
+        # {(model name, API, entry point, status): (count in each bucket, sum of microseconds)}
+        self._latencies: dict[tuple[str, str, str, str], tuple[list[int], float]] = {}
 
-    def record(self, model_name, api, entrypoint, status, seconds):
+    def record(self, model_name: str, api: str, entrypoint: str, status: str, seconds: float) -> None:
         """Adds one request.
 
         Args:
-            model_name: a name that is served, "" for any other: labels must not grow with what clients invent.
+            model_name: the name of a served model, "" for any other: names that clients invent must not become labels.
             api: "Predict", "GetModelMetadata", ...
             entrypoint: "GRPC" or "REST".
             status: the name of a canonical code.
@@ -81,8 +83,8 @@ class RequestMetrics:
             buckets[bisect.bisect_right(LATENCY_LIMITS, microseconds)] += 1
             self._latencies[key] = (buckets, total + microseconds)
 
-    def page(self):
-        """All metrics as Prometheus reads them."""
+    def page(self) -> str:
+        """All metrics in Prometheus' text format."""
         lines = [f"# TYPE {_COUNT} counter"]
         with self._lock:
             for (model_name, status), count in sorted(self._counts.items()):

@@ -1,4 +1,4 @@
-"""Proxies that the environment names (http_proxy and its kin), for the client: when they are passed by, and what to call them.
+"""Proxies in environment variables (http_proxy and similar ones), for the client: when they are bypassed, and their names.
 
 A server on this machine is asked directly, whatever the environment says: a proxy would look for it on its own machine. For
 other machines REST follows Python's `urllib` (http_proxy, https_proxy, no_proxy; not all_proxy, and no SOCKS), gRPC its own
@@ -12,8 +12,8 @@ import urllib.parse
 import urllib.request
 
 
-def is_here(host):
-    """Whether a host's name or address is this machine's loopback, as localhost, 127.0.0.1 and ::1 are."""
+def is_here(host: str) -> bool:
+    """Whether a host's name or address is this machine's loopback, such as localhost, 127.0.0.1 and ::1."""
     host = host.strip("[]").rstrip(".").lower()
     if host == "localhost" or host.endswith(".localhost"):
         return True
@@ -25,8 +25,8 @@ def is_here(host):
     return address.is_loopback or address.is_unspecified
 
 
-def of_rest(url):
-    """"VARIABLE=PROXY" of the proxy through which `urllib` asks a URL, None where it asks directly."""
+def of_rest(url: str) -> str | None:
+    """The proxy through which `urllib` asks a URL, as "VARIABLE=PROXY"; None if it asks directly."""
     parts = urllib.parse.urlsplit(url)
     if is_here(parts.hostname or "") or urllib.request.proxy_bypass(parts.netloc):
         return None
@@ -34,20 +34,20 @@ def of_rest(url):
     return proxy and f"{parts.scheme}_proxy={_without_password(proxy)}"
 
 
-def of_grpc(address):
-    """"VARIABLE=PROXY" of the proxy through which gRPC asks an address, None where it asks directly."""
+def of_grpc(address: str) -> str | None:
+    """The proxy through which gRPC asks an address, as "VARIABLE=PROXY"; None if it asks directly."""
     host = grpc_host(address)
     if is_here(host):
         return None
-    passed_by = os.environ.get("no_grpc_proxy") or os.environ.get("no_proxy") or ""
-    if any(name.strip() and host.endswith(name.strip()) for name in passed_by.split(",")):
+    bypassed = os.environ.get("no_grpc_proxy") or os.environ.get("no_proxy") or ""
+    if any(name.strip() and host.endswith(name.strip()) for name in bypassed.split(",")):
         return None
     given = [name for name in ("grpc_proxy", "https_proxy", "http_proxy") if os.environ.get(name)]
     return f"{given[0]}={_without_password(os.environ[given[0]])}" if given else None
 
 
-def grpc_host(address):
-    """The host of "host:port", "[::1]:port", "ipv4:host:port" and the like; localhost for a socket in the file system."""
+def grpc_host(address: str) -> str:
+    """The host of "host:port", "[::1]:port", "ipv4:host:port" and similar forms; localhost for a socket in the file system."""
     if address.startswith(("unix:", "unix-abstract:")):
         return "localhost"
     address = re.sub(r"^(dns|ipv4|ipv6):", "", address)

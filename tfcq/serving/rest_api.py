@@ -1,4 +1,6 @@
-"""TF Serving's REST API over a `ModelManager`: status, metadata and predict, one thread a connection."""
+"""TF Serving's REST API over a `ModelManager`: status, metadata and predict, one thread per connection."""
+
+from __future__ import annotations
 
 import http.server
 import json
@@ -8,13 +10,19 @@ import threading
 import time
 import typing
 import urllib.parse
+from typing import TYPE_CHECKING, Any
 
 from google.protobuf import json_format
 from tensorflow_serving.apis import get_model_metadata_pb2, model_pb2
 
 from . import bodies, json_tensors
+from .addresses import Address
 from .errors import RequestError, as_request_error, invalid
 from .grpc_api import EXAMPLES_ONLY, SIGNATURE_FIELD, metadata
+
+if TYPE_CHECKING:
+    from .manager import ModelManager
+    from .monitoring import RequestMetrics
 
 # The paths of http_rest_api_util.cc, to the letter; a wrong method or path under /v1/ is "Malformed request", 400.
 _MODEL = r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
@@ -29,15 +37,15 @@ LINGER_SECONDS = 1.0
 
 
 class RestServer(http.server.ThreadingHTTPServer):
-    """The HTTP server. It is bound when it is made, and listens from `serve_forever_in_thread` on.
+    """The HTTP server. The constructor binds its port; `serve_forever_in_thread` starts to listen.
 
     Args:
         address: the `Address` to listen on.
-        port: of it.
+        port: the port of that address.
         manager: the `ModelManager`.
         metrics: the `RequestMetrics`.
-        num_threads: how many requests are worked on at a time; more of them wait.
-        metrics_path: the URL path of Prometheus' page, None for no such page.
+        num_threads: how many requests are processed at a time; further ones wait.
+        metrics_path: the URL path of Prometheus' page; None: no such page.
 
     Raises:
         OSError: if the port is taken.
@@ -46,7 +54,15 @@ class RestServer(http.server.ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, address, port, manager, metrics, num_threads, metrics_path=None):
+    def __init__(
+        self,
+        address: Address,
+        port: int,
+        manager: ModelManager,
+        metrics: RequestMetrics,
+        num_threads: int,
+        metrics_path: str | None = None,
+    ) -> None:
         self.address_family = address.family
         super().__init__((address.host, port), _Handler, bind_and_activate=False)
         address.prepare(self.socket)
@@ -61,13 +77,13 @@ class RestServer(http.server.ThreadingHTTPServer):
             self.server_close()
             raise
 
-    def serve_forever_in_thread(self):
-        """Listens, and answers on threads of its own."""
+    def serve_forever_in_thread(self) -> None:
+        """Starts to listen and answer, on threads of its own."""
         self.server_activate()
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.1}, name="rest", daemon=True).start()
 
-    def stop(self, grace_seconds):
-        """Takes no new connection, and waits for the requests that are being worked on, at most so long."""
+    def stop(self, grace_seconds: float) -> None:
+        """Stops taking connections, and waits at most `grace_seconds` for running requests."""
         self.shutdown()
         deadline = time.monotonic() + grace_seconds
         for _ in range(self._num_threads):
@@ -75,15 +91,16 @@ class RestServer(http.server.ThreadingHTTPServer):
                 break
         self.server_close()
 
-    def handle_error(self, request, client_address):
-        """A client that hangs up in the middle is nobody's mistake here: no stack trace."""
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Prints no stack trace: a client that hangs up is not an error of the server."""
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
-    server_version, sys_version = "local_server", ""  # not Python's version to whoever asks
+    server: RestServer
+    server_version, sys_version = "local_server", ""  # Python's version is not revealed
     protocol_version = "HTTP/1.1"  # connections stay open
     timeout = IDLE_SECONDS
-    disable_nagle_algorithm = True  # headers and body are two writes; without this the second waits 40 ms
+    disable_nagle_algorithm = True  # headers and body are two writes; with Nagle's algorithm the second waits 40 ms
 
     def do_GET(self):
         self._answer()
@@ -91,10 +108,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     do_POST = do_PUT = do_DELETE = do_PATCH = do_HEAD = do_OPTIONS = do_GET
 
     def log_message(self, format, *args):
-        """The metrics count requests; a line for each would drown what matters."""
+        """Logs nothing: the metrics count requests, and a line for each would hide the messages that matter."""
 
     def send_error(self, code, message=None, explain=None):
-        """What http.server itself refuses (a broken request line, too long headers), in JSON as well."""
+        """Sends http.server's own refusals (a broken request line, too long headers) as JSON, too."""
         self.close_connection = True
         self._send(code, json.dumps({"error": message or explain or self.responses[code][0]}))
 
@@ -107,7 +124,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                     self._send(200, self.server.metrics.page(), "text/plain; charset=utf-8")
                 else:
                     self._send(*self._response(path, body))
-        except RequestError as error:  # the body was not read: the rest of the connection cannot be understood
+        except RequestError as error:  # the body was not read, so the rest of the connection cannot be parsed
             self.send_error(error.http_status, error.reason)
             self._linger()
         except OSError:  # the connection is gone or silent; there is nobody to answer
@@ -139,7 +156,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return True
 
     def handle_expect_100(self):
-        """Asks for the body, unless what the headers say of it is reason enough to refuse it."""
+        """Asks for the body, unless the headers are reason enough to refuse it."""
         try:
             bodies.check_length(self.headers)
         except RequestError as error:
@@ -148,7 +165,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return super().handle_expect_100()
 
     def _linger(self):
-        """Reads on for a moment: to close over unread bytes would reset the connection, and the answer with it."""
+        """Reads on for a moment: closing with unread bytes would reset the connection and lose the answer."""
         deadline = time.monotonic() + LINGER_SECONDS
         try:
             self.connection.shutdown(socket.SHUT_WR)
@@ -171,7 +188,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 
 class _Call(typing.NamedTuple):
-    """What a method and a path ask for."""
+    """The API call that an HTTP method and a path ask for."""
 
     api: str
     model_spec: model_pb2.ModelSpec

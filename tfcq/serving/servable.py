@@ -1,7 +1,11 @@
 """One loaded version of a SavedModel: its signatures, the checks on a request, and the warm-up."""
 
+from __future__ import annotations
+
 import os
 import weakref
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
@@ -11,14 +15,17 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from .errors import RequestError, as_request_error, invalid
 
+if TYPE_CHECKING:
+    from tensorflow.core.framework import tensor_pb2
+
 DEFAULT_SIGNATURE = "serving_default"
 SAVED_MODEL_FILE = "saved_model.pb"
 WARMUP_FILE = os.path.join("assets.extra", "tf_serving_warmup_requests")
 
-# TF Serving reads no more records than this (saved_model_warmup_util.h), so neither does this server.
+# TF Serving reads at most this many records (saved_model_warmup_util.h), and so does this server.
 MAX_WARMUP_RECORDS = 1000
 
-# protobuf cannot carry more; a request may *declare* more (a shape and one value to repeat), and is refused.
+# The limit of protobuf. A request that declares a larger tensor (a shape and one value to repeat) is refused.
 MAX_TENSOR_BYTES = 2**31 - 1
 
 
@@ -29,16 +36,16 @@ class Servable:
         path: the version's directory, with `saved_model.pb` in it.
 
     Raises:
-        Exception: whatever TensorFlow raises for a SavedModel that it cannot read.
+        Exception: any error of TensorFlow for a SavedModel that it cannot read.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str) -> None:
         self.path = path
         self.signature_defs = _read_signature_defs(path)
-        self._model = tf.saved_model.load(self._plain(path))  # the signatures hold no reference to the variables; this does
+        self._model = tf.saved_model.load(self._plain(path))  # keeps the variables, which the signatures do not reference
         self._signatures = dict(self._model.signatures)
 
-    def input_specs(self, signature_name):
+    def input_specs(self, signature_name: str) -> dict[str, tf.TensorSpec]:
         """{input name: tf.TensorSpec} of a signature; an empty name means the default one.
 
         Raises:
@@ -46,7 +53,9 @@ class Servable:
         """
         return self._signature(signature_name).structured_input_signature[1]
 
-    def predict(self, signature_name, inputs, output_filter=()):
+    def predict(
+        self, signature_name: str, inputs: dict[str, np.ndarray], output_filter: Iterable[str] = ()
+    ) -> dict[str, np.ndarray]:
         """Runs a signature.
 
         Args:
@@ -77,12 +86,12 @@ class Servable:
         except tf.errors.OpError as error:
             raise as_request_error(error) from error
 
-    def warm_up(self):
+    def warm_up(self) -> int:
         """Replays the recorded requests of `assets.extra/tf_serving_warmup_requests`, if there are any.
 
         Returns:
-            The number of requests that were replayed. A record that cannot be read or run is a warning: warm-up
-            makes the first requests fast, it does not decide whether a model may serve.
+            The number of requests that were replayed. A record that cannot be read or run causes a warning only:
+            warm-up makes the first requests fast, but does not decide whether a model may serve.
         """
         path = os.path.join(self.path, WARMUP_FILE)
         replayed = 0
@@ -102,10 +111,10 @@ class Servable:
         return replayed
 
     def _plain(self, path):
-        """A name of a directory without pattern characters: to TensorFlow `[a]` in a path is `a`.
+        """A name of a directory without pattern characters, as TensorFlow reads `[a]` in a path as `a`.
 
-        It holds as long as this object: the model may read its assets later. tfcq.machine.paths has the same; this server does
-        without tfcq.
+        It is valid as long as this object exists, as the model may read its assets later. (`tfcq.machine.paths.plain` does the
+        same.)
         """
         if not set(path) & set("*?[\\") or not os.path.isdir("/proc/self/fd"):
             return path
@@ -121,7 +130,7 @@ class Servable:
         return self._signatures[name]
 
 
-def to_array(name, proto):
+def to_array(name: str, proto: tensor_pb2.TensorProto) -> np.ndarray:
     """A `TensorProto` as a numpy array.
 
     Raises:
@@ -165,7 +174,7 @@ def _shape_text(shape):
 
 
 def _read_signature_defs(path):
-    """{name: SignatureDef} of the version's serving graph, as the metadata endpoint hands them out."""
+    """{name: SignatureDef} of the version's serving graph, for the metadata endpoint."""
     with open(os.path.join(path, SAVED_MODEL_FILE), "rb") as file:
         saved_model = saved_model_pb2.SavedModel.FromString(file.read())
     for meta_graph in saved_model.meta_graphs:

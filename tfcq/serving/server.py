@@ -1,6 +1,9 @@
-"""The two front ends on their ports, the manager behind them, and their life from binding to a graceful stop."""
+"""The two front ends on their ports and the manager behind them, from binding the ports to a graceful stop."""
+
+from __future__ import annotations
 
 import concurrent.futures
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from absl import logging
@@ -12,9 +15,12 @@ from .manager import ModelManager, Poller
 from .monitoring import RequestMetrics
 from .rest_api import RestServer
 
+if TYPE_CHECKING:
+    from tensorflow_serving.config import model_server_config_pb2
+
 GRACE_SECONDS = 10
 
-# TF Serving sets kint32max: 64 images of 64x64x3 as nested protobuf pass, and so does all that protobuf can hold.
+# TF Serving's kint32max: any message that protobuf can hold, such as 64 images of 64x64x3, may pass.
 MAX_MESSAGE_BYTES = 2**31 - 1
 
 
@@ -30,22 +36,22 @@ class LocalServer:
         UsageError: if a port is taken.
     """
 
-    def __init__(self, options):
+    def __init__(self, options: Any) -> None:
         self._options = options
         self._manager = ModelManager()
         self._metrics = RequestMetrics()
-        self._poller = None
+        self._poller: Poller | None = None
         self._grpc = self._bind_grpc() if options.port else None
         self._rest = self._bind_rest() if options.rest_api_port else None
 
-    def start(self, server_config):
-        """Loads the models, then answers.
+    def start(self, server_config: model_server_config_pb2.ModelServerConfig) -> str:
+        """Loads the models, then starts to answer.
 
         Args:
             server_config: a `ModelServerConfig`.
 
         Returns:
-            One line that says what is served where.
+            One line that says which models are served at which addresses.
 
         Raises:
             UsageError: if the configuration is bad or a model has only versions that do not load.
@@ -68,8 +74,8 @@ class LocalServer:
                   for name, versions in sorted(self._manager.available().items())]
         return f"ready: {', '.join(endpoints)}; serving {', '.join(models)}"
 
-    def stop(self):
-        """Takes no new request, lets those that run finish for up to `GRACE_SECONDS`, and gives the ports back."""
+    def stop(self) -> None:
+        """Takes no new request, waits up to `GRACE_SECONDS` for running ones, and frees the ports."""
         if self._poller:
             self._poller.stop()
         stopping = self._grpc.stop(GRACE_SECONDS) if self._grpc else None
@@ -83,7 +89,7 @@ class LocalServer:
         options = {
             "grpc.max_receive_message_length": MAX_MESSAGE_BYTES,
             "grpc.max_send_message_length": MAX_MESSAGE_BYTES,
-            "grpc.so_reuseport": 0,  # or a second server would bind the same port, and take half of the requests
+            "grpc.so_reuseport": 0,  # otherwise a second server could bind the same port and take half of the requests
         }
         options.update(self._options.grpc_channel_arguments)
         workers = concurrent.futures.ThreadPoolExecutor(self._options.grpc_max_threads, thread_name_prefix="grpc")

@@ -1,7 +1,4 @@
-"""How `tfcq.serving.client` reaches a server: one request by REST or by gRPC, and what went wrong in one line.
-
-Both transports have `predict(signature, inputs)`, `metadata()` and `status()`, with the meanings of `tfcq.serving.client.Client`.
-"""
+"""How `tfcq.serving.client` reaches a server: a request by REST or by gRPC, and errors in one line."""
 
 import http.client
 import json
@@ -9,13 +6,14 @@ import re
 import urllib.error
 import urllib.parse
 import urllib.request
+from typing import Any, Protocol
 
 import numpy as np
 
 from tfcq.errors import UserError
 from tfcq.serving import proxies
 
-# The names of protobuf's DataType enumeration, for what JSON and metadata bring as text.
+# The names in protobuf's enumeration DataType, which JSON and metadata have as text.
 _DTYPES = {
     "DT_FLOAT": np.float32,
     "DT_DOUBLE": np.float64,
@@ -37,6 +35,16 @@ _HTTP_CODES = {
 }
 
 
+class Transport(Protocol):
+    """Sends one request to the server, with the arguments and results of the methods of `tfcq.serving.client.Client`."""
+
+    def predict(self, signature: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]: ...
+
+    def metadata(self) -> dict[str, Any]: ...
+
+    def status(self) -> dict[int, dict[str, str]]: ...
+
+
 class ServerError(UserError):
     """A server that cannot be reached, or that refused a request, in one line.
 
@@ -44,13 +52,13 @@ class ServerError(UserError):
         code: the name of the canonical status: "UNAVAILABLE", "NOT_FOUND", "INVALID_ARGUMENT", ...
     """
 
-    def __init__(self, address, code, reason):
+    def __init__(self, address: str, code: str, reason: object) -> None:
         self.code = code
         super().__init__(f"{address}: {code}: {' '.join(str(reason).split())}")
 
 
 def _signatures(signature_defs):
-    """The `signatures` of `Client.metadata` from a SignatureDefMap's dictionary; both transports end up here."""
+    """The `signatures` of `Client.metadata` from a SignatureDefMap's dictionary, for both transports."""
 
     def tensors(infos):
         return {
@@ -77,26 +85,27 @@ def _shape(shape):
 
 
 class RestTransport:
-    """Requests by REST, in column format, with numpy alone."""
+    """Requests by REST, in column format; needs only numpy."""
 
-    def __init__(self, address, model, version, timeout):
+    def __init__(self, address: str, model: str, version: int | None, timeout: float) -> None:
         if not address.startswith(("http://", "https://")):
             raise UserError(f"a REST address starts with http:// or https://, received {address!r}")
         self._model_url = f"{address.rstrip('/')}/v1/models/{urllib.parse.quote(model, safe='')}"
         self._url = self._model_url if version is None else f"{self._model_url}/versions/{version}"
         self._timeout = timeout
-        self._signatures = None
+        self._signatures: dict[str, Any] | None = None
         try:
             self._proxy = proxies.of_rest(self._url)
         except ValueError as error:
             raise UserError(f"a REST address is http://host:port, received {address!r} ({error})") from error
-        self._opener = urllib.request.build_opener(*([] if self._proxy else [urllib.request.ProxyHandler({})]))
+        proxies_used = urllib.request.ProxyHandler(None if self._proxy else {})  # None: those of the environment
+        self._opener = urllib.request.build_opener(proxies_used)
 
-    def predict(self, signature, inputs):
-        body = {"signature_name": signature} if signature else {}
+    def predict(self, signature: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        body: dict[str, Any] = {"signature_name": signature} if signature else {}
         body["inputs"] = {name: array.tolist() for name, array in inputs.items()}
         outputs = self._ask(f"{self._url}:predict", lambda answer: answer["outputs"], json.dumps(body).encode())
-        # JSON brings no dtypes, and a single output comes without its name: the signature has both.
+        # JSON has no dtypes, and a single output has no name: the signature has both.
         if self._signatures is None:
             self._signatures = self.metadata()["signatures"]
         specs = self._signatures[signature or "serving_default"]["outputs"]
@@ -104,7 +113,7 @@ class RestTransport:
             outputs = {next(iter(specs)): outputs}
         return {name: np.asarray(value, np.dtype(specs[name]["dtype"])) for name, value in outputs.items()}
 
-    def metadata(self):
+    def metadata(self) -> dict[str, Any]:
         return self._ask(
             f"{self._url}/metadata",
             lambda answer: {
@@ -114,7 +123,7 @@ class RestTransport:
             },
         )
 
-    def status(self):
+    def status(self) -> dict[int, dict[str, str]]:
         return self._ask(
             self._url,
             lambda answer: {
@@ -124,7 +133,7 @@ class RestTransport:
         )
 
     def _ask(self, url, read, body=None):
-        """What `read` makes of the JSON with which TF Serving answers; ServerError for every other answer and none."""
+        """`read(answer)` of TF Serving's answer in JSON; ServerError for any other answer or none."""
         request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
         try:
             try:
@@ -156,16 +165,16 @@ class RestTransport:
         raise ServerError(url, code, reason)
 
     def _error(self, url, code, reason):
-        """Of what TF Serving did not say itself: the proxy on the way may have."""
+        """An error that TF Serving itself did not report: it may come from a proxy, which is therefore named."""
         return ServerError(url, code, reason + _through(self._proxy))
 
 
 def _gist(text):
-    """The first line of a body that says something: the title of a page of HTML, at most 100 characters."""
+    """The first meaningful line of a body, or the title if it is HTML, at most 100 characters."""
     title = re.search(r"<title>\s*(.*?)\s*</title>", text, re.IGNORECASE | re.DOTALL)
     lines = [line.strip() for line in ([title[1]] if title else text.splitlines())]
-    said = [line for line in lines if line and not re.fullmatch(r"<[^>]*>", line)]
-    return " ".join((said or lines or [""])[0].split())[:100]
+    meaningful = [line for line in lines if line and not re.fullmatch(r"<[^>]*>", line)]
+    return " ".join((meaningful or lines or [""])[0].split())[:100]
 
 
 def _through(proxy):
@@ -173,9 +182,9 @@ def _through(proxy):
 
 
 class GrpcTransport:
-    """Requests by gRPC; imports TensorFlow, whose protocol buffers the messages are made of."""
+    """Requests by gRPC; imports TensorFlow, as messages consist of its protocol buffers."""
 
-    def __init__(self, address, model, version, timeout):
+    def __init__(self, address: str, model: str, version: int | None, timeout: float) -> None:
         if "://" in address:
             raise UserError(f"a gRPC address is host:port without a scheme, received {address!r}")
         try:
@@ -194,7 +203,7 @@ class GrpcTransport:
         self._models = model_service_pb2_grpc.ModelServiceStub(channel)
         self._address, self._model, self._version, self._timeout = address, model, version, timeout
 
-    def predict(self, signature, inputs):
+    def predict(self, signature: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         import tensorflow as tf
         from tensorflow_serving.apis import predict_pb2
 
@@ -205,7 +214,7 @@ class GrpcTransport:
         response = self._ask(self._prediction.Predict, request)
         return {name: tf.make_ndarray(proto) for name, proto in response.outputs.items()}
 
-    def metadata(self):
+    def metadata(self) -> dict[str, Any]:
         from google.protobuf import json_format
         from tensorflow_serving.apis import get_model_metadata_pb2
 
@@ -220,7 +229,7 @@ class GrpcTransport:
             "signatures": _signatures(fields.get("signature_def", {})),
         }
 
-    def status(self):
+    def status(self) -> dict[int, dict[str, str]]:
         from tensorflow_serving.apis import get_model_status_pb2
 
         response = self._ask(self._models.GetModelStatus, self._named(get_model_status_pb2.GetModelStatusRequest()))
@@ -243,6 +252,6 @@ class GrpcTransport:
             return method(request, timeout=self._timeout)
         except grpc.RpcError as error:
             code, reason = error.code().name, str(error.details())
-            if code in ("UNAVAILABLE", "UNKNOWN", "DEADLINE_EXCEEDED"):  # not what TF Serving says of a request
+            if code in ("UNAVAILABLE", "UNKNOWN", "DEADLINE_EXCEEDED"):  # codes that TF Serving does not use for a request
                 reason += _through(self._proxy)
             raise ServerError(f"{self._address} model {self._model!r}", code, reason) from error

@@ -1,7 +1,9 @@
-"""Where versions of a model lie on disk, which of them a policy asks for, and what a model configuration must say."""
+"""Where the versions of a model are on disk, which of them a policy asks for, and the checks of a model configuration."""
 
 import os
 import unicodedata
+from collections.abc import Iterable
+from typing import Any
 
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
@@ -11,8 +13,8 @@ from .errors import RequestError, UsageError, invalid, one_line
 SAVED_MODEL_FILE = "saved_model.pb"
 
 
-def single_model_config(name, base_path):
-    """The configuration that `--model_name` and `--model_base_path` stand for; a relative path is made absolute.
+def single_model_config(name: str, base_path: str) -> model_server_config_pb2.ModelServerConfig:
+    """The configuration that `--model_name` and `--model_base_path` give; a relative path is made absolute.
 
     Raises:
         UsageError: if the path is not UTF-8.
@@ -26,7 +28,7 @@ def single_model_config(name, base_path):
     return config
 
 
-def read_model_config(path):
+def read_model_config(path: str) -> model_server_config_pb2.ModelServerConfig:
     """Reads a `ModelServerConfig` in protobuf's text format.
 
     Raises:
@@ -41,12 +43,14 @@ def read_model_config(path):
         raise UsageError(f"--model_config_file={path} is not a ModelServerConfig: {one_line(error)}") from error
 
 
-def checked_models(server_config):
+def checked_models(
+    server_config: model_server_config_pb2.ModelServerConfig
+) -> dict[str, model_server_config_pb2.ModelConfig]:
     """{model name: ModelConfig} of a configuration that this server can serve.
 
     Raises:
-        RequestError: INVALID_ARGUMENT for a custom configuration, no model, a name twice, another platform than
-            TensorFlow, a base path that is relative, missing or itself a version, a bad version policy.
+        RequestError: INVALID_ARGUMENT for a custom configuration, no model, a duplicate name, another platform than
+            TensorFlow, a base path that is relative, missing or itself a version, or a bad version policy.
     """
     if server_config.WhichOneof("config") != "model_config_list":
         raise invalid("the configuration needs a model_config_list; custom_model_config is not supported")
@@ -83,7 +87,7 @@ def _check_base_path(config):
                       f" give the directory above it")
 
 
-def version_directories(base_path):
+def version_directories(base_path: str) -> dict[int, str]:
     """{version: directory} of the complete versions under a base path.
 
     A version is a directory with an integer for its name and a `saved_model.pb` in it. Anything else is left alone:
@@ -104,10 +108,10 @@ def version_directories(base_path):
     return found
 
 
-def aspired_versions(policy, candidates):
+def aspired_versions(policy: Any, candidates: Iterable[int]) -> set[int]:
     """The set of versions that a `ServableVersionPolicy` asks for, out of the candidates.
 
-    Without a policy the newest one is asked for, as in TF Serving.
+    Without a policy that is the newest one, as in TF Serving.
     """
     choice = policy.WhichOneof("policy_choice")
     if choice == "all":
@@ -118,9 +122,9 @@ def aspired_versions(policy, candidates):
     return set(sorted(candidates)[-count:])
 
 
-def fingerprint(path):
-    """What changes when somebody rewrites a version: names, sizes and times of its graph and its variables."""
-    files = []
+def fingerprint(path: str) -> tuple:
+    """A tuple that changes if a version is rewritten: names, sizes and times of its graph and its variables."""
+    files: list[tuple] = []
     for folder in (path, os.path.join(path, "variables")):
         try:
             with os.scandir(folder) as entries:

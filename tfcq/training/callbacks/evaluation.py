@@ -95,7 +95,7 @@ class Evaluation(StepCallback):
     def _distribution_evaluator(self):
         """Compares samples with the validation split; imported only when it is needed, as it imports much of SciPy."""
         from tfcq import features
-        from tfcq.evaluation.distributions import DistributionEvaluator
+        from tfcq.evaluation.distributions import DistributionEvaluator, check_name
 
         training, strategy = self._training, self.model.distribute_strategy
         protocol = EvaluationConfig(
@@ -107,6 +107,8 @@ class Evaluation(StepCallback):
         )
         with strategy.scope():
             extractor = features.load(training.eval_features)
+        for name in training.eval_metrics.split(","):
+            check_name(name, extractor, prefix="eval_")
         return DistributionEvaluator(self.model, self._dataset, extractor, protocol, strategy)
 
     def _keep_if_best(self, step, row):
