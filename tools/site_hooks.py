@@ -136,7 +136,7 @@ def departures(module: str) -> str:
     """The paragraphs of a module's docstring that say where it departs from its paper or its authors' code."""
     path = ROOT / f"{module.replace('.', '/')}.py"
     text = inspect.cleandoc(ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))))
-    found = [part for part in text.split("\n\n") if re.match(r"(Where this departs|Departures|Departs)", part)]
+    found = [part for part in text.split("\n\n") if re.match(r"Departures ", part)]
     if not found:
         raise ValueError(f"{module}: expected a paragraph of its docstring that says where it departs from its paper")
     return _cell("\n\n".join(found), newline="\n")

@@ -62,7 +62,7 @@ def test_signs_of_markdown_in_the_code_stand_for_themselves():
 
 
 def test_departures_are_of_the_docstring():
-    assert hooks.departures("tfcq.models.coverage_quality.cqf").startswith("Where this departs from the paper: ActNorm")
+    assert hooks.departures("tfcq.models.coverage_quality.cqf").startswith("Departures from the paper: ActNorm")
     with pytest.raises(ValueError, match="expected a paragraph"):
         hooks.departures("tfcq.models.autoencoders.vae")
 
