@@ -79,7 +79,7 @@ def test_an_introspective_encoders_balance_is_one_figure(tmp_path):
 def test_what_cannot_be_measured_is_refused(run):
     refusals = {
         ("fid",): "fid is defined for the Inception graph only",
-        ("classifier_score",): "classifier_score needs classes, which --features=pixels does not have",
+        ("classifier_score",): "classifier_score needs classes, which the features pixels do not have; expected other --features",
         ("frechet",): r"received 'frechet' \(did you mean frechet_distance\?\)",
         (): "received 'none'",
     }

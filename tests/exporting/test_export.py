@@ -4,6 +4,7 @@ import hashlib
 import json
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
@@ -342,6 +343,15 @@ def test_mistakes_are_found_before_any_work(run, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="export_dir: expected a folder, received .*file', which is a file"):
         export.export(run, tmp_path / "file")
+
+
+@pytest.mark.parametrize("name", ["environment.json", "data.json"])
+def test_a_run_without_what_the_card_says_is_refused_before_the_work(run, tmp_path, name, monkeypatch):
+    folder = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns(name, "checkpoints"))
+    monkeypatch.setattr(export.workdirs, "load", lambda *_: pytest.fail("it was loaded first"))
+    with pytest.raises(UserError, match=f"{name}: the model card needs this file of the run, which cannot be read"):
+        export.export(folder, tmp_path / "exports")
+
 
 
 @pytest.mark.slow

@@ -210,7 +210,7 @@ REFUSED = {
     ),
     "a metric of classes for features without them": (
         tiny.config(8, training={"eval_metrics": "prd,classifier_score", "eval_features": "pixels"}, **VAE),
-        "^eval_metrics: classifier_score needs classes, which --eval_features=pixels does not have$",
+        "^eval_metrics: classifier_score needs classes, which the features pixels do not have; expected other --eval_features",
     ),
     "data that are not there": (tiny.config(8, data={"dataset": "folder:nowhere"}, **VAE), "nowhere"),
 }

@@ -192,12 +192,15 @@ def check_name(name: str, extractor: FeatureExtractor, prefix: str = "") -> str:
         own = registry.INCEPTION_NAMES[name]
         if not extractor.is_inception:
             raise UserError(
-                f"{prefix}metrics: {name} is defined for the Inception graph only; expected {own} with "
-                f"--{prefix}features={extractor.name}, or --{prefix}features=inception"
+                f"{prefix}metrics: {name} is defined for the Inception graph only, received the features {extractor.name}; "
+                f"expected {own}, or --{prefix}features=inception"
             )
         name = own
     if not has_classes_for(name, extractor):
-        raise UserError(f"{prefix}metrics: {name} needs classes, which --{prefix}features={extractor.name} does not have")
+        raise UserError(
+            f"{prefix}metrics: {name} needs classes, which the features {extractor.name} do not have; expected other "
+            f"--{prefix}features, or {prefix}metrics without it"
+        )
     return name
 
 

@@ -62,6 +62,7 @@ def export(
     workdir, export_dir = paths.folder(workdir, "workdir"), paths.folder(export_dir, "export_dir")
     base = export_dir / workdirs.read_config(workdir).model  # an error if there is no run
     files.check_folder("export_dir", base)
+    environment, data = _read_json(workdir, "environment.json"), _read_json(workdir, "data.json")
     model = workdirs.load(workdir, checkpoint, image_draw)
     config = model.config_of_run
     staged = base / f"{_STAGED}{os.getpid()}"
@@ -85,8 +86,8 @@ def export(
             extra / "MODEL_CARD.md",
             card.model_card(
                 config,
-                _read_json(workdir, "environment.json"),
-                _read_json(workdir, "data.json"),
+                environment,
+                data,
                 workdirs.read_metrics(workdir),
                 int(model.step),
                 signatures,
@@ -118,7 +119,10 @@ def _remove_left_over(base):
 
 def _read_json(workdir, name):
     path = pathlib.Path(workdir) / name
-    return json.loads(path.read_text()) if path.is_file() else None
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: the model card needs this file of the run, which cannot be read: {error}") from error
 
 
 def _example_inputs(model):
