@@ -1,5 +1,6 @@
 """`tfcq.Run`: images in memory, history, and what it says of itself. The rest of a run's life: tests/integration."""
 
+import dataclasses
 import json
 import os
 
@@ -33,7 +34,9 @@ def test_images_in_memory_are_kept_with_the_run(run):
     again = tfcq.Run(os.fspath(run.workdir))
     assert again.config.data.dataset == f"npz:{run.workdir / 'images.npz'}" and again.config.system == CONFIG.system
     assert again.train().steps_taken == 4  # it is done
-    assert tfcq.Run(run.workdir, CONFIG).train(images=IMAGES).steps_taken == 4
+    for same in (run, tfcq.Run(run.workdir, CONFIG)):  # a configuration that names no images takes those of the run
+        assert same.train().steps_taken == same.train(images=IMAGES).steps_taken == 4
+        assert same.config.data.dataset == f"npz:{run.workdir / 'images.npz'}"
     counts = {split: again.data().num_images(split) for split in ("train", "validation", "test")}
     assert counts == {"train": 96, "validation": 12, "test": 12}
     row = again.evaluate(report=False)
@@ -42,7 +45,10 @@ def test_images_in_memory_are_kept_with_the_run(run):
 
 
 @pytest.mark.parametrize(("call", "said"), [
-    (lambda run: tfcq.Run(run.workdir, CONFIG).train(images=IMAGES[1:]), "images: .*images.npz holds other images, which a run"),
+    (lambda run: tfcq.Run(run.workdir, CONFIG).train(images=IMAGES[1:]),
+     r"images: expected those of .*images.npz \(splits given then: train\), received others \(train\); leave images= out"),
+    (lambda run: tfcq.Run(run.workdir, CONFIG).train(images=IMAGES, test_images=IMAGES), r"received others \(train, test\)"),
+    (lambda run: tfcq.Run(run.workdir / "new").metrics(), "expected a trained run with config.json, found none"),
     (lambda run: tfcq.Run(run.workdir / "new", CONFIG).train(images=IMAGES / 255), r"images: expected uint8 \[N, H, W\] or"),
     (lambda run: tfcq.Run(run.workdir / "new", CONFIG).train(validation_images=IMAGES), "validation_images: expected images="),
     (lambda run: tfcq.Run(run.workdir / "new", tiny.config(data={"dataset": "photo_patches"})).train(images=IMAGES),
@@ -59,6 +65,57 @@ def test_what_is_refused_leaves_nothing(run, call, said):
         call(run)
     assert "\n" not in str(raised.value)
     assert not (run.workdir / "new").exists()
+
+
+def test_the_size_is_that_of_the_images_where_no_other_is_said(tmp_path):
+    system, training = CONFIG.system, dataclasses.replace(CONFIG.training, train_steps=1)
+    run = tfcq.Run(tmp_path, tfcq.Config(system=system, training=training))
+    assert run.train(images=IMAGES).image_shape == (8, 8, 1) and tfcq.Run(tmp_path).config.data.image_size == 8
+    assert run.train().image_shape == tfcq.Run(tmp_path, tfcq.Config(system=system, training=training)).train().image_shape
+
+
+def test_a_file_of_the_users_is_left_alone(tmp_path):
+    path = tmp_path / "images.npz"
+    np.savez(path, train=IMAGES[1:])
+    before = path.read_bytes()
+    with pytest.raises(UserError, match="received others .*move that file away, or use another workdir"):
+        tfcq.Run(tmp_path, CONFIG).train(images=IMAGES)
+    broken = dataclasses.replace(CONFIG, training=dataclasses.replace(CONFIG.training, optimizer="adma"))
+    with pytest.raises(UserError, match="adma"):
+        tfcq.Run(tmp_path, broken).train(images=IMAGES[1:])
+    assert path.read_bytes() == before and [one.name for one in tmp_path.iterdir()] == ["images.npz"]
+
+
+def test_images_of_a_run_that_saved_nothing_may_be_replaced(tmp_path):
+    def stop(progress):
+        raise KeyError("stop")
+
+    for images in (IMAGES, IMAGES[1:]):
+        with pytest.raises(KeyError):
+            tfcq.Run(tmp_path, CONFIG).train(images=images, on_progress=stop)
+    with np.load(tmp_path / "images.npz") as kept:
+        np.testing.assert_array_equal(kept["train"], IMAGES[1:])
+    with pytest.raises(KeyError):  # and are found again
+        tfcq.Run(tmp_path, CONFIG).train(on_progress=stop)
+    assert tfcq.Run(tmp_path).data().num_images("train") == 119 - 2 * 11
+
+
+def test_an_error_of_the_callback_is_the_users_own(tmp_path):
+    states = []
+
+    def fail(progress):
+        states.append(progress.state)
+        raise ConnectionError(111, "Connection refused")
+
+    with pytest.raises(ConnectionError):
+        tfcq.Run(tmp_path, CONFIG).train(images=IMAGES, on_progress=fail)
+    assert states == ["starting"]
+
+
+def test_training_returns_what_is_evaluated(tmp_path):
+    config = dataclasses.replace(CONFIG, training=dataclasses.replace(CONFIG.training, ema_decay=0.9))
+    run = tfcq.Run(tmp_path, config)
+    np.testing.assert_array_equal(run.train(images=IMAGES).sample(4), run.model("last").sample(4))
 
 
 def test_a_workdir_that_moves_takes_its_images_along(run, tmp_path):
@@ -144,7 +201,7 @@ def test_progress_is_reported(run):
 
 def test_a_run_says_what_it_is(run, tmp_path):
     assert repr(run) == f"<Run {run.workdir}: glf, step 4 of 4>"
-    assert repr(tfcq.Run(tmp_path / "new")) == f"<Run {tmp_path / 'new'}: nothing there>"
+    assert repr(tfcq.Run(tmp_path / "new")) == f"<Run {tmp_path / 'new'}: no run there>"
     assert repr(tfcq.Run(tmp_path / "new", CONFIG)) == f"<Run {tmp_path / 'new'}: glf, step 0 of 4>"
 
 

@@ -29,13 +29,19 @@ if TYPE_CHECKING:
     from tfcq.run import Run
     from tfcq.seeds import row_seeds
     from tfcq.serving.client import Client
+    from tfcq.serving.transports import ServerError
 
 __version__ = "0.1.0"
 
 settings.prefer_onednn()
 
 _SYSTEM_CONFIGS = {config.__name__: config for config in SYSTEMS.values()}  # CQFConfig, GLFConfig, ...
-_LAZY = {"Run": "tfcq.run", "Client": "tfcq.serving.client", "row_seeds": "tfcq.seeds"}
+_LAZY = {
+    "Run": "tfcq.run",
+    "Client": "tfcq.serving.client",
+    "ServerError": "tfcq.serving.transports",
+    "row_seeds": "tfcq.seeds",
+}
 _METHODS = {"train": "train", "evaluate": "evaluate", "export": "export", "load": "model"}
 """{former function of the package: the method of `Run` that replaces it}."""
 
@@ -44,6 +50,7 @@ __all__ = [
     "Config",
     "DataConfig",
     "Run",
+    "ServerError",
     "TrainingConfig",
     "TrainingDiverged",
     "TrainingInterrupted",

@@ -223,7 +223,7 @@ def main(flags: Flags) -> None:
     config = config_of({"model": flags.model} | flags.given())
     if flags.rounds == 1 and not flags.beside:
         return measure_config(config, flags)
-    this_round = [arg for arg in flags.arguments if not arg.startswith(("--rounds", "--beside", "-rounds", "-beside"))]
+    this_round = [*flags.arguments, "--rounds=1", "--beside="]  # the last one of a flag holds
     for _ in range(flags.rounds):
         for command in ([sys.executable, "-m", "tfcq.benchmark", *this_round], ["bash", "-c", flags.beside or "true"]):
             if subprocess.run(command).returncode:

@@ -145,6 +145,7 @@ ENDPOINTS = {
 
 METHODS = {ability: (ability, (*one.inputs, *one.fixed)) for ability, one in ENDPOINTS.items()} | {
     "log_prob": ("likelihood", ("images", "seeds", "num_importance_samples")),
+    "bits_per_dim": ("likelihood", ("images", "seeds", "num_importance_samples")),
     "elbo": ("likelihood", ("images", "seeds")),
     "elbo_terms": ("likelihood", ("images", "seeds")),
     "compress": ("super_resolve", ("images",)),

@@ -22,14 +22,14 @@ class History(dict):
 
     def __repr__(self) -> str:
         if not len(self["step"]):
-            return "<History: no rows>"
+            return "<History: no rows yet>"
         columns = list(self)[: 1 + _COLUMNS_SHOWN]
         table = self._table(columns, "simple")
         while len(columns) > 2 and len(table.split("\n", 1)[0]) > _WIDTH:
             columns.pop()
             table = self._table(columns, "simple")
         hidden = [name for name in self if name not in columns]
-        lines = [table, f"{len(self['step'])} rows"]
+        lines = [table, "1 row" if len(self["step"]) == 1 else f"{len(self['step'])} rows"]
         lines += [f"and columns {', '.join(hidden)}"] if hidden else []
         return "\n".join(lines)
 
@@ -68,6 +68,13 @@ def read(workdir: str | os.PathLike, name: str = "train") -> History:
                 scalars.setdefault(tag, {}).update(numbers)
     steps = sorted({step for values in scalars.values() for step in values})
     history = History(step=np.array(steps, np.int64))
-    for tag in sorted(scalars):
+    for tag in sorted(scalars, key=_importance):
         history[tag] = np.array([scalars[tag].get(step, np.nan) for step in steps], np.float64)
     return history
+
+
+def _importance(tag):
+    """The key that sorts columns: losses, then bounds and errors, then what belongs to a player."""
+    if tag.endswith("/loss"):
+        return (0, tag)
+    return (1 if "/" not in tag and tag != "images_per_second" else 2, tag)

@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 from tfcq import workdir as workdirs
 from tfcq.checks import check_integer
-from tfcq.config import Config, check_config
+from tfcq.config import Config, DataConfig, check_config
 from tfcq.config.fields import suggestion
 from tfcq.endpoints import ENDPOINTS
 from tfcq.errors import UserError
-from tfcq.machine import files, paths, settings
+from tfcq.machine import paths, settings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,7 +71,8 @@ class Run:
         try:
             config = self.config
         except UserError:
-            return f"<Run {self.workdir}: nothing there>"
+            there = "config.json cannot be read" if workdirs.exists(self.workdir) else "no run there"
+            return f"<Run {self.workdir}: {there}>"
         steps = workdirs.saved_step(self.workdir)
         return f"<Run {self.workdir}: {config.model}, step {steps} of {config.training.train_steps}>"
 
@@ -88,14 +89,15 @@ class Run:
         Args:
             images: training images, instead of those that `config.data.dataset` names: uint8 [N, H, W, C] (or [N, H, W]), an
                 array or a finite `tf.data.Dataset`. They are kept in the workdir (`images.npz`), so that the run can be resumed,
-                evaluated and exported without them. None: those of the configuration, or those that were kept.
+                evaluated and exported without them. A configuration without data options takes their size. None: those of the
+                configuration, or, where it names none, those that were kept.
             validation_images, test_images: likewise; None: held out of `images`.
             accept_changed_data: whether the run goes on if some of its images are gone or have changed.
             on_progress: called with a `tfcq.training.progress.Progress` at the start, every few seconds and at the end: each time
                 progress.json is written.
 
         Returns:
-            The trained model.
+            The trained model, with the running mean of its weights if the run keeps one (`ema_decay`).
 
         Raises:
             UserError: wrong images, options or folder; another training in the folder.
@@ -103,20 +105,23 @@ class Run:
             TrainingInterrupted: SIGTERM, Ctrl-C or SIGHUP; the state is saved.
         """
         settings.import_tensorflow()
+        from tfcq.data.arrays import as_images
         from tfcq.training.run import train
 
         given = {"train": images, "validation": validation_images, "test": test_images}
-        given = {split: value for split, value in given.items() if value is not None}
-        if not given:
-            return train(self.config, self.workdir, accept_changed_data, on_progress)
-        if images is None:
+        names = {"train": "images", "validation": "validation_images", "test": "test_images"}
+        given = {split: as_images(value, names[split]) for split, value in given.items() if value is not None}
+        if given and "train" not in given:
             raise UserError(f"{next(iter(given))}_images: expected images=, the training images, too")
-        config, undo = self._keep(given)
+        config = self._config_with_kept_images(given)
         try:
-            return train(config, self.workdir, accept_changed_data, on_progress)
-        except BaseException:
-            undo()
-            raise
+            model = train(config, self.workdir, accept_changed_data, on_progress, given)
+        finally:
+            if self._given is not None and workdirs.exists(self.workdir):
+                self._given = config  # its images lie in the folder now
+        if model.averages and model.steps_taken:
+            model.averages.assign_to_variables()  # what is evaluated and exported
+        return model
 
     def evaluate(self, metrics: str | list[str] | None = None, report: bool = True, **protocol: Any) -> dict:
         """Measures the model, and records the numbers in the workdir.
@@ -269,51 +274,31 @@ class Run:
 
     def metrics(self) -> list[dict]:
         """The rows of metrics.jsonl, the oldest first: periodic evaluations, and those of `evaluate` (with "checkpoint")."""
+        workdirs.read_config(self.workdir)  # reports a folder without a run
         return workdirs.read_metrics(self.workdir)
 
-    def _keep(self, given):
-        """Keeps images in the workdir; (the Config that finds them there, a function that removes them if no run has begun)."""
-        from tfcq.data import arrays
+    def _config_with_kept_images(self, given: dict[str, np.ndarray]) -> Config:
+        """The Config to train with; its data set is images.npz in the workdir if images are given, or kept there.
 
-        config = self.config
-        place = self.workdir.absolute() / workdirs.IMAGES
-        config = dataclasses.replace(config, data=_with_place(config.data, place))
-        names = {"train": "images", "validation": "validation_images", "test": "test_images"}
-        found = {split: arrays.as_images(value, names[split]) for split, value in given.items()}
-        folders = [path for path in (self.workdir, *self.workdir.parents) if not path.exists()]
-
-        def undo() -> None:
-            if workdirs.exists(self.workdir):
-                return
-            place.unlink(missing_ok=True)
-            for path in folders:
-                if path.exists() and not any(path.iterdir()):
-                    path.rmdir()
-
-        if place.exists():
-            arrays.check_kept(place, found)
-            return config, undo
-        if workdirs.exists(self.workdir) and workdirs.has_begun(self.workdir):
-            held = workdirs.read_config(self.workdir).data.dataset
+        Raises:
+            UserError: images are given, and the configuration names others.
+        """
+        config, here = self.config, f"npz:{self.workdir.absolute() / workdirs.IMAGES}"
+        kept = workdirs.read_config(self.workdir).data if workdirs.exists(self.workdir) else DataConfig()
+        default = DataConfig().dataset
+        if given and config.data.dataset not in (here, default):
             raise UserError(
-                f"workdir {self.workdir} holds a run of {held}; leave images= out to "
-                "resume it, or use another workdir"
+                f"images: expected either images= or DataConfig(dataset=...), received both (dataset={config.data.dataset}); "
+                "leave one out"
             )
-        try:
-            with files.writing("workdir", self.workdir):
-                self.workdir.mkdir(parents=True, exist_ok=True)
-                arrays.keep(place, found)
-        except BaseException:
-            undo()
-            raise
-        return config, undo
-
-
-def _with_place(data, place):
-    """A DataConfig that names `place`; UserError if it names other images than its default."""
-    here, default = f"npz:{place}", type(data)().dataset
-    if data.dataset not in (here, default):
-        raise UserError(
-            f"images: expected either images= or DataConfig(dataset=...), received both (dataset={data.dataset}); leave one out"
-        )
-    return dataclasses.replace(data, dataset=here)
+        data = config.data
+        if given:
+            height, width = given["train"].shape[1:3]
+            if data == DataConfig() and height == width:  # nobody said another size
+                data = dataclasses.replace(data, image_size=height)
+            data = dataclasses.replace(data, dataset=here)
+        elif kept.dataset == here and data == DataConfig():
+            data = kept
+        elif kept.dataset == here and data.dataset == default:
+            data = dataclasses.replace(data, dataset=here)
+        return dataclasses.replace(config, data=data)

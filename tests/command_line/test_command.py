@@ -30,9 +30,10 @@ def test_commands_run_one_after_the_other_in_one_process(monkeypatch, capsys, tm
 
 
 def test_a_flag_that_a_method_would_hide_is_refused():
-    command = Command("one", "One.", lambda flags: flags.folder("folder", "a", "The folder of it"), lambda flags: None)
-    with pytest.raises(ValueError, match="flags folder: a method of Flags has this name; expected another"):
-        command.flags()
+    for name in ("folder", "arguments"):
+        command = Command("one", "One.", lambda flags: flags.folder(name, "a", "The folder of it"), lambda flags: None)  # noqa: B023
+        with pytest.raises(ValueError, match=f"flags {name}: `Flags` has an attribute of this name; expected another"):
+            command.flags()
 
 
 def test_entry_points_can_be_imported_together():

@@ -135,7 +135,7 @@ def test_a_variable_that_no_loss_reaches_is_named():
 
 
 def test_optimizers_must_be_the_players():
-    with pytest.raises(ValueError, match=r"expected optimizers for \['critic', 'maker'\], received \['maker'\]"):
+    with pytest.raises(UserError, match=r"compile\(optimizer\): expected one for each of critic, maker, received \['maker'\]"):
         Toy().compile({"maker": keras.optimizers.SGD()})
 
 

@@ -8,7 +8,6 @@ import pytest
 import tensorflow as tf
 import tiny_models as tiny
 
-import tfcq
 from tfcq import models
 from tfcq.errors import UserError
 from tfcq.seeds import row_seeds
@@ -54,7 +53,7 @@ def test_seeds_may_be_left_out(glf):
         return model.log_prob(images, seed=1)
 
     np.testing.assert_allclose(in_a_graph(IMAGES), one, rtol=1e-5)
-    assert "seed=0" in str(inspect.signature(model.log_prob))
+    assert "seed=None" in str(inspect.signature(model.log_prob))
 
 
 @pytest.mark.parametrize(("call", "said"), [
@@ -62,13 +61,26 @@ def test_seeds_may_be_left_out(glf):
     (lambda model: model.sample(0), "sample(num_images): expected at least 1, received 0"),
     (lambda model: model.sample(2.5), "sample(num_images): expected an int of at least 1, received float 2.5"),
     (lambda model: model.sample(2, seeds=row_seeds(2)), "sample(seeds): expected the number of images, or seeds of rows"),
-    (lambda model: model.sample(2, seed="x"), "sample(seed): expected an int, received str 'x'"),
+    (lambda model: model.sample(2, seed="x"), "sample(seed): expected an int of at least 0, received str 'x'"),
     (lambda model: model.sample(2, temperature=[1.0, 1.0, 1.0]), "sample(seeds): expected 3 rows, as many as temperature"),
-    (lambda model: model(IMAGES), "glf is a generative model, which has several answers; call one of model.sample(16)"),
+    (lambda model: model.sample(2, num_images=3), "sample(num_images): expected one number of images, received 2 and 3"),
+    (lambda model: model.sample(row_seeds(2), seed=3), "sample(seed): expected seeds of rows or the seed of all, received both"),
+    (lambda model: model.encode(IMAGES, row_seeds(40), seed=3), "encode(seed): expected seeds of rows or the seed of all"),
+    (lambda model: model.sample(2, seed=-1), "sample(seed): expected at least 0, received -1"),
+    (lambda model: model(IMAGES), "glf is a generative model, which has several answers; call one of model.sample(16), "
+     "model.encode(images), model.reconstruct(images)"),
     (lambda model: model.predict(IMAGES), "predict: glf is a generative model"),
-    (lambda model: model.evaluate(IMAGES), "evaluate: tfcq.Run(workdir).evaluate()"),
-    (lambda model: model.save("x.keras"), "save: tfcq.Run(workdir).export(BASE) writes a SavedModel"),
-    (lambda model: model.export("x"), "save: tfcq.Run(workdir).export(BASE) writes a SavedModel"),
+    (lambda model: model.evaluate(IMAGES), "evaluate: tfcq.Run(workdir).evaluate() measures a trained run; "
+     "model.latent_likelihood(images) gives the values of single images"),
+    (lambda model: model.save("x.keras"), "save: tfcq.Run(workdir).export(BASE) writes a SavedModel; model.save_weights"),
+    (lambda model: model.export("x"), "export: tfcq.Run(workdir).export(BASE) writes a SavedModel"),
+    (lambda model: model.to_json(), "get_config: glf is made of a tfcq.Config"),
+    (lambda model: model.quantize("int8"), "quantize: densities need float32"),
+    (lambda model: model.train_on_batch(IMAGES), "train_on_batch: model.fit(images, batch_size=N, steps_per_epoch=1)"),
+    (lambda model: model.compile("adma"), "compile(optimizer): expected a Keras optimizer or its name, such as 'adam'"),
+    (lambda model: model.compile("adam", loss="mse"), "compile(loss): expected some of jit_compile, clip_norm, "),
+    (lambda model: model.compile({"foo": "adam"}), "compile(optimizer): expected one for each of autoencoder, received ['foo']"),
+    (lambda model: model.fit(IMAGES, np.zeros(40)), "fit(y): a model learns from images alone here"),
     (lambda model: model.fit(IMAGES / 255.0), "fit(x): expected uint8 [N, H, W] or [N, H, W, 1 or 3], received float64"),
     (lambda model: model.fit(IMAGES[:, :4]), "fit(x): expected uint8 [N, 8, 8, 1], received [40, 4, 8, 1]"),
     (lambda model: model.fit(IMAGES, batch_size=41), "fit(batch_size): expected 1 to 40"),
@@ -96,6 +108,41 @@ def test_fit_trains_by_the_configuration_where_nothing_else_is_said(name):
     model.fit(tf.data.Dataset.from_tensor_slices((IMAGES, np.zeros(40))).batch(8), verbose=0, batch_size=16)
     assert model.steps_taken == 1.5 * steps
     assert np.isfinite(model.sample(2)).all()
+
+
+def test_batches_of_another_size_are_a_new_graph():
+    model = built("vae")
+    for size in (8, 16, 40):
+        model.fit(IMAGES, batch_size=size, verbose=0, steps_per_epoch=1)
+    assert model.steps_taken == 3
+
+
+def test_micro_batches_divide_the_batch():
+    model = built("vae")
+    model.compile("adam", micro_batches=3)
+    with pytest.raises(UserError, match=r"fit\(batch_size\): expected a multiple of micro_batches=3, received 8"):
+        model.fit(IMAGES, batch_size=8, verbose=0)
+    model.fit(IMAGES, batch_size=9, verbose=0, steps_per_epoch=1)
+    assert model.steps_taken == 1
+
+
+def test_options_of_compile_hold_without_an_optimizer_too():
+    model = built("vae", optimizer="adam", learning_rate=0.25)
+    model.compile(clip_norm=0.5, run_eagerly=True)
+    model.fit(IMAGES, batch_size=8, verbose=0, steps_per_epoch=1)
+    (optimizer,) = model.player_optimizers.values()
+    assert type(optimizer) is keras.optimizers.Adam and float(optimizer.learning_rate.numpy()) == 0.25
+    assert model._clip_norm == 0.5 and model.run_eagerly
+
+
+def test_a_fit_that_ends_in_an_early_stage_says_so():
+    model = built("two_stage_vae")
+    with pytest.warns(UserWarning, match="trains in stages, and the last one begins at step 10000; these 1 steps end before it"):
+        model.fit(IMAGES, batch_size=8, verbose=0, steps_per_epoch=1)
+
+
+def test_a_model_in_a_message_of_a_graph(glf):
+    assert "? steps" in tf.function(lambda: tf.constant(repr(glf)))().numpy().decode()
 
 
 def test_compile_gives_each_player_an_optimizer_of_its_own():
@@ -138,4 +185,3 @@ def test_a_model_says_what_it_is(glf):
         f"<GLF: 8x8x1 images, {glf.count_params():,} weights, 0 steps; decode, encode, interpolate, latent_likelihood, "
         "reconstruct, sample>"
     )
-    assert isinstance(tfcq.Config(system=tfcq.GLFConfig()).system, tfcq.GLFConfig)

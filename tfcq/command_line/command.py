@@ -53,9 +53,9 @@ class Command:
         flags = Flags(self.presets, self.flagfiles)
         self.define(flags)
         flags.common()
-        hidden = [name for name in flags.values if hasattr(Flags, name)]
+        hidden = [name for name in flags.values if hasattr(Flags, name) or name in vars(flags)]
         if hidden:
-            raise ValueError(f"flags {', '.join(hidden)}: a method of Flags has this name; expected another")
+            raise ValueError(f"flags {', '.join(hidden)}: `Flags` has an attribute of this name; expected another")
         return flags
 
     def run(self, arguments: Sequence[str] | None = None) -> int:

@@ -12,6 +12,7 @@ import tensorflow as tf
 from tfcq.checks import as_array
 from tfcq.data.dataset import MEMORY_LIMIT, ImageDataset
 from tfcq.data.npz import UNFIT, shape_advice, type_advice
+from tfcq.data.sources import RawArray, Source
 from tfcq.data.split_images import Gather
 from tfcq.errors import UserError
 from tfcq.machine import files
@@ -91,18 +92,27 @@ def _image_of(element: Any, name: str) -> tf.Tensor:
     return element
 
 
-def keep(path: pathlib.Path, arrays: dict) -> None:
-    """Writes images {split: uint8 [N, H, W, C]} to a file that `npz:FILE` reads; whole or not at all."""
+def source_of(images: dict[str, np.ndarray], path: pathlib.Path) -> Source:
+    """The Source that `npz:PATH` would be once `keep` has written images {split: uint8 [N, H, W, C]} there."""
+    return Source({split: RawArray(array, f"{path}, array {split}") for split, array in images.items()})
+
+
+def keep(path: pathlib.Path, images: dict[str, np.ndarray]) -> None:
+    """Writes images {split: uint8 [N, H, W, C]} to a file that `npz:FILE` reads, whole or not at all."""
     with files.replacing(path) as file:
-        np.savez(file, **arrays)
+        np.savez(file, **images)  # type: ignore[arg-type]  # its stub takes the names for other arguments
 
 
-def check_kept(path: pathlib.Path, arrays: dict) -> None:
-    """Raises UserError where a file of `keep` holds other images than `arrays`."""
+def check_kept(path: pathlib.Path, images: dict[str, np.ndarray], advice: str) -> None:
+    """Raises UserError, with advice, if a file of `keep` holds other images than these."""
     try:
         with np.load(path, allow_pickle=False) as kept:
-            same = kept.files == list(arrays) and all(np.array_equal(kept[split], array) for split, array in arrays.items())
+            names, same = list(kept.files), list(kept.files) == list(images)
+            same = same and all(np.array_equal(kept[split], array) for split, array in images.items())
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: the images that the run began with cannot be read: {error}") from error
+        raise UserError(f"{path}: expected the images of a run, which cannot be read: {error}") from error
     if not same:
-        raise UserError(f"images: {path} holds other images, which a run began with; leave images= out, or use another workdir")
+        raise UserError(
+            f"images: expected those of {path} (splits given then: {', '.join(names)}), received others "
+            f"({', '.join(images)}); {advice}"
+        )

@@ -25,6 +25,7 @@ from tfcq.data.folder import folder
 from tfcq.data.idx import idx
 from tfcq.data.manifest import Manifest
 from tfcq.data.npz import npz
+from tfcq.data.sources import Source
 from tfcq.data.split_images import Gather, by_content, by_position, without_others
 from tfcq.data.splits import SPLITS
 from tfcq.data.tfds import tfds
@@ -50,7 +51,9 @@ MEMORY_LIMIT = 4 * 2**30
 """Largest number of bytes of transformed images, of all splits together, that are held in memory."""
 
 
-def load(config: DataConfig, manifest: Manifest | None = None, accept_changed_data: bool = False) -> ImageDataset:
+def load(
+    config: DataConfig, manifest: Manifest | None = None, accept_changed_data: bool = False, source: Source | None = None
+) -> ImageDataset:
     """The images that a DataConfig names.
 
     Args:
@@ -58,6 +61,7 @@ def load(config: DataConfig, manifest: Manifest | None = None, accept_changed_da
         manifest: the `Manifest` of a run that has begun: its images are found by their content and keep their splits and
             order; other images of the source are left out. None: splits are made by position.
         accept_changed_data: whether missing images are left out of their splits, and changed images used as they are now.
+        source: the images, if they have not been written to the place that `config` names yet; None: they are read there.
 
     Returns:
         ImageDataset.
@@ -70,7 +74,7 @@ def load(config: DataConfig, manifest: Manifest | None = None, accept_changed_da
     check_kind("config", config, DataConfig, "a tfcq.DataConfig", advice)
     check_kind("manifest", manifest, Manifest | None, "a Manifest, as tfcq.workdir.read_manifest returns it, or None")
     check_bool("accept_changed_data", accept_changed_data)
-    source, match = _open_usable(config, begun=manifest is not None), None
+    source, match = source or _open_usable(config, begun=manifest is not None), None
     if manifest:
         images, how, match = by_content(source, config, manifest, accept_changed_data)
     else:

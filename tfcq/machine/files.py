@@ -111,7 +111,7 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 def remove_partial(folder: str | os.PathLike) -> None:
     """Removes the partial files that killed processes left below `folder`; files that are being written now are kept."""
     for path in pathlib.Path(folder).rglob(f"*.*{PARTIAL}"):
-        if path.suffixes[-2] not in (".json", ".jsonl", ".png", ".md", ".npz"):
+        if path.suffixes[-2] not in (".json", ".jsonl", ".png", ".md", ".npz", ".gz"):
             continue
         with contextlib.suppress(OSError), Lock(path, wait=False) as lock:
             if lock.held:

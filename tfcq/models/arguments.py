@@ -61,9 +61,10 @@ def checked(method: Callable[..., Any]) -> Callable[..., Any]:
         if getattr(_call, "internal", False):
             return method(self, *args, **kwargs)
         self.require(ability)
-        seed = check_integer(f"{name}(seed)", kwargs.pop("seed", 0)) if takes_seeds else 0
+        chosen = kwargs.pop("seed", None) if takes_seeds else None
+        seed = 0 if chosen is None else check_integer(f"{name}(seed)", chosen, 0)
         if name == "sample":
-            args, kwargs = _with_seeds_of_count(args, kwargs, seed)
+            args, kwargs = _with_seeds_of_count(args, kwargs, chosen, seed)
         given = signature.bind_partial(self, *args, **kwargs).arguments
         for argument in signature.parameters:
             default = INPUTS[argument].default if argument in INPUTS else None
@@ -71,6 +72,8 @@ def checked(method: Callable[..., Any]) -> Callable[..., Any]:
                 given.setdefault(argument, default)
         if given.get("seeds", 0) is None:
             del given["seeds"]
+        if chosen is not None and "seeds" in given and name != "sample":
+            raise UserError(f"{name}(seed): expected seeds of rows or the seed of all, received both")
         given |= inputs.checked(
             name,
             {argument: given[argument] for argument in arguments if argument in given},
@@ -92,16 +95,22 @@ def checked(method: Callable[..., Any]) -> Callable[..., Any]:
     return tf.autograph.experimental.do_not_convert(call)
 
 
-def _with_seeds_of_count(args: tuple[Any, ...], kwargs: dict[str, Any], seed: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments of `sample`, with seeds instead of a number of images."""
+def _with_seeds_of_count(
+    args: tuple[Any, ...], kwargs: dict[str, Any], chosen: Any, seed: int
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of `sample`, with seeds instead of a number of images; `chosen`: whether a seed was given."""
     kwargs = dict(kwargs)
     count = kwargs.pop("num_images", None)
     if args and (args[0] is None or isinstance(args[0], numbers.Number | np.generic)):
+        if count is not None and args[0] is not None:
+            raise UserError(f"sample(num_images): expected one number of images, received {args[0]} and {count}")
         count, args = (args[0] if count is None else count), (None, *args[1:])
     seeds = kwargs.pop("seeds", None) if not args or args[0] is None else args[0]
     if (count is None) == (seeds is None):
         received = "neither" if seeds is None else "both"
         raise UserError(f"sample(seeds): expected the number of images, or seeds of rows (tfcq.row_seeds), received {received}")
+    if seeds is not None and chosen is not None:
+        raise UserError("sample(seed): expected seeds of rows or the seed of all, received both")
     if seeds is None:
         seeds = row_seeds(check_integer("sample(num_images)", count, 1), seed)
     return (seeds, *args[1:]), kwargs
@@ -120,7 +129,7 @@ def _with_optional_seeds(signature: inspect.Signature) -> inspect.Signature:
     parameters = [
         one.replace(default=None) if one.name == "seeds" else one for one in signature.parameters.values()
     ]
-    parameters.append(inspect.Parameter("seed", inspect.Parameter.KEYWORD_ONLY, default=0))
+    parameters.append(inspect.Parameter("seed", inspect.Parameter.KEYWORD_ONLY, default=None))
     return signature.replace(parameters=parameters)
 
 

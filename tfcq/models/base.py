@@ -51,7 +51,8 @@ class GenerativeModel(FittedModel):
 
     def __repr__(self):
         size = "x".join(map(str, self.image_shape))
-        steps = "1 step" if self.steps_taken == 1 else f"{self.steps_taken} steps"
+        taken: int | str = self.steps_taken if tf.executing_eagerly() else "?"  # messages of graphs show models, too
+        steps = "1 step" if taken == 1 else f"{taken} steps"
         able = ", ".join(sorted(self.abilities))
         return f"<{type(self).__name__}: {size} images, {self.count_params():,} weights, {steps}; {able}>"
 
@@ -113,6 +114,10 @@ class GenerativeModel(FittedModel):
         """{"log_prob", "bits_per_dim"}, float32 [N] each: `log_prob`, and -log_prob / (D ln 2)."""
         log_prob = self.log_prob(images, seeds, num_importance_samples)
         return {"log_prob": log_prob, "bits_per_dim": units.bits_per_dim(log_prob, self.image_shape)}
+
+    def bits_per_dim(self, images: Array, seeds: Array, num_importance_samples: int | Array = 1) -> Array:
+        """-log_prob / (D ln 2), float32 [N]; 8 if all images are equally likely."""
+        return self.likelihood(images, seeds, num_importance_samples)["bits_per_dim"]
 
     def encode(self, images: Array, seeds: Array) -> Array:
         """Latents float32 [N, ...] of images uint8 [N, H, W, C]."""

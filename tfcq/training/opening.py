@@ -17,12 +17,15 @@ from typing import TYPE_CHECKING
 
 from tfcq import data
 from tfcq import workdir as workdirs
+from tfcq.data import arrays
 from tfcq.engine import checkpoints
 from tfcq.errors import UserError
 from tfcq.machine import files
 from tfcq.training import events, progress
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from tfcq.config import Config
     from tfcq.data import ImageDataset
 
@@ -34,7 +37,12 @@ WRITERS = ("train", "validation")
 
 
 @contextlib.contextmanager
-def opened(config: Config, workdir: str | os.PathLike, accept_changed_data: bool = False) -> Iterator[OpenedRun]:
+def opened(
+    config: Config,
+    workdir: str | os.PathLike,
+    accept_changed_data: bool = False,
+    images: dict[str, np.ndarray] | None = None,
+) -> Iterator[OpenedRun]:
     """A context in which the folder of a run is locked for one training; yields an `OpenedRun`.
 
     At its end the lock is released, and folders that were created here and are still empty are removed.
@@ -42,7 +50,7 @@ def opened(config: Config, workdir: str | os.PathLike, accept_changed_data: bool
     Args:
         config: the configuration of the run.
         workdir: the folder; created if it does not exist.
-        accept_changed_data: as in `tfcq.training.run.train`.
+        accept_changed_data, images: as in `tfcq.training.run.train`.
 
     Raises:
         UserError: another training has locked the folder, it holds a run of another config, or it cannot be written.
@@ -59,7 +67,7 @@ def opened(config: Config, workdir: str | os.PathLike, accept_changed_data: bool
             files.remove_partial(folder)
             if held:  # otherwise another training may be writing them
                 checkpoints.remove_half_written(folder)
-            yield OpenedRun(config, folder, accept_changed_data)
+            yield OpenedRun(config, folder, accept_changed_data, images)
     finally:
         for path in made:
             with contextlib.suppress(OSError):
@@ -70,12 +78,19 @@ class OpenedRun:
     """A locked folder of a run, from `opened`; `begin` starts the run after all checks.
 
     Attributes:
-        config, accept_changed_data: as in `opened`.
+        config, accept_changed_data, images: as in `opened`.
         folder: path of the folder.
     """
 
-    def __init__(self, config: Config, folder: pathlib.Path, accept_changed_data: bool = False):
+    def __init__(
+        self,
+        config: Config,
+        folder: pathlib.Path,
+        accept_changed_data: bool = False,
+        images: dict[str, np.ndarray] | None = None,
+    ):
         self.config, self.folder, self.accept_changed_data = config, folder, accept_changed_data
+        self.images = images or {}
 
     def config_before(self) -> Config | None:
         """The Config that the run in the folder had until now; None if no run has begun."""
@@ -84,9 +99,27 @@ class OpenedRun:
 
     def load_data(self) -> ImageDataset:
         """The images of the run (`tfcq.data.load`); a run that has begun keeps its splits."""
-        if self.config_before() is None:
-            return data.load(self.config.data)
+        before, place = self.config_before(), self.folder.absolute() / workdirs.IMAGES
+        if before is None:
+            if not self.images:
+                return data.load(self.config.data)
+            if place.exists() and not self._names_kept_images():
+                arrays.check_kept(place, self.images, "move that file away, or use another workdir")
+            return data.load(self.config.data, source=arrays.source_of(self.images, place))
+        if self.images:
+            if before.data.dataset != f"npz:{place}":
+                raise UserError(
+                    f"workdir {self.folder} holds a run of {before.data.dataset}; leave images= out to resume it, or use another "
+                    "workdir"
+                )
+            arrays.check_kept(place, self.images, "leave images= out to resume that run, or use another workdir")
         return workdirs.images_of(self.folder, self.config.data, self.accept_changed_data)
+
+    def _names_kept_images(self):
+        """Whether a configuration in the folder names the images there, so that they are its own."""
+        if not workdirs.exists(self.folder):
+            return False
+        return workdirs.read_config(self.folder).data.dataset == f"npz:{self.folder.absolute() / workdirs.IMAGES}"
 
     def require_numbers(self, dataset: ImageDataset) -> None:
         """Raises UserError if the numbers that the training images had when the run began are unknown.
@@ -138,6 +171,8 @@ class OpenedRun:
                 if number and int(number[1]) > last:
                     path.unlink()
             begun = self.config_before() is not None
+            if self.images and not begun:
+                arrays.keep(self.folder.absolute() / workdirs.IMAGES, self.images)
             workdirs.open_for(self.config, self.folder, step, self.accept_changed_data)
             workdirs.keep_data(self.folder, dataset, step if begun else None, digests)
 

@@ -80,8 +80,16 @@ def read(workdir: str | os.PathLike) -> Progress | None:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{path}: the progress cannot be read: {error!r}; expected a file of tfcq.train; remove it"
+            f"{path}: the progress cannot be read: {error!r}; remove it; the next training writes it anew"
         ) from error
+
+
+def set_state(workdir: str | os.PathLike, state: str) -> None:
+    """Changes the state in progress.json, where there is one that can be read and written."""
+    with contextlib.suppress(OSError, UserError):
+        last = read(workdir)
+        if last and last.state != state:
+            write_text(pathlib.Path(workdir) / FILE, dataclasses.replace(last, state=state, error=None).to_json())
 
 
 class Reporter:
@@ -100,7 +108,10 @@ class Reporter:
 
     Attributes:
         train_steps: as given.
+        error_of_callback: what `on_progress` raised, after which it is not called again; None: nothing.
     """
+
+    error_of_callback: BaseException | None = None
 
     def __init__(
         self,
@@ -168,5 +179,11 @@ class Reporter:
         with contextlib.suppress(OSError):  # a full disk ends a training only when it cannot save a checkpoint
             write_text(self._path, progress.to_json())
         self._written = time.monotonic()
-        if self._on_progress:
+        if not self._on_progress or self.error_of_callback:
+            return
+        try:
             self._on_progress(progress)
+        except BaseException as raised:
+            self.error_of_callback = raised
+            if error is None and state != "interrupted":  # otherwise what ended training counts
+                raise

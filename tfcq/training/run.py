@@ -1,4 +1,4 @@
-"""`tfcq.train`: from a Config to a trained workdir."""
+"""Training: from a Config to a trained workdir (`tfcq.Run.train`, `python -m tfcq.train`)."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ from tfcq.engine.optimizers import check_optimizer, compile_model, new_course
 from tfcq.errors import TrainingInterrupted, UserError
 from tfcq.machine import files, paths, settings, terminal
 from tfcq.machine.interruption import Signals, Stopped
-from tfcq.training import callbacks, opening
+from tfcq.training import callbacks, opening, progress
 from tfcq.training.likelihood_guard import LikelihoodGuard
 from tfcq.training.progress import Progress, Reporter
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from tfcq.models.base import GenerativeModel
 
 
@@ -35,6 +37,7 @@ def train(
     workdir: str | os.PathLike,
     accept_changed_data: bool = False,
     on_progress: Callable[[Progress], object] | None = None,
+    images: dict[str, np.ndarray] | None = None,
 ) -> GenerativeModel:
     """Trains until `config.training.train_steps`, or resumes from the workdir's last checkpoint.
 
@@ -51,10 +54,13 @@ def train(
             other numbers of images, or from another place.
         on_progress: called with a `tfcq.training.progress.Progress` each time that progress.json is written: when the run
             begins or resumes, after the first step, then every 2 s or after each step, whichever is longer, and at the end,
-            also after an error. An exception in it ends training without a checkpoint. Not called if there is nothing to do.
+            also after an error. An exception in it ends training without a checkpoint, and it is not called again. Not called
+            if there is nothing to do.
+        images: the run's images {"train": uint8 [N, H, W, C], perhaps "validation" and "test"}, if they are in memory:
+            `config.data.dataset` then names images.npz in the workdir, where they are kept when the run begins.
 
     Returns:
-        The trained model, compiled.
+        The trained model, compiled, with the weights themselves (not their running mean).
 
     Raises:
         UserError: wrong data, flags or folder, arguments of another type, or a second training in the folder.
@@ -68,12 +74,12 @@ def train(
     with terminal.outlived_stdout(), Signals() as signals:
         try:
             signals.stop_at_once()  # until there is something to save
-            return _train(config.absolute(), workdir, accept_changed_data, on_progress, signals)
+            return _train(config.absolute(), workdir, accept_changed_data, on_progress, images or {}, signals)
         except Stopped:
             raise TrainingInterrupted(signals.received or 0, None) from None  # a signal raised Stopped
 
 
-def _train(config, workdir, accept_changed_data, on_progress, signals):
+def _train(config, workdir, accept_changed_data, on_progress, images, signals):
     training = config.training
     distribution = devices.prepare(
         training.distribution, training.logical_devices, training.deterministic, training.batch_size
@@ -82,7 +88,7 @@ def _train(config, workdir, accept_changed_data, on_progress, signals):
     of_a_replica = training.batch_size // distribution.num_replicas_in_sync
     if of_a_replica % training.micro_batches:
         raise UserError(f"micro_batches={training.micro_batches}: expected a divisor of {of_a_replica}, a replica's images")
-    with opening.opened(config, workdir, accept_changed_data) as run:
+    with opening.opened(config, workdir, accept_changed_data, images) as run:
         dataset = run.load_data()
         with distribution.scope():
             model = models.build(config, dataset.image_shape)
@@ -104,6 +110,7 @@ def _train(config, workdir, accept_changed_data, on_progress, signals):
             print(f"note: {model.likelihood_note}", flush=True)
         if start >= training.train_steps:
             print(f"nothing to do: {start} steps are done and train_steps={training.train_steps}", flush=True)
+            progress.set_state(workdir, "done")  # an earlier training may have been killed after its last checkpoint
             return model
         before = run.config_before()
         if before and (line := new_course(model, before.training, training, start)):
@@ -146,6 +153,8 @@ def _fit(model, dataset, batches, workdir, training, reporter, evaluation, saver
             ],
         )
     except (OSError, tf.errors.OpError) as error:
+        if error is reporter.error_of_callback:
+            raise
         raise dataset.take_error() or _in_a_line(error, workdir) or error from error
     finally:
         terminal.clear()

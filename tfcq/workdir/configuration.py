@@ -40,10 +40,11 @@ def read_config(workdir: str | os.PathLike) -> Config:
 
 
 def _with_kept_images(config, folder):
-    """`config` with the path of the images that the folder keeps, in case the folder was moved."""
+    """`config` with the path of the images that the folder keeps, in case the folder was moved or copied."""
     kind, _, place = config.data.dataset.partition(":")
     kept = folder.absolute() / IMAGES
-    if kind == "npz" and pathlib.Path(place).name == IMAGES and not os.path.exists(place) and kept.exists():
+    of_a_run = not os.path.exists(place) or exists(pathlib.Path(place).parent)
+    if kind == "npz" and pathlib.Path(place).name == IMAGES and of_a_run and kept.exists():
         return dataclasses.replace(config, data=dataclasses.replace(config.data, dataset=f"npz:{kept}"))
     return config
 
