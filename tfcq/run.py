@@ -199,19 +199,19 @@ class Run:
         """A grid of images made by the model.
 
         Args:
-            mode: one of `MODES`. "prior": new images; one of `REBUILT`: images of `split`, and beside each what the model makes
-                of it; "super_resolve": images, their compressed images, and images drawn from those; "interpolate": rows between
-                pairs of images.
+            mode: "prior": new images; "reconstruct" or "generative_reconstruct": images of `split`, and beside each what the
+                model makes of it; "super_resolve": images, their compressed images, and images drawn from those;
+                "interpolate": rows between pairs of images.
             num_samples: how many images, or rows.
             seed: of what is random; image i of a seed is always the same.
             temperature: scales the prior's standard deviation ("prior").
             spherical: whether "interpolate" goes along a great circle.
             split: of the real images.
-            checkpoint, image_draw: as of `model`.
-            place: as of `data`.
+            checkpoint, image_draw: as for `model`.
+            place: as for `data`.
 
         Returns:
-            uint8 [height, width, C]; `tfcq.picture_files.write(path, picture)` makes a file of it.
+            uint8 [height, width, C]; `from tfcq import picture_files` and `picture_files.write(path, picture)` make a file of it.
 
         Raises:
             UserError: an unknown mode, one that the model lacks, or fewer images than it needs.

@@ -237,9 +237,13 @@ class Ablation:
 
         def poll():
             nonlocal progress
-            last, progress = progress, training_progress.read(workdir)
-            if progress is None or progress == last:
+            try:
+                now = training_progress.read(workdir)
+            except UserError:  # unreadable for a moment, as on a network's file system; the next one will do
                 return
+            if now is None or now == progress:
+                return
+            progress = now
             clock.read(progress)
             record.update(step=progress.step, seconds=before + progress.seconds, weights=progress.weights)
             if time.monotonic() - self._saved >= _SAVE_SECONDS:
