@@ -1,6 +1,9 @@
 """A Config as Python makes it: what follows from what, NumPy scalars and paths, and how it prints."""
 
+import copy
+import dataclasses
 import pathlib
+import pickle
 
 import numpy as np
 import pytest
@@ -38,3 +41,11 @@ def test_a_section_shows_what_is_not_the_default():
     assert repr(configs.GLFConfig(latent_dim=5)) == "GLFConfig(latent_dim=5)"
     config = Config(system=configs.GLFConfig(latent_dim=5), data=DataConfig(dataset="cifar10"))
     assert eval(repr(config), vars(configs)) == config
+
+
+def test_an_unknown_option_is_named_with_the_nearest():
+    assert message_of(DataConfig, img_size=8) == "DataConfig: unknown option 'img_size' (did you mean image_size?)"
+    assert message_of(Config, dataset="digits") == "Config: unknown option 'dataset' (did you mean data?)"
+    assert message_of(configs.GLFConfig, latent_dims=2) == "GLFConfig: unknown option 'latent_dims' (did you mean latent_dim?)"
+    config = Config(system=configs.GLFConfig(latent_dim=5))
+    assert copy.deepcopy(config) == pickle.loads(pickle.dumps(config)) == dataclasses.replace(config) == config

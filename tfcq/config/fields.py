@@ -11,8 +11,8 @@ import math
 import os
 import pathlib
 import typing
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Self
 
 from tfcq.errors import UserError
 from tfcq.machine.paths import is_one_line
@@ -63,8 +63,16 @@ def option(
     return dataclasses.field(default=default, metadata=metadata)
 
 
+class KnownNames:
+    """Base class of dataclasses whose unknown arguments are a UserError that suggests the nearest name."""
+
+    def __new__(cls, *args: Any, **options: Any) -> Self:
+        check_names(cls.__name__, options, [field.name for field in dataclasses.fields(cls)])  # type: ignore[arg-type]
+        return super().__new__(cls)
+
+
 @dataclasses.dataclass(frozen=True, repr=False)
-class Section:
+class Section(KnownNames):
     """Base class of the groups of options: checks the type and bounds of every field when it is created.
 
     Raises:
@@ -142,6 +150,13 @@ def _absolute(value, beginnings):
         return value
     # Not os.path.abspath: LINK/.. is the parent of the link's target, not of the link.
     return beginning + str(pathlib.Path(os.path.expanduser(path)).absolute())
+
+
+def check_names(where: str, given: Iterable[str], known: Collection[str]) -> None:
+    """Raises UserError for the first name that is not known, with the nearest one that is."""
+    for name in given:
+        if name not in known:
+            raise UserError(f"{where}: unknown option {name!r}{suggestion(name, known)}")
 
 
 def suggestion(word: object, known: Iterable[object]) -> str:

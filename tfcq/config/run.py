@@ -18,14 +18,14 @@ from collections.abc import Collection
 from typing import Any
 
 from tfcq.config.data import DataConfig
-from tfcq.config.fields import Section, suggestion
+from tfcq.config.fields import KnownNames, Section, check_names, suggestion
 from tfcq.config.systems import SYSTEMS
 from tfcq.config.training import TrainingConfig
 from tfcq.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(KnownNames):
     """The whole configuration of a run.
 
     Args:
@@ -78,7 +78,7 @@ class Config:
         """The Config of nested dicts. Options that are left out have their defaults; an unknown option is a UserError."""
         if not isinstance(values, dict):
             raise UserError(f"config: expected a JSON object, received {type(values).__name__}")
-        _refuse_unknown("config", values, [field.name for field in dataclasses.fields(cls)])
+        check_names("config", values, [field.name for field in dataclasses.fields(cls)])
         model = values.get("model", "cqf")
         kinds: dict[str, type[Section]] = {"data": DataConfig, "system": _system_of(model), "training": TrainingConfig}
         return cls(model=model, **{name: _section(name, kind, values.get(name, {})) for name, kind in kinds.items()})
@@ -156,14 +156,8 @@ def check_config(config: object) -> None:
 def _section(name, kind, values):
     if not isinstance(values, dict):
         raise UserError(f"config.{name}: expected a JSON object, received {type(values).__name__}")
-    _refuse_unknown(f"config.{name}", values, [field.name for field in dataclasses.fields(kind)])
+    check_names(f"config.{name}", values, [field.name for field in dataclasses.fields(kind)])
     return kind(**values)
-
-
-def _refuse_unknown(where, values, known):
-    for name in values:
-        if name not in known:
-            raise UserError(f"{where}: unknown option {name!r}{suggestion(name, known)}")
 
 
 def _flat(values, prefix=""):
