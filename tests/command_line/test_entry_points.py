@@ -19,7 +19,12 @@ def trained(monkeypatch):
     from tfcq.training import run
 
     calls = []
-    monkeypatch.setattr(run, "train", lambda config, workdir, *_: calls.append((config, str(workdir))))
+
+    def train(config, workdir, *_):
+        calls.append((config, str(workdir)))
+        return types.SimpleNamespace(averages=None)
+
+    monkeypatch.setattr(run, "train", train)
     return calls
 
 
