@@ -235,7 +235,7 @@ def test_only_inception_is_called_fid(dataset):
     names = ["fid", "kid", "inception_score", "prd"]
     evaluator = DistributionEvaluator(painter, dataset, Inception(name="inception"), protocol(num_samples=70))
     assert set(evaluator.measure(names)[0]) == {"fid", "kid", "inception_score", "prd_f8_inception", "prd_f1_8_inception"}
-    with pytest.raises(UserError, match="the Inception graph only; expected frechet_distance with --features=counting"):
+    with pytest.raises(UserError, match="the Inception graph only, received the features counting; expected frechet_distance"):
         distributions.check_name("fid", Counting())
 
 

@@ -13,7 +13,7 @@ from commands import command, last_step, start
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-KILLS = int(os.environ.get("TFCQ_KILLS", "3"))
+KILLS = int(os.environ.get("TFCQ_KILLS", "2"))
 """How often; 20 by hand now and then: each costs a start of TensorFlow."""
 
 STEPS = 60 * (KILLS + 2)

@@ -83,8 +83,8 @@ def test_the_level_at_its_limits(options, level):
         (256.0, (20.0, 24.0, 22.1), None),  # above its level, but distinguished
         (256.0, (7.4, 9.0, 8.1), "a lower --negative_weight (that KL is highest, 70.6 nats, at 5.44) or a lower --recon"),
         (256.0, (7.2, 9.0, 7.9), "the encoder hardly distinguishes generated images; a --kl_weight below 1 would help"),
-        (3.0, (60.0, 59.0, 70.0), "pulls the real; a higher --negative_weight (that KL is highest, 70.6 nats, at 5.44)"),
-        (3.0, (71.0, 59.0, 70.0), "pulls the real; a lower --reconstruction_weight would help"),  # no b_neg has such a level
+        (3.0, (60.0, 59.0, 70.0), "pulls real ones; a higher --negative_weight (that KL is highest, 70.6 nats, at 5.44)"),
+        (3.0, (71.0, 59.0, 70.0), "pulls real ones; a lower --reconstruction_weight would help"),  # no b_neg has such a level
     ],
 )
 def test_soft_introvae_warns_where_generated_images_are_hardly_above_real_ones(negative, kls, expected):
