@@ -2,7 +2,7 @@
 
     .venv/bin/python tools/families.py --output=docs/images/families.png [--models=runs/families]
 
-Takes about ten minutes on two cores; run again it goes on where it stopped.
+Took 22 minutes on two cores beside other work; run again it goes on where it stopped.
 """
 
 import os

@@ -49,9 +49,8 @@ def test_the_metadata_say_what_it_is(sdist):
     assert about["Requires-Python"] == ">=3.11,<3.14" and about["Description-Content-Type"] == "text/markdown"
     classifiers = about.get_all("Classifier")
     assert "License :: OSI Approved :: Apache Software License" in classifiers and "Typing :: Typed" in classifiers
-    assert [f"Programming Language :: Python :: 3.{minor}" for minor in (11, 12, 13)] == [
-        one for one in classifiers if one.startswith("Programming Language :: Python :: 3.")
-    ]
+    versions = [one for one in classifiers if one.startswith("Programming Language :: Python :: 3.")]
+    assert versions == ["Programming Language :: Python :: 3.11"]  # the one that the tests ran with
     assert about["Keywords"] and about.get_payload().strip().startswith("# tfcq")
     assert about["Home-page"] is None and about["Project-URL"] is None  # there is no public address yet
 
