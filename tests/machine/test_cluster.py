@@ -81,7 +81,10 @@ def test_a_cluster_is_read(environ, workers, index, source):
         tf_config({"chief": ["a:1"]}, "chief", 0),
         SLURM | tf_config({"worker": ["a:1"]}, "worker", 0),  # who says that it is alone is
         without(SLURM, *(name for name in SLURM if name.startswith("SLURM_STEP_"))) | {"SLURM_PROCID": "0"},  # a batch script
-        SLURM | {"SLURM_STEP_ID": "4294967290", "SLURM_PROCID": "0"},  # the shell of salloc, a step of its own
+        # The shell of salloc: a step of one task, among the variables of the job.
+        {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "8", "SLURM_TASKS_PER_NODE": "8", "SLURM_JOB_NODELIST": "n1", "SLURM_PROCID": "0"}
+        | {"SLURM_STEP_ID": "4294967290", "SLURM_STEP_NUM_TASKS": "1", "SLURM_STEP_NODELIST": "n1", "SLURM_PTY_PORT": "34889"},
+        SLURM | {"SLURM_STEP_ID": "4294967290", "SLURM_PROCID": "0"},
         SLURM | {"SLURM_STEP_ID": "4294967291", "SLURM_PROCID": "0"},  # the step of a batch script
         SLURM | {"SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"},  # `srun --ntasks=1` in a larger job
         {"SLURM_STEP_ID": "0", "SLURM_JOB_ID": "7"},
@@ -232,6 +235,17 @@ def test_jobs_and_steps_have_ports_of_their_own():
     ports = [port(*place) for place in ((1000, 0), (1001, 0), (1002, 0), (1000, 1), (1001, 1))]
     assert all(abs(one - other) >= 16 for one in ports for other in ports if one != other) and len(set(ports)) == 5
     assert all(20000 <= port(job, 0) and port(job, 0) + 15 < 32768 for job in (1, 749, 750, 67108863))
+
+
+def test_a_shell_that_srun_gave_a_terminal_is_no_worker(monkeypatch):
+    """`srun --ntasks=4 --pty bash` runs four shells, of which three end at once. What srun starts from the fourth is a cluster."""
+    environ = SLURM | {"SLURM_PTY_PORT": "34889", "SLURM_PTY_WIN_COL": "236"}
+    monkeypatch.setattr(os, "isatty", lambda descriptor: False)
+    assert from_environment(environ).workers == SLURM_WORKERS
+    monkeypatch.setattr(os, "isatty", lambda descriptor: descriptor == 0)
+    assert from_environment(SLURM).workers == SLURM_WORKERS
+    with pytest.raises(UserError, match="one of the 4 tasks .* --pty.*--distribution=mirrored"):
+        from_environment(environ)
 
 
 def test_empty_variables_count_as_not_set():

@@ -131,6 +131,12 @@ def _from_slurm(environ):
     tasks = _integer(environ, name)
     if tasks < 2:
         return None
+    # A step that is started from such a shell inherits the variable, but not the terminal.
+    if "SLURM_PTY_PORT" in environ and os.isatty(0):
+        raise UserError(
+            f"this terminal belongs to one of the {tasks} tasks of a SLURM step (srun --pty), and nothing starts the others; "
+            "expected srun without --pty, or --distribution=mirrored to train in this task alone"
+        )
     index = _integer(environ, "SLURM_PROCID", below=tasks)
     nodes_name = _first(environ, "SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST")
     counts_name = _first(environ, "SLURM_STEP_TASKS_PER_NODE", "SLURM_TASKS_PER_NODE")
