@@ -54,12 +54,12 @@ def without(variables, *names):
         (SLURM | KUBERNETES | {"TFCQ_PORT": "5000"}, ("node09:5000", "node09:5001", "node10:5000", "node10:5001"), 2, "SLURM"),
         (
             SLURM | {"SLURM_STEP_NODELIST": "gpu2,gpu10", "SLURM_STEP_TASKS_PER_NODE": "1,3", "SLURM_LOCALID": "1"}
-            | {"TFCQ_PORT": "7"},
+            | {"TFCQ_PORT": "7", "SLURMD_NODENAME": "gpu10"},
             ("gpu2:7", "gpu10:7", "gpu10:8", "gpu10:9"), 2, "SLURM",
         ),
         (  # an older SLURM, without the variables of the step but for its number
-            without(SLURM, *(name for name in SLURM if name.startswith("SLURM_STEP_"))) | {"SLURM_STEP_ID": "0"}
-            | {"SLURM_JOB_NODELIST": "node[09-10]"}, SLURM_WORKERS, 2, "SLURM",
+            without(SLURM, *(name for name in SLURM if name.startswith("SLURM_STEP_")))
+            | {"SLURM_STEP_ID": "0", "SLURM_JOB_NODELIST": "node[09-10]"}, SLURM_WORKERS, 2, "SLURM",
         ),
         (KUBERNETES, KUBERNETES_WORKERS, 2, "Kubernetes"),
         (without(KUBERNETES, "TFCQ_PORT") | {"TFCQ_WORKERS": "2", "JOB_COMPLETION_INDEX": "0"},
@@ -82,7 +82,8 @@ def test_a_cluster_is_read(environ, workers, index, source):
         SLURM | tf_config({"worker": ["a:1"]}, "worker", 0),  # who says that it is alone is
         without(SLURM, *(name for name in SLURM if name.startswith("SLURM_STEP_"))) | {"SLURM_PROCID": "0"},  # a batch script
         # The shell of salloc: a step of one task, among the variables of the job.
-        {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "8", "SLURM_TASKS_PER_NODE": "8", "SLURM_JOB_NODELIST": "n1", "SLURM_PROCID": "0"}
+        {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "8", "SLURM_TASKS_PER_NODE": "8", "SLURM_JOB_NODELIST": "n1"}
+        | {"SLURM_PROCID": "0"}
         | {"SLURM_STEP_ID": "4294967290", "SLURM_STEP_NUM_TASKS": "1", "SLURM_STEP_NODELIST": "n1", "SLURM_PTY_PORT": "34889"},
         SLURM | {"SLURM_STEP_ID": "4294967290", "SLURM_PROCID": "0"},
         SLURM | {"SLURM_STEP_ID": "4294967291", "SLURM_PROCID": "0"},  # the step of a batch script
@@ -124,13 +125,15 @@ def test_a_process_by_itself_is_no_cluster(environ):
         (SLURM | {"SLURM_PROCID": "4"}, "SLURM_PROCID=4: .*from 0 to 3"),
         (SLURM | {"SLURM_STEP_NUM_TASKS": "x"}, "SLURM_STEP_NUM_TASKS=x"),
         (SLURM | {"SLURM_STEP_NODELIST": "node[09-"}, r"SLURM_STEP_NODELIST=node\[09-"),
-        (SLURM | {"SLURM_STEP_NODELIST": "node09,node09"}, f"SLURM_STEP_NODELIST: .*node09:{SLURM_PORT} twice"),
+        (SLURM | {"SLURM_STEP_NODELIST": "node10,node10"}, f"SLURM_STEP_NODELIST: .*node10:{SLURM_PORT} twice"),
         (SLURM | {"SLURM_STEP_TASKS_PER_NODE": "2(x"}, r"SLURM_STEP_TASKS_PER_NODE=2\(x"),
         (SLURM | {"SLURM_STEP_TASKS_PER_NODE": "2(x3)"}, "SLURM_STEP_TASKS_PER_NODE=.*4 tasks .* on 2 .*received 6 on 3"),
         (SLURM | {"SLURM_STEP_TASKS_PER_NODE": "2,1"}, "SLURM_STEP_TASKS_PER_NODE=.*received 3 on 2"),
         # Tasks dealt out to the nodes in turns: task 1 is the first of the second node.
         (SLURM | {"SLURM_PROCID": "1", "SLURM_NODEID": "1"}, "SLURM_NODEID=1: expected 0 for task 1.*--distribution=block"),
         (SLURM | {"SLURM_PROCID": "3", "SLURM_LOCALID": "0"}, "SLURM_LOCALID=0: expected 1 for task 3"),
+        # A batch script that was submitted in a step keeps that step's variables.
+        (SLURM | {"SLURMD_NODENAME": "node12"}, "SLURMD_NODENAME=node12: expected node10 for task 2"),
         (SLURM | {"TFCQ_PORT": "http"}, "TFCQ_PORT=http"),
         (SLURM | {"TFCQ_PORT": "65535"}, "such as host:2222, received node09:65536"),
         (without(KUBERNETES, "JOB_COMPLETION_INDEX"), "TFCQ_WORKERS=3 without JOB_COMPLETION_INDEX"),
@@ -238,7 +241,7 @@ def test_jobs_and_steps_have_ports_of_their_own():
 
 
 def test_a_shell_that_srun_gave_a_terminal_is_no_worker(monkeypatch):
-    """`srun --ntasks=4 --pty bash` runs four shells, of which three end at once. What srun starts from the fourth is a cluster."""
+    """`srun --ntasks=4 --pty bash` runs four shells, of which three end at once. What srun starts in the fourth is a cluster."""
     environ = SLURM | {"SLURM_PTY_PORT": "34889", "SLURM_PTY_WIN_COL": "236"}
     monkeypatch.setattr(os, "isatty", lambda descriptor: False)
     assert from_environment(environ).workers == SLURM_WORKERS

@@ -149,8 +149,9 @@ def _from_slurm(environ):
         )
     # SLURM's block distribution: the tasks of the first node, then those of the second, ...
     places = [(node, local) for node, count in enumerate(counts) for local in range(count)]
-    for variable, expected in zip(("SLURM_NODEID", "SLURM_LOCALID"), places[index]):
-        if variable in environ and _integer(environ, variable) != expected:
+    node, local = places[index]
+    for variable, expected in {"SLURM_NODEID": node, "SLURM_LOCALID": local, "SLURMD_NODENAME": nodes[node]}.items():
+        if environ.get(variable, str(expected)) != str(expected):
             raise UserError(
                 f"{variable}={environ[variable]}: expected {expected} for task {index}, as tasks fill one node after the "
                 "other; start them with srun --distribution=block"
