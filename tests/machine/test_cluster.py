@@ -241,7 +241,7 @@ def test_jobs_and_steps_have_ports_of_their_own():
 
 
 def test_a_shell_that_srun_gave_a_terminal_is_no_worker(monkeypatch):
-    """`srun --ntasks=4 --pty bash` runs four shells, of which three end at once. What srun starts in the fourth is a cluster."""
+    """`srun --ntasks=4 --pty bash` runs four shells, and three end at once. What srun starts in the first is a cluster."""
     environ = SLURM | {"SLURM_PTY_PORT": "34889", "SLURM_PTY_WIN_COL": "236"}
     monkeypatch.setattr(os, "isatty", lambda descriptor: False)
     assert from_environment(environ).workers == SLURM_WORKERS
