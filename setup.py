@@ -60,6 +60,7 @@ setup(
         "scikit-image>=0.24",  # more photographs
         "scipy>=1.13",
         "matplotlib>=3.9",  # the report's figures
+        "psutil>=5.9",  # when a process began; tensorflow-datasets brings it too
         "tabulate>=0.9",  # the tables of reports
     ],
     extras_require={

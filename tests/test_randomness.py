@@ -1,5 +1,6 @@
 """Noise: rows that do not know their neighbours, replicas that share one draw, distributions as named; seeds of weights."""
 
+import hashlib
 import random
 
 import keras
@@ -35,14 +36,15 @@ def test_row_seeds_refuse_what_int32_cannot_hold(arguments):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_row_is_the_same_alone_in_a_batch_and_in_another_order(kind):
+@pytest.mark.parametrize("shape", [SHAPE, (4, 4, 4)])  # transformed row by row; all rows together
+def test_a_row_is_the_same_alone_in_a_batch_and_in_another_order(kind, shape):
     seeds = row_seeds(6, seed=3)
-    together = draw(RowNoise(seeds), kind)
-    assert together.dtype == np.float32 and together.shape == (6, *SHAPE)
+    together = draw(RowNoise(seeds), kind, shape)
+    assert together.dtype == np.float32 and together.shape == (6, *shape)
     order = [4, 0, 5, 2]
-    np.testing.assert_array_equal(draw(RowNoise(seeds[order]), kind), together[order])
+    np.testing.assert_array_equal(draw(RowNoise(seeds[order]), kind, shape), together[order])
     for row in range(6):
-        np.testing.assert_array_equal(draw(RowNoise(seeds[row : row + 1]), kind)[0], together[row])
+        np.testing.assert_array_equal(draw(RowNoise(seeds[row : row + 1]), kind, shape)[0], together[row])
     assert len(np.unique(together)) == together.size  # no row and no entry repeats another
 
 
@@ -97,14 +99,27 @@ def test_neighbouring_rows_tags_and_steps_are_uncorrelated():
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("replicas", [2, 4])
-def test_rows_of_replicas_are_the_rows_of_one_draw(kind, replicas):
+@pytest.mark.parametrize("shape", [SHAPE, (4, 4, 4)])  # sliced from the whole draw, and drawn for the replica alone
+def test_rows_of_replicas_are_the_rows_of_one_draw(kind, replicas, shape):
+    def draw(noise, kind):
+        return getattr(noise, kind)(shape, 0).numpy()
+
     rows = 8 // replicas
     whole = draw(StepNoise((9, 0), (3, 1, 0), num_rows=8), kind)
     parts = [draw(StepNoise((9, 0), (3, 1, 0), rows, replica * rows, 8), kind) for replica in range(replicas)]
-    assert parts[0].shape == (rows, *SHAPE)
+    assert parts[0].shape == (rows, *shape)
     np.testing.assert_array_equal(np.concatenate(parts), whole)
     folded = [draw(StepNoise((9, 0), (3,), rows, replica * rows, 8).fold(1, 0), kind) for replica in range(replicas)]
     np.testing.assert_array_equal(np.concatenate(folded), whole)
+
+
+@pytest.mark.parametrize(("kind", "shape"), [("uniform", (5, 5, 3)), ("normal", (4, 4, 8))])
+def test_a_replica_draws_its_own_rows_alone(kind, shape):
+    graph = tf.function(lambda first: getattr(StepNoise((9, 0), (3,), 2, first, 64), kind)(shape, 0))
+    operations = graph.get_concrete_function(tf.constant(4)).graph.get_operations()
+    drawn = [one.outputs[0].shape.num_elements() for one in operations if one.type == "StatelessRandomUniformFullIntV2"]
+    words = 2 * np.prod(shape) * (2 if kind == "normal" else 1)
+    assert words <= max(drawn) <= words + 3, drawn  # the rest of a block of Philox
 
 
 def test_replicas_of_a_strategy_share_one_draw(two_replicas):
@@ -160,6 +175,27 @@ def test_any_batch_size_in_one_graph():
     for count in (1, 5):
         seeds = row_seeds(count)
         np.testing.assert_array_equal(graph(seeds), draw(RowNoise(seeds), "uniform"))
+
+
+# Printed by the version before rows were drawn together and replicas drew alone: runs resume with the same noise.
+BITS = {
+    ("row", "normal"): "f9970a5b460972ea",
+    ("row", "uniform"): "68bfd6a60940a926",
+    ("step", "normal"): "8c91ba1908956c9c",
+    ("step", "uniform"): "99fc40be5b6cc20a",
+}
+
+
+@pytest.mark.parametrize(("source", "kind"), BITS)
+def test_noise_is_that_of_earlier_versions(source, kind):
+    digest = hashlib.blake2b(digest_size=8)
+    for shape in (SHAPE, (4, 4, 4)):
+        noises = [RowNoise(row_seeds(5, -9, 3)).fold(2)]
+        if source == "step":
+            noises = [StepNoise((9, 0), (5,), 4, first, 8) for first in (0, 4)]
+        for noise in noises:  # in steps of 2**-10: CPUs may round a cosine otherwise
+            digest.update(np.round(draw(noise, kind, shape, 4) * 1024).astype(np.int32).tobytes())
+    assert digest.hexdigest() == BITS[source, kind]
 
 
 def test_fold_is_philox_and_folds_every_number_in_order():

@@ -8,40 +8,51 @@ There are two sources with one interface, so that the same model code serves tra
 
 Every draw has a `tag`: draws with different tags are independent. The algorithm (Philox) is always named, because otherwise XLA
 and plain kernels choose different generators for the same seed. Only its integers are equal in both, so floats are made from
-them here: TensorFlow's kernels fill a mantissa from the lowest bits, XLA from the highest.
+them here: TensorFlow's kernels fill a mantissa from the lowest bits, XLA from the highest. Neither source draws what it does not
+use: seeds of rows are derived for all rows at once, and a replica begins at its own rows' place of the draw (`tfcq.philox`).
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
 
+from tfcq import philox
 from tfcq.seeds import row_seeds
 
 __all__ = ["RowNoise", "StepNoise", "fold", "row_seeds"]
 
-_ALGORITHM = "philox"
 
 
 def fold(seed: Any, *numbers: Any) -> tf.Tensor:
     """A stateless seed int32 [2] that depends on `seed` (int32 [2]) and on all `numbers` (int scalars, tensors allowed)."""
     for number in numbers:
-        seed = tf.random.experimental.stateless_fold_in(seed, number, alg=_ALGORITHM)
+        seed = tf.random.experimental.stateless_fold_in(seed, number, alg=philox.ALGORITHM)
     return seed
 
 
-def _uniform(row_shape, seed):
-    bits = tf.random.stateless_uniform(row_shape, seed, minval=None, maxval=None, dtype=tf.uint32, alg=_ALGORITHM)
-    return tf.cast(tf.bitwise.right_shift(bits, tf.constant(8, tf.uint32)), tf.float32) * 2.0**-24
+def _uniform(words: tf.Tensor) -> tf.Tensor:
+    """Noise uniform in [0, 1), float32, of random words uint32. It is exact, so it is the same on every device."""
+    return tf.cast(tf.bitwise.right_shift(words, tf.constant(8, tf.uint32)), tf.float32) * 2.0**-24
 
 
-def _normal(row_shape, seed):
-    """Standard normal noise by the Box-Muller transform."""
-    uniform = _uniform((*row_shape, 2), seed)
+def _normal(words: tf.Tensor) -> tf.Tensor:
+    """Standard normal noise float32 [...] of random words uint32 [..., 2], by the Box-Muller transform."""
+    uniform = _uniform(words)
     return tf.sqrt(-2.0 * tf.math.log(1.0 - uniform[..., 0])) * tf.cos(2.0 * math.pi * uniform[..., 1])
+
+
+_WHOLE_VECTORS = 64
+"""A multiple of the number of float32 values that any CPU has in a vector.
+
+TensorFlow's logarithm and cosine round the values in full vectors otherwise than those that remain at a tensor's end. So rows
+are transformed together, or a replica's rows without the others, only where their sizes are multiples of this: a row's bits
+are then the same.
+"""
 
 
 class RowNoise:
@@ -53,28 +64,41 @@ class RowNoise:
     """
 
     def __init__(self, seeds: Any, path: Sequence[Any] = ()):
-        self._seeds = tf.convert_to_tensor(seeds, tf.int32)
-        self._path = tuple(path)
+        self._seeds = _folded(tf.convert_to_tensor(seeds, tf.int32), *path)
 
     def fold(self, *numbers: Any) -> RowNoise:
         """The same rows with `numbers` folded into their seeds: independent of this object's draws."""
-        return RowNoise(self._seeds, (*self._path, *numbers))
+        return RowNoise(self._seeds, numbers)
 
     def normal(self, row_shape: Sequence[int], tag: int) -> tf.Tensor:
         """Standard normal noise, float32 [N, *row_shape]."""
-        return self._draw(_normal, row_shape, tag)
+        row_shape = tuple(row_shape)
+        if math.prod(row_shape) % _WHOLE_VECTORS:
+            return self._map(lambda words: _normal(words((*row_shape, 2))), row_shape, tf.float32, tag)
+        return _normal(self._words((*row_shape, 2), tag))
 
     def uniform(self, row_shape: Sequence[int], tag: int) -> tf.Tensor:
         """Noise uniform in [0, 1), float32 [N, *row_shape]."""
-        return self._draw(_uniform, row_shape, tag)
+        return _uniform(self._words(tuple(row_shape), tag))
 
-    def _draw(self, draw, row_shape, tag):
-        row_shape = tuple(row_shape)
+    def _words(self, row_shape, tag):
+        return self._map(lambda words: words(row_shape), row_shape, tf.uint32, tag)
+
+    def _map(self, function, row_shape, dtype, tag):
+        """`function(words)` of each row, dtype [N, *row_shape]; `words(shape)` are random words uint32 of the row."""
         return tf.map_fn(
-            lambda seed: draw(row_shape, fold(seed, *self._path, tag)),
-            self._seeds,
-            fn_output_signature=tf.TensorSpec(row_shape, tf.float32),
+            lambda place: function(functools.partial(philox.words, key=place[0], counter=place[1])),
+            philox.keys_and_counters(_folded(self._seeds, tag)),
+            fn_output_signature=tf.TensorSpec(row_shape, dtype),
         )
+
+
+def _folded(seeds: tf.Tensor, *numbers: Any) -> tf.Tensor:
+    """`fold` of each seed int32 [N, 2]."""
+    for number in numbers:
+        folded = philox.fold_rows(seeds, tf.convert_to_tensor(number, tf.int32))
+        seeds = tf.ensure_shape(folded, seeds.shape)
+    return seeds
 
 
 class StepNoise:
@@ -98,15 +122,20 @@ class StepNoise:
 
     def normal(self, row_shape: Sequence[int], tag: int) -> tf.Tensor:
         """Standard normal noise, float32 [num_rows, *row_shape]."""
-        return self._draw(_normal, row_shape, tag)
+        row_shape = tuple(row_shape)
+        sizes = [rows * math.prod(row_shape) for rows in (self._num_rows, self._total_rows)]
+        if self._num_rows == self._total_rows or not any(size % _WHOLE_VECTORS for size in sizes):
+            return _normal(self._words((*row_shape, 2), tag))
+        rows = StepNoise(self._seed, self._path, self._total_rows).normal(row_shape, tag)
+        return tf.slice(rows, [self._first_row] + [0] * len(row_shape), (self._num_rows, *row_shape))
 
     def uniform(self, row_shape: Sequence[int], tag: int) -> tf.Tensor:
         """Noise uniform in [0, 1), float32 [num_rows, *row_shape]."""
-        return self._draw(_uniform, row_shape, tag)
+        return _uniform(self._words(tuple(row_shape), tag))
 
-    def _draw(self, draw, row_shape, tag):
-        rows = draw((self._total_rows, *row_shape), fold(self._seed, *self._path, tag))
-        if self._total_rows == self._num_rows:
-            return rows
-        begin = [self._first_row] + [0] * len(row_shape)
-        return tf.slice(rows, begin, (self._num_rows, *row_shape))
+    def _words(self, row_shape, tag):
+        key, counter = philox.key_and_counter(fold(self._seed, *self._path, tag))
+        shape = (self._num_rows, *row_shape)
+        if self._num_rows == self._total_rows:
+            return philox.words(shape, key, counter)
+        return philox.words_from(tf.cast(self._first_row, tf.int64) * math.prod(row_shape), shape, key, counter)

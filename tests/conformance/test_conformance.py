@@ -104,6 +104,36 @@ def test_training_moves_every_variable_of_every_player(trained):
     assert len(names) == len(set(names)), "two variables of one name"
 
 
+# Operations for which TensorFlow 2.21 raises on GPUs where only deterministic kernels may run: the texts of its library that
+# say "deterministic" and "not available" or "not yet supported". The two cross entropies are left out, as TensorFlow's
+# functions in Python take others then. {operation: attributes with which it is one of them}
+UNDETERMINED_ON_GPUS = {
+    "FusedBatchNormGradV3": {"is_training": False},
+    **dict.fromkeys(["SegmentSum", "SegmentMean", "SegmentProd", "SegmentMax", "SegmentMin"], {}),
+    **dict.fromkeys(["UnsortedSegmentSum", "UnsortedSegmentProd"], {}),
+    **dict.fromkeys(["SparseSegmentSum", "SparseSegmentMean", "SparseSegmentSqrtN", "SparseTensorDenseMatMul"], {}),
+    **dict.fromkeys(["AdjustContrast", "AdjustContrastv2", "ResizeNearestNeighborGrad"], {}),
+    **dict.fromkeys(["CropAndResizeGradImage", "CropAndResizeGradBoxes", "MaxPoolGradWithArgmax"], {}),
+    **dict.fromkeys(["Dilation2DBackpropFilter", "Dilation2DBackpropInput", "Bincount", "DenseBincount"], {}),
+    **dict.fromkeys(["FakeQuantWithMinMaxVarsGradient", "FakeQuantWithMinMaxVarsPerChannelGradient", "Timestamp"], {}),
+    **dict.fromkeys(["RandomUniform", "RandomStandardNormal", "RandomUniformInt", "TruncatedNormal", "Multinomial"], {}),
+}
+
+
+def test_the_step_has_deterministic_kernels_on_gpus(trained):
+    model = trained.model
+    batches = iter(tf.data.Dataset.from_tensors(batch(model, trained.golden)).repeat())
+    for stage in range(len(model.stage_starts)):
+        graph = model.traced_step.get_concrete_function(batches, stage).graph.as_graph_def()
+        nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+        assert len(nodes) > 300
+        for node in nodes:
+            attributes = UNDETERMINED_ON_GPUS.get(node.op)
+            if attributes is not None:
+                assert any(node.attr[name].b != value for name, value in attributes.items()), (node.op, node.name)
+    assert model.traced_step.experimental_get_tracing_count() == len(model.stage_starts)  # the graphs that ran
+
+
 def test_logs_are_finite_and_complete(trained):
     model = trained.model
     for step, row in enumerate(trained.rows):
@@ -193,7 +223,7 @@ def test_a_saved_model_answers_as_the_live_one(trained, tmp_path):
     module = ServingModule(model, num_importance_samples=2)
     live = module.signatures()
     assert live.keys() == model.abilities | {"serving_default"}
-    tf.saved_model.save(module, str(tmp_path), signatures=live)
+    module.save(str(tmp_path), live)
     reloaded = tf.saved_model.load(str(tmp_path)).signatures
     given = values(model, 3)
     for name, function in live.items():

@@ -10,6 +10,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfcq.flows.latent_flow import LOG_SCALE_LIMIT, LatentFlow, weight_decay
+from tfcq.flows.permutation import Permute
 
 
 def flow_of(dim=5, blocks=2, seed=3, scale=0.2, dtype="float64"):
@@ -111,10 +112,28 @@ def test_the_density_integrates_to_one():
     assert density.sum() * (axis[1] - axis[0]) ** 2 == pytest.approx(1.0, abs=2e-3)
 
 
-def test_a_coupling_of_the_flow_is_tfps(monkeypatch):
-    kinds = [type(bijector) for bijector in flow_of(4, 2).bijector().bijectors]
+def test_couplings_and_permutations_of_the_flow_are_tfps():
     block = [tfp.bijectors.RealNVP, tfp.bijectors.RealNVP, tfp.bijectors.Permute]
-    assert kinds == 2 * block
+    for bijector, kind in zip(flow_of(4, 2).bijector().bijectors, 2 * block, strict=True):
+        assert isinstance(bijector, kind)
+
+
+@pytest.mark.parametrize("direction", ["forward", "inverse"])
+def test_a_permutations_gradients_of_first_and_second_order_are_tfps(direction):
+    values, found = tf.constant(np.random.default_rng(0).normal(size=(3, 5))), []
+    for kind in (Permute, tfp.bijectors.Permute):
+        bijector = kind(tf.constant([2, 0, 4, 1, 3]))
+        with tf.GradientTape() as outer:
+            outer.watch(values)
+            with tf.GradientTape() as inner:
+                inner.watch(values)
+                permuted = getattr(bijector, direction)(tf.identity(values))
+                loss = tf.reduce_sum(permuted**3 * tf.range(1.0, 6.0, dtype=tf.float64))
+            slope = inner.gradient(loss, values)
+            norm = tf.reduce_sum(slope**2)
+        found.append([permuted, slope, outer.gradient(norm, values)])
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_permutations_survive_a_reload_and_differ_between_seeds_and_blocks(tmp_path):

@@ -91,7 +91,7 @@ def test_a_row_trains_and_resumes_and_its_kind_is_replicated_and_exported(name, 
 def assert_exported(model, folder):
     module = exported.ServingModule(model, num_importance_samples=2)
     live = module.signatures()
-    tf.saved_model.save(module, str(folder), signatures=live)
+    module.save(str(folder), live)
     reloaded = tf.saved_model.load(str(folder)).signatures
     inputs = {"sample": {"seed": row_seeds(2), "temperature": np.ones(2, np.float32)}}
     if "likelihood" in model.abilities:

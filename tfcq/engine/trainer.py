@@ -54,6 +54,8 @@ class Trainer(Step, keras.Model):
     """
 
     train_function: Callable[[Any], dict[str, tf.Tensor]] | None
+    traced_step: Callable[..., dict[str, tf.Tensor]]
+    """The function (iterator, stage) of a step, from `make_train_function`; its graph is what runs."""
 
     def __init__(self, seed: int, name: str | None):
         super().__init__(name=name)
@@ -246,13 +248,13 @@ class Trainer(Step, keras.Model):
                 return logs
             return {name: strategy.reduce("MEAN", value, axis=None) for name, value in logs.items()}
 
-        traced = step if self.run_eagerly else tf.function(step)
+        self.traced_step = step if self.run_eagerly else tf.function(step)
         self._next_step = self.steps_taken
 
         def next_step(iterator):
             number, self._next_step = self._next_step, self._next_step + 1
             self.begin_step(number)
-            return traced(iterator, self.stage_at(number))
+            return self.traced_step(iterator, self.stage_at(number))
 
         self.train_function = next_step
         return self.train_function

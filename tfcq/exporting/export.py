@@ -73,7 +73,7 @@ def export(
             check_successor(base, signatures)
         base.mkdir(parents=True, exist_ok=True)
         _remove_left_over(base)
-        tf.saved_model.save(module, f"{paths.plain(base)}/{staged.name}", signatures=signatures)
+        module.save(f"{paths.plain(base)}/{staged.name}", signatures)
         inputs = _example_inputs(model)
         check_equal_answers(_answers(signatures, inputs), _reloaded_answers(staged, inputs))
         extra = staged / "assets.extra"

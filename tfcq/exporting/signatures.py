@@ -37,6 +37,11 @@ class ServingModule(tf.Module):
         functions = {name: self._function(name, one) for name, one in ENDPOINTS.items() if name in self._model.abilities}
         return functions | {"serving_default": functions["sample"]}
 
+    def save(self, folder: str, signatures: dict[str, tf.types.experimental.ConcreteFunction]) -> None:
+        """Saves the module with its `signatures` as a SavedModel in a folder; without gradients, as an export only answers."""
+        without = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+        tf.saved_model.save(self, folder, signatures=signatures, options=without)
+
     def _function(self, name, endpoint):
         fixed = {argument: self._fixed[argument] for argument in endpoint.fixed}
 

@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfcq.flows.permutation import Permute
 from tfcq.networks.convolutions import spawn_seeds
 from tfcq.networks.dense import Perceptron
 
@@ -103,7 +104,7 @@ class LatentFlow(keras.layers.Layer):
         chain: list[tfp.bijectors.Bijector] = []
         for block in range(self.blocks):
             chain += [self._coupling(block, 0), self._coupling(block, 1)]
-            chain += [tfb.Permute(permutation=tf.convert_to_tensor(getattr(self, f"permutation_{block}")))]
+            chain += [Permute(permutation=tf.convert_to_tensor(getattr(self, f"permutation_{block}")))]
         return tfb.Chain(chain)
 
     def distribution(self, temperature: float = 1.0) -> tfp.distributions.Distribution:

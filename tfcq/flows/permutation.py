@@ -1,11 +1,34 @@
-"""A fixed random permutation of the channels."""
+"""A fixed permutation of the last axis: as a TFP bijector, and as a flow of channels drawn from a seed."""
 
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+import tensorflow_probability as tfp
 
 from tfcq.flows.base import Flow, ImagesShape, zero_log_det
+
+
+@tf.custom_gradient
+def _permuted(tensor: tf.Tensor, order: tf.Tensor, inverse: tf.Tensor) -> tuple[tf.Tensor, Any]:
+    """Channels `order` of a tensor [..., C]; `inverse` is the inverse permutation.
+
+    The gradient is the inverse permutation. TensorFlow's own, a sum of segments, has no deterministic kernel on GPUs.
+    """
+    return tf.gather(tensor, order, axis=-1), lambda upstream: (_permuted(upstream, inverse, order), None, None)
+
+
+class Permute(tfp.bijectors.Permute):
+    """`tfb.Permute` of the last axis, with a gradient that has a deterministic kernel on GPUs."""
+
+    def _forward(self, x):
+        return _permuted(x, *self._orders())
+
+    def _inverse(self, y):
+        return _permuted(y, *reversed(self._orders()))
+
+    def _orders(self):
+        return self.permutation, tf.math.invert_permutation(self.permutation)
 
 
 class ChannelPermutation(Flow):
@@ -36,8 +59,12 @@ class ChannelPermutation(Flow):
         )
 
     def _inverse_and_log_det(self, images, training):
-        return tf.gather(images, self.permutation.value, axis=-1), zero_log_det(images)
+        return _permuted(images, *self._orders()), zero_log_det(images)
 
     def _forward_and_log_det(self, features, training):
-        order = tf.math.invert_permutation(self.permutation.value)
-        return tf.gather(features, order, axis=-1), zero_log_det(features)
+        return _permuted(features, *reversed(self._orders())), zero_log_det(features)
+
+    def _orders(self):
+        """The permutation, and its inverse."""
+        order = tf.convert_to_tensor(self.permutation.value)
+        return order, tf.math.invert_permutation(order)

@@ -87,14 +87,10 @@ class BatchNormalization(keras.layers.BatchNormalization):
             with keras.StatelessScope() if frozen else contextlib.nullcontext():
                 return super().call(inputs, training=training)
         scale, offset = tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.beta)
-        options: dict[str, Any] = {"epsilon": self.epsilon, "is_training": training and self.trainable}
-        if not options["is_training"]:
-            moments = {
-                "mean": tf.convert_to_tensor(self.moving_mean),
-                "variance": tf.convert_to_tensor(self.moving_variance),
-            }
-            return tf.compat.v1.nn.fused_batch_norm(inputs, scale, offset, **moments, **options)[0]
-        outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(inputs, scale, offset, **options)
+        if not (training and self.trainable):
+            moments = tf.convert_to_tensor(self.moving_mean), tf.convert_to_tensor(self.moving_variance)
+            return _normalized(inputs, scale, offset, *moments, self.epsilon)
+        outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(inputs, scale, offset, epsilon=self.epsilon)
         if frozen:
             return outputs
         count = tf.cast(tf.size(inputs) // inputs.shape[-1], tf.float32)
@@ -104,3 +100,23 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
     def _move(self, moving, value):
         moving.assign(moving * self.momentum + tf.stop_gradient(value) * (1.0 - self.momentum))
+
+
+def _normalized(inputs, scale, offset, mean, variance, epsilon):
+    """`inputs` [N, H, W, C], normalised by the given moments [C], which get no gradients.
+
+    TensorFlow's own gradient of this kernel has no deterministic implementation on GPUs.
+    """
+
+    @tf.custom_gradient
+    def normalize(inputs, scale, offset):
+        moments: dict[str, Any] = {"mean": mean, "variance": variance, "epsilon": epsilon, "is_training": False}
+
+        def gradient(upstream):
+            factor = tf.math.rsqrt(variance + epsilon)
+            of_scale = tf.reduce_sum(upstream * (inputs - mean), (0, 1, 2)) * factor
+            return upstream * (scale * factor), of_scale, tf.reduce_sum(upstream, (0, 1, 2))
+
+        return tf.compat.v1.nn.fused_batch_norm(inputs, scale, offset, **moments)[0], gradient
+
+    return normalize(inputs, scale, offset)

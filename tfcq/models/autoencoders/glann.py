@@ -40,6 +40,21 @@ _NOISE = 0  # tag of the draws
 _BLOCK = 256  # number of codes that are compared with all draws at once
 
 
+def _rows(table: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:
+    """Rows [N, d] of a table [M, d].
+
+    The gradient is dense, by `scatter_nd`: TensorFlow's own is sparse, and what makes it dense, a sum of segments, has no
+    deterministic kernel on GPUs.
+    """
+    shape = table.shape
+
+    @tf.custom_gradient
+    def gather(table):
+        return tf.gather(table, indices), lambda upstream: tf.scatter_nd(indices[:, tf.newaxis], upstream, shape)
+
+    return gather(tf.convert_to_tensor(table))
+
+
 class GLANN(Autoencoder):
     """GLANN; see the module.
 
@@ -110,7 +125,7 @@ class GLANN(Autoencoder):
     def _reconstruction_loss(self, batch, noise, shared):
         images, indices = batch
         pixels = self.unit_pixels(images)
-        codes = tf.math.l2_normalize(tf.gather(self._attached()[0].value, indices), axis=-1)
+        codes = tf.math.l2_normalize(_rows(self._attached()[0].value, indices), axis=-1)
         error = self.reconstruction_error(pixels, self.decoder(codes, training=True))
         return Terms(error, {self.reconstruction_error.name: error})
 

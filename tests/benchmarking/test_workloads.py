@@ -1,0 +1,25 @@
+"""A tiny configuration, measured."""
+
+import json
+
+import pytest
+import tiny_models as tiny
+
+from tfcq.benchmarking import machine
+from tfcq.benchmarking.workloads import Measurement, measure_config
+
+
+@pytest.mark.slow
+def test_the_lines_of_a_configuration(capsys, monkeypatch):
+    monkeypatch.setattr(machine, "rates", lambda dtype: {"float32": 1000.0}[dtype])
+    lines = measure_config(tiny.config(model="glf"), Measurement("tiny", calls=3, parts=True, image_channels=1))
+    printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line for line in printed if "part" not in line["workload"]] == lines
+    assert [line["workload"] for line in lines] == ["first step", "train step", "sample"]
+    assert {line["workload"] for line in printed} >= {f"part: autoencoder, {part}" for part in ("forward", "update")}
+    first, step, sample = lines
+    assert first["processor_seconds"] > 0.1 and first["seconds"] > 0.1 and first["machine"] == machine.name()
+    assert step["images_per_second"] == pytest.approx(step["batch_size"] / step["median_ms"] * 1e3, rel=0.01)
+    assert step["gflop_per_second"] == pytest.approx(step["gflop"] / step["median_ms"] * 1e3, rel=0.6)  # rounded gflop
+    assert step["fraction_of_peak"] == pytest.approx(step["gflop_per_second"] / 1000.0, abs=1e-3)
+    assert sample["min_ms"] <= sample["median_ms"] <= sample["max_ms"]

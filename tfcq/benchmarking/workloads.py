@@ -1,0 +1,196 @@
+"""The workloads of a configuration, timed in this process: first step, train step, its parts, log_prob (K = 1), sample."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfcq import models
+from tfcq.benchmarking import flop, machine
+from tfcq.benchmarking.timing import WARM_UP, measure, report, row
+from tfcq.data import ImageDataset
+from tfcq.engine import devices, optimizers
+from tfcq.randomness import row_seeds
+
+if TYPE_CHECKING:
+    from tfcq.config import Config
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """What is measured of a configuration, besides it.
+
+    Attributes:
+        name: of the configuration, in the lines.
+        calls: how many calls of each workload are timed.
+        parts: whether the parts of a train step are timed, too.
+        image_channels: of the random images.
+        training_images: the size of the simulated data set.
+    """
+
+    name: str
+    calls: int = 15
+    parts: bool = False
+    image_channels: int = 3
+    training_images: int = 50000
+
+
+def random_data(image_shape: tuple[int, ...], count: int) -> ImageDataset:
+    """A data set of `count` random training images, made when they are asked for."""
+    train = (lambda indices: random_images(len(indices), image_shape), np.arange(count))
+    return ImageDataset("random images", image_shape, {"train": train}, horizontal_flip=False)
+
+
+def random_images(count: int, image_shape: tuple[int, ...]) -> np.ndarray:
+    """Random images, uint8 [count, *image_shape]."""
+    return np.random.default_rng(0).integers(0, 256, (count, *image_shape), np.uint8)
+
+
+def _measure_parts(model: Any, images: Any, stage: int, step_seconds: float, calls: int) -> None:
+    """Times each part of a step of a stage, compiled by itself, on one device; prints a line for each, and their sum.
+
+    The parts are: the shared tensors, forward and with gradients; each player's losses given the shared tensors, forward and
+    with gradients; each player's update. The sum is the cost of a step in which nothing runs twice and nothing overlaps.
+    """
+    noise = model._noise((0, 0, 0), len(tf.nest.flatten(images)[0]))
+    players = [player for player in model.players() if player.stage == stage]
+    total = 0.0
+
+    def part(name, function, counted, turns=1):
+        nonlocal total
+        compiled = tf.function(function, autograph=False)
+
+        def call():
+            return tf.nest.map_structure(lambda value: value.numpy(), compiled())
+
+        seconds = measure(call, calls=calls)
+        facts = {"turns": turns} if turns > 1 else {}
+        report(row(name, seconds, **facts))
+        total += counted * turns * statistics.median(seconds)
+
+    def norm(gradients):
+        return tf.linalg.global_norm([gradient for gradient in gradients if gradient is not None])
+
+    def shared_with_gradients():
+        shared, tape = model._shared(players, images, noise)
+        return norm(tape.gradient(shared, [variable.value for variable in players[-1].variables]))
+
+    shared = tf.nest.map_structure(tf.constant, tf.function(lambda: model.shared_tensors(images, noise))())
+    if tf.nest.flatten(shared):
+        part("part: shared tensors, forward", lambda: model.shared_tensors(images, noise), 0)
+        part("part: shared tensors, forward and backward", shared_with_gradients, 1)
+
+    def measure_player(player):
+        def forward():
+            return [tf.reduce_mean(one.loss(images, noise, shared).total) for one in player.objectives]
+
+        def with_gradients():
+            direct, through, _ = model._gradients(player, images, noise, 1.0, shared)
+            return norm([*direct, *tf.nest.flatten(through)])
+
+        def update():
+            # Gradients of zero: the update costs the same, and the weights hardly change.
+            gradients = [tf.zeros_like(variable.value) for variable in player.variables]
+            model.player_optimizers[player.name].apply(gradients, player.variables)
+            return tf.constant(0)
+
+        part(f"part: {player.name}, forward", forward, 0, player.turns)
+        part(f"part: {player.name}, forward and backward", with_gradients, 1, player.turns)
+        part(f"part: {player.name}, update", update, 1, player.turns)
+
+    for player in players:
+        measure_player(player)
+    report(
+        {
+            "workload": "sum of the parts (without those of the forward passes alone)",
+            "ms": round(1e3 * total, 2),
+            "step_ms": round(1e3 * step_seconds, 2),
+            "step_over_sum": round(step_seconds / total, 3),
+        }
+    )
+
+
+def measure_config(config: Config, wanted: Measurement) -> list[dict[str, Any]]:
+    """Times the configuration in this process, prints a JSON line for each workload, and returns the lines.
+
+    The line "first step" has seconds since the process began: `seconds` by the clock and `processor_seconds` of all threads;
+    start-up, imports, the model and tracing are in them. A train step's `fraction_of_peak` is of the larger rate of the machine
+    that was measured in the same process, in the dtype in which the networks compute.
+    """
+    training, size = config.training, config.data.image_size
+    distribution = devices.prepare(
+        training.distribution, training.logical_devices, training.deterministic, training.batch_size
+    )
+    with distribution.scope():
+        model = models.build(config, (size, size, wanted.image_channels))
+        num_weights = model.count_params()
+        model.attach(random_data(model.image_shape, wanted.training_images), training.batch_size)
+        optimizers.compile_model(model, training)
+    batch, turns = training.batch_size, model.batches_per_step
+    images = random_images(batch, (turns, *model.image_shape))
+    images = tf.constant(images if turns > 1 else images[:, 0])
+    taken = (images, tf.range(batch, dtype=tf.int64)) if model.needs_indices else images
+    iterator = iter(distribution.experimental_distribute_dataset(tf.data.Dataset.from_tensors(taken).repeat()))
+    model.initialize(images[:, 0] if turns > 1 else images)
+    facts = {
+        "config": wanted.name,
+        "batch_size": batch,
+        "num_weights": num_weights,
+        "replicas": distribution.num_replicas_in_sync,
+        "precision": training.precision,
+        "machine": machine.name(),
+        "tensorflow": tf.__version__,
+    }
+    lines, peak = [], None
+    for stage, start in enumerate(model.stage_starts):
+        if stage + 1 < len(model.stage_starts) and model.stage_starts[stage + 1] - start < wanted.calls + WARM_UP:
+            print(f"stage {stage} is too short to be timed", file=sys.stderr)
+            continue
+        model.step.assign(start)
+        step = model.make_train_function(force=True)
+
+        def train(step=step):
+            return {name: float(value) for name, value in step(iterator).items()}
+
+        train()
+        if peak is None:
+            lines.append(report(_first_step() | facts))
+            peak = machine.rates(model.compute_dtype)
+        seconds = measure(train, calls=wanted.calls)
+        gflop = flop.gflop(model.traced_step.get_concrete_function(iterator, stage).graph)
+        line = row("train step", seconds, num_images=batch, gflop=gflop, **facts, stage=stage) | _device_memory()
+        if gflop:
+            line["fraction_of_peak"] = round(line["gflop_per_second"] / peak, 3)
+        lines.append(report(line))
+        if wanted.parts:
+            _measure_parts(model, images[:, 0] if turns > 1 else taken, stage, statistics.median(seconds), wanted.calls)
+    single, seeds = images[:, 0] if turns > 1 else images, row_seeds(batch)
+    if "likelihood" in model.abilities:
+        log_prob = tf.function(model.log_prob)
+        timed = measure(lambda: log_prob(single, seeds).numpy(), calls=wanted.calls)
+        lines.append(report(row("log_prob", timed, num_images=batch, **facts)))
+    sample = tf.function(model.sample)
+    timed = measure(lambda: sample(seeds).numpy(), calls=wanted.calls)
+    lines.append(report(row("sample", timed, num_images=batch, **facts)))
+    return lines
+
+
+def _first_step() -> dict[str, Any]:
+    """The line about a first step that has just been taken."""
+    import psutil
+
+    now = time.time() - psutil.Process().create_time()
+    return {"workload": "first step", "seconds": round(now, 1), "processor_seconds": round(time.process_time(), 1)}
+
+
+def _device_memory() -> dict[str, int]:
+    """{"peak_device_mb": of the first GPU}; empty without one."""
+    if not tf.config.list_physical_devices("GPU"):
+        return {}
+    return {"peak_device_mb": round(tf.config.experimental.get_memory_info("GPU:0")["peak"] / 2**20)}
