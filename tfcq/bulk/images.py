@@ -61,6 +61,8 @@ class KeyedImages:
         self._transform = Transform(config.image_size, config.center_crop, config.resize, image_shape[2], of_one_kind)
         for _, raw in self._raws:
             raw.refuse_scaled()
+            if isinstance(raw, RawArray):  # whose images are all alike; others are checked one by one, as they are read
+                raw.check(self._transform)
 
     def __len__(self):
         return int(self._starts[-1])
