@@ -1,5 +1,6 @@
 """Both stages with a model: four shards, one killed and run again, equal one process and the plain endpoints to the bit."""
 
+import functools
 import os
 import signal
 import subprocess
@@ -8,10 +9,11 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
-import tiny_models
 from commands import REPOSITORY, run_here
 from PIL import Image
 
+from tfcq import workdir
+from tfcq.bulk import model as models
 from tfcq.bulk import read_parts
 from tfcq.bulk.images import key_seeds
 from tfcq.bulk.place import ModelPlace
@@ -19,9 +21,6 @@ from tfcq.bulk.running import Work
 from tfcq.bulk.stages import Sampling, Scoring
 from tfcq.errors import UserError
 from tfcq.evaluation.pictures import Pictures
-from tfcq.exporting.signatures import ServingModule
-
-DRAWS = 2
 
 KILLED = """
 import os, signal, sys
@@ -37,18 +36,13 @@ COMMAND.run(sys.argv[1:])
 """
 
 
-@pytest.fixture(scope="module", name="place")
-def fixture_place(tmp_path_factory):
-    """A folder with `run`, `export` (of the same model, with the draws of DRAWS) and 43 `images` of it."""
-    place = tmp_path_factory.mktemp("place")
-    model = tiny_models.make_workdir(place / "run", tiny_models.config(model="realnvp", flow_scales=1))
-    module = ServingModule(model, DRAWS)
-    signatures = {name: module.signature(name) for name in ("sample", "likelihood")}
-    tf.saved_model.save(module, str(place / "export" / "7"), signatures=signatures)
-    place.joinpath("images").mkdir()
-    for number, image in enumerate(tiny_models.images(model.image_shape, 43)):
-        Image.fromarray(image[..., 0]).save(place / "images" / f"{number}.png")
-    return place
+LOADED = functools.cache(models.load)
+
+
+@pytest.fixture(autouse=True)
+def load_once(monkeypatch):
+    """Loads each model once for all tests here: that is what takes long."""
+    monkeypatch.setattr(models, "load", LOADED)
 
 
 def test_scoring_an_export(place, tmp_path):
@@ -84,8 +78,6 @@ def test_sampling_a_run_is_what_sample_draws(place, tmp_path):
     flags = [f"--workdir={place}/run", "--num_samples=150", "--seed=3", f"--output={tmp_path}/out"]
     for index in (3, 0, 2, 1):
         assert run_here("sample", *flags, f"--shard={index}/4")[0] == 0
-    from tfcq import workdir
-
     plain = Pictures(workdir.load(place / "run", "last")).samples(150, seed=3)
     drawn = np.concatenate(list(read_parts(tmp_path / "out")))
     assert drawn.shape == (150, 4, 4, 1) and np.array_equal(drawn, plain) and len(np.unique(drawn, axis=0)) > 100
@@ -94,7 +86,7 @@ def test_sampling_a_run_is_what_sample_draws(place, tmp_path):
 def test_a_run_and_its_export_score_alike(place, tmp_path):
     data = {"dataset": f"folder:{place}/images"}
     for name, at in {
-        "run": ModelPlace(workdir=place / "run", num_importance_samples=DRAWS),
+        "run": ModelPlace(workdir=place / "run"),
         "export": ModelPlace(export=place / "export" / "7"),
     }.items():
         Work(Scoring(at, data=data), 1, tmp_path / name).compute(0)
@@ -105,7 +97,7 @@ def test_a_run_and_its_export_score_alike(place, tmp_path):
         Work(Scoring(ModelPlace(export=place / "export"), data=data), 1, tmp_path / "run")
 
 
-def test_a_model_without_the_endpoint(place, tmp_path):
+def test_what_is_no_model(tmp_path):
     (tmp_path / "export").mkdir()
     (tmp_path / "export" / "saved_model.pb").write_bytes(b"x")
     with pytest.raises(UserError, match="expected a SavedModel, received something else"):
