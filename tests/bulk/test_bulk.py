@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ from PIL import Image
 from tfcq.bulk import images as keyed
 from tfcq.bulk import model as models
 from tfcq.bulk import read_parts
+from tfcq.bulk.job import Job
+from tfcq.bulk.parts import Part
 from tfcq.bulk.place import ModelPlace
 from tfcq.bulk.running import Work
 from tfcq.bulk.shards import Shard
@@ -317,6 +320,27 @@ def test_shards_share_all_rows():
         assert ranges[0].start == 0 and ranges[-1].stop == count
         assert all(one.stop == following.start for one, following in zip(ranges, ranges[1:]))
         assert max(map(len, ranges)) - min(map(len, ranges)) <= 1
+
+
+def test_memory_does_not_grow_with_the_rows(tmp_path):
+    """64 batches of a MiB are written, checked and read in a few MiB."""
+    job = Job("sample", 64 * 1024, 1, {}, {})
+    part = Part(job, Shard(0, 1), tmp_path)
+    job.begin(tmp_path)
+    tracemalloc.start()
+    try:
+        part.write(np.full((1024, 32, 32, 1), number, np.uint8) for number in range(64))
+        sums = [int(images.sum(dtype=np.int64)) for images in read_parts(tmp_path)]
+        assert tracemalloc.get_traced_memory()[1] < 10 * 2**20  # a piece of a checksum has 4
+    finally:
+        tracemalloc.stop()
+    assert sum(sums) == 2**20 * sum(range(64))
+
+
+def test_more_images_than_numbers_of_rows(tmp_path):
+    with pytest.raises(UserError, match="row numbers must fit int32"):
+        Work(Sampling(PLACE, num_samples=2**31 + 1), 4, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_more_shards_than_images(tmp_path):

@@ -24,7 +24,7 @@ def key_seeds(keys: Iterable[str], seed: int) -> np.ndarray:
     An image has the same seed whatever other images there are, and in whatever order.
 
     >>> key_seeds(["cats/1.png"], seed=0).tolist()
-    [[-1293063107, 1006914936]]
+    [[-487422191, 943177378]]
     """
     # A key may hold bytes that are not UTF-8, as a file's name may.
     texts = (f"{seed}/{key}".encode("utf-8", "surrogateescape") for key in keys)

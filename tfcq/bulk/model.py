@@ -12,6 +12,7 @@ import tensorflow as tf
 from tfcq import workdir as workdirs
 from tfcq.bulk.place import ModelPlace
 from tfcq.config import Config
+from tfcq.data.transforms import KINDS
 from tfcq.errors import UserError
 from tfcq.exporting.signatures import ServingModule
 from tfcq.machine import paths
@@ -44,9 +45,12 @@ class AskedModel:
         return self._found[endpoint]
 
     def image_shape(self, endpoint: str) -> tuple[int, int, int]:
-        """(H, W, C) of the images that an endpoint takes."""
+        """(H, W, C) of the images that an endpoint takes; UserError for others than square ones, grey or RGB."""
         inputs = tf.nest.flatten(self.signature(endpoint).structured_input_signature)
-        return next(tuple(one.shape[1:]) for one in inputs if one.name == "images")
+        shape = next((tuple(one.shape[1:]) for one in inputs if one.name == "images"), ())
+        if len(shape) != 3 or None in shape or shape[0] != shape[1] or shape[2] not in KINDS:
+            raise UserError(f"signature {endpoint}: expected an input `images` [N, H, H, 1 or 3], received {list(shape)}")
+        return shape
 
     def ask(self, endpoint: str, **arrays: np.ndarray) -> dict[str, np.ndarray]:
         """{output: [N, ...]} of an endpoint, of arrays [N, ...] by the names of its tensors."""

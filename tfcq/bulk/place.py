@@ -35,8 +35,8 @@ class ModelPlace:
 
     def absolute(self) -> ModelPlace:
         """The same place for a process in another folder."""
-        name = "export" if self.workdir is None else "workdir"
-        return dataclasses.replace(self, **{name: self.path.absolute()})
+        path = self.path.absolute()
+        return dataclasses.replace(self, export=path) if self.workdir is None else dataclasses.replace(self, workdir=path)
 
     def check(self) -> None:
         """Raises UserError if there is no run, or no export."""

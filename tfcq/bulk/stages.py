@@ -6,7 +6,7 @@ model where it is first asked.
 A row's result depends on the row alone: its seed is made of its number or its key. Rounding may still depend on a batch's
 length and on a row's place in it. So batches have one length, and row i is at place i modulo that length, whatever the shards:
 what is outside of a shard is filled with other rows, and dropped. Results are thus equal to the bit for any number of shards,
-on processors of one kind with one number of threads.
+on processors of one kind.
 """
 
 from __future__ import annotations
@@ -119,6 +119,7 @@ class Sampling(Stage):
         return self.num_samples
 
     def options(self) -> dict[str, Any]:
+        row_seeds(1, self.seed, self.num_samples - 1)  # refuses a last image whose number is too large, before the first
         return {"temperature": self.temperature}
 
     def places(self) -> dict[str, str]:
