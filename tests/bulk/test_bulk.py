@@ -376,10 +376,12 @@ def test_a_folder_without_a_job(tmp_path, content):
         ("score", ["--images=folder:a", "--workdir=a"], "expected --output=DIR"),
         ("score", ["--images=folder:a", "--export=model", "--workdir=a", "--output=out"], "received both"),
         ("score", ["--images=folder:a", "--export=model", "--output=model/saved_model.pb"], "output: expected a folder"),
+        ("score", ["--images=folder:a", "--export=model", "--output=out", "--ray=2"], "pip install 'tfcq[ray]'"),
     ],
 )
 def test_wrong_flags_are_refused_before_tensorflow(monkeypatch, tmp_path, name, arguments, expected):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "ray", None)  # as if it were not installed
     monkeypatch.setattr(starting, "start_tensorflow", lambda: pytest.fail("TensorFlow was started"))
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "saved_model.pb").write_bytes(b"")

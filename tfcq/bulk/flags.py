@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tfcq.bulk.place import ModelPlace
+from tfcq.bulk.ray_adapter import import_ray, run_on_ray
 from tfcq.bulk.shards import Shard
 from tfcq.command_line import starting
 from tfcq.command_line.flags import Flags
@@ -79,11 +80,11 @@ def run(flags: Flags, make: Callable[[ModelPlace], Stage], output: str | pathlib
     folder = paths.folder(output, "output").absolute()
     place = model_place(flags)
     files.check_folder("output", folder)
+    if flags.ray:
+        import_ray()
     starting.start_tensorflow()
     stage = make(place)
     if flags.ray:
-        from tfcq.bulk.ray_adapter import run_on_ray
-
         run_on_ray(stage, flags.ray, folder)
     else:
         from tfcq.bulk.running import Work

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfcq.errors import UserError
 from tfcq.machine import settings
+from tfcq.machine.terminal import say
 
 if TYPE_CHECKING:
     from tfcq.bulk.stages import Stage
@@ -43,6 +44,16 @@ class ShardActor:
         return ""
 
 
+def import_ray() -> Any:
+    """The package ray, with ray.data; UserError saying what to install if it cannot be imported."""
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise UserError(f"ray: the package ray[data] cannot be imported ({error}); pip install 'tfcq[ray]'") from error
+    return ray
+
+
 def run_on_ray(stage: Stage, parts: int, folder: pathlib.Path, actors: int | None = None) -> None:
     """Computes all shards of a stage, on the cluster that this process is connected to or that RAY_ADDRESS names, else on
     this machine alone.
@@ -56,11 +67,7 @@ def run_on_ray(stage: Stage, parts: int, folder: pathlib.Path, actors: int | Non
     Raises:
         UserError: Ray is not installed, or what `Work` raises for a shard; the other shards are computed nevertheless.
     """
-    try:
-        import ray
-        import ray.data
-    except ImportError as error:
-        raise UserError(f"ray: the package ray[data] cannot be imported ({error}); pip install 'tfcq[ray]'") from error
+    ray = import_ray()
     if not ray.is_initialized():
         ray.init(log_to_driver=False)
     resources = ray.cluster_resources()
@@ -79,3 +86,4 @@ def run_on_ray(stage: Stage, parts: int, folder: pathlib.Path, actors: int | Non
     if errors:
         others = f" ({len(errors)} of {parts} shards failed)" if len(errors) > 1 else ""
         raise UserError(f"{errors[0]}{others}")
+    say(f"{folder}: all {parts} parts are there")
