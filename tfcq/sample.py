@@ -1,16 +1,20 @@
-"""Pictures of a trained model: `python -m tfcq.sample --workdir=DIR --mode=prior --num_samples=64 --output=FILE.png`."""
+"""Pictures of a trained model: `python -m tfcq.sample --workdir=DIR --mode=prior --num_samples=64 --output=FILE.png`.
+
+With `--shard=i/n --output=DIR` a process draws its part of many images, as arrays; `tfcq.bulk.read_parts` reads all parts.
+"""
 
 import sys
 
 from tfcq import picture_files
 from tfcq import workdir as workdirs
+from tfcq.bulk import flags as bulk
 from tfcq.command_line import starting
 from tfcq.command_line.command import Command
 from tfcq.command_line.flags import Flags
 from tfcq.config.evaluation import ImagesPlace
 from tfcq.endpoints import ENDPOINTS
 from tfcq.errors import UserError
-from tfcq.machine import files
+from tfcq.machine import files, paths
 from tfcq.run import MODES, REBUILT, Run
 
 
@@ -27,10 +31,12 @@ def define(flags: Flags) -> None:
         + "; ".join(f"{name}: {ENDPOINTS[name].meaning}" for name in REBUILT),
     )
     flags.integer("num_samples", 64, "How many new images, reconstructed images, or rows the picture has", minimum=1)
-    flags.file(
+    flags.string(
         "output",
         None,
-        "The file of the picture; its ending decides the format: .png | .jpg | .webp (default: samples/MODE.png in the workdir)",
+        "The file of the picture; its ending decides the format: .png | .jpg | .webp (default: samples/MODE.png in the workdir); "
+        "with --shard or --ray the folder for the parts",
+        "FILE|DIR",
     )
     flags.integer("seed", 0, "The seed of the images; image i of a seed is always the same", minimum=0)
     flags.number("temperature", 1.0, "The factor of the prior's standard deviation (mode prior)", minimum=0.0)
@@ -50,13 +56,21 @@ def define(flags: Flags) -> None:
     flags.group("The run's images")
     flags.choice("split", "test", ["train", "validation", "test"], "The split of the images that are reconstructed or shown")
     flags.options(ImagesPlace)
+    flags.group("Many images of mode prior, as arrays")
+    bulk.define_export(flags)
+    bulk.define_shards(flags)
 
 
 def main(flags: Flags) -> None:
-    """Draws the picture and writes it."""
+    """Draws the picture and writes it, or a part of many images."""
+    if flags.shard or flags.ray:
+        _draw_many(flags)
+        return
+    if flags.export:
+        raise UserError("export: expected it with --shard=i/n or --ray=n; a picture is drawn of a run, --workdir=DIR")
     if not flags.workdir:
         raise UserError("expected --workdir=DIR of a trained run")
-    path = flags.output or f"{flags.workdir}/samples/{flags.mode}.png"
+    path = f"{flags.workdir}/samples/{flags.mode}.png" if flags.output is None else paths.file(flags.output, "output")
     picture_files.check_name(path)
     workdirs.read_config(flags.workdir)  # reports a folder without a run at once
     files.check_file("output", path)
@@ -75,6 +89,18 @@ def main(flags: Flags) -> None:
     with files.writing("output", path):
         picture_files.write(path, picture)
     print(f"wrote {path}", flush=True)
+
+
+def _draw_many(flags):
+    if flags.mode != "prior":
+        raise UserError(f"mode: expected prior with --shard and --ray, received {flags.mode}")
+
+    def stage(place):
+        from tfcq.bulk.stages import Sampling
+
+        return Sampling(place, flags.seed, flags.batch_size, flags.num_samples, flags.temperature)
+
+    bulk.run(flags, stage, flags.output)
 
 
 COMMAND = Command("tfcq sample", __doc__, define, main, outlives_stdout=True)

@@ -37,7 +37,7 @@ def test_a_flag_that_a_method_would_hide_is_refused():
 
 
 def test_entry_points_can_be_imported_together():
-    program = "import tfcq.train, tfcq.evaluate, tfcq.sample, tfcq.export, tfcq.serve, tfcq.reproduce, tfcq.benchmark"
+    program = "import tfcq.train, tfcq.evaluate, tfcq.sample, tfcq.score, tfcq.export, tfcq.serve, tfcq.reproduce, tfcq.benchmark"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=600, cwd=REPOSITORY)
 
 

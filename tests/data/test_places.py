@@ -90,4 +90,4 @@ def test_a_folder_here_does_not_hide_a_data_set_of_its_name(there, monkeypatch):
     monkeypatch.setattr("tfcq.data.dataset.tfds", lambda config, choices, suggests: asked.append(config.dataset) or "the set")
     from tfcq.data import dataset
 
-    assert dataset._open(DataConfig(dataset="mnist")) == "the set" and asked == ["mnist"]
+    assert dataset.open_source(DataConfig(dataset="mnist")) == "the set" and asked == ["mnist"]

@@ -340,13 +340,17 @@ def _gather(raw, transform, in_memory):
 
 
 def _open_usable(config, begun=False):
-    """`_open` without broken images, if the DataConfig leaves those out."""
-    source = _open(config, begun)
+    """`open_source` without broken images, if the DataConfig leaves those out."""
+    source = open_source(config, begun)
     return source.without_broken() if config.skip_broken_images else source
 
 
-def _open(config, begun=False):
-    """The Source that a DataConfig names; `begun`: whether a run already knows its images by their content."""
+def open_source(config: DataConfig, begun: bool = False) -> Source:
+    """The Source that a DataConfig names; `begun`: whether a run already knows its images by their content.
+
+    Raises:
+        UserError: an unknown or broken source.
+    """
     name, _, place = config.dataset.partition(":")
     if name in PLACED_SOURCES or config.dataset in SOURCES:
         _refuse_named_splits(config)

@@ -34,7 +34,7 @@ class ServingModule(tf.Module):
 
     def signatures(self) -> dict[str, tf.types.experimental.ConcreteFunction]:
         """{name: concrete function}, including `serving_default`."""
-        functions = {name: self._function(name, one) for name, one in ENDPOINTS.items() if name in self._model.abilities}
+        functions = {name: self.signature(name) for name in ENDPOINTS if name in self._model.abilities}
         return functions | {"serving_default": functions["sample"]}
 
     def save(self, folder: str, signatures: dict[str, tf.types.experimental.ConcreteFunction]) -> None:
@@ -42,7 +42,9 @@ class ServingModule(tf.Module):
         without = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
         tf.saved_model.save(self, folder, signatures=signatures, options=without)
 
-    def _function(self, name, endpoint):
+    def signature(self, name: str) -> tf.types.experimental.ConcreteFunction:
+        """The endpoint `name`, an ability of the model: {tensor: array [N, ...]} by keyword -> {output: tensor [N, ...]}."""
+        endpoint = ENDPOINTS[name]
         fixed = {argument: self._fixed[argument] for argument in endpoint.fixed}
 
         def answer(*tensors):

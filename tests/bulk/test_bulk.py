@@ -1,0 +1,398 @@
+"""Jobs, shards and parts, with a model of a few lines of NumPy: whatever is killed, damaged or mixed up, no wrong row is read."""
+
+import gzip
+import itertools
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tracemalloc
+import types
+
+import numpy as np
+import pytest
+from commands import REPOSITORY, assert_one_line, run_here
+from PIL import Image
+
+from tfcq.bulk import images as keyed
+from tfcq.bulk import model as models
+from tfcq.bulk import read_parts
+from tfcq.bulk.job import Job
+from tfcq.bulk.parts import Part
+from tfcq.bulk.place import ModelPlace
+from tfcq.bulk.running import Work
+from tfcq.bulk.shards import Shard
+from tfcq.bulk.stages import Sampling, Scoring
+from tfcq.command_line import starting
+from tfcq.config import DataConfig
+from tfcq.errors import UserError
+from tfcq.machine import files
+from tfcq.seeds import row_seeds
+
+SHAPE = (4, 4, 1)
+PLACE = ModelPlace(export="nowhere")
+
+
+class Model:
+    """Answers by NumPy; remembers the batches that it was asked for."""
+
+    digest, config = "0" * 32, None
+
+    def __init__(self):
+        self.asked = []
+
+    def image_shape(self, endpoint):
+        return SHAPE
+
+    def ask(self, endpoint, **arrays):
+        self.asked.append(arrays)
+        seed = arrays["seed"]
+        if endpoint == "sample":
+            numbers = (seed.astype(np.int64) @ [7, 31])[:, None, None, None]
+            return {"images": ((numbers + np.arange(16).reshape(SHAPE)) % 256).astype(np.uint8)}
+        log_prob = np.float32(1e-9) * seed.sum(1, dtype=np.int64) + arrays["images"].mean((1, 2, 3), dtype=np.float32)
+        return {"log_prob": log_prob.astype(np.float32), "bits_per_dim": (log_prob / 3).astype(np.float32)}
+
+
+@pytest.fixture(autouse=True)
+def model(monkeypatch):
+    """The model at every place."""
+    one = Model()
+    monkeypatch.setattr(models, "load", lambda place: one)
+    return one
+
+
+def write_images(folder, names):
+    """An image of its own for each name, in this order."""
+    for name in names:
+        path = os.path.join(os.fsencode(folder), name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        values = np.frombuffer(name.rjust(16, b"."), np.uint8)[-16:].reshape(4, 4)
+        with open(path, "wb") as file:
+            Image.fromarray(values).save(file, "png")
+
+
+NAMES = [b"b/%d.png" % number for number in range(9)] + [b"a/z.png", b"top.png"]
+STAGES = {
+    "sample": lambda folder, **options: Sampling(PLACE, batch_size=4, num_samples=11, **options),
+    "likelihood": lambda folder, **options: Scoring(PLACE, batch_size=4, data={"dataset": f"folder:{folder}/images"}, **options),
+}
+
+
+@pytest.fixture(params=STAGES, name="stage")
+def fixture_stage(request, tmp_path):
+    """A function from a stage's options to the stage, of 11 rows."""
+    write_images(tmp_path / "images", NAMES)
+    return lambda **options: STAGES[request.param](tmp_path, **options)
+
+
+def rows_of(folder):
+    results = list(read_parts(folder))
+    return np.concatenate(results).tolist() if isinstance(results[0], np.ndarray) else results
+
+
+def compute(stage, folder, parts, indices=None):
+    """Whether each part was computed, the last shard first."""
+    work = Work(stage, parts, folder)
+    return [work.compute(index) for index in (reversed(range(parts)) if indices is None else indices)]
+
+
+def test_shards_are_together_what_one_is(stage, tmp_path, model):
+    compute(stage(), tmp_path / "one", 1)
+    model.asked.clear()
+    compute(stage(), tmp_path / "many", 4)
+    assert rows_of(tmp_path / "many") == rows_of(tmp_path / "one") and len(rows_of(tmp_path / "one")) == 11
+    # Batches of one length, each row at its own place: rounding may depend on both.
+    assert {len(arrays["seed"]) for arrays in model.asked} == {4}
+    places = {tuple(seed): place for arrays in model.asked for place, seed in enumerate(arrays["seed"]) if seed.any()}
+    if "images" in model.asked[0]:
+        rows = enumerate(rows_of(tmp_path / "one"))
+        assert places == {tuple(keyed.key_seeds([row["key"]], 0)[0]): number % 4 for number, row in rows}
+    else:
+        assert places == {(0, number): number % 4 for number in range(1, 11)}
+
+
+def test_a_sampling_has_the_images_of_its_seeds(tmp_path, model):
+    compute(Sampling(PLACE, seed=5, batch_size=4, num_samples=10, temperature=0.5), tmp_path, 3)
+    expected = Model().ask("sample", seed=row_seeds(10, 5))["images"]
+    assert np.array_equal(np.concatenate(list(read_parts(tmp_path))), expected)
+    assert {value for arrays in model.asked for value in arrays["temperature"]} == {0.5}
+    with np.load(tmp_path / "part-00001-of-00003.npz") as part:
+        assert part.files == ["images"] and np.array_equal(part["images"], expected[3:6])
+
+
+def test_a_scoring_has_each_image_under_its_path_with_a_seed_of_its_own(tmp_path, model):
+    write_images(tmp_path / "images", NAMES)
+    compute(Scoring(PLACE, seed=3, data={"dataset": f"folder:{tmp_path}/images"}), tmp_path / "out", 2)
+    rows = rows_of(tmp_path / "out")
+    assert [row["key"] for row in rows] == ["a/z.png", *(f"b/{number}.png" for number in range(9)), "top.png"]
+    for row in rows:
+        image = np.asarray(Image.open(tmp_path / "images" / row["key"]))[None, ..., None]
+        expected = Model().ask("likelihood", images=image, seed=keyed.key_seeds([row["key"]], 3))
+        assert {name: np.float32(row[name]) for name in expected} == {name: value[0] for name, value in expected.items()}
+
+
+def test_an_image_keeps_its_seed_whatever_others_there_are():
+    # printf 3/a.png | b2sum -l 64
+    assert keyed.key_seeds(["x.png", "a.png"], 3)[1].tobytes().hex() == "2995b75a3f504ba9"
+    seeds = keyed.key_seeds([f"{number}.png" for number in range(1000)], 0)
+    assert seeds.shape == (1000, 2) and seeds.dtype == np.int32 and len(np.unique(seeds, axis=0)) == 1000
+    assert not np.array_equal(keyed.key_seeds(["a"], 0), keyed.key_seeds(["a"], 1))
+
+
+def test_neither_the_order_on_disk_nor_odd_names_nor_the_time_matter(tmp_path, monkeypatch):
+    monkeypatch.setattr(gzip, "time", types.SimpleNamespace(time=itertools.count(10**9).__next__))
+    odd = [b'q"uote,comma.png', b"new\nline.png", b"\xff\xfe.png", "ü ☃.png".encode(), b"[a]*?.png", *NAMES]
+    write_images(tmp_path / "one", odd)
+    write_images(tmp_path / "other", odd[::-1])
+    for name in ("one", "other"):
+        compute(Scoring(PLACE, data={"dataset": f"folder:{tmp_path}/{name}"}), tmp_path / f"out_{name}", 3)
+    parts = [{path.name: path.read_bytes() for path in (tmp_path / f"out_{name}").glob("part-*")} for name in ("one", "other")]
+    assert parts[0] == parts[1] and len(parts[0]) == 6
+    assert {os.fsencode(row["key"]) for row in rows_of(tmp_path / "out_one")} == set(odd)
+
+
+def test_arrays_have_numbers_and_splits_for_keys_and_count_by_their_pixels(tmp_path):
+    images = np.arange(20, dtype=np.uint8).reshape(5, 2, 2, 1) * 12
+    np.savez(tmp_path / "a.npz", train=images[:3], test=images[3:])
+    found = keyed.KeyedImages(DataConfig(dataset=f"npz:{tmp_path}/a.npz", image_size=4), (4, 4, 1), False)
+    keys, taken, unfit = found.take(2, 4)
+    assert keys == ["train/image 2", "test/image 0"] and not unfit
+    assert np.array_equal(taken[:, ::2, ::2, 0], images[2:4, ..., 0])  # twice as large
+    np.savez(tmp_path / "b.npz", train=images[:3], test=images[3:] + 1)
+    other = keyed.KeyedImages(DataConfig(dataset=f"npz:{tmp_path}/b.npz", image_size=4), (4, 4, 1), False)
+    assert other.digest != found.digest
+    np.savez(tmp_path / "c.npz", images=images.repeat(3, axis=3))
+    with pytest.raises(UserError, match="c.npz, array images is rgb but the model's images, which are grey"):
+        keyed.KeyedImages(DataConfig(dataset=f"npz:{tmp_path}/c.npz", image_size=4), (4, 4, 1), False)
+
+
+def test_an_image_that_cannot_be_used_ends_the_shard_or_has_its_reason(tmp_path):
+    write_images(tmp_path / "images", NAMES)
+    (tmp_path / "images" / "b" / "4.png").write_bytes(b"no image")
+    data = {"dataset": f"folder:{tmp_path}/images"}
+    with pytest.raises(UserError, match=r"b/4\.png"):
+        compute(Scoring(PLACE, data=data), tmp_path / "out", 2)
+    assert not list((tmp_path / "out").glob("*.partial"))
+    compute(Scoring(PLACE, data=data | {"skip_broken_images": True}), tmp_path / "skipped", 2)
+    rows = {row["key"]: row for row in rows_of(tmp_path / "skipped")}
+    assert len(rows) == 11 and list(rows["b/4.png"]) == ["key", "unfit"] and rows["b/4.png"]["unfit"]
+    assert all("log_prob" in row for key, row in rows.items() if key != "b/4.png")
+    Image.new("RGB", (4, 4)).save(tmp_path / "images" / "b" / "4.png")
+    with pytest.raises(UserError, match="b/4.png is rgb but the model's images, which are grey"):
+        compute(Scoring(PLACE, data=data), tmp_path / "out", 2)
+    with pytest.raises(UserError, match="color: expected source or grey, the model's, received rgb"):
+        compute(Scoring(PLACE, data=data | {"color": "rgb"}), tmp_path / "out", 2)
+
+
+def test_parts_that_are_there_are_skipped_and_damaged_ones_computed_again(stage, tmp_path, capsys):
+    compute(stage(), tmp_path / "out", 3)
+    expected = rows_of(tmp_path / "out")
+    assert compute(stage(), tmp_path / "out", 3) == [False] * 3
+    assert capsys.readouterr().out.count("is there already") == 3
+    paths = sorted(path for path in (tmp_path / "out").glob("part-*") if path.suffix != ".json")
+    content = paths[0].read_bytes()
+    paths[0].write_bytes(content[:-5])  # cut off
+    changed = bytearray(paths[1].read_bytes())
+    changed[60] ^= 1  # a bit, at the same length
+    paths[1].write_bytes(changed)
+    paths[2].with_name("part-00002-of-00003.json").unlink()  # killed between the part and its seal
+    with pytest.raises(UserError, match=r"2 of them cannot be used: 0/3 \(it is damaged\), 2/3 \(it is not there\); run these"):
+        read_parts(tmp_path / "out")
+    assert compute(stage(), tmp_path / "out", 3, [0, 2]) == [True, True]
+    with pytest.raises(UserError, match=r"1 of them cannot be used: 1/3 \(it is damaged\)"):
+        list(read_parts(tmp_path / "out"))
+    assert compute(stage(), tmp_path / "out", 3) == [False, True, False]
+    assert rows_of(tmp_path / "out") == expected and paths[0].read_bytes() == content
+
+
+@pytest.mark.parametrize("stage", STAGES, indirect=True)
+def test_one_that_is_killed_in_the_middle_is_run_again(stage, tmp_path, model):
+    compute(stage(), tmp_path / "one", 1)
+    compute(stage(), tmp_path / "out", 2, [0])
+    process = os.fork()
+    if not process:  # NumPy and files alone, which a forked process may use
+        batches = []
+
+        def ask(endpoint, **arrays):
+            batches.append(arrays)
+            if len(batches) == 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return Model().ask(endpoint, **arrays)
+
+        model.ask = ask
+        try:
+            compute(stage(), tmp_path / "out", 2, [1])
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == -signal.SIGKILL
+    assert len(list((tmp_path / "out").glob("*.partial"))) == 1
+    with pytest.raises(UserError, match=r"1 of them cannot be used: 1/2 \(it is not there\)"):
+        read_parts(tmp_path / "out")
+    assert compute(stage(), tmp_path / "out", 2, [0, 1]) == [False, True]
+    assert rows_of(tmp_path / "out") == rows_of(tmp_path / "one")
+    assert not list((tmp_path / "out").glob("*.partial"))
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing_behind(stage, tmp_path):
+    work = Work(stage(), 1, tmp_path / "out")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20, limits[1]))
+    try:
+        with pytest.raises(UserError, match=f"output {tmp_path}/out: cannot be written: File too large"):
+            work.compute(0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["job.json"]
+    assert work.compute(0)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda stage, model: stage(seed=1), "with seed=0, and this one has seed=1"),
+        (lambda stage, model: setattr(model, "digest", "1" * 32) or stage(), "with model=000.*, and this one has model=111"),
+        (lambda stage, model: stage(), "with parts=4, and this one has parts=5"),
+    ],
+    ids=["seed", "model", "parts"],
+)
+def test_a_folder_is_of_one_job(stage, tmp_path, model, change, expected):
+    compute(stage(), tmp_path / "out", 4, [2])
+    before = (tmp_path / "out" / "job.json").read_bytes()
+    with pytest.raises(UserError, match=expected):
+        compute(change(stage, model), tmp_path / "out", 5 if "parts" in expected else 4)
+    assert (tmp_path / "out" / "job.json").read_bytes() == before and len(list((tmp_path / "out").iterdir())) == 3
+
+
+def test_images_that_come_or_go_are_another_job(tmp_path):
+    write_images(tmp_path / "images", NAMES)
+    data = {"dataset": f"folder:{tmp_path}/images"}
+    compute(Scoring(PLACE, data=data), tmp_path / "out", 2, [0])
+    (tmp_path / "images" / "top.png").rename(tmp_path / "images" / "renamed.png")
+    with pytest.raises(UserError, match="its parts are of another job, with images="):
+        compute(Scoring(PLACE, data=data), tmp_path / "out", 2, [1])
+
+
+def test_a_part_of_another_job_is_refused(stage, tmp_path):
+    for name, seed in (("one", 0), ("other", 1)):
+        compute(stage(seed=seed), tmp_path / name, 2)
+    for path in (tmp_path / "other").glob("part-00001-*"):
+        shutil.copy(path, tmp_path / "one")
+    for act in (lambda: read_parts(tmp_path / "one"), lambda: compute(stage(), tmp_path / "one", 2)):
+        with pytest.raises(UserError, match="part-00001-of-00002.* belongs to another job than .*one/job.json"):
+            act()
+
+
+def test_the_first_of_several_writes_the_job(stage, tmp_path, monkeypatch):
+    """Two processes that both find no job.json: the second does not replace that of the first."""
+    first, second = stage(), stage(seed=1)
+    before = files.replacing
+
+    def late(path):
+        monkeypatch.setattr(files, "replacing", before)
+        first.job(2).begin(tmp_path)
+        return before(path)
+
+    monkeypatch.setattr(files, "replacing", late)
+    with pytest.raises(UserError, match="with seed=0, and this one has seed=1"):
+        second.job(2).begin(tmp_path)
+    assert json.loads((tmp_path / "job.json").read_text())["facts"]["seed"] == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("4/4", "received '4/4': shards are counted from 0, and the last of 4 is 3/4"),
+        ("0/0", "expected i/n with i from 0 to n - 1, received '0/0'"),
+        ("/16", "received '/16' (is a variable in it unset?)"),
+        ("-1/4", "received '-1/4'"),
+        ("1", "such as 0/16, received '1'"),
+    ],
+)
+def test_a_wrong_shard(text, expected):
+    with pytest.raises(UserError, match=re.escape(expected)):
+        Shard.parse(text)
+
+
+def test_shards_share_all_rows():
+    for count, total in ((10, 4), (7, 7), (10**9, 1000), (2**31, 3)):
+        ranges = [Shard(index, total).rows(count) for index in range(total)]
+        assert ranges[0].start == 0 and ranges[-1].stop == count
+        assert all(one.stop == following.start for one, following in zip(ranges, ranges[1:]))
+        assert max(map(len, ranges)) - min(map(len, ranges)) <= 1
+
+
+def test_memory_does_not_grow_with_the_rows(tmp_path):
+    """64 batches of a MiB are written, checked and read in a few MiB."""
+    job = Job("sample", 64 * 1024, 1, {}, {})
+    part = Part(job, Shard(0, 1), tmp_path)
+    job.begin(tmp_path)
+    tracemalloc.start()
+    try:
+        part.write(np.full((1024, 32, 32, 1), number, np.uint8) for number in range(64))
+        sums = [int(images.sum(dtype=np.int64)) for images in read_parts(tmp_path)]
+        assert tracemalloc.get_traced_memory()[1] < 10 * 2**20  # a piece of a checksum has 4
+    finally:
+        tracemalloc.stop()
+    assert sum(sums) == 2**20 * sum(range(64))
+
+
+def test_more_images_than_numbers_of_rows(tmp_path):
+    with pytest.raises(UserError, match="row numbers must fit int32"):
+        Work(Sampling(PLACE, num_samples=2**31 + 1), 4, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_more_shards_than_images(tmp_path):
+    with pytest.raises(UserError, match="expected at most as many shards as there are images, 3, received 4"):
+        compute(Sampling(PLACE, num_samples=3), tmp_path, 4)
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]", '{"format": 2}', '{"format": 1, "stage": "sample"}'])
+def test_a_folder_without_a_job(tmp_path, content):
+    if content is not None:
+        (tmp_path / "job.json").write_text(content)
+    with pytest.raises(UserError, match="found no job.json" if content is None else "job.json: expected the file that"):
+        read_parts(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "expected"),
+    [
+        ("sample", ["--shard=4/4", "--workdir=a"], "shard: expected i/n"),
+        ("sample", ["--shard=0/4", "--workdir=a"], "expected --output=DIR, the folder for the parts"),
+        ("sample", ["--shard=0/4", "--workdir=a", "--output=out"], "workdir a: expected a trained run"),
+        ("sample", ["--shard=0/4", "--output=out"], "expected either --workdir=DIR of a trained run or --export=DIR"),
+        ("sample", ["--shard=0/4", "--mode=reconstruct"], "mode: expected prior with --shard and --ray, received reconstruct"),
+        ("sample", ["--shard=0/4", "--ray=4", "--workdir=a", "--output=out"], "expected either --shard=i/n, one shard, or --ray"),
+        ("sample", ["--export=a", "--output=out.png"], "export: expected it with --shard=i/n or --ray=n"),
+        ("sample", ["--shard=0/4", "--export=a", "--output=out"], "export a: expected an exported model"),
+        ("sample", ["--shard=0/4", "--export=model", "--output=out", "--checkpoint=last"], "checkpoint: expected it with"),
+        ("score", ["--workdir=a", "--output=out"], "expected --images=folder:DIR or another data set"),
+        ("score", ["--images=folder:a", "--workdir=a"], "expected --output=DIR"),
+        ("score", ["--images=folder:a", "--export=model", "--workdir=a", "--output=out"], "received both"),
+        ("score", ["--images=folder:a", "--export=model", "--output=model/saved_model.pb"], "output: expected a folder"),
+        ("score", ["--images=folder:a", "--export=model", "--output=out", "--ray=2"], "pip install 'tfcq[ray]'"),
+    ],
+)
+def test_wrong_flags_are_refused_before_tensorflow(monkeypatch, tmp_path, name, arguments, expected):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "ray", None)  # as if it were not installed
+    monkeypatch.setattr(starting, "start_tensorflow", lambda: pytest.fail("TensorFlow was started"))
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "saved_model.pb").write_bytes(b"")
+    status, _, errors = run_here(name, *arguments)
+    assert_one_line(status, errors, expected)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_job_is_read_without_tensorflow(tmp_path):
+    compute(Sampling(PLACE, num_samples=3), tmp_path, 1)
+    program = "import sys; from tfcq.bulk import read_parts; print(sum(map(len, read_parts(sys.argv[1])))); "
+    program += "print('tensorflow' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, cwd=REPOSITORY, check=True)
+    assert done.stdout.split() == ["3", "False"]

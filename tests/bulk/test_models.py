@@ -1,0 +1,105 @@
+"""Both stages with a model: four shards, one killed and run again, equal one process and the plain endpoints to the bit."""
+
+import functools
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from commands import REPOSITORY, run_here
+from PIL import Image
+
+from tfcq import workdir
+from tfcq.bulk import model as models
+from tfcq.bulk import read_parts
+from tfcq.bulk.images import key_seeds
+from tfcq.bulk.place import ModelPlace
+from tfcq.bulk.running import Work
+from tfcq.bulk.stages import Sampling, Scoring
+from tfcq.errors import UserError
+from tfcq.evaluation.pictures import Pictures
+
+KILLED = """
+import os, signal, sys
+from tfcq.bulk import running
+from tfcq.score import COMMAND
+
+class Progress(running.ImageProgress):
+    def __call__(self, done):
+        os.kill(os.getpid(), signal.SIGKILL)  # after its first batch
+
+running.ImageProgress = Progress
+COMMAND.run(sys.argv[1:])
+"""
+
+
+LOADED = functools.cache(models.load)
+
+
+@pytest.fixture(autouse=True)
+def load_once(monkeypatch):
+    """Loads each model once for all tests here: that is what takes long."""
+    monkeypatch.setattr(models, "load", LOADED)
+
+
+def test_scoring_an_export(place, tmp_path):
+    flags = [f"--export={place}/export", f"--images=folder:{place}/images", "--seed=5", "--batch_size=4"]
+    assert run_here("score", *flags, f"--output={tmp_path}/one")[0] == 0
+    # The plain endpoint, an image at a time.
+    likelihood = tf.saved_model.load(str(place / "export" / "7")).signatures["likelihood"]
+    expected = {}
+    for number in range(43):
+        image = np.asarray(Image.open(place / "images" / f"{number}.png"))[None, ..., None]
+        answers = likelihood(images=tf.constant(image), seed=tf.constant(key_seeds([f"{number}.png"], 5)))
+        expected[f"{number}.png"] = {name: answers[name].numpy()[0] for name in ("log_prob", "bits_per_dim")}
+    rows = list(read_parts(tmp_path / "one"))
+    assert {row["key"]: {name: np.float32(row[name]) for name in ("log_prob", "bits_per_dim")} for row in rows} == expected
+    assert len({row["log_prob"] for row in rows}) == 43
+
+    shards = [*flags, f"--output={tmp_path}/four"]
+    for index in (0, 1, 3):
+        assert run_here("score", *shards, f"--shard={index}/4")[0] == 0
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, *shards, "--shard=2/4"], env=os.environ | {"PYTHONPATH": str(REPOSITORY)}, timeout=600
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert [path.name for path in tmp_path.glob("four/*.partial")] == ["part-00002-of-00004.jsonl.gz.partial"]
+    with pytest.raises(UserError, match=r"cannot be used: 2/4 \(it is not there\)"):
+        read_parts(tmp_path / "four")
+    status, output, errors = run_here("score", *shards, "--shard=2/4")
+    assert (status, errors) == (0, "") and f"wrote {tmp_path}/four/part-00002-of-00004.jsonl.gz: images 21 to 31 of 43" in output
+    assert list(read_parts(tmp_path / "four")) == rows and not list(tmp_path.glob("four/*.partial"))
+
+
+def test_sampling_a_run_is_what_sample_draws(place, tmp_path):
+    flags = [f"--workdir={place}/run", "--num_samples=150", "--seed=3", f"--output={tmp_path}/out"]
+    for index in (3, 0, 2, 1):
+        assert run_here("sample", *flags, f"--shard={index}/4")[0] == 0
+    plain = Pictures(workdir.load(place / "run", "last")).samples(150, seed=3)
+    drawn = np.concatenate(list(read_parts(tmp_path / "out")))
+    assert drawn.shape == (150, 4, 4, 1) and np.array_equal(drawn, plain) and len(np.unique(drawn, axis=0)) > 100
+
+
+def test_a_run_and_its_export_score_alike(place, tmp_path):
+    data = {"dataset": f"folder:{place}/images"}
+    for name, at in {
+        "run": ModelPlace(workdir=place / "run"),
+        "export": ModelPlace(export=place / "export" / "7"),
+    }.items():
+        Work(Scoring(at, data=data), 1, tmp_path / name).compute(0)
+    of_run, of_export = (list(read_parts(tmp_path / name)) for name in ("run", "export"))
+    assert of_run == of_export and len(of_run) == 43
+    # Other weights are another job.
+    with pytest.raises(UserError, match="its parts are of another job, with model="):
+        Work(Scoring(ModelPlace(export=place / "export"), data=data), 1, tmp_path / "run")
+
+
+def test_what_is_no_model(tmp_path):
+    (tmp_path / "export").mkdir()
+    (tmp_path / "export" / "saved_model.pb").write_bytes(b"x")
+    with pytest.raises(UserError, match="expected a SavedModel, received something else"):
+        Work(Sampling(ModelPlace(export=tmp_path / "export")), 1, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,130 @@
+"""The images of a scoring, each with a key: its name in its data set, by which its row and its seed are known."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+
+import numpy as np
+
+from tfcq.config import DataConfig
+from tfcq.data.dataset import open_source
+from tfcq.data.folder import EXTENSIONS, ImageFiles, find_images
+from tfcq.data.sources import RawArray, RawImages
+from tfcq.data.transforms import KINDS, Transform
+from tfcq.data.unfit import UnfitImage, UnfitImages
+from tfcq.errors import UserError
+from tfcq.machine import paths
+
+
+def key_seeds(keys: Iterable[str], seed: int) -> np.ndarray:
+    """Seeds int32 [N, 2] of images by their keys: a hash (BLAKE2b) of the key and of `seed`, any int.
+
+    An image has the same seed whatever other images there are, and in whatever order.
+
+    >>> key_seeds(["cats/1.png"], seed=0).tolist()
+    [[-487422191, 943177378]]
+    """
+    # A key may hold bytes that are not UTF-8, as a file's name may.
+    texts = (f"{seed}/{key}".encode("utf-8", "surrogateescape") for key in keys)
+    content = b"".join(hashlib.blake2b(text, digest_size=8).digest() for text in texts)
+    return np.frombuffer(content, "<i4").reshape(-1, 2).astype(np.int32)
+
+
+class KeyedImages:
+    """All images of a data set, of all its splits, in an order that does not depend on the disk; read when they are asked for.
+
+    A folder is searched at any depth, whatever its layout, and keys are paths below it. In other data sets a key is "image N",
+    after the name of the split where there are several: "test/image 0".
+
+    Args:
+        config: `dataset` and how its images are prepared.
+        image_shape: (H, W, C) of the images that are handed out.
+        skip_broken: whether images that cannot be used are handed out as black ones, with the reason.
+
+    Raises:
+        UserError: no images, or none that can be prepared like this.
+    """
+
+    def __init__(self, config: DataConfig, image_shape: tuple[int, int, int], skip_broken: bool) -> None:
+        splits = _splits(config)
+        self._raws: list[tuple[str, RawImages]] = [
+            (f"{split}/" if len(splits) > 1 else "", raw) for split, raw in splits.items()
+        ]
+        self._starts = np.cumsum([0, *(len(raw) for _, raw in self._raws)])
+        self._skip_broken = skip_broken
+        kind = KINDS[image_shape[2]]
+        if config.color not in ("source", kind):
+            raise UserError(f"color: expected source or {kind}, the model's, received {config.color}")
+        of_one_kind = f"the model's images, which are {kind}" if config.color == "source" else ""
+        self._transform = Transform(config.image_size, config.center_crop, config.resize, image_shape[2], of_one_kind)
+        for _, raw in self._raws:
+            raw.refuse_scaled()
+            if isinstance(raw, RawArray):  # whose images are all alike; others are checked one by one, as they are read
+                raw.check(self._transform)
+
+    def __len__(self):
+        return int(self._starts[-1])
+
+    @property
+    def digest(self) -> str:
+        """BLAKE2b of all keys in their order, and of the pixels of arrays, whose keys are the same for all."""
+        digest = hashlib.blake2b(digest_size=16)
+        for prefix, raw in self._raws:
+            for index in range(len(raw)):
+                digest.update(f"{prefix}{raw.key(index)}\0".encode("utf-8", "surrogateescape"))
+            if isinstance(raw, RawArray):
+                for one in raw.digests(range(len(raw))):
+                    digest.update(bytes.fromhex(one))
+        return digest.hexdigest()
+
+    def take(self, start: int, stop: int) -> tuple[list[str], np.ndarray, dict[int, str]]:
+        """Images `start` .. `stop` - 1: (keys, uint8 [n, H, W, C], {position among them: why it cannot be used}).
+
+        Raises:
+            UserError: naming images that cannot be used, if those are not skipped, or if the machine is at fault.
+        """
+        keys: list[str] = []
+        images, unfit = np.zeros((stop - start, *self._transform.shape), np.uint8), {}
+        for (prefix, raw), first in zip(self._raws, self._starts):
+            indices = np.arange(max(start - first, 0), min(stop - first, len(raw)))
+            if not len(indices):
+                continue
+            keys += [prefix + raw.key(index) for index in indices]
+            positions = indices + first - start
+            try:
+                images[positions] = raw.take(indices, self._transform)
+            except (UnfitImage, UnfitImages):
+                if not self._skip_broken:
+                    raise
+                for position, index in zip(positions, indices):
+                    unfit.update(self._take_one(raw, index, images, int(position)))
+        return keys, images, unfit
+
+    def _take_one(self, raw, index, images, position):
+        """Fills in an image; {position: why not} if it is one that may be skipped."""
+        try:
+            images[position] = raw.take(np.array([index]), self._transform)[0]
+            return {}
+        except UnfitImages as error:
+            (one,) = error.unfit
+        except UnfitImage as error:
+            one = error
+        if not one.kind:
+            raise one
+        return {position: one.note}
+
+
+def _splits(config):
+    """{split: RawImages} of a data set."""
+    kind, _, place = config.dataset.partition(":")
+    if kind != "folder" or not place:
+        return open_source(config).splits
+    root = os.fspath(paths.to_read(place, "images", "a folder"))
+    if not os.path.isdir(root):
+        raise UserError(f"images: expected a folder, received {root!r}")
+    found = find_images(root)
+    if not found.paths:
+        raise UserError(f"{root}: expected images ({', '.join(EXTENSIONS)}), found none among {found.passed_over.total()} files")
+    return {"": ImageFiles(found.paths, root)}

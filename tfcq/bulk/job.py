@@ -1,0 +1,103 @@
+"""The job that a folder of parts belongs to: job.json says what decides its results, and all shards must agree on it.
+
+The first shard to come writes the file. The others compare it with what they would have written, and refuse to add a part to
+another job. No TensorFlow.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from tfcq.errors import UserError
+from tfcq.machine import files
+
+NAME = "job.json"
+FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What a folder's parts are made of.
+
+    Args:
+        stage: "sample" or "likelihood" (`stages`).
+        count: the number of rows.
+        parts: the number of parts, in which the rows are divided.
+        facts: plain values that decide the results: digests of the model and of the names of the images, options, versions.
+        places: where model and images were found; they may lie elsewhere for another process, and are not compared.
+    """
+
+    stage: str
+    count: int
+    parts: int
+    facts: Mapping[str, Any]
+    places: Mapping[str, str]
+
+    @property
+    def digest(self) -> str:
+        """BLAKE2b of all that decides the results, 32 hexadecimal digits. Each part says by it which job it belongs to."""
+        return hashlib.blake2b(json.dumps(self._compared(), sort_keys=True).encode(), digest_size=16).hexdigest()
+
+    def begin(self, folder: pathlib.Path) -> None:
+        """Writes job.json into `folder`, which is made if it is missing, or checks that the one there is of this job.
+
+        Raises:
+            UserError: the folder holds parts of another job, or cannot be written.
+        """
+        if self.parts > self.count:
+            raise UserError(f"shard: expected at most as many shards as there are images, {self.count}, received {self.parts}")
+        path = folder / NAME
+        if not path.exists():
+            text = json.dumps({"format": FORMAT, **self._compared(), "places": dict(self.places)}, indent=2) + "\n"
+            with files.writing("output", folder):
+                folder.mkdir(parents=True, exist_ok=True)
+                _write_if_missing(path, text)
+        there = read(folder)
+        if difference := _difference(there._compared(), self._compared()):
+            name, of_folder, given = difference
+            raise UserError(
+                f"output {folder}: its parts are of another job, with {name}={of_folder}, and this one has {name}={given}; "
+                "expected the options, model and images that the folder began with, or another folder"
+            )
+
+    def _compared(self):
+        return {"stage": self.stage, "count": self.count, "parts": self.parts, "facts": dict(self.facts)}
+
+
+def read(folder: pathlib.Path) -> Job:
+    """The Job of a folder of parts; UserError if there is none that can be read."""
+    path = folder / NAME
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content.pop("format") != FORMAT:
+            raise ValueError("another format")
+        return Job(**content)
+    except FileNotFoundError as error:
+        raise UserError(f"{folder}: expected a folder with parts and {NAME}, found no {NAME}") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: expected the file that a sampling or scoring in parts begins with, received something else "
+                        f"({' '.join(str(error).split())})") from error
+
+
+def _write_if_missing(path, text):
+    try:
+        with files.replacing(path) as file:  # which lets one process at a time in here
+            if path.exists():
+                raise FileExistsError
+            file.write(text.encode())
+    except FileExistsError:
+        pass
+
+
+def _difference(there, given):
+    """(name, value there, value given) of the first difference of two `_compared`; None: there is none."""
+    flat = [{**{key: value for key, value in one.items() if key != "facts"}, **one["facts"]} for one in (there, given)]
+    for name in dict.fromkeys([*flat[1], *flat[0]]):
+        if flat[0].get(name) != flat[1].get(name):
+            return name, flat[0].get(name), flat[1].get(name)
+    return None

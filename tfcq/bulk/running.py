@@ -1,0 +1,46 @@
+"""Computes shards: the part of each is written, or skipped where it is there."""
+
+from __future__ import annotations
+
+import pathlib
+
+from tfcq.bulk.parts import Part
+from tfcq.bulk.shards import Shard
+from tfcq.bulk.stages import Stage
+from tfcq.machine.terminal import ImageProgress, say
+
+
+class Work:
+    """A stage whose job has begun in a folder; the model is loaded once for all shards that this process computes.
+
+    Args:
+        stage: what is computed.
+        parts: the number of parts.
+        folder: the job's folder, which is made if it is missing.
+
+    Raises:
+        UserError: no model or images, a folder that cannot be written, or one of another job.
+    """
+
+    def __init__(self, stage: Stage, parts: int, folder: pathlib.Path) -> None:
+        self._stage, self._folder = stage, folder
+        self._job = stage.job(parts)
+        self._job.begin(folder)
+
+    def compute(self, index: int) -> bool:
+        """Writes the part of shard `index`, unless it is there and whole; says so. Returns whether it was computed.
+
+        Raises:
+            UserError: a part of another job in its place, images that cannot be used, or a disk that is full.
+        """
+        shard = Shard(index, self._job.parts)
+        part = Part(self._job, shard, self._folder)
+        reason = part.missing()
+        if not reason:
+            say(f"{part.path}: is there already")
+            return False
+        if reason == "it is damaged":
+            say(f"{part.path}: {reason}, and computed again")
+        part.write(self._stage.results(part.rows, ImageProgress(self._stage.verb, len(part.rows))))
+        say(f"wrote {part.path}: images {part.rows.start} to {part.rows.stop - 1} of {self._job.count}")
+        return True

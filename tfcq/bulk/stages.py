@@ -1,0 +1,189 @@
+"""What is computed of a row: an image of a number (`Sampling`), the likelihood of an image (`Scoring`).
+
+A stage holds its model and answers batches. It is made of plain values, so that it travels to another process, and loads the
+model where it is first asked.
+
+A row's result depends on the row alone: its seed is made of its number or its key. Rounding may still depend on a batch's
+length and on a row's place in it. So batches have one length, and row i is at place i modulo that length, whatever the shards:
+what is outside of a shard is filled with other rows, and dropped. Results are thus equal to the bit for any number of shards,
+on processors of one kind.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
+
+import numpy as np
+import tensorflow as tf
+
+import tfcq
+from tfcq.bulk import model as models
+from tfcq.bulk.images import KeyedImages, key_seeds
+from tfcq.bulk.job import Job
+from tfcq.bulk.place import ModelPlace
+from tfcq.config import DataConfig
+from tfcq.endpoints import ENDPOINTS
+from tfcq.randomness import row_seeds
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage(abc.ABC):
+    """A function of rows.
+
+    Args:
+        model: where the model is.
+        seed: of the random draws, int32, at least 0.
+        batch_size: rows of a batch.
+    """
+
+    endpoint: ClassVar[str]
+    verb: ClassVar[str]
+
+    model: ModelPlace
+    seed: int = 0
+    batch_size: int = 64
+
+    @property
+    @abc.abstractmethod
+    def count(self) -> int:
+        """The number of rows."""
+
+    @abc.abstractmethod
+    def options(self) -> dict[str, Any]:
+        """What decides the results besides the model, the seed and the batches: plain values by the names of flags."""
+
+    @abc.abstractmethod
+    def places(self) -> dict[str, str]:
+        """Where model and images are, for people."""
+
+    @abc.abstractmethod
+    def _results(self, first: int, rows: slice) -> Any:
+        """Results of the rows `first` + i for the i of a slice of a batch, which begins with row `first`."""
+
+    @functools.cached_property
+    def asked(self) -> models.AskedModel:
+        """The model, loaded when it is first used."""
+        return models.load(self.model)
+
+    def job(self, parts: int) -> Job:
+        """The Job of this stage in so many parts."""
+        facts = {
+            "model": self.asked.digest,
+            **self.options(),
+            "seed": self.seed,
+            "batch_size": self._batch,
+            "tfcq": tfcq.__version__,
+            "tensorflow": tf.__version__,
+        }
+        return Job(self.endpoint, self.count, parts, facts, self.places())
+
+    def results(self, rows: range, progress: Callable[[int], None] | None = None) -> Iterator[Any]:
+        """Yields the results of `rows`, a batch at a time.
+
+        Args:
+            rows: consecutive numbers below `count`.
+            progress: called with the number of rows that are done.
+        """
+        for first in range(rows.start // self._batch * self._batch, rows.stop, self._batch):
+            begin, end = max(first, rows.start), min(first + self._batch, rows.stop)
+            yield self._results(first, slice(begin - first, end - first))
+            if progress:
+                progress(end - rows.start)
+
+    @property
+    def _batch(self):
+        return min(self.batch_size, self.count)  # a larger one would be filled with rows that nobody wants
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling(Stage):
+    """Images from the prior: row i is image i of `tfcq sample` with this seed, whose seed is (`seed`, i).
+
+    Args:
+        num_samples: the number of images.
+        temperature: scales the prior's standard deviation.
+    """
+
+    endpoint = "sample"
+    verb = "sampling"
+
+    num_samples: int = 64
+    temperature: float = 1.0
+
+    @property
+    def count(self) -> int:
+        return self.num_samples
+
+    def options(self) -> dict[str, Any]:
+        row_seeds(1, self.seed, self.num_samples - 1)  # refuses a last image whose number is too large, before the first
+        return {"temperature": self.temperature}
+
+    def places(self) -> dict[str, str]:
+        return _places(self.model)
+
+    def _results(self, first, rows):
+        seeds = np.zeros((self._batch, 2), np.int32)
+        seeds[rows] = row_seeds(rows.stop - rows.start, self.seed, first + rows.start)
+        temperatures = np.full(self._batch, self.temperature, np.float32)
+        return self.asked.ask("sample", seed=seeds, temperature=temperatures)["images"][rows]
+
+
+@dataclasses.dataclass(frozen=True)
+class Scoring(Stage):
+    """The likelihood of each image of a data set: row i is image i of `KeyedImages`, whose seed is a hash of its key.
+
+    Args:
+        data: the data set, and how its images are prepared where that is not as in the model's run: options of `DataConfig`.
+    """
+
+    endpoint = "likelihood"
+    verb = "scoring"
+
+    data: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def count(self) -> int:
+        return len(self.images)
+
+    @functools.cached_property
+    def images(self) -> KeyedImages:
+        """The images, listed when they are first used."""
+        return KeyedImages(self._config, self.asked.image_shape(self.endpoint), self._config.skip_broken_images)
+
+    def options(self) -> dict[str, Any]:
+        prepared = {name: getattr(self._config, name) for name in ("center_crop", "resize", "color", "skip_broken_images")}
+        draws = {} if self.model.workdir is None else {"num_importance_samples": self.model.num_importance_samples}
+        return {"images": self.images.digest, **prepared, **draws}
+
+    def places(self) -> dict[str, str]:
+        return _places(self.model) | {"images": self._config.dataset}
+
+    @functools.cached_property
+    def _config(self):
+        run = self.asked.config
+        size = self.asked.image_shape(self.endpoint)[0]
+        # Splits and their names are the run's own; other images have theirs.
+        kept = {} if run is None else {name: getattr(run.data, name) for name in ("center_crop", "resize", "color")}
+        return DataConfig(**{"image_size": size, **kept, **self.data})
+
+    def _results(self, first, rows):
+        keys, images, unfit = self.images.take(first + rows.start, first + rows.stop)
+        filled = np.zeros((self._batch, *images.shape[1:]), np.uint8)
+        seeds = np.zeros((self._batch, 2), np.int32)
+        filled[rows], seeds[rows] = images, key_seeds(keys, self.seed)
+        answers = self.asked.ask(self.endpoint, images=filled, seed=seeds)
+        numbers = {name: answers[name][rows].tolist() for name in ENDPOINTS[self.endpoint].outputs}
+        return [
+            {"key": key, "unfit": unfit[position]} if position in unfit else
+            {"key": key} | {name: values[position] for name, values in numbers.items()}
+            for position, key in enumerate(keys)
+        ]
+
+
+def _places(model):
+    name = "export" if model.workdir is None else "workdir"
+    return {name: str(getattr(model, name))}
