@@ -1,7 +1,6 @@
 """A run and its export, for the tests of both stages with a model."""
 
 import pytest
-import tensorflow as tf
 import tiny_models
 from PIL import Image
 
