@@ -16,6 +16,18 @@ Unusable images are found before training: `decoding` decides which files are im
 images are decoded as needed, `values` recognises scaled images, and `unfit` reports many broken images in one line.
 """
 
-from tfcq.data.dataset import ImageDataset, load, manifest_by_position
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tfcq.data.dataset import ImageDataset, load, manifest_by_position
 
 __all__ = ["ImageDataset", "load", "manifest_by_position"]
+
+
+def __getattr__(name: str) -> Any:  # `dataset` imports TensorFlow, which the processes that decode images do without
+    if name in __all__:
+        return getattr(importlib.import_module("tfcq.data.dataset"), name)
+    raise AttributeError(f"module 'tfcq.data' has no attribute {name!r}")
