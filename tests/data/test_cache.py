@@ -248,7 +248,7 @@ def full(*_):
 
 NO_CACHE = {
     "no room": (lambda patch: patch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"total": 10**9, "free": 99})),
-                "expected 0.0089 MB of free space, found 9.9e-05 MB"),
+                "expected 1.07e+03 MB of free space, found 9.9e-05 MB"),
     "a full disk": (lambda patch: patch.setattr(cache_file.CacheFile, "write", full), "cannot be written: No space left"),
     "read-only": (lambda patch: patch.setattr("tempfile.mkstemp", lambda **_: full()), "cannot be written: No space left"),
     "no locks": (lambda patch: patch.setattr(Lock, "_acquire", lambda self: False), "the file system has no locks"),
@@ -311,3 +311,26 @@ def test_a_relative_folder_becomes_absolute_and_none_stays_none():
     assert DataConfig(data_cache="none").absolute().data_cache == "none"
     assert DataConfig(data_cache="").absolute().data_cache == ""
     assert DataConfig(data_cache="a").absolute().data_cache == str(pathlib.Path("a").absolute())
+
+
+def test_images_are_read_once_where_those_that_cannot_be_used_are_left_out(files, place, monkeypatch, capsys):
+    monkeypatch.setattr(dataset_module, "MEMORY_LIMIT", 0)
+    for path in (files[2], files[7]):
+        pathlib.Path(path).write_bytes(pathlib.Path(path).read_bytes()[:-30])
+    look, looked_at = ImageFiles.look, []
+    monkeypatch.setattr(ImageFiles, "look", lambda self, index: looked_at.append(self.paths[index]) or look(self, index))
+    verified, shape = [], ImageFiles.shape
+    monkeypatch.setattr(ImageFiles, "shape", lambda self, index: verified.append(index) or shape(self, index))
+    config = DataConfig(
+        dataset=f"folder:{os.path.dirname(files[0])}", image_size=8, data_cache=place, skip_broken_images=True
+    )
+    dataset = load(config)
+    assert sum(dataset.num_images(split) for split in ("train", "validation", "test")) == COUNT - 2
+    assert sorted(looked_at) == files and len(verified) < 3  # the first ones: they say how many channels there are
+    assert "left out 2 that cannot be used (2 broken)" in dataset.description and f"cached in {place}" in dataset.description
+    assert not [name for name in os.listdir(place) if name.endswith(PARTIAL)]
+    looked_at.clear()
+    assert load(config).description == dataset.description and not looked_at
+    expected = load(DataConfig(**{**vars(config), "data_cache": "none"}))
+    every = range(dataset.num_images("train"))
+    np.testing.assert_array_equal(dataset.images("train", every), expected.images("train", every))

@@ -31,6 +31,7 @@ from PIL import features
 from tfcq.data.cache_file import CacheFile, DamagedFile, num_bytes
 from tfcq.data.decoding_processes import decode_all
 from tfcq.data.sources import RawReader
+from tfcq.data.survey import Survey
 from tfcq.data.transforms import Transform
 from tfcq.data.unfit import UnfitImages
 from tfcq.errors import UserError
@@ -41,6 +42,9 @@ VERSION = 1
 """Raise it when `decoding` or `transforms` make other pixels of an image: it is decoded anew then."""
 
 ENDING = ".images"
+
+ROOM_LEFT = 2**30
+"""Bytes of free space that a cache leaves on its disk, for checkpoints and whatever else is written there."""
 
 
 class Cache:
@@ -69,6 +73,10 @@ class Cache:
         """For each image at `indices` the digest of its content, as `RawImages.digests` has it."""
         return (digest.tobytes().hex() for digest in self._file.records["digest"][self._rows[list(indices)]])
 
+    def survey(self) -> Survey:
+        """The Survey of the images, none of which is unfit."""
+        return Survey(self._file.records["shape"][self._rows], {})
+
     def _give_up(self):
         with self._lock:
             if self._said:
@@ -86,7 +94,7 @@ def cached(raw: RawReader, transform: Transform, folder: str) -> Cache | None:
         None if there cannot be one, which has been said in a line; or if images without a stamp cannot be known again.
 
     Raises:
-        UserError: naming the images that are unfit, or an image that cannot be read.
+        UserError: naming the images that are unfit (`raw.survey` then has all of them), or an image that cannot be read.
     """
     if not all(raw.stamps()):
         return None
@@ -206,7 +214,7 @@ def _prepare(partial, count, shape):
         os.makedirs(folder, exist_ok=True)
     check_folder("data_cache", folder)
     begun = 512 * os.stat(partial).st_blocks if os.path.exists(partial) else 0
-    check_room("data_cache", folder, num_bytes(count, shape) - begun)
+    check_room("data_cache", folder, num_bytes(count, shape) - begun + ROOM_LEFT)
 
 
 def _locked(partial, stack):
@@ -244,12 +252,22 @@ def _fill(partial, raw, transform, wanted):
                 done, unfit = done + count, unfit + some
                 progress(done)
         if unfit:
-            raise UnfitImages([error for _, error in sorted(unfit, key=lambda pair: pair[0])])
+            unfit.sort(key=lambda one: one[0])
+            raw.survey = _survey(file, image_of_row, unfit)
+            raise UnfitImages([error for _, _, error in unfit])
         file.finish()
     for other in copied_from:
         if other.endswith(PARTIAL):  # left by a command that was stopped, or that found images unfit
             with contextlib.suppress(OSError), Lock(other, wait=False):
                 os.unlink(other)
+
+
+def _survey(file, image_of_row, unfit):
+    """What is known of all images after they have been decoded."""
+    shapes = np.zeros((len(file), 3), np.int32)
+    shapes[image_of_row] = file.current_records()["shape"]
+    shapes[[index for index, shape, _ in unfit if shape]] = [shape for _, shape, _ in unfit if shape] or 0
+    return Survey(shapes, {index: error for index, shape, error in unfit if not shape})
 
 
 def _begun(partial, wanted, shape):

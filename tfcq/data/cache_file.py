@@ -59,10 +59,7 @@ class CacheFile:
         try:
             header = _header(os.pread(self._descriptor, HEADER_BYTES, 0))
             self.shape, self._records_digest = tuple(header["shape"]), header["records"]
-            content = os.pread(self._descriptor, header["count"] * RECORD.itemsize, HEADER_BYTES)
-            if len(content) != header["count"] * RECORD.itemsize:
-                raise DamagedFile("it is cut off")
-            self.records = np.frombuffer(content, RECORD)
+            self.records = self.current_records(header["count"])
         except BaseException:
             self.close()
             raise
@@ -126,14 +123,24 @@ class CacheFile:
         return np.array([bool(checksum) and self.read(row, image)
                          for row, checksum in enumerate(self.records["checksum"].tolist())], bool)
 
+    def current_records(self, count: int | None = None) -> np.ndarray:
+        """The records as they are in the file now, [count] of `RECORD`; None: all. DamagedFile if the file is shorter."""
+        length = RECORD.itemsize * (len(self) if count is None else count)
+        parts, start = [], 0
+        while start < length:
+            parts.append(os.pread(self._descriptor, length - start, HEADER_BYTES + start))  # at most 2 GiB at a time
+            start += len(parts[-1])
+            if not parts[-1]:
+                raise DamagedFile("it is cut off")
+        return np.frombuffer(b"".join(parts), RECORD)
+
     def extend(self) -> None:
         """Gives the file its length again, if it was cut off."""
         os.ftruncate(self._descriptor, num_bytes(len(self), self.shape))
 
     def finish(self) -> None:
         """Marks the file as whole, once every row has been written and lies on the disk."""
-        content = os.pread(self._descriptor, len(self) * RECORD.itemsize, HEADER_BYTES)
-        self.records = np.frombuffer(content, RECORD)
+        self.records = self.current_records()
         os.fsync(self._descriptor)
         _write(self._descriptor, _header_of(len(self), self.shape, _digest(self.records)), 0)
         os.fsync(self._descriptor)

@@ -23,7 +23,7 @@ from tfcq.config.fields import suggestion
 from tfcq.data import earlier, places
 from tfcq.data.builtin import digits, photo_patches
 from tfcq.data.folder import folder
-from tfcq.data.holding import cache_folder, gather_all
+from tfcq.data.holding import cache_folder, decode_ahead, gather_all
 from tfcq.data.idx import idx
 from tfcq.data.manifest import Manifest
 from tfcq.data.npz import npz
@@ -317,7 +317,10 @@ class ImageDataset:
 def _open_usable(config, begun=False):
     """`_open` without broken images, if the DataConfig leaves those out."""
     source = _open(config, begun)
-    return source.without_broken() if config.skip_broken_images else source
+    if not config.skip_broken_images:
+        return source
+    decode_ahead(source, config, MEMORY_LIMIT)
+    return source.without_broken()
 
 
 def _open(config, begun=False):

@@ -28,6 +28,9 @@ from tfcq.data.transforms import Transform, to_channels
 from tfcq.data.unfit import UnfitImage
 from tfcq.errors import UserError
 
+Unfit = tuple[int, tuple[int, ...] | None, UnfitImage]
+"""The index of an image, its (h, w, c) if only the settings are at fault, and what is wrong with it."""
+
 CHUNK = 64
 """How many images a process decodes at a time."""
 
@@ -39,7 +42,7 @@ _ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS",
 
 def decode_all(
     file: CacheFile, raw: RawReader, rows: np.ndarray, indices: np.ndarray, transform: Transform
-) -> Iterator[tuple[int, list[tuple[int, UnfitImage]]]]:
+) -> Iterator[tuple[int, list[Unfit]]]:
     """Decodes images into rows of a file.
 
     Args:
@@ -50,7 +53,7 @@ def decode_all(
         transform: what they become.
 
     Yields:
-        (how many images have been decoded now, [(index of an image, why it is unfit)]) for each `CHUNK` of them.
+        (how many images have been decoded now, those that are unfit) for each `CHUNK` of them.
 
     Raises:
         UserError: an image that cannot be read, for a reason that is not its own; a process that was killed.
@@ -64,20 +67,20 @@ def decode_all(
     else:
         answers = ((start, decode_some(file, images, rows, transform)) for start, images, rows in tasks)
     for start, unfit in answers:
-        yield min(CHUNK, len(indices) - start), [(int(indices[start + place]), error) for place, error in unfit]
+        yield min(CHUNK, len(indices) - start), [(int(indices[start + place]), *rest) for place, *rest in unfit]
 
 
-def decode_some(
-    file: CacheFile, raw: RawReader, rows: Iterable[int], transform: Transform
-) -> list[tuple[int, UnfitImage]]:
-    """Decodes all images of `raw` into `rows`; [(index, UnfitImage)] of those that are unfit."""
-    unfit = []
+def decode_some(file: CacheFile, raw: RawReader, rows: Iterable[int], transform: Transform) -> list[Unfit]:
+    """Decodes all images of `raw` into `rows`; returns those that are unfit."""
+    unfit: list[Unfit] = []
     for index, row in enumerate(rows):
+        shape = None
         try:
             digest, image = raw.look(index)
-            transform.check(image.shape, raw.name(index))
+            shape = image.shape
+            transform.check(shape, raw.name(index))
         except UnfitImage as error:
-            unfit.append((index, error.alone()))
+            unfit.append((index, shape, error.alone()))
             continue
         file.write(int(row), bytes.fromhex(digest), image.shape, transform(image[None])[0])
     return unfit

@@ -6,10 +6,13 @@ import functools
 import os
 from collections.abc import Mapping
 
+import numpy as np
+
+from tfcq.config import DataConfig
 from tfcq.data import survey
 from tfcq.data.cache import cached
 from tfcq.data.decoding_processes import num_cpus
-from tfcq.data.sources import RawImages, RawReader
+from tfcq.data.sources import RawImages, RawReader, Source
 from tfcq.data.split_images import Gather
 from tfcq.data.transforms import Transform
 from tfcq.data.unfit import UnfitImage, UnfitImages
@@ -27,6 +30,31 @@ def cache_folder(data_cache: str) -> str | None:
     if data_cache == "none":
         return None
     return os.fspath(paths.folder(os.path.expanduser(data_cache or survey.FOLDER), "data_cache"))
+
+
+def decode_ahead(source: Source, config: DataConfig, memory_limit: int) -> None:
+    """Decodes the images of a source into the cache, if they will be cached, before those that cannot be used are left out.
+
+    These are then known, and no image is read twice. `memory_limit` is the number of bytes that fit into memory.
+    """
+    folder, raws = cache_folder(config.data_cache), list(source.splits.values())
+    if folder is None or not all(isinstance(raw, RawReader) for raw in raws):
+        return
+    first, count = source.splits["train"], sum(map(len, raws))
+    transform = Transform.of(config, first.channels, first.name(first.example))
+    if count < WORTH_CACHING and count * int(np.prod(transform.shape)) <= memory_limit:
+        return
+    for raw in raws:
+        known = survey.kept_survey(raw)
+        if known:
+            raw.survey = known
+            continue
+        try:
+            cache = cached(raw, transform, folder)
+            if cache:
+                raw.survey = cache.survey()
+        except UnfitImages:  # those are left out, or reported, next
+            survey.keep_survey(raw, raw.survey)
 
 
 def gather_all(
