@@ -29,7 +29,7 @@ import PIL
 from PIL import features
 
 from tfcq.data.cache_file import CacheFile, DamagedFile, num_bytes
-from tfcq.data.decoding_processes import decode_all
+from tfcq.data.decoding_processes import Unfit, decode_all
 from tfcq.data.sources import RawReader
 from tfcq.data.survey import Survey
 from tfcq.data.transforms import Transform
@@ -241,7 +241,8 @@ def _fill(partial, raw, transform, wanted):
         for other in _alike(partial, f"{_kind(raw, transform)}-"):
             if _copy(other, file, missing):
                 copied_from.append(other)
-        rows, unfit, done = np.flatnonzero(missing), [], 0
+        rows, done = np.flatnonzero(missing), 0
+        unfit: list[Unfit] = []
         height, width, channels = transform.shape
         there = len(file) - len(rows)
         say(f"decoding {len(rows)} images to {height}x{width}x{channels} into {folder}, once: "

@@ -100,7 +100,7 @@ class CacheFile:
         A row's checksum is computed when this object reads it for the first time.
         """
         try:
-            length = os.preadv(self._descriptor, [image.reshape(-1)], self._first + row * self._row_bytes)
+            length = os.preadv(self._descriptor, [image.data.cast("B")], self._first + row * self._row_bytes)
         except OSError:  # the disk
             return False
         if self._seen[row]:

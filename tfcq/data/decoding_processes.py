@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 
 import numpy as np
 
@@ -42,7 +42,7 @@ _ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS",
 
 def decode_all(
     file: CacheFile, raw: RawReader, rows: np.ndarray, indices: np.ndarray, transform: Transform
-) -> Iterator[tuple[int, list[Unfit]]]:
+) -> Generator[tuple[int, list[Unfit]], None, None]:
     """Decodes images into rows of a file.
 
     Args:
@@ -148,7 +148,7 @@ def _in_processes(count, path, transform, tasks, num_tasks):
         except Exception as error:
             answers.put((None, error))
 
-    processes = []
+    processes: list[subprocess.Popen] = []
     with contextlib.ExitStack() as stack:
         threads = stack.enter_context(concurrent.futures.ThreadPoolExecutor(count))
         stack.callback(lambda: [_end(process) for process in processes])  # threads that wait for an answer end, too
@@ -205,6 +205,7 @@ def main() -> None:
             images, rows = pickle.load(sys.stdin.buffer)
         except EOFError:
             return
+        answer: list[Unfit] | Exception
         try:
             answer = decode_some(file, images, rows, transform)
         except (OSError, UserError) as error:

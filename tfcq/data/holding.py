@@ -37,8 +37,8 @@ def decode_ahead(source: Source, config: DataConfig, memory_limit: int) -> None:
 
     These are then known, and no image is read twice. `memory_limit` is the number of bytes that fit into memory.
     """
-    folder, raws = cache_folder(config.data_cache), list(source.splits.values())
-    if folder is None or not all(isinstance(raw, RawReader) for raw in raws):
+    folder, raws = cache_folder(config.data_cache), [raw for raw in source.splits.values() if isinstance(raw, RawReader)]
+    if folder is None or not raws:
         return
     first, count = source.splits["train"], sum(map(len, raws))
     transform = Transform.of(config, first.channels, first.name(first.example))
@@ -77,7 +77,8 @@ def gather_all(
     """
     gather: dict[str, Gather] = {}
     unfit: list[UnfitImage] = []
-    total, ways, threads = 0, [], 1
+    ways: list[str] = []
+    total, threads = 0, 1
     if in_memory and sum(map(len, raws.values())) < WORTH_CACHING:
         folder = None
     for split, raw in raws.items():
