@@ -55,7 +55,8 @@ class CacheFile:
 
     def __init__(self, path: str, writable: bool = False) -> None:
         self.path = path
-        self._descriptor = os.open(path, os.O_RDWR if writable else os.O_RDONLY)
+        self._file = open(path, "r+b" if writable else "rb", buffering=0)  # closed with this object
+        self._descriptor = self._file.fileno()
         try:
             header = _header(os.pread(self._descriptor, HEADER_BYTES, 0))
             self.shape, self._records_digest = tuple(header["shape"]), header["records"]
@@ -152,7 +153,7 @@ class CacheFile:
 
     def close(self) -> None:
         """Closes the file."""
-        os.close(self._descriptor)
+        self._file.close()
 
 
 def num_bytes(count: int, shape: tuple[int, ...]) -> int:
