@@ -231,13 +231,20 @@ def test_two_builders_at_once_make_one_cache(files, place, monkeypatch):
         return decode_all(*arguments)
 
     monkeypatch.setattr(cache_module, "decode_all", waiting)
-    monkeypatch.setattr(cache_module, "say", lambda text: text.startswith("waiting for another process") and go_on.set())
+    said = []
+
+    def say(text):
+        said.append(text.split()[0])
+        if text.startswith("waiting for another process"):
+            go_on.set()
+
+    monkeypatch.setattr(cache_module, "say", say)
     first = threading.Thread(target=lambda: caches.append(made(files, place)))
     first.start()
     assert arrived.wait(60)
     cache, raw = made(files, place)
     first.join(60)
-    assert not raw.looked_at and len(caches) == 1 and len(os.listdir(place)) == 1
+    assert not raw.looked_at and said == ["decoding", "waiting"] and len(caches) == 1 and len(os.listdir(place)) == 1
     check(cache, files)
     check(caches[0][0], files)
 
