@@ -244,9 +244,9 @@ def _fill(partial, raw, transform, wanted):
         rows, done = np.flatnonzero(missing), 0
         unfit: list[Unfit] = []
         height, width, channels = transform.shape
-        there = len(file) - len(rows)
-        say(f"decoding {len(rows)} images to {height}x{width}x{channels} into {folder}, once: "
-            f"{num_bytes(len(file), file.shape) / 2**30:.2f} GiB" + (f" with {there} that are decoded already" if there else ""))
+        there, size = len(file) - len(rows), num_bytes(len(file), file.shape) / 2**30
+        say(f"decoding {len(rows)} images to {height}x{width}x{channels} into {folder}, once: {size:.2f} GiB"
+            + (f" with {there} that are decoded already" if there else ""))
         progress = ImageProgress("decoding", len(rows))
         with contextlib.closing(decode_all(file, raw, rows, image_of_row[rows], transform)) as decoding:
             for count, some in decoding:

@@ -1,10 +1,10 @@
 """The public side of the data: `load` makes an `ImageDataset`, which hands out batches.
 
 If all splits together take at most `MEMORY_LIMIT`, the images are held in memory once, as uint8 of their final shape, and
-batches are gathered from that array. Images of larger sets, and of many files, are decoded once into a file (`cache`), from which
-batches are read. Without that, they are read and transformed on demand, by index, on all CPUs, after every image has been read
-once (`survey`). In every case training batch s is a pure function of (seed, s): the order of an epoch, its flips and its moves
-depend only on (seed, epoch), so a run resumes anywhere at no cost.
+batches are gathered from that array. Images of larger sets, and of many files, are decoded once into a file (`cache`), from
+which batches are read. Without that, they are read and transformed on demand, by index, on all CPUs, after every image has been
+read once (`survey`). In every case training batch s is a pure function of (seed, s): the order of an epoch, its flips and its
+moves depend only on (seed, epoch), so a run resumes anywhere at no cost.
 """
 
 from __future__ import annotations
