@@ -13,6 +13,7 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # here, as the next lines i
 import pytest
 import tensorflow as tf
 
+from tfcq.data import survey
 from tfcq.machine import settings
 
 
@@ -24,6 +25,12 @@ def pytest_configure(config):
     config.add_cleanup(defaults.close)
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+
+
+@pytest.fixture(autouse=True)
+def _no_cache_at_home(tmp_path_factory, monkeypatch):
+    """What is known of images, and their pixels, are kept beside the test's files and not in the home folder."""
+    monkeypatch.setattr(survey, "FOLDER", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
 @pytest.fixture(scope="session")

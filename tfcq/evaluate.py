@@ -20,7 +20,7 @@ _GROUPS = {
         *("num_samples", "num_seeds", "seed", "temperature", "image_draw", "features", "feature_weights"),
         *("num_train_images", "num_pairs"),
     ),
-    "Where the run's images are now": ("dataset", "data_dir", "accept_changed_data"),
+    "Where the run's images are now": ("dataset", "data_dir", "data_cache", "accept_changed_data"),
     "The machine": ("batch_size", "distribution", "logical_devices", "cache_dir"),
 }
 

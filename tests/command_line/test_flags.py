@@ -70,7 +70,8 @@ def test_flags_reach_their_sections():
 
 def test_every_option_can_be_set():
     choices = {
-        "dataset": "npz:a.npz", "data_dir": "sets", "resize": "pad", "color": "rgb", "image_size": "64",
+        "dataset": "npz:a.npz", "data_dir": "sets", "data_cache": "decoded",
+        "resize": "pad", "color": "rgb", "image_size": "64",
         "optimizer": "adam", "optimizer_arguments": "epsilon=0.5",
         "learning_rate_schedule": "exponential", "precision": "mixed_float16",
         "distribution": "mirrored", "latent_form": "vector", "network_normalization": "batch",

@@ -22,6 +22,7 @@ UNUSUAL = {
     "data": {
         "dataset": "folder:pictures/ö",
         "data_dir": "sets",
+        "data_cache": "decoded",
         "image_size": 48,
         "center_crop": 148,
         "resize": "pad",

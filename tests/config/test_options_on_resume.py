@@ -24,8 +24,10 @@ FREE = {
     "training.eval_samples",
     "training.eval_features",
     "system.image_draw",
+    "data.data_cache",
 }
-"""What is written, shown and measured beside training: test_life_cycle.py changes them and looks at the weights' bits."""
+"""What is written, shown and measured beside training: test_life_cycle.py changes them and looks at the weights' bits;
+for the cache, tests/data/test_cache.py looks at the images' bits."""
 
 EXTENDS = {"training.train_steps"}
 

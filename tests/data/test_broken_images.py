@@ -22,8 +22,8 @@ from tfcq.data.unfit import UnfitImage, UnfitImages
 from tfcq.errors import UserError
 from tfcq.machine import terminal
 
-HELD, AS_NEEDED = 2**32, 0
-"""Limits of memory."""
+HELD, CACHED, AS_NEEDED = 2**32, 1, 0
+"""Limits of memory; with the last there is no cache either (`config`)."""
 
 
 @pytest.fixture(autouse=True, name="cache")
@@ -54,14 +54,15 @@ def cut(folder, count):
 
 
 def config(folder, **options):
-    return DataConfig(dataset=f"folder:{folder}", image_size=8, **options)
+    data_cache = "none" if dataset_module.MEMORY_LIMIT == AS_NEEDED else ""
+    return DataConfig(dataset=f"folder:{folder}", image_size=8, data_cache=data_cache, **options)
 
 
 def total(dataset):
     return sum(dataset.num_images(split) for split in ("train", "validation", "test"))
 
 
-@pytest.mark.parametrize("limit", [HELD, AS_NEEDED])
+@pytest.mark.parametrize("limit", [HELD, CACHED, AS_NEEDED])
 @pytest.mark.parametrize("num_train, num_test", [(1, 0), (0, 1), (2, 0), (15, 5), (20, 0), (48, 4)])
 def test_all_broken_files_of_all_splits_are_named_up_to_twenty(tmp_path, monkeypatch, limit, num_train, num_test):
     monkeypatch.setattr(dataset_module, "MEMORY_LIMIT", limit)
@@ -79,7 +80,7 @@ def test_all_broken_files_of_all_splits_are_named_up_to_twenty(tmp_path, monkeyp
     assert (f"and {len(broken) - 20} others" in message) == (len(broken) > 20)
 
 
-@pytest.mark.parametrize("limit", [HELD, AS_NEEDED])
+@pytest.mark.parametrize("limit", [HELD, CACHED, AS_NEEDED])
 def test_the_first_image_may_be_broken_too(tmp_path, monkeypatch, limit):
     """It says the number of channels and whether threads pay, and stands for the others in messages."""
     monkeypatch.setattr(dataset_module, "MEMORY_LIMIT", limit)
@@ -96,7 +97,7 @@ def test_the_first_image_may_be_broken_too(tmp_path, monkeypatch, limit):
             load(config(tmp_path, skip_broken_images=skip))
 
 
-@pytest.mark.parametrize("limit", [HELD, AS_NEEDED])
+@pytest.mark.parametrize("limit", [HELD, CACHED, AS_NEEDED])
 def test_misfits_of_the_settings_are_named_together_and_never_left_out(tmp_path, monkeypatch, limit):
     monkeypatch.setattr(dataset_module, "MEMORY_LIMIT", limit)
     fill(tmp_path, 30)
@@ -107,7 +108,7 @@ def test_misfits_of_the_settings_are_named_together_and_never_left_out(tmp_path,
             load(config(tmp_path, center_crop=8, skip_broken_images=skip))
 
 
-@pytest.mark.parametrize("limit", [HELD, AS_NEEDED])
+@pytest.mark.parametrize("limit", [HELD, CACHED, AS_NEEDED])
 def test_what_cannot_be_used_is_left_out_and_counted(tmp_path, monkeypatch, limit, capsys):
     monkeypatch.setattr(dataset_module, "MEMORY_LIMIT", limit)
     fill(tmp_path / "train", 40)
@@ -142,7 +143,7 @@ def test_nothing_is_said_where_nothing_is_left_out(tmp_path):
     assert load(config(tmp_path, skip_broken_images=True)).description == load(config(tmp_path)).description
 
 
-@pytest.mark.parametrize("limit", [HELD, AS_NEEDED])
+@pytest.mark.parametrize("limit", [HELD, CACHED, AS_NEEDED])
 def test_files_that_the_system_does_not_open_are_never_left_out(tmp_path, monkeypatch, limit):
     monkeypatch.setattr(dataset_module, "MEMORY_LIMIT", limit)
     fill(tmp_path, 20)

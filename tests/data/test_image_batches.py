@@ -8,6 +8,7 @@ from PIL import Image
 from tfcq.config import DataConfig
 from tfcq.data import dataset as dataset_module
 from tfcq.data import load
+from tfcq.data.sources import RawArray
 from tfcq.errors import UserError
 
 SIZE = 4
@@ -200,8 +201,8 @@ def test_images_of_the_right_shape_are_not_copied(tmp_path, monkeypatch):
     images = numbered(30)
     np.savez(tmp_path / "a.npz", images=images)
     held = []
-    monkeypatch.setattr(dataset_module, "_gather", lambda raw, transform, in_memory: held.append(
-        (raw.images, raw.all(transform))) or raw.images.__getitem__)
+    whole = RawArray.all
+    monkeypatch.setattr(RawArray, "all", lambda raw, transform: held.append((raw.images, whole(raw, transform))) or held[0][1])
     load(DataConfig(dataset=f"npz:{tmp_path / 'a.npz'}", image_size=SIZE))
     assert held[0][0] is held[0][1]
 
@@ -216,12 +217,13 @@ def fixture_photos(tmp_path):
     return tmp_path
 
 
-def test_images_beyond_the_memory_limit_give_the_same_batches(photos, monkeypatch):
-    config = DataConfig(dataset=f"folder:{photos}", image_size=8, horizontal_flip=True)
+@pytest.mark.parametrize("data_cache, way", [("none", "decoded as needed"), ("", "cached in ")])
+def test_images_beyond_the_memory_limit_give_the_same_batches(photos, monkeypatch, data_cache, way):
+    config = DataConfig(dataset=f"folder:{photos}", image_size=8, horizontal_flip=True, data_cache=data_cache)
     held = load(config)
     monkeypatch.setattr(dataset_module, "MEMORY_LIMIT", 12 * 8 * 8 * 3 - 1)
     lazy = load(config)
-    assert "in memory" in held.description and "decoded as needed" in lazy.description
+    assert "in memory" in held.description and way in lazy.description
     np.testing.assert_array_equal(draw(held.train_batches(4, 0), 6), draw(lazy.train_batches(4, 0), 6))
     for split in ("train", "validation", "test"):
         every = range(held.num_images(split))
@@ -241,7 +243,7 @@ def test_arrays_beyond_the_memory_limit_give_the_same_images(tmp_path, monkeypat
 
 def test_an_image_that_breaks_while_training_is_still_one_line(photos, monkeypatch):
     monkeypatch.setattr(dataset_module, "MEMORY_LIMIT", 0)
-    dataset = load(DataConfig(dataset=f"folder:{photos}", image_size=8))
+    dataset = load(DataConfig(dataset=f"folder:{photos}", image_size=8, data_cache="none"))
     for path in photos.iterdir():
         path.write_bytes(path.read_bytes()[:100])
     assert dataset.take_error() is None

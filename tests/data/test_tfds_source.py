@@ -95,11 +95,12 @@ def test_the_images_are_those_of_tfds(data_dir):
                                                                     for number in range(30)}
 
 
-def test_too_large_for_memory_is_read_at_random_with_the_same_batches(data_dir, monkeypatch):
+@pytest.mark.parametrize("data_cache, way", [("none", "decoded as needed"), ("", "cached in ")])
+def test_too_large_for_memory_is_read_at_random_with_the_same_batches(data_dir, monkeypatch, data_cache, way):
     held = load(config(data_dir, horizontal_flip=True))
     monkeypatch.setattr(dataset_module, "MEMORY_LIMIT", 0)
-    lazy = load(config(data_dir, horizontal_flip=True))
-    assert "decoded as needed" in lazy.description
+    lazy = load(config(data_dir, horizontal_flip=True, data_cache=data_cache))
+    assert way in lazy.description
     whole = list(held.train_batches(5, seed=4).take(13).as_numpy_iterator())
     for start_step in (0, 4, 7):
         resumed = lazy.train_batches(5, seed=4, start_step=start_step).take(13 - start_step).as_numpy_iterator()

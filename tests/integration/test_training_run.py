@@ -266,7 +266,7 @@ def test_an_image_that_breaks_during_an_evaluation_is_named_whichever_data_set_i
 
     monkeypatch.setattr(LikelihoodEvaluator, "summary", summary_then_break)  # of the first data set, the run's own
     with pytest.raises(UserError, match=rf"{images}/\d+.png: "):
-        evaluate(run[1], "elbo", report=False, likelihood_dataset=f"folder:{images}", num_images=4)
+        evaluate(run[1], "elbo", report=False, likelihood_dataset=f"folder:{images}", num_images=4, data_cache="none")
 
 
 def test_a_weight_that_is_nan_stops_and_keeps_the_last_checkpoint(tmp_path, monkeypatch):

@@ -56,6 +56,10 @@ class ImagesPlace(Section):
         paths=("idx:", "folder:", "npz:"),
     )
     data_dir: str = option("", "the folder where TFDS keeps the run's images now; empty: the same as before", paths=("",))
+    data_cache: str = option(
+        "", "the folder where images are kept decoded, as --data_cache of tfcq.train; empty: the run's", paths=("",),
+        words=("none",),
+    )
     accept_changed_data: bool = option(
         False,
         "goes on with those of the run's images that are left, if some are gone or have changed; for a run without a list of "
@@ -64,7 +68,7 @@ class ImagesPlace(Section):
 
     def of(self, config: DataConfig) -> DataConfig:
         """A run's DataConfig `config`, changed to the place where its images are now."""
-        given = {name: value for name in ("dataset", "data_dir") if (value := getattr(self, name))}
+        given = {name: value for name in ("dataset", "data_dir", "data_cache") if (value := getattr(self, name))}
         return dataclasses.replace(config, **given)
 
 

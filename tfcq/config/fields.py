@@ -44,6 +44,7 @@ def option(
     unit: str | None = None,
     on_resume: str = "fixed",
     paths: Sequence[str] = (),
+    words: Sequence[str] = (),
 ) -> Any:
     """A dataclass field with a meaning (a sentence for `--help`), bounds (inclusive), choices and a unit.
 
@@ -55,11 +56,12 @@ def option(
         unit: of a number; None: it has none.
         on_resume: one of `ON_RESUME`.
         paths: prefixes of a value, such as "folder:", that are followed by a path; "": the whole value is a path.
+        words: values of an option with `paths` that are no paths.
     """
     if on_resume not in ON_RESUME:
         raise ValueError(f"on_resume: expected one of {', '.join(ON_RESUME)}, received {on_resume!r}")
     metadata = {"meaning": meaning, "minimum": minimum, "maximum": maximum, "choices": choices, "unit": unit}
-    metadata |= {"on_resume": on_resume, "paths": paths}
+    metadata |= {"on_resume": on_resume, "paths": paths, "words": words}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -97,8 +99,10 @@ class Section(KnownNames):
     def absolute(self: _Section) -> _Section:
         """A copy with absolute paths, relative to the current folder (~: to the home folder); links are not followed."""
         fields = [field for field in dataclasses.fields(self) if field.metadata["paths"]]
-        values = {field.name: _absolute(getattr(self, field.name), field.metadata["paths"]) for field in fields}
-        return dataclasses.replace(self, **values)
+        values = {field.name: getattr(self, field.name) for field in fields}
+        absolute = {field.name: _absolute(values[field.name], field.metadata["paths"])
+                    for field in fields if values[field.name] not in field.metadata["words"]}
+        return dataclasses.replace(self, **absolute)
 
     def check_run(self, data: DataConfig, training: TrainingConfig) -> None:
         """Raises UserError for combinations with the options of the other sections that cannot work."""

@@ -1,9 +1,10 @@
 """The public side of the data: `load` makes an `ImageDataset`, which hands out batches.
 
 If all splits together take at most `MEMORY_LIMIT`, the images are held in memory once, as uint8 of their final shape, and
-batches are gathered from that array. Images of larger sets are read and transformed on demand, by index, on all CPUs, after
-every image has been read once (`survey`). Either way, training batch s is a pure function of (seed, s): the order of an epoch,
-its flips and its moves depend only on (seed, epoch), so a run resumes anywhere at no cost.
+batches are gathered from that array. Images of larger sets, and of many files, are decoded once into a file (`cache`), from
+which batches are read. Without that, they are read and transformed on demand, by index, on all CPUs, after every image has been
+read once (`survey`). In every case training batch s is a pure function of (seed, s): the order of an epoch, its flips and its
+moves depend only on (seed, epoch), so a run resumes anywhere at no cost.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from tfcq.config.fields import suggestion
 from tfcq.data import earlier, places
 from tfcq.data.builtin import digits, photo_patches
 from tfcq.data.folder import folder
+from tfcq.data.holding import cache_folder, decode_ahead, gather_all
 from tfcq.data.idx import idx
 from tfcq.data.manifest import Manifest
 from tfcq.data.npz import npz
@@ -30,7 +32,6 @@ from tfcq.data.split_images import Gather, by_content, by_position, without_othe
 from tfcq.data.splits import SPLITS
 from tfcq.data.tfds import tfds
 from tfcq.data.transforms import Transform, translate
-from tfcq.data.unfit import UnfitImage, UnfitImages
 from tfcq.errors import UserError
 from tfcq.machine import paths
 
@@ -84,18 +85,17 @@ def load(
     transform = Transform.of(config, first.channels, first.name(first.example))
     num_bytes = sum(map(len, raws.values())) * int(np.prod(transform.shape))
     in_memory = num_bytes <= MEMORY_LIMIT
-    gather = _gather_all(raws, transform, in_memory)
+    gather, way, parallel_calls = gather_all(raws, transform, in_memory, cache_folder(config.data_cache))
     if match is None or match.changed:  # images that a run began with have been accepted
         for raw in raws.values():
             raw.refuse_scaled()
     manifest = match.manifest() if match else Manifest.of(raws, images)
     _warn_of_few(config.dataset, {split: len(one.indices) for split, one in images.items()})
     height, width, channels = transform.shape
-    held = f"{num_bytes / 2**20:.0f} MiB " + ("in memory" if in_memory else "decoded as needed")
+    held = f"{num_bytes / 2**20:.0f} MiB {way}"
     repeats = [f"{count} of {split} are in {other} too" for (split, other), count in manifest.repeats().items()]
     notes = "".join(f"; {note}" for note in [source.notes, *repeats] if note)
     description = f"{config.dataset}: {how}; {height}x{width}x{channels}, {held}{notes}"
-    parallel_calls = 2 if in_memory else first.num_threads
     return ImageDataset(
         description,
         transform.shape,
@@ -314,35 +314,13 @@ class ImageDataset:
         return steps.map(one, num_parallel_calls=self._parallel_calls, deterministic=True).prefetch(2)
 
 
-def _gather_all(raws, transform, in_memory):
-    """{the source's split: function from indices to transformed images}; UserError naming the unfit images of all splits."""
-    gather: dict[str, Gather] = {}
-    unfit: list[UnfitImage] = []
-    total = 0
-    for split, raw in raws.items():
-        try:
-            gather[split] = _gather(raw, transform, in_memory)
-        except UnfitImages as error:
-            unfit, total = [*unfit, *error.unfit], total + error.total
-        except UnfitImage as error:
-            unfit, total = [*unfit, error], total + 1
-    if unfit:
-        raise UnfitImages(unfit, total)
-    return gather
-
-
-def _gather(raw, transform, in_memory):
-    """The function from indices to transformed images."""
-    if in_memory:
-        return raw.all(transform).__getitem__
-    raw.check(transform)
-    return functools.partial(raw.take, transform=transform)
-
-
 def _open_usable(config, begun=False):
     """`open_source` without broken images, if the DataConfig leaves those out."""
     source = open_source(config, begun)
-    return source.without_broken() if config.skip_broken_images else source
+    if not config.skip_broken_images:
+        return source
+    decode_ahead(source, config, MEMORY_LIMIT)
+    return source.without_broken()
 
 
 def open_source(config: DataConfig, begun: bool = False) -> Source:

@@ -181,7 +181,13 @@ class RawArray(RawImages):
 
 
 class RawReader(RawImages):
-    """Images that are read one by one; subclasses define `__len__`, `name`, `content`, `read` and `_some`, perhaps `shape`."""
+    """Images that are read one by one; subclasses define `__len__`, `name`, `content`, `read` and `_some`, perhaps `shape`.
+
+    Attributes:
+        known_digests: function that gives `digests` without reading the images; None: there is none.
+    """
+
+    known_digests: Callable[[Sequence[int]], Iterable[str]] | None = None
 
     @abc.abstractmethod
     def content(self, index: int) -> bytes:
@@ -194,6 +200,19 @@ class RawReader(RawImages):
     @abc.abstractmethod
     def _some(self, indices: np.ndarray) -> RawReader:
         """An object of this class with the images at `indices` (int [n]) only, under the names that they have here."""
+
+    def look(self, index: int) -> tuple[str, np.ndarray]:
+        """(digest of image `index`, the image), of the same bytes; raises what `content` and `read` raise."""
+        return digest_of(self.content(index)), self.read(index)
+
+    def portable(self, indices: np.ndarray) -> RawReader:
+        """The images at `indices` (int [n]) as an object that a process without TensorFlow can unpickle and read."""
+        return self._some(np.asarray(indices, np.int64))
+
+    @property
+    def reading(self) -> str:
+        """How images become pixels, as far as stamps do not show it, in words; "" if they are decoded as they are."""
+        return ""
 
     def select(self, indices: np.ndarray) -> RawReader:
         rest = self._some(np.asarray(indices, np.int64))
@@ -235,6 +254,9 @@ class RawReader(RawImages):
         raise UnfitImages(unfit)
 
     def digests(self, indices: Sequence[int]) -> Iterator[str]:
+        if self.known_digests:
+            yield from self.known_digests(indices)
+            return
         progress = ImageProgress("reading once, to know them again", len(indices))
         with concurrent.futures.ThreadPoolExecutor(min(os.cpu_count() or 1, MOST_THREADS)) as threads:
             # In pieces: `map` keeps its results in memory, and an unreadable image is reported before all others are read.

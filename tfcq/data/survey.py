@@ -78,8 +78,7 @@ def file_stamp(path: str) -> str:
 
 def survey_of(raw: RawReader) -> Survey:
     """The Survey of a `sources.RawReader`: one kept earlier, or made now."""
-    stamps = raw.stamps()
-    path = os.path.join(os.path.expanduser(FOLDER), f"{_key(raw, stamps)}.npz") if all(stamps) else None
+    path = _path(raw)
     kept = path and _read(path, raw)
     if kept:
         return kept
@@ -95,6 +94,25 @@ def survey_of(raw: RawReader) -> Survey:
     if keeps and all(image.kind for image in survey.unfit.values()):
         _write(path, survey)
     return survey
+
+
+def kept_survey(raw: RawReader) -> Survey | None:
+    """The Survey of a `sources.RawReader` that was kept earlier."""
+    path = _path(raw)
+    return _read(path, raw) if path else None
+
+
+def keep_survey(raw: RawReader, survey: Survey) -> None:
+    """Keeps a Survey, unless something in it is the machine's fault."""
+    path = _path(raw)
+    if path and all(image.kind for image in survey.unfit.values()):
+        _write(path, survey)
+
+
+def _path(raw):
+    """Where the survey of images is kept; None if they have no stamps, by which they would be known again."""
+    stamps = raw.stamps()
+    return os.path.join(os.path.expanduser(FOLDER), f"{_key(raw, stamps)}.npz") if all(stamps) else None
 
 
 def _make(raw, after_each):

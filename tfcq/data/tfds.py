@@ -28,6 +28,7 @@ import tensorflow as tf
 from tfcq.config import DataConfig
 from tfcq.config.fields import suggestion
 from tfcq.data.decoding import decode, verify
+from tfcq.data.decoding_processes import Encoded
 from tfcq.data.sources import RawReader, Source, require_package
 from tfcq.data.splits import SPLITS
 from tfcq.data.survey import file_stamp
@@ -159,6 +160,19 @@ class Records(RawReader):
     def shape(self, index: int) -> tuple[int, int, int]:
         height, width, channels = verify(io.BytesIO(self._encoded(index)), self.name(index))
         return height, width, self.declared_channels or channels
+
+    def portable(self, indices: np.ndarray) -> Encoded:
+        contents: list[bytes | UnfitImage] = []
+        for index in indices:
+            try:
+                contents.append(self._encoded(index))
+            except UnfitImage as error:
+                contents.append(error.alone())
+        return Encoded(contents, [self.name(index) for index in indices], self.declared_channels)
+
+    @property
+    def reading(self) -> str:
+        return f"feature {self.feature}, channels {self.declared_channels}"
 
     def _some(self, indices):
         stamps = [self.stamps_of_records[index] for index in indices]

@@ -41,6 +41,9 @@ class UnfitImage(UserError):
         super().__init__(message)
         self.name, self.note, self.kind = name, note, kind
 
+    def __reduce__(self):
+        return UnfitImage, (str(self), self.name, self.note, self.kind)  # for `pickle`, which knows the message alone
+
     def alone(self) -> UnfitImage:
         """An equal error without its traceback, whose frames would keep the file's content in memory."""
         return UnfitImage(str(self), self.name, self.note, self.kind)

@@ -192,6 +192,7 @@ class _Run:
         config = DataConfig(
             dataset=self.config.likelihood_dataset,
             data_dir=self.config.data_dir or settings.data_dir,
+            data_cache=self.config.data_cache or settings.data_cache,
             image_size=settings.image_size,
             center_crop=settings.center_crop,
             resize=settings.resize,
