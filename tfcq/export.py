@@ -37,6 +37,7 @@ def main(flags: Flags) -> None:
     """Exports, and prints the path."""
     if not flags.workdir or not flags.export_dir:
         raise UserError("expected --workdir=DIR and --export_dir=BASE")
+    starting.reach(flags.workdir)
     workdirs.read_config(flags.workdir)  # reports a folder without a run at once
     starting.start_tensorflow()
     path = Run(flags.workdir).export(

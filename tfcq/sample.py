@@ -57,6 +57,7 @@ def main(flags: Flags) -> None:
     if not flags.workdir:
         raise UserError("expected --workdir=DIR of a trained run")
     path = flags.output or f"{flags.workdir}/samples/{flags.mode}.png"
+    starting.reach(flags.workdir, path)
     picture_files.check_name(path)
     workdirs.read_config(flags.workdir)  # reports a folder without a run at once
     files.check_file("output", path)

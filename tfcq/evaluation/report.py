@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import pathlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -56,7 +55,7 @@ def write_report(
     row: dict,
     drawn: dict[str, Any],
     config: EvaluationConfig,
-) -> pathlib.Path:
+) -> paths.AnyPath:
     """Writes report.md, report/*.png and TensorBoard's tensorboard/evaluation.
 
     Args:
@@ -70,7 +69,7 @@ def write_report(
     Returns:
         The path of report.md.
     """
-    folder = pathlib.Path(workdir)
+    folder = paths.as_path(workdir)
     pictures = _pictures(folder, model, dataset, drawn, config)
     for name, (picture, _) in pictures.items():
         units.write_png(folder / FOLDER / f"{name}.png", picture)
@@ -146,7 +145,7 @@ def training_curves(
 
     curves: dict[str, dict[str, list[tuple]]] = {}
     for split in ("train", "validation"):
-        folder = pathlib.Path(workdir) / "tensorboard" / split
+        folder = paths.as_path(workdir) / "tensorboard" / split
         if not any(folder.glob("*tfevents*")):
             continue
         events = EventAccumulator(str(folder), size_guidance={"tensors": 10000})
@@ -181,9 +180,9 @@ def _curve_of(tag, split, trained_bound):
     return (tag, split) if tag in _MEASURES else (None, None)
 
 
-def events_folder(workdir: str | os.PathLike, split: str) -> pathlib.Path:
+def events_folder(workdir: str | os.PathLike, split: str) -> paths.AnyPath:
     """The folder of TensorBoard for evaluations on a split: validation and test images have separate curves."""
-    return pathlib.Path(workdir) / "tensorboard" / ("evaluation" if split == "test" else f"evaluation_{split}")
+    return paths.as_path(workdir) / "tensorboard" / ("evaluation" if split == "test" else f"evaluation_{split}")
 
 
 def _to_tensorboard(folder, row, pictures):
