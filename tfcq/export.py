@@ -14,7 +14,7 @@ def define(flags: Flags) -> None:
     """The flags of `tfcq.export`."""
     flags.group("The export")
     flags.folder("workdir", None, "The folder of a trained run")
-    flags.folder("export_dir", None, "BASE, the folder of the exported models")
+    flags.folder("export_dir", None, "BASE, the folder of the exported models, also gs://BUCKET/NAME")
     flags.choice("checkpoint", "best", ["best", "last"], "The checkpoint that is exported")
     flags.choice(
         "image_draw",

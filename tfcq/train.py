@@ -23,7 +23,7 @@ def define(flags: Flags) -> None:
     """The flags of `tfcq.train`."""
     flags.configuration()
     flags.group("The run")
-    flags.folder("workdir", None, "The folder of the run (default: runs/NAME of the preset or flagfile)")
+    flags.folder("workdir", None, "The folder of the run, also gs://BUCKET/NAME (default: runs/NAME of the preset or flagfile)")
     flags.boolean(
         "accept_changed_data",
         False,

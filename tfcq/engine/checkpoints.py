@@ -100,9 +100,10 @@ class Checkpoints:
                 if step_of_file not in kept:
                     (folder / name).unlink(missing_ok=True)
         except (tf.errors.OpError, OSError) as error:
+            space = "" if paths.is_remote(folder) else "free some space and "
             raise UserError(
                 f"checkpoint of step {step} cannot be written to {folder}: {_reason(error, folder)}; those before "
-                "it are untouched; free some space and run the same command again"
+                f"it are untouched; {space}run the same command again"
             ) from error
 
 

@@ -27,21 +27,27 @@ from typing import IO, Any
 from etils import epath
 from etils.epath import backend
 
+from tfcq.errors import UserError
+
 SCHEMES = ("gs", "ram")
 """The schemes of `RemotePath`, of those that TensorFlow registers. Others are refused until they are tested."""
 
 _BEGINNING = re.compile(rf"({'|'.join(SCHEMES)}):/*")
-_CODES = {
-    "NotFoundError": errno.ENOENT,
-    "AlreadyExistsError": errno.EEXIST,
-    "PermissionDeniedError": errno.EACCES,
-    "UnauthenticatedError": errno.EACCES,
-}
 _LONGEST_REASON = 200
 
 
+class RemoteError(OSError, UserError):
+    """A store cannot be reached, or refuses: an OSError for who writes files, and one line for who does not expect it."""
+
+    def __str__(self) -> str:
+        return f"{self.filename}: {self.strerror}; expected a network, and a bucket that this machine's account may use"
+
+
 class RemotePath(epath.Path):
-    """A path such as gs://BUCKET/NAME. Methods raise the OSErrors of pathlib.Path's methods of the same names."""
+    """A path such as gs://BUCKET/NAME.
+
+    Methods raise FileNotFoundError and FileExistsError as pathlib.Path's methods of the same names do; all else is a RemoteError.
+    """
 
     def __str__(self) -> str:
         # As parts of a path, gs://b/x is gs:/b/x.
@@ -192,8 +198,10 @@ class RemotePath(epath.Path):
         try:
             yield
         except backend.tf_backend.tf.errors.OpError as error:
-            code, text = _CODES.get(type(error).__name__, errno.EIO), " ".join((error.message or "").split())
-            raise OSError(code, text[:_LONGEST_REASON] or os.strerror(code), str(self)) from error
+            kinds = {"NotFoundError": (FileNotFoundError, errno.ENOENT), "AlreadyExistsError": (FileExistsError, errno.EEXIST)}
+            kind, code = kinds.get(type(error).__name__, (RemoteError, errno.EIO))
+            text = " ".join((error.message or "").split())[:_LONGEST_REASON]
+            raise kind(code, text or os.strerror(code), str(self)) from error
 
 
 def _gfile():

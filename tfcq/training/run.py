@@ -179,7 +179,7 @@ def _in_a_line(error, workdir):
         kept = f"the checkpoints in {workdir} are untouched"
         if name and not paths.as_path(os.fsdecode(name)).absolute().is_relative_to(paths.as_path(workdir).absolute()):
             return UserError(f"{os.fsdecode(name)}: {reason}; {kept}; run the same command again once it is fixed")
-        again = "free some space and run the same command again"
+        again = f"{'' if paths.is_remote(workdir) else 'free some space and '}run the same command again"
         return UserError(f"workdir {workdir}: cannot be written: {reason}; {kept}; {again}")
     return None
 

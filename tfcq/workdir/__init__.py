@@ -9,7 +9,7 @@ history.jsonl      a row each time that options, images or the environment chang
 checkpoints/       last/ and best/           tensorboard/       train/, validation/ and, of evaluations, evaluation/
 samples/           PNG grids                 metrics.jsonl      a row per evaluation    metrics.json   the last
 progress.json      progress of training: state, step, seconds, losses; updated while it runs (tfcq.training.progress)
-lock               exists while a training runs in the folder (tfcq.training.opening)
+lock               exists while a training runs in the folder (tfcq.training.opening); at an address lock-TOKEN
 
 Each file is written whole or not at all. Rows of metrics.jsonl are of training, or (with "checkpoint") of `tfcq.evaluate`.
 """
