@@ -6,6 +6,16 @@ import io
 import tensorflow as tf
 
 
+class Pieces:
+    """A file that is read in pieces of a given size. Its whole size is not asked for: TensorFlow may remember an old one."""
+
+    def __init__(self, content):
+        self._content = io.BytesIO(content)
+
+    def read(self, size):
+        return self._content.read(size)
+
+
 class ObjectStore:
     """What `tfcq.machine.remote` calls of tf.io.gfile. Anything else, such as renaming, fails.
 
@@ -25,12 +35,12 @@ class ObjectStore:
     @contextlib.contextmanager
     def GFile(self, path, mode):
         assert mode in ("rb", "wb"), mode
-        content = io.BytesIO()
         if mode == "rb":
             with tf.io.gfile.GFile(path, "rb") as file:
-                content = io.BytesIO(file.read())
-        yield content
-        if mode == "wb":
+                yield Pieces(file.read())
+        else:
+            content = io.BytesIO()
+            yield content
             self._put(path, content.getvalue())
 
     def copy(self, source, path):

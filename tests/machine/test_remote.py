@@ -142,6 +142,27 @@ def test_what_tensorflow_says_is_an_error_of_the_system(monkeypatch):
                 check("workdir", folder)
 
 
+def test_a_file_that_got_shorter_is_read_when_tensorflow_knows(there, monkeypatch):
+    """TensorFlow refuses to read less of a gs:// file than it remembers, as it did when this was tried with its own code."""
+    monkeypatch.setattr(remote, "_REMEMBERED", 0.05)
+    (there / "x").write_bytes(b"short")
+    refused, real = [], remote._gfile()
+
+    class Remembering:
+        def GFile(self, path, mode):
+            if len(refused) < times:
+                refused.append(path)
+                raise tf.errors.InternalError(None, None, f"File contents are inconsistent for file: {path} @ 0.")
+            return real.GFile(path, mode)
+
+    monkeypatch.setattr(remote, "_gfile", Remembering)
+    times = 2
+    assert (there / "x").read_bytes() == b"short" and len(refused) == times
+    times = 10**9
+    with pytest.raises(OSError, match="File contents are inconsistent"):
+        (there / "x").read_bytes()
+
+
 # What is written.
 
 

@@ -6,6 +6,8 @@ it is imported when a file is first asked for. An object store is no disk, and t
 * A file is written whole: it appears, or replaces the one before it, when its upload ends (`write_bytes`). There is no appending
   and no file that is half written.
 * Nothing is renamed. A folder is the beginning of its files' names; renaming one would copy and delete file by file.
+* TensorFlow remembers for 5 s that a file was there, and its size. What another process has written since is seen by `iterdir`
+  and `read_bytes`, and only later by `exists`, `is_file` and `stat`.
 * There are no links, permissions, locks or free space. `tfcq.machine.remote_lock` keeps a second writer out by files alone.
 
 All of it was tested with `ram://`, and with a file system that refuses what an object store lacks; with `gs://`: UNMEASURED.
@@ -20,6 +22,7 @@ import io
 import os
 import pathlib
 import re
+import time
 import types
 from collections.abc import Iterator
 from typing import IO, Any
@@ -34,6 +37,8 @@ SCHEMES = ("gs", "ram")
 
 _BEGINNING = re.compile(rf"({'|'.join(SCHEMES)}):/*")
 _LONGEST_REASON = 200
+_PIECE = 2**24  # bytes
+_REMEMBERED = 5.0  # seconds, GCS_STAT_CACHE_MAX_AGE
 
 
 class RemoteError(OSError, UserError):
@@ -131,9 +136,19 @@ class RemotePath(epath.Path):
         return io.BytesIO(self.read_bytes()) if mode == "rb" else io.StringIO(self.read_text())
 
     def read_bytes(self) -> bytes:
-        """The content."""
-        with self._os_errors(), _gfile().GFile(str(self), "rb") as file:
-            return file.read()
+        """The content as it is now."""
+        began = time.monotonic()
+        while True:
+            try:
+                # In pieces: TensorFlow remembers the size of a file for 5 s, and reads no more of it without a size.
+                with _gfile().GFile(str(self), "rb") as file:
+                    return b"".join(iter(lambda: file.read(_PIECE), b""))
+            except Exception as error:
+                # The file is shorter than TensorFlow remembers.
+                if type(error).__name__ != "InternalError" or time.monotonic() - began > 2 * _REMEMBERED:
+                    with self._os_errors():
+                        raise
+                time.sleep(_REMEMBERED / 5)
 
     def read_text(self, encoding: str | None = None) -> str:
         """The content as text in UTF-8."""

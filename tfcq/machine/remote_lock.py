@@ -77,12 +77,19 @@ class RemoteLock:
 
     def require(self) -> None:
         """Raises BlockingIOError if another has taken the lock, as this process gave no sign of life for long."""
-        if not self._file.exists():
+        if not self._is_there():
             raise BlockingIOError(errno.EAGAIN, next((self._holder_of(path) for path in self._others()), ""))
 
     def _others(self):
+        return [path for path in self._listed() if path != self._file]
+
+    def _is_there(self):
+        return self._file in self._listed()
+
+    def _listed(self):
+        """The files of all that want the lock, now: `exists` may be seconds late."""
         try:
-            return [path for path in self._folder.iterdir() if path.name.startswith(self._prefix) and path != self._file]
+            return [path for path in self._folder.iterdir() if path.name.startswith(self._prefix)]
         except FileNotFoundError:
             return []
 
@@ -117,6 +124,6 @@ class RemoteLock:
     def _refresh(self):
         while not self._ended.wait(REFRESH):
             with contextlib.suppress(OSError):  # a network may fail for a while
-                if not self._file.exists():
+                if not self._is_there():
                     return
                 self._write()
