@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfcq import images as units
+from tfcq import workdir as workdirs
 from tfcq.config.evaluation import EvaluationConfig
 from tfcq.evaluation import figures
 from tfcq.evaluation.pictures import Pictures
@@ -186,7 +187,7 @@ def events_folder(workdir: str | os.PathLike, split: str) -> paths.AnyPath:
 
 
 def _to_tensorboard(folder, row, pictures):
-    writer = tf.summary.create_file_writer(str(events_folder(folder, row["split"])))
+    writer = workdirs.event_writer(events_folder(folder, row["split"]))
     with writer.as_default(row["step"]):
         for name, entry in row.items():
             if isinstance(entry, dict):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import tensorflow as tf
 
 from tfcq import models
+from tfcq import workdir as workdirs
 from tfcq.checks import check_bool, check_kind
 from tfcq.config import Config, check_config
 from tfcq.engine import devices
@@ -139,7 +140,8 @@ def _train(config, workdir, accept_changed_data, on_progress, images, signals):
 def _fit(model, dataset, batches, workdir, training, reporter, evaluation, saver, signals):
     """Takes the remaining steps."""
     images_per_step = training.batch_size * model.batches_per_step
-    writers = {name: tf.summary.create_file_writer(f"{workdir}/tensorboard/{name}") for name in opening.WRITERS}
+    writers = {name: workdirs.event_writer(workdir / "tensorboard" / name) for name in opening.WRITERS}
+    saver.writers = writers.values()
     evaluation.writer, evaluation.guard = writers["validation"], LikelihoodGuard(training)
     try:
         model.fit_batches(
@@ -153,7 +155,7 @@ def _fit(model, dataset, batches, workdir, training, reporter, evaluation, saver
                 evaluation.guard,
                 callbacks.StepProgress(reporter),
                 callbacks.Balance(training.log_every),
-                callbacks.Scalars(writers["train"], training.log_every, images_per_step),
+                callbacks.Scalars(writers["train"], training.log_every, images_per_step, flushes=not paths.is_remote(workdir)),
                 evaluation,
                 saver,
             ],

@@ -27,6 +27,7 @@ from tfcq.workdir.images import (
 )
 from tfcq.workdir.loading import images_of, load, load_data
 from tfcq.workdir.metrics import check_metrics_writable, drop_metrics_after, read_metrics, record_metrics
+from tfcq.workdir.tensorboard import event_writer
 
 __all__ = [
     "IMAGES",
@@ -35,6 +36,7 @@ __all__ = [
     "check_for",
     "check_metrics_writable",
     "drop_metrics_after",
+    "event_writer",
     "exists",
     "has_begun",
     "images_of",

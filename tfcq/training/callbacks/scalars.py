@@ -14,10 +14,17 @@ class Scalars(StepCallback):
     """Writes means of every logged term over `every` steps, learning rates and images/s to TensorBoard.
 
     A term that validation measures too has the same name, unit and estimator there: see `Terms`.
+
+    Args:
+        writer: writes the file.
+        every: number of steps.
+        images_per_step: number of images that training reads in a step.
+        flushes: whether the file is written each time; if false, when the writer does so, and before checkpoints.
     """
 
-    def __init__(self, writer: Any, every: int, images_per_step: int):
+    def __init__(self, writer: Any, every: int, images_per_step: int, flushes: bool = True):
         super().__init__()
+        self._flushes = flushes
         self._writer, self._every, self._images = writer, every, images_per_step
         self._values: dict[str, list] = {}
         self._count = 0
@@ -40,5 +47,6 @@ class Scalars(StepCallback):
                 tf.summary.scalar(f"{name}/learning_rate", float(tf.convert_to_tensor(optimizer.learning_rate)))
             if self._count > 1:
                 tf.summary.scalar("images_per_second", (self._count - 1) * self._images / (now - self._start))
-        self._writer.flush()
+        if self._flushes:
+            self._writer.flush()
         self._values, self._count = {}, 0

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import keras
 
@@ -51,6 +52,9 @@ class FirstStep(StepCallback):
 class Saver(StepCallback):
     """Saves a checkpoint every `every` steps and at the end; after a signal, saves one and raises TrainingInterrupted."""
 
+    writers: Iterable[Any] = ()
+    """Writers of TensorBoard's files, which have all events up to a checkpoint before it is saved; to be set before training."""
+
     def __init__(self, checkpoints: Checkpoints, every: int, total_steps: int, signals: Signals):
         super().__init__()
         self._checkpoints, self._every, self._total, self._signals = checkpoints, every, total_steps, signals
@@ -59,11 +63,16 @@ class Saver(StepCallback):
         """Saves a checkpoint if one is due or a signal was received."""
         received = self._signals.received
         if received:
-            self._checkpoints.save()  # at once: the process may be killed before the model has settled
+            self._save()  # at once: the process may be killed before the model has settled
             if self.model.settle():
-                self._checkpoints.save()
+                self._save()
         elif step % self._every == 0 or step == self._total:
             self.model.settle()
-            self._checkpoints.save()
+            self._save()
         if received:
             raise TrainingInterrupted(received, step)
+
+    def _save(self):
+        for writer in self.writers:
+            writer.flush()
+        self._checkpoints.save()
