@@ -81,7 +81,7 @@ class ObjectStore:
         return tf.io.gfile.stat(path)
 
     def makedirs(self, path):
-        pass  # a folder without files is nothing
+        pass  # asked for before a file is written to ram://; a folder without files is nothing
 
     def remove(self, path):
         if not self._is_file(path):

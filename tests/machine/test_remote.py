@@ -18,9 +18,13 @@ from tfcq import workdir as workdirs
 from tfcq.errors import UserError
 from tfcq.evaluation.activations import Cache
 from tfcq.machine import files, json_lines, paths, remote, remote_lock
+from tfcq.machine.interruption import Signals
 from tfcq.machine.remote import RemotePath
 from tfcq.machine.remote_lock import RemoteLock
-from tfcq.training import events
+from tfcq.reproduction.report import write_report
+from tfcq.reproduction.run import Ablation, Budget
+from tfcq.reproduction.tables import TABLES
+from tfcq.training import callbacks, events
 from tfcq.training.opening import opened
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
@@ -109,6 +113,7 @@ def test_files_and_folders(there):
     with pytest.raises(OSError) as raised:
         (there / "a").rmdir()
     assert raised.value.errno == errno.ENOTEMPTY
+    there.mkdir(parents=True, exist_ok=True)
     with pytest.raises(FileExistsError):
         there.mkdir()
     for fails in (lambda: path.replace(there / "x"), lambda: there.rename(there / "x")):
@@ -119,6 +124,12 @@ def test_files_and_folders(there):
         path.open("a")
     there.rmtree()
     assert not there.exists()
+
+
+def test_nothing_is_written_for_a_folder(monkeypatch):
+    """TensorFlow would write an empty file, and look for a bucket that does not exist without an end."""
+    monkeypatch.setattr(remote, "_gfile", lambda: None)
+    RemotePath("gs://bucket/run").mkdir(parents=True, exist_ok=True)
 
 
 def test_what_tensorflow_says_is_an_error_of_the_system(monkeypatch):
@@ -240,6 +251,48 @@ def test_events_beyond_a_step_are_cut_off(there):
     found, end = events._first_step_and_end(path, 10)
     assert (found, end) == (0, len(file.getvalue()))
     assert [event.step for event in tf.compat.v1.train.summary_iterator(str(path)) if event.summary.value] == [0, 1]
+
+
+def test_curves_are_written_now_and_then_and_before_a_checkpoint(there, monkeypatch):
+    saved = []
+
+    class Model:
+        steps_taken, player_optimizers = 0, {}
+
+        def settle(self):
+            pass
+
+    class Checkpoints:
+        def save(self):
+            saved.append([event.step for event in events_of() if event.summary.value])
+
+    def events_of():
+        return [event for path in there.glob("*tfevents*") for event in tf.compat.v1.train.summary_iterator(str(path))]
+
+    assert workdirs.seconds_between_curves(there) == 30.0 and workdirs.seconds_between_curves(pathlib.Path("run")) == 0.0
+    curves = callbacks.Scalars(workdirs.event_writer(there), 1, 8, pause=30.0)
+    saver = callbacks.Saver(Checkpoints(), 20, 40, Signals())
+    saver.curves = curves
+    for callback in (curves, saver):
+        callback.set_model(Model())
+        callback.on_train_begin()
+    for batch in range(30):
+        for callback in (curves, saver):
+            callback.on_train_batch_end(batch, {"loss": 1.0})
+    assert len(saved) == 1 and sorted(set(saved[0])) == list(range(1, 21))
+    assert max(event.step for event in events_of()) == 20
+    curves.write()
+    assert max(event.step for event in events_of()) == 30
+
+
+def test_the_state_and_the_table_of_an_ablation(there):
+    state = {"table": "1"}, Budget(steps=1)
+    ablation = Ablation(there, *state)
+    ablation.rows["vae"] = {"step": 1, "seconds": 2.0}
+    ablation._save()
+    assert Ablation(there, *state).rows == {"vae": {"step": 1, "seconds": 2.0}}
+    assert write_report(TABLES["1"], ablation.rows, there, []) == there / "table.md"
+    assert listing(there) == ["state.json", "table.md", "table.png"]
 
 
 # The lock.

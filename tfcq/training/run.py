@@ -141,7 +141,8 @@ def _fit(model, dataset, batches, workdir, training, reporter, evaluation, saver
     """Takes the remaining steps."""
     images_per_step = training.batch_size * model.batches_per_step
     writers = {name: workdirs.event_writer(workdir / "tensorboard" / name) for name in opening.WRITERS}
-    saver.writers = writers.values()
+    pause = workdirs.seconds_between_curves(workdir)
+    saver.curves = curves = callbacks.Scalars(writers["train"], training.log_every, images_per_step, pause)
     evaluation.writer, evaluation.guard = writers["validation"], LikelihoodGuard(training)
     try:
         model.fit_batches(
@@ -155,7 +156,7 @@ def _fit(model, dataset, batches, workdir, training, reporter, evaluation, saver
                 evaluation.guard,
                 callbacks.StepProgress(reporter),
                 callbacks.Balance(training.log_every),
-                callbacks.Scalars(writers["train"], training.log_every, images_per_step, flushes=not paths.is_remote(workdir)),
+                curves,
                 evaluation,
                 saver,
             ],
@@ -166,6 +167,7 @@ def _fit(model, dataset, batches, workdir, training, reporter, evaluation, saver
         raise dataset.take_error() or _in_a_line(error, workdir) or error from error
     finally:
         terminal.clear()
+        curves.write()
         for writer in writers.values():
             writer.close()
 

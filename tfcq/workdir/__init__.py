@@ -27,7 +27,7 @@ from tfcq.workdir.images import (
 )
 from tfcq.workdir.loading import images_of, load, load_data
 from tfcq.workdir.metrics import check_metrics_writable, drop_metrics_after, read_metrics, record_metrics
-from tfcq.workdir.tensorboard import event_writer
+from tfcq.workdir.tensorboard import event_writer, seconds_between_curves
 
 __all__ = [
     "IMAGES",
@@ -52,4 +52,5 @@ __all__ = [
     "read_metrics",
     "record_metrics",
     "saved_step",
+    "seconds_between_curves",
 ]

@@ -9,16 +9,19 @@ from tfcq.machine.paths import AnyPath, is_remote
 if TYPE_CHECKING:
     import tensorflow as tf
 
-REMOTE_FLUSH_SECONDS = 30
-"""The least time between two writes of a file at an address by its writer alone: each uploads the whole file again."""
+REMOTE_SECONDS = 30.0
+"""The least time between two writes of curves at an address: each uploads the whole file again."""
 
-_EVENTS = 100_000  # that a writer keeps until then
+_EVENTS = 100_000  # that a writer keeps at an address until `flush`, or the end of `as_default`, which flushes
 
 
 def event_writer(folder: AnyPath) -> tf.summary.SummaryWriter:
     """A writer of TensorBoard's files in a folder."""
     import tensorflow as tf
 
-    if is_remote(folder):
-        return tf.summary.create_file_writer(str(folder), max_queue=_EVENTS, flush_millis=1000 * REMOTE_FLUSH_SECONDS)
-    return tf.summary.create_file_writer(str(folder))
+    return tf.summary.create_file_writer(str(folder), max_queue=_EVENTS if is_remote(folder) else None)
+
+
+def seconds_between_curves(folder: AnyPath) -> float:
+    """The least time between two writes of a file of curves in the folder."""
+    return REMOTE_SECONDS if is_remote(folder) else 0.0

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import keras
 
@@ -12,6 +11,7 @@ from tfcq.errors import TrainingInterrupted
 if TYPE_CHECKING:
     from tfcq.engine.checkpoints import Checkpoints
     from tfcq.machine.interruption import Signals
+    from tfcq.training.callbacks.scalars import Scalars
 
 
 class StepCallback(keras.callbacks.Callback):
@@ -52,8 +52,8 @@ class FirstStep(StepCallback):
 class Saver(StepCallback):
     """Saves a checkpoint every `every` steps and at the end; after a signal, saves one and raises TrainingInterrupted."""
 
-    writers: Iterable[Any] = ()
-    """Writers of TensorBoard's files, which have all events up to a checkpoint before it is saved; to be set before training."""
+    curves: Scalars | None = None
+    """What must be in its file up to a checkpoint before that is saved; to be set before training begins."""
 
     def __init__(self, checkpoints: Checkpoints, every: int, total_steps: int, signals: Signals):
         super().__init__()
@@ -73,6 +73,6 @@ class Saver(StepCallback):
             raise TrainingInterrupted(received, step)
 
     def _save(self):
-        for writer in self.writers:
-            writer.flush()
+        if self.curves:
+            self.curves.write()
         self._checkpoints.save()
