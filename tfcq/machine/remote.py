@@ -3,15 +3,15 @@
 `RemotePath` has those methods of pathlib.Path that tfcq calls, with the same errors. TensorFlow's file systems do the work;
 it is imported when a file is first asked for. An object store is no disk, and the class has nothing that such a store lacks:
 
-* A file is written whole: it appears, or replaces the one before it, when its upload ends (`write_bytes`). There is no appending
-  and no file that is half written.
+* A file is written whole: it appears, or replaces the one before it, when its upload ends (`write_bytes`). There is no
+  appending, and no file that is half written.
 * Nothing is renamed. A folder is the beginning of its files' names; renaming one would copy and delete file by file.
 * TensorFlow remembers for 5 s that a file was there, and its size. What another process has written since is seen by `iterdir`
   and `read_bytes`, and only later by `exists`, `is_file` and `stat`.
 * There are no links, permissions, locks or free space. `tfcq.machine.remote_lock` keeps a second writer out by files alone.
 
-It is tested with `ram://`, and with a file system that refuses what an object store lacks. TensorFlow's own gs:// code was tried with a
-stand-in for Cloud Storage's JSON API on this machine; with Cloud Storage itself: UNMEASURED.
+It is tested with `ram://`, and with a file system that refuses what an object store lacks. TensorFlow's own gs:// code was
+tried with a stand-in for Cloud Storage's JSON API on this machine; with Cloud Storage itself: UNMEASURED.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ class RemoteError(OSError, UserError):
 class RemotePath(epath.Path):
     """A path such as gs://BUCKET/NAME.
 
-    Methods raise FileNotFoundError and FileExistsError as pathlib.Path's methods of the same names do; all else is a RemoteError.
+    Methods raise FileNotFoundError and FileExistsError as pathlib.Path's methods of the same names do; all else is a
+    RemoteError.
     """
 
     def __str__(self) -> str:

@@ -1,9 +1,9 @@
 """A lock of files alone, for object stores, which have no locks and no way to make a file only if it is not there.
 
-Who wants the lock of PATH writes a file of its own, PATH-TOKEN, and then lists those of others; if there are any, it removes
-its own and waits. A store lists what has been written before (Cloud Storage does), so the second of two writers sees the first:
-both may step back, but never both go on. While a lock is held its file is written again every REFRESH seconds. A file that
-has not changed for PATIENCE seconds, by the clock of who looks at it, is a killed process's, and is removed.
+Who wants the lock of PATH writes a file of its own, PATH-TOKEN, and then lists those of others; if there are any, it
+removes its own and waits. A store lists what has been written before (Cloud Storage does), so the second of two writers sees
+the first: both may step back, but never both go on. While a lock is held its file is written again every REFRESH seconds. A
+file that has not changed for PATIENCE seconds, by the clock of who looks at it, is a killed process's, and is removed.
 
 A holder that was cut off for longer may find its file gone: then another has the lock, and `require` says so.
 """
