@@ -53,6 +53,7 @@ setup(
         "setuptools<81",  # tensorflow-hub, through tensorflow-gan, imports pkg_resources
         "tensorboard>=2.20,<3",
         "absl-py>=2.1",
+        "etils[epath]>=1.9",  # paths at gs://; tensorflow-datasets brings it too
         "tqdm>=4.66",  # bars of progress; tensorflow-datasets brings it too
         "numpy>=1.26",
         "pillow>=10",

@@ -54,6 +54,7 @@ def main(flags: Flags) -> None:
         raise UserError("expected --workdir=DIR of a trained run, or --compare=DIR,DIR,... of evaluated ones")
     options = flags.section(EvaluationConfig)
     metrics = None if flags.metrics is None else metric_names(flags.metrics)
+    starting.reach(flags.workdir, flags.output, *flags.compare)
     for folder in flags.compare or [flags.workdir]:
         workdirs.read_config(folder)  # reports a folder without a run at once
     starting.start_tensorflow()

@@ -14,7 +14,7 @@ def define(flags: Flags) -> None:
     """The flags of `tfcq.export`."""
     flags.group("The export")
     flags.folder("workdir", None, "The folder of a trained run")
-    flags.folder("export_dir", None, "BASE, the folder of the exported models")
+    flags.folder("export_dir", None, "BASE, the folder of the exported models, also gs://BUCKET/NAME")
     flags.choice("checkpoint", "best", ["best", "last"], "The checkpoint that is exported")
     flags.choice(
         "image_draw",
@@ -37,6 +37,7 @@ def main(flags: Flags) -> None:
     """Exports, and prints the path."""
     if not flags.workdir or not flags.export_dir:
         raise UserError("expected --workdir=DIR and --export_dir=BASE")
+    starting.reach(flags.workdir)
     workdirs.read_config(flags.workdir)  # reports a folder without a run at once
     starting.start_tensorflow()
     path = Run(flags.workdir).export(

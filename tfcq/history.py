@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pathlib
 
 import numpy as np
 import tensorflow as tf
@@ -11,6 +10,7 @@ from tabulate import tabulate
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tfcq.errors import UserError
+from tfcq.machine.paths import as_path
 
 _ROWS_SHOWN = 10
 _COLUMNS_SHOWN = 5
@@ -50,7 +50,7 @@ def read(workdir: str | os.PathLike, name: str = "train") -> History:
     Raises:
         UserError: there is no such folder.
     """
-    folder = pathlib.Path(workdir) / "tensorboard"
+    folder = as_path(workdir) / "tensorboard"
     known = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
     if name not in known:
         raise UserError(f"history: expected one of {', '.join(known) or 'none yet'}, received {name!r}")

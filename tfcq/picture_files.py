@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 import os
-import pathlib
 
 import numpy as np
 from PIL import Image, features
 
 from tfcq.errors import UserError
 from tfcq.machine.files import replacing
+from tfcq.machine.paths import as_path, is_remote
 
 _AS_PHOTOGRAPHS = {"quality": 95, "subsampling": 0}  # colours at full resolution: small images are inspected pixel by pixel
 _FORMATS: dict[str, tuple[str, dict]] = {
@@ -26,7 +26,7 @@ def check_name(path: str | os.PathLike) -> None:
     """Raises UserError if the ending of a picture's name is not that of a format which can be written, or if it is a folder."""
     path = str(path)
     ending = os.path.splitext(path)[1]
-    if path.endswith(("/", os.sep)) or os.path.isdir(path):
+    if path.endswith(("/", os.sep)) or (not is_remote(path) and os.path.isdir(path)):
         raise UserError(f"output {path}: expected a file such as {os.path.join(path, 'picture.png')}, received a folder")
     if ending.lower() not in _FORMATS:
         received = repr(ending) if ending else f"no ending; expected {path}.png"
@@ -57,7 +57,7 @@ def write(path: str | os.PathLike, picture: np.ndarray) -> None:
     except (OSError, ValueError) as error:
         height, width = picture.shape[:2]
         raise UserError(f"output {path}: {format_} cannot hold {width}x{height} pixels ({error}); expected .png") from error
-    path = pathlib.Path(path)
+    path = as_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
         file.write(content.getvalue())

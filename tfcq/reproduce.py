@@ -12,15 +12,16 @@ those that failed; other --rows, --metrics or evaluation options need no new tra
 from __future__ import annotations
 
 import dataclasses
-import pathlib
 import shlex
 import sys
 
+from tfcq.command_line import starting
 from tfcq.command_line.command import Command
 from tfcq.command_line.configuration import config_of
 from tfcq.command_line.flags import Flags
 from tfcq.config.evaluation import EvaluationConfig, metric_names
 from tfcq.errors import UserError
+from tfcq.machine import paths
 from tfcq.metrics.registry import LATENT_LIKELIHOODS, LIKELIHOODS
 from tfcq.reproduction.report import write_report
 from tfcq.reproduction.run import Ablation, Budget, Job
@@ -136,11 +137,12 @@ def main(flags: Flags) -> int:
             for which in ("train", "evaluate") if job.evaluate else ("train",):
                 print(shlex.join(["python", "-m", f"tfcq.{which}", *job.arguments(which, f"{output}/{job.name}")]))
         return 0
+    starting.reach(output)
     spent = {name: value for name, value in dataclasses.asdict(budget).items() if name != "row_steps" or value}
     plan = {"table": flags.table, "budget": spent, "narrow": flags.narrow, "flags": given}
     ablation, protocol = Ablation(output, plan, budget), _protocol(flags, table, given, budget)
 
-    def report() -> pathlib.Path:
+    def report() -> paths.AnyPath:
         return write_report(table, ablation.rows, output, protocol)
 
     failed = ablation.run(jobs, after_row=report)

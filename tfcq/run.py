@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import pathlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +56,7 @@ class Run:
     """
 
     def __init__(self, workdir: str | os.PathLike, config: Config | None = None):
-        self.workdir: pathlib.Path = paths.folder(workdir, "workdir")
+        self.workdir: paths.AnyPath = paths.folder(workdir, "workdir")
         if config is not None:
             check_config(config)
         self._given = config
@@ -149,7 +148,7 @@ class Run:
         checkpoint: str = "best",
         image_draw: str = "",
         allow_other_signatures: bool = False,
-    ) -> pathlib.Path:
+    ) -> paths.AnyPath:
         """Writes the model as a SavedModel, EXPORT_DIR/NAME/VERSION, and checks that it answers as the model.
 
         Args:

@@ -71,6 +71,7 @@ def main(flags: Flags) -> None:
     if not flags.workdir:
         raise UserError("expected --workdir=DIR of a trained run")
     path = f"{flags.workdir}/samples/{flags.mode}.png" if flags.output is None else paths.file(flags.output, "output")
+    starting.reach(flags.workdir, path)
     picture_files.check_name(path)
     workdirs.read_config(flags.workdir)  # reports a folder without a run at once
     files.check_file("output", path)

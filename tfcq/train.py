@@ -23,7 +23,7 @@ def define(flags: Flags) -> None:
     """The flags of `tfcq.train`."""
     flags.configuration()
     flags.group("The run")
-    flags.folder("workdir", None, "The folder of the run (default: runs/NAME of the preset or flagfile)")
+    flags.folder("workdir", None, "The folder of the run, also gs://BUCKET/NAME (default: runs/NAME of the preset or flagfile)")
     flags.boolean(
         "accept_changed_data",
         False,
@@ -42,6 +42,7 @@ def main(flags: Flags) -> None:
             "expected --preset=NAME or --flagfile=configs/NAME.cfg, other flags of a run (--help), or --workdir=DIR to resume one"
         )
 
+    starting.reach(flags.workdir)
     held = None
     if flags.workdir and not name and (not given or workdirs.exists(flags.workdir)):
         held = workdirs.read_config(flags.workdir)  # reports a folder that has nothing to resume

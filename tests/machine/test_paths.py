@@ -82,8 +82,14 @@ def test_home_is_expanded_and_links_are_followed(tmp_path, monkeypatch):
         ("a\0b", "of one line"),
         ("a\u2028b", "of one line"),
         ("a\udcff", "UTF-8"),
-        ("gs://bucket/run", "the address 'gs://bucket/run'"),
+        ("s3://bucket/run", "of this machine or gs://BUCKET/NAME, received the address 's3://bucket/run'"),
         ("file:///run", "the address"),
+        ("GS://bucket/run", "the address"),
+        ("gs://", "without empty names, . and .., received 'gs://'"),
+        ("gs://bucket//run", "without empty names"),
+        ("gs://bucket/../run", "without empty names"),
+        ("gs://bucket/[a]", "an address without * ? [ \\, which TensorFlow takes as patterns"),
+        ("gs://bucket/" + "x" * 900, "too long a name for an object store"),
         ("x" * 256, "too long a name"),
         ("/".join(["x" * 200] * 21), "too long a name"),
         ("file/run", "which is a file"),
@@ -119,7 +125,8 @@ READERS = {
 @pytest.mark.parametrize("reader", READERS)
 def test_what_is_only_read_is_refused_in_one_line_too(reader):
     name = {"s": "features: ", "w": "weights: ", "p": "perceptual_weights: "}.get(reader[0], "dataset: ")
-    for given, reason in (("gs://bucket/x", "of this machine, received the address"), ("x" * 256, "too long a name")):
+    address = ("s3://bucket/x", "of this machine or gs://") if reader == "npz" else ("gs://bucket/x", "of this machine, received")
+    for given, reason in (address, ("x" * 256, "too long a name")):
         message = message_of(READERS[reader], given)
         assert message.startswith(name) and reason in message
     assert "of one line" in message_of(READERS[reader], "a\0b")
@@ -347,7 +354,7 @@ def test_markdown_shows_a_name_as_it_is(text, expected):
         ("evaluate", ["--compare=a,b", "--output={file}"], "output: expected a folder"),
         ("evaluate", ["--workdir=a", "--cache_dir={file}"], "cache_dir: expected a folder"),
         ("sample", ["--workdir=a", "--output=pictures/"], "output: expected a file"),
-        ("export", ["--workdir=a", "--export_dir=gs://bucket"], "the address"),
+        ("export", ["--workdir=a", "--export_dir=s3://bucket"], "export_dir: expected a folder of this machine or gs://"),
         ("export", ["--workdir=a", "--export_dir={file}/x"], "which is a file"),
     ],
     ids=lambda value: ascii(value)[:40],

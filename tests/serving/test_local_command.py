@@ -43,6 +43,7 @@ def base(tmp_path):
     ([], "--model_base_path"),
     (["stray"], "'stray'"),
     (["--model_base_path={base}/nowhere"], "not a directory"),
+    (["--model_base_path=gs://bucket/model"], "gs://bucket/model is an address; this server reads folders of this machine"),
     (["--model_base_path={base}/model/1"], "itself a version"),
     (["--model_base_path={base}/model", "--model_name=a/b"], "'a/b'"),
     (["--model_config_file={base}/nowhere"], "No such file"),

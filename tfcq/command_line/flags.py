@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pathlib
 import typing
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -98,15 +97,15 @@ class Flags:
         self._enter(name, "A,B,...", meaning + facts(",".join(default or ()) or None))
 
     def folder(self, name: str, default: str | None, meaning: str) -> None:
-        """Defines a folder: a pathlib.Path that `paths.folder` has checked, or None."""
+        """Defines a folder: a path that `paths.folder` has checked, or None."""
         self._path(name, default, meaning, _PathParser(paths.folder, name), "DIR")
 
     def folders(self, name: str, default: Sequence[str] | None, meaning: str) -> None:
-        """Defines folders, separated by commas: a list of pathlib.Path that `paths.folder` has checked."""
+        """Defines folders, separated by commas: a list of paths that `paths.folder` has checked."""
         self._path(name, default, meaning, _FoldersParser(name), "DIR,DIR,...")
 
     def file(self, name: str, default: str | None, meaning: str) -> None:
-        """Defines a file: a pathlib.Path that `paths.file` has checked, or None."""
+        """Defines a file: a path that `paths.file` has checked, or None."""
         self._path(name, default, meaning, _PathParser(paths.file, name), "FILE")
 
     def options(self, section: type[Section], names: Iterable[str] | None = None) -> None:
@@ -208,7 +207,7 @@ class _Asking(Entry):
 class _PathParser(absl_flags.ArgumentParser):
     """The parser of a flag whose value is a path; `check` is `paths.folder` or `paths.file`."""
 
-    def __init__(self, check: typing.Callable[[str, str], pathlib.Path], name: str):
+    def __init__(self, check: typing.Callable[[str, str], paths.AnyPath], name: str):
         self._check, self._name = check, name
 
     def parse(self, argument):

@@ -76,6 +76,12 @@ def start_tensorflow() -> None:
             os.close(kept)
 
 
+def reach(*given: str | os.PathLike | None) -> None:
+    """Starts TensorFlow if one of the paths is an address, whose files are read through it; raises as `start_tensorflow`."""
+    if any(path is not None and paths.is_remote(path) for path in given):
+        start_tensorflow()
+
+
 def _fail(error: UserError | TrainingDiverged | TrainingInterrupted, text: str | None = None) -> int:
     text = str(text or error)
     line = "".join(each if paths.is_one_line(each) else each.encode("unicode_escape").decode() for each in text)

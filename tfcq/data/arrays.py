@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pathlib
 import zipfile
 from typing import Any
 
@@ -16,6 +15,7 @@ from tfcq.data.sources import RawArray, Source
 from tfcq.data.split_images import Gather
 from tfcq.errors import UserError
 from tfcq.machine import files
+from tfcq.machine.paths import AnyPath
 
 
 def as_images(value: Any, name: str = "images") -> np.ndarray:
@@ -92,21 +92,21 @@ def _image_of(element: Any, name: str) -> tf.Tensor:
     return element
 
 
-def source_of(images: dict[str, np.ndarray], path: pathlib.Path) -> Source:
+def source_of(images: dict[str, np.ndarray], path: AnyPath) -> Source:
     """The Source that `npz:PATH` would be once `keep` has written images {split: uint8 [N, H, W, C]} there."""
     return Source({split: RawArray(array, f"{path}, array {split}") for split, array in images.items()})
 
 
-def keep(path: pathlib.Path, images: dict[str, np.ndarray]) -> None:
+def keep(path: AnyPath, images: dict[str, np.ndarray]) -> None:
     """Writes images {split: uint8 [N, H, W, C]} to a file that `npz:FILE` reads, whole or not at all."""
     with files.replacing(path) as file:
         np.savez(file, **images)  # type: ignore[arg-type]  # its stub takes the names for other arguments
 
 
-def check_kept(path: pathlib.Path, images: dict[str, np.ndarray], advice: str) -> None:
+def check_kept(path: AnyPath, images: dict[str, np.ndarray], advice: str) -> None:
     """Raises UserError, with advice, if a file of `keep` holds other images than these."""
     try:
-        with np.load(path, allow_pickle=False) as kept:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
             names, same = list(kept.files), list(kept.files) == list(images)
             same = same and all(np.array_equal(kept[split], array) for split, array in images.items())
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:

@@ -336,7 +336,9 @@ def open_source(config: DataConfig, begun: bool = False) -> Source:
         if name in PLACED_SOURCES:
             if not place:
                 raise UserError(f"dataset: expected {name}:PLACE, received {config.dataset!r}")
-            place = os.fspath(paths.to_read(place, "dataset", "a file" if name == "npz" else "a folder"))
+            of_file = name == "npz"  # which may lie at an address: that of the images in a workdir does, if the workdir does
+            what = "a file" if of_file else "a folder"
+            place = os.fspath(paths.to_read(place, "dataset", what, local=not of_file))
             return folder(place, begun) if name == "folder" else PLACED_SOURCES[name](place)
         if config.dataset in SOURCES:
             return SOURCES[config.dataset](config)

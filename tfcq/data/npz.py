@@ -23,6 +23,7 @@ import numpy as np
 from tfcq.data.sources import RawArray, Source
 from tfcq.data.splits import SPLITS
 from tfcq.errors import UserError
+from tfcq.machine.paths import as_path, is_remote
 
 NAMINGS = (
     {split: split for split in SPLITS},
@@ -40,10 +41,10 @@ def npz(path: str) -> Source:
     Raises:
         UserError: no such file, not an npz file, none or several of `NAMINGS`, or an array of another type or shape.
     """
-    if not os.path.isfile(path):
+    if not (as_path(path).is_file() if is_remote(path) else os.path.isfile(path)):
         raise UserError(f"npz: expected a file, received {path!r}")
     try:
-        archive = np.load(path, allow_pickle=False)
+        archive = np.load(as_path(path).open("rb") if is_remote(path) else path, allow_pickle=False)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: expected a file of numpy.savez, received something else ({_line(error)})") from error
     if not isinstance(archive, np.lib.npyio.NpzFile):

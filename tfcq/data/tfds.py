@@ -281,7 +281,7 @@ def _import_tfds():
 
 
 def _builder(library, config, choices, suggests):
-    where = paths.folder(config.data_dir, "data_dir") if config.data_dir else None
+    where = paths.folder(config.data_dir, "data_dir", local=True) if config.data_dir else None
     try:
         # TFDS looks for its files by patterns.
         builder = library.builder(config.dataset, data_dir=paths.plain(where) if where and where.is_dir() else where)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pathlib
 import re
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
@@ -22,7 +21,7 @@ import tensorflow as tf
 
 from tfcq.errors import UserError
 from tfcq.machine import paths
-from tfcq.machine.files import PARTIAL, write_text
+from tfcq.machine.files import PARTIAL, names, write_text
 
 if TYPE_CHECKING:
     from tfcq.engine.trainer import Trainer
@@ -48,11 +47,18 @@ class Checkpoints:
         workdir: folder of the run.
         model: a compiled `GenerativeModel`.
         keep: how many of the last are kept.
+        before_save: called before each save, which an exception in it prevents.
     """
 
-    def __init__(self, workdir: str | os.PathLike, model: Trainer, keep: int):
-        self._folder = pathlib.Path(workdir) / "checkpoints"
-        self._model = model
+    def __init__(
+        self,
+        workdir: str | os.PathLike,
+        model: Trainer,
+        keep: int,
+        before_save: Callable[[], object] = lambda: None,
+    ):
+        self._folder = paths.as_path(workdir) / "checkpoints"
+        self._model, self._before_save = model, before_save
         self.best_value = tf.Variable(float("inf"), trainable=False, dtype=tf.float64)
         # The name of the optimizers' dict is part of the format.
         self._checkpoint = tf.train.Checkpoint(
@@ -82,6 +88,7 @@ class Checkpoints:
 
     def _save(self, kind, keep):
         step, folder = self._model.steps_taken, self._folder / kind
+        self._before_save()
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._checkpoint.save_counter.assign_add(1)  # part of the format, as in tf.train.Checkpoint.save
@@ -93,9 +100,10 @@ class Checkpoints:
                 if step_of_file not in kept:
                     (folder / name).unlink(missing_ok=True)
         except (tf.errors.OpError, OSError) as error:
+            space = "" if paths.is_remote(folder) else "free some space and "
             raise UserError(
                 f"checkpoint of step {step} cannot be written to {folder}: {_reason(error, folder)}; those before "
-                "it are untouched; free some space and run the same command again"
+                f"it are untouched; {space}run the same command again"
             ) from error
 
 
@@ -105,7 +113,7 @@ def remove_half_written(workdir: str | os.PathLike) -> None:
     Only TensorFlow's step-N_temp/ with its parts and our list's unfinished file are removed. Data files without an index are
     removed by the next save.
     """
-    for folder in (pathlib.Path(workdir) / "checkpoints" / kind for kind in KINDS):
+    for folder in (paths.as_path(workdir) / "checkpoints" / kind for kind in KINDS):
         with contextlib.suppress(OSError):
             (folder / f"{_LIST}{PARTIAL}").unlink()
         for name in _listed(folder):
@@ -113,7 +121,7 @@ def remove_half_written(workdir: str | os.PathLike) -> None:
             if not _HALF_WRITTEN.fullmatch(name) or path.is_symlink():
                 continue
             with contextlib.suppress(OSError):  # what cannot be removed takes up space, but does no harm
-                for part in os.listdir(path):
+                for part in names(path):
                     if _PART.fullmatch(part):
                         (path / part).unlink()
                 path.rmdir()  # fails if it holds anything else
@@ -140,7 +148,7 @@ def restore_model(model: Trainer, workdir: str | os.PathLike, which: str = "best
     def restore(path):
         checkpoint.restore(path).expect_partial().assert_existing_objects_matched()
 
-    folder = pathlib.Path(workdir) / "checkpoints"
+    folder = paths.as_path(workdir) / "checkpoints"
     step: int | None
     if which == "best":
         try:
@@ -158,7 +166,7 @@ def restore_model(model: Trainer, workdir: str | os.PathLike, which: str = "best
     raise UserError(f"workdir {workdir}: expected a checkpoint in {folder}, found none; train first")
 
 
-def _restore_newest(restore: Callable[[str], object], folder: pathlib.Path) -> int:
+def _restore_newest(restore: Callable[[str], object], folder: paths.AnyPath) -> int:
     """Calls `restore` with the newest checkpoint that it can read; returns its step, 0 where there is no checkpoint."""
     steps, failures = sorted(_steps(folder), reverse=True), []
     place = paths.plain(folder) if steps else None
@@ -179,12 +187,12 @@ def _restore_newest(restore: Callable[[str], object], folder: pathlib.Path) -> i
     return 0
 
 
-def _steps(folder: pathlib.Path) -> list[int]:
+def _steps(folder: paths.AnyPath) -> list[int]:
     """The steps (at least 1) of the checkpoints whose index is in the folder; none if there is no such folder."""
     return [step for name, step in _files(folder) if step and name.endswith(".index")]
 
 
-def _files(folder: pathlib.Path) -> list[tuple[str, int]]:
+def _files(folder: paths.AnyPath) -> list[tuple[str, int]]:
     """[(name, step)] of the checkpoint files in a folder, indices before data.
 
     Raises:
@@ -194,16 +202,16 @@ def _files(folder: pathlib.Path) -> list[tuple[str, int]]:
     return [(match[0], int(match[1])) for match in sorted(matches, key=lambda match: (match[2] != "index", match[0]))]
 
 
-def _listed(folder: pathlib.Path) -> list[str]:
+def _listed(folder: paths.AnyPath) -> list[str]:
     try:
-        return os.listdir(folder)
+        return names(folder)
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
         raise UserError(f"checkpoints: {folder} cannot be listed: {error.strerror}; make it readable") from error
 
 
-def _write_list(folder: pathlib.Path, newest: int, steps: Iterable[int]) -> None:
+def _write_list(folder: paths.AnyPath, newest: int, steps: Iterable[int]) -> None:
     """Writes TensorFlow's list of the checkpoints of a folder (CheckpointState as text), for tf.train.latest_checkpoint.
 
     Names are relative, as CheckpointManager writes them, and contain no character that needs quoting.
@@ -217,7 +225,7 @@ def _write_list(folder: pathlib.Path, newest: int, steps: Iterable[int]) -> None
     write_text(folder / _LIST, "\n".join(lines))
 
 
-def _reason(error: Exception, folder: pathlib.Path) -> str:
+def _reason(error: Exception, folder: paths.AnyPath) -> str:
     """The cause in one line: TensorFlow's messages begin with names of graph nodes and end with the cause."""
     text = re.sub(r"\{\{[^}]*\}\}|\[Op:\w+\]", "", getattr(error, "message", None) or str(error))
     text = paths.restore_name(" ".join(text.split()), folder)

@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import pathlib
 import zipfile
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ import tensorflow as tf
 from tfcq.errors import UserError
 from tfcq.evaluation.streaming import Sharded
 from tfcq.machine.files import check_folder, replacing
+from tfcq.machine.paths import as_path
 from tfcq.machine.terminal import ImageProgress
 from tfcq.randomness import row_seeds
 
@@ -167,7 +167,7 @@ class Cache:
     """Features of real images on disk, a file for each set. A broken file is ignored; a full disk is reported, not raised."""
 
     def __init__(self, folder: str | os.PathLike) -> None:
-        self._folder = pathlib.Path(folder).expanduser()
+        self._folder = as_path(folder).expanduser()
 
     def check(self) -> bool:
         """Whether files can be written; if not, says so before the work."""
@@ -181,7 +181,7 @@ class Cache:
     def read(self, key: str) -> list[np.ndarray] | None:
         """The list of arrays kept under `key`, or None."""
         try:
-            with np.load(self._folder / f"{key}.npz", allow_pickle=False) as arrays:
+            with (self._folder / f"{key}.npz").open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 return [arrays[f"arr_{number}"] for number in range(len(arrays.files))]
         except (FileNotFoundError, NotADirectoryError):
             return None

@@ -1,7 +1,6 @@
 """Compares evaluated workdirs in a table and figures; reads what `tfcq.evaluate` recorded and runs no model."""
 
 import os
-import pathlib
 import shlex
 from collections.abc import Sequence
 
@@ -19,7 +18,7 @@ from tfcq.machine import paths
 from tfcq.machine.files import check_file, write_text
 
 
-def write_comparison(folders: Sequence[str | os.PathLike], output: str | os.PathLike) -> pathlib.Path:
+def write_comparison(folders: Sequence[str | os.PathLike], output: str | os.PathLike) -> paths.AnyPath:
     """Writes OUTPUT/comparison.md and its figures.
 
     Args:
@@ -114,7 +113,7 @@ def _bars(measured, names, unlike):
 def _prd_curve(folder):
     """(the curve of the last report or None, the time of the row that it belongs to or None if unknown)."""
     try:
-        with np.load(folder / FOLDER / CURVES, allow_pickle=False) as arrays:
+        with (folder / FOLDER / CURVES).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             curve = {"precision": arrays["prd_precision"], "recall": arrays["prd_recall"]}
             return curve, str(arrays["time"]) if "time" in arrays.files else None
     except (OSError, KeyError, ValueError):

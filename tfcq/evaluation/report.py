@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import json
 import os
-import pathlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
 
 from tfcq import images as units
+from tfcq import workdir as workdirs
 from tfcq.config.evaluation import EvaluationConfig
 from tfcq.evaluation import figures
 from tfcq.evaluation.pictures import Pictures
@@ -56,7 +56,7 @@ def write_report(
     row: dict,
     drawn: dict[str, Any],
     config: EvaluationConfig,
-) -> pathlib.Path:
+) -> paths.AnyPath:
     """Writes report.md, report/*.png and TensorBoard's tensorboard/evaluation.
 
     Args:
@@ -70,7 +70,7 @@ def write_report(
     Returns:
         The path of report.md.
     """
-    folder = pathlib.Path(workdir)
+    folder = paths.as_path(workdir)
     pictures = _pictures(folder, model, dataset, drawn, config)
     for name, (picture, _) in pictures.items():
         units.write_png(folder / FOLDER / f"{name}.png", picture)
@@ -146,7 +146,7 @@ def training_curves(
 
     curves: dict[str, dict[str, list[tuple]]] = {}
     for split in ("train", "validation"):
-        folder = pathlib.Path(workdir) / "tensorboard" / split
+        folder = paths.as_path(workdir) / "tensorboard" / split
         if not any(folder.glob("*tfevents*")):
             continue
         events = EventAccumulator(str(folder), size_guidance={"tensors": 10000})
@@ -181,13 +181,13 @@ def _curve_of(tag, split, trained_bound):
     return (tag, split) if tag in _MEASURES else (None, None)
 
 
-def events_folder(workdir: str | os.PathLike, split: str) -> pathlib.Path:
+def events_folder(workdir: str | os.PathLike, split: str) -> paths.AnyPath:
     """The folder of TensorBoard for evaluations on a split: validation and test images have separate curves."""
-    return pathlib.Path(workdir) / "tensorboard" / ("evaluation" if split == "test" else f"evaluation_{split}")
+    return paths.as_path(workdir) / "tensorboard" / ("evaluation" if split == "test" else f"evaluation_{split}")
 
 
 def _to_tensorboard(folder, row, pictures):
-    writer = tf.summary.create_file_writer(str(events_folder(folder, row["split"])))
+    writer = workdirs.event_writer(events_folder(folder, row["split"]))
     with writer.as_default(row["step"]):
         for name, entry in row.items():
             if isinstance(entry, dict):

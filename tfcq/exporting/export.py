@@ -2,8 +2,13 @@
 
 It is written under a temporary name, loaded in a fresh process that imports only TensorFlow, whose answers are compared with
 the live model's, and only then renamed to the next version: a server that watches the folder never sees half a model.
+
+At an address (gs://...) nothing can be renamed. The model is written to a temporary folder of this machine, checked there, and
+copied, `saved_model.pb` last. TF Serving tries to load a version as soon as its folder appears; without that file it fails, and
+tries again (`--max_num_load_retries`, 5, each a minute later; for a gs:// of TF Serving: UNMEASURED).
 """
 
+import contextlib
 import json
 import os
 import pathlib
@@ -39,7 +44,7 @@ def export(
     checkpoint: str = "best",
     image_draw: str = "",
     allow_other_signatures: bool = False,
-) -> pathlib.Path:
+) -> paths.AnyPath:
     """Exports the model of `workdir`.
 
     Args:
@@ -51,7 +56,7 @@ def export(
         allow_other_signatures: whether the model may be the next version of one with other signatures.
 
     Returns:
-        pathlib.Path of the version's folder.
+        The path of the version's folder.
 
     Raises:
         UserError: no such run, a folder that cannot be written, an earlier version with other signatures, or a SavedModel
@@ -65,15 +70,17 @@ def export(
     environment, data = _read_json(workdir, "environment.json"), _read_json(workdir, "data.json")
     model = workdirs.load(workdir, checkpoint, image_draw)
     config = model.config_of_run
-    staged = base / f"{_STAGED}{os.getpid()}"
+    # A folder of this machine: in a fresh process TensorFlow has no ram:// of this one, and writes to a store are slow.
+    scratch = pathlib.Path(tempfile.mkdtemp(prefix="tfcq-export-")) if paths.is_remote(base) else base
+    staged = scratch / f"{_STAGED}{os.getpid()}"
     try:
         module = ServingModule(model, num_importance_samples)
         signatures = module.signatures()
         if not allow_other_signatures:
             check_successor(base, signatures)
-        base.mkdir(parents=True, exist_ok=True)
-        _remove_left_over(base)
-        module.save(f"{paths.plain(base)}/{staged.name}", signatures)
+        scratch.mkdir(parents=True, exist_ok=True)
+        _remove_left_over(scratch)
+        module.save(f"{paths.plain(scratch)}/{staged.name}", signatures)
         inputs = _example_inputs(model)
         check_equal_answers(_answers(signatures, inputs), _reloaded_answers(staged, inputs))
         extra = staged / "assets.extra"
@@ -95,12 +102,14 @@ def export(
             ),
         )
         card.write_manifest(staged)
-        target = _rename_to_next_version(staged, base)
+        target = (_upload_as_next_version if paths.is_remote(base) else _rename_to_next_version)(staged, base)
     except (OSError, tf.errors.OpError) as error:
         reason = paths.restore_name(" ".join(str(error).split()), base)[:200]
         raise UserError(f"export_dir {export_dir}: cannot be written: {reason}") from error
     finally:
         shutil.rmtree(staged, ignore_errors=True)
+        if scratch != base:
+            shutil.rmtree(scratch, ignore_errors=True)
     if not {"[", "\\"}.isdisjoint(str(target.absolute())):
         print(
             "warning: TensorFlow takes [ and \\ in a path as patterns: tf.saved_model.load and TF Serving cannot load the model "
@@ -118,7 +127,7 @@ def _remove_left_over(base):
 
 
 def _read_json(workdir, name):
-    path = pathlib.Path(workdir) / name
+    path = paths.as_path(workdir) / name
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
@@ -198,13 +207,34 @@ def check_equal_answers(live: dict[str, np.ndarray], reloaded: dict[str, np.ndar
             raise UserError(f"the SavedModel's {name} differs from the live model's by up to {difference.max():.3g}")
 
 
+def _next_version(base):
+    versions = [int(name) for name in files.names(base) if name.isascii() and name.isdecimal()]
+    return base / str(max(versions, default=0) + 1)
+
+
 def _rename_to_next_version(staged, base):
     while True:
-        versions = [int(path.name) for path in base.iterdir() if path.name.isascii() and path.name.isdecimal()]
-        target = base / str(max(versions, default=0) + 1)
+        target = _next_version(base)
         try:
             target.mkdir()  # reserves the number: a simultaneous export takes the next one
         except FileExistsError:
             continue
         staged.replace(target)
         return target
+
+
+def _upload_as_next_version(staged, base):
+    from tfcq.machine.remote_lock import RemoteLock
+
+    base.mkdir(parents=True, exist_ok=True)
+    with RemoteLock(base / ".export", f"process {os.getpid()}"):  # a simultaneous export takes the next number
+        target = _next_version(base)
+        try:
+            inside = [path.relative_to(staged) for path in staged.rglob("*") if path.is_file()]
+            for name in sorted(inside, key=lambda name: (name.name == "saved_model.pb", name)):
+                (target / name).upload(staged / name)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                target.rmtree()
+            raise
+    return target

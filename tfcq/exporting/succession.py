@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import pathlib
-
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import saved_model_pb2
 
 from tfcq.errors import UserError
+from tfcq.machine.paths import AnyPath
 
 _NAMED = 3  # differences in a message
 
 
-def check_successor(base: pathlib.Path, signatures: dict[str, tf.types.experimental.ConcreteFunction]) -> None:
+def check_successor(base: AnyPath, signatures: dict[str, tf.types.experimental.ConcreteFunction]) -> None:
     """Raises UserError if the newest version below a folder has signatures that a new version would remove or change.
 
     Signatures that the newest version does not have may be added.
 
     Args:
-        base: pathlib.Path, BASE/<model name>; it need not exist.
+        base: BASE/<model name>; it need not exist.
         signatures: {name: concrete function} of the new version.
     """
     folders = base.iterdir() if base.is_dir() else ()

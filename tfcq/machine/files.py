@@ -1,12 +1,17 @@
-"""Files: written whole or not at all, locked against a second process, and tested before long work. Plain Python."""
+"""Files: written whole or not at all, locked against a second process, and tested before long work. Plain Python.
+
+A path may be an address (`tfcq.machine.remote`): its files are written whole by the store itself, from memory.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import fcntl
+import io
 import os
 import pathlib
+import secrets
 import shutil
 import stat
 import tempfile
@@ -14,6 +19,7 @@ from collections.abc import Iterator
 from typing import IO
 
 from tfcq.errors import UserError
+from tfcq.machine.paths import AnyPath, as_path, is_remote
 
 PARTIAL = ".partial"
 """The ending of a file's name while the file is being written."""
@@ -23,7 +29,7 @@ _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.
 
 
 class Lock:
-    """A context manager that locks a file, and creates the file if it does not exist.
+    """A context manager that locks a file of this machine, and creates the file if it does not exist.
 
     The lock is the kernel's (`flock`): it is released when the process ends, even if killed, and never survives a reboot.
 
@@ -86,6 +92,11 @@ def replacing(path: str | os.PathLike) -> Iterator[IO[bytes]]:
     Raises:
         OSError: the file cannot be written, or `path` is a folder, a device or a pipe.
     """
+    if is_remote(path):
+        content = io.BytesIO()
+        yield content
+        as_path(path).write_bytes(content.getvalue())
+        return
     path = pathlib.Path(os.path.realpath(path))  # a link is kept, and its target is replaced
     _refuse_other_than_file(path)
     staged = path.with_name(path.name + PARTIAL)
@@ -108,8 +119,23 @@ def write_text(path: str | os.PathLike, text: str) -> None:
         file.write(text.encode())
 
 
+def names(folder: str | os.PathLike) -> list[str]:
+    """The names of what lies in a folder, in no order."""
+    return [path.name for path in as_path(folder).iterdir()] if is_remote(folder) else os.listdir(folder)
+
+
+def truncate(path: AnyPath, num_bytes: int) -> None:
+    """Keeps the first bytes of a file."""
+    if is_remote(path):
+        path.write_bytes(path.read_bytes()[:num_bytes])
+    else:
+        os.truncate(path, num_bytes)
+
+
 def remove_partial(folder: str | os.PathLike) -> None:
     """Removes the partial files that killed processes left below `folder`; files that are being written now are kept."""
+    if is_remote(folder):
+        return  # there are none
     for path in pathlib.Path(folder).rglob(f"*.*{PARTIAL}"):
         if path.suffixes[-2] not in (".json", ".jsonl", ".png", ".md", ".npz", ".gz"):
             continue
@@ -129,7 +155,7 @@ def check_folder(what: str, folder: str | os.PathLike) -> None:
         UserError: the folder cannot be written.
     """
     with writing(what, folder):
-        _write_probe(pathlib.Path(folder))
+        _write_probe(as_path(folder))
 
 
 def check_file(what: str, path: str | os.PathLike, appends: bool = False) -> None:
@@ -144,6 +170,9 @@ def check_file(what: str, path: str | os.PathLike, appends: bool = False) -> Non
         UserError: the file cannot be written.
     """
     with writing(what, path):
+        if is_remote(path):
+            _write_probe(as_path(path).parent)
+            return
         path = pathlib.Path(os.path.realpath(path))
         _refuse_other_than_file(path)
         _write_probe(path.parent)
@@ -155,7 +184,9 @@ def check_file(what: str, path: str | os.PathLike, appends: bool = False) -> Non
 
 
 def check_room(what: str, folder: str | os.PathLike, num_bytes: int) -> None:
-    """Raises UserError if the disk of an existing folder has less than `num_bytes` of free space."""
+    """Raises UserError if the disk of an existing folder has less than `num_bytes` of free space; a store has no such limit."""
+    if is_remote(folder):
+        return
     with writing(what, folder):
         usage = shutil.disk_usage(folder)
     if usage.total and usage.free < num_bytes:  # total is 0 on a file system that does not report its size
@@ -175,6 +206,11 @@ def writing(what: str, path: str | os.PathLike) -> Iterator[None]:
 
 
 def _write_probe(folder):
+    if is_remote(folder):
+        path = folder / f".tfcq-{secrets.token_hex(6)}"
+        path.write_bytes(b"")
+        path.unlink()
+        return
     while not folder.exists():
         folder = folder.parent
     if not folder.is_dir():

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import pathlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 from tfcq.errors import UserError
 from tfcq.machine.files import Lock, replacing
+from tfcq.machine.paths import as_path, is_remote
 
 _Point = TypeVar("_Point")
 
@@ -20,6 +21,10 @@ def append(path: str | os.PathLike, row: dict) -> None:
     Raises:
         OSError: the file cannot be written.
     """
+    if is_remote(path):
+        with _remote_lock(path):
+            as_path(path).write_bytes(_whole_lines(_content(path)) + json.dumps(row).encode() + b"\n")
+        return
     with Lock(path) as lock:
         file, rest = lock.file, lock.file.read().split(b"\n")[-1]
         if rest:
@@ -41,7 +46,7 @@ def read(path: str | os.PathLike) -> list[dict]:
         UserError: another line is not a JSON object, or the file cannot be read.
     """
     try:
-        lines = pathlib.Path(path).read_bytes().split(b"\n")[:-1]
+        lines = as_path(path).read_bytes().split(b"\n")[:-1]
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -68,8 +73,8 @@ def rewrite(path: str | os.PathLike, choose: Callable[[list[dict]], Iterable[dic
     Raises:
         OSError: the file cannot be written; it is unchanged then.
     """
-    with Lock(path) as lock:
-        before = lock.file.read()
+    with _remote_lock(path) if is_remote(path) else Lock(path) as lock:
+        before = _content(path) if is_remote(path) else lock.file.read()
         lines = [(line, row) for line in before.split(b"\n") if (row := _row(line)) is not None]
         kept = {id(row) for row in choose([row for _, row in lines])}
         lines = [(line, row) for line, row in lines if id(row) in kept]
@@ -92,6 +97,28 @@ def last_course(points: Sequence[_Point], step_of: Callable[[_Point], int]) -> l
         if not kept or step_of(point) < step_of(kept[-1]):
             kept.append(point)
     return kept[::-1]
+
+
+def _remote_lock(path):
+    from tfcq.machine.remote import RemotePath
+    from tfcq.machine.remote_lock import RemoteLock
+
+    return RemoteLock(RemotePath(path), f"process {os.getpid()}")
+
+
+def _whole_lines(content):
+    """`content` without an incomplete last line, which a file that was copied from a disk may have."""
+    rest = content.split(b"\n")[-1]
+    if _row(rest) is not None:  # only its line end is missing
+        return content + b"\n"
+    return content.removesuffix(rest)
+
+
+def _content(path):
+    """What is in a file now; nothing if it is not there."""
+    with contextlib.suppress(FileNotFoundError):
+        return as_path(path).read_bytes()
+    return b""
 
 
 def _row(line):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pathlib
 from collections.abc import Iterable, Mapping
 
 from tfcq.errors import UserError
@@ -12,7 +11,7 @@ from tfcq.evaluation.comparable import differences
 from tfcq.evaluation.figures import default_style
 from tfcq.evaluation.tables import markdown_table
 from tfcq.machine import paths
-from tfcq.machine.files import write_text
+from tfcq.machine.files import replacing, write_text
 from tfcq.metrics.registry import is_number
 from tfcq.reproduction.tables import Table
 
@@ -46,7 +45,7 @@ _PROTOCOL = (
 
 def write_report(
     table: Table, rows: Mapping[str, dict], output: str | os.PathLike, sentences: Iterable[str]
-) -> pathlib.Path:
+) -> paths.AnyPath:
     """Writes OUTPUT/table.md and OUTPUT/table.png.
 
     Args:
@@ -61,7 +60,7 @@ def write_report(
     Raises:
         UserError: the folder cannot be written.
     """
-    output = pathlib.Path(output)
+    output = paths.as_path(output)
     try:
         output.mkdir(parents=True, exist_ok=True)
         with default_style():
@@ -237,7 +236,8 @@ def _draw(table, rows, path):
         draw(axes, drawn, f"{label} (lower is better)")
         if not drawn:
             axes.text(0.5, 0.5, "nothing measured", ha="center", transform=axes.transAxes)
-    canvas.print_png(path)
+    with replacing(path) as file:
+        canvas.print_png(file)
 
 
 def _draw_points(axes, drawn, label):

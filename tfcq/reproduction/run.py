@@ -13,7 +13,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import pathlib
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +20,7 @@ from typing import Any
 
 from tfcq import workdir as workdirs
 from tfcq.errors import UserError
-from tfcq.machine import files
+from tfcq.machine import files, paths
 from tfcq.reproduction.process import SAVED_ON_REQUEST, Clock, Interrupts, follow
 from tfcq.training import progress as training_progress
 
@@ -29,6 +28,7 @@ ENDLESS = 10**9
 """--train_steps of a row whose budget is time."""
 
 _SAVE_SECONDS = 5.0
+_REMOTE_READ_SECONDS = 1.0  # between two looks at a progress that lies at an address
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,7 +148,7 @@ class Ablation:
         budget: Budget,
         commands: Mapping[str, Sequence[str]] | None = None,
     ):
-        self.output, self._plan, self._budget = pathlib.Path(output), plan, budget
+        self.output, self._plan, self._budget = paths.as_path(output), plan, budget
         python = [sys.executable, "-m"]
         self._commands = commands or {"train": [*python, "tfcq.train"], "evaluate": [*python, "tfcq.evaluate"]}
         self._path = self.output / "state.json"
@@ -234,9 +234,13 @@ class Ablation:
         clock = Clock(before)
         progress: training_progress.Progress | None = None
         over: float | None = None  # seconds when the time was over
+        pause, looked = _REMOTE_READ_SECONDS if paths.is_remote(workdir) else 0.0, float("-inf")
 
         def poll():
-            nonlocal progress
+            nonlocal progress, looked
+            if time.monotonic() - looked < pause:
+                return
+            looked = time.monotonic()
             try:
                 now = training_progress.read(workdir)
             except UserError:  # unreadable for a moment, as on a network's file system; the next one will do

@@ -20,7 +20,8 @@ def single_model_config(name: str, base_path: str) -> model_server_config_pb2.Mo
         UsageError: if the path is not UTF-8.
     """
     config = model_server_config_pb2.ModelServerConfig()
-    path = os.path.abspath(os.path.expanduser(base_path))
+    # An address stays one, so that the check of the configuration says what it is.
+    path = base_path if "://" in base_path else os.path.abspath(os.path.expanduser(base_path))
     try:
         config.model_config_list.config.add(name=name, base_path=path, model_platform="tensorflow")
     except ValueError as error:
@@ -74,6 +75,9 @@ def checked_models(
 
 
 def _check_base_path(config):
+    if "://" in config.base_path:
+        raise invalid(f"model {config.name!r}: base path {config.base_path} is an address; this server reads folders of this"
+                      f" machine: copy the model to one (TF Serving itself reads gs://)")
     if not os.path.isabs(config.base_path):
         raise invalid(f"model {config.name!r} needs an absolute base_path, received {config.base_path!r}")
     if any(unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in config.base_path):

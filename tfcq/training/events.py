@@ -8,11 +8,13 @@ and without points that belong to no checkpoint.
 from __future__ import annotations
 
 import os
-import pathlib
 import struct
 
 from google.protobuf.message import DecodeError
 from tensorflow.core.util import event_pb2
+
+from tfcq.machine.files import truncate
+from tfcq.machine.paths import AnyPath, as_path
 
 _HEADER, _FOOTER = 12, 4  # bytes of a TFRecord: length and its checksum; the checksum of the data
 
@@ -26,20 +28,21 @@ def drop_after(folder: str | os.PathLike, step: int) -> None:
         folder: of one writer, such as tensorboard/train; it need not exist.
         step: the last step that is kept; -1: none.
     """
-    for path in sorted(pathlib.Path(folder).glob("*tfevents*"), reverse=True):  # names begin with the time
+    found: list[AnyPath] = [*as_path(folder).glob("*tfevents*")]
+    for path in sorted(found, key=str, reverse=True):  # names begin with the time
         first, end = _first_step_and_end(path, step)
         if first is None:
             path.unlink()
             continue
         if end < path.stat().st_size:
-            os.truncate(path, end)
+            truncate(path, end)
         step = min(step, first - 1)
 
 
 def _first_step_and_end(path, step):
     """The step of a file's first event (None: there is none up to `step`), and the number of bytes up to `step`."""
     first, end = None, 0
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         while len(header := file.read(_HEADER)) == _HEADER:
             (length,) = struct.unpack("<Q", header[:8])
             record = file.read(length + _FOOTER)

@@ -9,10 +9,9 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
-import pathlib
 import re
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from tfcq import data
@@ -20,7 +19,7 @@ from tfcq import workdir as workdirs
 from tfcq.data import arrays
 from tfcq.engine import checkpoints
 from tfcq.errors import UserError
-from tfcq.machine import files
+from tfcq.machine import files, paths
 from tfcq.training import events, progress
 
 if TYPE_CHECKING:
@@ -55,19 +54,19 @@ def opened(
     Raises:
         UserError: another training has locked the folder, it holds a run of another config, or it cannot be written.
     """
-    folder = pathlib.Path(workdir)
+    folder = paths.as_path(workdir)
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         with files.writing("workdir", folder):
             folder.mkdir(parents=True, exist_ok=True)
         files.check_folder("workdir", folder)
-        with _locked(folder) as held:
+        with _locked(folder) as (held, require):
             workdirs.check_for(config, folder, accept_changed_data)
             _check_writable(folder)
             files.remove_partial(folder)
             if held:  # otherwise another training may be writing them
                 checkpoints.remove_half_written(folder)
-            yield OpenedRun(config, folder, accept_changed_data, images)
+            yield OpenedRun(config, folder, accept_changed_data, images, require)
     finally:
         for path in made:
             with contextlib.suppress(OSError):
@@ -80,16 +79,19 @@ class OpenedRun:
     Attributes:
         config, accept_changed_data, images: as in `opened`.
         folder: path of the folder.
+        require_lock: raises UserError if another training has the folder by now, as may be at an address.
     """
 
     def __init__(
         self,
         config: Config,
-        folder: pathlib.Path,
+        folder: paths.AnyPath,
         accept_changed_data: bool = False,
         images: dict[str, np.ndarray] | None = None,
+        require_lock: Callable[[], None] = lambda: None,
     ):
         self.config, self.folder, self.accept_changed_data = config, folder, accept_changed_data
+        self.require_lock = require_lock
         self.images = images or {}
 
     def config_before(self) -> Config | None:
@@ -195,7 +197,18 @@ def _check_writable(folder):
 
 @contextlib.contextmanager
 def _locked(folder):
-    """A context that locks the folder; yields whether it is locked, as not every file system has locks."""
+    """A context that locks the folder; yields (whether it is locked, `OpenedRun.require_lock`).
+
+    Not every file system has locks.
+    """
+    now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+    holder = f"process {os.getpid()} on {socket.gethostname()} since {now}"
+    with _locked_remotely(folder, holder) if paths.is_remote(folder) else _locked_here(folder, holder) as found:
+        yield found
+
+
+@contextlib.contextmanager
+def _locked_here(folder, holder):
     path = folder / LOCK
     with contextlib.ExitStack() as stack:
         try:
@@ -207,10 +220,7 @@ def _locked(folder):
             who = ""
             with contextlib.suppress(OSError):  # it may end at this moment
                 who = path.read_text().strip()
-            raise UserError(
-                f"workdir {folder}: another training runs in it ({who or 'a process'}); expected it to end first, or another "
-                "--workdir"
-            ) from error
+            raise _refused(folder, who) from error
         if not lock.held:
             print(
                 f"warning: workdir {folder}: its file system has no locks; make sure that no second training runs in it",
@@ -218,10 +228,40 @@ def _locked(folder):
             )
         try:
             with files.writing("workdir", folder):
-                now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
                 lock.file.truncate()
-                lock.file.write(f"process {os.getpid()} on {socket.gethostname()} since {now}\n".encode())
+                lock.file.write(f"{holder}\n".encode())
                 lock.file.flush()
-            yield lock.held
+            yield lock.held, lambda: None
         finally:
             path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _locked_remotely(folder, holder):
+    from tfcq.machine.remote_lock import RemoteLock
+
+    lock = RemoteLock(
+        folder / LOCK, holder, wait=False, say=lambda line: print(f"workdir {folder}: locked by {line}", flush=True)
+    )
+
+    def require():
+        try:
+            lock.require()
+        except BlockingIOError as error:
+            raise _refused(folder, error.strerror) from error
+
+    with contextlib.ExitStack() as stack:
+        try:
+            with files.writing("workdir", folder):
+                stack.enter_context(lock)
+        except UserError as error:
+            if isinstance(error.__cause__, BlockingIOError):
+                raise _refused(folder, error.__cause__.strerror) from error
+            raise
+        yield True, require
+
+
+def _refused(folder, who):
+    return UserError(
+        f"workdir {folder}: another training runs in it ({who or 'a process'}); expected it to end first, or another --workdir"
+    )

@@ -11,13 +11,13 @@ import dataclasses
 import json
 import math
 import os
-import pathlib
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
 from tfcq.errors import TrainingInterrupted, UserError
+from tfcq.machine import paths
 from tfcq.machine.files import write_text
 from tfcq.machine.interruption import Stopped
 
@@ -26,13 +26,17 @@ FILE = "progress.json"
 WRITE_SECONDS = 2.0
 """The least time between two writes of the file while steps are taken."""
 
+REMOTE_WRITE_SECONDS = 10.0
+"""The same, if the folder is at an address: a write takes a good part of a second there, and the training waits for it."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
     """The progress of a training; the fields of progress.json.
 
     A process that is killed leaves the file unchanged, with the state "starting" or "training" and an old `time`: while steps
-    are taken, the file is written every 2 s or after each step, whichever is longer, but not during an evaluation.
+    are taken, the file is written every 2 s (10 s at an address) or after each step, whichever is longer, but not during an
+    evaluation.
 
     Attributes:
         state: "starting": the run has begun or resumed, and this process has taken no step yet; "training"; "done";
@@ -72,7 +76,7 @@ def read(workdir: str | os.PathLike) -> Progress | None:
     Raises:
         UserError: the file cannot be read.
     """
-    path = pathlib.Path(workdir) / FILE
+    path = paths.as_path(workdir) / FILE
     try:
         values = json.loads(path.read_text())
         return Progress(**{field.name: values[field.name] for field in dataclasses.fields(Progress)})
@@ -89,7 +93,7 @@ def set_state(workdir: str | os.PathLike, state: str) -> None:
     with contextlib.suppress(OSError, UserError):
         last = read(workdir)
         if last and last.state != state:
-            write_text(pathlib.Path(workdir) / FILE, dataclasses.replace(last, state=state, error=None).to_json())
+            write_text(paths.as_path(workdir) / FILE, dataclasses.replace(last, state=state, error=None).to_json())
 
 
 class Reporter:
@@ -123,7 +127,8 @@ class Reporter:
         shown: dict[str, str],
         on_progress: Callable[[Progress], object] | None = None,
     ):
-        self._path, self._on_progress = pathlib.Path(folder) / FILE, on_progress
+        self._path, self._on_progress = paths.as_path(folder) / FILE, on_progress
+        self._seconds = REMOTE_WRITE_SECONDS if paths.is_remote(self._path) else WRITE_SECONDS
         self._begin = self._step = step
         self.train_steps, self._weights, self._images, self._shown = train_steps, weights, images_per_step, shown
         self._logs: Mapping[str, Any] = {}
@@ -153,7 +158,7 @@ class Reporter:
         is_first = self._first_step_ended is None
         if is_first:
             self._first_step_ended = self._last_step_ended
-        if is_first or step == self.train_steps or time.monotonic() - self._written >= WRITE_SECONDS:
+        if is_first or step == self.train_steps or time.monotonic() - self._written >= self._seconds:
             self._report("training")
 
     def progress(self, state: str = "training", error: BaseException | None = None) -> Progress:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 import math
 import os
-import pathlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
 from tfcq import models
+from tfcq import workdir as workdirs
 from tfcq.checks import check_bool, check_kind
 from tfcq.config import Config, check_config
 from tfcq.engine import devices
@@ -29,6 +29,13 @@ if TYPE_CHECKING:
     import numpy as np
 
     from tfcq.models.base import GenerativeModel
+
+
+_STORE_ERRORS = (
+    *(tf.errors.UnavailableError, tf.errors.PermissionDeniedError, tf.errors.UnauthenticatedError),
+    *(tf.errors.AbortedError, tf.errors.DeadlineExceededError),
+)
+"""What TensorFlow raises of its own writes to an object store, and of no computation."""
 
 
 @settings.keras_defaults()
@@ -53,9 +60,9 @@ def train(
             the run records which. For a run without a list of its images (of an earlier version): whether it goes on with
             other numbers of images, or from another place.
         on_progress: called with a `tfcq.training.progress.Progress` each time that progress.json is written: when the run
-            begins or resumes, after the first step, then every 2 s or after each step, whichever is longer, and at the end,
-            also after an error. An exception in it ends training without a checkpoint, and it is not called again. Not called
-            if there is nothing to do.
+            begins or resumes, after the first step, then every 2 s (10 s at an address) or after each step, whichever is
+            longer, and at the end, also after an error. An exception in it ends training without a checkpoint, and it is not
+            called again. Not called if there is nothing to do.
         images: the run's images {"train": uint8 [N, H, W, C], perhaps "validation" and "test"}, if they are in memory:
             `config.data.dataset` then names images.npz in the workdir, where they are kept when the run begins.
 
@@ -98,7 +105,7 @@ def _train(config, workdir, accept_changed_data, on_progress, images, signals):
             model.attach(dataset, training.batch_size)
             run.check_files(model.files_read)
             compile_model(model, training)
-            checkpoints = Checkpoints(workdir, model, training.keep_checkpoints)
+            checkpoints = Checkpoints(workdir, model, training.keep_checkpoints, run.require_lock)
             start = checkpoints.restore()
         print(
             f"{config.model}: {num_weights:,} weights; {dataset.description}; "
@@ -133,7 +140,9 @@ def _train(config, workdir, accept_changed_data, on_progress, images, signals):
 def _fit(model, dataset, batches, workdir, training, reporter, evaluation, saver, signals):
     """Takes the remaining steps."""
     images_per_step = training.batch_size * model.batches_per_step
-    writers = {name: tf.summary.create_file_writer(f"{workdir}/tensorboard/{name}") for name in opening.WRITERS}
+    writers = {name: workdirs.event_writer(workdir / "tensorboard" / name) for name in opening.WRITERS}
+    pause = workdirs.seconds_between_curves(workdir)
+    saver.curves = curves = callbacks.Scalars(writers["train"], training.log_every, images_per_step, pause)
     evaluation.writer, evaluation.guard = writers["validation"], LikelihoodGuard(training)
     try:
         model.fit_batches(
@@ -147,7 +156,7 @@ def _fit(model, dataset, batches, workdir, training, reporter, evaluation, saver
                 evaluation.guard,
                 callbacks.StepProgress(reporter),
                 callbacks.Balance(training.log_every),
-                callbacks.Scalars(writers["train"], training.log_every, images_per_step),
+                curves,
                 evaluation,
                 saver,
             ],
@@ -158,18 +167,23 @@ def _fit(model, dataset, batches, workdir, training, reporter, evaluation, saver
         raise dataset.take_error() or _in_a_line(error, workdir) or error from error
     finally:
         terminal.clear()
+        curves.write()
         for writer in writers.values():
             writer.close()
 
 
 def _in_a_line(error, workdir):
     """The UserError for a file or a full disk that failed in the middle of a run; None for other errors."""
+    if paths.is_remote(workdir) and isinstance(error, _STORE_ERRORS):
+        reason = " ".join(error.message.split())[:200]
+        kept = "its checkpoints are untouched; run the same command again"
+        return UserError(f"workdir {workdir}: cannot be written: {reason}; {kept}")
     if isinstance(error, OSError) or _is_full_disk(error):
         reason, name = getattr(error, "strerror", None) or os.strerror(errno.ENOSPC), getattr(error, "filename", None)
         kept = f"the checkpoints in {workdir} are untouched"
-        if name and not pathlib.Path(os.fsdecode(name)).absolute().is_relative_to(pathlib.Path(workdir).absolute()):
+        if name and not paths.as_path(os.fsdecode(name)).absolute().is_relative_to(paths.as_path(workdir).absolute()):
             return UserError(f"{os.fsdecode(name)}: {reason}; {kept}; run the same command again once it is fixed")
-        again = "free some space and run the same command again"
+        again = f"{'' if paths.is_remote(workdir) else 'free some space and '}run the same command again"
         return UserError(f"workdir {workdir}: cannot be written: {reason}; {kept}; {again}")
     return None
 

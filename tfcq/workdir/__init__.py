@@ -9,7 +9,7 @@ history.jsonl      a row each time that options, images or the environment chang
 checkpoints/       last/ and best/           tensorboard/       train/, validation/ and, of evaluations, evaluation/
 samples/           PNG grids                 metrics.jsonl      a row per evaluation    metrics.json   the last
 progress.json      progress of training: state, step, seconds, losses; updated while it runs (tfcq.training.progress)
-lock               exists while a training runs in the folder (tfcq.training.opening)
+lock               exists while a training runs in the folder (tfcq.training.opening); at an address lock-TOKEN
 
 Each file is written whole or not at all. Rows of metrics.jsonl are of training, or (with "checkpoint") of `tfcq.evaluate`.
 """
@@ -27,6 +27,7 @@ from tfcq.workdir.images import (
 )
 from tfcq.workdir.loading import images_of, load, load_data
 from tfcq.workdir.metrics import check_metrics_writable, drop_metrics_after, read_metrics, record_metrics
+from tfcq.workdir.tensorboard import event_writer, seconds_between_curves
 
 __all__ = [
     "IMAGES",
@@ -35,6 +36,7 @@ __all__ = [
     "check_for",
     "check_metrics_writable",
     "drop_metrics_after",
+    "event_writer",
     "exists",
     "has_begun",
     "images_of",
@@ -50,4 +52,5 @@ __all__ = [
     "read_metrics",
     "record_metrics",
     "saved_step",
+    "seconds_between_curves",
 ]

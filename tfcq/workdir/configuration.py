@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import pathlib
 import re
 import shlex
 
 from tfcq.config import Config
 from tfcq.errors import UserError
 from tfcq.machine.files import write_text, writing
+from tfcq.machine.paths import as_path
+from tfcq.machine.paths import exists as path_exists
 from tfcq.workdir import environment
 from tfcq.workdir.history import record_changes
 from tfcq.workdir.images import IMAGES, MANIFEST, read_digests
@@ -20,12 +21,12 @@ from tfcq.workdir.metrics import read_metrics
 
 def exists(workdir: str | os.PathLike) -> bool:
     """Whether `workdir` holds a run."""
-    return (pathlib.Path(workdir) / "config.json").is_file()
+    return (as_path(workdir) / "config.json").is_file()
 
 
 def read_config(workdir: str | os.PathLike) -> Config:
     """The Config of a run; UserError if there is none or it cannot be read."""
-    path = pathlib.Path(workdir) / "config.json"
+    path = as_path(workdir) / "config.json"
     if not path.is_file():
         raise UserError(
             f"workdir {workdir}: expected a trained run with config.json, found none; train one with "
@@ -43,21 +44,23 @@ def _with_kept_images(config, folder):
     """`config` with the path of the images that the folder keeps, in case the folder was moved or copied."""
     kind, _, place = config.data.dataset.partition(":")
     kept = folder.absolute() / IMAGES
-    of_a_run = not os.path.exists(place) or exists(pathlib.Path(place).parent)
-    if kind == "npz" and pathlib.Path(place).name == IMAGES and of_a_run and kept.exists():
+    if kind != "npz" or as_path(place).name != IMAGES:
+        return config
+    of_a_run = not path_exists(place) or exists(as_path(place).parent)
+    if of_a_run and kept.exists():
         return dataclasses.replace(config, data=dataclasses.replace(config.data, dataset=f"npz:{kept}"))
     return config
 
 
 def saved_step(workdir: str | os.PathLike) -> int:
     """The step of a run's newest checkpoint, from which training resumes; 0 if there is none."""
-    paths = (pathlib.Path(workdir) / "checkpoints" / "last").glob("step-*.index")
+    paths = (as_path(workdir) / "checkpoints" / "last").glob("step-*.index")
     return max((int(match[1]) for path in paths if (match := re.fullmatch(r"step-(\d+)\.index", path.name))), default=0)
 
 
 def has_begun(workdir: str | os.PathLike) -> bool:
     """Whether a training has saved results in `workdir`, so that another configuration may not replace its own."""
-    folder = pathlib.Path(workdir)
+    folder = as_path(workdir)
     if any((folder / "checkpoints").glob("*/step-*.index")):
         return True
     try:
@@ -84,7 +87,7 @@ def check_for(config: Config, workdir: str | os.PathLike, accept_changed_data: b
     # Places whose content is known are checked by content later: `data.load`, `check_files`.
     images = {"data.dataset", "data.data_dir"}
     held = set(read_digests(workdir))
-    if accept_changed_data or (pathlib.Path(workdir) / MANIFEST).exists():
+    if accept_changed_data or (as_path(workdir) / MANIFEST).exists():
         held |= images
     if has_begun(workdir) and (differences := before.differences_in_numbers(config, held)):
         moved = not before.differences_in_numbers(config, held | images)
@@ -106,7 +109,7 @@ def open_for(config: Config, workdir: str | os.PathLike, step: int = 0, accept_c
         UserError: as in `check_for`, or the folder cannot be created or written.
     """
     check_for(config, workdir, accept_changed_data)
-    folder = pathlib.Path(workdir)
+    folder = as_path(workdir)
     with writing("workdir", folder):
         if not exists(folder) or not has_begun(folder):
             folder.mkdir(parents=True, exist_ok=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import pathlib
 import time
 
 from tfcq.machine import json_lines
+from tfcq.machine.paths import AnyPath
 
 
-def record_changes(folder: pathlib.Path, step: int, changes: dict[str, list]) -> None:
+def record_changes(folder: AnyPath, step: int, changes: dict[str, list]) -> None:
     """Appends a row of changes {name: [before, after]}, unless the last row is the same."""
     path, row = folder / "history.jsonl", {"step": step, "changes": changes}
     rows = json_lines.read(path)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import pathlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tfcq.errors import UserError
 from tfcq.machine.files import replacing, write_text
+from tfcq.machine.paths import as_path
 from tfcq.workdir.history import record_changes
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def keep_data(
         step: from which the run resumes; None: it begins.
         digests: {"section.option": digest} of the other files that training has read, for `check_files`; None: none.
     """
-    folder, manifest = pathlib.Path(workdir), dataset.manifest
+    folder, manifest = as_path(workdir), dataset.manifest
     kept = None if step is None else read_manifest(folder)
     fingerprints = manifest and manifest.fingerprints()
     digests = dict(digests or {})
@@ -59,7 +59,7 @@ def keep_data(
 def read_digests(workdir: str | os.PathLike) -> dict[str, str]:
     """{"section.option": digest} of the files other than images that a run has read; {} if none is known."""
     try:
-        return dict(json.loads((pathlib.Path(workdir) / "data.json").read_text())["files"])
+        return dict(json.loads((as_path(workdir) / "data.json").read_text())["files"])
     except (OSError, ValueError, KeyError, TypeError):
         return {}
 
@@ -86,7 +86,7 @@ def read_manifest(workdir: str | os.PathLike) -> Manifest | None:
     """The `Manifest` of a run; None if it has not begun, or was begun by an earlier version."""
     from tfcq.data.manifest import Manifest
 
-    path = pathlib.Path(workdir) / MANIFEST
+    path = as_path(workdir) / MANIFEST
     try:
         return Manifest.from_bytes(path.read_bytes())
     except FileNotFoundError:
@@ -101,7 +101,7 @@ def read_manifest(workdir: str | os.PathLike) -> Manifest | None:
 def data_facts(workdir: str | os.PathLike) -> dict[str, Any]:
     """data.json as a dict; {} if it cannot be read."""
     try:
-        facts = json.loads((pathlib.Path(workdir) / "data.json").read_text())
+        facts = json.loads((as_path(workdir) / "data.json").read_text())
     except (OSError, ValueError):
         return {}
     return facts if isinstance(facts, dict) else {}
@@ -117,7 +117,7 @@ def kept_sizes(workdir: str | os.PathLike) -> dict[str, int]:
 def read_image_shape(workdir: str | os.PathLike) -> tuple[int, int, int]:
     """(H, W, C) of a run's images; UserError if the run has not started."""
     try:
-        height, width, channels = json.loads((pathlib.Path(workdir) / "data.json").read_text())["image_shape"]
+        height, width, channels = json.loads((as_path(workdir) / "data.json").read_text())["image_shape"]
         return height, width, channels
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"workdir {workdir}: expected data.json of a run that has started: {error}") from error

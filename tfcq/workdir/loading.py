@@ -55,7 +55,7 @@ def images_of(workdir: str | os.PathLike, config: DataConfig, accept_changed_dat
 def _require_place(config):
     """Raises UserError, with advice, if the files or folder that the DataConfig names are gone."""
     kind, _, path = config.dataset.partition(":")
-    if kind in ("folder", "idx", "npz") and not os.path.exists(os.path.expanduser(path)):
+    if kind in ("folder", "idx", "npz") and not paths.exists(os.path.expanduser(path)):
         raise UserError(
             f"dataset {config.dataset}: its images are not there any more; if they have moved, say where they are: "
             f"--dataset={kind}:NEW_PLACE"

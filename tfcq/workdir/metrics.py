@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import pathlib
 
 from tfcq.machine import json_lines
 from tfcq.machine.files import check_file, write_text
+from tfcq.machine.paths import as_path
 from tfcq.workdir.history import now
 
 
 def record_metrics(workdir: str | os.PathLike, row: dict) -> dict:
     """Adds the time to `row` (a dict of plain values), appends it to metrics.jsonl, writes it to metrics.json; returns it."""
-    folder = pathlib.Path(workdir)
+    folder = as_path(workdir)
     row = {"time": now(), **row}
     json_lines.append(folder / "metrics.jsonl", row)
     _write_last_metrics(folder, row)
@@ -22,13 +22,13 @@ def record_metrics(workdir: str | os.PathLike, row: dict) -> dict:
 
 def check_metrics_writable(workdir: str | os.PathLike) -> None:
     """Raises UserError if `record_metrics` could not write: metrics.jsonl is appended to, metrics.json replaced."""
-    check_file("workdir", pathlib.Path(workdir) / "metrics.jsonl", appends=True)
-    check_file("workdir", pathlib.Path(workdir) / "metrics.json")
+    check_file("workdir", as_path(workdir) / "metrics.jsonl", appends=True)
+    check_file("workdir", as_path(workdir) / "metrics.json")
 
 
 def read_metrics(workdir: str | os.PathLike) -> list[dict]:
     """The rows of metrics.jsonl; [] if there are none; UserError if it cannot be read."""
-    return json_lines.read(pathlib.Path(workdir) / "metrics.jsonl")
+    return json_lines.read(as_path(workdir) / "metrics.jsonl")
 
 
 def drop_metrics_after(workdir: str | os.PathLike, step: int) -> None:
@@ -46,7 +46,7 @@ def drop_metrics_after(workdir: str | os.PathLike, step: int) -> None:
         kept = {id(row) for row in of_training if step_of(row) <= step}
         return [row for row in rows if "checkpoint" in row or id(row) in kept]
 
-    folder = pathlib.Path(workdir)
+    folder = as_path(workdir)
     if not (folder / "metrics.jsonl").exists():
         return
     rows = json_lines.rewrite(folder / "metrics.jsonl", up_to_step)

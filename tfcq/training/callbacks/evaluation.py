@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pathlib
 from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from tfcq.config import TrainingConfig
     from tfcq.data import ImageDataset
     from tfcq.engine.checkpoints import Checkpoints
+    from tfcq.machine import paths
     from tfcq.machine.interruption import Signals
     from tfcq.models.base import GenerativeModel
     from tfcq.training.likelihood_guard import LikelihoodGuard
@@ -52,7 +52,7 @@ class Evaluation(StepCallback):
 
     def __init__(
         self,
-        workdir: pathlib.Path,
+        workdir: paths.AnyPath,
         model: GenerativeModel,
         dataset: ImageDataset,
         training: TrainingConfig,

@@ -14,10 +14,18 @@ class Scalars(StepCallback):
     """Writes means of every logged term over `every` steps, learning rates and images/s to TensorBoard.
 
     A term that validation measures too has the same name, unit and estimator there: see `Terms`.
+
+    Args:
+        writer: writes the file.
+        every: number of steps.
+        images_per_step: number of images that training reads in a step.
+        pause: the least seconds between two writes of the file; `write` writes what is left.
     """
 
-    def __init__(self, writer: Any, every: int, images_per_step: int):
+    def __init__(self, writer: Any, every: int, images_per_step: int, pause: float = 0.0):
         super().__init__()
+        self._pause, self._written = pause, time.monotonic()
+        self._rows: list[tuple[int, dict[str, float]]] = []
         self._writer, self._every, self._images = writer, every, images_per_step
         self._values: dict[str, list] = {}
         self._count = 0
@@ -32,13 +40,23 @@ class Scalars(StepCallback):
         self._count += 1
         if step % self._every:
             return
-        with self._writer.as_default(step):
-            for name, values in self._values.items():
-                if not name.endswith("/finite"):
-                    tf.summary.scalar(name, sum(values) / len(values))
-            for name, optimizer in self.model.player_optimizers.items():
-                tf.summary.scalar(f"{name}/learning_rate", float(tf.convert_to_tensor(optimizer.learning_rate)))
-            if self._count > 1:
-                tf.summary.scalar("images_per_second", (self._count - 1) * self._images / (now - self._start))
-        self._writer.flush()
+        row = {name: sum(values) / len(values) for name, values in self._values.items() if not name.endswith("/finite")}
+        for name, optimizer in self.model.player_optimizers.items():
+            row[f"{name}/learning_rate"] = float(tf.convert_to_tensor(optimizer.learning_rate))
+        if self._count > 1:
+            row["images_per_second"] = (self._count - 1) * self._images / (now - self._start)
+        self._rows.append((step, row))
+        if now - self._written >= self._pause:
+            self.write()
         self._values, self._count = {}, 0
+
+    def write(self) -> None:
+        """Writes the rows that are not yet in the file."""
+        if not self._rows:
+            return
+        with self._writer.as_default():
+            for step, row in self._rows:
+                for name, value in row.items():
+                    tf.summary.scalar(name, value, step)
+        self._writer.flush()
+        self._rows, self._written = [], time.monotonic()

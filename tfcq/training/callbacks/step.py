@@ -11,6 +11,7 @@ from tfcq.errors import TrainingInterrupted
 if TYPE_CHECKING:
     from tfcq.engine.checkpoints import Checkpoints
     from tfcq.machine.interruption import Signals
+    from tfcq.training.callbacks.scalars import Scalars
 
 
 class StepCallback(keras.callbacks.Callback):
@@ -51,6 +52,9 @@ class FirstStep(StepCallback):
 class Saver(StepCallback):
     """Saves a checkpoint every `every` steps and at the end; after a signal, saves one and raises TrainingInterrupted."""
 
+    curves: Scalars | None = None
+    """What must be in its file up to a checkpoint before that is saved; to be set before training begins."""
+
     def __init__(self, checkpoints: Checkpoints, every: int, total_steps: int, signals: Signals):
         super().__init__()
         self._checkpoints, self._every, self._total, self._signals = checkpoints, every, total_steps, signals
@@ -59,11 +63,16 @@ class Saver(StepCallback):
         """Saves a checkpoint if one is due or a signal was received."""
         received = self._signals.received
         if received:
-            self._checkpoints.save()  # at once: the process may be killed before the model has settled
+            self._save()  # at once: the process may be killed before the model has settled
             if self.model.settle():
-                self._checkpoints.save()
+                self._save()
         elif step % self._every == 0 or step == self._total:
             self.model.settle()
-            self._checkpoints.save()
+            self._save()
         if received:
             raise TrainingInterrupted(received, step)
+
+    def _save(self):
+        if self.curves:
+            self.curves.write()
+        self._checkpoints.save()
