@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import tensorflow as tf
 
@@ -55,6 +56,7 @@ def _attribute(one, key):
         return []
 
 
-def _gflop(outputs, products_of_each):
+def _gflop(outputs: tf.TensorShape, products_of_each: Iterable[int | None]) -> float | None:
     sizes = [*outputs, *products_of_each] if outputs.rank is not None else [None]
-    return None if None in sizes else 2.0 * math.prod(sizes) / 1e9
+    known = [size for size in sizes if size is not None]
+    return 2.0 * math.prod(known) / 1e9 if len(known) == len(sizes) else None

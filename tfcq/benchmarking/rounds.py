@@ -66,7 +66,7 @@ def _lines_of(command):
     """The JSON objects among the lines that a command prints; they are passed on while it runs."""
     found = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        for line in process.stdout:
+        for line in process.stdout or ():
             print(line, end="", flush=True)
             try:
                 read = json.loads(line)

@@ -54,7 +54,7 @@ class Trainer(Step, keras.Model):
     """
 
     train_function: Callable[[Any], dict[str, tf.Tensor]] | None
-    traced_step: Callable[..., dict[str, tf.Tensor]]
+    traced_step: tf.types.experimental.PolymorphicFunction
     """The function (iterator, stage) of a step, from `make_train_function`; its graph is what runs."""
 
     def __init__(self, seed: int, name: str | None):
