@@ -103,10 +103,10 @@ def report(workload: str, seconds: Sequence[float], **facts: Any) -> None:
 def machine_rates(tf: Any) -> None:
     """Prints the float32 GFLOP/s of a square matrix product and of a 3x3 convolution, 2 FLOP per multiply-add."""
     left, right = tf.random.stateless_normal((2, 1024, 1024), (0, 1))
-    product = tf.function(tf.matmul)
+    product = tf.function(tf.matmul, autograph=False)
     report("machine: float32 matmul 1024", measure(lambda: product(left, right).numpy()), gflop=2 * 1024**3 / 1e9)
     images, kernel = tf.random.stateless_normal((64, 32, 32, 32), (0, 2)), tf.random.stateless_normal((3, 3, 32, 32), (0, 3))
-    convolve = tf.function(lambda images, kernel: tf.nn.conv2d(images, kernel, 1, "SAME"))
+    convolve = tf.function(lambda images, kernel: tf.nn.conv2d(images, kernel, 1, "SAME"), autograph=False)
     gflop = 2 * 64 * 32 * 32 * 9 * 32 * 32 / 1e9
     report("machine: float32 3x3 convolution", measure(lambda: convolve(images, kernel).numpy()), gflop=gflop)
 
@@ -140,7 +140,7 @@ def measure_parts(tf: Any, model: Any, images: Any, stage: int, step_seconds: fl
         shared, tape = model._shared(players, images, noise)
         return norm(tape.gradient(shared, [variable.value for variable in players[-1].variables]))
 
-    shared = tf.nest.map_structure(tf.constant, tf.function(lambda: model.shared_tensors(images, noise))())
+    shared = tf.nest.map_structure(tf.constant, tf.function(lambda: model.shared_tensors(images, noise), autograph=False)())
     if tf.nest.flatten(shared):
         part("part: shared tensors, forward", lambda: model.shared_tensors(images, noise), 0)
         part("part: shared tensors, forward and backward", shared_with_gradients, 1)
@@ -212,9 +212,9 @@ def measure_config(config: Config, flags: Flags) -> None:
             measure_parts(tf, model, images[:, 0] if turns > 1 else taken, stage, statistics.median(seconds), flags.calls)
     single, seeds = images[:, 0] if turns > 1 else images, row_seeds(batch)
     if "likelihood" in model.abilities:
-        log_prob = tf.function(model.log_prob)
+        log_prob = tf.function(model.log_prob, autograph=False)
         report("log_prob", measure(lambda: log_prob(single, seeds).numpy(), calls=flags.calls), num_images=batch, **facts)
-    sample = tf.function(model.sample)
+    sample = tf.function(model.sample, autograph=False)
     report("sample", measure(lambda: sample(seeds).numpy(), calls=flags.calls), num_images=batch, **facts)
 
 

@@ -246,7 +246,7 @@ class Trainer(Step, keras.Model):
                 return logs
             return {name: strategy.reduce("MEAN", value, axis=None) for name, value in logs.items()}
 
-        traced = step if self.run_eagerly else tf.function(step)
+        traced = step if self.run_eagerly else tf.function(step, autograph=False)
         self._next_step = self.steps_taken
 
         def next_step(iterator):
