@@ -10,6 +10,7 @@ import tfcq
 from tfcq import data as datasets
 from tfcq import models, workdir
 from tfcq.config import SYSTEMS
+from tfcq.engine import fused_optimizers
 from tfcq.engine.checkpoints import Checkpoints
 
 SYSTEM = {
@@ -89,7 +90,7 @@ def build(config, channels=1):
     return models.build(config, shape_of(config, channels))
 
 
-def compiled(config, channels=1, optimizer=keras.optimizers.Adamax, learning_rate=2e-3):
+def compiled(config, channels=1, optimizer=fused_optimizers.Adamax, learning_rate=2e-3):
     """A model with optimizers, attached to `dataset`, its data-dependent weights set from `images`."""
     model = build(config, channels)
     model.attach(dataset(model.image_shape), config.training.batch_size)

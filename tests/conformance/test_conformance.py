@@ -4,7 +4,6 @@ import dataclasses
 import functools
 
 import goldens
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -12,6 +11,7 @@ import tiny_models as tiny
 
 from tfcq import config as configs
 from tfcq.endpoints import ENDPOINTS, INPUTS
+from tfcq.engine import fused_optimizers
 from tfcq.engine.checkpoints import Checkpoints, restore_model
 from tfcq.errors import UserError
 from tfcq.exporting.export import check_equal_answers
@@ -49,7 +49,7 @@ def latents(model, count):
 def compiled(config, channels):
     # Where batch normalisation removes a bias, its gradient is rounding noise; at the usual epsilon Adamax would make
     # a whole step of it, and two replicas would differ in what does nothing.
-    return tiny.compiled(config, channels, functools.partial(keras.optimizers.Adamax, epsilon=1e-2))
+    return tiny.compiled(config, channels, functools.partial(fused_optimizers.Adamax, epsilon=1e-2))
 
 
 def batch(model, golden):

@@ -10,6 +10,7 @@ import tensorflow as tf
 import tiny_models as tiny
 
 from tfcq.config import Config, DataConfig, TrainingConfig
+from tfcq.engine.fused_optimizers import FUSED
 from tfcq.engine.optimizers import LearningRate, check_optimizer, compile_model
 from tfcq.engine.players import Objective, Player, Terms
 from tfcq.errors import UserError
@@ -148,7 +149,7 @@ def test_an_optimizer_of_keras_by_name_moves_weights_as_keras_does(name, clip_no
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["AdamW", "sgd"])
+@pytest.mark.parametrize("name", ["adam", "adamax", "AdamW", "sgd"])
 def test_loss_scaling_leaves_an_optimizers_updates_as_they_are(name, monkeypatch):
     given, kind, arguments = OPTIMIZERS[name]
     monkeypatch.setattr(Bowl, "dtype_policy", keras.DTypePolicy("mixed_float16"))
@@ -156,11 +157,78 @@ def test_loss_scaling_leaves_an_optimizers_updates_as_they_are(name, monkeypatch
     np.testing.assert_allclose(found, trained_by_keras(kind, **arguments), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["AdamW", "muon"])
+@pytest.mark.parametrize("name", ["adam", "adamax", "AdamW", "muon"])
 def test_two_replicas_move_weights_as_one(name, two_replicas):
     given, kind, arguments = OPTIMIZERS[name]
     found = trained(two_replicas, optimizer=name, optimizer_arguments=given)
     np.testing.assert_allclose(found, trained_by_keras(kind, **arguments), rtol=1e-5, atol=1e-6)
+
+
+# Adam, AdamW and Adamax, whose updates are single operations.
+
+
+def by_formula(name, rates, gradients, beta_1, beta_2, epsilon, weight_decay=0.0, clipnorm=math.inf):
+    """The weight after the updates in float64, and its two moments (Kingma and Ba 2015, algorithms 1 and 2)."""
+    weight, first, second = START.astype(np.float64), np.zeros(START.shape), np.zeros(START.shape)
+    for step, (rate, gradient) in enumerate(zip(rates, gradients, strict=True), start=1):
+        gradient = gradient * min(1.0, clipnorm / np.linalg.norm(gradient))
+        weight -= rate * weight_decay * weight
+        first = beta_1 * first + (1 - beta_1) * gradient
+        if name == "adamax":
+            second = np.maximum(beta_2 * second, np.abs(gradient))
+            weight -= rate / (1 - beta_1**step) * first / (second + epsilon)
+        else:
+            second = beta_2 * second + (1 - beta_2) * gradient**2
+            rate *= math.sqrt(1 - beta_2**step) / (1 - beta_1**step)
+            weight -= rate * first / (np.sqrt(second) + epsilon)
+    return weight, first, second
+
+
+GIVEN = [
+    ("adam", {"epsilon": 1e-3}),
+    ("adam", {"clipnorm": 0.5}),
+    ("adamax", {}),
+    ("adamax", {"weight_decay": 0.2, "clipnorm": 0.5}),
+    ("adamw", {"weight_decay": 0.2}),
+]
+
+
+@pytest.mark.parametrize(("name", "arguments"), GIVEN, ids=lambda given: given if isinstance(given, str) else "-".join(given))
+def test_single_operations_are_the_formula_and_the_state_is_that_of_keras(name, arguments):
+    kinds = {"adam": keras.optimizers.Adam, "adamax": keras.optimizers.Adamax, "adamw": keras.optimizers.AdamW}
+    schedule = LearningRate(0.1, 6, 2, "cosine")
+    gradients = np.random.default_rng(0).normal(size=(6, *START.shape))
+    states = []
+    for kind in (FUSED[kinds[name]], kinds[name]):
+        optimizer = kind(schedule, beta_1=0.8, beta_2=0.9, name="optimizer", **arguments)
+        variable = keras.Variable(START, name="weight")
+        optimizer.build([variable])
+        update = tf.function(lambda one: optimizer.apply([one], [variable]), autograph=False)  # noqa: B023
+        graph = update.get_concrete_function(tf.TensorSpec(START.shape, tf.float32)).graph
+        is_single = any(operation.type.startswith("ResourceApply") for operation in graph.get_operations())
+        assert is_single == (kind is not kinds[name])
+        for gradient in gradients:
+            update(tf.constant(gradient, tf.float32))
+        moments = [one.numpy() for one in optimizer.variables[1:]]  # after the count of updates
+        states.append(([one.path for one in optimizer.variables], [variable.numpy(), *moments]))
+        assert int(optimizer.iterations) == 6
+    assert states[0][0] == states[1][0]
+    rates = [float(schedule(step)) for step in range(6)]
+    expected = by_formula(name, rates, gradients, 0.8, 0.9, **({"epsilon": 1e-7} | arguments))
+    for one, other, exact in zip(states[0][1], states[1][1], expected, strict=True):
+        np.testing.assert_allclose(one, exact, rtol=2e-6, atol=1e-6)  # float32 over six steps
+        np.testing.assert_allclose(other, exact, rtol=2e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(("dtype", "arguments"), [("float32", {"amsgrad": True}), ("float64", {})])
+def test_what_has_no_single_operation_goes_by_the_chain_of_keras(dtype, arguments):
+    weights = []
+    for kind in (FUSED[keras.optimizers.Adam], keras.optimizers.Adam):
+        optimizer, variable = kind(0.1, **arguments), keras.Variable(START, dtype=dtype)
+        for scale in (1.0, 0.1, -0.3):
+            optimizer.apply([tf.constant(scale * START, dtype)], [variable])
+        weights.append(variable.numpy())
+    np.testing.assert_array_equal(*weights)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import tensorflow as tf
 import tiny_models as tiny
 from tensorflow.python.eager import context
 
-WRITES = {"AssignVariableOp", "AssignAddVariableOp", "AssignSubVariableOp", "ResourceApplyAdam"}
+WRITES = {"AssignVariableOp", "AssignAddVariableOp", "AssignSubVariableOp", "ResourceApplyAdam", "ResourceApplyAdaMax"}
 
 
 def ancestors(sources, name):

@@ -18,6 +18,7 @@ from tfcq.config import Config
 from tfcq.errors import UserError
 from tfcq.exporting import card, export, verify
 from tfcq.images import bits_per_dim
+from tfcq.machine.terminal import StageProgress
 from tfcq.randomness import row_seeds
 
 SHAPE = (8, 8, 1)
@@ -40,15 +41,27 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def base(run, tmp_path_factory):
     """BASE after two exports: the first checked in a fresh process, as always, the second in this one, to save time."""
-    base = tmp_path_factory.mktemp("base")
-    assert export.export(run, base, SAMPLES) == base / "cqf" / "1"
+    base, stages = tmp_path_factory.mktemp("base"), []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StageProgress, "begin", lambda progress, stage: stages.append((stage, progress._total)))
+        assert export.export(run, base, SAMPLES) == base / "cqf" / "1"
+    check_stages(stages)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(export, "_reloaded_answers", reloaded_here)
         assert export.export(run, base, SAMPLES) == base / "cqf" / "2"
     return base
 
 
-def reloaded_here(folder, inputs):
+def check_stages(stages):
+    """Each signature is named while it is built, asked, and asked in the fresh process; the number of stages is known before."""
+    shown = [stage for stage, _ in stages]
+    for name in ("sample", "likelihood", "encode"):
+        for work in ("building", "asking the model for", "asking the SavedModel for"):
+            assert shown.count(f"{work} {name}") == 1
+    assert {total for _, total in stages} == {len(stages)}
+
+
+def reloaded_here(folder, inputs, begin):
     flat = {f"{signature}/{name}": array for signature, tensors in inputs.items() for name, array in tensors.items()}
     return verify.answer(str(folder), flat)
 
@@ -319,8 +332,8 @@ def test_compare_allows_rounding():
 
 
 def test_a_sabotaged_model_is_not_published(run, tmp_path, monkeypatch):
-    def sabotaged(folder, inputs):
-        answers = reloaded_here(folder, inputs)
+    def sabotaged(folder, inputs, begin):
+        answers = reloaded_here(folder, inputs, begin)
         answers["encode/latents"] += 0.01
         return answers
 
@@ -332,7 +345,7 @@ def test_a_sabotaged_model_is_not_published(run, tmp_path, monkeypatch):
 
 def test_a_model_that_a_fresh_process_cannot_read_is_an_error(tmp_path):
     with pytest.raises(UserError, match="the SavedModel cannot be used in a fresh process: .*SavedModel"):
-        export._reloaded_answers(tmp_path, {"sample": {"seed": SEEDS}})
+        export._reloaded_answers(tmp_path, {"sample": {"seed": SEEDS}}, print)
 
 
 def test_mistakes_are_found_before_any_work(run, tmp_path):

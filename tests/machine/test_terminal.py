@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tfcq.machine import terminal
-from tfcq.training.callbacks import StepProgress
+from tfcq.training.callbacks import FirstStep, StepProgress
 from tfcq.training.progress import Reporter
 
 
@@ -218,6 +218,41 @@ def test_a_file_gets_a_line_each_thirty_seconds(output, monkeypatch):
         now[0] = float(second)
         progress(second + 1)
     assert len(out.getvalue().splitlines()) == 3
+
+
+def test_a_training_says_that_it_builds_the_step_of_a_stage(output, monkeypatch):
+    """Building may take minutes, without a step that could be shown."""
+    out, now = output(0), [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    players = [SimpleNamespace(name=name, stage=stage) for name, stage in (("a", 0), ("b", 0), ("c", 1))]
+    first = FirstStep(SimpleNamespace(wait=lambda: None))
+    first.set_model(SimpleNamespace(steps_taken=5, stage_at=lambda step: int(step >= 7), players=lambda: players))
+    first.on_train_begin()
+    for batch in range(3):
+        first.on_train_batch_begin(batch)
+        print(f"batch {batch}")
+        now[0] += 90.0
+        first.on_train_batch_end(batch)
+    assert out.getvalue().splitlines() == [
+        "step 6: building the training step of a, b ...", "batch 0", "step 6: built and taken in 90.0 s", "batch 1",
+        "step 8: building the training step of c ...", "batch 2", "step 8: built and taken in 90.0 s",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("columns", [0, 60])
+def test_a_stage_is_shown_while_it_runs(output, monkeypatch, columns):
+    """In a file when 30 s have passed, in a terminal at once: a stage may take minutes."""
+    out, now = output(columns), [0.0]
+    monkeypatch.setattr(terminal, "_SECONDS", {"file": 30.0, "terminal": 0.5})
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    progress = terminal.StageProgress("exporting", 3)
+    for second, stage in ((0.1, "building sample"), (40.0, "building encode"), (50.0, "writing the SavedModel")):
+        now[0] = second
+        progress.begin(stage)
+        shown = screen(out.getvalue(), columns or 80)[0] if columns else out.getvalue()
+        assert (stage in shown) == (columns > 0 or stage == "building encode")
+    progress.close()
+    assert out.getvalue() == "exporting 2/3: building encode\n" if not columns else screen(out.getvalue(), columns) == [""]
 
 
 PROGRAM = """

@@ -43,8 +43,8 @@ def rates(dtype: str) -> float:
     images = tf.cast(tf.random.stateless_normal((64, 32, 32, maps), (0, 2)), dtype)
     kernel = tf.cast(tf.random.stateless_normal((3, 3, maps, maps), (0, 3)), dtype)
     # The sum alone comes back to the host.
-    product = tf.function(lambda left, right: tf.reduce_sum(tf.matmul(left, right)))
-    convolve = tf.function(lambda images, kernel: tf.reduce_sum(tf.nn.conv2d(images, kernel, 1, "SAME")))
+    product = tf.function(lambda left, right: tf.reduce_sum(tf.matmul(left, right)), autograph=False)
+    convolve = tf.function(lambda images, kernel: tf.reduce_sum(tf.nn.conv2d(images, kernel, 1, "SAME")), autograph=False)
     lines = [
         row(f"machine: {dtype} matmul {side}", measure(lambda: product(left, right).numpy()), gflop=2 * side**3 / 1e9),
         row(

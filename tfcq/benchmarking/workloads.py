@@ -81,7 +81,7 @@ def _measure_parts(model: Any, images: Any, stage: int, step_seconds: float, cal
         shared, tape = model._shared(players, images, noise)
         return norm(tape.gradient(shared, [variable.value for variable in players[-1].variables]))
 
-    shared = tf.nest.map_structure(tf.constant, tf.function(lambda: model.shared_tensors(images, noise))())
+    shared = tf.nest.map_structure(tf.constant, tf.function(lambda: model.shared_tensors(images, noise), autograph=False)())
     if tf.nest.flatten(shared):
         part("part: shared tensors, forward", lambda: model.shared_tensors(images, noise), 0)
         part("part: shared tensors, forward and backward", shared_with_gradients, 1)
@@ -172,10 +172,10 @@ def measure_config(config: Config, wanted: Measurement) -> list[dict[str, Any]]:
             _measure_parts(model, images[:, 0] if turns > 1 else taken, stage, statistics.median(seconds), wanted.calls)
     single, seeds = images[:, 0] if turns > 1 else images, row_seeds(batch)
     if "likelihood" in model.abilities:
-        log_prob = tf.function(model.log_prob)
+        log_prob = tf.function(model.log_prob, autograph=False)
         timed = measure(lambda: log_prob(single, seeds).numpy(), calls=wanted.calls)
         lines.append(report(row("log_prob", timed, num_images=batch, **facts)))
-    sample = tf.function(model.sample)
+    sample = tf.function(model.sample, autograph=False)
     timed = measure(lambda: sample(seeds).numpy(), calls=wanted.calls)
     lines.append(report(row("sample", timed, num_images=batch, **facts)))
     return lines

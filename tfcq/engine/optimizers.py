@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from tfcq.config.fields import suggestion
 from tfcq.config.training import DECIDED_ELSEWHERE, TrainingConfig
+from tfcq.engine.fused_optimizers import FUSED
 from tfcq.errors import UserError
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def _maker(training: TrainingConfig) -> Callable[..., keras.optimizers.Optimizer
             betas[name] = value
         elif value != type(training).__dataclass_fields__[name].default:
             raise UserError(f"{name}={value} with optimizer={training.optimizer}, which has no {name}: leave it out")
-    return functools.partial(names[asked], **betas, **own)
+    return functools.partial(FUSED.get(names[asked], names[asked]), **betas, **own)
 
 
 def _checked_argument(optimizer: str, name: str, value: Any, taken: Mapping[str, Any]) -> Any:

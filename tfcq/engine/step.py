@@ -128,7 +128,9 @@ class Step:
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             tape.watch([variable.value for player in players for variable in player.variables])
             if self._jit_players:
-                shared = tf.function(lambda images: self.shared_tensors(images, noise, kept), jit_compile=True)(images)
+                shared = tf.function(
+                    lambda images: self.shared_tensors(images, noise, kept), autograph=False, jit_compile=True
+                )(images)
             else:
                 shared = self.shared_tensors(images, noise, kept)
         return shared, tape
@@ -147,7 +149,7 @@ class Step:
             return self._gradients(player, images, self._noise(path, num_rows, part), scale, shared)
 
         if self._jit_players:
-            compute = tf.function(compute, jit_compile=True)
+            compute = tf.function(compute, autograph=False, jit_compile=True)
         gradients, slopes, logs = compute(images, shared, scale, part, *path)
         return self._pass_through(player, gradients, slopes, shared, tape), logs
 
@@ -208,7 +210,8 @@ class Step:
         else:
             finite &= tf.math.is_finite(norm)
         if self._clip_norm:
-            gradients = [gradient * tf.minimum(1.0, self._clip_norm / norm) for gradient in gradients]
+            factor = tf.minimum(1.0, self._clip_norm / norm)
+            gradients = [gradient * factor for gradient in gradients]
         # Keras's optimizers sum over replicas, but these gradients are summed already.
         optimizer.apply(
             [gradient / replicas for gradient in gradients] if replicas > 1 else gradients, player.variables
@@ -305,5 +308,6 @@ def _add(gradients: dict[int, tf.Tensor], variable: keras.Variable, gradient: tf
     """Adds `gradient`, unless it is None, to the entry of `variable` in `gradients`, {id of the variable: tensor}."""
     if gradient is not None:
         gradient = tf.convert_to_tensor(gradient)  # the gradient of a gather is sparse
+        gradient.set_shape(variable.shape)  # unknown from a function for all shapes, such as weight normalisation
         known = gradients.get(id(variable))
         gradients[id(variable)] = gradient if known is None else known + gradient

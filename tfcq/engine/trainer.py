@@ -248,7 +248,7 @@ class Trainer(Step, keras.Model):
                 return logs
             return {name: strategy.reduce("MEAN", value, axis=None) for name, value in logs.items()}
 
-        self.traced_step = step if self.run_eagerly else tf.function(step)
+        self.traced_step = step if self.run_eagerly else tf.function(step, autograph=False)
         self._next_step = self.steps_taken
 
         def next_step(iterator):

@@ -101,7 +101,7 @@ class Pictures:
         if ability not in self._model.abilities:
             raise self._model.cannot(ability)
         if ability not in self._compiled:
-            self._compiled[ability] = tf.function(getattr(self._model, ability), reduce_retracing=True)
+            self._compiled[ability] = tf.function(getattr(self._model, ability), autograph=False, reduce_retracing=True)
         function, count = self._compiled[ability], len(arrays[0])
         starts = range(0, count, _BATCH)
         return np.concatenate([function(*(array[start : start + _BATCH] for array in arrays)).numpy() for start in starts])

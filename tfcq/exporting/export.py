@@ -29,6 +29,7 @@ from tfcq.exporting import card, verify
 from tfcq.exporting.signatures import ServingModule
 from tfcq.exporting.succession import check_successor
 from tfcq.machine import files, paths
+from tfcq.machine.terminal import StageProgress
 from tfcq.randomness import row_seeds
 
 _STAGED = ".staged-"  # followed by the process id
@@ -73,16 +74,25 @@ def export(
     # A folder of this machine: in a fresh process TensorFlow has no ram:// of this one, and writes to a store are slow.
     scratch = pathlib.Path(tempfile.mkdtemp(prefix="tfcq-export-")) if paths.is_remote(base) else base
     staged = scratch / f"{_STAGED}{os.getpid()}"
+    names = [name for name in ENDPOINTS if name in model.abilities]
+    progress = StageProgress("exporting", 3 * len(names) + 3)
     try:
         module = ServingModule(model, num_importance_samples)
-        signatures = module.signatures()
+        signatures = module.signatures(lambda name: progress.begin(f"building {name}"))
         if not allow_other_signatures:
             check_successor(base, signatures)
         scratch.mkdir(parents=True, exist_ok=True)
         _remove_left_over(scratch)
+        progress.begin("writing the SavedModel")
         module.save(f"{paths.plain(scratch)}/{staged.name}", signatures)
+        progress.begin("making requests to compare its answers")
         inputs = _example_inputs(model)
-        check_equal_answers(_answers(signatures, inputs), _reloaded_answers(staged, inputs))
+        answers = _answers(signatures, inputs, lambda name: progress.begin(f"asking the model for {name}"))
+        progress.begin("loading the SavedModel in a fresh process")
+        check_equal_answers(
+            answers, _reloaded_answers(staged, inputs, lambda name: progress.begin(f"asking the SavedModel for {name}"))
+        )
+        progress.close()
         extra = staged / "assets.extra"
         extra.mkdir(exist_ok=True)
         if not card.write_warmup(staged, inputs):
@@ -107,6 +117,7 @@ def export(
         reason = paths.restore_name(" ".join(str(error).split()), base)[:200]
         raise UserError(f"export_dir {export_dir}: cannot be written: {reason}") from error
     finally:
+        progress.close()
         shutil.rmtree(staged, ignore_errors=True)
         if scratch != base:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -157,15 +168,16 @@ def _example_inputs(model):
     }
 
 
-def _answers(signatures, inputs):
-    return {
-        f"{signature}/{name}": value.numpy()
-        for signature, tensors in inputs.items()
-        for name, value in signatures[signature](**{key: tf.constant(array) for key, array in tensors.items()}).items()
-    }
+def _answers(signatures, inputs, begin):
+    answers: dict[str, np.ndarray] = {}
+    for signature, tensors in inputs.items():
+        begin(signature)
+        outputs = signatures[signature](**{key: tf.constant(array) for key, array in tensors.items()})
+        answers |= {f"{signature}/{name}": value.numpy() for name, value in outputs.items()}
+    return answers
 
 
-def _reloaded_answers(folder, inputs):
+def _reloaded_answers(folder, inputs, begin):
     with tempfile.TemporaryDirectory() as scratch:
         given, answered = f"{scratch}/inputs.npz", f"{scratch}/outputs.npz"
         np.savez(
@@ -176,10 +188,20 @@ def _reloaded_answers(folder, inputs):
         )
         # From the folder above, since TensorFlow treats a path with brackets as a pattern.
         command = [sys.executable, verify.__file__, folder.name, given, answered]
-        process = subprocess.run(command, cwd=folder.parent, capture_output=True, text=True)
-        if process.returncode:
-            reason = (process.stderr.strip() or f"it ended with status {process.returncode}").splitlines()[-1]
-            raise UserError(f"the SavedModel cannot be used in a fresh process: {reason}")
+        with tempfile.TemporaryFile("w+") as errors:
+            with subprocess.Popen(
+                command, cwd=folder.parent, stdout=subprocess.PIPE, stderr=errors, text=True
+            ) as process:
+                try:
+                    for name in process.stdout or ():
+                        begin(name.strip())
+                except BaseException:  # also a signal: otherwise the end of the process would be waited for
+                    process.kill()
+                    raise
+            if process.returncode:
+                errors.seek(0)
+                reason = (errors.read().strip() or f"it ended with status {process.returncode}").splitlines()[-1]
+                raise UserError(f"the SavedModel cannot be used in a fresh process: {reason}")
         with np.load(answered) as arrays:
             return dict(arrays)
 

@@ -8,6 +8,7 @@ INVALID_ARGUMENT and the reason.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import tensorflow as tf
@@ -32,9 +33,15 @@ class ServingModule(tf.Module):
         self._fixed = {"num_importance_samples": num_importance_samples}
         self.tracked_variables = [variable.value for variable in model.variables]
 
-    def signatures(self) -> dict[str, tf.types.experimental.ConcreteFunction]:
-        """{name: concrete function}, including `serving_default`."""
-        functions = {name: self.signature(name) for name in ENDPOINTS if name in self._model.abilities}
+    def signatures(
+        self, begin: Callable[[str], object] = lambda name: None
+    ) -> dict[str, tf.types.experimental.ConcreteFunction]:
+        """{name: concrete function}, including `serving_default`; `begin` is called with each name before it is traced."""
+        functions = {}
+        for name in ENDPOINTS:
+            if name in self._model.abilities:
+                begin(name)
+                functions[name] = self.signature(name)
         return functions | {"serving_default": functions["sample"]}
 
     def save(self, folder: str, signatures: dict[str, tf.types.experimental.ConcreteFunction]) -> None:
@@ -51,7 +58,7 @@ class ServingModule(tf.Module):
             answers = getattr(self._model, name)(*self._checked(endpoint.inputs, tensors), **fixed)
             return answers if isinstance(answers, dict) else dict(zip(endpoint.outputs, [answers], strict=True))
 
-        return tf.function(answer, input_signature=self._specs(endpoint.inputs)).get_concrete_function()
+        return tf.function(answer, self._specs(endpoint.inputs), autograph=False).get_concrete_function()
 
     def _specs(self, inputs):
         return [

@@ -1,7 +1,8 @@
 """Answers of a SavedModel in a process that imports TensorFlow and nothing of tfcq.
 
 Run as a script by `tfcq.exporting.export`: `python verify.py MODEL_DIR INPUTS.npz OUTPUTS.npz`. Arrays are named
-`signature/tensor`; every signature of the inputs is called and its outputs are written.
+`signature/tensor`; every signature of the inputs is called and its outputs are written. Each signature's name is printed
+before it is called.
 """
 
 import sys
@@ -17,6 +18,7 @@ def answer(model_dir: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarra
     signatures = tf.saved_model.load(model_dir).signatures
     outputs = {}
     for signature in sorted({name.split("/")[0] for name in inputs}):
+        print(signature, flush=True)
         given = {
             name.split("/")[1]: tf.constant(value) for name, value in inputs.items() if name.startswith(signature + "/")
         }

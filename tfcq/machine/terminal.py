@@ -148,6 +148,29 @@ class ImageProgress:
             self._bar.show(done, [f"{self._name}: {done}/{self._total} images", f"{rate:.1f} images/s"])
 
 
+class StageProgress:
+    """A `ProgressBar` of work in stages of unequal length: which one runs, shown in a terminal as soon as it begins.
+
+    Args:
+        name: name of the work, such as "exporting".
+        total: number of stages.
+    """
+
+    def __init__(self, name: str, total: int):
+        self._name, self._total, self._begun = name, total, 0
+        self._bar = ProgressBar(total)
+
+    def begin(self, stage: str) -> None:
+        """Shows that a stage begins, and with it that those before are done."""
+        if self._bar.due() or _place() != "file":
+            self._bar.show(self._begun, [f"{self._name} {self._begun + 1}/{self._total}: {stage}"])
+        self._begun += 1
+
+    def close(self) -> None:
+        """Removes the bar: the work has ended."""
+        self._bar.close()
+
+
 def say(text: str) -> None:
     """Prints a line that stays, after removing a bar from the terminal."""
     clear()

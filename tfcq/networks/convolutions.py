@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfcq.errors import UserError
+from tfcq.networks.weight_normalization import weight_normalized
 
 MapShape = tuple[int | None, int | None, int | None, int]
 """(N, H, W, channels) of a batch of maps; only the channels must be known."""
@@ -152,7 +153,7 @@ class Convolution(keras.layers.Layer):
         """The kernel that is applied: `[kernel_size, kernel_size, channels, filters]`, in the variables' dtype."""
         if not self.weight_normalization:
             return self.kernel.value
-        return self.magnitude.value * self._unit_kernel()
+        return weight_normalized(self._directions(), self.magnitude.value)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Convolves `inputs` `[N, H, W, channels]` into `[N, ceil(H / strides), ceil(W / strides), filters]`."""
@@ -199,10 +200,11 @@ class Convolution(keras.layers.Layer):
         varies = variance > MINIMUM_VARIANCE
         scaled = tf.constant(self._gains(), variance.dtype) * tf.math.rsqrt(tf.where(varies, variance, 1.0))
         magnitude = tf.where(varies, scaled, self.magnitude.value)
+        bias = -magnitude * mean
         self.magnitude.assign(magnitude)
         assert self.bias is not None  # as use_bias is on
-        self.bias.assign(-magnitude * mean)
-        return self._outputs(tf.cast(inputs, self.compute_dtype))
+        self.bias.assign(bias)
+        return tf.cast(magnitude * outputs + bias, self.compute_dtype)
 
     def compute_output_shape(self, inputs_shape: MapShape) -> MapShape:
         """`(N, H, W, channels)` to the shape of the outputs; unknown sizes stay unknown."""
@@ -217,8 +219,12 @@ class Convolution(keras.layers.Layer):
         """The norm of an output channel's kernel that preserves the variance of inputs from a ReLU."""
         return math.sqrt(2.0)
 
+    def _directions(self):
+        """The directions of the kernels, in the variables' dtype: `[kernel_size, kernel_size, channels, filters]`."""
+        return self.direction.value
+
     def _unit_kernel(self):
-        return tf.math.l2_normalize(self.direction.value, axis=[0, 1, 2])
+        return tf.math.l2_normalize(self._directions(), axis=[0, 1, 2])
 
     def _outputs(self, inputs):
         outputs = self._convolve(inputs, tf.cast(self.effective_kernel(), inputs.dtype))

@@ -97,9 +97,9 @@ class MaskedConvolution(Convolution):
         kernel = super().effective_kernel()
         return kernel if self.weight_normalization else self.mask() * kernel
 
-    def _unit_kernel(self):
-        # l2_normalize bounds the norm from below: a filter without taps stays zero, with a gradient of zero.
-        return tf.math.l2_normalize(self.mask() * self.direction.value, axis=[0, 1, 2])
+    def _directions(self):
+        # The norm is bounded from below: a filter without taps stays zero, with a gradient of zero.
+        return self.mask() * super()._directions()
 
     def _unit_gain_norm(self):
         norm = super()._unit_gain_norm()

@@ -96,7 +96,9 @@ class RAEGMM(Autoencoder):
         from sklearn.mixture import GaussianMixture
 
         if self._means_of is None:
-            self._means_of = tf.function(lambda images: self.posterior_mean(self.unit_pixels(images)), reduce_retracing=True)
+            self._means_of = tf.function(
+                lambda images: self.posterior_mean(self.unit_pixels(images)), autograph=False, reduce_retracing=True
+            )
         batches = self._dataset.eval_batches("train", self._batch_size, self.config.mixture_images)
         latents = np.concatenate([self._means_of(images) for images in batches]).astype(np.float64)
         if len(latents) < 2:

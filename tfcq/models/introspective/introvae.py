@@ -71,7 +71,7 @@ class IntroVAE(IntrospectiveVAE):
         count = min(_MARGIN_IMAGES, self._dataset.num_images("train"))
         size = max(1, self._images_at_a_time // self.micro_batches)  # the number of images that a step has in memory at once
         batches = (self._dataset.images("train", range(start, min(start + size, count))) for start in range(0, count, size))
-        energy = tf.function(self.energy, reduce_retracing=True)
+        energy = tf.function(self.energy, autograph=False, reduce_retracing=True)
         mean = sum(float(tf.reduce_sum(energy(images, row_seeds(len(images))))) for images in batches) / count
         taken = self.config.margin == "auto"
         if taken:

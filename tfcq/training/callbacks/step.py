@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import keras
 
 from tfcq.errors import TrainingInterrupted
+from tfcq.machine.terminal import say
 
 if TYPE_CHECKING:
     from tfcq.engine.checkpoints import Checkpoints
@@ -32,9 +34,9 @@ class StepCallback(keras.callbacks.Callback):
 
 
 class FirstStep(StepCallback):
-    """Makes signals wait for the end of a step, from the first step on.
+    """Prints that the step of a stage is built, which may take minutes; makes signals wait for the end of a step.
 
-    Before that they stop the training at once, since nothing can be saved, and tracing may make the first step take minutes.
+    Before the first step they stop the training at once, since nothing can be saved.
 
     Args:
         signals: the signals of the training.
@@ -43,10 +45,23 @@ class FirstStep(StepCallback):
     def __init__(self, signals: Signals):
         super().__init__()
         self._signals = signals
+        self._stage: int | None = None
+        self._began: float | None = None
+
+    def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
+        """Prints which step is built, before the first of a stage."""
+        stage = self.model.stage_at(self.step)
+        if stage != self._stage:
+            self._stage, self._began = stage, time.monotonic()
+            names = ", ".join(player.name for player in self.model.players() if player.stage == stage)
+            say(f"step {self.step + 1}: building the training step of {names} ...")
 
     def on_step(self, step: int, logs: dict) -> None:
-        """Makes signals be recorded only."""
+        """Makes signals be recorded only; prints how long the first step of a stage took."""
         self._signals.wait()
+        if self._began is not None:
+            say(f"step {step}: built and taken in {time.monotonic() - self._began:.1f} s")
+            self._began = None
 
 
 class Saver(StepCallback):
