@@ -113,12 +113,12 @@ class StepNoise:
     """
 
     def __init__(self, seed: Any, path: Sequence[Any], num_rows: int, first_row: Any = 0, total_rows: int | None = None):
-        self._seed, self._path = seed, tuple(path)
+        self._seed = fold(seed, *path)
         self._num_rows, self._first_row, self._total_rows = num_rows, first_row, total_rows or num_rows
 
     def fold(self, *numbers: Any) -> StepNoise:
         """The same rows with `numbers` folded into the seed: independent of this object's draws."""
-        return StepNoise(self._seed, (*self._path, *numbers), self._num_rows, self._first_row, self._total_rows)
+        return StepNoise(self._seed, numbers, self._num_rows, self._first_row, self._total_rows)
 
     def normal(self, row_shape: Sequence[int], tag: int) -> tf.Tensor:
         """Standard normal noise, float32 [num_rows, *row_shape]."""
@@ -126,7 +126,7 @@ class StepNoise:
         sizes = [rows * math.prod(row_shape) for rows in (self._num_rows, self._total_rows)]
         if self._num_rows == self._total_rows or not any(size % _WHOLE_VECTORS for size in sizes):
             return _normal(self._words((*row_shape, 2), tag))
-        rows = StepNoise(self._seed, self._path, self._total_rows).normal(row_shape, tag)
+        rows = StepNoise(self._seed, (), self._total_rows).normal(row_shape, tag)
         return tf.slice(rows, [self._first_row] + [0] * len(row_shape), (self._num_rows, *row_shape))
 
     def uniform(self, row_shape: Sequence[int], tag: int) -> tf.Tensor:
@@ -134,7 +134,7 @@ class StepNoise:
         return _uniform(self._words(tuple(row_shape), tag))
 
     def _words(self, row_shape, tag):
-        key, counter = philox.key_and_counter(fold(self._seed, *self._path, tag))
+        key, counter = philox.key_and_counter(fold(self._seed, tag))
         shape = (self._num_rows, *row_shape)
         if self._num_rows == self._total_rows:
             return philox.words(shape, key, counter)
