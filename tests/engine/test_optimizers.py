@@ -157,11 +157,23 @@ def test_loss_scaling_leaves_an_optimizers_updates_as_they_are(name, monkeypatch
     np.testing.assert_allclose(found, trained_by_keras(kind, **arguments), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["adam", "adamax", "AdamW", "muon"])
+@pytest.mark.parametrize("name", ["adam", "adamax", "AdamW", "sgd", "muon"])
 def test_two_replicas_move_weights_as_one(name, two_replicas):
     given, kind, arguments = OPTIMIZERS[name]
     found = trained(two_replicas, optimizer=name, optimizer_arguments=given)
     np.testing.assert_allclose(found, trained_by_keras(kind, **arguments), rtol=1e-5, atol=1e-6)
+
+
+def test_gradients_are_sent_between_replicas_once(two_replicas, monkeypatch):
+    sums, all_reduce = [], tf.distribute.ReplicaContext.all_reduce
+
+    def counted(self, *arguments, **options):
+        sums.append(len(arguments[1]))
+        return all_reduce(self, *arguments, **options)
+
+    monkeypatch.setattr(tf.distribute.ReplicaContext, "all_reduce", counted)
+    trained(two_replicas, optimizer="sgd")
+    assert sums == [1, 1]  # all gradients, by each replica, while the step is traced
 
 
 # Adam, AdamW and Adamax, whose updates are single operations.

@@ -47,13 +47,6 @@ class _Fused:
             learning_rate = _Scalars(tf.cast(learning_rate, tf.float32), *numbers, *powers)
         super()._backend_update_step(grads, trainable_variables, learning_rate)  # type: ignore[misc]
 
-    def _all_reduce_sum_gradients(self, grads_and_vars: Sequence[tuple[Any, Any]]) -> Sequence[tuple[Any, Any]]:
-        # For a single replica Keras adds an operation for each gradient that does nothing.
-        context = tf.distribute.get_replica_context()
-        if context is not None and context.num_replicas_in_sync == 1:
-            return grads_and_vars
-        return super()._all_reduce_sum_gradients(grads_and_vars)  # type: ignore[misc]
-
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: Any) -> None:
         """Updates a variable, on its replica; by Keras's own chain if `learning_rate` is no `_Scalars`."""
         if isinstance(learning_rate, _Scalars):
@@ -120,3 +113,14 @@ FUSED: dict[Any, Any] = {
     keras.optimizers.Adamax: Adamax,
 }
 """{Keras's class: the same with fused updates}."""
+
+
+def use_gradients_as_they_are(optimizer: keras.optimizers.Optimizer) -> None:
+    """Makes an optimizer apply each replica's gradients without summing them over the replicas.
+
+    Keras always sums them, in an operation for each variable. A training step sums them first, for their norm; another sum would
+    send every gradient between the machines twice.
+    """
+    for one in (optimizer, getattr(optimizer, "inner_optimizer", None)):
+        if one is not None:
+            one._all_reduce_sum_gradients = lambda grads_and_vars: grads_and_vars

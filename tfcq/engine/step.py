@@ -199,9 +199,8 @@ class Step:
     def _update(self, player: Player, gradients: list[tf.Tensor], logs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Applies the sum of all replicas' gradients; returns the logs, with the player's name before all but measures."""
         context = tf.distribute.get_replica_context()
-        replicas = context.num_replicas_in_sync
         optimizer, scale = self.player_optimizers[player.name], self._scale(player)
-        if replicas > 1:
+        if context.num_replicas_in_sync > 1:
             gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
         norm = tf.linalg.global_norm(gradients) / scale
         finite = tf.math.is_finite(logs["loss"])
@@ -212,10 +211,7 @@ class Step:
         if self._clip_norm:
             factor = tf.minimum(1.0, self._clip_norm / norm)
             gradients = [gradient * factor for gradient in gradients]
-        # Keras's optimizers sum over replicas, but these gradients are summed already.
-        optimizer.apply(
-            [gradient / replicas for gradient in gradients] if replicas > 1 else gradients, player.variables
-        )
+        optimizer.apply(gradients, player.variables)  # without another sum: `use_gradients_as_they_are`
         logs |= {"gradient_norm": norm, "finite": tf.cast(finite, tf.float32)}
         return {name[1:] if name.startswith("/") else f"{player.name}/{name}": value for name, value in logs.items()}
 

@@ -26,6 +26,7 @@ import keras
 import tensorflow as tf
 
 from tfcq.engine.averages import WeightAverages
+from tfcq.engine.fused_optimizers import use_gradients_as_they_are
 from tfcq.engine.players import BalanceWarning, Player
 from tfcq.engine.step import Step
 from tfcq.randomness import StepNoise
@@ -183,6 +184,7 @@ class Trainer(Step, keras.Model):
         for name, player in players.items():
             own = keras.optimizers.LossScaleOptimizer(optimizer[name]) if scaled else optimizer[name]
             own.build(player.variables)
+            use_gradients_as_they_are(own)
             self.player_optimizers[name] = own
         self._jit_players, self._clip_norm, self.micro_batches = jit_compile, clip_norm, micro_batches
         self.averages = WeightAverages(self.averaged_variables(), ema_decay) if ema_decay else None
