@@ -18,6 +18,21 @@ class TrainingDiverged(ArithmeticError):
     exit_status = 1
 
 
+class WorkerLost(Exception):
+    """Another worker of a training on several machines ended or cannot be reached, so that this one cannot go on.
+
+    Args:
+        worker: which one this is, such as "worker 0 of 2".
+        step: the step of the last checkpoint; 0: there is none.
+    """
+
+    exit_status = 75  # EX_TEMPFAIL of sysexits.h: try again
+
+    def __init__(self, worker: str, step: int):
+        then = f"resume from step {step}" if step else "begin anew"
+        super().__init__(f"{worker}: another worker was lost; start all workers again with the same command: they {then}")
+
+
 class TrainingInterrupted(Exception):
     """SIGTERM, Ctrl-C or SIGHUP was received; the state was saved before this was raised.
 

@@ -3,23 +3,31 @@
 import tensorflow as tf
 
 from tfcq.errors import UserError
+from tfcq.machine.cluster import Cluster
+from tfcq.machine.interruption import default_handlers
 
 
 def prepare(
-    distribution: str = "auto", logical_devices: int = 1, deterministic: bool = False, batch_size: int = 0
+    distribution: str = "auto",
+    logical_devices: int = 1,
+    deterministic: bool = False,
+    batch_size: int = 0,
+    cluster: Cluster | None = None,
 ) -> tf.distribute.Strategy:
     """Sets up the devices; returns the tf.distribute strategy. The arguments are the options of these names.
 
-    `auto` mirrors over several GPUs or, without a GPU, over several logical CPU devices.
+    `auto` mirrors over the devices of all workers of a cluster, or over several GPUs or, without a GPU, over several logical
+    CPU devices. With a cluster it waits for the other workers, and nothing may have used TensorFlow in this process before.
 
     Args:
         distribution: "auto", "none" or "mirrored".
         logical_devices: the number of devices that the CPU is split into.
         deterministic: whether the process uses only deterministic kernels.
         batch_size: images to be divided evenly among the replicas; 0: no such check.
+        cluster: the machines that train together; None: this one alone.
 
     Raises:
-        UserError: several logical devices on a machine with GPUs, or a batch that cannot be divided evenly.
+        UserError: several logical devices on a machine with GPUs or in a cluster, or a batch that cannot be divided evenly.
     """
     gpus = tf.config.list_physical_devices("GPU")
     if logical_devices > 1:
@@ -32,6 +40,8 @@ def prepare(
         tf.config.experimental.set_memory_growth(gpu, True)
     if deterministic:
         tf.config.experimental.enable_op_determinism()
+    if cluster and len(cluster.workers) > 1 and distribution == "auto":
+        return _joined(cluster, logical_devices, batch_size)
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")[:logical_devices]
     if distribution == "none" or (distribution == "auto" and len(devices) == 1):
         return tf.distribute.get_strategy()
@@ -40,6 +50,23 @@ def prepare(
     # Collectives between CPU devices keep keys that clash with a second strategy in the same process.
     on_cpu = None if gpus else tf.distribute.ReductionToOneDevice()
     return tf.distribute.MirroredStrategy([device.name for device in devices], cross_device_ops=on_cpu)
+
+
+def _joined(cluster: Cluster, logical_devices: int, batch_size: int) -> tf.distribute.Strategy:
+    """The strategy over all workers of a cluster, once all of them are there."""
+    count = len(cluster.workers)
+    if logical_devices > 1:
+        raise UserError(f"logical_devices={logical_devices}: expected 1, as {count} workers train together")
+    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+        tf.train.ClusterSpec({"worker": list(cluster.workers)}), task_type="worker", task_id=cluster.index, rpc_layer="grpc"
+    )
+    with default_handlers():  # Python's would wait until the others are there
+        strategy = tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
+    if batch_size % strategy.num_replicas_in_sync:
+        raise UserError(
+            f"batch_size={batch_size}: expected a multiple of the {strategy.num_replicas_in_sync} devices of {count} workers"
+        )
+    return strategy
 
 
 def _split_cpu(count: int) -> None:
