@@ -23,14 +23,17 @@ class WorkerLost(Exception):
 
     Args:
         worker: which one this is, such as "worker 0 of 2".
+        lost: which one is lost, such as "worker 1"; "": unknown.
         step: the step of the last checkpoint; 0: there is none.
     """
 
     exit_status = 75  # EX_TEMPFAIL of sysexits.h: try again
 
-    def __init__(self, worker: str, step: int):
+    def __init__(self, worker: str, lost: str, step: int):
         then = f"resume from step {step}" if step else "begin anew"
-        super().__init__(f"{worker}: another worker was lost; start all workers again with the same command: they {then}")
+        super().__init__(
+            f"{worker}: {lost or 'another worker'} was lost; start all workers again with the same command: they {then}"
+        )
 
 
 class TrainingInterrupted(Exception):

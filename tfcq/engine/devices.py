@@ -2,9 +2,12 @@
 
 import tensorflow as tf
 
-from tfcq.errors import UserError
+from tfcq.errors import UserError, WorkerLost
+from tfcq.machine import peers
 from tfcq.machine.cluster import Cluster
-from tfcq.machine.interruption import default_handlers
+
+JOIN_SECONDS = 1800.0
+"""How long a worker waits for the others to start."""
 
 
 def prepare(
@@ -28,6 +31,7 @@ def prepare(
 
     Raises:
         UserError: several logical devices on a machine with GPUs or in a cluster, or a batch that cannot be divided evenly.
+        WorkerLost: a worker of the cluster did not start.
     """
     gpus = tf.config.list_physical_devices("GPU")
     if logical_devices > 1:
@@ -60,8 +64,14 @@ def _joined(cluster: Cluster, logical_devices: int, batch_size: int) -> tf.distr
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
         tf.train.ClusterSpec({"worker": list(cluster.workers)}), task_type="worker", task_id=cluster.index, rpc_layer="grpc"
     )
-    with default_handlers():  # Python's would wait until the others are there
-        strategy = tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
+    worker = f"worker {cluster.index} of {count}"
+
+    def report(missing):
+        print(f"{worker}: waiting for {', '.join(missing[:3])}{' ...' if len(missing) > 3 else ''}", flush=True)
+
+    if missing := peers.wait_for_all(cluster, JOIN_SECONDS, report):
+        raise WorkerLost(worker, f"worker {cluster.workers.index(missing[0])} ({missing[0]}), which did not answer,", 0)
+    strategy = tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
     if batch_size % strategy.num_replicas_in_sync:
         raise UserError(
             f"batch_size={batch_size}: expected a multiple of the {strategy.num_replicas_in_sync} devices of {count} workers"

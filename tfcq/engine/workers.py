@@ -6,13 +6,17 @@ moment is a method here; a training in one process uses the same methods, which 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.eager import context  # whether a worker can be reached is known nowhere else
 
 from tfcq.errors import UserError
 from tfcq.machine.interruption import NUMBERS, Signals
@@ -28,6 +32,13 @@ LOST_WORKER_ERRORS = (
     tf.errors.UnavailableError,
 )
 """What TensorFlow raises where a collective fails: which of them depends on what was running when the peer went."""
+
+
+CHECK_SECONDS = 5.0
+"""The time between two looks at other workers; one that does not answer three times is lost."""
+
+GRACE_SECONDS = 20.0
+"""How long a training whose worker is lost may take to end by itself, as by an error of what it waits for."""
 
 
 class Workers:
@@ -132,6 +143,51 @@ class Workers:
                 raise own or UserError(f"worker {number} of {self.count}: {text}")
         return answer  # type: ignore[return-value]  # work() was called
 
+    # A worker that is lost.
+
+    def lost(self, seconds: float = 0.0) -> int | None:
+        """A worker that cannot be reached; None: there is none. The chief looks at all others, these at the chief.
+
+        `seconds`: how long it looks, if all answer.
+        """
+        ends = time.monotonic() + seconds
+        while True:
+            for number in range(1, self.count) if self.is_chief else (0,):
+                if not _answers(number):
+                    return number
+            if time.monotonic() >= ends:
+                return None
+            time.sleep(1.0)
+
+    @contextlib.contextmanager
+    def watched(self, end: Callable[[int], object]) -> Iterator[None]:
+        """A context in which a thread watches the other workers.
+
+        TensorFlow finds out that a worker is gone only where it waits for it, and not while a large graph is traced.
+
+        Args:
+            end: called with the number of a lost worker, in that thread, if the context does not end by itself meanwhile.
+        """
+        if self.count == 1:
+            yield
+            return
+        over = threading.Event()
+
+        def watch():
+            failures = 0
+            while not over.wait(CHECK_SECONDS):
+                number = self.lost()
+                failures = 0 if number is None else failures + 1
+                if failures == 3 and not over.wait(GRACE_SECONDS):
+                    end(number)
+
+        thread = threading.Thread(target=watch, name="watch of the other workers", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+
     # Signals: one that any worker received ends all at the same step.
 
     def listen(self, signals: Signals) -> None:
@@ -159,6 +215,14 @@ class Workers:
         """Waits for all workers; afterwards they know of each other's signals."""
         if self.count > 1:
             self.hear(self._rows_of_all(np.array(self.flags())).sum(axis=0))
+
+
+def _answers(worker: int) -> bool:
+    try:
+        context.context().check_collective_ops_peer_health(f"/job:worker/replica:0/task:{worker}", timeout_in_ms=5000)
+    except tf.errors.OpError:
+        return False
+    return True
 
 
 def digest_of(variables: Iterable[tf.Variable]) -> str:

@@ -9,24 +9,6 @@ from collections.abc import Iterator
 NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
-@contextlib.contextmanager
-def default_handlers() -> Iterator[None]:
-    """A context in which these signals end the process at once, without a word: for a call that may wait long outside Python.
-
-    A signal that is ignored stays ignored. Outside the main thread nothing changes.
-    """
-    before: dict = {}
-    for number in NUMBERS:
-        if signal.getsignal(number) != signal.SIG_IGN:
-            with contextlib.suppress(ValueError):  # not the main thread
-                before[number] = signal.signal(number, signal.SIG_DFL)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-
-
 class Stopped(BaseException):
     """Raised when a signal stops the work at once; not an Exception, so that no handler on the way catches it as an error."""
 

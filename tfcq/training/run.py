@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import pathlib
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -92,13 +93,28 @@ def _train(config, workdir, accept_changed_data, on_progress, images, signals):
     workers.listen(signals)
     if not workers.is_chief:
         print(f"{workers}: the first worker prints, writes and evaluates", flush=True)
+    silence = contextlib.nullcontext() if workers.is_chief else terminal.silence()
     try:
-        with contextlib.nullcontext() if workers.is_chief else terminal.silence():
+        with silence, workers.watched(lambda lost: _end(workers, lost, workdir)):
             return _train_with(workers, distribution, config, workdir, accept_changed_data, on_progress, images, signals)
     except LOST_WORKER_ERRORS as error:
-        if workers.count == 1:
+        lost = workers.lost(seconds=10.0) if workers.count > 1 else None
+        if workers.count == 1 or (lost is None and isinstance(error, tf.errors.InternalError)):
             raise
-        raise WorkerLost(str(workers), workdirs.saved_step(workdir)) from error
+        raise _lost(workers, lost, workdir) from error
+
+
+def _lost(workers, number, workdir):
+    return WorkerLost(str(workers), "" if number is None else f"worker {number}", workdirs.saved_step(workdir))
+
+
+def _end(workers, number, workdir):
+    """Ends the process, which does not notice by itself that a worker is lost."""
+    error = _lost(workers, number, workdir)
+    if workers.is_chief:
+        progress.set_state(workdir, "failed")
+    print(f"error: {error}", file=sys.stderr, flush=True)
+    os._exit(error.exit_status)
 
 
 def _train_with(workers, distribution, config, workdir, accept_changed_data, on_progress, images, signals):
