@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from tfcq.errors import UserError, WorkerLost
-from tfcq.machine import peers
+from tfcq.machine import interruption, peers
 from tfcq.machine.cluster import Cluster
 
 JOIN_SECONDS = 1800.0
@@ -72,6 +72,7 @@ def _joined(cluster: Cluster, logical_devices: int, batch_size: int) -> tf.distr
     if missing := peers.wait_for_all(cluster, JOIN_SECONDS, report):
         raise WorkerLost(worker, f"worker {cluster.workers.index(missing[0])} ({missing[0]}), which did not answer,", 0)
     strategy = tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
+    interruption.reinstall()  # TensorFlow's coordination of workers has taken SIGTERM for itself
     if batch_size % strategy.num_replicas_in_sync:
         raise UserError(
             f"batch_size={batch_size}: expected a multiple of the {strategy.num_replicas_in_sync} devices of {count} workers"

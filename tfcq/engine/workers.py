@@ -118,11 +118,12 @@ class Workers:
         """
         chief, *others = (json.loads(text) for text in self.share(json.dumps({**facts})))
         for number, other in enumerate(others, 1):
-            for name in facts:
-                if chief[name] != other[name]:
+            for name in [*chief, *(other.keys() - chief.keys())]:
+                mine, theirs = (_shown(one.get(name, "nothing")) for one in (chief, other))
+                if chief.get(name) != other.get(name):
                     raise UserError(
-                        f"worker {number} of {self.count} has another {name} than the chief: {_shown(other[name])} instead of "
-                        f"{_shown(chief[name])}; all workers need the same command, versions, images and workdir"
+                        f"worker {number} of {self.count} has another {name} than the chief: {theirs} instead of {mine}; all "
+                        "workers need the same command, versions, images and workdir"
                     )
 
     def each(self, work: Callable[[], _Answer]) -> _Answer:

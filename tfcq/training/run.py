@@ -119,7 +119,7 @@ def _end(workers, number, workdir):
 
 def _train_with(workers, distribution, config, workdir, accept_changed_data, on_progress, images, signals):
     training = config.training
-    workers.agree({"configuration": config.to_json(), "version of tfcq or TensorFlow": f"{__version__}, {tf.__version__}"})
+    workers.agree({"version of tfcq": __version__, "version of TensorFlow": tf.__version__} | config.apart_from_places())
     check_optimizer(training)
     of_a_replica = training.batch_size // distribution.num_replicas_in_sync
     if of_a_replica % training.micro_batches:
