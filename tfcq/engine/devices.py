@@ -1,6 +1,7 @@
 """Devices: which ones are used for training, and process-wide settings that must precede TensorFlow's start."""
 
 import tensorflow as tf
+from tensorflow.python.eager import context  # the only place where the heartbeat's timeout can be set
 
 from tfcq.errors import UserError, WorkerLost
 from tfcq.machine import interruption, peers
@@ -8,6 +9,10 @@ from tfcq.machine.cluster import Cluster
 
 JOIN_SECONDS = 1800.0
 """How long a worker waits for the others to start."""
+
+
+HEARTBEAT_SECONDS = 90.0
+"""How long a worker may be silent before the others end."""
 
 
 def prepare(
@@ -71,6 +76,7 @@ def _joined(cluster: Cluster, logical_devices: int, batch_size: int) -> tf.distr
 
     if missing := peers.wait_for_all(cluster, JOIN_SECONDS, report):
         raise WorkerLost(worker, f"worker {cluster.workers.index(missing[0])} ({missing[0]}), which did not answer,", 0)
+    _allow_late_heartbeats(count)
     strategy = tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
     interruption.reinstall()  # TensorFlow's coordination of workers has taken SIGTERM for itself
     if batch_size % strategy.num_replicas_in_sync:
@@ -78,6 +84,18 @@ def _joined(cluster: Cluster, logical_devices: int, batch_size: int) -> tf.distr
             f"batch_size={batch_size}: expected a multiple of the {strategy.num_replicas_in_sync} devices of {count} workers"
         )
     return strategy
+
+
+def _allow_late_heartbeats(count: int) -> None:
+    """Sets how late a worker's heartbeat may be: after TensorFlow's 10 s a busy machine counted as lost."""
+    jobs = tf.compat.v1.ConfigProto().experimental.coordination_config.coordinated_job_list
+    jobs.add(name="worker", num_tasks=count)
+    context.context().configure_coordination_service(
+        service_type="standalone",
+        service_leader="/job:worker/replica:0/task:0",
+        heartbeat_timeout_in_ms=int(1000 * HEARTBEAT_SECONDS),
+        coordinated_jobs=list(jobs),
+    )
 
 
 def _split_cpu(count: int) -> None:

@@ -220,7 +220,7 @@ class Workers:
 
 def _answers(worker: int) -> bool:
     try:
-        context.context().check_collective_ops_peer_health(f"/job:worker/replica:0/task:{worker}", timeout_in_ms=5000)
+        context.context().check_collective_ops_peer_health(f"/job:worker/replica:0/task:{worker}", timeout_in_ms=20000)
     except tf.errors.OpError:
         return False
     return True
