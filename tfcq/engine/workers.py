@@ -108,6 +108,7 @@ class Workers:
         """int32 [count, n], from this worker's row of whole numbers [n]."""
         rows = np.zeros((self.count, len(row)), np.int32)
         rows[self.index] = row
+        assert self._strategy is not None
         return self._strategy.reduce(tf.distribute.ReduceOp.SUM, tf.constant(rows), axis=None).numpy()
 
     def agree(self, facts: Mapping[str, str]) -> None:
@@ -179,7 +180,7 @@ class Workers:
             while not over.wait(CHECK_SECONDS):
                 number = self.lost()
                 failures = 0 if number is None else failures + 1
-                if failures == 3 and not over.wait(GRACE_SECONDS):
+                if number is not None and failures == 3 and not over.wait(GRACE_SECONDS):
                     end(number)
 
         thread = threading.Thread(target=watch, name="watch of the other workers", daemon=True)
@@ -230,7 +231,7 @@ def digest_of(variables: Iterable[tf.Variable]) -> str:
     """A digest of the values of variables, in their order."""
     digest = hashlib.sha256()
     for variable in variables:
-        digest.update(np.ascontiguousarray(tf.convert_to_tensor(variable).numpy()))
+        digest.update(tf.convert_to_tensor(variable).numpy().tobytes())
     return digest.hexdigest()
 
 
