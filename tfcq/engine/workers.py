@@ -34,10 +34,10 @@ LOST_WORKER_ERRORS = (
 """What TensorFlow raises where a collective fails: which of them depends on what was running when the peer went."""
 
 
-CHECK_SECONDS = 5.0
+CHECK_SECONDS = 2.0
 """The time between two looks at other workers; one that does not answer three times is lost."""
 
-GRACE_SECONDS = 20.0
+GRACE_SECONDS = 10.0
 """How long a training whose worker is lost may take to end by itself, as by an error of what it waits for."""
 
 
@@ -221,7 +221,7 @@ class Workers:
 
 def _answers(worker: int) -> bool:
     try:
-        context.context().check_collective_ops_peer_health(f"/job:worker/replica:0/task:{worker}", timeout_in_ms=20000)
+        context.context().check_collective_ops_peer_health(f"/job:worker/replica:0/task:{worker}", timeout_in_ms=15000)
     except tf.errors.OpError:
         return False
     return True
