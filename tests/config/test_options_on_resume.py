@@ -79,6 +79,7 @@ def test_every_option_is_fixed_or_may_change(model, name):
     assert config.differences_in_numbers(other) == ([] if may_change else [difference])
     assert config.differences_in_numbers(other, held=PLACE) == ([] if may_change or name in PLACE else [difference])
     assert config.differences_in_numbers(other, held=PLACE - {name}) == ([] if may_change else [difference])
+    assert (other.apart_from_places() != config.apart_from_places()) == (name not in PLACE)  # what workers compare
     assert config.changes(other).keys() == ({name} if may_change or name in PLACE else set())
 
 

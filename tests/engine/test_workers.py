@@ -1,6 +1,8 @@
 """What workers do together, as threads that hand each other texts; tests/integration/test_workers.py has processes."""
 
 import concurrent.futures
+import ctypes
+import os
 import signal
 import threading
 
@@ -14,6 +16,7 @@ from tfcq.engine import workers as module
 from tfcq.engine.batches import step_batches
 from tfcq.engine.workers import Workers
 from tfcq.errors import UserError
+from tfcq.machine import interruption
 from tfcq.machine.interruption import Signals
 
 
@@ -159,3 +162,15 @@ def test_the_chief_looks_at_all_and_the_others_at_the_chief(monkeypatch):
     assert seen == [1, 2, 3, 0]
     monkeypatch.setattr(module, "_answers", lambda worker: worker != 2)
     assert OneOf(0, 4).lost(60.0) == 2
+
+
+def test_signals_are_pythons_again_after_a_library_took_them():
+    """As TensorFlow's coordination of workers takes SIGTERM, from C: Python still shows its own handler."""
+    with Signals() as signals:
+        libc = ctypes.CDLL(None)
+        libc.signal(int(signal.SIGTERM), ctypes.c_void_p(1))  # SIG_IGN
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert signals.received is None
+        interruption.reinstall()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert signals.received == signal.SIGTERM
