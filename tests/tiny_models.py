@@ -105,12 +105,15 @@ def compiled(config, channels=1, optimizer=fused_optimizers.Adamax, learning_rat
     return model
 
 
-def fit(model, batch, steps):
-    """`steps` steps of `model.fit_batches` on the same batch, then `settle`; returns a list of one dict of logs a step."""
+def fit(model, batch, steps, whole=None):
+    """`steps` steps of `model.fit_batches` on the same batch, then `settle`; returns a list of one dict of logs a step.
+
+    `whole`: the whole batch, where `batch` has a worker's rows of it.
+    """
     rows = []
     keep = keras.callbacks.LambdaCallback(on_train_batch_end=lambda _, logs: rows.append(dict(logs)))
-    batches = tf.data.Dataset.from_tensors(batch).repeat()
-    model.fit_batches(batches, steps_per_epoch=steps, verbose=0, callbacks=[keep])
+    batches, whole = (None if one is None else tf.data.Dataset.from_tensors(one).repeat() for one in (batch, whole))
+    model.fit_batches(batches, whole, steps_per_epoch=steps, verbose=0, callbacks=[keep])
     model.settle()
     return rows
 

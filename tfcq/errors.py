@@ -18,6 +18,25 @@ class TrainingDiverged(ArithmeticError):
     exit_status = 1
 
 
+class WorkerLost(Exception):
+    """Another worker of a training on several machines ended or cannot be reached, so that this one cannot go on.
+
+    Args:
+        worker: which one this is, such as "worker 0 of 2".
+        lost: which one is lost, such as "worker 1"; "": unknown.
+        step: the step of the last checkpoint; 0: there is none; None: unknown.
+    """
+
+    exit_status = 75  # EX_TEMPFAIL of sysexits.h: try again
+
+    def __init__(self, worker: str, lost: str, step: int | None = None):
+        unknown = "resume from the last checkpoint, if there is one"
+        then = unknown if step is None else f"resume from step {step}" if step else "begin anew"
+        super().__init__(
+            f"{worker}: {lost or 'another worker'} was lost; start all workers again with the same command: they {then}"
+        )
+
+
 class TrainingInterrupted(Exception):
     """SIGTERM, Ctrl-C or SIGHUP was received; the state was saved before this was raised.
 

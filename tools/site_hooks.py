@@ -91,6 +91,7 @@ def resumable() -> str:
     for kind, meaning in {
         "extends": "says where the run ends",
         "free": "decides what is written, shown and measured beside training",
+        "layout": "says how a step is divided among devices; sums then round otherwise",
         "place": "says where images or files are; their content must be the same",
     }.items():
         rows.append(f"| {meaning} | {', '.join(f'`--{name}`' for name, one in found.items() if one == kind)} |")

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from tfcq.command_line import starting
-from tfcq.errors import TrainingDiverged, TrainingInterrupted, UserError
+from tfcq.errors import TrainingDiverged, TrainingInterrupted, UserError, WorkerLost
 
 
 @pytest.mark.parametrize(
@@ -16,6 +16,7 @@ from tfcq.errors import TrainingDiverged, TrainingInterrupted, UserError
         (UserError("one thing"), 2, "error: one thing\n"),
         (TrainingDiverged("it grew"), 1, "error: it grew\n"),
         (TrainingInterrupted(15, 7), 143, f"error: {TrainingInterrupted(15, 7)}\n"),
+        (WorkerLost("worker 0 of 2", "worker 1", 7), 75, f"error: {WorkerLost('worker 0 of 2', 'worker 1', 7)}\n"),
         (KeyboardInterrupt(), 130, "error: interrupted\n"),
         (None, 0, ""),
     ],

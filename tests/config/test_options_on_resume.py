@@ -31,6 +31,9 @@ for the cache, tests/data/test_cache.py looks at the images' bits."""
 
 EXTENDS = {"training.train_steps"}
 
+LAYOUT = {"training.distribution", "training.logical_devices"}
+"""How a run is laid out over devices: tests/integration/test_workers.py goes on with other numbers of workers."""
+
 PLACE = {"data.dataset", "data.data_dir", "system.perceptual_weights"}
 """Where the images and files are: free where they are known to be the same. tests/integration/test_data_that_changed.py moves
 the images, tests/models/autoencoders/test_reconstruction.py the file."""
@@ -74,20 +77,22 @@ def test_every_option_is_fixed_or_may_change(model, name):
     other = changed(config, name)
     (difference,) = config.differences(other)
     assert difference.startswith(f"{name}: ")
-    may_change = name in FREE | EXTENDS
+    may_change = name in FREE | EXTENDS | LAYOUT
     assert config.differences_in_numbers(other) == ([] if may_change else [difference])
     assert config.differences_in_numbers(other, held=PLACE) == ([] if may_change or name in PLACE else [difference])
     assert config.differences_in_numbers(other, held=PLACE - {name}) == ([] if may_change else [difference])
+    assert (other.apart_from_places() != config.apart_from_places()) == (name not in PLACE)  # what workers compare
     assert config.changes(other).keys() == ({name} if may_change or name in PLACE else set())
 
 
 def test_the_lists_name_options():
-    assert FREE | EXTENDS <= {name for _, name in OPTIONS}
+    assert FREE | EXTENDS | LAYOUT <= {name for _, name in OPTIONS}
     facts = {name: Config(model=model)._on_resume(name) for model, name in OPTIONS}
     assert {name for name, fact in facts.items() if fact == "extends"} == EXTENDS
     assert {name for name, fact in facts.items() if fact == "place"} == PLACE
+    assert {name for name, fact in facts.items() if fact == "layout"} == LAYOUT
     assert set(facts.values()) == set(ON_RESUME)
-    with pytest.raises(ValueError, match="on_resume: expected one of fixed, free, extends, place, received 'perhaps'"):
+    with pytest.raises(ValueError, match="on_resume: expected one of fixed, free, extends, place, layout, received 'perhaps'"):
         option(1, "nothing", on_resume="perhaps")
 
 
@@ -165,7 +170,7 @@ def test_the_help_says_which_may_change():
         for part in sections:
             if field in part.__dataclass_fields__:
                 text = entry_of(type(part), field).text
-                assert ("may change when a run is resumed" in text) == (name in FREE | EXTENDS), name
+                assert ("may change when a run is resumed" in text) == (name in FREE | EXTENDS | LAYOUT), name
                 assert ("another place with the same content" in text) == (name in PLACE), name
 
 

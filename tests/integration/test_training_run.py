@@ -14,6 +14,7 @@ import tiny_models as tiny
 from tfcq import data
 from tfcq import workdir as workdirs
 from tfcq.engine.checkpoints import Checkpoints
+from tfcq.engine.workers import Workers
 from tfcq.errors import TrainingDiverged, TrainingInterrupted, UserError
 from tfcq.evaluation.likelihood import LikelihoodEvaluator
 from tfcq.evaluation.pictures import Pictures
@@ -304,12 +305,19 @@ class Recorder:
         self.saved += 1
 
 
+def alone(signals):
+    """The one worker of a process."""
+    workers = Workers()
+    workers.listen(signals)
+    return workers
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_a_signal_saves_after_the_step_and_gives_the_handlers_back(number, status):
     before = signal.getsignal(number)
     recorder = Recorder()
     with Signals() as signals:
-        saver = callbacks.Saver(recorder, every=100, total_steps=1000, signals=signals)
+        saver = callbacks.Saver(recorder, every=100, total_steps=1000, workers=alone(signals))
         saver.set_model(tiny.build(tiny.config(**tiny.ROWS["vae"])))
         saver.on_train_begin()
         saver.on_train_batch_end(0)
@@ -326,7 +334,7 @@ def test_a_signal_saves_before_the_model_settles_and_once_more_after_it():
     model = tiny.build(tiny.config(**tiny.ROWS["vae"]))
     model.fit_to_data = lambda: seen.append(recorder.saved) or True
     with Signals() as signals:
-        saver = callbacks.Saver(recorder, every=100, total_steps=1000, signals=signals)
+        saver = callbacks.Saver(recorder, every=100, total_steps=1000, workers=alone(signals))
         saver.set_model(model)
         saver.on_train_begin()
         os.kill(os.getpid(), signal.SIGTERM)

@@ -301,3 +301,25 @@ def test_begin_takes_back_what_lies_beyond_the_step(tmp_path):
     assert sorted(path.name for path in (tmp_path / "samples").iterdir()) == sorted(kept)
     assert not (tmp_path / "data.json.partial").exists()
     assert opening.LOCK not in names(tmp_path)
+
+
+# Workers beside the chief.
+
+
+def test_another_worker_sees_the_folder_that_the_chief_has_opened_and_touches_nothing(tmp_path):
+    with opened(Config(), tmp_path / "run") as chief:
+        before = names(tmp_path)
+        with opening.joined(Config(), tmp_path / "run") as other:
+            assert chief.mark().startswith(f"process {os.getpid()} on ")
+            other.check_mark(chief.mark(), seconds=0.0)
+        assert names(tmp_path) == before
+        with opening.joined(Config(), tmp_path / "elsewhere") as other:
+            with pytest.raises(UserError, match=r"elsewhere: expected the folder in which the chief trains \(process "):
+                other.check_mark(chief.mark(), seconds=0.0)
+        assert names(tmp_path) == before
+
+
+def test_a_file_that_another_machine_shows_late_is_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(opening.time, "sleep", lambda seconds: (tmp_path / opening.LOCK).write_text("process 1"))
+    with opening.joined(Config(), tmp_path) as other:
+        other.check_mark("process 1", seconds=60.0)

@@ -7,7 +7,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 
-from tfcq.errors import TrainingDiverged, TrainingInterrupted, UserError
+from tfcq.errors import TrainingDiverged, TrainingInterrupted, UserError, WorkerLost
 from tfcq.machine import paths, settings, terminal
 from tfcq.machine.interruption import Signals, Stopped
 
@@ -15,8 +15,9 @@ from tfcq.machine.interruption import Signals, Stopped
 def run(work: Callable[[], int | None], outlives_stdout: bool = False) -> int:
     """Calls `work()`, prints an error as one line to stderr, and returns the exit status.
 
-    The status is 2 for a user's mistake, 1 for a run that diverged, and 130 (Ctrl-C), 143 (SIGTERM) or 129 (SIGHUP) for an
-    interrupted one. Any other exception is a fault of the program and is raised.
+    The status is 2 for a user's mistake, 1 for a run that diverged, 130 (Ctrl-C), 143 (SIGTERM) or 129 (SIGHUP) for an
+    interrupted one, and 75 for one that lost another of its workers: try again. Any other exception is a fault of the program
+    and is raised.
 
     Args:
         work: the work of the command; returns its exit status, None for 0.
@@ -39,7 +40,7 @@ def run(work: Callable[[], int | None], outlives_stdout: bool = False) -> int:
                 return _fail(TrainingInterrupted(number, None), f"signal {number}: interrupted")
             sys.stdout.flush()
         return status or 0
-    except (UserError, TrainingDiverged, TrainingInterrupted) as error:
+    except (UserError, TrainingDiverged, TrainingInterrupted, WorkerLost) as error:
         return _fail(error)
     except BrokenPipeError:
         terminal.discard(sys.stdout)
@@ -82,7 +83,7 @@ def reach(*given: str | os.PathLike | None) -> None:
         start_tensorflow()
 
 
-def _fail(error: UserError | TrainingDiverged | TrainingInterrupted, text: str | None = None) -> int:
+def _fail(error: UserError | TrainingDiverged | TrainingInterrupted | WorkerLost, text: str | None = None) -> int:
     text = str(text or error)
     line = "".join(each if paths.is_one_line(each) else each.encode("unicode_escape").decode() for each in text)
     try:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _Section = typing.TypeVar("_Section", bound="Section")
 
-ON_RESUME = ("fixed", "free", "extends", "place")
+ON_RESUME = ("fixed", "free", "extends", "place", "layout")
 """Whether an option may change when a run is resumed.
 
 * fixed: no; it decides the numbers of training, up to their last bit, or how they are judged: another value is another run.
@@ -31,6 +31,7 @@ ON_RESUME = ("fixed", "free", "extends", "place")
 * extends: yes; it says where the run ends.
 * place: it says where the images, or a file that training reads, are. It may change if the content is known to be the same (by
   `tfcq.data.manifest` and by `workdir.read_digests`); otherwise it is fixed.
+* layout: yes; it says how a step is divided among devices, which changes the order of its sums and so their rounding.
 """
 
 

@@ -119,6 +119,10 @@ class Config(KnownNames):
         names = sorted(name for name in mine if name in theirs and mine[name] != theirs[name])
         return {name: [mine[name], theirs[name]] for name in names if self._on_resume(name) != "fixed"}
 
+    def apart_from_places(self) -> dict[str, str]:
+        """{'section.option': value} of all options but those that say where images and files are."""
+        return {name: str(value) for name, value in _flat(self.to_dict()).items() if self._on_resume(name) != "place"}
+
     def _on_resume(self, name):
         """Whether the option 'section.option' may change on resuming (`ON_RESUME`); "fixed" if this config lacks it."""
         section, _, field = name.partition(".")

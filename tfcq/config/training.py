@@ -97,11 +97,14 @@ class TrainingConfig(Section):
     )
     distribution: str = option(
         "auto",
-        "how devices are used: auto (mirrored if there are several) | none | mirrored",
-        choices=("auto", "none", "mirrored"),
+        "how devices are used: auto (all of the workers that the environment names, else mirrored if there are several) | none | "
+        "mirrored (this machine's alone)",
+        choices=("auto", "none", "mirrored"), on_resume="layout",
     )
     logical_devices: int = option(
-        1, "the number of devices that the CPU is split into (to try mirrored training without GPUs)", minimum=1, maximum=64
+        1,
+        "the number of devices that the CPU is split into (to try mirrored training without GPUs)",
+        minimum=1, maximum=64, on_resume="layout",
     )
     jit_compile: bool = option(False, "compiles losses and gradients with XLA")
     deterministic: bool = option(

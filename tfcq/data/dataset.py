@@ -193,7 +193,14 @@ class ImageDataset:
                             f"to {array.max()}")
         return self._take(split, array)
 
-    def train_batches(self, batch_size: int, seed: int, start_step: int = 0, with_indices: bool = False) -> tf.data.Dataset:
+    def train_batches(
+        self,
+        batch_size: int,
+        seed: int,
+        start_step: int = 0,
+        with_indices: bool = False,
+        rows: Sequence[int] | None = None,
+    ) -> tf.data.Dataset:
         """Batches for training, without end.
 
         An epoch is num_images // batch_size batches of a fresh permutation; the remaining images are not seen in that
@@ -205,6 +212,7 @@ class ImageDataset:
             seed: int >= 0, for order, flips and moves.
             start_step: number of the first batch; the sequence goes on as if the earlier ones had been drawn.
             with_indices: whether each batch comes with the numbers of its images in the train split that the run began with.
+            rows: which rows of each batch are read, so that it has only these; None: all.
 
         Returns:
             An infinite tf.data.Dataset of uint8 [batch_size, H, W, C], or of pairs of that and int64 [batch_size],
@@ -221,7 +229,7 @@ class ImageDataset:
                             f"{self.description.split(': ')[0]}; lower batch_size or add images")
         if seed < 0 or start_step < 0:
             raise UserError(f"expected seed and start_step of at least 0, received {seed} and {start_step}")
-        steps_per_epoch = count // batch_size
+        steps_per_epoch, own = count // batch_size, np.array(range(batch_size) if rows is None else rows, np.int64)
 
         def moves(epoch):
             most = self._random_translation * np.array(self.image_shape[:2])
@@ -240,7 +248,7 @@ class ImageDataset:
         def batch(step):
             epoch, position = divmod(int(step), steps_per_epoch)
             order, flips, moved = plan(epoch)
-            indices = order[position * batch_size:(position + 1) * batch_size]
+            indices = order[position * batch_size + own]
             images = self._take("train", indices)
             if self._horizontal_flip:
                 flip = flips[indices]
@@ -251,17 +259,17 @@ class ImageDataset:
 
         def numbers(step):
             epoch, position = divmod(int(step), steps_per_epoch)
-            return numbers_at_start[plan(epoch)[0][position * batch_size:(position + 1) * batch_size]]
+            return numbers_at_start[plan(epoch)[0][position * batch_size + own]]
 
         steps = tf.data.Dataset.counter(start_step)
         if not with_indices:
-            return self._pipeline(steps, batch, batch_size)
+            return self._pipeline(steps, batch, len(own))
 
         def one(step):
             indices = tf.numpy_function(numbers, [step], tf.int64, stateful=False)
-            return tf.ensure_shape(indices, (batch_size,))
+            return tf.ensure_shape(indices, (len(own),))
 
-        return tf.data.Dataset.zip(self._pipeline(steps, batch, batch_size), steps.map(one))
+        return tf.data.Dataset.zip(self._pipeline(steps, batch, len(own)), steps.map(one))
 
     def eval_batches(self, split: str, batch_size: int, num_images: int | None = None) -> tf.data.Dataset:
         """A split once, in its fixed order, without flips.

@@ -12,6 +12,7 @@ the file `checkpoint`, is written for TensorFlow's own tools and not read.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 from collections.abc import Callable, Iterable
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
+from tfcq.engine.workers import digest_of
 from tfcq.errors import UserError
 from tfcq.machine import paths
 from tfcq.machine.files import PARTIAL, names, write_text
@@ -73,6 +75,20 @@ class Checkpoints:
             UserError: there are checkpoints, but none can be read.
         """
         return _restore_newest(lambda path: self._checkpoint.restore(path).assert_consumed(), self._folder / "last")
+
+    @property
+    def _variables(self):
+        averages = self._model.averages.values if self._model.averages else []
+        optimizers = self._model.player_optimizers.values()
+        return [*self._model.variables, *(variable for one in optimizers for variable in one.variables), *averages]
+
+    def num_bytes(self) -> int:
+        """The approximate size of a checkpoint, bytes."""
+        return sum(math.prod(one.shape) * tf.as_dtype(one.dtype).size for one in self._variables)
+
+    def digest(self) -> str:
+        """A digest of all that a checkpoint restores: weights, optimizers, running means, the step."""
+        return digest_of(self._variables)
 
     def save(self) -> None:
         """Writes a checkpoint of kind "last", for the model's step."""

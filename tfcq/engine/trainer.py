@@ -29,6 +29,7 @@ from tfcq.engine.averages import WeightAverages
 from tfcq.engine.fused_optimizers import use_gradients_as_they_are
 from tfcq.engine.players import BalanceWarning, Player
 from tfcq.engine.step import Step
+from tfcq.engine.workers import Workers
 from tfcq.randomness import StepNoise
 
 if TYPE_CHECKING:
@@ -43,7 +44,9 @@ def of_all_replicas(rows: tf.Tensor) -> tf.Tensor:
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
         return rows
-    return context.all_gather(rows, axis=0)
+    gathered = context.all_gather(rows, axis=0)
+    gathered.set_shape([context.num_replicas_in_sync * rows.shape[0], *rows.shape[1:]])  # between workers it is lost
+    return gathered
 
 
 class Trainer(Step, keras.Model):
@@ -69,6 +72,7 @@ class Trainer(Step, keras.Model):
         self.averages: WeightAverages | None = None
         self._settled_at: int | None = None
         self._next_step = 0  # equals `step`, but is known outside the graph
+        self.workers = Workers(self.distribute_strategy)
         self._jit_players = False
         self._clip_norm = 0.0
         self.micro_batches = 1
@@ -192,18 +196,27 @@ class Trainer(Step, keras.Model):
             optimizer=list(self.player_optimizers.values())[-1], jit_compile=False, auto_scale_loss=False, **kwargs
         )
 
-    def fit_batches(self, batches: tf.data.Dataset, **kwargs: Any) -> keras.callbacks.History:
+    def fit_batches(
+        self, batches: tf.data.Dataset, whole: tf.data.Dataset | None = None, **kwargs: Any
+    ) -> keras.callbacks.History:
         """Calls Keras's fit with the batches of `tfcq.engine.batches`; initialises a new model first.
 
-        `kwargs` are arguments of `keras.Model.fit`.
+        Args:
+            batches: the batches, or this worker's rows of them.
+            whole: the whole batches, of which a new model is initialised with the first; None: `batches` are whole.
+            **kwargs: arguments of `keras.Model.fit`.
         """
         if self.steps_taken == 0:
-            images = tf.nest.flatten(next(iter(batches.take(1))))[0]
+            images = tf.nest.flatten(next(iter((whole or batches).take(1))))[0]
             self.initialize(images[:, 0] if images.shape.rank == 5 else images)
             if self.averages:
                 self.averages.restart()
         self._next_step = self.steps_taken
+        batches = self.workers.distributed(batches)
         return super().fit(batches, **({"shuffle": False} | kwargs))  # the data set is already shuffled
+
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        """Passes by Keras's trial of a batch: the model is built, and workers have no collective for uint8 images."""
 
     def settle(self) -> bool:
         """Prepares the model for an evaluation or a checkpoint: calls `fit_to_data`, at most once after each step.
@@ -242,13 +255,23 @@ class Trainer(Step, keras.Model):
         tf.config.optimizer.set_experimental_options({"dependency_optimization": False})
         strategy = self.distribute_strategy
 
-        def step(iterator, stage):
-            logs = strategy.run(self.train_step, args=(next(iterator), stage))
+        def step(iterator, stage, flags):
+            names: list[str] = []
+
+            def of_replica(batch):
+                logs = self.train_step(batch, stage)
+                if strategy.num_replicas_in_sync == 1:
+                    return logs
+                names[:] = logs
+                return tf.stack([*(tf.cast(value, tf.float32) for value in logs.values()), *flags])
+
+            logs = strategy.run(of_replica, args=(next(iterator),))
             if self.averages:
                 self.averages.update(self.step.value)
             if strategy.num_replicas_in_sync == 1:
-                return logs
-            return {name: strategy.reduce("MEAN", value, axis=None) for name, value in logs.items()}
+                return logs, []
+            means = tf.unstack(strategy.reduce("MEAN", logs, axis=None))  # one collective for all
+            return dict(zip(names, means)), means[len(names):]
 
         self.traced_step = step if self.run_eagerly else tf.function(step, autograph=False)
         self._next_step = self.steps_taken
@@ -256,7 +279,10 @@ class Trainer(Step, keras.Model):
         def next_step(iterator):
             number, self._next_step = self._next_step, self._next_step + 1
             self.begin_step(number)
-            return self.traced_step(iterator, self.stage_at(number))
+            flags = [tf.constant(flag) for flag in self.workers.flags()]  # tensors: other values are no other graph
+            logs, flags = self.traced_step(iterator, self.stage_at(number), flags)
+            self.workers.hear(flags)
+            return logs
 
         self.train_function = next_step
         return self.train_function

@@ -9,6 +9,18 @@ from collections.abc import Iterator
 NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
+def reinstall() -> None:
+    """Installs Python's handlers of these signals again, after a library has put its own in their place.
+
+    Outside the main thread nothing changes.
+    """
+    for number in NUMBERS:
+        handler = signal.getsignal(number)
+        if handler is not None:
+            with contextlib.suppress(ValueError):  # not the main thread
+                signal.signal(number, handler)
+
+
 class Stopped(BaseException):
     """Raised when a signal stops the work at once; not an Exception, so that no handler on the way catches it as an error."""
 

@@ -223,6 +223,13 @@ def outlived_stdout() -> Iterator[None]:
         sys.stdout = before
 
 
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """A context in which nothing is printed to stdout: another process prints it."""
+    with open(os.devnull, "w") as null, contextlib.redirect_stdout(null):
+        yield
+
+
 class _Outliving:
     """A text stream whose errors of writing are ignored."""
 

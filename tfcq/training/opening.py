@@ -11,6 +11,7 @@ import datetime
 import os
 import re
 import socket
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 LOCK = "lock"
 """Name of the file that a training locks; evaluations and exports may run at the same time."""
+
+_SEEN_AFTER = 90.0
+"""Seconds: a network file system may show another machine's files a minute late."""
 
 WRITERS = ("train", "validation")
 """The folders of TensorBoard that training writes."""
@@ -73,6 +77,17 @@ def opened(
                 path.rmdir()
 
 
+@contextlib.contextmanager
+def joined(
+    config: Config,
+    workdir: str | os.PathLike,
+    accept_changed_data: bool = False,
+    images: dict[str, np.ndarray] | None = None,
+) -> Iterator[OpenedRun]:
+    """Like `opened`, for a worker beside the one that has opened the folder: locks and writes nothing."""
+    yield OpenedRun(config, paths.as_path(workdir), accept_changed_data, images)
+
+
 class OpenedRun:
     """A locked folder of a run, from `opened`; `begin` starts the run after all checks.
 
@@ -93,6 +108,32 @@ class OpenedRun:
         self.config, self.folder, self.accept_changed_data = config, folder, accept_changed_data
         self.require_lock = require_lock
         self.images = images or {}
+
+    def mark(self) -> str:
+        """What the training that has opened the folder wrote into its lock; "": nothing is seen there."""
+        try:
+            return (self.folder / LOCK).read_text()
+        except OSError:
+            return ""
+
+    def check_mark(self, mark: str, seconds: float = _SEEN_AFTER) -> None:
+        """Checks that this worker sees the folder that the chief has opened, whose `mark` is given.
+
+        Args:
+            mark: the chief's.
+            seconds: how long a change may take to be seen.
+
+        Raises:
+            UserError: it does not.
+        """
+        ends = time.monotonic() + seconds
+        while self.mark() != mark:
+            if time.monotonic() > ends:
+                raise UserError(
+                    f"workdir {self.folder}: expected the folder in which the chief trains ({mark.strip()}), received another "
+                    "or none; all workers need one folder on a file system that they share"
+                )
+            time.sleep(0.5)
 
     def config_before(self) -> Config | None:
         """The Config that the run in the folder had until now; None if no run has begun."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
-import math
 import os
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
-from tfcq import models
+from tfcq import __version__, models
 from tfcq import workdir as workdirs
 from tfcq.checks import check_bool, check_kind
 from tfcq.config import Config, check_config
@@ -18,8 +19,9 @@ from tfcq.engine import devices
 from tfcq.engine.batches import step_batches
 from tfcq.engine.checkpoints import Checkpoints
 from tfcq.engine.optimizers import check_optimizer, compile_model, new_course
-from tfcq.errors import TrainingInterrupted, UserError
-from tfcq.machine import files, paths, settings, terminal
+from tfcq.engine.workers import LOST_WORKER_ERRORS, Workers
+from tfcq.errors import TrainingInterrupted, UserError, WorkerLost
+from tfcq.machine import cluster, files, paths, settings, terminal
 from tfcq.machine.interruption import Signals, Stopped
 from tfcq.training import callbacks, opening, progress
 from tfcq.training.likelihood_guard import LikelihoodGuard
@@ -72,7 +74,8 @@ def train(
     Raises:
         UserError: wrong data, flags or folder, arguments of another type, or a second training in the folder.
         TrainingDiverged: a loss or gradient stopped being finite.
-        TrainingInterrupted: SIGTERM, Ctrl-C or SIGHUP; the state is saved.
+        TrainingInterrupted: SIGTERM, Ctrl-C or SIGHUP, here or on another worker; the state is saved.
+        WorkerLost: another worker of the cluster that the environment names has gone.
     """
     check_config(config)
     check_bool("accept_changed_data", accept_changed_data)
@@ -88,15 +91,52 @@ def train(
 
 def _train(config, workdir, accept_changed_data, on_progress, images, signals):
     training = config.training
+    machines = cluster.from_environment(os.environ) if training.distribution == "auto" else None
     distribution = devices.prepare(
-        training.distribution, training.logical_devices, training.deterministic, training.batch_size
+        training.distribution, training.logical_devices, training.deterministic, training.batch_size, machines
     )
+    workers = Workers(distribution)
+    workers.listen(signals)
+    if not workers.is_chief:
+        print(f"{workers}: the first worker prints, writes and evaluates", flush=True)
+    silence = contextlib.nullcontext() if workers.is_chief else terminal.silence()
+    try:
+        with silence, workers.watched(lambda lost: _end(workers, lost, workdir)):
+            return _train_with(workers, distribution, config, workdir, accept_changed_data, on_progress, images, signals)
+    except LOST_WORKER_ERRORS as error:
+        lost = workers.lost(seconds=10.0) if workers.count > 1 else None
+        if workers.count == 1 or (lost is None and isinstance(error, tf.errors.InternalError)):
+            raise
+        raise _lost(workers, lost, workdir) from error
+
+
+def _lost(workers, number, workdir):
+    return WorkerLost(str(workers), "" if number is None else f"worker {number}", workdirs.saved_step(workdir))
+
+
+def _end(workers, number, workdir):
+    """Ends the process, which does not notice by itself that a worker is lost."""
+    error = _lost(workers, number, workdir)
+    if workers.is_chief:
+        progress.set_state(workdir, "failed")
+    print(f"error: {error}", file=sys.stderr, flush=True)
+    os._exit(error.exit_status)
+
+
+def _train_with(workers, distribution, config, workdir, accept_changed_data, on_progress, images, signals):
+    training = config.training
+    workers.agree({"version of tfcq": __version__, "version of TensorFlow": tf.__version__} | config.apart_from_places())
     check_optimizer(training)
     of_a_replica = training.batch_size // distribution.num_replicas_in_sync
     if of_a_replica % training.micro_batches:
         raise UserError(f"micro_batches={training.micro_batches}: expected a divisor of {of_a_replica}, a replica's images")
-    with opening.opened(config, workdir, accept_changed_data, images) as run:
-        dataset = run.load_data()
+    open_folder = opening.opened if workers.is_chief else opening.joined
+    with contextlib.ExitStack() as stack:
+        run = workers.each(lambda: stack.enter_context(open_folder(config, workdir, accept_changed_data, images)))
+        mark = workers.share(run.mark())[0]
+        workers.each(lambda: run.check_mark(mark))
+        dataset = workers.each(run.load_data)
+        workers.agree({"list of images": str(dataset.manifest and dataset.manifest.fingerprints())})
         with distribution.scope():
             model = models.build(config, dataset.image_shape)
             num_weights = model.count_params()  # without what `attach` adds for training alone
@@ -107,9 +147,12 @@ def _train(config, workdir, accept_changed_data, on_progress, images, signals):
             compile_model(model, training)
             checkpoints = Checkpoints(workdir, model, training.keep_checkpoints, run.require_lock)
             start = checkpoints.restore()
+        model.workers = workers
+        if workers.count > 1:
+            workers.agree({"step to resume from": str(start), "state of the model": checkpoints.digest()})
         print(
             f"{config.model}: {num_weights:,} weights; {dataset.description}; "
-            f"{distribution.num_replicas_in_sync} replica(s); workdir {workdir}"
+            f"{distribution.num_replicas_in_sync} replica(s){workers.count_shown}; workdir {workdir}"
             + (f"; resumed from step {start}" if start else ""),
             flush=True,
         )
@@ -117,59 +160,89 @@ def _train(config, workdir, accept_changed_data, on_progress, images, signals):
             print(f"note: {model.likelihood_note}", flush=True)
         if start >= training.train_steps:
             print(f"nothing to do: {start} steps are done and train_steps={training.train_steps}", flush=True)
-            progress.set_state(workdir, "done")  # an earlier training may have been killed after its last checkpoint
+            if workers.is_chief:
+                progress.set_state(workdir, "done")  # an earlier training may have been killed after its last checkpoint
             return model
         before = run.config_before()
         if before and (line := new_course(model, before.training, training, start)):
             print(line, flush=True)
-        batches = step_batches(dataset, model, training.batch_size, training.seed, start)
-        evaluation = callbacks.Evaluation(workdir, model, dataset, training, checkpoints, signals)
-        files.check_room("workdir", run.folder, _checkpoint_bytes(model))
-        run.begin(start, dataset, model.files_read)  # all checks are done
-        evaluation.row_at_start = run.row_of(start)
-        saver = callbacks.Saver(checkpoints, training.checkpoint_every, training.train_steps, signals)
+        rows = workers.rows(training.batch_size) if workers.count > 1 else None
+        batches = step_batches(dataset, model, training.batch_size, training.seed, start, rows)
+        whole = step_batches(dataset, model, training.batch_size, training.seed, start) if rows else None
+        saver = callbacks.Saver(checkpoints, training.checkpoint_every, training.train_steps, workers)
+        first, last = [callbacks.FirstStep(signals), callbacks.FiniteGuard()], [saver]
+        if workers.count > 1:
+            last = [callbacks.Meeting(training, workers), saver]
+
+        def fit(between=(), reporter=None):
+            _fit(model, dataset, batches, whole, workdir, training, [*first, *between, *last], reporter)
+
+        if not workers.is_chief:
+            workers.each(lambda: None)  # the chief begins the run
+            fit()
+            return model
+
+        def begin():
+            evaluation = callbacks.Evaluation(workdir, model, dataset, training, checkpoints, signals)
+            files.check_room("workdir", run.folder, checkpoints.num_bytes())
+            run.begin(start, dataset, model.files_read)  # all checks are done
+            evaluation.row_at_start = run.row_of(start)
+            return evaluation
+
+        evaluation = workers.each(begin)
         bound = f"{model.trained_bound}_bits_per_dim"
         shown = {bound: bound} | {f"{player.name}/loss": f"{player.name} loss" for player in model.players()}
         images_per_step = training.batch_size * model.batches_per_step
         with Reporter(workdir, start, training.train_steps, num_weights, images_per_step, shown, on_progress) as reporter:
             reporter.start()
-            _fit(model, dataset, batches, workdir, training, reporter, evaluation, saver, signals)
+            with _writers(workdir) as writers:
+                pause = workdirs.seconds_between_curves(workdir)
+                saver.curves = curves = callbacks.Scalars(writers["train"], training.log_every, images_per_step, pause)
+                evaluation.writer, evaluation.guard = writers["validation"], LikelihoodGuard(training)
+                between = [
+                    evaluation.guard,
+                    callbacks.StepProgress(reporter),
+                    callbacks.Balance(training.log_every),
+                    curves,
+                    evaluation,
+                ]
+                try:
+                    fit(between, reporter)
+                finally:
+                    terminal.clear()
+                    curves.write()
     return model
 
 
-def _fit(model, dataset, batches, workdir, training, reporter, evaluation, saver, signals):
-    """Takes the remaining steps."""
-    images_per_step = training.batch_size * model.batches_per_step
+@contextlib.contextmanager
+def _writers(workdir):
+    """A context with TensorBoard's writers, {name: writer}."""
     writers = {name: workdirs.event_writer(workdir / "tensorboard" / name) for name in opening.WRITERS}
-    pause = workdirs.seconds_between_curves(workdir)
-    saver.curves = curves = callbacks.Scalars(writers["train"], training.log_every, images_per_step, pause)
-    evaluation.writer, evaluation.guard = writers["validation"], LikelihoodGuard(training)
+    try:
+        yield writers
+    finally:
+        for writer in writers.values():
+            writer.close()
+
+
+def _fit(model, dataset, batches, whole, workdir, training, all_callbacks, reporter):
+    """Takes the remaining steps."""
     try:
         model.fit_batches(
             batches,
+            whole,
             epochs=1,
             steps_per_epoch=training.train_steps - model.steps_taken,
             verbose=0,
-            callbacks=[
-                callbacks.FirstStep(signals),
-                callbacks.FiniteGuard(),
-                evaluation.guard,
-                callbacks.StepProgress(reporter),
-                callbacks.Balance(training.log_every),
-                curves,
-                evaluation,
-                saver,
-            ],
+            callbacks=all_callbacks,
         )
     except (OSError, tf.errors.OpError) as error:
-        if error is reporter.error_of_callback:
+        if reporter and error is reporter.error_of_callback:
             raise
-        raise dataset.take_error() or _in_a_line(error, workdir) or error from error
-    finally:
-        terminal.clear()
-        curves.write()
-        for writer in writers.values():
-            writer.close()
+        of_images = dataset.take_error()
+        if not of_images and model.workers.count > 1 and isinstance(error, LOST_WORKER_ERRORS):
+            raise
+        raise of_images or _in_a_line(error, workdir) or error from error
 
 
 def _in_a_line(error, workdir):
@@ -194,10 +267,3 @@ def _is_full_disk(error):
     TensorFlow uses the same code for a lack of memory, and reports the system's error only as text in the message.
     """
     return isinstance(error, tf.errors.ResourceExhaustedError) and os.strerror(errno.ENOSPC) in error.message
-
-
-def _checkpoint_bytes(model):
-    """The approximate size of a checkpoint of a compiled model, bytes."""
-    variables = [*model.variables, *(variable for one in model.player_optimizers.values() for variable in one.variables)]
-    averages = model.averages.values if model.averages else []
-    return sum(math.prod(one.shape) * tf.as_dtype(one.dtype).size for one in (*variables, *averages))

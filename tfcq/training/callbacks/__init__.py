@@ -5,10 +5,10 @@ Their order matters: the guard comes before everything that writes, the evaluati
 """
 
 from tfcq.training.callbacks.balance import Balance
-from tfcq.training.callbacks.evaluation import Evaluation
+from tfcq.training.callbacks.evaluation import Evaluation, Meeting
 from tfcq.training.callbacks.guard import FiniteGuard
 from tfcq.training.callbacks.scalars import Scalars
 from tfcq.training.callbacks.step import FirstStep, Saver, StepCallback
 from tfcq.training.callbacks.step_progress import StepProgress
 
-__all__ = ["Balance", "Evaluation", "FiniteGuard", "FirstStep", "Saver", "Scalars", "StepCallback", "StepProgress"]
+__all__ = ["Balance", "Evaluation", "FiniteGuard", "FirstStep", "Meeting", "Saver", "Scalars", "StepCallback", "StepProgress"]

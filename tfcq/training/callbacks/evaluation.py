@@ -19,12 +19,37 @@ if TYPE_CHECKING:
     from tfcq.config import TrainingConfig
     from tfcq.data import ImageDataset
     from tfcq.engine.checkpoints import Checkpoints
+    from tfcq.engine.workers import Workers
     from tfcq.machine import paths
     from tfcq.machine.interruption import Signals
     from tfcq.models.base import GenerativeModel
     from tfcq.training.likelihood_guard import LikelihoodGuard
 
 _PICTURE_SEED = 0  # the same for every evaluation, so that grids of one run can be compared
+
+
+def is_due(training: TrainingConfig, step: int) -> bool:
+    """Whether the model is evaluated after `step` steps."""
+    return step % training.evaluate_every == 0 or step == training.train_steps
+
+
+class Meeting(StepCallback):
+    """Where the chief evaluates the model, all workers prepare theirs as it does, and wait for it."""
+
+    def __init__(self, training: TrainingConfig, workers: Workers):
+        super().__init__()
+        self._training, self._workers = training, workers
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """Waits for the evaluation of the first step, which may be due."""
+        super().on_train_begin(logs)
+        self.on_step(self.step, {})
+
+    def on_step(self, step: int, logs: dict) -> None:
+        """Waits, where an evaluation is due."""
+        if is_due(self._training, step):
+            self.model.settle()
+            self._workers.wait()
 
 
 class Evaluation(StepCallback):
@@ -77,20 +102,17 @@ class Evaluation(StepCallback):
         if self.row_at_start:
             self._judge(self.step, self.row_at_start)
             self._keep_if_best(self.step, self.row_at_start)  # it may have been measured after the checkpoint was written
-        elif self.step == 0 or self._is_due(self.step):
+        elif is_due(self._training, self.step):
             self._evaluate(self.step)
 
     def on_step(self, step: int, logs: dict) -> None:
         """Evaluates the model if that is due."""
-        if not self._is_due(step):
+        if not is_due(self._training, step):
             return
         try:
             self._evaluate(step)
         except Stopped:
             say(f"step {step}: the evaluation was interrupted; it is made when the run is resumed")
-
-    def _is_due(self, step):
-        return step % self._training.evaluate_every == 0 or step == self._training.train_steps
 
     def _distribution_evaluator(self):
         """Compares samples with the validation split; imported only when it is needed, as it imports much of SciPy."""
@@ -98,6 +120,8 @@ class Evaluation(StepCallback):
         from tfcq.evaluation.distributions import DistributionEvaluator, check_name
 
         training, strategy = self._training, self.model.distribute_strategy
+        if self.model.workers.count > 1:
+            strategy = tf.distribute.get_strategy()  # the other workers do not evaluate
         protocol = EvaluationConfig(
             split="validation",
             num_samples=training.eval_samples,

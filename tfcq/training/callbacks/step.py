@@ -12,6 +12,7 @@ from tfcq.machine.terminal import say
 
 if TYPE_CHECKING:
     from tfcq.engine.checkpoints import Checkpoints
+    from tfcq.engine.workers import Workers
     from tfcq.machine.interruption import Signals
     from tfcq.training.callbacks.scalars import Scalars
 
@@ -65,29 +66,37 @@ class FirstStep(StepCallback):
 
 
 class Saver(StepCallback):
-    """Saves a checkpoint every `every` steps and at the end; after a signal, saves one and raises TrainingInterrupted."""
+    """Saves a checkpoint every `every` steps and at the end; after a signal, saves one and raises TrainingInterrupted.
+
+    All workers do so at the same steps: they compare their states, and the chief writes.
+    """
 
     curves: Scalars | None = None
     """What must be in its file up to a checkpoint before that is saved; to be set before training begins."""
 
-    def __init__(self, checkpoints: Checkpoints, every: int, total_steps: int, signals: Signals):
+    def __init__(self, checkpoints: Checkpoints, every: int, total_steps: int, workers: Workers):
         super().__init__()
-        self._checkpoints, self._every, self._total, self._signals = checkpoints, every, total_steps, signals
+        self._checkpoints, self._every, self._total, self._workers = checkpoints, every, total_steps, workers
 
     def on_step(self, step: int, logs: dict) -> None:
         """Saves a checkpoint if one is due or a signal was received."""
-        received = self._signals.received
+        received = self._workers.stop
         if received:
-            self._save()  # at once: the process may be killed before the model has settled
+            self._save(step)  # at once: the process may be killed before the model has settled
             if self.model.settle():
-                self._save()
+                self._save(step)
         elif step % self._every == 0 or step == self._total:
             self.model.settle()
-            self._save()
+            self._save(step)
         if received:
             raise TrainingInterrupted(received, step)
 
-    def _save(self):
+    def _save(self, step):
+        if self._workers.count > 1:
+            self._workers.agree({f"state of the model at step {step}": self._checkpoints.digest()})
+        self._workers.each(self._write if self._workers.is_chief else lambda: None)
+
+    def _write(self):
         if self.curves:
             self.curves.write()
         self._checkpoints.save()
