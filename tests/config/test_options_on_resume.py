@@ -32,7 +32,7 @@ for the cache, tests/data/test_cache.py looks at the images' bits."""
 EXTENDS = {"training.train_steps"}
 
 LAYOUT = {"training.distribution", "training.logical_devices"}
-"""How a run is laid out over devices: tests/integration/test_workers.py goes on with other numbers of workers."""
+"""How a run is laid out over devices: tests/integration/test_worker_processes.py goes on with other numbers of workers."""
 
 PLACE = {"data.dataset", "data.data_dir", "system.perceptual_weights"}
 """Where the images and files are: free where they are known to be the same. tests/integration/test_data_that_changed.py moves

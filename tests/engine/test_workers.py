@@ -1,4 +1,4 @@
-"""What workers do together, as threads that hand each other texts; tests/integration/test_workers.py has processes."""
+"""What workers do together, as threads that hand each other texts; tests/integration/test_worker_processes.py has processes."""
 
 import concurrent.futures
 import ctypes

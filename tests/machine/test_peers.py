@@ -24,7 +24,7 @@ def test_each_waits_until_all_are_there(addresses):
     there = threading.Barrier(3)
 
     def start(index):
-        missing = peers.wait_for_all(Cluster(addresses, index), 60.0, print)
+        missing = peers.wait_for_all(Cluster(addresses, index, "TF_CONFIG"), 60.0, print)
         with socket.create_server(("", int(addresses[index].rpartition(":")[2]))):  # as TensorFlow's, in the same place
             there.wait(60)
         return missing
@@ -39,7 +39,7 @@ def test_one_that_does_not_come_is_named(addresses, monkeypatch):
     monkeypatch.setattr(peers.time, "monotonic", lambda: float(next(clock)))
     reported = []
     with socket.create_server(("127.0.0.1", int(addresses[1].rpartition(":")[2]))):
-        missing = peers.wait_for_all(Cluster(addresses, 0), 30.0, reported.append)
+        missing = peers.wait_for_all(Cluster(addresses, 0, "TF_CONFIG"), 30.0, reported.append)
     assert missing == [addresses[2]]
     assert reported == [[addresses[2]]] * 3  # after 5, 10 and 20 s
 
@@ -52,4 +52,4 @@ def test_an_address_that_cannot_be_used_is_one_line(address, message):
     with socket.create_server(("", 0)) as taken:
         address = address if address != "taken" else f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(UserError, match=message):
-            peers.wait_for_all(Cluster((address, "127.0.0.1:1"), 0), 0.0, print)
+            peers.wait_for_all(Cluster((address, "127.0.0.1:1"), 0, "TF_CONFIG"), 0.0, print)
