@@ -80,7 +80,8 @@ def test_an_installed_package_trains_measures_exports_serves_and_answers(sdist, 
     command, workdir = site / "bin" / "tfcq", pathlib.Path("runs", "quickstart")
     evaluating = begin(command, "evaluate", f"--workdir={workdir}", "--num_images=8", "--metrics=elbo", "--noreport")
     exporting = begin(command, "export", f"--workdir={workdir}", "--export_dir=exports", "--num_importance_samples=2")
-    assert "elbo: " in end(evaluating) and end(exporting) == "exported exports/cqf/1\n"
+    assert "elbo: " in end(evaluating)
+    assert end(exporting).endswith("exported exports/cqf/1\n")  # after lines of progress, on a slow machine
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     serving = begin(command, "serve", "--model_name=cqf", "--model_base_path=exports/cqf", f"--port={port}")
