@@ -1,5 +1,6 @@
 """The cache of decoded images: the same bits, noticed changes, and nothing wrong after kills, damage and full disks."""
 
+import json
 import os
 import pathlib
 import shutil
@@ -9,6 +10,7 @@ import threading
 
 import numpy as np
 import pytest
+from commands import REPOSITORY
 from PIL import Image
 
 from tfcq.config import DataConfig
@@ -341,3 +343,10 @@ def test_images_are_read_once_where_those_that_cannot_be_used_are_left_out(files
     expected = load(DataConfig(**{**vars(config), "data_cache": "none"}))
     every = range(dataset.num_images("train"))
     np.testing.assert_array_equal(dataset.images("train", every), expected.images("train", every))
+
+
+def test_a_cache_is_found_again_whether_tensorflow_was_imported_before_pillow_or_not():
+    assert "tensorflow" in sys.modules
+    program = "import json, PIL.Image, tfcq.data.cache as cache; print(json.dumps(cache._decoders()))"
+    without = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=REPOSITORY)
+    assert json.loads(without.stdout) == cache_module._decoders()

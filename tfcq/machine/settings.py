@@ -59,6 +59,7 @@ def import_tensorflow() -> None:
         UserError: a setting that would change a run and that can no longer be changed: see the module.
     """
     check_environment()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # lines about its build and about GPUs that are not there
     _import_keras()
     import tensorflow as tf
 
