@@ -34,12 +34,16 @@ def test_rows_are_folded_as_tensorflow_folds_one_seed(number):
     np.testing.assert_array_equal(philox.fold_rows(SEEDS, number), expected)
 
 
-def test_keys_and_counters_are_tensorflows():
-    keys, counters = philox.keys_and_counters(SEEDS)
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_keys_and_counters_are_tensorflows(jit_compile):
+    keys, counters = tf.function(philox.keys_and_counters, jit_compile=jit_compile)(tf.constant(SEEDS))
+    one = tf.function(philox.key_and_counter, jit_compile=jit_compile)
     for seed, key, counter in zip(SEEDS, keys, counters):
         expected_key, expected_counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed)
         np.testing.assert_array_equal(key, expected_key)
         np.testing.assert_array_equal(counter, expected_counter)
+        for received, expected in zip(one(tf.constant(seed)), (key, counter)):
+            np.testing.assert_array_equal(received, expected)
 
 
 @pytest.mark.parametrize("first", [0, 1, 2, 3, 4, 17, 4_000_000_000])

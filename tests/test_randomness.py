@@ -168,6 +168,13 @@ def test_graphs_and_xla_give_the_bits_of_eager(kind, jit_compile):
         np.testing.assert_allclose(batch, expected_batch, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("rows", [{}, {"first_row": 2, "total_rows": 4}])
+def test_noise_that_comes_from_outside_of_xla(rows):
+    noise = StepNoise((0, 3), (), 2, **rows)
+    graph = tf.function(lambda: noise.uniform(SHAPE, 2), jit_compile=True)
+    np.testing.assert_array_equal(graph(), draw(noise, "uniform", tag=2))
+
+
 def test_any_batch_size_in_one_graph():
     graph = tf.function(
         lambda seeds: RowNoise(seeds).uniform(SHAPE, 0), input_signature=[tf.TensorSpec([None, 2], tf.int32)]

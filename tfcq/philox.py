@@ -86,8 +86,13 @@ def keys_and_counters(seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def key_and_counter(seed: Any) -> tuple[tf.Tensor, tf.Tensor]:
-    """Key uint64 [1] and counter uint64 [2] of one seed int32 [2]."""
-    return tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed)
+    """Key uint64 [1] and counter uint64 [2] of one seed int32 [2].
+
+    Not by `StatelessRandomGetKeyCounter`, which under XLA gives those of another generator.
+    """
+    seed = tf.convert_to_tensor(seed, tf.int32)
+    mixed = tf.cast(words((4,), _joined(*tf.unstack(tf.constant(_SCRAMBLING_KEY))), tf.cast(seed, tf.uint64)), tf.uint64)
+    return _joined(mixed[:1], mixed[1:2]), tf.concat([tf.zeros(1, tf.uint64), _joined(mixed[2:3], mixed[3:])], axis=0)
 
 
 def words(shape: tuple[int, ...], key: tf.Tensor, counter: tf.Tensor) -> tf.Tensor:

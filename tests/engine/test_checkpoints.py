@@ -188,7 +188,7 @@ def test_restore_model_takes_what_is_asked_for_and_says_what_it_took(tmp_path, c
     fresh = build(seed=1, compiled=False)
     assert restore_model(fresh, tmp_path, "last") == (3, "last") and not capsys.readouterr().out
     assert restore_model(fresh, tmp_path, "best") == (3, "last")
-    assert capsys.readouterr().out == f"workdir {tmp_path}: no best checkpoint is kept, the last, of step 3, is taken\n"
+    assert capsys.readouterr().out == f"workdir {tmp_path}: no best checkpoint is kept, so the last is taken, of step 3\n"
     fill(model, 4, seed=4)
     checkpoints.save_if_best(1.0)
     best = values(model)

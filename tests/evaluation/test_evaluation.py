@@ -125,7 +125,7 @@ def test_evaluate_records_numbers_with_their_protocol(run, capsys):
     assert json.loads((folder / "metrics.json").read_text()) == row
     assert json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1]) == row
     told, *lines = capsys.readouterr().out.splitlines()
-    assert told == f"workdir {folder}: no best checkpoint is kept, the last, of step 1, is taken"
+    assert told == f"workdir {folder}: no best checkpoint is kept, so the last is taken, of step 1"
     assert lines[0].startswith(f"elbo: {row['elbo']['bits_per_dim']:.4f} +- ") and lines[0].endswith(
         "(test, 30 images, ELBO)"
     )

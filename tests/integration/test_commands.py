@@ -79,7 +79,7 @@ def test_a_workdir_is_evaluated_and_drawn_by_commands_that_repeat_no_flag(tmp_pa
                 output
             )
         else:
-            told = f"workdir {tmp_path}: no best checkpoint is kept, the last, of step 1, is taken"
+            told = f"workdir {tmp_path}: no best checkpoint is kept, so the last is taken, of step 1"
             assert output.splitlines() == [told, f"wrote {picture}"]
     row = json.loads((tmp_path / "metrics.json").read_text())
     assert row["bits_per_dim"]["num_importance_samples"] == 2 and row["split"] == "test"

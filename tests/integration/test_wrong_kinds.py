@@ -146,5 +146,5 @@ def test_paths_of_pathlib_and_metrics_in_a_text_are_taken_and_a_floor_is_told(tm
         assert "no such floor" in entry["notes"][0]
     assert row["checkpoint"] == "last"  # the run was not evaluated while it trained, and kept no best
     told = capsys.readouterr().out
-    assert told.count(floor) == 1 and told.count("no best checkpoint is kept, the last, of step 1, is taken") == 1
+    assert told.count(floor) == 1 and told.count("no best checkpoint is kept, so the last is taken, of step 1") == 1
     assert tf.io.gfile.exists(str(workdir / "metrics.jsonl"))

@@ -177,7 +177,7 @@ def restore_model(model: Trainer, workdir: str | os.PathLike, which: str = "best
     last = _restore_newest(restore, folder / "last")
     if last:
         if which == "best" and step is not None:
-            print(f"workdir {workdir}: no best checkpoint is kept, the last, of step {last}, is taken", flush=True)
+            print(f"workdir {workdir}: no best checkpoint is kept, so the last is taken, of step {last}", flush=True)
         return last, "last"
     raise UserError(f"workdir {workdir}: expected a checkpoint in {folder}, found none; train first")
 
