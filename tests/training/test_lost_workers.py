@@ -70,6 +70,31 @@ def test_a_store_that_fails_the_chief_is_no_lost_worker(monkeypatch):
     assert isinstance(end_of(monkeypatch, 1, None, workdir, GONE), WorkerLost)  # the chief alone writes there
 
 
+FULL = tf.errors.ResourceExhaustedError(None, None, "events.out; No space left on device")
+
+
+@pytest.mark.parametrize("ended_by", [None, UserError("a.png: broken"), ZeroDivisionError()])
+def test_curves_that_cannot_be_written_hide_no_other_error(monkeypatch, tmp_path, ended_by):
+    closed = []
+
+    class Writer:
+        def close(self):
+            closed.append(self)
+            raise FULL
+
+    monkeypatch.setattr(run.workdirs, "event_writer", lambda folder: Writer())
+    with pytest.raises(Exception) as raised, run._writers(tmp_path) as writers:
+        assert len(writers) == 2
+        if ended_by:
+            raise ended_by
+    assert len(closed) == 2
+    if ended_by:
+        assert raised.value is ended_by
+    else:
+        message = f"workdir {tmp_path}: cannot be written: No space left on device; the checkpoints in {tmp_path} are untouched; "
+        assert type(raised.value) is UserError and str(raised.value).startswith(message)
+
+
 @pytest.mark.parametrize("failing", ["saved_step", "stderr"])
 def test_a_process_ends_though_its_files_are_gone(monkeypatch, tmp_path, capsys, failing):
     def end(status):

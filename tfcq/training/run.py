@@ -223,23 +223,37 @@ def _train_with(workers, distribution, config, workdir, accept_changed_data, on_
                     meeting.evaluation = evaluation
                 else:
                     between.append(evaluation)
-                try:
-                    fit(between, reporter)
-                finally:
-                    terminal.clear()
-                    curves.write()
+                with _closing(curves.write, workdir):
+                    try:
+                        fit(between, reporter)
+                    finally:
+                        terminal.clear()
     return model
 
 
 @contextlib.contextmanager
 def _writers(workdir):
     """A context with TensorBoard's writers, {name: writer}."""
-    writers = {name: workdirs.event_writer(workdir / "tensorboard" / name) for name in opening.WRITERS}
-    try:
-        yield writers
-    finally:
+    with contextlib.ExitStack() as stack:
+        writers = {name: workdirs.event_writer(workdir / "tensorboard" / name) for name in opening.WRITERS}
         for writer in writers.values():
-            writer.close()
+            stack.enter_context(_closing(writer.close, workdir))
+        yield writers
+
+
+@contextlib.contextmanager
+def _closing(close, workdir):
+    """A context that ends with `close()`, whose error is one line; what ended the context counts more than that error."""
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError, tf.errors.OpError):
+            close()
+        raise
+    try:
+        close()
+    except (OSError, tf.errors.OpError) as error:
+        raise _in_a_line(error, workdir) or error from error
 
 
 def _fit(model, dataset, batches, whole, workdir, training, all_callbacks, reporter):
