@@ -40,13 +40,15 @@ def test_where_one_differs_all_end_with_the_same_line(facts, message):
 
 
 def test_a_mistake_that_one_finds_ends_all():
+    line = f"images: broken: {', '.join(f'{number}.png' for number in range(100))}"
+
     def find(worker):
         if worker.index == 1:
-            raise UserError("workdir: full")
+            raise UserError(line)
         return worker.index
 
     errors = together(lambda worker: worker.each(lambda: find(worker)))
-    assert [str(error) for error in errors] == ["worker 1 of 3: workdir: full", "workdir: full", "worker 1 of 3: workdir: full"]
+    assert [str(error) for error in errors] == [f"worker 1 of 3: {line}", line, f"worker 1 of 3: {line}"]
     assert together(lambda worker: worker.each(lambda: worker.index)) == [0, 1, 2]
 
 

@@ -142,7 +142,8 @@ class Workers:
             answer = work()
         except (UserError, OSError, tf.errors.OpError) as error:
             own = error
-        for number, text in enumerate(self.share("" if own is None else first_words(own))):
+        reason = "" if own is None else str(own) if isinstance(own, UserError) else first_words(own)
+        for number, text in enumerate(self.share(reason)):
             if text:
                 raise own or UserError(f"worker {number} of {self.count}: {text}")
         return answer  # type: ignore[return-value]  # work() was called
