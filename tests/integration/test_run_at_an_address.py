@@ -77,7 +77,7 @@ def test_a_run_lives_there_as_in_a_folder(store, tmp_path, monkeypatch, capsys):
     assert sample.COMMAND.run(["--workdir=ram://bucket/runs/one", f"--output={place}", "--num_samples=4"]) == 0
     assert np.array_equal(tf.io.decode_png(as_path(place).read_bytes()), here.picture("prior", 4))
 
-    def reloaded_here(folder, inputs):
+    def reloaded_here(folder, inputs, begin):
         return verify.answer(
             str(folder), {f"{name}/{key}": value for name, each in inputs.items() for key, value in each.items()}
         )
