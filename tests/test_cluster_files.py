@@ -160,7 +160,7 @@ SBATCH_OPTIONS = {
     "time": r"\d+:\d\d:\d\d", "output": r"[\w%.-]+", "open-mode": r"append|truncate", "requeue": None,
     "signal": r"([RB]:)?[A-Z]+@\d+",
 }  # fmt: skip
-SRUN_OPTIONS = {"distribution": r"block", "cpus-per-task": r"\d+", "kill-on-bad-exit": r"[01]"}
+SRUN_OPTIONS = {"distribution": r"block", "cpus-per-task": r"\d+", "kill-on-bad-exit": r"[01]", "wait": r"\d+"}
 
 
 def check_options(options, known):
@@ -184,9 +184,15 @@ def test_the_slurm_script_passes_its_linter():
     assert (done.returncode, done.stdout) == (0, "")
 
 
-# As srun(1): its options, then a command, once a task, with the variables of a step; the highest exit status of all.
+# As srun(1): its options, then a command, once a task, with the variables of a step; the highest exit status of all, to which
+# tasks belong that it has killed.
 SRUN = """#!/usr/bin/env bash
-while [[ $1 == --* ]]; do echo "$1" >>"$RECORD/srun"; shift; done
+kills=0
+while [[ $1 == --* ]]; do
+  echo "$1" >>"$RECORD/srun"
+  [[ $1 != --kill-on-bad-exit=1 ]] || kills=1
+  shift
+done
 export SLURM_STEP_ID=0 SLURM_STEP_NODELIST=$SLURM_JOB_NODELIST SLURM_STEP_NUM_NODES=$SLURM_NNODES
 export SLURM_STEP_TASKS_PER_NODE="$SLURM_NTASKS_PER_NODE(x$SLURM_NNODES)"
 export SLURM_NTASKS=$((SLURM_NNODES * SLURM_NTASKS_PER_NODE))
@@ -198,7 +204,11 @@ for ((task = 0; task < SLURM_NTASKS; task++)); do
 done
 highest=0
 for process in "${started[@]}"; do
-  wait "$process" || { status=$?; [ $status -gt $highest ] && highest=$status; }
+  wait "$process" || {
+    status=$?
+    [ $kills = 0 ] || kill "${started[@]}" 2>/dev/null
+    [ $status -gt $highest ] && highest=$status
+  }
 done
 exit $highest
 """
@@ -276,3 +286,9 @@ def test_what_the_slurm_script_does_when_a_worker_ends(status, variables, again,
     assert ended == status
     assert records.get("scontrol", []) == (["requeue 7"] if again else [])
     assert stderr.startswith(f"status {status}") if status > 2 else stderr == ""
+
+
+def test_a_mistake_that_all_workers_report_does_not_start_the_slurm_job_again(sbatch):
+    """They do not end at the same moment; one that was killed meanwhile would count as lost."""
+    ended, records, _ = sbatch("#!/bin/sh\n[ $SLURM_PROCID = 0 ] || sleep 1\nexit 2\n", {"SECONDS": "100"})
+    assert ended == 2 and "scontrol" not in records

@@ -25,15 +25,17 @@ class WorkerLost(Exception):
         worker: which one this is, such as "worker 0 of 2".
         lost: which one is lost, such as "worker 1"; "": unknown.
         step: the step of the last checkpoint; 0: there is none; None: unknown.
+        reason: what is known, in one line, if it is unknown which one is lost; "": nothing.
     """
 
     exit_status = 75  # EX_TEMPFAIL of sysexits.h: try again
 
-    def __init__(self, worker: str, lost: str, step: int | None = None):
+    def __init__(self, worker: str, lost: str, step: int | None = None, reason: str = ""):
         unknown = "resume from the last checkpoint, if there is one"
         then = unknown if step is None else f"resume from step {step}" if step else "begin anew"
         super().__init__(
-            f"{worker}: {lost or 'another worker'} was lost; start all workers again with the same command: they {then}"
+            f"{worker}: {lost or 'another worker'} was lost{f' ({reason})' if reason else ''}; start all workers again with the "
+            f"same command: they {then}"
         )
 
 

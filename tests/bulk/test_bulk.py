@@ -30,7 +30,7 @@ from tfcq.bulk.stages import Sampling, Scoring
 from tfcq.command_line import starting
 from tfcq.config import DataConfig
 from tfcq.errors import UserError
-from tfcq.machine import files
+from tfcq.machine import files, paths
 from tfcq.seeds import row_seeds
 
 SHAPE = (4, 4, 1)
@@ -76,6 +76,11 @@ def write_images(folder, names):
             Image.fromarray(values).save(file, "png")
 
 
+def at_an_address():
+    """A new folder in TensorFlow's memory."""
+    return paths.as_path(f"ram://bulk/{os.urandom(6).hex()}")
+
+
 NAMES = [b"b/%d.png" % number for number in range(9)] + [b"a/z.png", b"top.png"]
 STAGES = {
     "sample": lambda folder, **options: Sampling(PLACE, batch_size=4, num_samples=11, **options),
@@ -114,6 +119,28 @@ def test_shards_are_together_what_one_is(stage, tmp_path, model):
         assert places == {tuple(keyed.key_seeds([row["key"]], 0)[0]): number % 4 for number, row in rows}
     else:
         assert places == {(0, number): number % 4 for number in range(1, 11)}
+
+
+def test_parts_at_an_address_are_those_of_a_folder(stage, tmp_path):
+    there = at_an_address()
+    compute(stage(), tmp_path / "here", 3)
+    assert compute(stage(), there, 3) == [True] * 3 and compute(stage(), there, 3) == [False] * 3
+    assert rows_of(there) == rows_of(tmp_path / "here") == rows_of(str(there))
+    names = sorted(path.name for path in there.iterdir())
+    assert names == sorted(path.name for path in (tmp_path / "here").iterdir())
+    damaged = next(there / name for name in names if name.startswith("part-00001-of-00003.") and not name.endswith("3.json"))
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
+    with pytest.raises(UserError, match=f"^{there}: expected 3 parts, 1 of them cannot be used: 1/3 .it is damaged"):
+        rows_of(there)
+    assert compute(stage(), there, 3) == [False, True, False] and rows_of(there) == rows_of(tmp_path / "here")
+
+
+def test_an_export_is_the_same_one_at_an_address(tmp_path):
+    for folder in (tmp_path, there := at_an_address()):
+        (folder / "variables").mkdir()
+        (folder / "saved_model.pb").write_bytes(b"graph")
+        (folder / "variables" / "variables.index").write_bytes(b"index")
+    assert models._digest_of_files(there) == models._digest_of_files(tmp_path)
 
 
 def test_a_sampling_has_the_images_of_its_seeds(tmp_path, model):

@@ -1,6 +1,5 @@
 """What workers do together, as threads that hand each other texts; tests/integration/test_worker_processes.py has processes."""
 
-import concurrent.futures
 import ctypes
 import os
 import signal
@@ -10,43 +9,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tiny_models as tiny
+from worker_threads import OneOf, together
 
 from tfcq.data import ImageDataset
+from tfcq.engine import devices
 from tfcq.engine import workers as module
 from tfcq.engine.batches import step_batches
 from tfcq.engine.workers import Workers
 from tfcq.errors import UserError
 from tfcq.machine import interruption
+from tfcq.machine.cluster import Cluster
 from tfcq.machine.interruption import Signals
-
-
-class OneOf(Workers):
-    """A worker of `count`, which share by `texts`."""
-
-    def __init__(self, index, count, texts=None, meeting=None):
-        super().__init__()
-        self.index, self.count, self._texts, self._meeting = index, count, texts, meeting
-
-    def share(self, text):
-        self._texts[self.index] = text
-        self._meeting.wait(60)
-        texts = list(self._texts)
-        self._meeting.wait(60)
-        return texts
-
-
-def together(work, count=3):
-    """The results, or the UserErrors, of `work(worker)` of `count` workers at the same time."""
-    texts, meeting = [""] * count, threading.Barrier(count)
-
-    def of(index):
-        try:
-            return work(OneOf(index, count, texts, meeting))
-        except UserError as error:
-            return error
-
-    with concurrent.futures.ThreadPoolExecutor(count) as pool:
-        return [one.result(timeout=60) for one in [pool.submit(of, index) for index in range(count)]]
 
 
 def test_workers_that_agree_go_on():
@@ -67,14 +40,35 @@ def test_where_one_differs_all_end_with_the_same_line(facts, message):
 
 
 def test_a_mistake_that_one_finds_ends_all():
+    line = f"images: broken: {', '.join(f'{number}.png' for number in range(100))}"
+
     def find(worker):
         if worker.index == 1:
-            raise UserError("workdir: full")
+            raise UserError(line)
         return worker.index
 
     errors = together(lambda worker: worker.each(lambda: find(worker)))
-    assert [str(error) for error in errors] == ["worker 1 of 3: workdir: full", "workdir: full", "worker 1 of 3: workdir: full"]
+    assert [str(error) for error in errors] == [f"worker 1 of 3: {line}", line, f"worker 1 of 3: {line}"]
     assert together(lambda worker: worker.each(lambda: worker.index)) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "error, text",
+    [
+        (OSError(28, "No space left on device", "samples/a.png"), "[Errno 28] No space left on device: 'samples/a.png'"),
+        (tf.errors.UnavailableError(None, None, "the store\ndid not answer"), "the store did not answer"),
+        (OSError(), "OSError"),
+    ],
+)
+def test_a_disk_that_fails_one_ends_all(error, text):
+    """Each with the status of a mistake: a scheduler starts a training again where a worker says that another is lost."""
+
+    def write(worker):
+        if worker.index == 0:
+            raise error
+
+    errors = together(lambda worker: worker.each(lambda: write(worker)))
+    assert errors[0] is error and [str(other) for other in errors[1:]] == [f"worker 0 of 3: {text}"] * 2
 
 
 def test_one_process_is_a_worker_that_waits_for_nobody():
@@ -153,6 +147,26 @@ def test_a_lost_worker_ends_a_training_that_does_not_notice(monkeypatch, ends_by
         if not ends_by_itself:
             assert ended.wait(60)
     assert ended.is_set() != ends_by_itself
+
+
+def test_a_worker_that_ends_after_the_last_step_is_not_lost(monkeypatch):
+    """The chief may have files to write for a while, as at an address."""
+    monkeypatch.setattr(module, "CHECK_SECONDS", 0.01)
+    monkeypatch.setattr(module, "GRACE_SECONDS", 60.0)
+    monkeypatch.setattr(module, "_answers", lambda worker: False)
+    chief, ended, before = OneOf(0, 2), [], threading.enumerate()
+    with chief.watched(ended.append):
+        (watch,) = [one for one in threading.enumerate() if one not in before]
+        chief.part()
+        watch.join(30)
+        assert not watch.is_alive() and ended == []
+
+
+def test_a_process_that_has_used_tensorflow_cannot_join_a_cluster(monkeypatch):
+    monkeypatch.setattr(devices, "JOIN_SECONDS", 0.0)
+    tf.zeros(1).numpy()
+    with pytest.raises(UserError, match="^TF_CONFIG names 2 workers: expected the training to be the first that uses TensorFlow"):
+        devices.prepare(cluster=Cluster(("127.0.0.1:0", "127.0.0.1:1"), 0, "TF_CONFIG"))
 
 
 def test_the_chief_looks_at_all_and_the_others_at_the_chief(monkeypatch):

@@ -1,6 +1,7 @@
 """Trainings on several workers, which are processes here: the weights of several devices of one, through signals and kills."""
 
 import json
+import re
 import signal
 import time
 
@@ -136,6 +137,28 @@ def test_workers_that_differ_end_in_one_line(tmp_path):
     for _, _, errors in ends:
         assert "expected the folder in which the chief trains (process " in errors and errors.count("\n") == 1
     assert not (tmp_path / "run").exists() and not (tmp_path / "other").exists()
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(3600)
+def test_trainings_of_one_script_have_the_same_workers(tmp_path):
+    """The second goes on with the first one's run; then the chief alone evaluates."""
+    script = """if True:
+        import sys
+        import tfcq
+        from commands import config_from
+        from tfcq.machine import cluster
+        for steps in (100, 200):
+            run = tfcq.Run(sys.argv[1], config_from(*sys.argv[2:], f"--train_steps={steps}"))
+            print("steps:", run.train().steps_taken)
+        if cluster.from_environment().is_chief:
+            print("evaluated:", run.evaluate(report=False)["step"])
+    """
+    flags = [f"--{name}={value}" for name, value in FLAGS.items() if name != "train_steps"]
+    ends = ends_of(start_workers([["-c", script, tmp_path / "run", *flags]] * 2))
+    assert [status for status, *_ in ends] == [0, 0], ends
+    said = [[line for line in output.splitlines() if re.match("steps:|evaluated:", line)] for _, output, _ in ends]
+    assert said == [["steps: 100", "steps: 200", "evaluated: 200"], ["steps: 100", "steps: 200"]]
 
 
 @pytest.mark.cluster

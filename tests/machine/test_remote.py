@@ -15,17 +15,17 @@ from object_stores import ObjectStore
 
 from tfcq import picture_files
 from tfcq import workdir as workdirs
+from tfcq.engine.workers import Workers
 from tfcq.errors import UserError
 from tfcq.evaluation.activations import Cache
 from tfcq.machine import files, json_lines, paths, remote, remote_lock
-from tfcq.machine.interruption import Signals
 from tfcq.machine.remote import RemotePath
 from tfcq.machine.remote_lock import RemoteLock
 from tfcq.reproduction.report import write_report
 from tfcq.reproduction.run import Ablation, Budget
 from tfcq.reproduction.tables import TABLES
 from tfcq.training import callbacks, events
-from tfcq.training.opening import opened
+from tfcq.training.opening import joined, opened
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 
@@ -271,7 +271,7 @@ def test_curves_are_written_now_and_then_and_before_a_checkpoint(there, monkeypa
 
     assert workdirs.seconds_between_curves(there) == 30.0 and workdirs.seconds_between_curves(pathlib.Path("run")) == 0.0
     curves = callbacks.Scalars(workdirs.event_writer(there), 1, 8, pause=30.0)
-    saver = callbacks.Saver(Checkpoints(), 20, 40, Signals())
+    saver = callbacks.Saver(Checkpoints(), 20, 40, Workers())
     saver.curves = curves
     for callback in (curves, saver):
         callback.set_model(Model())
@@ -365,3 +365,14 @@ def test_a_second_training_is_refused_and_nothing_is_left(there, hurry):
             run.require_lock()
     assert listing(there) == []
     assert not there.exists() and not workdirs.exists(there)
+
+
+def test_a_worker_sees_whether_the_chief_trains_in_its_folder(there, hurry):
+    from tfcq.config import Config
+
+    with opened(Config(), there) as chief, joined(Config(), there) as same, joined(Config(), there / "other") as other:
+        mark = chief.mark()
+        assert f"process {os.getpid()} on " in mark
+        same.check_mark(mark, 0.0)
+        with pytest.raises(UserError, match=r"the folder in which the chief trains \(process \d+ on .*, received another"):
+            other.check_mark(mark, 0.0)

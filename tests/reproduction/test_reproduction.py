@@ -207,6 +207,14 @@ def test_the_seconds_of_steps_that_a_crash_lost_are_given_back(make, tmp_path):
     assert 249.9 < state(tmp_path)["cqf"]["seconds"] < 300.0  # a quarter of the steps had been saved
 
 
+@pytest.mark.parametrize("name", ["TF_CONFIG", "SLURM_STEP_ID", "TFCQ_WORKERS"])
+def test_what_is_run_belongs_to_no_cluster(monkeypatch, name):
+    """Otherwise it would wait for workers that nobody starts."""
+    monkeypatch.setenv(name, "2")
+    with Interrupts() as interrupts:
+        assert follow(["sh", "-c", f"exit ${{{name}:-0}}"], interrupts)[0] == 0
+
+
 def test_a_second_signal_kills(tmp_path):
     up, timers = tmp_path / "up", []
     deaf = f"import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); open({str(up)!r}, 'w'); time.sleep(60)"

@@ -6,9 +6,9 @@ import time
 
 import pytest
 
-from tfcq.errors import TrainingDiverged, TrainingInterrupted, UserError
+from tfcq.errors import TrainingDiverged, TrainingInterrupted, UserError, WorkerLost
 from tfcq.machine.interruption import Stopped
-from tfcq.training.progress import FILE, Reporter, read
+from tfcq.training.progress import FILE, Reporter, read, set_state
 
 
 @pytest.fixture
@@ -76,6 +76,17 @@ def test_the_last_state_says_how_it_ended(tmp_path, error, state, expected):
     assert json.loads(text)["losses"] == {"bound": None, "p loss": None}
     ended = read(tmp_path)
     assert (ended.state, ended.step, ended.error) == (state, 1, expected)
+
+
+def test_a_state_that_is_set_later_says_why(tmp_path):
+    set_state(tmp_path, "failed")
+    assert read(tmp_path) is None
+    with reporter(tmp_path) as report:
+        report.start()
+        set_state(tmp_path, "failed", WorkerLost("worker 0 of 2", "worker 1", 0))
+        assert read(tmp_path).error == {"kind": "WorkerLost", "line": str(WorkerLost("worker 0 of 2", "worker 1", 0))}
+        set_state(tmp_path, "done")
+        assert read(tmp_path).error is None
 
 
 def test_a_folder_that_cannot_be_written_does_not_end_the_training(tmp_path):

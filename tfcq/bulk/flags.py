@@ -78,6 +78,7 @@ def run(flags: Flags, make: Callable[[ModelPlace], Stage], output: str | pathlib
     if output is None:
         raise UserError("expected --output=DIR, the folder for the parts")
     folder = paths.folder(output, "output").absolute()
+    starting.reach(folder, flags.workdir, flags.export)
     place = model_place(flags)
     files.check_folder("output", folder)
     if flags.ray:

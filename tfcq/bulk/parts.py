@@ -1,7 +1,8 @@
 """A part: the file with the results of a shard, and the seal beside it that says that the part is whole.
 
 Both are written under another name and renamed, the seal last, so that a killed process leaves no part, or one without a seal,
-which is computed again. Neither file grows in memory: results are written batch by batch. No TensorFlow.
+which is computed again. Neither file grows in memory: results are written batch by batch. At an address (`gs://`) there is no
+renaming: a part appears when its upload ends, and is in memory until then. No TensorFlow for local folders.
 
 A sampling's part is an npz file with one array, `images`, uint8 [n, H, W, C]: `--dataset=npz:FILE` reads it, too. A scoring's
 part is gzipped JSON lines, a row for each image: {"key": name, "log_prob": nats, "bits_per_dim": ...}, or {"key": name,
@@ -72,7 +73,7 @@ class Part:
         try:
             whole = self.path.stat().st_size == seal.get("bytes")
             if whole and checksum:
-                with open(self.path, "rb") as file:
+                with self.path.open("rb") as file:
                     whole = _seal_of(file, self._job, self._shard) == seal
         except FileNotFoundError:
             return "it is not there"
@@ -125,7 +126,7 @@ def _write_images(file: IO[bytes], batches: Iterable[np.ndarray], count: int) ->
 
 
 def _read_images(path: pathlib.Path) -> Iterator[np.ndarray]:
-    with zipfile.ZipFile(path) as archive, archive.open("images.npy") as entry:
+    with path.open("rb") as file, zipfile.ZipFile(file) as archive, archive.open("images.npy") as entry:
         np.lib.format.read_magic(entry)
         (count, *shape), _, dtype = np.lib.format.read_array_header_1_0(entry)
         for start in range(0, count, _READ_ROWS):
@@ -140,6 +141,6 @@ def _write_rows(file: IO[bytes], batches: Iterable[list[Mapping[str, Any]]], cou
 
 
 def _read_rows(path: pathlib.Path) -> Iterator[dict[str, Any]]:
-    with gzip.open(path, "rt", encoding="utf-8") as lines:
+    with path.open("rb") as file, gzip.open(file, "rt", encoding="utf-8") as lines:
         for line in lines:
             yield json.loads(line)

@@ -1,4 +1,4 @@
-"""Reads a folder of parts as one. No TensorFlow."""
+"""Reads a folder of parts as one. No TensorFlow for local folders."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def read_parts(folder: str | os.PathLike) -> Iterator[Any]:
     """The results of a job in their order, a part at a time in memory at most a batch of it.
 
     Args:
-        folder: `--output` of `tfcq sample --shard` or of `tfcq score`.
+        folder: `--output` of `tfcq sample --shard` or of `tfcq score`; at an address, a whole part is in memory at a time.
 
     Returns:
         An iterator: of a sampling, arrays uint8 [n, H, W, C] for some n at a time; of a scoring, a dict for each image: {"key":
@@ -29,7 +29,7 @@ def read_parts(folder: str | os.PathLike) -> Iterator[Any]:
         UserError: no job there, or a part that is missing, damaged or of another job. Before the first result it is known that
             all are there, each with its size; a part's checksum is compared when its turn comes.
     """
-    path = paths.to_read(folder, "folder", "a folder with parts")
+    path = paths.to_read(folder, "folder", "a folder with parts", local=False)
     job = jobs.read(path)
     parts = {shard: Part(job, shard, path) for shard in (Shard(index, job.parts) for index in range(job.parts))}
     _refuse(path, job.parts, {shard: reason for shard, part in parts.items() if (reason := part.missing(checksum=False))})

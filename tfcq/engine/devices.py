@@ -21,6 +21,9 @@ _JOINING_ERRORS = (
 )
 """What TensorFlow raises where a worker is gone again, or meets those of a training that does not know of its end yet."""
 
+_strategies: dict[Cluster, tf.distribute.Strategy] = {}
+"""The cluster that this process has joined, which it can do once; later trainings have the same strategy."""
+
 
 def prepare(
     distribution: str = "auto",
@@ -32,7 +35,8 @@ def prepare(
     """Sets up the devices; returns the tf.distribute strategy. The arguments are the options of these names.
 
     `auto` mirrors over the devices of all workers of a cluster, or over several GPUs or, without a GPU, over several logical
-    CPU devices. With a cluster it waits for the other workers, and nothing may have used TensorFlow in this process before.
+    CPU devices. With a cluster it waits for the other workers, and nothing may have used TensorFlow in this process before,
+    except an earlier training on the same cluster.
 
     Args:
         distribution: "auto", "none" or "mirrored".
@@ -42,7 +46,8 @@ def prepare(
         cluster: the machines that train together; None: this one alone.
 
     Raises:
-        UserError: several logical devices on a machine with GPUs or in a cluster, or a batch that cannot be divided evenly.
+        UserError: several logical devices on a machine with GPUs or in a cluster, a batch that cannot be divided evenly, or a
+            cluster that this process can no longer join.
         WorkerLost: a worker of the cluster did not start.
     """
     gpus = tf.config.list_physical_devices("GPU")
@@ -73,6 +78,22 @@ def _joined(cluster: Cluster, logical_devices: int, batch_size: int) -> tf.distr
     count = len(cluster.workers)
     if logical_devices > 1:
         raise UserError(f"logical_devices={logical_devices}: expected 1, as {count} workers train together")
+    strategy = _strategies.get(cluster) or _joined_first(cluster)
+    _strategies[cluster] = strategy
+    if batch_size % strategy.num_replicas_in_sync:
+        raise UserError(
+            f"batch_size={batch_size}: expected a multiple of the {strategy.num_replicas_in_sync} devices of {count} workers"
+        )
+    return strategy
+
+
+def _joined_first(cluster: Cluster) -> tf.distribute.Strategy:
+    count = len(cluster.workers)
+    if context.context()._initialized:  # also where this process has joined another cluster
+        raise UserError(
+            f"{cluster.source} names {count} workers: expected the training to be the first that uses TensorFlow in this "
+            "process; start Python anew and train first, or train here alone with distribution=none"
+        )
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
         tf.train.ClusterSpec({"worker": list(cluster.workers)}), task_type="worker", task_id=cluster.index, rpc_layer="grpc"
     )
@@ -92,10 +113,6 @@ def _joined(cluster: Cluster, logical_devices: int, batch_size: int) -> tf.distr
     except _JOINING_ERRORS as error:
         raise WorkerLost(worker, "") from error
     interruption.reinstall()  # TensorFlow's coordination of workers has taken SIGTERM for itself
-    if batch_size % strategy.num_replicas_in_sync:
-        raise UserError(
-            f"batch_size={batch_size}: expected a multiple of the {strategy.num_replicas_in_sync} devices of {count} workers"
-        )
     return strategy
 
 

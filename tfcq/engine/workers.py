@@ -56,6 +56,7 @@ class Workers:
         self._strategy, self.count, self.index = strategy, 1, 0
         self._signals: Signals | None = None
         self._stop: int | None = None
+        self._over = threading.Event()
         if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
             resolver = strategy.cluster_resolver
             self.count, self.index = len(resolver.cluster_spec().job_tasks("worker")), int(resolver.task_id)
@@ -131,16 +132,18 @@ class Workers:
         """The result of `work()`, which every worker does; in it they may not wait for each other.
 
         Raises:
-            UserError: the one of `work`, on every worker, so that none waits for one that has ended.
+            UserError, OSError, tf.errors.OpError: the one of `work`, and on every other worker a UserError that names it, so
+                that none waits for one that has ended.
         """
         if self.count == 1:
             return work()
         own, answer = None, None
         try:
             answer = work()
-        except UserError as error:
+        except (UserError, OSError, tf.errors.OpError) as error:
             own = error
-        for number, text in enumerate(self.share(str(own or ""))):
+        reason = "" if own is None else str(own) if isinstance(own, UserError) else first_words(own)
+        for number, text in enumerate(self.share(reason)):
             if text:
                 raise own or UserError(f"worker {number} of {self.count}: {text}")
         return answer  # type: ignore[return-value]  # work() was called
@@ -163,7 +166,7 @@ class Workers:
 
     @contextlib.contextmanager
     def watched(self, end: Callable[[int], object]) -> Iterator[None]:
-        """A context in which a thread watches the other workers.
+        """A context in which a thread watches the other workers, until `part`.
 
         TensorFlow finds out that a worker is gone only where it waits for it, and not while a large graph is traced.
 
@@ -173,14 +176,13 @@ class Workers:
         if self.count == 1:
             yield
             return
-        over = threading.Event()
 
         def watch():
             failures = 0
-            while not over.wait(CHECK_SECONDS):
+            while not self._over.wait(CHECK_SECONDS):
                 number = self.lost()
                 failures = 0 if number is None else failures + 1
-                if number is not None and failures == 3 and not over.wait(GRACE_SECONDS):
+                if number is not None and failures == 3 and not self._over.wait(GRACE_SECONDS):
                     end(number)
 
         thread = threading.Thread(target=watch, name="watch of the other workers", daemon=True)
@@ -188,7 +190,11 @@ class Workers:
         try:
             yield
         finally:
-            over.set()
+            self.part()
+
+    def part(self) -> None:
+        """Ends the watch: from here on no worker waits for another, and each may take its own time to end."""
+        self._over.set()
 
     # Signals: one that any worker received ends all at the same step.
 
@@ -233,6 +239,11 @@ def digest_of(variables: Iterable[tf.Variable]) -> str:
     for variable in variables:
         digest.update(tf.convert_to_tensor(variable).numpy().tobytes())
     return digest.hexdigest()
+
+
+def first_words(error: Exception) -> str:
+    """What an error says, in a line of at most 200 characters; its class, if it says nothing."""
+    return " ".join(str(getattr(error, "message", None) or error).split())[:200] or type(error).__name__
 
 
 def _shown(text: str) -> str:

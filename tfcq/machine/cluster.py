@@ -87,6 +87,11 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> Cluster | None:
     return None
 
 
+def alone(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The environment variables for a process that belongs to no cluster, though this one may."""
+    return {name: value for name, value in environ.items() if name not in ("TF_CONFIG", "SLURM_STEP_ID", "TFCQ_WORKERS")}
+
+
 def _from_tf_config(environ):
     text = environ.get("TF_CONFIG")
     if text is None:

@@ -80,6 +80,10 @@ class RemoteLock:
         if not self._is_there():
             raise BlockingIOError(errno.EAGAIN, next((self._holder_of(path) for path in self._others()), ""))
 
+    def holder(self) -> str:
+        """The line of who holds the lock, or is about to; "": nobody."""
+        return next((self._holder_of(path) for path in sorted(self._listed())), "")
+
     def _others(self):
         return [path for path in self._listed() if path != self._file]
 

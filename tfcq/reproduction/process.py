@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any
 
 from tfcq.errors import TrainingInterrupted
+from tfcq.machine import cluster
 from tfcq.training.progress import Progress
 
 SAVED_ON_REQUEST = 128 + signal.SIGTERM
@@ -97,8 +98,8 @@ def follow(
 ) -> tuple[int, str, bool]:
     """Runs a command until it ends or its time is over: then it receives SIGTERM, on which tfcq saves and exits with 143.
 
-    The command writes to this program's stdout. Its stderr is passed on after its end, without the line that reports SIGTERM
-    if its time was over, which is not an error.
+    The command trains on this machine alone, and writes to this program's stdout. Its stderr is passed on after its end,
+    without the line that reports SIGTERM if its time was over, which is not an error.
 
     Args:
         command: the command line to run.
@@ -113,7 +114,9 @@ def follow(
     sys.stdout.flush()
     with tempfile.TemporaryFile() as errors:
         # A session of its own: Ctrl-C reaches this program alone, which passes it on once.
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=errors, start_new_session=True)
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stderr=errors, start_new_session=True, env=cluster.alone()
+        )
         interrupts.watch(process)
         status, asked = None, False
         try:

@@ -112,6 +112,8 @@ class OpenedRun:
     def mark(self) -> str:
         """What the training that has opened the folder wrote into its lock; "": nothing is seen there."""
         try:
+            if paths.is_remote(self.folder):
+                return _remote_lock(self.folder).holder()
             return (self.folder / LOCK).read_text()
         except OSError:
             return ""
@@ -279,11 +281,7 @@ def _locked_here(folder, holder):
 
 @contextlib.contextmanager
 def _locked_remotely(folder, holder):
-    from tfcq.machine.remote_lock import RemoteLock
-
-    lock = RemoteLock(
-        folder / LOCK, holder, wait=False, say=lambda line: print(f"workdir {folder}: locked by {line}", flush=True)
-    )
+    lock = _remote_lock(folder, holder)
 
     def require():
         try:
@@ -300,6 +298,14 @@ def _locked_remotely(folder, holder):
                 raise _refused(folder, error.__cause__.strerror) from error
             raise
         yield True, require
+
+
+def _remote_lock(folder, holder=""):
+    from tfcq.machine.remote_lock import RemoteLock
+
+    return RemoteLock(
+        folder / LOCK, holder, wait=False, say=lambda line: print(f"workdir {folder}: locked by {line}", flush=True)
+    )
 
 
 def _refused(folder, who):

@@ -88,12 +88,17 @@ def read(workdir: str | os.PathLike) -> Progress | None:
         ) from error
 
 
-def set_state(workdir: str | os.PathLike, state: str) -> None:
-    """Changes the state in progress.json, where there is one that can be read and written."""
+def set_state(workdir: str | os.PathLike, state: str, error: BaseException | None = None) -> None:
+    """Changes the state in progress.json, where there is one that can be read and written; `error` is why it failed."""
     with contextlib.suppress(OSError, UserError):
         last = read(workdir)
         if last and last.state != state:
-            write_text(paths.as_path(workdir) / FILE, dataclasses.replace(last, state=state, error=None).to_json())
+            changed = dataclasses.replace(last, state=state, error=_described(error))
+            write_text(paths.as_path(workdir) / FILE, changed.to_json())
+
+
+def _described(error):
+    return None if error is None else {"kind": type(error).__name__, "line": " ".join(str(error).split())}
 
 
 class Reporter:
@@ -175,7 +180,7 @@ class Reporter:
             images_per_second=steps * self._images / max(seconds, 1e-9) if steps > 0 else None,
             weights=self._weights,
             losses={label: value if math.isfinite(value) else None for label, value in values.items()},
-            error=None if error is None else {"kind": type(error).__name__, "line": " ".join(str(error).split())},
+            error=_described(error),
             time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         )
 

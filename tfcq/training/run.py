@@ -19,7 +19,7 @@ from tfcq.engine import devices
 from tfcq.engine.batches import step_batches
 from tfcq.engine.checkpoints import Checkpoints
 from tfcq.engine.optimizers import check_optimizer, compile_model, new_course
-from tfcq.engine.workers import LOST_WORKER_ERRORS, Workers
+from tfcq.engine.workers import LOST_WORKER_ERRORS, Workers, first_words
 from tfcq.errors import TrainingInterrupted, UserError, WorkerLost
 from tfcq.machine import cluster, files, paths, settings, terminal
 from tfcq.machine.interruption import Signals, Stopped
@@ -104,23 +104,36 @@ def _train(config, workdir, accept_changed_data, on_progress, images, signals):
         with silence, workers.watched(lambda lost: _end(workers, lost, workdir)):
             return _train_with(workers, distribution, config, workdir, accept_changed_data, on_progress, images, signals)
     except LOST_WORKER_ERRORS as error:
-        lost = workers.lost(seconds=10.0) if workers.count > 1 else None
-        if workers.count == 1 or (lost is None and isinstance(error, tf.errors.InternalError)):
-            raise
-        raise _lost(workers, lost, workdir) from error
+        raise _lost_by(error, workers, workdir) or error from error
 
 
-def _lost(workers, number, workdir):
-    return WorkerLost(str(workers), "" if number is None else f"worker {number}", workdirs.saved_step(workdir))
+def _lost_by(error, workers, workdir):
+    """The WorkerLost that a failed collective means; None for other errors."""
+    if workers.count == 1 or not isinstance(error, LOST_WORKER_ERRORS):
+        return None
+    number = workers.lost(seconds=10.0)
+    if number is not None:
+        return _lost(workers, number, workdir)
+    own = isinstance(error, tf.errors.InternalError) or (workers.is_chief and _in_a_line(error, workdir))
+    return None if own else _lost(workers, None, workdir, first_words(error))
+
+
+def _lost(workers, number, workdir, reason=""):
+    step = None
+    with contextlib.suppress(OSError, UserError):  # the file system may be gone, too
+        step = workdirs.saved_step(workdir)
+    return WorkerLost(str(workers), "" if number is None else f"worker {number}", step, reason)
 
 
 def _end(workers, number, workdir):
     """Ends the process, which does not notice by itself that a worker is lost."""
-    error = _lost(workers, number, workdir)
-    if workers.is_chief:
-        progress.set_state(workdir, "failed")
-    print(f"error: {error}", file=sys.stderr, flush=True)
-    os._exit(error.exit_status)
+    try:
+        error = _lost(workers, number, workdir)
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        if workers.is_chief:
+            progress.set_state(workdir, "failed", error)
+    finally:
+        os._exit(WorkerLost.exit_status)
 
 
 def _train_with(workers, distribution, config, workdir, accept_changed_data, on_progress, images, signals):
@@ -171,8 +184,9 @@ def _train_with(workers, distribution, config, workdir, accept_changed_data, on_
         whole = step_batches(dataset, model, training.batch_size, training.seed, start) if rows else None
         saver = callbacks.Saver(checkpoints, training.checkpoint_every, training.train_steps, workers)
         first, last = [callbacks.FirstStep(signals), callbacks.FiniteGuard()], [saver]
-        if workers.count > 1:
-            last = [callbacks.Meeting(training, workers), saver]
+        meeting = callbacks.Meeting(training, workers) if workers.count > 1 else None
+        if meeting:
+            last = [meeting, saver]
 
         def fit(between=(), reporter=None):
             _fit(model, dataset, batches, whole, workdir, training, [*first, *between, *last], reporter)
@@ -204,25 +218,42 @@ def _train_with(workers, distribution, config, workdir, accept_changed_data, on_
                     callbacks.StepProgress(reporter),
                     callbacks.Balance(training.log_every),
                     curves,
-                    evaluation,
                 ]
-                try:
-                    fit(between, reporter)
-                finally:
-                    terminal.clear()
-                    curves.write()
+                if meeting:
+                    meeting.evaluation = evaluation
+                else:
+                    between.append(evaluation)
+                with _closing(curves.write, workdir):
+                    try:
+                        fit(between, reporter)
+                    finally:
+                        terminal.clear()
     return model
 
 
 @contextlib.contextmanager
 def _writers(workdir):
     """A context with TensorBoard's writers, {name: writer}."""
-    writers = {name: workdirs.event_writer(workdir / "tensorboard" / name) for name in opening.WRITERS}
-    try:
-        yield writers
-    finally:
+    with contextlib.ExitStack() as stack:
+        writers = {name: workdirs.event_writer(workdir / "tensorboard" / name) for name in opening.WRITERS}
         for writer in writers.values():
-            writer.close()
+            stack.enter_context(_closing(writer.close, workdir))
+        yield writers
+
+
+@contextlib.contextmanager
+def _closing(close, workdir):
+    """A context that ends with `close()`, whose error is one line; what ended the context counts more than that error."""
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError, tf.errors.OpError):
+            close()
+        raise
+    try:
+        close()
+    except (OSError, tf.errors.OpError) as error:
+        raise _in_a_line(error, workdir) or error from error
 
 
 def _fit(model, dataset, batches, whole, workdir, training, all_callbacks, reporter):
@@ -239,10 +270,10 @@ def _fit(model, dataset, batches, whole, workdir, training, all_callbacks, repor
     except (OSError, tf.errors.OpError) as error:
         if reporter and error is reporter.error_of_callback:
             raise
-        of_images = dataset.take_error()
-        if not of_images and model.workers.count > 1 and isinstance(error, LOST_WORKER_ERRORS):
-            raise
-        raise of_images or _in_a_line(error, workdir) or error from error
+        line = dataset.take_error() or _lost_by(error, model.workers, workdir) or _in_a_line(error, workdir)
+        raise line or error from error
+    finally:
+        model.workers.part()
 
 
 def _in_a_line(error, workdir):

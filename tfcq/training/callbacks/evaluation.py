@@ -34,7 +34,13 @@ def is_due(training: TrainingConfig, step: int) -> bool:
 
 
 class Meeting(StepCallback):
-    """Where the chief evaluates the model, all workers prepare theirs as it does, and wait for it."""
+    """Where the chief evaluates the model, all workers prepare theirs as it does, and wait for it.
+
+    An evaluation that fails, as on a full disk, ends all of them.
+    """
+
+    evaluation: Evaluation | None = None
+    """The chief's evaluations, to be set there before training begins."""
 
     def __init__(self, training: TrainingConfig, workers: Workers):
         super().__init__()
@@ -43,13 +49,18 @@ class Meeting(StepCallback):
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Waits for the evaluation of the first step, which may be due."""
         super().on_train_begin(logs)
-        self.on_step(self.step, {})
+        self._meet(self.step, lambda evaluation: evaluation.on_train_begin(logs))
 
     def on_step(self, step: int, logs: dict) -> None:
         """Waits, where an evaluation is due."""
         if is_due(self._training, step):
+            self._meet(step, lambda evaluation: evaluation.on_step(step, logs))
+
+    def _meet(self, step, evaluate):
+        if is_due(self._training, step):
             self.model.settle()
-            self._workers.wait()
+        self._workers.each(lambda: evaluate(self.evaluation) if self.evaluation else None)
+        self._workers.wait()
 
 
 class Evaluation(StepCallback):
