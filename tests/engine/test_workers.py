@@ -188,3 +188,9 @@ def test_signals_are_pythons_again_after_a_library_took_them():
         interruption.reinstall()
         os.kill(os.getpid(), signal.SIGTERM)
         assert signals.received == signal.SIGTERM
+
+
+def test_a_batch_that_cannot_be_divided_is_refused_before_the_others_are_waited_for(monkeypatch):
+    monkeypatch.setattr(devices.peers, "wait_for_all", lambda *_: pytest.fail("it waits"))
+    with pytest.raises(UserError, match="batch_size=33: expected a multiple of the 2 workers"):
+        devices.prepare(batch_size=33, cluster=Cluster(("one:1", "two:1"), 0, "TF_CONFIG"))

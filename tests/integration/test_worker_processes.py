@@ -123,7 +123,7 @@ def test_a_run_goes_on_with_other_numbers_of_workers(tmp_path):
             np.testing.assert_allclose(value, expected[name], rtol=0, atol=1e-3 * np.abs(expected[name]).max(initial=1e-3))
     ends = train(tmp_path / "run", 3, batch_size=8, train_steps=STEPS + 1)
     assert [status for status, *_ in ends] == [2] * 3
-    assert "batch_size=8: expected a multiple of the 3 devices of 3 workers" in ends[0][2]
+    assert "batch_size=8: expected a multiple of the 3 workers" in ends[0][2]
 
 
 @pytest.mark.cluster

@@ -106,7 +106,7 @@ def test_a_process_by_itself_is_no_cluster(environ):
         ({"TF_CONFIG": "[1]"}, r"TF_CONFIG: .*received \[1\]"),
         ({"TF_CONFIG": '{"cluster": ["a:1"]}'}, "TF_CONFIG: cluster: "),
         ({"TF_CONFIG": '{"cluster": {"worker": ["a:1", "b:1"]}, "task": 1}'}, "TF_CONFIG: task: "),
-        ({"TF_CONFIG": '{"cluster": {"worker": ["a:1", "b:1"]}}'}, "TF_CONFIG: task: type: .*received null"),
+        ({"TF_CONFIG": '{"cluster": {"worker": ["a:1", "b:1"]}}'}, "TF_CONFIG: task: type: expected worker, .*but there is none"),
         (tf_config(PAIR | {"ps": ["p:1"]}, "worker", 0), "TF_CONFIG: .*worker, ps; expected chief and worker alone"),
         (tf_config(PAIR | {"evaluator": ["e:1"]}, "worker", 0), "TF_CONFIG: .*worker, evaluator"),
         (tf_config(PAIR, "evaluator", 0), "TF_CONFIG: task: type: .*received evaluator"),

@@ -78,6 +78,8 @@ def _joined(cluster: Cluster, logical_devices: int, batch_size: int) -> tf.distr
     count = len(cluster.workers)
     if logical_devices > 1:
         raise UserError(f"logical_devices={logical_devices}: expected 1, as {count} workers train together")
+    if batch_size % count:  # said now, before the others are waited for; their devices are not known yet
+        raise UserError(f"batch_size={batch_size}: expected a multiple of the {count} workers")
     strategy = _strategies.get(cluster) or _joined_first(cluster)
     _strategies[cluster] = strategy
     if batch_size % strategy.num_replicas_in_sync:

@@ -111,7 +111,8 @@ def _from_tf_config(environ):
         )
     kind, index = task.get("type"), str(task.get("index"))  # TensorFlow takes "0" for 0, too
     if kind not in jobs:
-        raise UserError(f"TF_CONFIG: task: type: expected one of the jobs {', '.join(jobs)}, received {_short(kind)}")
+        received = f"received {_short(kind)}" if "type" in task else "but there is none"
+        raise UserError(f"TF_CONFIG: task: type: expected {' or '.join(jobs)}, a job of the cluster, {received}")
     for name, addresses in jobs.items():
         if not isinstance(addresses, list) or not all(isinstance(address, str) for address in addresses):
             raise UserError(f'TF_CONFIG: cluster: {name}: expected a list such as ["host:2222"], received {_short(addresses)}')
@@ -121,7 +122,7 @@ def _from_tf_config(environ):
     if not re.fullmatch(r"\d+", index) or int(index) >= len(jobs[kind]):
         raise UserError(
             f"TF_CONFIG: task: index: expected an integer from 0 to {len(jobs[kind]) - 1}, as the job {kind} has "
-            f"{len(jobs[kind])}; received {_short(index)}"
+            f"{len(jobs[kind])} address(es); received {_short(index)}"
         )
     return _cluster([*chiefs, *others], int(index) + (len(chiefs) if kind == "worker" else 0), "TF_CONFIG", "TF_CONFIG")
 
