@@ -277,6 +277,20 @@ def test_images_that_come_or_go_are_another_job(tmp_path):
         compute(Scoring(PLACE, data=data), tmp_path / "out", 2, [1])
 
 
+def test_other_images_of_the_same_names_are_another_job(tmp_path):
+    for folder in ("images", "others"):
+        write_images(tmp_path / folder, NAMES)
+    images, others = ({"dataset": f"folder:{tmp_path}/{name}"} for name in ("images", "others"))
+    compute(Scoring(PLACE, data=images), tmp_path / "out", 2, [0])
+    for name in NAMES[:5]:  # repaired since
+        Image.new("L", (4, 4)).save(tmp_path / "others" / name.decode())
+    assert compute(Scoring(PLACE, data=others), tmp_path / "out", 2, [0, 1]) == [False, True]
+    Image.new("L", (4, 4)).save(tmp_path / "others" / NAMES[5].decode())
+    with pytest.raises(UserError, match="its parts are of other images: of 11 that were compared 6 have another content, such as "
+                       "'b/0.png'; expected"):
+        compute(Scoring(PLACE, data=others), tmp_path / "out", 2, [0])
+
+
 def test_a_part_of_another_job_is_refused(stage, tmp_path):
     for name, seed in (("one", 0), ("other", 1)):
         compute(stage(seed=seed), tmp_path / name, 2)
