@@ -77,7 +77,7 @@ def run(flags: Flags, make: Callable[[ModelPlace], Stage], output: str | pathlib
     shard = Shard.parse(flags.shard or "0/1")
     if output is None:
         raise UserError("expected --output=DIR, the folder for the parts")
-    folder = paths.folder(output, "output").absolute()
+    folder = paths.folder(output, "output", local=True).absolute()
     place = model_place(flags)
     files.check_folder("output", folder)
     if flags.ray:
