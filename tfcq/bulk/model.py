@@ -107,7 +107,7 @@ def _digest_of_files(folder):
     for path in found:
         if path.is_file():
             digest.update(f"{path.relative_to(folder)}\0{path.stat().st_size}\0".encode())
-            with open(path, "rb") as file:
+            with path.open("rb") as file:
                 while piece := file.read(_PIECE):
                     digest.update(piece)
     return digest.hexdigest()
