@@ -85,7 +85,7 @@ class KeyedImages:
 
     def some_content(self) -> dict[str, str]:
         """{key: digest of the content} of `_SOME` images of each split that is not an array; UserError if one is unreadable."""
-        found = {}
+        found: dict[str, str] = {}
         for prefix, raw in self._raws:
             if isinstance(raw, RawReader):
                 indices = np.unique(np.linspace(0, len(raw) - 1, _SOME).astype(int)).tolist()
