@@ -383,7 +383,7 @@ def test_a_folder_without_a_job(tmp_path, content):
         ("sample", ["--shard=0/4", "--output=out"], "expected either --workdir=DIR of a trained run or --export=DIR"),
         ("sample", ["--shard=0/4", "--mode=reconstruct"], "mode: expected prior with --shard and --ray, received reconstruct"),
         ("sample", ["--shard=0/4", "--workdir=a", "--output=ram://a/out"], "output: expected a folder of this machine, received"),
-        ("sample", ["--shard=0/4", "--workdir=a", "--output=out", "--temperature=nan"], "temperature=nan: expected a finite number"),
+        ("sample", ["--shard=0/4", "--workdir=a", "--output=out", "--temperature=nan"], "nan: expected a finite number"),
         ("sample", ["--shard=0/4", "--ray=4", "--workdir=a", "--output=out"], "expected either --shard=i/n, one shard, or --ray"),
         ("sample", ["--export=a", "--output=out.png"], "export: expected it with --shard=i/n or --ray=n"),
         ("sample", ["--shard=0/4", "--export=a", "--output=out"], "export a: expected an exported model"),
