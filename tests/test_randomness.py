@@ -205,6 +205,12 @@ def test_noise_is_that_of_earlier_versions(source, kind):
     assert digest.hexdigest() == BITS[source, kind]
 
 
+@pytest.mark.parametrize("number", [2**31, -(2**31) - 1, np.int64(2**32 + 5)])
+def test_rows_refuse_to_fold_what_int32_cannot_hold(number):
+    with pytest.raises(ValueError, match=f"int32, received {number}"):  # it would be another number's noise
+        RowNoise([[1, 2]]).fold(number)
+
+
 def test_fold_is_philox_and_folds_every_number_in_order():
     seed = (1, 2)
     assert fold(seed) == seed

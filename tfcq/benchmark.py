@@ -69,14 +69,22 @@ def _measure_in_turns(flags: Flags, families: bool = False) -> None:
     without_table = [*flags.arguments, "--table=false", "--families=false"]  # the last one of a flag holds
     configurations = rounds.FAMILIES if families else {flags.run_name() or flags.model or "": ()}
     lines, found = [], []
+    failed: dict[str, UserError] = {}
     for name, of_family in configurations.items():
-        ours, theirs = rounds.run_rounds(name, [*of_family, *without_table], flags.rounds, flags.beside)
+        try:
+            ours, theirs = rounds.run_rounds(name, [*of_family, *without_table], flags.rounds, flags.beside)
+        except UserError as error:  # the others are measured all the same: a small GPU has no room for the largest
+            failed[name] = error
+            continue
         lines += ours
         found += rounds.ratios(name, ours, theirs)
     for line in found:
         print(json.dumps(line), flush=True)
-    if flags.table:
+    if flags.table and lines:
         print(rounds.table(lines), flush=True)
+    if failed:
+        first, *others = failed
+        raise UserError(f"{failed[first]}" + (f" (and so did {', '.join(others)})" if others else ""))
 
 
 COMMAND = Command("tfcq benchmark", __doc__, define, main, presets="")

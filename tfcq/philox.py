@@ -98,7 +98,8 @@ def key_and_counter(seed: Any) -> tuple[tf.Tensor, tf.Tensor]:
 def words(shape: tuple[int, ...], key: tf.Tensor, counter: tf.Tensor) -> tf.Tensor:
     """The words uint32 [*shape] that begin with those of a counter: key uint64 [1], counter uint64 [2]."""
     result = tf.raw_ops.StatelessRandomUniformFullIntV2(shape=shape, key=key, counter=counter, alg=1, dtype=tf.uint32)
-    return tf.ensure_shape(result, shape)
+    result.set_shape(shape)
+    return result
 
 
 def words_from(first: Any, shape: tuple[int, ...], key: tf.Tensor, counter: tf.Tensor) -> tf.Tensor:

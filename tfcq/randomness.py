@@ -19,13 +19,13 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from tfcq import philox
 from tfcq.seeds import row_seeds
 
 __all__ = ["RowNoise", "StepNoise", "fold", "row_seeds"]
-
 
 
 def fold(seed: Any, *numbers: Any) -> tf.Tensor:
@@ -94,10 +94,13 @@ class RowNoise:
 
 
 def _folded(seeds: tf.Tensor, *numbers: Any) -> tf.Tensor:
-    """`fold` of each seed int32 [N, 2]."""
+    """`fold` of each seed int32 [N, 2]; ValueError for a number that int32 cannot hold."""
     for number in numbers:
+        if isinstance(number, int | np.integer) and not -(2**31) <= number < 2**31:  # TensorFlow would wrap it
+            raise ValueError(f"fold: expected a number of int32, received {number}")
         folded = philox.fold_rows(seeds, tf.convert_to_tensor(number, tf.int32))
-        seeds = tf.ensure_shape(folded, seeds.shape)
+        folded.set_shape(seeds.shape)
+        seeds = folded
     return seeds
 
 

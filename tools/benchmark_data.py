@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 
-from tfcq.benchmark import random_data, random_images
 from tfcq.command_line import starting
 from tfcq.command_line.command import Command
 from tfcq.command_line.configuration import config_of
@@ -56,6 +55,7 @@ def step_seconds(config: Config, image_shape: tuple[int, ...], count: int) -> fl
     import tensorflow as tf
 
     from tfcq import models
+    from tfcq.benchmarking.workloads import random_data, random_images
     from tfcq.engine import optimizers
 
     model = models.build(config, image_shape)
@@ -77,7 +77,7 @@ def main(flags: Flags) -> None:
     from tfcq.data import cache, dataset, holding
     from tfcq.data.transforms import Transform
 
-    raw = dataset._open(config.data).splits["train"]
+    raw = dataset.open_source(config.data).splits["train"]
     transform = Transform.of(config.data, raw.channels, raw.name(raw.example))
     folder, batch = holding.cache_folder(config.data.data_cache), config.training.batch_size
     built = timed(lambda: cache.cached(raw, transform, folder))

@@ -30,6 +30,17 @@ def test_a_convolution_and_its_gradients():
     assert counted(with_gradients, IMAGES, KERNEL) == pytest.approx(3 * CONVOLUTION)
 
 
+def test_what_no_result_needs_is_not_counted():
+    """The gradient with respect to the images, for one: TensorFlow does not compute it either."""
+
+    def step(images, kernel):
+        variable = tf.raw_ops.VarHandleOp(dtype=tf.float32, shape=kernel.shape)
+        tf.raw_ops.AssignSubVariableOp(resource=variable, value=with_gradients(images, kernel)[1])
+        return tf.constant(0.0)
+
+    assert counted(step, IMAGES, KERNEL) == pytest.approx(2 * CONVOLUTION)
+
+
 def test_functions_are_counted_as_often_as_they_are_called():
     inner = tf.function(convolve)
     assert counted(lambda images, kernel: inner(images, kernel) + inner(images + 1.0, kernel), IMAGES, KERNEL) == pytest.approx(

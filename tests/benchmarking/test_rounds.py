@@ -4,6 +4,7 @@ import json
 import sys
 
 import pytest
+from commands import assert_one_line, run_here
 
 from tfcq.benchmarking import rounds
 from tfcq.errors import UserError
@@ -58,3 +59,17 @@ def test_a_round_passes_lines_on_and_an_error_ends_it(monkeypatch, capfd):
     assert capfd.readouterr().out == f"-m tfcq.benchmark --parts --rounds=1 --beside=\nglf\n{line}\n" * 2
     with pytest.raises(UserError, match="a round failed: bash -c exit 3"):
         rounds.run_rounds("glf", [], 1, "exit 3")
+
+
+def test_a_family_that_fails_leaves_the_table_of_the_others(monkeypatch):
+    def run(name, flags, *_):
+        if name in ("cqf", "srvae"):
+            raise UserError(f"a round failed: {name}")
+        return [[{"workload": "sample", "config": name, "images_per_second": 7.0}], []]
+
+    monkeypatch.setattr(rounds, "run_rounds", run)
+    status, output, errors = run_here("benchmark", "--families", "--table")
+    assert_one_line(status, errors, "a round failed: cqf (and so did srvae)")
+    assert [name for name in rounds.FAMILIES if f"| {name} " in output] == [
+        name for name in rounds.FAMILIES if name not in ("cqf", "srvae")
+    ]

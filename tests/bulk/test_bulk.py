@@ -194,7 +194,7 @@ def test_arrays_have_numbers_and_splits_for_keys_and_count_by_their_pixels(tmp_p
     other = keyed.KeyedImages(DataConfig(dataset=f"npz:{tmp_path}/b.npz", image_size=4), (4, 4, 1), False)
     assert other.digest != found.digest
     np.savez(tmp_path / "c.npz", images=images.repeat(3, axis=3))
-    with pytest.raises(UserError, match="c.npz, array images is rgb but the model's images, which are grey"):
+    with pytest.raises(UserError, match="c.npz, array images is rgb but what the model was trained on is grey"):
         keyed.KeyedImages(DataConfig(dataset=f"npz:{tmp_path}/c.npz", image_size=4), (4, 4, 1), False)
 
 
@@ -210,7 +210,7 @@ def test_an_image_that_cannot_be_used_ends_the_shard_or_has_its_reason(tmp_path)
     assert len(rows) == 11 and list(rows["b/4.png"]) == ["key", "unfit"] and rows["b/4.png"]["unfit"]
     assert all("log_prob" in row for key, row in rows.items() if key != "b/4.png")
     Image.new("RGB", (4, 4)).save(tmp_path / "images" / "b" / "4.png")
-    with pytest.raises(UserError, match="b/4.png is rgb but the model's images, which are grey"):
+    with pytest.raises(UserError, match="b/4.png is rgb but what the model was trained on is grey"):
         compute(Scoring(PLACE, data=data), tmp_path / "out", 2)
     with pytest.raises(UserError, match="color: expected source or grey, the model's, received rgb"):
         compute(Scoring(PLACE, data=data | {"color": "rgb"}), tmp_path / "out", 2)
@@ -300,8 +300,26 @@ def test_images_that_come_or_go_are_another_job(tmp_path):
     data = {"dataset": f"folder:{tmp_path}/images"}
     compute(Scoring(PLACE, data=data), tmp_path / "out", 2, [0])
     (tmp_path / "images" / "top.png").rename(tmp_path / "images" / "renamed.png")
-    with pytest.raises(UserError, match="its parts are of another job, with images="):
+    with pytest.raises(UserError, match="its parts are of another job, with images=.*or another folder$"):
         compute(Scoring(PLACE, data=data), tmp_path / "out", 2, [1])
+    for part in (tmp_path / "out").glob("part-*"):
+        part.unlink()
+    with pytest.raises(UserError, match="no part is there yet: remove job.json to begin anew"):
+        compute(Scoring(PLACE, data=data), tmp_path / "out", 2, [1])
+
+
+def test_other_images_of_the_same_names_are_another_job(tmp_path):
+    for folder in ("images", "others"):
+        write_images(tmp_path / folder, NAMES)
+    images, others = ({"dataset": f"folder:{tmp_path}/{name}"} for name in ("images", "others"))
+    compute(Scoring(PLACE, data=images), tmp_path / "out", 2, [0])
+    for name in NAMES[:5]:  # repaired since
+        Image.new("L", (4, 4)).save(tmp_path / "others" / name.decode())
+    assert compute(Scoring(PLACE, data=others), tmp_path / "out", 2, [0, 1]) == [False, True]
+    Image.new("L", (4, 4)).save(tmp_path / "others" / NAMES[5].decode())
+    with pytest.raises(UserError, match="its parts are of other images: of 11 that were compared 6 have another content, such as "
+                       "'b/0.png'; expected"):
+        compute(Scoring(PLACE, data=others), tmp_path / "out", 2, [0])
 
 
 def test_a_part_of_another_job_is_refused(stage, tmp_path):
@@ -395,6 +413,7 @@ def test_a_folder_without_a_job(tmp_path, content):
         ("sample", ["--shard=0/4", "--workdir=a", "--output=out"], "workdir a: expected a trained run"),
         ("sample", ["--shard=0/4", "--output=out"], "expected either --workdir=DIR of a trained run or --export=DIR"),
         ("sample", ["--shard=0/4", "--mode=reconstruct"], "mode: expected prior with --shard and --ray, received reconstruct"),
+        ("sample", ["--shard=0/4", "--workdir=a", "--output=out", "--temperature=nan"], "nan: expected a finite number"),
         ("sample", ["--shard=0/4", "--ray=4", "--workdir=a", "--output=out"], "expected either --shard=i/n, one shard, or --ray"),
         ("sample", ["--export=a", "--output=out.png"], "export: expected it with --shard=i/n or --ray=n"),
         ("sample", ["--shard=0/4", "--export=a", "--output=out"], "export a: expected an exported model"),

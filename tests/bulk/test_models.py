@@ -21,6 +21,7 @@ from tfcq.bulk.running import Work
 from tfcq.bulk.stages import Sampling, Scoring
 from tfcq.errors import UserError
 from tfcq.evaluation.pictures import Pictures
+from tfcq.machine.paths import as_path
 
 KILLED = """
 import os, signal, sys
@@ -95,6 +96,15 @@ def test_a_run_and_its_export_score_alike(place, tmp_path):
     # Other weights are another job.
     with pytest.raises(UserError, match="its parts are of another job, with model="):
         Work(Scoring(ModelPlace(export=place / "export"), data=data), 1, tmp_path / "run")
+
+
+def test_an_export_at_an_address_is_the_same_model(place):
+    address = as_path("ram://test_models/export")
+    for path in (place / "export").rglob("*"):
+        if path.is_file():
+            (address / path.relative_to(place / "export")).write_bytes(path.read_bytes())
+    local, remote = (LOADED(ModelPlace(export=path)) for path in (place / "export", address))
+    assert local.digest == remote.digest and remote.signature("sample")
 
 
 def test_what_is_no_model(tmp_path):

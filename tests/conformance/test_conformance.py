@@ -124,7 +124,7 @@ def test_the_step_has_deterministic_kernels_on_gpus(trained):
     model = trained.model
     batches = iter(tf.data.Dataset.from_tensors(batch(model, trained.golden)).repeat())
     for stage in range(len(model.stage_starts)):
-        graph = model.traced_step.get_concrete_function(batches, stage).graph.as_graph_def()
+        graph = model.step_graph(batches, stage).as_graph_def()
         nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
         assert len(nodes) > 300
         for node in nodes:

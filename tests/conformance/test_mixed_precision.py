@@ -19,7 +19,7 @@ def test_densities_are_float32(name):
     model = tiny.compiled(dataclasses.replace(golden.config, training=training), golden.channels)
     model.make_train_function()
     images = tiny.images(model.image_shape, golden.config.training.batch_size)
-    graph = model.traced_step.get_concrete_function(iter(tf.data.Dataset.from_tensors(images)), 0).graph.as_graph_def()
+    graph = model.step_graph(iter(tf.data.Dataset.from_tensors(images)), 0).as_graph_def()
     nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
     half = {node.op for node in nodes if node.attr["T"].type == tf.bfloat16.as_datatype_enum}
     assert half & {"Conv2D", "MatMul"}, "the networks do not compute in half precision, so nothing is shown"

@@ -15,7 +15,7 @@ from PIL import Image
 
 from tfcq.config import DataConfig
 from tfcq.data import cache as cache_module
-from tfcq.data import cache_file, decoding_processes, holding, load
+from tfcq.data import cache_file, decoding_processes, holding, load, survey
 from tfcq.data import dataset as dataset_module
 from tfcq.data.cache import cached, path_of
 from tfcq.data.folder import ImageFiles
@@ -294,6 +294,24 @@ def test_a_finished_cache_is_only_read(files, place, monkeypatch):
 def test_a_file_in_the_way_is_an_error(files):
     with pytest.raises(UserError, match="data_cache: expected a folder, received .*which is a file"):
         load(DataConfig(dataset=f"folder:{os.path.dirname(files[0])}", image_size=8, data_cache=files[0]))
+
+
+def test_an_address_is_an_error_and_no_folder_of_that_name(files, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(holding, "WORTH_CACHING", 1)
+    with pytest.raises(UserError, match="data_cache: expected a folder of this machine, received the address 'ram://a/cache'"):
+        load(DataConfig(dataset=f"folder:{os.path.dirname(files[0])}", image_size=8, data_cache="ram://a/cache"))
+    assert os.listdir(tmp_path) == ["files"]
+
+
+@pytest.mark.parametrize("count, said", [(COUNT, "; going on without a cache"), (COUNT + 1, "")])
+def test_a_user_without_a_home_goes_on_without(files, monkeypatch, capsys, count, said):
+    monkeypatch.setenv("HOME", "/dev/null")  # as users of services have it
+    monkeypatch.setattr(survey, "FOLDER", "~/.cache/tfcq/images")
+    monkeypatch.setattr(holding, "WORTH_CACHING", count)
+    assert "in memory" in load(DataConfig(dataset=f"folder:{os.path.dirname(files[0])}", image_size=8)).description
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.endswith(said) for line in lines if line.startswith("data_cache ")] == [True] * bool(said)
 
 
 @pytest.mark.parametrize("count, way", [(COUNT, "cached in"), (COUNT + 1, "in memory")])

@@ -13,17 +13,31 @@ _LOOPS = {"While", "StatelessWhile", "If", "StatelessIf", "Case", "StatelessCase
 
 
 def gflop(graph: tf.Graph) -> float | None:
-    """10^9 operations of one run of `graph` and of the functions that it calls.
+    """10^9 operations of one run of `graph`, a function's, and of the functions that it calls.
+
+    Only what its results or its side effects need is counted, as only that is computed.
 
     None if a shape is unknown, or if they are in a loop or a branch, whose number of runs the graph does not tell.
     """
     total = 0.0
-    for one in graph.get_operations():
+    for one in _needed(graph):
         found = _of(one, graph)
         if found is None:
             return None
         total += found
     return total
+
+
+def _needed(graph):
+    """The operations from which the results and the side effects of a function's graph follow."""
+    left = [tensor.op for tensor in graph.outputs] + list(graph.control_outputs)
+    found = set(left)
+    while left:
+        one = left.pop()
+        more = {tensor.op for tensor in one.inputs}.union(one.control_inputs) - found
+        found |= more
+        left += more
+    return found
 
 
 def _of(one: tf.Operation, graph: tf.Graph) -> float | None:

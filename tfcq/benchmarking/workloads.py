@@ -163,7 +163,7 @@ def measure_config(config: Config, wanted: Measurement) -> list[dict[str, Any]]:
             lines.append(report(_first_step() | facts))
             peak = machine.rates(model.compute_dtype)
         seconds = measure(train, calls=wanted.calls)
-        gflop = flop.gflop(model.traced_step.get_concrete_function(iterator, stage).graph)
+        gflop = flop.gflop(model.step_graph(iterator, stage))
         line = row("train step", seconds, num_images=batch, gflop=gflop, **facts, stage=stage) | _device_memory()
         if gflop:
             line["fraction_of_peak"] = round(line["gflop_per_second"] / peak, 3)

@@ -11,7 +11,7 @@ import numpy as np
 from tfcq.config import DataConfig
 from tfcq.data.dataset import open_source
 from tfcq.data.folder import EXTENSIONS, ImageFiles, find_images
-from tfcq.data.sources import RawArray, RawImages
+from tfcq.data.sources import RawArray, RawImages, RawReader
 from tfcq.data.transforms import KINDS, Transform
 from tfcq.data.unfit import UnfitImage, UnfitImages
 from tfcq.errors import UserError
@@ -30,6 +30,10 @@ def key_seeds(keys: Iterable[str], seed: int) -> np.ndarray:
     texts = (f"{seed}/{key}".encode("utf-8", "surrogateescape") for key in keys)
     content = b"".join(hashlib.blake2b(text, digest_size=8).digest() for text in texts)
     return np.frombuffer(content, "<i4").reshape(-1, 2).astype(np.int32)
+
+
+_SOME = 16
+"""So many files or records, at equal distances, are read to notice another data set with the same names."""
 
 
 class KeyedImages:
@@ -57,7 +61,7 @@ class KeyedImages:
         kind = KINDS[image_shape[2]]
         if config.color not in ("source", kind):
             raise UserError(f"color: expected source or {kind}, the model's, received {config.color}")
-        of_one_kind = f"the model's images, which are {kind}" if config.color == "source" else ""
+        of_one_kind = "what the model was trained on" if config.color == "source" else ""
         self._transform = Transform(config.image_size, config.center_crop, config.resize, image_shape[2], of_one_kind)
         for _, raw in self._raws:
             raw.refuse_scaled()
@@ -78,6 +82,15 @@ class KeyedImages:
                 for one in raw.digests(range(len(raw))):
                     digest.update(bytes.fromhex(one))
         return digest.hexdigest()
+
+    def some_content(self) -> dict[str, str]:
+        """{key: digest of the content} of `_SOME` images of each split that is not an array; UserError if one is unreadable."""
+        found: dict[str, str] = {}
+        for prefix, raw in self._raws:
+            if isinstance(raw, RawReader):
+                indices = np.unique(np.linspace(0, len(raw) - 1, _SOME).astype(int)).tolist()
+                found |= zip([prefix + raw.key(index) for index in indices], raw.digests(indices))
+        return found
 
     def take(self, start: int, stop: int) -> tuple[list[str], np.ndarray, dict[int, str]]:
         """Images `start` .. `stop` - 1: (keys, uint8 [n, H, W, C], {position among them: why it cannot be used}).

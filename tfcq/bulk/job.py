@@ -30,6 +30,8 @@ class Job:
         parts: the number of parts, in which the rows are divided.
         facts: plain values that decide the results: digests of the model and of the names of the images, options, versions.
         places: where model and images were found; they may lie elsewhere for another process, and are not compared.
+        content: {key: digest of the content} of some images. Most must agree: one may have been repaired since, but names such
+            as 0.png, or numbers, are those of many data sets.
     """
 
     stage: str
@@ -37,6 +39,7 @@ class Job:
     parts: int
     facts: Mapping[str, Any]
     places: Mapping[str, str]
+    content: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -53,16 +56,25 @@ class Job:
             raise UserError(f"shard: expected at most as many shards as there are images, {self.count}, received {self.parts}")
         path = folder / NAME
         if not path.exists():
-            text = json.dumps({"format": FORMAT, **self._compared(), "places": dict(self.places)}, indent=2) + "\n"
+            rest = {"places": dict(self.places), "content": dict(self.content)}
+            text = json.dumps({"format": FORMAT, **self._compared(), **rest}, indent=2) + "\n"
             with files.writing("output", folder):
                 folder.mkdir(parents=True, exist_ok=True)
                 _write_if_missing(path, text)
         there = read(folder)
         if difference := _difference(there._compared(), self._compared()):
             name, of_folder, given = difference
+            begun = any(one.name.startswith("part-") for one in folder.iterdir())
+            anew = "" if begun else f"; no part is there yet: remove {NAME} to begin anew, if no other process writes one"
             raise UserError(
                 f"output {folder}: its parts are of another job, with {name}={of_folder}, and this one has {name}={given}; "
-                "expected the options, model and images that the folder began with, or another folder"
+                f"expected the options, model and images that the folder began with, or another folder{anew}"
+            )
+        others = [key for key, digest in self.content.items() if there.content.get(key) != digest]
+        if 2 * len(others) > len(self.content):
+            raise UserError(
+                f"output {folder}: its parts are of other images: of {len(self.content)} that were compared {len(others)} have "
+                f"another content, such as {others[0]!r}; expected the images that the folder began with, or another folder"
             )
 
     def _compared(self):

@@ -60,6 +60,10 @@ class Stage(abc.ABC):
     def places(self) -> dict[str, str]:
         """Where model and images are, for people."""
 
+    def content(self) -> dict[str, str]:
+        """{key: digest of the content} of some images that are read."""
+        return {}
+
     @abc.abstractmethod
     def _results(self, first: int, rows: slice) -> Any:
         """Results of the rows `first` + i for the i of a slice of a batch, which begins with row `first`."""
@@ -79,7 +83,7 @@ class Stage(abc.ABC):
             "tfcq": tfcq.__version__,
             "tensorflow": tf.__version__,
         }
-        return Job(self.endpoint, self.count, parts, facts, self.places())
+        return Job(self.endpoint, self.count, parts, facts, self.places(), self.content())
 
     def results(self, rows: range, progress: Callable[[int], None] | None = None) -> Iterator[Any]:
         """Yields the results of `rows`, a batch at a time.
@@ -161,6 +165,9 @@ class Scoring(Stage):
 
     def places(self) -> dict[str, str]:
         return _places(self.model) | {"images": self._config.dataset}
+
+    def content(self) -> dict[str, str]:
+        return self.images.some_content()
 
     @functools.cached_property
     def _config(self):

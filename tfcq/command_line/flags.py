@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import typing
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -77,8 +78,11 @@ class Flags:
         self._enter(name, "N", meaning + facts(default, minimum, maximum))
 
     def number(self, name: str, default: float | None, meaning: str, minimum: float | None = None) -> None:
-        """Defines a float with a lower bound (inclusive)."""
+        """Defines a finite float with a lower bound (inclusive)."""
         absl_flags.DEFINE_float(name, default, meaning, minimum, flag_values=self.values)
+        absl_flags.register_validator(
+            name, lambda value: value is None or math.isfinite(value), "expected a finite number", flag_values=self.values
+        )
         self._enter(name, "X", meaning + facts(default, minimum))
 
     def string(self, name: str, default: str | None, meaning: str, place_holder: str = "TEXT") -> None:

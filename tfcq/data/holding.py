@@ -26,10 +26,12 @@ THREADS = 4
 
 
 def cache_folder(data_cache: str) -> str | None:
-    """The folder that the option `data_cache` names; None: no cache."""
+    """The folder that the option `data_cache` names; None: no cache. UserError for an address, or a file in its place."""
     if data_cache == "none":
         return None
-    return os.fspath(paths.folder(os.path.expanduser(data_cache or survey.FOLDER), "data_cache"))
+    if not data_cache:
+        return os.path.expanduser(survey.FOLDER)  # not checked: a home that cannot be used is no mistake of an option
+    return os.fspath(paths.folder(data_cache, "data_cache", local=True))
 
 
 def decode_ahead(source: Source, config: DataConfig, memory_limit: int) -> None:

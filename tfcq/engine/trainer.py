@@ -59,7 +59,7 @@ class Trainer(Step, keras.Model):
 
     train_function: Callable[[Any], dict[str, tf.Tensor]] | None
     traced_step: tf.types.experimental.PolymorphicFunction
-    """The function (iterator, stage) of a step, from `make_train_function`; its graph is what runs."""
+    """The function (iterator, stage, flags) of a step, from `make_train_function`; see `step_graph`."""
 
     def __init__(self, seed: int, name: str | None):
         super().__init__(name=name)
@@ -279,10 +279,16 @@ class Trainer(Step, keras.Model):
         def next_step(iterator):
             number, self._next_step = self._next_step, self._next_step + 1
             self.begin_step(number)
-            flags = [tf.constant(flag) for flag in self.workers.flags()]  # tensors: other values are no other graph
-            logs, flags = self.traced_step(iterator, self.stage_at(number), flags)
+            logs, flags = self.traced_step(iterator, self.stage_at(number), self._flags())
             self.workers.hear(flags)
             return logs
 
         self.train_function = next_step
         return self.train_function
+
+    def step_graph(self, iterator: Any, stage: int) -> tf.Graph:
+        """The graph that runs in a step of a stage, once `make_train_function` has been called."""
+        return self.traced_step.get_concrete_function(iterator, stage, self._flags()).graph
+
+    def _flags(self):
+        return [tf.constant(flag) for flag in self.workers.flags()]  # tensors: other values are no other graph
