@@ -42,7 +42,7 @@ def row(workload: str, seconds: Sequence[float], **facts: Any) -> dict[str, Any]
         "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
     }
     if "num_images" in facts:
-        found["images_per_second"] = round(facts.pop("num_images") / median, 1)
+        found["images_per_second"] = float(f"{facts.pop('num_images') / median:.4g}")
     if facts.get("gflop"):
         found["gflop_per_second"] = round(facts["gflop"] / median, 1)
         facts["gflop"] = round(facts["gflop"], 3)
