@@ -1,6 +1,6 @@
 """Times what gathers a model's images: decoded as needed, and from the cache, beside a train step of the model.
 
-    python tools/benchmark_data.py --model=glf --dataset=folder:DIR --image_size=64 --batch_size=64 --data_cache=/tmp/cache
+    python tools/benchmark_data.py --model=glf --dataset=folder:DIR --image_size=64 --batch_size=64 --data_cache=CACHE
 
 Prints one JSON line per way: images/s of one thread, by processor seconds (which other work on the machine changes little) and by
 elapsed seconds, the median of the rounds; and the processor seconds of a batch as a fraction of a train step's. Images come in
