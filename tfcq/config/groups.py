@@ -72,8 +72,8 @@ class AdversaryOptions(Section):
     )
     discriminator_network: str = option(
         "plain",
-        "the discriminator's network: standard, the convolutions of Table 1 | plain, 4x4 convolutions of stride 2 alone | residual "
-        "blocks (Table 6)",
+        "the discriminator's network: standard, the convolutions of Table 1 | plain, 4x4 convolutions of stride 2 alone | "
+        "residual blocks (Table 6)",
         choices=("standard", "plain", "residual"),
     )
     discriminator_width: int = option(

@@ -35,8 +35,8 @@ class CQFConfig(AdversaryOptions, FlowOptions):
 
     network: str = option(
         "plain",
-        "the networks of encoder and decoder: standard, the convolutions of Table 1 | plain, 4x4 convolutions of stride 2 alone | "
-        "residual blocks (Table 6)",
+        "the networks of encoder and decoder: standard, the convolutions of Table 1 | plain, 4x4 convolutions of stride 2 "
+        "alone | residual blocks (Table 6)",
         choices=("standard", "plain", "residual"),
     )
     width: int = option(

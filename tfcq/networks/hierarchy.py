@@ -4,9 +4,9 @@ The encoder goes up: it halves the image down to the coarsest resolution and com
 decoder starts with the coarsest layer and goes down. At each layer it draws latents: from the prior to generate, or from the
 posterior, which also uses the evidence, to infer. The latents then enter its state. Its outputs are the means of the features.
 
-    standard   Table 1: the standard CNN of Miyato et al. 2018 as decoder, 4x4 transposed convolutions of stride 2 from width x 8 to
-               width channels for 32x32, and a 3x3 convolution to the outputs; ELU. The encoder mirrors it. Resolutions with
-               latents: from the coarsest to half the image's.
+    standard   Table 1: the standard CNN of Miyato et al. 2018 as decoder, 4x4 transposed convolutions of stride 2 (512 - 256 -
+               128 - 64 channels for 32x32 images and width 64) and a 3x3 convolution to the outputs; ELU. The encoder mirrors
+               it. Resolutions with latents: from the coarsest to half the image's.
     plain      4x4 convolutions of stride 2 alone, ELU: no state at the image's resolution. Latents as with standard.
     residual   3x3 convolution to width / 2, a residual block at the image's resolution, and a halving block for each further
                resolution; the decoder mirrors it (Table 6: 16 - 32 - 64 - 128 - 256 for 32x32 with width 32). Latents up to
