@@ -10,7 +10,7 @@ import functools
 import pathlib
 from collections.abc import Iterator
 
-from tensorflow.core.framework import node_def_pb2
+from tensorflow.core.framework import graph_pb2, node_def_pb2
 from tensorflow.core.protobuf import saved_model_pb2
 
 from tfcq.machine.paths import AnyPath
@@ -60,7 +60,7 @@ def warning(path: AnyPath) -> str:
     )
 
 
-def _nodes(graph) -> Iterator[node_def_pb2.NodeDef]:
+def _nodes(graph: graph_pb2.GraphDef) -> Iterator[node_def_pb2.NodeDef]:
     yield from graph.node
     for function in graph.library.function:
         yield from function.node_def

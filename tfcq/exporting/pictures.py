@@ -20,7 +20,7 @@ def encoded(images: tf.Tensor) -> tf.Tensor:
     return tf.io.encode_png(images, compression=_COMPRESSION)
 
 
-def decoded(files: tf.Tensor, shape: tuple[int, int, int], name: str) -> tf.Tensor:
+def decoded(files: tf.Tensor, shape: tuple[int, ...], name: str) -> tf.Tensor:
     """Images uint8 [N, H, W, C] of files in PNG or JPEG, strings [N].
 
     Sizes are compared before any pixel is decoded, so that a small file cannot ask for much memory. JPEG is decoded as by

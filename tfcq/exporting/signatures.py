@@ -46,7 +46,7 @@ class ServingModule(tf.Module):
         self, begin: Callable[[str], object] = lambda name: None
     ) -> dict[str, tf.types.experimental.ConcreteFunction]:
         """{name: concrete function}, including `serving_default`; `begin` is called with each name before it is traced."""
-        functions = {}
+        functions: dict[str, tf.types.experimental.ConcreteFunction] = {}
         for name in names_of(self._model.abilities):
             begin(name)
             functions[name] = self.signature(name, functions.get(SIGNATURES[name].ability))
@@ -86,7 +86,7 @@ class ServingModule(tf.Module):
             for (name, argument), tensor in zip(signature.inputs.items(), tensors, strict=True):
                 if signature.takes_files(argument):
                     tensor = _checked(tensor, _FILE, name, self._model)
-                    tensor = pictures.decoded(tensor, INPUTS[argument].row_shape(self._model), name)
+                    tensor = pictures.decoded(tensor, INPUTS[argument].row_shape(self._model) or (), name)
                 given[names[argument]] = tensor
             answers = of_arrays(**given)  # a call: the model's nodes are there once
             return {
