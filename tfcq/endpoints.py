@@ -152,8 +152,8 @@ class Signature:
 
     Attributes:
         ability: a key of `ENDPOINTS`.
-        encoded: whether images are strings [N]: given as files in PNG or JPEG, of exactly the model's size and channels; answered
-            as files in PNG.
+        encoded: whether images are strings [N], each a whole file: inputs are PNG or JPEG of exactly the model's size and
+            channels, outputs are PNG.
     """
 
     ability: str
@@ -179,10 +179,12 @@ class Signature:
         """A sentence for people."""
         if not self.encoded:
             return ENDPOINTS[self.ability].meaning
-        takes = any(self.takes_files(argument) for argument in self.inputs.values())
-        answers = any(self.answers_files(name) for name in self.outputs.values())
-        how = [*["takes files in PNG or JPEG, of exactly its size and channels"] * takes, *["answers files in PNG"] * answers]
-        return f"`{self.ability}` that {' and '.join(how)}"
+        differences = []
+        if any(self.takes_files(argument) for argument in self.inputs.values()):
+            differences.append("takes PNG or JPEG files of exactly the model's size and channels")
+        if any(self.answers_files(name) for name in self.outputs.values()):
+            differences.append("answers PNG files")
+        return f"`{self.ability}` that {' and '.join(differences)}"
 
     def takes_files(self, argument: str) -> bool:
         """Whether an argument's rows are picture files."""
@@ -198,7 +200,7 @@ SIGNATURES = {ability: Signature(ability) for ability in ENDPOINTS} | {
 }
 """{signature of an exported model: what it is}; a model has those of its abilities, and `serving_default`, which is `sample`.
 
-Picture files are for two endpoints alone: each signature is built, warmed up and held by a server once more.
+Only two endpoints have picture files, because each signature costs an export and a server another warm-up.
 """
 
 METHODS = {ability: (ability, (*one.inputs, *one.fixed)) for ability, one in ENDPOINTS.items()} | {

@@ -157,8 +157,8 @@ def test_the_card_says_what_a_user_must_know(base, run):
         f"with K = {SAMPLES}. images uint8 [N, 8, 8, 1], seed int32 [N, 2] -> bits_per_dim float32 [N], log_prob float32 [N]",
         "seed int32 [N, 2], temperature float32 [N] -> images uint8 [N, 8, 8, 1]",
         "latents float32 [N, 4, 4, 2] -> images uint8 [N, 8, 8, 1]",
-        "- `sample_png`: `sample` that answers files in PNG. seed int32 [N, 2], temperature float32 [N] -> images_png_bytes",
-        "- `likelihood_png`: `likelihood` that takes files in PNG or JPEG, of exactly its size and channels. images_bytes string",
+        "- `sample_png`: `sample` that answers PNG files. seed int32 [N, 2], temperature float32 [N] -> images_png_bytes",
+        "- `likelihood_png`: `likelihood` that takes PNG or JPEG files of exactly the model's size and channels. images_bytes",
         "    " + '"flow_couplings": 1',
     ):
         assert expected in text, expected

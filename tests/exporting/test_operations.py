@@ -1,4 +1,4 @@
-"""What an export needs and TF Serving's stock image lacks, by graphs of a few nodes; tests/conformance looks at every golden."""
+"""What TF Serving's stock image lacks of an export, by graphs of a few nodes; tests/conformance looks at every golden."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Requests that an export is checked and warmed up with, and what its model answers to them."""
+"""The requests that check an exported model and warm it up, and the live model's answers to them."""
 
 from __future__ import annotations
 
@@ -55,7 +55,8 @@ def answers(
     for name, tensors in asked.items():
         signature = SIGNATURES[name]
         if signature.encoded:
-            found |= {f"{name}/{tensor}": found[f"{signature.ability}/{output}"] for tensor, output in signature.outputs.items()}
+            for tensor, output in signature.outputs.items():
+                found[f"{name}/{tensor}"] = found[f"{signature.ability}/{output}"]
             continue
         begin(name)
         outputs = signatures[name](**{tensor: tf.constant(array) for tensor, array in tensors.items()})

@@ -1,7 +1,7 @@
-"""Whether TF Serving's stock image can run an exported graph: its operations and their attributes, against a list.
+"""Whether TF Serving's stock image can run an exported graph: compares its operations and their attributes with a list.
 
-The image's TensorFlow is older than the one that exports (`serving/README.md`). A server refuses a graph with an operation or an
-attribute that it does not know, and one whose format is too new.
+The image's TensorFlow is older than the one that exports (`serving/README.md`). A server refuses a graph with an operation or
+an attribute that it does not know, and one whose format is too new.
 """
 
 from __future__ import annotations
@@ -27,10 +27,9 @@ def of_tf_serving() -> tuple[str, int, dict[str, frozenset[str]]]:
 
 
 def lacking(saved_model: saved_model_pb2.SavedModel) -> list[str]:
-    """What a SavedModel needs and the stock image lacks: "CropAndStack", "Conv2D(padding_mode)", ...; sorted.
+    """What a SavedModel needs and the stock image lacks, sorted: "NewOperation", "Conv2D(new_attribute)", ...
 
-    Args:
-        saved_model: its serving graph and all functions are looked at.
+    Looks at the nodes of all graphs and functions.
     """
     _, newest, known = of_tf_serving()
     found = set()
@@ -41,7 +40,7 @@ def lacking(saved_model: saved_model_pb2.SavedModel) -> list[str]:
             if node.op not in known and node.op not in functions:  # a function may be called by its name
                 found.add(node.op)
             elif node.op in known:
-                attributes = {name for name in node.attr if not name.startswith("_")}  # those are any node's
+                attributes = {name for name in node.attr if not name.startswith("_")}  # any node may have those
                 found |= {f"{node.op}({name})" for name in attributes - known[node.op]}
         if graph.versions.min_consumer > newest:
             found.add(f"graphs of version {graph.versions.min_consumer}")
@@ -49,7 +48,7 @@ def lacking(saved_model: saved_model_pb2.SavedModel) -> list[str]:
 
 
 def warning(path: AnyPath) -> str:
-    """A line that says what of a saved_model.pb the stock image lacks; "" if nothing."""
+    """A one-line warning of what the stock image lacks of a saved_model.pb; "" if nothing."""
     names = lacking(saved_model_pb2.SavedModel.FromString(path.read_bytes()))
     if not names:
         return ""

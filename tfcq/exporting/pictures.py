@@ -1,4 +1,4 @@
-"""Picture files in a graph: strings, each a whole file, for images and back. Files have exactly the model's size and channels."""
+"""Picture files in a graph: images from strings, each a whole file, and back; of exactly the model's size and channels."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def encoded(images: tf.Tensor) -> tf.Tensor:
 def decoded(files: tf.Tensor, shape: tuple[int, ...], name: str) -> tf.Tensor:
     """Images uint8 [N, H, W, C] of files in PNG or JPEG, strings [N].
 
-    Sizes are compared before any pixel is decoded, so that a small file cannot ask for much memory. JPEG is decoded as by
-    Pillow; an orientation in EXIF is not applied. The graph fails with INVALID_ARGUMENT for other kinds of files, another size
-    or number of channels (an alpha channel is one), more than 8 bits a value, and files that are damaged.
+    Sizes are compared before any pixel is decoded, so that a small file cannot demand much memory. JPEG gives the pixels that
+    Pillow gives; an orientation in EXIF is not applied. The graph fails with INVALID_ARGUMENT for other kinds of files,
+    another size or number of channels (an alpha channel is one), more than 8 bits a value, and damaged files.
 
     Args:
         files: strings [N].
@@ -36,7 +36,9 @@ def decoded(files: tf.Tensor, shape: tuple[int, ...], name: str) -> tf.Tensor:
     is_png = tf.reduce_all(start[:, : len(_PNG)] == _PNG, axis=1)
     is_file = is_png | tf.reduce_all(start[:, : len(_JPEG)] == _JPEG, axis=1)
     checks = [
-        require(tf.reduce_all(is_file), f"{name}: expected PNG or JPEG, received files that begin with", start[~is_file][:, :8]),
+        require(
+            tf.reduce_all(is_file), f"{name}: expected PNG or JPEG, received files that begin with", start[~is_file][:, :8]
+        ),
         require(
             tf.reduce_all(~is_png | (start[:, _DEPTH] <= 8)),
             f"{name}: expected at most 8 bits for a value of a PNG, received",
@@ -49,7 +51,8 @@ def decoded(files: tf.Tensor, shape: tuple[int, ...], name: str) -> tf.Tensor:
     def image(row):
         file, is_png, png_size = row
         size = tf.cond(is_png, lambda: png_size, lambda: tf.io.extract_jpeg_shape(file)[:2])
-        fits = require(tf.reduce_all(size == shape[:2]), f"{name}: expected height and width {list(shape[:2])}, received", size)
+        expected = f"{name}: expected height and width {list(shape[:2])}, received"
+        fits = require(tf.reduce_all(size == shape[:2]), expected, size)
         with tf.control_dependencies([fits]):
             pixels = tf.cond(
                 is_png,

@@ -1,9 +1,9 @@
 """The signatures of an exported model: dict in, dict out, every tensor `[N, ...]`, inputs checked in the graph.
 
-The table in `tfcq.endpoints` says which there are, their inputs and outputs. Each is the model's method of an endpoint's name;
-those of picture files call those of arrays. `serving_default` is `sample`. A row's answer depends on that row only, so a server
-may batch requests together. A loaded SavedModel does not enforce the shapes that its signatures declare, so the graph does: a
-wrong request fails with INVALID_ARGUMENT and the reason.
+The table in `tfcq.endpoints` says which there are, their inputs and outputs. Each is the model's method of an endpoint's
+name; those of picture files call those of arrays. `serving_default` is `sample`. A row's answer depends on that row only, so a
+server may batch requests together. A loaded SavedModel does not enforce the shapes that its signatures declare, so the graph
+does: a wrong request fails with INVALID_ARGUMENT and the reason.
 """
 
 from __future__ import annotations
