@@ -38,7 +38,11 @@ setup(
     # The presets lie at the top of the repository, and in an installed package inside of it: `tfcq.command_line.presets`.
     packages=[*find_packages(include=["tfcq", "tfcq.*"]), "tfcq.configs", "tfcq.configs.evaluation"],
     package_dir={"tfcq.configs": "configs", "tfcq.configs.evaluation": "configs/evaluation"},
-    package_data={"tfcq": ["py.typed"], "tfcq.configs": ["*.cfg", "README.md"], "tfcq.configs.evaluation": ["*.cfg"]},
+    package_data={
+        "tfcq": ["py.typed", "exporting/*.txt"],
+        "tfcq.configs": ["*.cfg", "README.md"],
+        "tfcq.configs.evaluation": ["*.cfg"],
+    },
     entry_points={"console_scripts": ["tfcq = tfcq.__main__:main"]},
     python_requires=">=3.11,<3.14",
     install_requires=[

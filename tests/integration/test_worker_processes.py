@@ -103,7 +103,8 @@ def test_a_lost_worker_ends_the_others_and_all_resume(tmp_path, which, number):
     )
     status, _, errors = ends[0] if number == signal.SIGSTOP else ends[1 - which]
     assert (status, errors) == (75, line)
-    assert [status for status, *_ in train(tmp_path / "run")] == [0, 0]
+    ends = train(tmp_path / "run")
+    assert [status for status, *_ in ends] == [0, 0], ends
     assert_like_two_devices(tmp_path / "run", tmp_path / "devices")
 
 
