@@ -28,9 +28,9 @@ from tfcq.machine import settings
 if TYPE_CHECKING:
     from tfcq.run import Run
     from tfcq.seeds import row_seeds
+    from tfcq.serving.answers import ServerError
     from tfcq.serving.async_client import AsyncClient
     from tfcq.serving.client import Client
-    from tfcq.serving.answers import ServerError
 
 __version__ = "0.1.0"
 

@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from client_cases import Handler, closed_port, running
+from client_cases import Handler, closed_port, model_server, running
 
 from tfcq.serving import proxies
 from tfcq.serving.client import Client, ServerError
@@ -41,7 +41,7 @@ VARIABLES = ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_prox
 def test_this_machine_is_asked_without_a_proxy(proxy, monkeypatch, host):
     for name in VARIABLES:
         monkeypatch.setenv(name, f"http://{proxy.address}")
-    with running(Handler, "0.0.0.0", bodies=[], paths=[], behaviour=None) as server:
+    with model_server(address="0.0.0.0") as server:
         assert len(Client.rest(f"http://{host}:{server.port}", "m", timeout=5).sample(2)) == 2
     with pytest.raises(ServerError) as caught:
         Client.grpc(f"{host}:{closed_port()}", "m", timeout=5).status()

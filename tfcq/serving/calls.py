@@ -164,7 +164,7 @@ class Calls:
 
     def status(self) -> Plan[dict[int, dict[str, str]]]:
         """See `Client.status`."""
-        return (yield from self._exchange(self._protocol.status, self._clock()))
+        return (yield from self._states(self._clock()))
 
     def health(self, limit: float | None = None) -> Plan[bool]:
         """See `Client.health`."""
@@ -173,7 +173,7 @@ class Calls:
         except ServerError:
             return False
 
-    def wait_until_ready(self, timeout: float) -> Plan[None]:
+    def wait_until_ready(self, timeout: float | None) -> Plan[None]:
         """See `Client.wait_until_ready`."""
         clock = Clock(seconds("timeout", timeout), self._protocol.address)
         pause, reason = _FIRST_PAUSE, ""
@@ -192,11 +192,15 @@ class Calls:
     def _not_ready(self, limit):
         """Why no version is available; "" if one is."""
         clock = Clock(self._target.timeout if limit is None else limit, self._protocol.address)
-        states = yield from self._exchange(self._protocol.status, clock, retries=0)
+        states = yield from self._states(clock, retries=0)
         if any(one["state"] == "AVAILABLE" for one in states.values()):
             return ""
         said = ", ".join(f"version {version} is {one['state']} {one['error']}".strip() for version, one in states.items())
         return said or "the model has no version"
+
+    def _states(self, clock, retries=None):
+        self._known = None  # who was answered that a new version is available is answered by it next
+        return (yield from self._exchange(self._protocol.status, clock, retries))
 
     def _clock(self):
         return Clock(self._target.timeout, self._protocol.address)

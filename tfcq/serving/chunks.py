@@ -62,12 +62,12 @@ def _converted(name, value, spec):
         raise UserError(f"{name}: the model expects {spec['dtype']}, which this client does not send")
     wanted, shape = np.dtype(spec["dtype"]), spec["shape"]
     sizes = "" if shape is None else f" {dims(*('N' if size is None else size for size in shape))}"
-    array = _strings(name, value) if wanted == object else as_array(value, name, f"{wanted.name}{sizes}")
+    array = _strings(name, value) if wanted.kind == "O" else as_array(value, name, f"{wanted.name}{sizes}")
     fits = shape is None or (
         len(shape) == array.ndim and all(want in (None, have) for want, have in zip(shape, array.shape))
     )
     if not fits or not _keeps(array, wanted):
-        received = f"strings {dims(*array.shape)}" if wanted == object else shown(array)
+        received = f"strings {dims(*array.shape)}" if wanted.kind == "O" else shown(array)
         raise UserError(f"{name}: expected {wanted.name}{sizes}, received {received}")
     return np.ascontiguousarray(array, wanted).reshape(array.shape)
 

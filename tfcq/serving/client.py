@@ -26,7 +26,7 @@ from tfcq.endpoints import ENDPOINTS, INPUTS
 from tfcq.errors import UserError
 from tfcq.seeds import row_seeds
 from tfcq.serving.answers import ServerError
-from tfcq.serving.calls import Calls, Pause, Plan, Send, Together
+from tfcq.serving.calls import Calls, Pause, Plan, Send
 from tfcq.serving.targets import Target
 from tfcq.serving.transports import GrpcTransport, RestTransport
 
@@ -50,7 +50,8 @@ class AnyClient:
 
     def __repr__(self) -> str:
         target = self._target
-        which = f", version={target.version}" if target.version is not None else f", label={target.label!r}" if target.label else ""
+        named = {"version": target.version, "label": target.label}
+        which = "".join(f", {name}={value!r}" for name, value in named.items() if value is not None)
         return f"{type(self).__name__}.{self._kind}({target.address!r}, model={target.model!r}{which})"
 
     @classmethod

@@ -108,7 +108,7 @@ class Connections:
                 if proxy is not None:
                     _tunnel(raw, f"{_bracketed(server.hostname)}:{port}", _credentials(proxy), end)
                 raw.settimeout(_left(end))
-                raw = self._context.wrap_socket(raw, server_hostname=server.hostname)
+                raw = (self._context or ssl.create_default_context()).wrap_socket(raw, server_hostname=server.hostname)
         except BaseException:
             raw.close()
             raise

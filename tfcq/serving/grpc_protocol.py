@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -130,7 +129,7 @@ def _fill(proto, array):
     proto.dtype = _NUMBERS[array.dtype]
     for size in array.shape:
         proto.tensor_shape.dim.add(size=size)
-    if array.dtype == object:
+    if array.dtype.kind == "O":
         proto.string_val.extend(array.ravel().tolist())
     else:
         little_endian = array.dtype.newbyteorder("<")
@@ -150,7 +149,7 @@ def _array(name, proto, expected):
     expected.check_shape(name, shape)
     size = math.prod(shape)
     if proto.tensor_content:
-        if len(proto.tensor_content) != size * dtype.itemsize or dtype == object:
+        if len(proto.tensor_content) != size * dtype.itemsize or dtype.kind == "O":
             raise ValueError(f"output {name!r} has {len(proto.tensor_content)} bytes for {dtype.name} {list(shape)}")
         return np.frombuffer(proto.tensor_content, dtype.newbyteorder("<")).astype(dtype).reshape(shape)
     values = getattr(proto, _TYPED_FIELDS.get(dtype.name, _OTHER_INTEGERS))

@@ -35,7 +35,7 @@ def decoded(name: str, pictures: Any) -> list[tuple[str, np.ndarray]]:
         UserError: a file that cannot be opened, or is no image of 8 bits in grey or RGB.
     """
     if is_picture(pictures):
-        return [_decoded(f"{name}", pictures)]
+        return [_decoded(name, pictures)]
     return [_decoded(f"{name}[{place}]", one) for place, one in enumerate(pictures)]
 
 
@@ -91,17 +91,17 @@ def _decoded(label, picture):
     except ImportError as error:
         raise UserError(f"pictures need the package pillow ({error}); install it or pass arrays") from error
     if _is_pil(picture):
-        label = f"{label}, a PIL image"
+        label = f"{label} (a PIL image)"
         file: Any = _as_file(label, picture)
     elif isinstance(picture, str | os.PathLike):
         file = label = os.path.expanduser(os.fspath(picture))
     else:
-        label = f"{label}, {len(picture)} bytes,"
+        label = f"{label} ({len(picture)} bytes)"
         file = io.BytesIO(picture)
     try:
         return label, decoding.decode(file, label)
     except UnfitImage as error:
-        raise UserError(f"{label}: expected an image file of 8 bits in grey or RGB, received one that is not: {error.note}") from error
+        raise UserError(f"{label}: expected an image of 8 bits in grey or RGB, received another file: {error.note}") from error
 
 
 def _as_file(label, image):

@@ -1,8 +1,8 @@
 """Proxies in environment variables (http_proxy and similar ones), for the client: when they are bypassed, and their names.
 
 A server on this machine is asked directly, whatever the environment says: a proxy would look for it on its own machine. For
-other machines REST looks where Python's `urllib` does (http_proxy, https_proxy, no_proxy; not all_proxy, and no SOCKS), gRPC has its own
-rules (grpc_proxy, https_proxy, http_proxy; no_grpc_proxy, no_proxy).
+other machines REST looks where Python's `urllib` does (http_proxy, https_proxy, no_proxy; not all_proxy, and no SOCKS), and gRPC
+has rules of its own (grpc_proxy, https_proxy, http_proxy; no_grpc_proxy, no_proxy).
 """
 
 import ipaddress

@@ -73,7 +73,7 @@ class RestProtocol:
         elif target.label is not None:
             self.address += f"/labels/{urllib.parse.quote(target.label, safe='')}"
         self._through = through
-        self.headers = {"content-type": "application/json", "accept-encoding": "identity"} | target.headers
+        self.headers = {"content-type": "application/json", "accept-encoding": "identity", **target.headers}
 
     def predict(self, version: int, signature: str, inputs: Mapping[str, np.ndarray], expected: Expected) -> Request:
         """A `:predict` of `version`; read as {output name: array}."""
@@ -173,7 +173,7 @@ def _dumps(body):
 
 def _listed(array):
     """What JSON has for an array that orjson does not write itself."""
-    if array.dtype == object:
+    if array.dtype.kind == "O":
         pack = np.frompyfunc(lambda item: {"b64": base64.b64encode(item).decode("ascii")}, 1, 1)
         return np.asarray(pack(array), dtype=object).tolist()
     return array.tolist()

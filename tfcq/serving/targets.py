@@ -91,7 +91,7 @@ def seconds(name: str, value: Any) -> float | None:
     """
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not value > 0 or math.isinf(value):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < float(value) < math.inf:
         raise UserError(f"{name}: expected seconds above 0, or None for no limit, received {value!r}")
     return float(value)
 
@@ -108,7 +108,7 @@ def _headers(headers, token):
         if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
             raise UserError(f"headers: expected names of letters, digits, '-', '_' and '.', received {name!r}")
         if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):  # the value may be a secret
-            raise UserError(f"headers: expected one line of ASCII as the value of {name!r}, received another {type(value).__name__}")
+            raise UserError(f"headers: expected one line of ASCII as the value of {name!r}, received something else")
     return {name.lower(): value for name, value in pairs.items()}  # gRPC knows small letters alone, and HTTP no difference
 
 
@@ -117,6 +117,6 @@ def _ca_file(path):
     try:
         ssl.create_default_context(cafile=path)
     except OSError as error:  # ssl.SSLError is one, too
-        reason = error.strerror if error.strerror and not isinstance(error, ssl.SSLError) else f"not certificates in PEM ({error})"
+        reason = str(error) if isinstance(error, ssl.SSLError) else error.strerror
         raise UserError(f"ca_file {path}: expected certificates in PEM, received a file that cannot be used: {reason}") from error
     return path

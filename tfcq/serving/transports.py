@@ -24,7 +24,6 @@ _GRPC_OPTIONS = [
     ("grpc.max_send_message_length", -1),  # no limit
     ("grpc.max_receive_message_length", -1),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 1000),
     ("grpc.max_reconnect_backoff_ms", 2000),
 ]
 
@@ -161,29 +160,28 @@ class _Grpc:
         self._target = target
         self.protocol = GrpcProtocol(target)
         self._through = _through(proxies.of_grpc(target.address))
-        options = list(_GRPC_OPTIONS)
-        if proxies.is_here(proxies.grpc_host(target.address)):
-            options.append(("grpc.enable_http_proxy", 0))
-        self._channel = self._opened(grpc, options)
         self._methods: dict[str, Any] = {}
         self._metadata = tuple(target.headers.items())
+        self._credentials = None
+        if target.tls:
+            roots = None
+            if target.ca_file is not None:
+                with open(target.ca_file, "rb") as file:
+                    roots = file.read()
+            self._credentials = grpc.ssl_channel_credentials(roots)
 
-    def _opened(self, grpc, options):
-        target, module = self._target, self._module(grpc)
-        if not target.tls:
-            return module.insecure_channel(target.address, options=options)
-        roots = None
-        if target.ca_file is not None:
-            with open(target.ca_file, "rb") as file:
-                roots = file.read()
-        return module.secure_channel(target.address, grpc.ssl_channel_credentials(roots), options=options)
+    def _opened(self, module):
+        """A channel of grpc or grpc.aio."""
+        address, options = self._target.address, list(_GRPC_OPTIONS)
+        if proxies.is_here(proxies.grpc_host(address)):
+            options.append(("grpc.enable_http_proxy", 0))
+        if self._credentials is None:
+            return module.insecure_channel(address, options=options)
+        return module.secure_channel(address, self._credentials, options=options)
 
-    def _module(self, grpc):
-        raise NotImplementedError
-
-    def _call(self, request, seconds):
+    def _call(self, channel, request, seconds):
         if request.where not in self._methods:
-            self._methods[request.where] = self._channel.unary_unary(request.where)  # bytes: `grpc_protocol` reads them
+            self._methods[request.where] = channel.unary_unary(request.where)  # bytes: `grpc_protocol` reads them
         return self._methods[request.where](request.body, timeout=seconds, metadata=self._metadata)
 
     def _failed(self, error):
@@ -193,15 +191,18 @@ class _Grpc:
 class GrpcTransport(_Grpc):
     """Requests by gRPC."""
 
-    def _module(self, grpc):
-        return grpc
+    def __init__(self, target: Target) -> None:
+        super().__init__(target)
+        import grpc
+
+        self._channel = self._opened(grpc)
 
     def send(self, request: Request, seconds: float | None) -> bytes:
         """See `Transport`."""
         import grpc
 
         try:
-            return self._call(request, seconds)
+            return self._call(self._channel, request, seconds)
         except grpc.RpcError as error:
             raise self._failed(error) from error
 
@@ -211,23 +212,27 @@ class GrpcTransport(_Grpc):
 
 
 class AsyncGrpcTransport(_Grpc):
-    """Requests by gRPC, in the event loop in which it is made."""
+    """Requests by gRPC, in the event loop that sends the first of them."""
 
-    def _module(self, grpc):
-        return grpc.aio
+    def __init__(self, target: Target) -> None:
+        super().__init__(target)
+        self._channel: Any = None  # belongs to the event loop in which it is made
 
     async def send(self, request: Request, seconds: float | None) -> bytes:
         """See `Transport`."""
         import grpc
 
+        if self._channel is None:
+            self._channel = self._opened(grpc.aio)
         try:
-            return await self._call(request, seconds)
+            return await self._call(self._channel, request, seconds)
         except grpc.RpcError as error:
             raise self._failed(error) from error
 
     async def close(self) -> None:
         """See `Transport`."""
-        await self._channel.close()
+        if self._channel is not None:
+            await self._channel.close()
 
 
 def _shown(seconds):
