@@ -6,8 +6,9 @@ import pickle
 import socket
 import time
 
+import numpy as np
 import pytest
-from client_cases import GrpcModel, grpc_server, model_server
+from client_cases import NUM_PIXELS, GrpcModel, Handler, grpc_server, model_server
 
 from tfcq.endpoints import ENDPOINTS
 from tfcq.errors import UserError
@@ -72,6 +73,21 @@ def test_an_error_can_be_pickled():
     error = ServerError("host", "UNAVAILABLE", "a\n b", passing=True)
     copy = pickle.loads(pickle.dumps(error))
     assert (str(copy), copy.code, copy.passing) == ("host: UNAVAILABLE: a b", "UNAVAILABLE", True)
+
+
+class RefusingHandler(Handler):
+    def do_POST(self):
+        self.close_connection = True
+        self.answer(413, {"error": "the body is too large"})
+        self.wfile.flush()
+        self.connection.shutdown(socket.SHUT_RD)
+        time.sleep(0.5)
+
+
+def test_a_body_that_is_refused_before_it_is_read_is_an_answer():
+    latents = {"latents": np.zeros((100_000, NUM_PIXELS), np.float32)}
+    with model_server(RefusingHandler) as server, pytest.raises(ServerError, match="HTTP 413: the body is too large"):
+        Client.rest(server.url, "m", retries=0, max_batch_size=10**6).predict("decode", latents)
 
 
 def encoded(handler):

@@ -81,7 +81,8 @@ def test_two_arguments_of_pictures(server, client):
 
 
 @pytest.mark.parametrize(("pictures", "said"), [
-    (file(np.zeros((3, 2, 3), np.uint8)), r"expected pictures of 2x2 pixels, received energy\(images\) \(68 bytes\) of 2x3; crop or resize"),
+    (file(np.zeros((3, 2, 3), np.uint8)),
+     r"expected pictures of 2x2 pixels, received energy\(images\) \(68 bytes\) of 2x3; crop or resize"),
     ([IMAGES[0], Image.new("RGB", (64, 48))], r"received energy\(images\)\[1\] \(a PIL image\) of 64x48"),
     (b"no picture", "expected an image of 8 bits in grey or RGB, received another file"),
     (file(IMAGES[0])[:40], "expected an image of 8 bits in grey or RGB, received another file"),
@@ -92,7 +93,8 @@ def test_two_arguments_of_pictures(server, client):
     ("no/such/file.png", "no/such/file.png: .*No such file"),
     ([file(IMAGES[0]), 3], r"energy\(images\)\[1\]: expected a path, encoded bytes, a PIL image or an array, received int"),
     ([file(IMAGES[0]), IMAGES[1] / 255], r"expected uint8 \[H, W, C\], received float64"),
-], ids=["size", "one's size", "no image", "truncated", "CMYK", "floats", "16 bits", "transparent", "no file", "a number", "scaled"])
+], ids=["size", "one's size", "no image", "truncated", "CMYK", "floats", "16 bits", "transparent", "no file", "a number",
+        "scaled"])
 def test_what_is_no_picture_of_the_models_size_is_refused(server, client, pictures, said):
     with pytest.raises(UserError, match=said) as caught:
         client.energy(pictures)

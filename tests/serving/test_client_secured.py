@@ -75,6 +75,7 @@ def test_headers_and_token_are_sent_and_not_shown():
                 client.sample(1)
                 assert "s3cret" not in repr(client) and "s3cret" not in repr(vars(client)["_target"])
         seen = [{name.lower(): value for name, value in one.headers.items()} for one in server.asked]
+    assert all(metadata["tfcq-tensor-content"] == "true" for _, _, metadata in model.asked)
     for sent in [*seen, *(metadata for _, _, metadata in model.asked)]:
         assert (sent["x-team"], sent["authorization"]) == ("a b", "Bearer s3cret")
 

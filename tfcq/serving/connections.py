@@ -130,12 +130,16 @@ class _Connection:
         self.socket.end, self.answered = end, False
         parts = urllib.parse.urlsplit(url)
         where = url if self._absolute else urllib.parse.urlunsplit(("", "", *parts[2:]))
-        self._http.request("GET" if body is None else "POST", where, body, dict(headers) | self._credentials)
+        whole = True
+        try:
+            self._http.request("GET" if body is None else "POST", where, body, dict(headers) | self._credentials)
+        except (BrokenPipeError, ConnectionResetError):
+            whole = False  # a server may refuse a long body before it has all of it; that answer is read
         response = self._http.getresponse()
         self.answered = True
         with response:
             content = response.read()
-            stays = not response.will_close
+            stays = whole and not response.will_close
         return HttpAnswer(
             response.status, response.reason, {name.lower(): value for name, value in response.getheaders()}, content
         ), stays
