@@ -45,7 +45,12 @@ class ServerError(UserError):
         super().__init__(f"{address}: {code}: {self.reason}")
 
     def __reduce__(self):
-        return type(self), (self.address, self.code, self.reason, self.passing)  # for `pickle`, which knows the message alone
+        return type(self), (
+            self.address,
+            self.code,
+            self.reason,
+            self.passing,
+        )  # for `pickle`, which knows the message alone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +96,9 @@ class Expected:
         num_rows: the N of the request; None: its inputs have no rows.
     """
 
-    def __init__(self, specs: Mapping[str, Mapping[str, Any]], names: Iterable[str] = (), num_rows: int | None = None) -> None:
+    def __init__(
+        self, specs: Mapping[str, Mapping[str, Any]], names: Iterable[str] = (), num_rows: int | None = None
+    ) -> None:
         self.specs, self.names, self.num_rows = specs, tuple(names) or tuple(specs), num_rows
 
     def shape(self, name: str) -> list[int | None] | None:
@@ -119,7 +126,9 @@ class Expected:
         """
         for name in self.names:
             if name not in outputs:
-                raise ValueError(f"output {name!r} is missing; received {', '.join(map(repr, sorted(outputs))) or 'none'}")
+                raise ValueError(
+                    f"output {name!r} is missing; received {', '.join(map(repr, sorted(outputs))) or 'none'}"
+                )
             wanted = self.specs[name]["dtype"]
             if outputs[name].dtype.name != wanted:
                 raise ValueError(f"output {name!r}: expected {wanted}, received {outputs[name].dtype.name}")

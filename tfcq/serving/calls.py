@@ -150,10 +150,14 @@ class Calls:
         inputs = tensors({})  # a mistake is reported before the server is asked
         return (yield from self._predict(endpoint, lambda specs: inputs, names))
 
-    def predict(self, signature: str, inputs: Mapping[str, Any], output_filter: Sequence[str]) -> Plan[dict[str, np.ndarray]]:
+    def predict(
+        self, signature: str, inputs: Mapping[str, Any], output_filter: Sequence[str]
+    ) -> Plan[dict[str, np.ndarray]]:
         """See `Client.predict`."""
         if isinstance(output_filter, str):
-            raise UserError(f"output_filter: expected a list of names, received {output_filter!r}; ({output_filter!r},) is one")
+            raise UserError(
+                f"output_filter: expected a list of names, received {output_filter!r}; ({output_filter!r},) is one"
+            )
         if not inputs:
             raise UserError(f"signature {signature!r}: expected inputs by their names, received none")
         return (yield from self._predict(signature, lambda specs: inputs, tuple(output_filter)))
@@ -195,7 +199,9 @@ class Calls:
         states = yield from self._states(clock, retries=0)
         if any(one["state"] == "AVAILABLE" for one in states.values()):
             return ""
-        said = ", ".join(f"version {version} is {one['state']} {one['error']}".strip() for version, one in states.items())
+        said = ", ".join(
+            f"version {version} is {one['state']} {one['error']}".strip() for version, one in states.items()
+        )
         return said or "the model has no version"
 
     def _states(self, clock, retries=None):

@@ -51,8 +51,13 @@ def cut(
     count = -(-num_rows // most)
     bounds = [-(-num_rows * place // count) for place in range(count + 1)]  # the larger ones first
     return [
-        ({name: array[start:stop] if has_rows(specs[name]) and array.ndim else array for name, array in arrays.items()},
-         stop - start)
+        (
+            {
+                name: array[start:stop] if has_rows(specs[name]) and array.ndim else array
+                for name, array in arrays.items()
+            },
+            stop - start,
+        )
         for start, stop in zip(bounds, bounds[1:])
     ]
 

@@ -91,8 +91,12 @@ class AnyClient:
         Raises:
             UserError: an argument that cannot work, or a package that is missing.
         """
-        return cls("grpc", Target.checked(
-            address, model, version, label, timeout, max_batch_size, parallel, retries, headers, token, tls, ca_file))
+        return cls(
+            "grpc",
+            Target.checked(
+                address, model, version, label, timeout, max_batch_size, parallel, retries, headers, token, tls, ca_file
+            ),
+        )
 
     @classmethod
     def rest(
@@ -111,8 +115,23 @@ class AnyClient:
         ca_file: str | PathLike | None = None,
     ) -> Self:
         """A client by REST; `address` is "http://host:port" or "https://host:port", the other arguments are those of `grpc`."""
-        return cls("rest", Target.checked(
-            address, model, version, label, timeout, max_batch_size, parallel, retries, headers, token, False, ca_file))
+        return cls(
+            "rest",
+            Target.checked(
+                address,
+                model,
+                version,
+                label,
+                timeout,
+                max_batch_size,
+                parallel,
+                retries,
+                headers,
+                token,
+                False,
+                ca_file,
+            ),
+        )
 
     def _run(self, plan: Plan[Any]) -> Any:
         """The result of a plan; a coroutine in `AsyncClient`."""
@@ -182,7 +201,9 @@ class Client(AnyClient):
 
     def bits_per_dim(self, images: Any, seeds: ArrayLike | None = None, seed: int = 0) -> np.ndarray:
         """-log_prob / (D ln 2), float32 [N]; a model that calls all images equally likely scores 8."""
-        return self._run(self._calls.endpoint("likelihood", {"images": images}, seeds, seed, "bits_per_dim"))["bits_per_dim"]
+        return self._run(self._calls.endpoint("likelihood", {"images": images}, seeds, seed, "bits_per_dim"))[
+            "bits_per_dim"
+        ]
 
     def predict(
         self, signature: str, inputs: Mapping[str, ArrayLike], output_filter: Sequence[str] = ()
@@ -280,7 +301,9 @@ def _method(name, endpoint):
     arguments = [argument for argument in endpoint.inputs if argument != "seeds"]
     defaults = {argument: INPUTS[argument].default for argument in arguments}
     parameters = [inspect.Parameter("self", kind)]
-    parameters += [inspect.Parameter(one, kind, default=empty if value is None else value) for one, value in defaults.items()]
+    parameters += [
+        inspect.Parameter(one, kind, default=empty if value is None else value) for one, value in defaults.items()
+    ]
     if "seeds" in endpoint.inputs:
         parameters += [inspect.Parameter("seeds", kind, default=None), inspect.Parameter("seed", kind, default=0)]
     signature = inspect.Signature(parameters)

@@ -250,7 +250,11 @@ def _tunnel(raw, server, credentials, end):
     """Asks a proxy for a connection to `server`."""
     timed = _TimedSocket(raw)
     timed.end = end
-    lines = [f"CONNECT {server} HTTP/1.1", f"Host: {server}", *(f"{name}: {value}" for name, value in credentials.items())]
+    lines = [
+        f"CONNECT {server} HTTP/1.1",
+        f"Host: {server}",
+        *(f"{name}: {value}" for name, value in credentials.items()),
+    ]
     timed.sendall("\r\n".join([*lines, "", ""]).encode())
     response = http.client.HTTPResponse(timed, method="CONNECT")  # type: ignore[arg-type]
     response.begin()

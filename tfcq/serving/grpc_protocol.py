@@ -19,8 +19,16 @@ _PREDICTION, _MODELS = "/tensorflow.serving.PredictionService", "/tensorflow.ser
 _NUMBERS = {np.dtype(dtype): number for number, (_, dtype) in DTYPES.items()}
 
 # The typed field of each type. TF Serving fills these, unless asked for tensor_content.
-_TYPED_FIELDS = {"float32": "float_val", "float64": "double_val", "int64": "int64_val", "bool": "bool_val",
-                 "float16": "half_val", "uint32": "uint32_val", "uint64": "uint64_val", "object": "string_val"}
+_TYPED_FIELDS = {
+    "float32": "float_val",
+    "float64": "double_val",
+    "int64": "int64_val",
+    "bool": "bool_val",
+    "float16": "half_val",
+    "uint32": "uint32_val",
+    "uint64": "uint64_val",
+    "object": "string_val",
+}
 _OTHER_INTEGERS = "int_val"
 
 
@@ -33,7 +41,9 @@ class GrpcProtocol:
 
     def predict(self, version: int, signature: str, inputs: Mapping[str, np.ndarray], expected: Expected) -> Request:
         """A Predict of `version`; read as {output name: array}."""
-        request = MESSAGES["PredictRequest"](output_filter=expected.names if len(expected.names) < len(expected.specs) else ())
+        request = MESSAGES["PredictRequest"](
+            output_filter=expected.names if len(expected.names) < len(expected.specs) else ()
+        )
         self._address_to(request.model_spec, version)
         request.model_spec.signature_name = signature
         for name, array in inputs.items():
@@ -43,9 +53,13 @@ class GrpcProtocol:
             answered = response.model_spec.version.value
             if answered not in (0, version):
                 raise ValueError(f"version {answered} answered where {version} was asked")
-            return expected.checked({
-                entry.key: _array(entry.key, entry.value, expected) for entry in response.outputs if entry.key in expected.specs
-            })
+            return expected.checked(
+                {
+                    entry.key: _array(entry.key, entry.value, expected)
+                    for entry in response.outputs
+                    if entry.key in expected.specs
+                }
+            )
 
         return self._request(f"{_PREDICTION}/Predict", request, "PredictResponse", read)
 
@@ -109,7 +123,9 @@ class GrpcProtocol:
                 return read(MESSAGES[answer].FromString(content))
             except (DecodeError, ValueError, LookupError, TypeError) as error:
                 reason = f"{error!r} is not in the answer" if isinstance(error, LookupError) else str(error)
-                raise ServerError(self.address, "INTERNAL", f"the answer is not what was asked for: {reason}") from error
+                raise ServerError(
+                    self.address, "INTERNAL", f"the answer is not what was asked for: {reason}"
+                ) from error
 
         return Request(method, message.SerializeToString(), read_bytes)
 
@@ -120,7 +136,11 @@ def _infos(entries):
 
 def _info(info):
     name = DTYPES[info.dtype][0] if info.dtype in DTYPES else f"DataType {info.dtype}"
-    shape = None if info.tensor_shape.unknown_rank else [None if one.size < 0 else one.size for one in info.tensor_shape.dim]
+    shape = (
+        None
+        if info.tensor_shape.unknown_rank
+        else [None if one.size < 0 else one.size for one in info.tensor_shape.dim]
+    )
     return {"dtype": DTYPE_NAMES.get(name, name), "shape": shape}
 
 

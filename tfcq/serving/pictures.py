@@ -101,7 +101,9 @@ def _decoded(label, picture):
     try:
         return label, decoding.decode(file, label)
     except UnfitImage as error:
-        raise UserError(f"{label}: expected an image of 8 bits in grey or RGB, received another file: {error.note}") from error
+        raise UserError(
+            f"{label}: expected an image of 8 bits in grey or RGB, received another file: {error.note}"
+        ) from error
 
 
 def _as_file(label, image):
@@ -110,6 +112,8 @@ def _as_file(label, image):
     try:
         image.save(content, "PNG", compress_level=0, exif=image.getexif())
     except (OSError, ValueError) as error:
-        raise UserError(f"{label}: expected 8 bits in grey or RGB, received mode {image.mode} ({error}); convert it") from error
+        raise UserError(
+            f"{label}: expected 8 bits in grey or RGB, received mode {image.mode} ({error}); convert it"
+        ) from error
     content.seek(0)
     return content

@@ -39,7 +39,13 @@ _HTTP_CODES = {
     503: "UNAVAILABLE",
     504: "DEADLINE_EXCEEDED",
 }
-_UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, RecursionError)  # what foreign JSON makes of code for ours
+_UNREADABLE = (
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+)  # what foreign JSON makes of code for ours
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +141,9 @@ class RestProtocol:
             server = answer.headers.get("server") or "a server that does not say its name"
             said = f"HTTP {status} {answer.reason} from {server}"
             if isinstance(error, _Unfit):
-                raise self.failed(url, "INTERNAL", f"{said}, whose answer is not what was asked for: {error}") from error
+                raise self.failed(
+                    url, "INTERNAL", f"{said}, whose answer is not what was asked for: {error}"
+                ) from error
             body = f"bytes packed by {coding!r}" if coding not in ("", "identity") else repr(_gist(answer.body))
             where = f", which leads to {answer.headers['location']!r}" if "location" in answer.headers else ""
             raise self.failed(
@@ -256,7 +264,11 @@ def _array(name, value, dtype):
     kinds = {"b": "b", "f": "fiu"}.get(wanted.kind, "iu")
     if array.size and array.dtype.kind not in kinds:
         raise _Unfit(f"output {name!r}: expected {dtype}, received {_kind(value)}")
-    if wanted.kind in "iu" and array.size and (array.min() < np.iinfo(wanted).min or array.max() > np.iinfo(wanted).max):
+    if (
+        wanted.kind in "iu"
+        and array.size
+        and (array.min() < np.iinfo(wanted).min or array.max() > np.iinfo(wanted).max)
+    ):
         raise _Unfit(f"output {name!r}: expected {dtype}, received {array.min()} to {array.max()}")
     with np.errstate(over="ignore"):
         return array.astype(wanted)
@@ -293,7 +305,10 @@ def _signatures(signature_defs):
 
     def tensors(infos):
         return {
-            name: {"dtype": DTYPE_NAMES.get(info["dtype"], info["dtype"]), "shape": _shape(info.get("tensor_shape", {}))}
+            name: {
+                "dtype": DTYPE_NAMES.get(info["dtype"], info["dtype"]),
+                "shape": _shape(info.get("tensor_shape", {})),
+            }
             for name, info in sorted(infos.items())
         }
 

@@ -109,7 +109,9 @@ def _headers(headers, token):
             raise UserError(f"headers: expected names of letters, digits, '-', '_' and '.', received {name!r}")
         if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):  # the value may be a secret
             raise UserError(f"headers: expected one line of ASCII as the value of {name!r}, received something else")
-    return {name.lower(): value for name, value in pairs.items()}  # gRPC knows small letters alone, and HTTP no difference
+    return {
+        name.lower(): value for name, value in pairs.items()
+    }  # gRPC knows small letters alone, and HTTP no difference
 
 
 def _ca_file(path):
@@ -118,5 +120,7 @@ def _ca_file(path):
         ssl.create_default_context(cafile=path)
     except OSError as error:  # ssl.SSLError is one, too
         reason = str(error) if isinstance(error, ssl.SSLError) else error.strerror
-        raise UserError(f"ca_file {path}: expected certificates in PEM, received a file that cannot be used: {reason}") from error
+        raise UserError(
+            f"ca_file {path}: expected certificates in PEM, received a file that cannot be used: {reason}"
+        ) from error
     return path

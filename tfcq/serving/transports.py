@@ -95,7 +95,9 @@ class RestTransport(_Rest):
         except (http.client.HTTPException, ConnectionResetError, ConnectionAbortedError, BrokenPipeError) as error:
             raise self._failed(request, error, seconds) or self._broke_off(request, error) from error
         except OSError as error:
-            unreached = self.protocol.failed(request.where, "UNAVAILABLE", f"no server answers there ({error})", passing=True)
+            unreached = self.protocol.failed(
+                request.where, "UNAVAILABLE", f"no server answers there ({error})", passing=True
+            )
             raise self._failed(request, error, seconds) or unreached from error
 
     def close(self) -> None:
@@ -114,7 +116,9 @@ class AsyncRestTransport(_Rest):
         try:
             import httpx
         except ImportError as error:
-            raise UserError(f"AsyncClient.rest needs the package httpx ({error}); install it or use Client.rest") from error
+            raise UserError(
+                f"AsyncClient.rest needs the package httpx ({error}); install it or use Client.rest"
+            ) from error
         self._client = httpx.AsyncClient(
             verify=True if self._context is None else self._context,
             proxy=self._proxy,
@@ -131,11 +135,15 @@ class AsyncRestTransport(_Rest):
         try:
             async with (
                 asyncio.timeout(seconds),
-                self._client.stream(method, request.where, content=request.body, headers=self.protocol.headers) as response,
+                self._client.stream(
+                    method, request.where, content=request.body, headers=self.protocol.headers
+                ) as response,
             ):
                 body = b"".join([part async for part in response.aiter_raw()])
         except (httpx.ConnectError, httpx.ProxyError) as error:
-            unreached = self.protocol.failed(request.where, "UNAVAILABLE", f"no server answers there ({error})", passing=True)
+            unreached = self.protocol.failed(
+                request.where, "UNAVAILABLE", f"no server answers there ({error})", passing=True
+            )
             raise self._failed(request, error, seconds) or unreached from error
         except (httpx.HTTPError, TimeoutError) as error:
             broken = self.protocol.failed(request.where, "UNAVAILABLE", f"the answer broke off ({error})", passing=True)
@@ -159,7 +167,9 @@ class _Grpc:
 
             from tfcq.serving.grpc_protocol import GrpcProtocol
         except ImportError as error:
-            raise UserError(f"gRPC needs the packages grpcio and protobuf ({error}); install them or use Client.rest") from error
+            raise UserError(
+                f"gRPC needs the packages grpcio and protobuf ({error}); install them or use Client.rest"
+            ) from error
         self._target = target
         self.protocol = GrpcProtocol(target)
         self._through = _through(proxies.of_grpc(target.address))
