@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from client_cases import IMAGE_SHAPE, NUM_PIXELS, SIGNATURES, GrpcModel, fill_tensor, grpc_server, model_server
 
+from tfcq.errors import UserError
 from tfcq.serving import rest_protocol
 from tfcq.serving.client import Client, ServerError
 
@@ -137,6 +138,17 @@ def test_strings_are_bytes_in_both_directions(others):
         server.behaviour = lambda handler, wrong=wrong: handler.answer(200, {"outputs": {"text": wrong, "packed_bytes": wrong}})
         with pytest.raises(ServerError, match="not what was asked for"):
             client.predict("strings", {"images_bytes": [b""], "names": [b""]})
+
+
+def test_outputs_without_rows_are_those_of_one_request(others):
+    server, client = others
+    server.signatures = SIGNATURES | {"mean": {"inputs": {"x": _tensor("DT_FLOAT")},
+                                               "outputs": {"mean": {"dtype": "DT_FLOAT", "tensor_shape": {"dim": []}}}}}
+    server.behaviour = lambda handler: handler.answer(200, {"outputs": 0.5})
+    assert client.predict("mean", {"x": np.ones(64)})["mean"] == np.float32(0.5)
+    with pytest.raises(UserError, match=r"output 'mean' has no rows, .* at most 64 \(max_batch_size\), received 65"):
+        client.predict("mean", {"x": np.ones(65)})
+    assert len(server.bodies) == 1
 
 
 @pytest.mark.parametrize("orjson", [rest_protocol.orjson, None], ids=["orjson", "json"])

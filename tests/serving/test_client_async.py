@@ -69,6 +69,17 @@ def test_both_clients_have_the_same_methods():
         assert one == other, name
 
 
+@pytest.mark.parametrize("host", ["a..b", "256.1.1.1", "x" * 300])
+def test_names_that_nothing_can_have_are_no_server(host):
+    async def ask():
+        async with AsyncClient.rest(f"http://{host}:9", "m", retries=0) as client:
+            await client.status()
+
+    for run in (Client.rest(f"http://{host}:9", "m", retries=0).status, lambda: asyncio.run(ask())):
+        with pytest.raises(ServerError, match="no server answers there"):
+            run()
+
+
 def test_an_error_can_be_pickled():
     error = ServerError("host", "UNAVAILABLE", "a\n b", passing=True)
     copy = pickle.loads(pickle.dumps(error))
@@ -104,6 +115,13 @@ def truncated(handler):
     handler.wfile.write(b'{"outputs": [')
 
 
+def endless(handler):
+    handler.send_response(200)
+    handler.send_header("Content-Length", str(10**15))
+    handler.end_headers()
+    handler.wfile.write(b'{"outputs": [')
+
+
 def elsewhere(handler):
     handler.send_response(302)
     handler.send_header("Location", "/login")
@@ -113,8 +131,9 @@ def elsewhere(handler):
 @pytest.mark.parametrize(("behaviour", "said"), [
     (encoded, "bytes packed by 'br'"),
     (truncated, "the answer broke off"),
+    (endless, "the answer broke off"),
     (elsewhere, "HTTP 302 Found from .* which leads to '/login', which is not TF Serving's JSON"),
-], ids=["encoded", "truncated", "elsewhere"])
+], ids=["encoded", "truncated", "endless", "elsewhere"])
 @pytest.mark.parametrize("family", [Client, AsyncClient])
 def test_broken_answers_by_http(rest, family, behaviour, said):
     rest.behaviour = behaviour

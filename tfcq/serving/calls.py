@@ -170,10 +170,10 @@ class Calls:
         """See `Client.status`."""
         return (yield from self._states(self._clock()))
 
-    def health(self, limit: float | None = None) -> Plan[bool]:
+    def health(self) -> Plan[bool]:
         """See `Client.health`."""
         try:
-            return not (yield from self._not_ready(limit))
+            return not (yield from self._not_ready(self._target.timeout))
         except ServerError:
             return False
 
@@ -195,7 +195,7 @@ class Calls:
 
     def _not_ready(self, limit):
         """Why no version is available; "" if one is."""
-        clock = Clock(self._target.timeout if limit is None else limit, self._protocol.address)
+        clock = Clock(limit, self._protocol.address)
         states = yield from self._states(clock, retries=0)
         if any(one["state"] == "AVAILABLE" for one in states.values()):
             return ""

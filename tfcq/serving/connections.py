@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from tfcq.serving.rest_protocol import HttpAnswer
 
 _LONGEST_WRITE = 2**20  # bytes handed to the system at a time, so that the clock is looked at between
+_LONGEST_READ = 2**22  # bytes
 
 
 class Connections:
@@ -138,7 +139,7 @@ class _Connection:
         response = self._http.getresponse()
         self.answered = True
         with response:
-            content = response.read()
+            content = _body(response)
             stays = whole and not response.will_close
         return HttpAnswer(
             response.status, response.reason, {name.lower(): value for name, value in response.getheaders()}, content
@@ -193,6 +194,17 @@ class _Reader(io.RawIOBase):
         return self._timed.receive_into(buffer)
 
 
+def _body(response):
+    """The whole body, in parts: at once, `http.client` would first take as much memory as the header says that comes."""
+    announced, parts = response.length, []
+    while part := response.read(_LONGEST_READ):
+        parts.append(part)
+    content = b"".join(parts)
+    if announced is not None and len(content) < announced:
+        raise http.client.IncompleteRead(content, announced - len(content))
+    return content
+
+
 def _left(end):
     """Seconds until `end`."""
     if end is None:
@@ -226,7 +238,7 @@ def _connected(host, port, end):
 
 def _addresses(host, port, end):
     """What `getaddrinfo` finds. It has no time limit of its own, hence a thread, which is left behind when the time is up."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, UnicodeError):
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     found: queue.SimpleQueue = queue.SimpleQueue()
 

@@ -140,7 +140,7 @@ class AsyncRestTransport(_Rest):
                 ) as response,
             ):
                 body = b"".join([part async for part in response.aiter_raw()])
-        except (httpx.ConnectError, httpx.ProxyError) as error:
+        except (httpx.ConnectError, httpx.ProxyError, httpx.InvalidURL) as error:
             unreached = self.protocol.failed(
                 request.where, "UNAVAILABLE", f"no server answers there ({error})", passing=True
             )
