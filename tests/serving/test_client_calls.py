@@ -364,11 +364,12 @@ class ForgetfulHandler(KeepingHandler):
 
 
 @pytest.mark.parametrize("kind", ["rest", "async rest"], indirect=True)
-@pytest.mark.parametrize(("handler", "connections"), [(KeepingHandler, {1}), (ForgetfulHandler, {7})])
-def test_connections_are_kept_and_one_that_was_closed_is_no_error(make, handler, connections):
+@pytest.mark.parametrize("handler", [KeepingHandler, ForgetfulHandler])
+def test_connections_are_kept_and_one_that_was_closed_is_no_error(make, handler):
     with model_server(handler) as server:
         client = make(server.url, max_batch_size=1)
         client.sample(3)
         client.sample(3)
-        assert {len({one.client_address for one in server.asked})} == connections
         client.close()
+        assert len(server.bodies) == 6
+        assert len({one.client_address for one in server.asked}) == (1 if handler is KeepingHandler else len(server.asked))
