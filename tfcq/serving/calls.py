@@ -212,15 +212,16 @@ class Calls:
         return Clock(self._target.timeout, self._protocol.address)
 
     def _served(self, clock, fresh_seconds=FRESH_SECONDS):
-        """The metadata of the version that answers."""
-        if self._known is None or time.monotonic() - self._known[0] > fresh_seconds or not fresh_seconds:
-            asked = time.monotonic()
-            served = yield from self._exchange(self._protocol.metadata, clock)
-            if self._target.version not in (None, served["version"]):
-                reason = f"version {served['version']} answered where {self._target.version} was asked"
-                raise ServerError(self._protocol.address, "INTERNAL", reason)
-            self._known = asked, served
-        return self._known[1]
+        """The metadata of the version that answers; `fresh_seconds` 0: asked now."""
+        known, now = self._known, time.monotonic()  # other threads may set it at any time
+        if known is not None and fresh_seconds and now - known[0] <= fresh_seconds:
+            return known[1]
+        served = yield from self._exchange(self._protocol.metadata, clock)
+        if self._target.version not in (None, served["version"]):
+            reason = f"version {served['version']} answered where {self._target.version} was asked"
+            raise ServerError(self._protocol.address, "INTERNAL", reason)
+        self._known = now, served
+        return served
 
     def _predict(self, signature, tensors, names):
         """{output: array} of all rows, by one version of the model.
