@@ -202,7 +202,7 @@ def test_both_apis_listen_where_they_are_told(host, where, reached, not_reached)
     grpc_port, rest_port = free_ports(2)
     options = type("Options", (), {
         "address": address, "port": grpc_port, "rest_api_port": rest_port, "grpc_max_threads": 1, "rest_api_num_threads": 1,
-        "grpc_channel_arguments": [], "metrics_path": None, "file_system_poll_wait_seconds": 0})
+        "grpc_channel_arguments": [], "rest_api_timeout_in_ms": 30000, "rest_api_enable_cors_support": False, "metrics_path": None, "file_system_poll_wait_seconds": 0})
     both = server.LocalServer(options)
     try:
         both._grpc.start()
