@@ -33,12 +33,12 @@ def test_floats_survive_the_way_there_and_back():
 
 
 def test_floats_are_as_short_as_their_dtype_allows():
-    assert json_tensors.to_json(json_tensors.COLUMNS, {"x": np.float32([0.2])}) == '{"outputs": [0.2]}'
+    assert json_tensors.to_json(json_tensors.COLUMNS, {"x": np.float32([0.2])}) == b'{"outputs":[0.2]}'
 
 
 def test_not_a_number_and_infinity_are_bare_words_both_ways():
     text = json_tensors.to_json(json_tensors.COLUMNS, {"x": np.float32([np.nan, np.inf, -np.inf])})
-    assert text == '{"outputs": [NaN, Infinity, -Infinity]}'
+    assert text == b'{"outputs":[NaN,Infinity,-Infinity]}'
     _, _, value = json_tensors.parse_request(b'{"inputs": [NaN, Infinity, -Infinity]}')
     array = read(value, tf.float32)
     assert math.isnan(array[0]) and array[1:].tolist() == [math.inf, -math.inf]
