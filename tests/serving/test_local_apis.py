@@ -207,7 +207,7 @@ HIDDEN = b"GET /hidden HTTP/1.1\r\nHost: x\r\n\r\n"
     b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n" + HIDDEN,
     b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n" + HIDDEN,
     b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nxy0\r\n\r\n" + HIDDEN,
-], ids=["tls", "address", "asterisk", "no-host", "two-lengths", "list", "bad-line", "blank-name", "sign", "both", "encoding", "chunk"])
+], ids=["tls", "address", "asterisk", "no-host", "two", "list", "line", "name", "sign", "both", "encoding", "chunk"])
 def test_what_is_no_request_is_answered_once_and_then_the_connection_ends(toy_server, request_):
     with socket.create_connection(("127.0.0.1", toy_server.rest_port), timeout=60) as connection:
         connection.sendall(request_)

@@ -36,7 +36,7 @@ class RestServer:
 
     Args:
         address: the `Address` to listen on.
-        port: the port of that address.
+        port: the port of that address; 0: any free one, which `port` says then.
         api: the `RestApi`.
         idle_seconds: how long a connection may go without a request.
 
@@ -44,7 +44,7 @@ class RestServer:
         OSError: if the port is taken.
     """
 
-    def __init__(self, address: Address, port: int, api: RestApi, idle_seconds: int = IDLE_SECONDS) -> None:
+    def __init__(self, address: Address, port: int, api: RestApi, idle_seconds: float = IDLE_SECONDS) -> None:
         self._api = api
         self._socket = socket.socket(address.family, socket.SOCK_STREAM)
         try:
@@ -54,11 +54,13 @@ class RestServer:
         except OSError:
             self._socket.close()
             raise
+        self.port = self._socket.getsockname()[1]
         config = uvicorn.Config(
             api, loop="asyncio", http=_Protocol, ws="none", lifespan="off", interface="asgi3", log_config=None,
             log_level="critical", access_log=False, proxy_headers=False, server_header=False,
             headers=[("Server", "local_server")],  # versions are not revealed
-            timeout_keep_alive=idle_seconds, backlog=_BACKLOG)
+            timeout_keep_alive=idle_seconds,  # type: ignore[arg-type]  # a fraction is as well
+            backlog=_BACKLOG)
         self._server = _Server(config, api)
         self._thread: threading.Thread | None = None
 

@@ -1,8 +1,9 @@
 """Bounds on what clients keep the REST server busy with: the time of a body or an answer, and the memory of all of them.
 
-A client that sends or reads slowly has `grace_seconds`, and a second more for every `bytes_per_second` that it has sent or read.
-Where all bodies and answers together would need more memory than the bound, the slowest one is given up: who sends and reads at
-a usual rate is served while others hold on to what they have begun.
+A client that sends or reads slowly has `grace_seconds`, and a second more for every `bytes_per_second` that it has sent or read;
+but no more than `grace_seconds` without any, since the kernel's buffers take megabytes at once. Where all bodies and answers
+together would need more memory than the bound, the slowest one is given up: who sends and reads at a usual rate is served while
+others hold on to what they have begun.
 
 All of it runs on the thread of the event loop.
 """
@@ -18,7 +19,7 @@ from .errors import RequestError
 
 GRACE_SECONDS = 20.0
 BYTES_PER_SECOND = 10_000
-MAX_HELD_BYTES = 2**30
+MAX_HELD_BYTES = 512 * 2**20
 
 
 class Transfers:
@@ -79,7 +80,8 @@ class Transfer:
     def moved(self, count: int) -> None:
         """Counts bytes that were sent or read, inside of `timed`; they give it more time."""
         self._num_moved += count
-        self._limit.reschedule(self._start + self._all.grace_seconds + self._num_moved / self._all.bytes_per_second)
+        earned = self._start + self._num_moved / self._all.bytes_per_second
+        self._limit.reschedule(min(earned, asyncio.get_running_loop().time()) + self._all.grace_seconds)
 
     def hold(self, count: int) -> None:
         """Takes memory for `count` more bytes, from slower transfers if there is no other.
