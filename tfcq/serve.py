@@ -113,12 +113,12 @@ def read_options(flags: Flags) -> tuple[types.SimpleNamespace, Any]:
 def _check_packages():
     """Raises UsageError, saying which extra to install, if a package is missing that only serving needs."""
     try:
-        importlib.import_module("grpc")
-        importlib.import_module("tensorflow_serving")
+        for package in ("grpc", "tensorflow_serving", "starlette", "uvicorn", "orjson"):
+            importlib.import_module(package)
     except ImportError as error:
         raise UsageError(
-            "serve: expected the packages grpcio and tensorflow-serving-api, the extra `serving`, but one cannot be imported "
-            f"({error}); pip install 'tfcq[serving]'"
+            f"serve: expected the packages of the extra `serving`, but one cannot be imported ({error});"
+            " pip install 'tfcq[serving]'"
         ) from error
 
 

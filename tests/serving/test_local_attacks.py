@@ -1,19 +1,21 @@
 """Clients of the REST API that send or read slowly, or not at all, or too much: they cost little, and others are answered."""
 
 import concurrent.futures
+import gc
 import http.client
 import json
 import pathlib
 import socket
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import wait_for
 
-from tfcq.serving import addresses, rest_api, rest_server
+from tfcq.serving import addresses, garbage, rest_api, rest_server
 from tfcq.serving.errors import RequestError
 from tfcq.serving.manager import ModelManager
 from tfcq.serving.monitoring import RequestMetrics
@@ -22,7 +24,7 @@ from tfcq.serving.versions import single_model_config
 
 PATH = "/v1/models/toy:predict"
 SAMPLE = json.dumps({"instances": [{"seed": [1, 2], "temperature": 1.0}]})
-WAIT = 60  # seconds, for a machine with other work
+WAIT = 50  # seconds, for a machine with other work
 
 
 def request(port, method="POST", path=PATH, body=None, headers=()):
@@ -292,6 +294,25 @@ def test_a_refused_body_is_read_so_that_the_answer_arrives(start):
         assert large.recv(1000).startswith(b"HTTP/1.1 400 ")
 
 
+def test_a_broken_body_is_answered_whatever_the_method(start, caplog):
+    port, _, _ = start()
+    for method in (b"HEAD", b"POST", b"OPTIONS", b"CONNECT"):
+        answer = answers(connect(port, method + b" /x:1 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nnone\r\n"))
+        head, _, content = answer.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 400 ") and bool(content) == (method != b"HEAD")
+    assert not caplog.records
+
+
+def test_answers_are_sent_at_once(start):
+    """Nagle's algorithm would hold an answer's second packet for 40 ms."""
+    port, _, server = start()
+    with connect(port):
+        connections = server._server.server_state.connections
+        wait_for(lambda: connections, WAIT)
+        (connection,) = connections
+        assert connection.transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 def test_errors_hold_nothing():
     """The parser's error holds its text, and an error's context or cause would hold the parser's error."""
     from tfcq.serving import json_tensors
@@ -300,6 +321,25 @@ def test_errors_hold_nothing():
         with pytest.raises(RequestError) as caught:
             json_tensors.parse_request(body)
         assert caught.value.__context__ is caught.value.__cause__ is None
+
+
+def test_what_the_collector_does_not_look_at_is_freed_when_models_go():
+    class Node:
+        pass
+
+    node = Node()
+    node.itself, reference = node, weakref.ref(node)
+    try:
+        garbage.freeze()
+        del node
+        gc.collect()
+        assert reference() is not None
+        garbage.collect()
+        assert reference() is None and gc.get_freeze_count() > 0
+    finally:
+        gc.unfreeze()
+    garbage.collect()
+    assert gc.get_freeze_count() == 0  # only where `freeze` was called
 
 
 # ---- the whole server: its memory and threads ----
@@ -336,11 +376,12 @@ def test_a_thousand_connections_cost_no_threads(toy_server):
 
 
 def test_answers_that_nobody_reads_hold_nobody_back(toy_server):
-    rows = np.full([20_000, 48], 0.5).tolist()
+    rows = np.full([30_000, 48], 0.5).tolist()  # 5.8 MB of answer or more: the kernel's buffers hold 4
     body = json.dumps({"signature_name": "decode", "inputs": rows}).encode()
     before, _, _ = process_status(toy_server)
     deaf = [connect(toy_server.rest_port, post(body), receive_buffer=4096) for _ in range(8)]
     try:
+        assert [connection.recv(4) for connection in deaf] == [b"HTTP"] * 8  # all are being answered
         for _ in range(3):
             assert request(toy_server.rest_port, body=SAMPLE)[0] == 200
             assert request(toy_server.rest_port, "GET", "/v1/models/toy")[0] == 200
