@@ -130,8 +130,24 @@ def test_connections_that_ask_nothing_are_closed(start):
             time.sleep(0.05)
 
 
+def test_the_longest_idle_connection_makes_room(start, monkeypatch):
+    monkeypatch.setattr(rest_server, "_max_connections", lambda: 3)
+    port, model, _ = start()
+    busy = connect(port, post(b'{"inputs": [-1]}'))
+    assert model.waiting.acquire(timeout=WAIT)
+    idle = [connect(port) for _ in range(2)]
+    assert predict(port, 1) == (200, {"outputs": [1.0]})
+    with pytest.raises(ConnectionResetError):
+        idle[0].recv(1)
+    model.go_on.set()
+    assert busy.recv(1000).startswith(b"HTTP/1.1 200 OK")
+    for connection in (busy, *idle):
+        connection.close()
+
+
 def test_a_body_that_drips_is_given_up(start):
     port, _, _ = start(transfers=Transfers(grace_seconds=0.3, bytes_per_second=1e6))
+    nothing = connect(port, post(b"", length=10000))
     dripping, deadline = connect(port, post(b"", length=10000)), time.monotonic() + WAIT
     dripping.settimeout(0.05)
     answer = b""
@@ -143,6 +159,7 @@ def test_a_body_that_drips_is_given_up(start):
             pass
     dripping.close()
     assert answer.startswith(b"HTTP/1.1 408 ") and b"comes too slowly" in answer
+    assert answers(nothing).startswith(b"HTTP/1.1 408 ")
     assert predict(port, 1) == (200, {"outputs": [1.0]})
 
 

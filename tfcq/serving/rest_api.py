@@ -30,7 +30,6 @@ from .grpc_api import EXAMPLES_ONLY, SIGNATURE_FIELD, metadata
 from .transfers import Transfer, Transfers
 
 if TYPE_CHECKING:
-    from google.protobuf.message import Message
     from starlette.types import Receive, Scope, Send
 
     from .manager import ModelManager
@@ -267,6 +266,6 @@ def _indented(document):
     return json.dumps(document, indent=1).encode()
 
 
-def _as_dict(message: Message):
+def _as_dict(message):
     return json_format.MessageToDict(message, preserving_proto_field_name=True,
                                      always_print_fields_with_no_presence=True)

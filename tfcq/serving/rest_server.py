@@ -13,7 +13,7 @@ import resource
 import socket
 import sys
 import threading
-from typing import Any
+from typing import Any, cast
 
 import h11
 import uvicorn
@@ -126,8 +126,8 @@ class _Protocol(H11Protocol):
         # uvicorn's time limit begins with the first answer; whoever never asks must not stay either.
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
         if len(self.connections) > _max_connections():
-            idle = (one for one in self.connections if one.idle)
-            min(idle, key=lambda one: one._idle_since, default=self).transport.abort()
+            idle = [one for one in cast("set[_Protocol]", self.connections) if one.idle]
+            min(idle, key=lambda one: one._idle_since).transport.abort()  # this one, if all others are at work
 
     @property
     def idle(self) -> bool:
@@ -140,7 +140,7 @@ class _Protocol(H11Protocol):
         self.conn.receive_data(data)  # without uvicorn's new time limit for each byte of the headers
         self.handle_events()
 
-    def eof_received(self) -> bool:
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio takes a bool
         """A client that sends no more may still read."""
         if self.idle or self.cycle.more_body or self.transport.is_closing():
             return False
