@@ -123,6 +123,11 @@ class RestApi:
         status, content = await self._answer(command, path, held, headers.get("content-encoding", ""))
         held.clear()
         transfer.release()
+        if len(content) > _PIECE_BYTES:
+            try:
+                transfer.hold(len(content))
+            except RequestError as error:
+                return _Json(_error(error.reason), error.http_status, cors)
         return _Json(content, status, cors)
 
     async def _answer(self, command, path, held, encodings):
@@ -184,8 +189,6 @@ class RestApi:
         if self.stopping:
             response.headers["Connection"] = "close"
         content = response.body
-        if len(content) > _PIECE_BYTES:
-            transfer.hold(len(content))
         await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
         if len(content) <= _PIECE_BYTES:
             await send({"type": "http.response.body", "body": content})
