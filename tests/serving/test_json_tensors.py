@@ -92,3 +92,11 @@ def test_one_line_keeps_the_sentence_and_drops_the_stack():
                "\t [[{{node check/Assert}}]] [Op:__inference_signature_wrapper_285]")
     assert one_line(message) == "assertion failed: seed must be even [Condition x == y] [x = ] [3]"
     assert len(one_line("long " * 1000)) == 600
+
+
+def test_errors_hold_nothing():
+    """The parser's error holds its text, and an error's context or cause would hold the parser's error."""
+    for body in (b" ", b"[" * 10000):
+        with pytest.raises(RequestError) as caught:
+            json_tensors.parse_request(body)
+        assert caught.value.__context__ is caught.value.__cause__ is None

@@ -1,22 +1,19 @@
 """Clients of the REST API that send or read slowly, or not at all, or too much: they cost little, and others are answered."""
 
 import concurrent.futures
-import gc
 import http.client
 import json
 import pathlib
 import socket
 import threading
 import time
-import weakref
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import wait_for
 
-from tfcq.serving import addresses, garbage, rest_api, rest_server
-from tfcq.serving.errors import RequestError
+from tfcq.serving import addresses, rest_api, rest_server
 from tfcq.serving.manager import ModelManager
 from tfcq.serving.monitoring import RequestMetrics
 from tfcq.serving.transfers import Transfers
@@ -331,35 +328,6 @@ def test_answers_are_sent_at_once(start):
         wait_for(lambda: connections, WAIT)
         (connection,) = connections
         assert connection.transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-
-
-def test_errors_hold_nothing():
-    """The parser's error holds its text, and an error's context or cause would hold the parser's error."""
-    from tfcq.serving import json_tensors
-
-    for body in (b" ", b"[" * 10000):
-        with pytest.raises(RequestError) as caught:
-            json_tensors.parse_request(body)
-        assert caught.value.__context__ is caught.value.__cause__ is None
-
-
-def test_what_the_collector_does_not_look_at_is_freed_when_models_go():
-    class Node:
-        pass
-
-    node = Node()
-    node.itself, reference = node, weakref.ref(node)
-    try:
-        garbage.freeze()
-        del node
-        gc.collect()
-        assert reference() is not None
-        garbage.collect()
-        assert reference() is None and gc.get_freeze_count() > 0
-    finally:
-        gc.unfreeze()
-    garbage.collect()
-    assert gc.get_freeze_count() == 0  # only where `freeze` was called
 
 
 # ---- the whole server: its memory and threads ----
