@@ -30,7 +30,8 @@ from tfcq.serving.errors import RequestError, UsageError
 
 _FLAGS = (
     *("port", "host", "rest_api_port", "model_name", "model_base_path", "model_config_file", "monitoring_config_file"),
-    *("file_system_poll_wait_seconds", "rest_api_num_threads", "grpc_max_threads", "grpc_channel_arguments"),
+    *("file_system_poll_wait_seconds", "rest_api_num_threads", "rest_api_timeout_in_ms", "rest_api_enable_cors_support"),
+    *("grpc_max_threads", "grpc_channel_arguments"),
 )
 
 
@@ -60,6 +61,8 @@ def define(flags: Flags) -> None:
     flags.integer("rest_api_port", 0, "The port of the REST API; 0 turns it off", 0, 65535)
     flags.integer("grpc_max_threads", threads, "How many gRPC requests are handled at a time", 1)
     flags.integer("rest_api_num_threads", threads, "How many REST requests are handled at a time", 1)
+    flags.integer("rest_api_timeout_in_ms", 30000, "The milliseconds that a prediction by REST may take; 0 sets no limit", 0)
+    flags.boolean("rest_api_enable_cors_support", False, "Adds CORS headers, so that scripts of any web page may use REST")
     flags.several(
         "grpc_channel_arguments",
         [],
@@ -110,12 +113,12 @@ def read_options(flags: Flags) -> tuple[types.SimpleNamespace, Any]:
 def _check_packages():
     """Raises UsageError, saying which extra to install, if a package is missing that only serving needs."""
     try:
-        importlib.import_module("grpc")
-        importlib.import_module("tensorflow_serving")
+        for package in ("grpc", "tensorflow_serving", "starlette", "uvicorn", "orjson"):
+            importlib.import_module(package)
     except ImportError as error:
         raise UsageError(
-            "serve: expected the packages grpcio and tensorflow-serving-api, the extra `serving`, but one cannot be imported "
-            f"({error}); pip install 'tfcq[serving]'"
+            f"serve: expected the packages of the extra `serving`, but one cannot be imported ({error});"
+            " pip install 'tfcq[serving]'"
         ) from error
 
 

@@ -33,12 +33,12 @@ def test_floats_survive_the_way_there_and_back():
 
 
 def test_floats_are_as_short_as_their_dtype_allows():
-    assert json_tensors.to_json(json_tensors.COLUMNS, {"x": np.float32([0.2])}) == '{"outputs": [0.2]}'
+    assert json_tensors.to_json(json_tensors.COLUMNS, {"x": np.float32([0.2])}) == b'{"outputs":[0.2]}'
 
 
 def test_not_a_number_and_infinity_are_bare_words_both_ways():
     text = json_tensors.to_json(json_tensors.COLUMNS, {"x": np.float32([np.nan, np.inf, -np.inf])})
-    assert text == '{"outputs": [NaN, Infinity, -Infinity]}'
+    assert text == b'{"outputs":[NaN,Infinity,-Infinity]}'
     _, _, value = json_tensors.parse_request(b'{"inputs": [NaN, Infinity, -Infinity]}')
     array = read(value, tf.float32)
     assert math.isnan(array[0]) and array[1:].tolist() == [math.inf, -math.inf]
@@ -92,3 +92,11 @@ def test_one_line_keeps_the_sentence_and_drops_the_stack():
                "\t [[{{node check/Assert}}]] [Op:__inference_signature_wrapper_285]")
     assert one_line(message) == "assertion failed: seed must be even [Condition x == y] [x = ] [3]"
     assert len(one_line("long " * 1000)) == 600
+
+
+def test_errors_hold_nothing():
+    """The parser's error holds its text, and an error's context or cause would hold the parser's error."""
+    for body in (b" ", b"[" * 10000):
+        with pytest.raises(RequestError) as caught:
+            json_tensors.parse_request(body)
+        assert caught.value.__context__ is caught.value.__cause__ is None

@@ -3,6 +3,7 @@
 import http.client
 import json
 import math
+import socket
 
 import grpc
 import numpy as np
@@ -55,6 +56,13 @@ def sample_request(num_rows=2):
 
 def images_rows(fill, rows=1):
     return np.full((rows, *toy_model.IMAGE_SHAPE), fill).tolist()
+
+
+def nested(depth):
+    value = 0.5
+    for _ in range(depth):
+        value = [value]
+    return value
 
 
 # ---- REST: the forms of an answer ----
@@ -127,6 +135,8 @@ def test_status_and_metadata_in_the_form_of_tf_serving(ask):
     ({"signature_name": "encode", "inputs": {"images": images_rows(256), "seed": [[0, 0]]}}, "256"),
     ({"signature_name": "encode", "inputs": {"images": images_rows(-1), "seed": [[0, 0]]}}, "-1"),
     ({"signature_name": "encode", "inputs": {"images": images_rows(1.5), "seed": [[0, 0]]}}, "1.5"),
+    *(({"signature_name": "decode", "inputs": nested(depth)}, reason) for depth, reason in (
+        (63, "'latents' has shape"), (64, "'latents' has shape"), (65, "more than 64 lists"), (900, "more than 64 lists"))),
     ({"signature_name": "decode", "inputs": [[float("nan")] * toy_model.NUM_PIXELS]}, "latents must be finite"),
 ])
 def test_bad_body_is_400_with_one_line(ask, body, reason):
@@ -145,6 +155,9 @@ def test_bad_body_is_400_with_one_line(ask, body, reason):
     ("POST", f"{PATH}:forget", 400),
     ("GET", f"{PATH}/versions/one", 400),
     ("GET", f"{PATH}/versions/{2**63}", 400),
+    ("GET", f"{PATH}/versions/{'9' * 5000}", 400),
+    ("GET", f"{PATH}/versions/{'0' * 5000}2", 404),
+    ("OPTIONS", f"{PATH}:predict", 400),
     ("GET", f"{PATH}/labels/stable", 400),
     ("GET", f"{PATH}/versions/2", 404),
     ("POST", f"{PATH}/versions/2:predict", 404),
@@ -159,11 +172,12 @@ def test_codes_of_paths(ask, method, path, status):
 
 
 def test_path_is_read_as_tf_serving_reads_it(ask):
-    for path in (PATH.upper().replace("TOY", "toy"), f"{PATH}?query=1", "/v1/models/%74oy"):
+    for path in (PATH.upper().replace("TOY", "toy"), f"{PATH}?query=1", "/v1/models/%74oy", f"http://a.proxy:8{PATH}",
+                 f"{PATH}/versions/{'0' * 5000}1"):
         assert ask("GET", path)[0] == 200
 
 
-@pytest.mark.parametrize("headers", [{"Content-Length": "3000000000"}, {"Content-Length": "-5"},
+@pytest.mark.parametrize("headers", [{"Content-Length": "3000000000"}, {"Content-Length": "-5"}, {"Content-Length": "9" * 5000},
                                      {"Content-Length": "many"}, {"Content-Length": "3000000000", "Expect": "100-continue"}])
 def test_body_that_is_too_large_or_of_unknown_size_is_refused_unread(toy_server, headers):
     connection = http.client.HTTPConnection("127.0.0.1", toy_server.rest_port, timeout=30)
@@ -176,12 +190,34 @@ def test_body_that_is_too_large_or_of_unknown_size_is_refused_unread(toy_server,
     connection.close()
 
 
-def test_what_is_not_http_does_no_harm(toy_server, ask):
-    import socket
+HIDDEN = b"GET /hidden HTTP/1.1\r\nHost: x\r\n\r\n"
 
-    with socket.create_connection(("127.0.0.1", toy_server.rest_port), timeout=30) as connection:
-        connection.sendall(b"\x16\x03\x01 not http\r\n\r\n")
-        assert b'"error"' in connection.recv(10000)
+
+@pytest.mark.parametrize("request_", [
+    b"\x16\x03\x01 not http\r\n\r\n",
+    b"GET http://[ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+    b"GET * HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+    b"GET %s HTTP/1.1\r\n\r\n" % PATH.encode(),  # no Host
+    # What two servers in a row could read as different requests:
+    b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nContent-Length: %d\r\n\r\n%s" % (len(HIDDEN), HIDDEN),
+    b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0, %d\r\n\r\n%s" % (len(HIDDEN), HIDDEN),
+    b"POST / HTTP/1.1\r\nHost: x\r\nbad line\r\nContent-Length: %d\r\n\r\n%s" % (len(HIDDEN), HIDDEN),
+    b"POST / HTTP/1.1\r\nHost: x\r\nBad : 1\r\nContent-Length: %d\r\n\r\n%s" % (len(HIDDEN), HIDDEN),
+    b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: +%d\r\n\r\n%s" % (len(HIDDEN), HIDDEN),
+    b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n" + HIDDEN,
+    b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n" + HIDDEN,
+    b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nxy0\r\n\r\n" + HIDDEN,
+], ids=["tls", "address", "asterisk", "no-host", "two", "list", "line", "name", "sign", "both", "encoding", "chunk"])
+def test_what_is_no_request_is_answered_once_and_then_the_connection_ends(toy_server, request_):
+    with socket.create_connection(("127.0.0.1", toy_server.rest_port), timeout=60) as connection:
+        connection.sendall(request_)
+        with connection.makefile("rb") as answer:
+            head, _, content = answer.read().partition(b"\r\n\r\n")
+    assert head.startswith((b"HTTP/1.1 4", b"HTTP/1.1 501"))
+    assert set(json.loads(content)) == {"error"}, "more than one answer"  # a second request would be a smuggled one
+
+
+def test_a_client_that_hangs_up_does_no_harm(toy_server, ask):
     with socket.create_connection(("127.0.0.1", toy_server.rest_port), timeout=30) as connection:
         connection.sendall(b"POST /v1/models/toy:predict HTTP/1.1\r\nContent-Length: 100\r\n\r\n{")  # and hangs up
     assert ask("GET", PATH)[0] == 200
@@ -280,9 +316,11 @@ def test_prometheus_page_counts_requests(toy_server, ask):
 
     assert increase(':tensorflow:serving:request_count{model_name="toy",status="OK"}') == 2
     assert increase(':tensorflow:serving:request_count{model_name="toy",status="INVALID_ARGUMENT"}') == 1
-    labels = 'model_name="toy",API="Predict",entrypoint="REST",status="OK"'
-    assert increase(f":tensorflow:serving:request_latency_count{{{labels}}}") == 2
-    assert increase(f':tensorflow:serving:request_latency_bucket{{{labels},le="+Inf"}}') == 2
+    # TF Serving's labels; by REST it writes "predict", and only requests that succeed have a latency.
+    for metric, labels in {"request": 'API="predict",entrypoint="REST"', "runtime": 'API="Predict",runtime="TF1"'}.items():
+        name, labels = f":tensorflow:serving:{metric}_latency", f'model_name="toy",{labels}'
+        assert increase(f"{name}_count{{{labels}}}") == 2
+        assert increase(f'{name}_bucket{{{labels},le="+Inf"}}') == 2
     assert not any("invented" in name for name in after)
 
 

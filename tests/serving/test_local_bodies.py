@@ -1,9 +1,7 @@
 """Where the local server listens, and bodies of requests: gzipped, chunked, with an expectation, and broken ones."""
 
-import email.message
 import gzip
 import http.client
-import io
 import json
 import socket
 import subprocess
@@ -79,15 +77,16 @@ ZEROS = gzip.compress(bytes(100 * 2**20 + 1), mtime=0)  # 100 KB
     ([length(BODY), ("Content-Encoding", "br")], BODY, 400, "Content-Encoding must be gzip"),
     ([length(ZIPPED)], ZIPPED, 400, "JSON parse error"),
     ([CHUNKED, length(BODY)], chunked(BODY), 400, "received both"),
-    ([length(BODY), ("Content-Length", "3")], BODY, 400, "Content-Length must be"),
-    ([("Transfer-Encoding", "gzip, chunked")], chunked(ZIPPED), 501, "Transfer-Encoding must be chunked"),
-    ([CHUNKED], b"five\r\n", 400, "hexadecimal"),
-    ([CHUNKED], b"-5\r\n", 400, "hexadecimal"),
-    ([CHUNKED], b"\r\n", 400, "hexadecimal"),
-    ([CHUNKED], b"1\r\n{}\r\n0\r\n\r\n", 400, "longer than it says"),
-    ([CHUNKED], b"ffffffff\r\n", 400, "received more"),
-    ([CHUNKED], b"1;" + b"x" * 2000, 400, "1000 bytes"),
-    ([CHUNKED], b"0\r\n" + b"a: b\r\n" * 200, 400, "100 trailers"),
+    # h11's words from here:
+    ([length(BODY), ("Content-Length", "3")], BODY, 400, "conflicting Content-Length"),
+    ([("Transfer-Encoding", "gzip, chunked")], chunked(ZIPPED), 501, "Only Transfer-Encoding: chunked"),
+    ([CHUNKED], b"five\r\n", 400, "illegal chunk header"),
+    ([CHUNKED], b"-5\r\n", 400, "illegal chunk header"),
+    ([CHUNKED], b"\r\n", 400, "illegal chunk header"),
+    ([CHUNKED], b"%x\r\n" % 2**90, 400, "illegal chunk header"),
+    ([CHUNKED], b"1\r\n{}\r\n0\r\n\r\n", 400, "malformed chunk footer"),
+    ([CHUNKED], b"1;" + b"x" * 70000, 431, "too long"),
+    ([CHUNKED], b"0\r\n" + b"a: b\r\n" * 10000, 431, "too long"),
     ([length(BODY), ("Expect", "200-ok")], BODY, 417, "100-continue"),
 ])
 def test_what_is_refused_in_a_line(toy_server, headers, body, status, reason):
@@ -102,12 +101,10 @@ def test_a_gzip_bomb_takes_little_memory():
 
     packer = zlib.compressobj(1, wbits=zlib.MAX_WBITS | 16)
     bomb = b"".join(packer.compress(bytes(2**26)) for _ in range(8)) + packer.flush()  # 512 MiB of zeros in 2
-    headers = email.message.Message()
-    headers["Content-Length"], headers["Content-Encoding"] = str(len(bomb)), "gzip"
     tracemalloc.start()
     try:
         with pytest.raises(RequestError, match="bytes unpacked"):
-            bodies.read(headers, io.BytesIO(bomb))
+            bodies.unpacked(bomb, "gzip")
         assert tracemalloc.get_traced_memory()[1] < 256 * 2**20  # the limit is 100, and zlib's buffer doubles as it grows
     finally:
         tracemalloc.stop()
@@ -124,7 +121,7 @@ def test_the_body_is_asked_for_before_it_is_read(toy_server):
 
 def test_a_chunked_request_that_stops_does_no_harm(toy_server):
     with socket.create_connection(("127.0.0.1", toy_server.rest_port), timeout=30) as connection:
-        connection.sendall(b"POST %s HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab" % PATH.encode())
+        connection.sendall(b"POST %s HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab" % PATH.encode())
     time.sleep(0.1)
     assert exchange(toy_server.rest_port, [length(BODY)], BODY) == (200, None)
     assert "Traceback" not in toy_server.log
@@ -202,7 +199,8 @@ def test_both_apis_listen_where_they_are_told(host, where, reached, not_reached)
     grpc_port, rest_port = free_ports(2)
     options = type("Options", (), {
         "address": address, "port": grpc_port, "rest_api_port": rest_port, "grpc_max_threads": 1, "rest_api_num_threads": 1,
-        "grpc_channel_arguments": [], "metrics_path": None, "file_system_poll_wait_seconds": 0})
+        "grpc_channel_arguments": [], "rest_api_timeout_in_ms": 30000, "rest_api_enable_cors_support": False,
+        "metrics_path": None, "file_system_poll_wait_seconds": 0})
     both = server.LocalServer(options)
     try:
         both._grpc.start()

@@ -65,7 +65,7 @@ def test_mistake_is_one_line_and_status_2(base, arguments, reason):
     assert "tensorflow" not in modules
 
 
-@pytest.mark.parametrize("package", ["grpc", "tensorflow_serving"])
+@pytest.mark.parametrize("package", ["grpc", "tensorflow_serving", "orjson"])
 def test_without_the_extra_one_line_says_what_to_install(base, package):
     call = f"import sys; sys.modules['{package}'] = None; from tfcq.serve import COMMAND; sys.exit(COMMAND.run(sys.argv[1:]))"
     command = [sys.executable, "-c", call, f"--model_base_path={base}/model"]

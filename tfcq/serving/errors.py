@@ -99,3 +99,13 @@ def as_request_error(error: Exception) -> RequestError:
     code = _CODE_NAME.get(getattr(error, "error_code", -1), "INTERNAL")
     message = getattr(error, "message", None) or f"{type(error).__name__}: {error}"
     return RequestError(code, message)
+
+
+def code_and_reason(error: Exception) -> tuple[str, str]:
+    """The code and the line of any exception, for whoever answers it.
+
+    A `RequestError` in a variable of the function that caught it is kept, with all that the function's frame refers to, until
+    the garbage collector comes by: its traceback refers to the frame, and the frame to it. Two strings refer to nothing.
+    """
+    failure = as_request_error(error)
+    return failure.code, failure.reason

@@ -4,7 +4,8 @@ https://www.tensorflow.org/tfx/serving/api_rest has the format: `instances` (a l
 each input); the answer has `predictions` or `outputs`.
 
 NaN, Infinity and -Infinity are read and written as these bare words, as TF Serving does. They are an extension of
-JSON: Python's `json` reads them, a strict parser does not.
+JSON: Python's `json` reads them, a strict parser such as orjson does not. So orjson, which is several times faster, reads and
+writes what has none of them.
 
 One difference is intended: TF Serving wraps an integer that does not fit (256 as uint8 becomes 0); here it is an
 error.
@@ -18,14 +19,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import orjson
 
 from .errors import RequestError, invalid
 
 ROWS, COLUMNS = "instances", "inputs"
 _SHORT = 60
+_MAX_DEPTH = 64  # of numpy's arrays
 
 
-def parse_request(body: bytes) -> tuple[str, str, Any]:
+def parse_request(body: bytes | bytearray) -> tuple[str, str, Any]:
     """Reads the body of a `:predict` request.
 
     Args:
@@ -37,10 +40,7 @@ def parse_request(body: bytes) -> tuple[str, str, Any]:
     Raises:
         RequestError: INVALID_ARGUMENT if it is not JSON, or not of TF Serving's form.
     """
-    try:
-        document = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise invalid(f"JSON parse error: {error}") from error
+    document = _parsed(body)
     if not isinstance(document, dict):
         raise invalid(f"the request must be a JSON object, received {_describe(document)}")
     signature_name = document.get("signature_name", "")
@@ -70,7 +70,7 @@ def to_arrays(request_format: str, value: Any, specs: Mapping[str, Any]) -> dict
     return {name: _to_array(name, column, specs[name].dtype) for name, column in columns.items()}
 
 
-def to_json(request_format: str, outputs: Mapping[str, np.ndarray]) -> str:
+def to_json(request_format: str, outputs: Mapping[str, np.ndarray]) -> bytes:
     """The response: `predictions`, one entry per row, or `outputs`, one entry per tensor; a single tensor has no name.
 
     Args:
@@ -78,22 +78,25 @@ def to_json(request_format: str, outputs: Mapping[str, np.ndarray]) -> str:
         outputs: {output name: numpy array}.
 
     Returns:
-        str, JSON.
+        bytes, JSON.
 
     Raises:
         RequestError: INVALID_ARGUMENT if rows are asked for and the outputs have different numbers of them;
             UNIMPLEMENTED for a dtype that JSON has no form for.
     """
-    values = {name: _to_list(name, array) for name, array in outputs.items()}
+    finite = all(map(_is_finite, outputs.values()))
+    values = {name: (_to_array_or_list if finite else _to_list)(name, array) for name, array in outputs.items()}
+    write = _write_finite if finite else _write
     if request_format == COLUMNS:
-        return json.dumps({"outputs": _unnamed(values)})
+        return write({"outputs": _unnamed(values)})
     if any(array.ndim == 0 for array in outputs.values()):
         raise invalid("an output is a scalar; ask with 'inputs' instead of 'instances'")
     if len({len(array) for array in outputs.values()}) != 1:
         sizes = {name: len(array) for name, array in outputs.items()}
         raise invalid(f"the outputs have different numbers of rows, {sizes}; ask with 'inputs' instead of 'instances'")
-    rows = [_unnamed(dict(zip(values, row, strict=True))) for row in zip(*values.values(), strict=True)]
-    return json.dumps({"predictions": rows})
+    if len(values) == 1:
+        return write({"predictions": _unnamed(values)})
+    return write({"predictions": [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]})
 
 
 def _unnamed(values):
@@ -165,6 +168,8 @@ def _flatten(name, value):
             what = f"lists of {sorted(lengths)} entries" if lengths else "lists beside single values"
             raise invalid(f"input {name!r} is ragged: {what} at depth {len(shape)}")
         shape.append(lengths.pop())
+        if len(shape) > _MAX_DEPTH:
+            raise invalid(f"input {name!r} is nested more than {_MAX_DEPTH} lists deep")
         level = list(itertools.chain.from_iterable(level))
 
 
@@ -210,6 +215,19 @@ def _to_bytes(name, item):
         raise invalid(f"input {name!r} is not valid base64: {error}") from error
 
 
+def _is_finite(array):
+    return array.dtype.kind != "f" and array.dtype.name != "bfloat16" or np.isfinite(array).all()
+
+
+def _to_array_or_list(name, array):
+    """What orjson writes: arrays of numbers, float32 among them in the same decimals as `_to_list`; lists of the rest."""
+    if array.dtype.name in ("float16", "bfloat16"):
+        array = array.astype(np.float32)
+    if array.dtype.kind not in "biuf" or array.ndim == 0:
+        return _to_list(name, array)
+    return np.ascontiguousarray(array)
+
+
 def _to_list(name, array):
     if array.dtype == object:
         # TF Serving writes base64 for string outputs whose name ends with _bytes, and text for other strings.
@@ -224,6 +242,26 @@ def _to_list(name, array):
         # The shortest decimal that gives the same float32 back: 0.2, not 0.20000000298023224.
         return array.astype(np.float32).astype(str).astype(np.float64).tolist()
     raise _no_json_form("output", name, array.dtype)
+
+
+def _write(document):
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+def _write_finite(document):
+    return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _parsed(body):
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        pass  # Python's parser takes NaN, Infinity, UTF-16 and more, and says what is wrong
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        reason = f"JSON parse error: {error}"
+    raise invalid(reason)  # not inside of `except`: the parser's error holds the text, and would be held by this one
 
 
 def _no_json_form(kind, name, dtype):

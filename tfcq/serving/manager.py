@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 from absl import logging
 from tensorflow_serving.apis import get_model_status_pb2
 
+from . import garbage
 from .errors import CODE_NUMBER, RequestError, as_request_error, invalid
 from .servable import Servable
 from .versions import aspired_versions, checked_models, fingerprint, version_directories
@@ -73,7 +73,7 @@ class ModelManager:
                 models[name].config = config
                 self._refresh(models[name])
             self._models = models
-            gc.collect()
+            garbage.collect()
         for name, model in models.items():
             broken = [message for _, code, message in model.states.values() if code != "OK"]
             if broken and not model.servables:
@@ -194,7 +194,7 @@ class ModelManager:
             model.set_state(version, State.END)
             logging.info("model %s: version %d is unloaded", model.config.name, version)
         if versions:
-            gc.collect()
+            garbage.collect()
 
 
 class Poller:

@@ -17,6 +17,8 @@ LATENCY_LIMITS = tuple(10 * 1.8**power for power in range(33))
 
 _COUNT = ":tensorflow:serving:request_count"
 _LATENCY = ":tensorflow:serving:request_latency"
+_RUNTIME_LATENCY = ":tensorflow:serving:runtime_latency"
+_RUNTIME = "TF1"  # the name of TF Serving's default runtime, also for models of TensorFlow 2
 
 
 def monitoring_config_class() -> type[Message]:
@@ -62,26 +64,34 @@ class RequestMetrics:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counts: dict[tuple[str, str], int] = {}  # {(model name, status): count}
-        # {(model name, API, entry point, status): (count in each bucket, sum of microseconds)}
-        self._latencies: dict[tuple[str, str, str, str], tuple[list[int], float]] = {}
+        # {(metric, labels): (count in each bucket, sum of microseconds)}
+        self._latencies: dict[tuple[str, str], tuple[list[int], float]] = {}
 
     def record(self, model_name: str, api: str, entrypoint: str, status: str, seconds: float) -> None:
-        """Adds one request.
+        """Adds one request. As in TF Serving, only those that succeed have a latency.
 
         Args:
             model_name: the name of a served model, "" for any other: names that clients invent must not become labels.
-            api: "Predict", "GetModelMetadata", ...
+            api: "Predict", "GetModelMetadata", ...; by REST TF Serving writes "predict".
             entrypoint: "GRPC" or "REST".
             status: the name of a canonical code.
             seconds: how long it took.
         """
-        microseconds = seconds * 1e6
         with self._lock:
             self._counts[model_name, status] = self._counts.get((model_name, status), 0) + 1
-            key = (model_name, api, entrypoint, status)
-            buckets, total = self._latencies.setdefault(key, ([0] * (len(LATENCY_LIMITS) + 1), 0.0))
-            buckets[bisect.bisect_right(LATENCY_LIMITS, microseconds)] += 1
-            self._latencies[key] = (buckets, total + microseconds)
+            if status == "OK":
+                self._add(_LATENCY, f'model_name="{model_name}",API="{api}",entrypoint="{entrypoint}"', seconds)
+
+    def record_runtime(self, model_name: str, api: str, seconds: float) -> None:
+        """Adds one run of a model that succeeded.
+
+        Args:
+            model_name: as in `record`.
+            api: "Predict", by gRPC and by REST.
+            seconds: how long the model took, with its wait for a batch.
+        """
+        with self._lock:
+            self._add(_RUNTIME_LATENCY, f'model_name="{model_name}",API="{api}",runtime="{_RUNTIME}"', seconds)
 
     def page(self) -> str:
         """All metrics in Prometheus' text format."""
@@ -89,12 +99,22 @@ class RequestMetrics:
         with self._lock:
             for (model_name, status), count in sorted(self._counts.items()):
                 lines.append(f'{_COUNT}{{model_name="{model_name}",status="{status}"}} {count}')
-            lines.append(f"# TYPE {_LATENCY} histogram")
-            for (model_name, api, entrypoint, status), (buckets, total) in sorted(self._latencies.items()):
-                labels = f'model_name="{model_name}",API="{api}",entrypoint="{entrypoint}",status="{status}"'
-                limits = [f"{limit:g}" for limit in LATENCY_LIMITS] + ["+Inf"]
-                for limit, count in zip(limits, itertools.accumulate(buckets), strict=True):
-                    lines.append(f'{_LATENCY}_bucket{{{labels},le="{limit}"}} {count}')
-                lines.append(f"{_LATENCY}_sum{{{labels}}} {total:.0f}")
-                lines.append(f"{_LATENCY}_count{{{labels}}} {sum(buckets)}")
+            for metric in (_LATENCY, _RUNTIME_LATENCY):
+                lines.append(f"# TYPE {metric} histogram")
+                for (_, labels), entry in sorted(item for item in self._latencies.items() if item[0][0] == metric):
+                    lines += _histogram(metric, labels, *entry)
         return "\n".join(lines) + "\n"
+
+    def _add(self, metric, labels, seconds):
+        microseconds = seconds * 1e6
+        buckets, total = self._latencies.setdefault((metric, labels), ([0] * (len(LATENCY_LIMITS) + 1), 0.0))
+        buckets[bisect.bisect_right(LATENCY_LIMITS, microseconds)] += 1
+        self._latencies[metric, labels] = (buckets, total + microseconds)
+
+
+def _histogram(metric, labels, buckets, total):
+    limits = [f"{limit:g}" for limit in LATENCY_LIMITS] + ["+Inf"]
+    for limit, count in zip(limits, itertools.accumulate(buckets), strict=True):
+        yield f'{metric}_bucket{{{labels},le="{limit}"}} {count}'
+    yield f"{metric}_sum{{{labels}}} {total:.0f}"
+    yield f"{metric}_count{{{labels}}} {sum(buckets)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import weakref
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -54,7 +55,11 @@ class Servable:
         return self._signature(signature_name).structured_input_signature[1]
 
     def predict(
-        self, signature_name: str, inputs: dict[str, np.ndarray], output_filter: Iterable[str] = ()
+        self,
+        signature_name: str,
+        inputs: dict[str, np.ndarray],
+        output_filter: Iterable[str] = (),
+        deadline: float | None = None,
     ) -> dict[str, np.ndarray]:
         """Runs a signature.
 
@@ -63,13 +68,15 @@ class Servable:
             inputs: {input name: numpy array}, each with the dtype and a shape that the signature declares. (The
                 declared shape is not enforced by a loaded SavedModel itself.)
             output_filter: the names of the outputs to return; empty for all of them.
+            deadline: by when the answer is of use, in seconds of `time.monotonic`; None: at any time.
 
         Returns:
             {output name: numpy array}.
 
         Raises:
             RequestError: INVALID_ARGUMENT for inputs or outputs that the signature does not have, and for what the
-                graph's own assertions refuse; the code of TensorFlow's error otherwise.
+                graph's own assertions refuse; DEADLINE_EXCEEDED if the deadline has passed before the model runs; the
+                code of TensorFlow's error otherwise.
         """
         function = self._signature(signature_name)
         _check_inputs(function.structured_input_signature[1], inputs)
@@ -80,6 +87,8 @@ class Servable:
                 raise invalid(f"output {name!r} is not in the signature; its outputs: {', '.join(available)}")
         if len(set(wanted)) != len(wanted):
             raise invalid(f"output_filter names an output twice: {', '.join(wanted)}")
+        if deadline is not None and time.monotonic() >= deadline:
+            raise RequestError("DEADLINE_EXCEEDED", "the deadline of the request passed before the model was run")
         try:
             outputs = function(**{name: tf.constant(array) for name, array in inputs.items()})
             return {name: outputs[name].numpy() for name in wanted}

@@ -9,11 +9,13 @@ import grpc
 from absl import logging
 from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
+from . import garbage
 from .errors import RequestError, UsageError
 from .grpc_api import ModelService, PredictionService
 from .manager import ModelManager, Poller
 from .monitoring import RequestMetrics
-from .rest_api import RestServer
+from .rest_api import RestApi
+from .rest_server import RestServer
 
 if TYPE_CHECKING:
     from tensorflow_serving.config import model_server_config_pb2
@@ -29,8 +31,9 @@ class LocalServer:
 
     Args:
         options: an object with `address` (an `Address`), `port`, `rest_api_port` (0 is off), `grpc_max_threads`,
-            `grpc_channel_arguments` (a list of pairs), `rest_api_num_threads`, `metrics_path` (None is off) and
-            `file_system_poll_wait_seconds` (0 looks at the file system once).
+            `grpc_channel_arguments` (a list of pairs), `rest_api_num_threads`, `rest_api_timeout_in_ms` (0 is none),
+            `rest_api_enable_cors_support`, `metrics_path` (None is off) and `file_system_poll_wait_seconds` (0 looks at the
+            file system once).
 
     Raises:
         UsageError: if a port is taken.
@@ -60,6 +63,7 @@ class LocalServer:
             self._manager.configure(server_config)
         except RequestError as error:
             raise UsageError(error.reason) from error
+        garbage.freeze()
         endpoints = []
         if self._grpc:
             self._grpc.start()
@@ -105,9 +109,10 @@ class LocalServer:
         return server
 
     def _bind_rest(self):
+        api = RestApi(self._manager, self._metrics, self._options.rest_api_num_threads, self._options.metrics_path,
+                      self._options.rest_api_timeout_in_ms / 1000, self._options.rest_api_enable_cors_support)
         try:
-            return RestServer(self._options.address, self._options.rest_api_port, self._manager, self._metrics,
-                              self._options.rest_api_num_threads, self._options.metrics_path)
+            return RestServer(self._options.address, self._options.rest_api_port, api)
         except OSError as error:
             raise UsageError(_taken("rest_api_port", self._options.rest_api_port)) from error
 
