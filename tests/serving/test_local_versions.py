@@ -14,6 +14,7 @@ import toy_model
 from conftest import ServerProcess, wait_for
 from google.protobuf import text_format
 from tensorflow_serving.apis import (
+    get_model_status_pb2,
     model_management_pb2,
     model_service_pb2_grpc,
     predict_pb2,
@@ -100,6 +101,7 @@ def test_new_version_takes_over_without_a_gap_and_unfinished_ones_do_not(base, s
     assert client.sample(8).max() > 200
     unfinished = base / "newest" / "7"
     (unfinished / "variables").mkdir(parents=True)  # an exporter at work: the graph is not there yet
+    put_copy(base, "newest/20261125134500123456")  # no int64
     shutil.copytree(base / "original" / "1", base / "newest" / "8.tmp")
     shutil.copytree(base / "original" / "1", base / "newest" / "nine")
     failures, finished = [], threading.Event()
@@ -168,28 +170,49 @@ def reload(server, text):
     text_format.Parse(text, request.config)
     assert isinstance(request.config, model_server_config_pb2.ModelServerConfig)
     with grpc.insecure_channel(server.grpc_address) as channel:
-        status = model_service_pb2_grpc.ModelServiceStub(channel).HandleReloadConfigRequest(request, timeout=60).status
-    return status.error_code, status.error_message
+        try:
+            status = model_service_pb2_grpc.ModelServiceStub(channel).HandleReloadConfigRequest(request, timeout=600).status
+        except grpc.RpcError as error:  # as TF Serving: the call fails, it is not an answer with an error in it
+            return error.code().name, error.details()
+    assert (status.error_code, status.error_message) == (0, "")
+    return "OK", ""
 
 
 def test_reload_of_the_configuration(base, server):
     put_copy(base, "added/5")
     added = f'config {{ name: "added" base_path: "{base}/added" }}'
-    assert reload(server, f"model_config_list {{ {added} }}") == (0, "")
+    assert reload(server, f"model_config_list {{ {added} }}") == ("OK", "")
     assert len(Client.grpc(server.grpc_address, "added").sample(1)) == 1  # loaded before the answer
     with pytest.raises(ServerError, match="NOT_FOUND"):
         Client.grpc(server.grpc_address, "chosen").sample(1)
-    for bad, reason in {
-        f"model_config_list {{ {added} {added} }}": "twice",
-        "model_config_list { }": "no model",
-        f'model_config_list {{ config {{ name: "a" base_path: "{base}/nowhere" }} }}': "not a directory",
-        'model_config_list { config { name: "a" base_path: "relative" } }': "absolute",
-        f'model_config_list {{ config {{ name: "a" base_path: "{base}/added/5" }} }}': "itself a version",
-        f'model_config_list {{ config {{ name: "a" base_path: "{base}" model_platform: "other" }} }}': "tensorflow",
-    }.items():
-        code, message = reload(server, bad)
-        assert code == grpc.StatusCode.INVALID_ARGUMENT.value[0] and reason in message
-    assert len(Client.grpc(server.grpc_address, "added").sample(1)) == 1  # a refused configuration changes nothing
+    put_copy(base, "corrupt/6")
+    (base / "corrupt" / "6" / "saved_model.pb").write_bytes(b"this is no graph")
+    (base / "void").mkdir()
+    good = f'config {{ name: "chosen" base_path: "{base}/chosen" }}'
+    for bad, code, reason in (
+        (f"{added} {added}", "INVALID_ARGUMENT", "twice"),
+        ("", "INVALID_ARGUMENT", "no model"),
+        (f'config {{ name: "a" base_path: "{base}/nowhere" }}', "INVALID_ARGUMENT", "not a directory"),
+        ('config { name: "a" base_path: "relative" }', "INVALID_ARGUMENT", "absolute"),
+        (f'config {{ name: "a" base_path: "{base}/added/5" }}', "INVALID_ARGUMENT", "itself a version"),
+        (f'config {{ name: "a" base_path: "{base}" model_platform: "other" }}', "INVALID_ARGUMENT", "tensorflow"),
+        (f'{good} config {{ name: "added" base_path: "{base}/void" }}', "FAILED_PRECONDITION", "no version"),
+        (f'{good} config {{ name: "added" base_path: "{base}/corrupt" }}', "FAILED_PRECONDITION", "no version of model 'added'"),
+        (f'{good} config {{ name: "new" base_path: "{base}/void" }}', "FAILED_PRECONDITION", "no version"),
+        (f'{good} {added[:-1]} version_labels {{ key: "stable" value: 9 }} }}', "FAILED_PRECONDITION",
+         "label 'stable' of model 'added' names version 9"),
+    ):
+        received, message = reload(server, f"model_config_list {{ {bad} }}")
+        assert received == code and reason in message
+        assert len(Client.grpc(server.grpc_address, "added").sample(1)) == 1  # a refused configuration changes nothing
+        with pytest.raises(ServerError, match="NOT_FOUND"):
+            Client.grpc(server.grpc_address, "chosen").sample(1)
+    labelled = f'{added[:-1]} version_labels {{ key: "stable" value: 5 }} }}'
+    assert reload(server, f"model_config_list {{ {labelled} }}") == ("OK", "")
+    request = get_model_status_pb2.GetModelStatusRequest(model_spec={"name": "added", "version_label": "stable"})
+    with grpc.insecure_channel(server.grpc_address) as channel:
+        status = model_service_pb2_grpc.ModelServiceStub(channel).GetModelStatus(request, timeout=600)
+    assert [entry.version for entry in status.model_version_status] == [5]
 
 
 def test_interrupt_stops_gracefully(server):

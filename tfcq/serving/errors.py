@@ -99,3 +99,9 @@ def as_request_error(error: Exception) -> RequestError:
     code = _CODE_NAME.get(getattr(error, "error_code", -1), "INTERNAL")
     message = getattr(error, "message", None) or f"{type(error).__name__}: {error}"
     return RequestError(code, message)
+
+
+def code_and_reason(error: Exception) -> tuple[str, str]:
+    """(name of the code, one line) of any exception, without the exception: its traceback keeps the tensors of a request."""
+    failure = as_request_error(error)
+    return failure.code, failure.reason

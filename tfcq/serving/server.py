@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import concurrent.futures
+import gc
 from typing import TYPE_CHECKING, Any
 
-import grpc
 from absl import logging
-from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
 from .errors import RequestError, UsageError
-from .grpc_api import ModelService, PredictionService
+from .grpc_server import GrpcServer
 from .manager import ModelManager, Poller
 from .monitoring import RequestMetrics
 from .rest_api import RestServer
@@ -19,9 +17,6 @@ if TYPE_CHECKING:
     from tensorflow_serving.config import model_server_config_pb2
 
 GRACE_SECONDS = 10
-
-# TF Serving's kint32max: any message that protobuf can hold, such as 64 images of 64x64x3, may pass.
-MAX_MESSAGE_BYTES = 2**31 - 1
 
 
 class LocalServer:
@@ -38,7 +33,7 @@ class LocalServer:
 
     def __init__(self, options: Any) -> None:
         self._options = options
-        self._manager = ModelManager()
+        self._manager = ModelManager(collect=_collect)
         self._metrics = RequestMetrics()
         self._poller: Poller | None = None
         self._grpc = self._bind_grpc() if options.port else None
@@ -82,27 +77,15 @@ class LocalServer:
         if self._rest:
             self._rest.stop(GRACE_SECONDS)
         if stopping:
-            stopping.wait()
+            stopping.result()
         logging.info("stopped")
 
     def _bind_grpc(self):
-        options = {
-            "grpc.max_receive_message_length": MAX_MESSAGE_BYTES,
-            "grpc.max_send_message_length": MAX_MESSAGE_BYTES,
-            "grpc.so_reuseport": 0,  # otherwise a second server could bind the same port and take half of the requests
-        }
-        options.update(self._options.grpc_channel_arguments)
-        workers = concurrent.futures.ThreadPoolExecutor(self._options.grpc_max_threads, thread_name_prefix="grpc")
-        server = grpc.server(workers, options=list(options.items()))
-        prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
-            PredictionService(self._manager, self._metrics), server)
-        model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(self._manager, self._metrics), server)
         try:
-            if server.add_insecure_port(self._options.address.with_port(self._options.port)) == 0:
-                raise RuntimeError("not bound")
+            return GrpcServer(self._options.address, self._options.port, self._manager, self._metrics,
+                              self._options.grpc_max_threads, self._options.grpc_channel_arguments)
         except RuntimeError as error:
             raise UsageError(_taken("port", self._options.port)) from error
-        return server
 
     def _bind_rest(self):
         try:
@@ -110,6 +93,13 @@ class LocalServer:
                               self._options.rest_api_num_threads, self._options.metrics_path)
         except OSError as error:
             raise UsageError(_taken("rest_api_port", self._options.rest_api_port)) from error
+
+
+def _collect():
+    """Frees what is not used any more. What is loaded stays, so the collector need not look through it amid requests."""
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
 
 
 def _taken(flag, port):
