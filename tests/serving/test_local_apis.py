@@ -17,6 +17,8 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
+from tfcq.serving.grpc_api import TENSOR_CONTENT_METADATA
+
 PATH = "/v1/models/toy"
 SAMPLE_ROW = {"seed": [1, 2], "temperature": 1.0}
 
@@ -197,11 +199,25 @@ def test_response_says_who_answered(stub):
     assert tf.make_ndarray(response.outputs["images"]).shape == (2, *toy_model.IMAGE_SHAPE)
 
 
-def test_output_filter(stub):
+def test_outputs_are_in_typed_fields_unless_the_call_asks_otherwise(stub):
+    request = likelihood_request(3)
+    expected = [-48 * math.log(256.0)] * 3
+    typed = stub.Predict(request, timeout=30).outputs["log_prob"]
+    assert list(typed.float_val) == pytest.approx(expected) and not typed.tensor_content
+    content = stub.Predict(request, timeout=30, metadata=[TENSOR_CONTENT_METADATA]).outputs["log_prob"]
+    assert np.frombuffer(content.tensor_content, np.float32).tolist() == list(typed.float_val) and not content.float_val
+
+
+def likelihood_request(num_rows):
     request = predict_pb2.PredictRequest()
     request.model_spec.name, request.model_spec.signature_name = "toy", "likelihood"
-    request.inputs["images"].CopyFrom(tf.make_tensor_proto(np.zeros([1, *toy_model.IMAGE_SHAPE], np.uint8)))
-    request.inputs["seed"].CopyFrom(tf.make_tensor_proto(np.zeros([1, 2], np.int32)))
+    request.inputs["images"].CopyFrom(tf.make_tensor_proto(np.zeros([num_rows, *toy_model.IMAGE_SHAPE], np.uint8)))
+    request.inputs["seed"].CopyFrom(tf.make_tensor_proto(np.zeros([num_rows, 2], np.int32)))
+    return request
+
+
+def test_output_filter(stub):
+    request = likelihood_request(1)
     assert set(stub.Predict(request, timeout=30).outputs) == {"log_prob", "bits_per_dim"}
     request.output_filter.append("log_prob")
     assert set(stub.Predict(request, timeout=30).outputs) == {"log_prob"}

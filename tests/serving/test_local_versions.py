@@ -1,5 +1,8 @@
 """The local server over time: new versions, broken versions, policies, labels, new configurations, the end."""
 
+import concurrent.futures
+import http.client
+import json
 import os
 import shutil
 import signal
@@ -27,6 +30,7 @@ from tfcq.serving.client import Client, ServerError
 CONFIG = """
 model_config_list {{
   config {{ name: "newest" base_path: "{base}/newest" model_platform: "tensorflow" }}
+  config {{ name: "swapped" base_path: "{base}/swapped" }}
   config {{ name: "fragile" base_path: "{base}/fragile" }}
   config {{ name: "empty" base_path: "{base}/empty" }}
   config {{ name: "everything" base_path: "{base}/everything" model_version_policy {{ all {{}} }} }}
@@ -44,7 +48,7 @@ def base(tmp_path_factory):
     """BASE with the models of `CONFIG`."""
     base = tmp_path_factory.mktemp("versions")
     toy_model.export(base / "original" / "1")
-    for model, versions in {"newest": [1], "fragile": [1], "everything": [1, 2], "chosen": [1, 2, 3]}.items():
+    for model, versions in {"newest": [1], "swapped": [1], "fragile": [1], "everything": [1, 2], "chosen": [1, 2, 3]}.items():
         for version in versions:
             put_copy(base, f"{model}/{version}")
     (base / "empty").mkdir()
@@ -125,6 +129,51 @@ def test_new_version_takes_over_without_a_gap_and_unfinished_ones_do_not(base, s
     assert client.sample(8).max() < 10
     with pytest.raises(ServerError, match="NOT_FOUND"):
         Client.rest(server.rest_url, "newest", version=1).sample(1)
+
+
+def test_swap_under_sixteen_clients_refuses_nothing_and_mixes_nothing(base, server):
+    """Eight raw clients of each protocol; the same noise, which the two versions scale differently."""
+    columns = {"seed": [[0, row] for row in range(8)], "temperature": [1.0] * 8}
+    request = predict_pb2.PredictRequest(model_spec={"name": "swapped"})
+    request.inputs["seed"].CopyFrom(tf.make_tensor_proto(columns["seed"], tf.int32))
+    request.inputs["temperature"].CopyFrom(tf.make_tensor_proto(columns["temperature"], tf.float32))
+    body = json.dumps({"inputs": columns})
+    finished = threading.Event()
+    answers = []  # (version, or None by REST; bytes of the images)
+
+    def ask_grpc():
+        with grpc.insecure_channel(server.grpc_address) as channel:
+            stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+            while not finished.is_set():
+                response = stub.Predict(request, timeout=600)
+                answers.append((response.model_spec.version.value, tf.make_ndarray(response.outputs["images"]).tobytes()))
+
+    def ask_rest():
+        connection = http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=600)
+        while not finished.is_set():
+            connection.request("POST", "/v1/models/swapped:predict", body)
+            response = connection.getresponse()
+            text = response.read()
+            assert response.status == 200, text
+            answers.append((None, np.array(json.loads(text)["outputs"], np.uint8).tobytes()))
+        connection.close()
+
+    client = Client.rest(server.rest_url, "swapped")
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        asking = [pool.submit(ask) for ask in [ask_grpc, ask_rest] * 8]
+        try:
+            wait_for(lambda: len(answers) > 50)
+            toy_model.export(base / "swapped" / "2", brightest=10)
+            wait_for(lambda: states(client) == {1: "END", 2: "AVAILABLE"})
+            count = len(answers)
+            wait_for(lambda: len(answers) > count + 50)
+        finally:
+            finished.set()
+    for work in asking:
+        work.result()  # raises what a client has met
+    images = {version: {image for asked, image in answers if asked == version} for version in (1, 2)}
+    assert [len(images[version]) for version in (1, 2)] == [1, 1]
+    assert {image for asked, image in answers if asked is None} == images[1] | images[2]
 
 
 def test_broken_version_is_reported_and_the_old_one_stays_until_it_is_mended(base, server):

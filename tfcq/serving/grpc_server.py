@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import functools
+import logging
 import threading
 import time
 from collections.abc import Coroutine, Iterable
@@ -40,9 +41,20 @@ MAX_REQUESTS = 1024
 MAX_REQUEST_BYTES = 2**30
 MAX_CALLS = 8192
 
+# A client that reads nothing keeps its answers here. It is asked for a sign of life, and its connection closed without one.
+_SIGNS_OF_LIFE = {
+    "grpc.keepalive_time_ms": 30_000,
+    "grpc.http2.ping_timeout_ms": 30_000,
+    "grpc.keepalive_permit_without_calls": 1,
+    "grpc.http2.max_pings_without_data": 0,  # no limit on how often
+}
+
 LINGER_SECONDS = 2.0  # how long a stop waits for calls without a message, such as watchers of the health
 
 _Status = health_pb2.HealthCheckResponse
+
+# A client that has gone before its answer is not an error of the server, and must not fill its log.
+logging.getLogger("grpc._cython.cygrpc").addFilter(lambda record: not record.getMessage().startswith("ExecuteBatchError"))
 
 
 class GrpcServer:
@@ -81,6 +93,7 @@ class GrpcServer:
             "grpc.max_receive_message_length": MAX_MESSAGE_BYTES,
             "grpc.max_send_message_length": MAX_MESSAGE_BYTES,
             "grpc.so_reuseport": 0,  # otherwise a second server could bind the same port and take half of the requests
+            **_SIGNS_OF_LIFE,
             **dict(channel_arguments),
         }
         self._server = self._in_loop(self._bind(address.with_port(port), options)).result()

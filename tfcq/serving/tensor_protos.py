@@ -59,13 +59,13 @@ def to_proto(array: np.ndarray, as_content: bool = False) -> tensor_pb2.TensorPr
     """
     dtype = tf.as_dtype(array.dtype)
     field = _FIELDS.get(dtype.name)
-    if field is None or (as_content and dtype != tf.string):
-        return tf.make_tensor_proto(array)
     proto = tensor_pb2.TensorProto(dtype=dtype.as_datatype_enum)
     proto.tensor_shape.SetInParent()
     for size in array.shape:
         proto.tensor_shape.dim.add(size=size)
-    if field in _PACKED_FIELDS and array.size:
+    if field is None or (as_content and dtype != tf.string):
+        proto.tensor_content = array.tobytes()
+    elif field in _PACKED_FIELDS and array.size:
         # A packed field is the bytes of its values; appending them one by one takes four times as long.
         packed = array.astype(array.dtype.newbyteorder("<")).tobytes()
         proto.MergeFromString(_varint(proto.DESCRIPTOR.fields_by_name[field].number << 3 | 2) + _varint(len(packed)) + packed)
