@@ -17,7 +17,6 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from tensorflow_serving.apis import predict_pb2
 
 from tfcq.serving import grpc_server, stopping
-from tfcq.serving.addresses import Address
 from tfcq.serving.errors import RequestError, code_and_reason
 from tfcq.serving.manager import ModelManager
 from tfcq.serving.servable import Servable
@@ -51,7 +50,8 @@ def test_deadline_ends_a_run_and_leaves_others_alone(servable):
     with pytest.raises(RequestError) as caught:
         servable.predict("sample", rows(1), deadline=time.monotonic())
     assert caught.value.code == "DEADLINE_EXCEEDED"
-    expected = servable.predict("sample", rows(2000))["images"]
+    for late in (float("inf"), 1e12):  # no thread can wait as long
+        expected = servable.predict("sample", rows(2000), deadline=late)["images"]
     with concurrent.futures.ThreadPoolExecutor(3) as pool:
         ended = [pool.submit(servable.predict, "sample", rows(MANY_ROWS), (), time.monotonic() + 0.5 * turn) for turn in (1, 2)]
         while not all(work.done() for work in ended):
@@ -109,19 +109,20 @@ class Server:
     def __init__(self, manager):
         self.metrics = Metrics()
         port = free_ports(1)[0]
-        self.server = grpc_server.GrpcServer(Address.of("127.0.0.1"), port, manager, self.metrics, num_threads=1)
+        self.server = grpc_server.GrpcServer(manager, self.metrics, num_threads=1)
+        self.server.bind(f"127.0.0.1:{port}")
         self.server.start()
         self.channel = grpc.insecure_channel(f"127.0.0.1:{port}", options=[("grpc.max_receive_message_length", -1)])
         self.health = health_pb2_grpc.HealthStub(self.channel)
 
-    def ask(self, count, timeout=LIMIT):
+    def ask(self, count, timeout=LIMIT, wait=True):
         """A future of the answer to `sample`."""
         request = predict_pb2.PredictRequest(model_spec={"name": "toy"})
         for name, array in rows(count).items():
             request.inputs[name].CopyFrom(tf.make_tensor_proto(array))
         predict = self.channel.unary_unary(PREDICT, predict_pb2.PredictRequest.SerializeToString,
                                            predict_pb2.PredictResponse.FromString)
-        return predict.future(request, timeout=timeout, wait_for_ready=True)
+        return predict.future(request, timeout=timeout, wait_for_ready=wait)
 
     def status(self, name=""):
         return self.health.Check(health_pb2.HealthCheckRequest(service=name), timeout=LIMIT).status
@@ -197,16 +198,20 @@ def test_health_follows_the_versions(server, base, tmp_path):
 
 
 def test_stop_lets_running_calls_finish_and_says_so(server, monkeypatch):
+    going_on, predict = threading.Event(), Servable.predict
+    monkeypatch.setattr(Servable, "predict", lambda *arguments: going_on.wait(LIMIT) and predict(*arguments))
+    monkeypatch.setattr(grpc_server, "LINGER_SECONDS", 0.1)
     watch = server.health.Watch(health_pb2.HealthCheckRequest(service="toy"), timeout=LIMIT)
     assert next(watch).status == SERVING
-    running, queued = server.ask(20_000), server.ask(3)
+    running, queued = server.ask(2), server.ask(3)
     wait_for(lambda: server.server._in_hand.count == 2)
-    monkeypatch.setattr(grpc_server, "LINGER_SECONDS", 0.1)
     end = server.server.stop(LIMIT)
     assert next(watch).status == NOT_SERVING
-    assert [len(tf.make_ndarray(call.result().outputs["images"])) for call in (running, queued)] == [20_000, 3]
+    late = server.ask(1, wait=False)
+    assert late.code() == grpc.StatusCode.UNAVAILABLE
+    going_on.set()
+    assert [len(tf.make_ndarray(call.result().outputs["images"])) for call in (running, queued)] == [2, 3]
     end.result()  # although the watch has not ended
-    assert server.health.Check.future(health_pb2.HealthCheckRequest(), timeout=LIMIT).code() == grpc.StatusCode.UNAVAILABLE
 
 
 def test_stop_ends_a_call_that_runs_on_after_the_grace(server):

@@ -16,7 +16,6 @@ from conftest import free_ports, wait_for
 from tensorflow.core.framework import tensor_pb2
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-from tfcq.serving.addresses import Address
 from tfcq.serving.grpc_server import GrpcServer
 from tfcq.serving.manager import ModelManager
 from tfcq.serving.monitoring import RequestMetrics
@@ -177,10 +176,11 @@ def test_clients_that_do_not_read_hold_nobody_up(toy_server, stub):
         connection.close()
 
 
-def test_connection_without_a_sign_of_life_is_closed(tmp_path):
+def test_connection_without_a_sign_of_life_is_closed():
     port, = free_ports(1)
     settings = {"grpc.keepalive_time_ms": 500, "grpc.http2.ping_timeout_ms": 500}
-    server = GrpcServer(Address.of("127.0.0.1"), port, ModelManager(), RequestMetrics(), 1, settings.items())
+    server = GrpcServer(ModelManager(), RequestMetrics(), 1, settings.items())
+    server.bind(f"127.0.0.1:{port}")
     server.start()
     with unread_call(port, sample_request().SerializeToString()) as connection:
         wait_for(lambda: b"ping timeout" in connection.recv(2**16, socket.MSG_PEEK))

@@ -11,13 +11,12 @@ import functools
 import logging
 import threading
 import time
-from collections.abc import Coroutine, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
 from google.protobuf import message_factory
-from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
@@ -28,7 +27,6 @@ from .grpc_api import TENSOR_CONTENT_METADATA, CallOptions, ModelService, Predic
 from .stopping import Call
 
 if TYPE_CHECKING:
-    from .addresses import Address
     from .manager import ModelManager
     from .monitoring import RequestMetrics
 
@@ -58,24 +56,17 @@ logging.getLogger("grpc._cython.cygrpc").addFilter(lambda record: not record.get
 
 
 class GrpcServer:
-    """The gRPC server. The constructor binds its port; `start` begins to answer.
+    """The gRPC server. After `bind`, `start` begins to answer.
 
     Args:
-        address: the `Address` to listen on.
-        port: the port of that address.
         manager: the `ModelManager`.
         metrics: the `RequestMetrics`.
         num_threads: how many requests are answered at a time; further ones wait.
         channel_arguments: pairs of a name and a value, which replace this server's own.
-
-    Raises:
-        RuntimeError: if the port cannot be bound.
     """
 
     def __init__(
         self,
-        address: Address,
-        port: int,
         manager: ModelManager,
         metrics: RequestMetrics,
         num_threads: int,
@@ -96,7 +87,24 @@ class GrpcServer:
             **_SIGNS_OF_LIFE,
             **dict(channel_arguments),
         }
-        self._server = self._in_loop(self._bind(address.with_port(port), options)).result()
+        self._server = self._in_loop(self._made(options)).result()
+
+    def bind(self, place: str, credentials: grpc.ServerCredentials | None = None) -> None:
+        """Takes a place to listen at.
+
+        Args:
+            place: HOST:PORT, or unix:PATH.
+            credentials: of the server's side of TLS; None: without encryption.
+
+        Raises:
+            RuntimeError: if it cannot be bound.
+        """
+        if credentials is None:
+            bound = self._server.add_insecure_port(place)
+        else:
+            bound = self._server.add_secure_port(place, credentials)
+        if bound == 0:
+            raise RuntimeError(f"{place} is not bound")
 
     def start(self) -> None:
         """Begins to answer; the models' health follows the manager from now on."""
@@ -111,10 +119,10 @@ class GrpcServer:
         """
         return self._in_loop(self._stop(grace_seconds))
 
-    def _in_loop(self, coroutine: Coroutine) -> concurrent.futures.Future:
+    def _in_loop(self, coroutine):
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
-    async def _bind(self, address, options):
+    async def _made(self, options):
         server = grpc.aio.server(options=list(options.items()), maximum_concurrent_rpcs=MAX_CALLS)
         prediction = prediction_service_pb2.DESCRIPTOR.services_by_name["PredictionService"]
         models = model_service_pb2.DESCRIPTOR.services_by_name["ModelService"]
@@ -123,11 +131,9 @@ class GrpcServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         names = (prediction.full_name, models.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)
-        if server.add_insecure_port(address) == 0:
-            raise RuntimeError(f"{address} is not bound")
         return server
 
-    def _handlers(self, descriptor: ServiceDescriptor, service):
+    def _handlers(self, descriptor, service):
         """The handlers of those methods that a service has. Messages stay bytes here: worker threads parse and build them."""
         handlers = {}
         for method in descriptor.methods:
@@ -137,7 +143,7 @@ class GrpcServer:
                     functools.partial(self._answer, getattr(service, method.name), message_class))
         return grpc.method_handlers_generic_handler(descriptor.full_name, handlers)
 
-    async def _answer(self, method, message_class, message: bytes, context: grpc.aio.ServicerContext) -> bytes:
+    async def _answer(self, method, message_class, message, context):
         """Answers a call with the bytes of a message, or with a status and one readable line."""
         start, remaining, call = time.monotonic(), context.time_remaining(), Call()
         options = CallOptions(None if remaining is None else start + remaining,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 from absl import logging
 from tensorflow_serving.apis import get_model_status_pb2
 
+from . import garbage
 from .errors import CODE_NUMBER, RequestError, as_request_error, invalid
 from .servable import Servable
 from .versions import aspired_versions, checked_models, fingerprint, version_directories
@@ -60,17 +60,14 @@ class ModelManager:
     Args:
         load: function from a directory to a `Servable`.
         allow_labels_for_unavailable_versions: accept a label of a version that is not available, unless the label has moved.
-        collect: frees what versions that are not served any more have left.
     """
 
     def __init__(
         self,
         load: Callable[[str], Servable] = Servable,
         allow_labels_for_unavailable_versions: bool = False,
-        collect: Callable[[], object] = gc.collect,
     ) -> None:
         self._load = load
-        self._collect = collect
         self._allow_labels = allow_labels_for_unavailable_versions
         self._models: dict[str, _Model] = {}
         self._changes = threading.Lock()
@@ -100,7 +97,7 @@ class ModelManager:
                 for name, model in models.items():
                     self._check_loaded(model, superseded[name], served.get(name))
             except RequestError:
-                self._collect()  # what was loaded
+                garbage.collect()  # what was loaded
                 raise
             self._models = models
             for name in set(served) - set(models):
@@ -240,7 +237,7 @@ class ModelManager:
 
     def _changed(self):
         """Frees what is not served any more, and says what is."""
-        self._collect()
+        garbage.collect()
         for listener in self._listeners:
             listener(self.available())
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from typing import TYPE_CHECKING, Any
 
 from absl import logging
@@ -33,7 +32,7 @@ class LocalServer:
 
     def __init__(self, options: Any) -> None:
         self._options = options
-        self._manager = ModelManager(collect=_collect)
+        self._manager = ModelManager()
         self._metrics = RequestMetrics()
         self._poller: Poller | None = None
         self._grpc = self._bind_grpc() if options.port else None
@@ -81,11 +80,12 @@ class LocalServer:
         logging.info("stopped")
 
     def _bind_grpc(self):
+        server = GrpcServer(self._manager, self._metrics, self._options.grpc_max_threads, self._options.grpc_channel_arguments)
         try:
-            return GrpcServer(self._options.address, self._options.port, self._manager, self._metrics,
-                              self._options.grpc_max_threads, self._options.grpc_channel_arguments)
+            server.bind(self._options.address.with_port(self._options.port))
         except RuntimeError as error:
             raise UsageError(_taken("port", self._options.port)) from error
+        return server
 
     def _bind_rest(self):
         try:
@@ -93,13 +93,6 @@ class LocalServer:
                               self._options.rest_api_num_threads, self._options.metrics_path)
         except OSError as error:
             raise UsageError(_taken("rest_api_port", self._options.rest_api_port)) from error
-
-
-def _collect():
-    """Frees what is not used any more. What is loaded stays, so the collector need not look through it amid requests."""
-    gc.unfreeze()
-    gc.collect()
-    gc.freeze()
 
 
 def _taken(flag, port):

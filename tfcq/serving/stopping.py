@@ -85,11 +85,12 @@ class _Watch:
     def over(self, manager, deadline):
         with self._changed:
             self._deadlines[manager] = deadline
+            if deadline < self._wakes_at:
+                self._wakes_at = deadline
+                self._changed.notify()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="deadlines", daemon=True)
                 self._thread.start()
-            elif deadline < self._wakes_at:
-                self._changed.notify()
         try:
             yield
         finally:
@@ -100,11 +101,13 @@ class _Watch:
         with self._changed:
             while True:
                 now = time.monotonic()
+                if now < self._wakes_at:  # it sleeps on though that run may have ended: being woken for each would cost more
+                    self._changed.wait(min(self._wakes_at - now, threading.TIMEOUT_MAX))
+                    continue
                 for manager in [manager for manager, deadline in self._deadlines.items() if deadline <= now]:
                     manager.start_cancel()
                     del self._deadlines[manager]
                 self._wakes_at = min(self._deadlines.values(), default=float("inf"))
-                self._changed.wait(self._wakes_at - now if self._deadlines else None)
 
 
 _watch = _Watch()
