@@ -53,7 +53,8 @@ def test_deadline_ends_a_run_and_leaves_others_alone(servable):
     for late in (float("inf"), 1e12):  # no thread can wait as long
         expected = servable.predict("sample", rows(2000), deadline=late)["images"]
     with concurrent.futures.ThreadPoolExecutor(3) as pool:
-        ended = [pool.submit(servable.predict, "sample", rows(MANY_ROWS), (), time.monotonic() + 0.5 * turn) for turn in (1, 2)]
+        ended = [pool.submit(servable.predict, "sample", rows(MANY_ROWS), (), time.monotonic() + seconds)
+                 for seconds in (0.5, 1.0)]
         while not all(work.done() for work in ended):
             np.testing.assert_array_equal(servable.predict("sample", rows(2000))["images"], expected)
             np.testing.assert_array_equal(

@@ -1,6 +1,6 @@
 """The gRPC front end: connections and calls on one asyncio thread, their answers on a bounded number of threads.
 
-A call costs a thread only while it is answered, so neither an idle connection nor a message that never arrives holds up others.
+A call costs a thread only while it is answered: neither an idle connection nor a message that never arrives holds up others.
 """
 
 from __future__ import annotations

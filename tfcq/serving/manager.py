@@ -26,8 +26,7 @@ class _Model:
 
     Args:
         config: the `ModelConfig`.
-        before: the `_Model` that it takes the place of, None if there is none. Where the base path is the same, its versions are
-            the same too.
+        before: the `_Model` that it takes the place of, None if there is none. With the same base path it has the same versions.
     """
 
     def __init__(self, config, before=None):
@@ -84,9 +83,9 @@ class ModelManager:
         All is loaded before any of it takes the place of what is served. At the start a model may have no version yet.
 
         Raises:
-            RequestError: INVALID_ARGUMENT for a bad configuration; FAILED_PRECONDITION if none of the versions of a model loads,
-                if a model that is added, or gets another base path, has no version, or if a label names a version that is
-                not available. Nothing changes then.
+            RequestError: INVALID_ARGUMENT for a bad configuration; FAILED_PRECONDITION if none of the versions of a model
+                loads, if a model that is added, or gets another base path, has no version, or if a label names a version that
+                is not available. Nothing changes then.
         """
         configs = checked_models(server_config)
         with self._changes:
@@ -181,8 +180,8 @@ class ModelManager:
             moved = before is not None and before.config.version_labels.get(label, version) != version
             if version not in available and (moved or not self._allow_labels):
                 raise RequestError(
-                    "FAILED_PRECONDITION", f"label {label!r} of model {name!r} names version {version}, which is not available;"
-                                           f" available: {', '.join(map(str, available)) or 'none'}")
+                    "FAILED_PRECONDITION", f"label {label!r} of model {name!r} names version {version}, which is not"
+                                           f" available; available: {', '.join(map(str, available)) or 'none'}")
 
     def _load_aspired(self, model):
         """Loads what a model's policy asks for; returns the set of loaded versions that it does not ask for any more.

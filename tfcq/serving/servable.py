@@ -62,8 +62,8 @@ class Servable:
             inputs: {input name: numpy array}, each with the dtype and a shape that the signature declares. (The
                 declared shape is not enforced by a loaded SavedModel itself.)
             output_filter: the names of the outputs to return; empty for all of them.
-            deadline: when the answer is of no use any more, in seconds of `time.monotonic()`; None: never. A running model ends
-                at its next turn of a loop (see `stopping`).
+            deadline: when the answer is of no use any more, in seconds of `time.monotonic()`; None: never. A running model
+                ends at its next turn of a loop (see `stopping`).
 
         Returns:
             {output name: numpy array}.

@@ -1,7 +1,7 @@
 """What ends a run of a model before it has finished: its deadline, or a caller that does not want the answer any more.
 
-TensorFlow asks whether a run is cancelled at each turn of a loop (`tf.while_loop`, `tf.map_fn`), not between other operations: a
-graph without loops runs to its end.
+TensorFlow asks whether a run is cancelled at each turn of a loop (`tf.while_loop`, `tf.map_fn`), not between other operations:
+a graph without loops runs to its end.
 """
 
 from __future__ import annotations
