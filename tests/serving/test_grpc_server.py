@@ -172,6 +172,19 @@ def test_full_queue_is_resource_exhausted(server, monkeypatch):
     assert server.ask(1).code() == grpc.StatusCode.OK  # the only one may be of any size
 
 
+def test_calls_beyond_the_limit_are_resource_exhausted(manager, monkeypatch):
+    monkeypatch.setattr(grpc_server, "MAX_CALLS", 3)
+    server, going_on = Server(manager), threading.Event()
+    silent = server.channel.stream_unary(PREDICT)
+    calls = [silent.future(iter(going_on.wait, True), timeout=LIMIT) for _ in range(8)]  # no message until then
+    wait_for(lambda: any(call.done() for call in calls))
+    assert {call.code() for call in calls if call.done()} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+    for call in calls:
+        call.cancel()
+    going_on.set()
+    server.server.stop(0).result()
+
+
 def test_health_of_the_server_and_of_each_model_and_reflection(server):
     assert server.status() == server.status("toy") == SERVING
     with pytest.raises(grpc.RpcError, match="NOT_FOUND"):

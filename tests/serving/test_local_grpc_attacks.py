@@ -16,6 +16,7 @@ from conftest import free_ports, wait_for
 from tensorflow.core.framework import tensor_pb2
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
+from tfcq.serving import grpc_server
 from tfcq.serving.grpc_server import GrpcServer
 from tfcq.serving.manager import ModelManager
 from tfcq.serving.monitoring import RequestMetrics
@@ -187,12 +188,32 @@ def test_connection_without_a_sign_of_life_is_closed():
     server.stop(0).result()
 
 
+def test_stop_says_goaway_to_an_idle_connection(monkeypatch):
+    monkeypatch.setattr(grpc_server, "LINGER_SECONDS", 0.1)
+    port, = free_ports(1)
+    server = GrpcServer(ModelManager(), RequestMetrics(), 1)
+    server.bind(f"127.0.0.1:{port}")
+    server.start()
+    with socket.create_connection(("127.0.0.1", port), timeout=LIMIT) as connection:
+        connection.sendall(PREFACE + frame(4, 0, 0, b""))
+        received = connection.recv(2**16)  # the server's settings: it is connected
+        end = server.stop(LIMIT)
+        while content := connection.recv(2**16):
+            received += content
+    end.result()
+    kinds = []
+    while received:
+        kinds.append(received[3])
+        received = received[9 + int.from_bytes(received[:3], "big"):]
+    assert 7 in kinds
+
+
 def test_idle_connections_cost_no_thread(toy_server, stub):
     cost = Cost(toy_server)
     with concurrent.futures.ThreadPoolExecutor(20) as pool:
         connections = list(pool.map(
-            lambda _: socket.create_connection(("127.0.0.1", toy_server.grpc_port), timeout=LIMIT), range(1000)))
-    for connection in connections[:500]:
+            lambda _: socket.create_connection(("127.0.0.1", toy_server.grpc_port), timeout=LIMIT), range(400)))
+    for connection in connections[:200]:
         connection.sendall(PREFACE[:10])  # and no more
     assert honest(toy_server) and cost.threads < 30 and cost.peak < 200 * MEGABYTE
     for connection in connections:

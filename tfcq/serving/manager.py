@@ -26,7 +26,7 @@ class _Model:
 
     Args:
         config: the `ModelConfig`.
-        before: the `_Model` that it takes the place of, None if there is none. With the same base path it has the same versions.
+        before: the `_Model` that it takes the place of, None if there is none. With the same base path it has its versions.
     """
 
     def __init__(self, config, before=None):
