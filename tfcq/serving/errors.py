@@ -102,6 +102,10 @@ def as_request_error(error: Exception) -> RequestError:
 
 
 def code_and_reason(error: Exception) -> tuple[str, str]:
-    """(name of the code, one line) of any exception, without the exception: its traceback keeps the tensors of a request."""
+    """The code and the line of any exception, for whoever answers it.
+
+    A `RequestError` in a variable of the function that caught it is kept, with all that the function's frame refers to, until
+    the garbage collector comes by: its traceback refers to the frame, and the frame to it. Two strings refer to nothing.
+    """
     failure = as_request_error(error)
     return failure.code, failure.reason
