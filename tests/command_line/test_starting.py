@@ -46,5 +46,5 @@ def test_a_signal_is_one_line_and_its_status(capsys, number, status):
         finally:
             cleaned.append(True)
 
-    assert (starting.run(main), capsys.readouterr().err) == (status, f"error: signal {int(number)}: interrupted\n")
+    assert (starting.run(main), capsys.readouterr().err) == (status, f"error: {number.name}: interrupted\n")
     assert cleaned and signal.getsignal(number) is before

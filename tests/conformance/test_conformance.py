@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tiny_models as tiny
+from tensorflow.core.protobuf import saved_model_pb2
 
 from tfcq import config as configs
-from tfcq.endpoints import ENDPOINTS, INPUTS
+from tfcq.endpoints import ENDPOINTS, SIGNATURES
 from tfcq.engine import fused_optimizers
 from tfcq.engine.checkpoints import Checkpoints, restore_model
 from tfcq.errors import UserError
+from tfcq.exporting import operations
 from tfcq.exporting.export import check_equal_answers
-from tfcq.exporting.signatures import ServingModule
+from tfcq.exporting.signatures import ServingModule, names_of
 from tfcq.randomness import row_seeds
 
 
@@ -222,19 +224,21 @@ def test_a_saved_model_answers_as_the_live_one(trained, tmp_path):
     model = trained.model
     module = ServingModule(model, num_importance_samples=2)
     live = module.signatures()
-    assert live.keys() == model.abilities | {"serving_default"}
+    assert live.keys() == {*names_of(model.abilities), "serving_default"}
     module.save(str(tmp_path), live)
+    graph = saved_model_pb2.SavedModel.FromString((tmp_path / "saved_model.pb").read_bytes())
+    assert operations.lacking(graph) == []  # in TF Serving's stock image
     reloaded = tf.saved_model.load(str(tmp_path)).signatures
     given = values(model, 3)
-    for name, function in live.items():
-        endpoint = ENDPOINTS["sample" if name == "serving_default" else name]
-        inputs = {INPUTS[one].endpoint_name or one: tf.constant(given[one]) for one in endpoint.inputs}
+    for name in (*model.abilities, "serving_default"):  # those of picture files: tests/exporting/test_pictures.py
+        signature = SIGNATURES["sample" if name == "serving_default" else name]
+        inputs = {tensor: tf.constant(given[argument]) for tensor, argument in signature.inputs.items()}
         answers = [
-            {key: value.numpy() for key, value in signature(**inputs).items()}
-            for signature in (function, reloaded[name])
+            {key: value.numpy() for key, value in function(**inputs).items()}
+            for function in (live[name], reloaded[name])
         ]
         check_equal_answers(*answers)
-        assert answers[0].keys() == endpoint.outputs.keys() and all(len(value) == 3 for value in answers[0].values())
+        assert answers[0].keys() == signature.outputs.keys() and all(len(value) == 3 for value in answers[0].values())
 
 
 def test_two_replicas_take_the_step_of_one(trained, two_replicas):

@@ -114,7 +114,7 @@ def test_processes_decode_the_same_without_tensorflow(files, place, monkeypatch)
 
 
 @pytest.mark.parametrize(
-    "program, how", [("import os; os.kill(os.getpid(), 9)", "signal 9"), ("raise SystemExit(3)", "status 3")]
+    "program, how", [("import os; os.kill(os.getpid(), 9)", "SIGKILL"), ("raise SystemExit(3)", "status 3")]
 )
 def test_a_killed_process_is_one_line(files, place, monkeypatch, program, how):
     monkeypatch.setattr(decoding_processes, "WORTH_A_PROCESS", 10)

@@ -9,7 +9,7 @@ from documents import ROOT
 
 import tfcq
 from tfcq.config import SYSTEMS
-from tfcq.endpoints import ENDPOINTS
+from tfcq.endpoints import ENDPOINTS, SIGNATURES
 from tfcq.metrics import registry
 
 specification = importlib.util.spec_from_file_location("site_hooks", ROOT / "tools" / "site_hooks.py")
@@ -40,6 +40,9 @@ def test_tables_of_endpoints_and_metrics_have_all_of_them():
     rows = {row[0]: row for row in cells(hooks.endpoints())}
     for name, endpoint in ENDPOINTS.items():
         assert all(f"`{output}`" in rows[f"`{name}`"][2] for output in endpoint.outputs)
+    assert rows.keys() == {f"`{name}`" for name in SIGNATURES}
+    assert rows["`likelihood_png`"][1:3] == ["`images_bytes`, `seed`", "`log_prob`, `bits_per_dim`"]
+    assert rows["`sample_png`"][1:3] == ["`seed`, `temperature`", "`images_png_bytes`"]
     assert [row[0].strip("`") for row in cells(hooks.metrics())] == list(registry.TABLE)
     assert "`fd_EXTRACTOR`, `fid`" in hooks.metrics() and "`density`, `coverage`" in hooks.metrics()
 

@@ -1,6 +1,8 @@
 """An exported model: its folder, its answers, and what it refuses after it was loaded again."""
 
+import contextlib
 import hashlib
+import io
 import json
 import pathlib
 import re
@@ -16,7 +18,8 @@ import tiny_models as tiny
 from tfcq import workdir as workdirs
 from tfcq.config import Config
 from tfcq.errors import UserError
-from tfcq.exporting import card, export, verify
+from tfcq.exporting import card, examples, export, operations, verify
+from tfcq.exporting.signatures import names_of
 from tfcq.images import bits_per_dim
 from tfcq.machine.terminal import StageProgress
 from tfcq.randomness import row_seeds
@@ -48,16 +51,23 @@ def base(run, tmp_path_factory):
     check_stages(stages)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(export, "_reloaded_answers", reloaded_here)
-        assert export.export(run, base, SAMPLES) == base / "cqf" / "2"
+        version, formats, known = operations.of_tf_serving()
+        older = {name: attributes for name, attributes in known.items() if name != "EncodePng"}
+        patch.setattr(operations, "of_tf_serving", lambda: (version, formats, older))
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            assert export.export(run, base, SAMPLES) == base / "cqf" / "2"
+    assert f"warning: the image tensorflow/serving:{version} cannot serve this model: its TensorFlow has no EncodePng;" in (
+        printed.getvalue()
+    )
     return base
 
 
 def check_stages(stages):
     """Each signature is named while it is built, asked, and asked in the fresh process; the number of stages is known before."""
     shown = [stage for stage, _ in stages]
-    for name in ("sample", "likelihood", "encode"):
+    for name in ("sample", "likelihood", "encode", "sample_png"):
         for work in ("building", "asking the model for", "asking the SavedModel for"):
-            assert shown.count(f"{work} {name}") == 1
+            assert shown.count(f"{work} {name}") == int(f"{work} {name}" != "asking the model for sample_png")
     assert {total for _, total in stages} == {len(stages)}
 
 
@@ -147,6 +157,8 @@ def test_the_card_says_what_a_user_must_know(base, run):
         f"with K = {SAMPLES}. images uint8 [N, 8, 8, 1], seed int32 [N, 2] -> bits_per_dim float32 [N], log_prob float32 [N]",
         "seed int32 [N, 2], temperature float32 [N] -> images uint8 [N, 8, 8, 1]",
         "latents float32 [N, 4, 4, 2] -> images uint8 [N, 8, 8, 1]",
+        "- `sample_png`: `sample` that answers PNG files. seed int32 [N, 2], temperature float32 [N] -> images_png_bytes",
+        "- `likelihood_png`: `likelihood` that takes PNG or JPEG files of exactly the model's size and channels. images_bytes",
         "    " + '"flow_couplings": 1',
     ):
         assert expected in text, expected
@@ -193,7 +205,7 @@ def test_without_tensorflow_serving_api_there_is_no_warm_up_and_that_is_said(mon
 
 
 def test_endpoints_are_the_models_own_answers(signatures, live):
-    assert signatures.keys() == live.abilities | {"serving_default"}
+    assert signatures.keys() == {*names_of(live.abilities), "serving_default"}
     temperature = np.array([0.0, 0.5, 1.0, 1.5], np.float32)
     expected = {
         "sample": {"images": live.sample(SEEDS, temperature)},
@@ -203,7 +215,7 @@ def test_endpoints_are_the_models_own_answers(signatures, live):
     }
     log_prob = live.log_prob(IMAGES, SEEDS, SAMPLES)
     expected["likelihood"] = {"log_prob": log_prob, "bits_per_dim": bits_per_dim(log_prob, SHAPE)}
-    expected["serving_default"] = expected["sample"]
+    expected["serving_default"], expected["likelihood_png"] = expected["sample"], expected["likelihood"]
     for name, outputs in expected.items():
         received = ask(signatures, name, **requests(name, temperature=temperature))
         export.check_equal_answers({key: np.asarray(value) for key, value in outputs.items()}, received)
@@ -216,6 +228,7 @@ def requests(name, **changed):
         "decode": {"latents": LATENTS},
     } | dict.fromkeys(("likelihood", "encode", "reconstruct"), {"images": IMAGES, "seed": SEEDS})
     inputs["serving_default"] = inputs["sample"]
+    inputs["likelihood_png"] = {"images_bytes": examples.as_files(IMAGES), "seed": SEEDS}
     return inputs[name] | {key: value for key, value in changed.items() if key in inputs[name]}
 
 
@@ -364,7 +377,6 @@ def test_a_run_without_what_the_card_says_is_refused_before_the_work(run, tmp_pa
     monkeypatch.setattr(export.workdirs, "load", lambda *_: pytest.fail("it was loaded first"))
     with pytest.raises(UserError, match=f"{name}: the model card needs this file of the run, which cannot be read"):
         export.export(folder, tmp_path / "exports")
-
 
 
 @pytest.mark.slow

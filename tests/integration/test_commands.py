@@ -49,7 +49,7 @@ def test_a_training_that_is_stopped_twice_ends_as_one_that_is_not(tmp_path):
             returned, errors = stopped_by(number, stopped)
             steps.append(last_step(stopped))
             expected = (
-                f"error: signal {int(number)} at step {steps[-1]}: state saved; run the same command again to resume\n"
+                f"error: {number.name} at step {steps[-1]}: state saved; run the same command again to resume\n"
             )
             assert (returned, errors) == (status, expected)
         assert 0 < steps[0] < steps[1] < FLAGS["train_steps"]

@@ -63,6 +63,7 @@ def test_an_installed_package_trains_measures_exports_serves_and_answers(sdist, 
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index", "--no-deps"]
     subprocess.run([*pip, "--no-build-isolation", "--target", site, sdist], check=True, timeout=600, cwd=away)
     assert (site / "tfcq" / "py.typed").is_file() and not (site / "configs").exists()
+    assert (site / "tfcq" / "exporting" / "operations_of_tf_serving.txt").is_file()
     environment = os.environ | {"PYTHONPATH": str(site), "TF_CPP_MIN_LOG_LEVEL": "3"}
     options = {"cwd": away, "env": environment, "text": True, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
 

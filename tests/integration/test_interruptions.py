@@ -47,7 +47,7 @@ def test_whatever_goes_away_nothing_is_lost_or_doubled(tmp_path):
         wait_for(lambda: "tensorflow" in pathlib.Path(f"/proc/{process.pid}/maps").read_text(), process)
         process.terminate()
         output, errors = process.communicate(timeout=400)
-        assert process.returncode == 143 and re.fullmatch(r"error: signal 15.*\n", errors), errors
+        assert process.returncode == 143 and re.fullmatch(r"error: SIGTERM .*\n", errors), errors
         assert not workdir.exists()
 
         # Its reader leaves after a line, as `| head -n 1` does.
@@ -69,7 +69,7 @@ def test_whatever_goes_away_nothing_is_lost_or_doubled(tmp_path):
         errors = process.communicate(timeout=400)[1]
         step = last_step(workdir)
         assert process.returncode == 129
-        assert errors == f"error: signal 1 at step {step}: state saved; run the same command again to resume\n"
+        assert errors == f"error: SIGHUP at step {step}: state saved; run the same command again to resume\n"
 
         # Its terminal goes away while hang-ups are ignored, as with nohup: writing is an EIO then.
         master, slave = pty.openpty()

@@ -140,7 +140,7 @@ def test_an_evaluation_that_is_interrupted_is_made_when_the_run_is_resumed(whole
     monkeypatch.setattr(LikelihoodGuard, "judge_validation", lambda self, *measured: judged.append(measured))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(callbacks.Evaluation, "_measure", measure_and_be_told)
-        with pytest.raises(TrainingInterrupted, match="signal 1 at step 4: state saved") as raised:
+        with pytest.raises(TrainingInterrupted, match="SIGHUP at step 4: state saved") as raised:
             train(config(), folder)
     assert raised.value.exit_status == 129 and rows(folder) == [0, 2]
     assert "step 4: the evaluation was interrupted; it is made when the run is resumed" in capsys.readouterr().out

@@ -61,8 +61,8 @@ def compiled(config):
 @pytest.mark.parametrize("name", ROWS)
 def test_a_row_trains_and_resumes_and_its_kind_is_replicated_and_exported(name, two_replicas, tmp_path, monkeypatch):
     # The other endpoints are the same functions of the same networks; the conformance suite exports them too.
-    few = {name: exported.ENDPOINTS[name] for name in ("sample", "likelihood")}
-    monkeypatch.setattr(exported, "ENDPOINTS", few)
+    few = {name: exported.SIGNATURES[name] for name in ("sample", "likelihood")}
+    monkeypatch.setattr(exported, "SIGNATURES", few)
     config = ROWS[name]
     model = compiled(config)
     batch = tiny.images(model.image_shape, 8)

@@ -323,7 +323,7 @@ def test_a_signal_saves_after_the_step_and_gives_the_handlers_back(number, statu
         saver.on_train_batch_end(0)
         assert not recorder.saved
         os.kill(os.getpid(), number)
-        with pytest.raises(TrainingInterrupted, match=f"signal {int(number)} at step 2: state saved") as raised:
+        with pytest.raises(TrainingInterrupted, match=f"{number.name} at step 2: state saved") as raised:
             saver.on_train_batch_end(1)
     assert recorder.saved == 1 and raised.value.exit_status == status
     assert signal.getsignal(number) is before

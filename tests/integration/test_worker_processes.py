@@ -79,7 +79,7 @@ def assert_like_two_devices(workdir, other):
 def test_two_workers_of_which_one_is_stopped_train_what_two_devices_do(tmp_path):
     ends = interrupted(tmp_path / "run", 1, signal.SIGTERM, 100)
     step = last_step(tmp_path / "run")
-    line = f"error: signal 15 at step {step}: state saved; run the same command again to resume\n"
+    line = f"error: SIGTERM at step {step}: state saved; run the same command again to resume\n"
     assert [(status, errors) for status, _, errors in ends] == [(143, line)] * 2
     assert 100 < step < STEPS and not (tmp_path / "run" / "lock").exists()
     (status, output, errors), (other_status, others_output, others_errors) = train(tmp_path / "run")
@@ -103,7 +103,8 @@ def test_a_lost_worker_ends_the_others_and_all_resume(tmp_path, which, number):
     )
     status, _, errors = ends[0] if number == signal.SIGSTOP else ends[1 - which]
     assert (status, errors) == (75, line)
-    assert [status for status, *_ in train(tmp_path / "run")] == [0, 0]
+    ends = train(tmp_path / "run")
+    assert [status for status, *_ in ends] == [0, 0], ends
     assert_like_two_devices(tmp_path / "run", tmp_path / "devices")
 
 

@@ -11,7 +11,7 @@ from tfcq.randomness import RowNoise, row_seeds
 CHANNELS = 3  # of each layer of latents
 CONTEXT = 4  # channels of the flows' context
 TAG = 5
-NETWORKS = pytest.mark.parametrize("network", ["plain", "residual"])
+NETWORKS = pytest.mark.parametrize("network", ["standard", "plain", "residual"])
 HIERARCHIES = pytest.mark.parametrize(
     ("network", "form", "context"),
     [("plain", "map", CONTEXT), ("plain", "vector", 0), ("residual", "map", 0), ("residual", "vector", CONTEXT)],
@@ -58,6 +58,6 @@ def record(monkeypatch, kind, method):
 
 def small_plan(network, form, context=0, **options):
     """Two resolutions with latents, 2x2 and 4x4, two layers each if they are maps without flows."""
-    size, halvings = (8, 2) if network == "plain" else (4, 1)
+    size, halvings = (4, 1) if network == "residual" else (8, 2)
     options = {"blocks": 2 if form == "map" and not context else 1} | options
     return make_plan(size, halvings, form=form, context=context, network=network, **options)

@@ -103,3 +103,17 @@ def test_two_seeds_give_two_networks_and_one_seed_one(weight_normalization):
     assert len(drawn) == 2  # the convolution's kernel or direction, and the last layer's kernel
     for index in drawn:
         assert np.all(first[index].numpy() != other[index].numpy())
+
+
+def test_the_standard_discriminator_is_that_of_table_1():
+    """Miyato et al. 2018: 64 - 64/2 - 128 - 128/2 - 256 - 256/2 - 512; their numbers of weights, counted by hand."""
+    network = convolutional.discriminator((32, 32, 3), 4, 64, network="standard")
+    layers = convolutions(network)
+    sizes = [(layer.filters, layer.kernel_size, layer.strides) for layer in layers]
+    assert sizes == [(64, 3, 1), (64, 4, 2), (128, 3, 1), (128, 4, 2), (256, 3, 1), (256, 4, 2), (512, 3, 1)]
+    weights = [9 * 3 * 64, 16 * 64 * 64, 9 * 64 * 128, 16 * 128 * 128, 9 * 128 * 256, 16 * 256 * 256, 9 * 256 * 512]
+    assert [layer.count_params() for layer in layers] == [
+        count + size[0] for count, size in zip(weights, sizes, strict=True)
+    ]
+    assert network.count_params() == sum(weights) + 64 + 64 + 128 + 128 + 256 + 256 + 512 + 4 * 4 * 512 + 1 == 2_935_873
+    assert network(noise(2, 32, 32, 3)).shape == (2,)

@@ -128,6 +128,25 @@ def test_residual_channels_are_those_of_table_6(levels, monkeypatch):
     assert (decoder.output_layer.filters, decoder.output_layer.kernel_size) == (3, 3)
 
 
+def test_standard_channels_are_those_of_table_1():
+    """The standard CNN of Miyato et al. 2018 as decoder of 32x32 images: 512 - 256 - 128 - 64 - 3; the encoder mirrors it."""
+    encoder, decoder = make(make_plan(32, 3, 3, 64, network="standard", normalization="batch"))
+
+    def sizes(network):
+        return [(layer.filters, layer.kernel_size, layer.strides) for layer in layers_within(network)]
+
+    blocks = [encoder.stem, *(getattr(encoder, f"level_{level}_0") for level in (2, 1, 0))]
+    assert [sizes(block) for block in blocks] == [[(64, 3, 1)], [(128, 4, 2)], [(256, 4, 2)], [(512, 4, 2)]]
+    assert [block.output_shape[1:] for block in blocks] == [(32, 32, 64), (16, 16, 128), (8, 8, 256), (4, 4, 512)]
+    assert decoder.top.output_shape == (None, 4, 4, 512)
+    blocks = [getattr(decoder, f"level_{level}_0") for level in (0, 1, 2)]
+    assert [sizes(block) for block in blocks] == [[(256, 4, 2)], [(128, 4, 2)], [(64, 4, 2)]]
+    assert [block.output_shape[1:] for block in blocks] == [(8, 8, 256), (16, 16, 128), (32, 32, 64)]
+    output = decoder.output_layer
+    assert (output.filters, output.kernel_size, output.strides, output.kernel.shape[2]) == (3, 3, 1, 64)
+    assert decoder.generate(row_noise(2), TAG).shape == (2, 32, 32, 3)
+
+
 def test_plain_channels_double_at_each_halving():
     encoder, decoder = make(make_plan(32, 3, 3, 16))
 
@@ -194,8 +213,9 @@ def test_batch_normalization_takes_the_biases_before_it(network, form):
     biased = {layer for layer in layers_within(encoder, decoder) if layer.use_bias}
     outermost = {*layers_within(*decoder.latents), decoder.output_layer}
     outermost |= {layer for layer in layers_within(encoder) if layer.name.startswith("head")}
-    if network == "plain":
-        assert len(norms) == 4  # two halvings, the first state, one doubling
+    if network != "residual":
+        # Two halvings, the first state, one doubling; at the image's resolution the stem and another doubling.
+        assert len(norms) == (6 if network == "standard" else 4)
         assert biased == outermost | {layer for layer in layers_within(decoder) if layer.name.startswith("join")}
     else:
         blocks = layers_within(encoder, decoder, kind=ResidualBlock)

@@ -1,8 +1,10 @@
-"""A server of the REST protocol for tests of the client."""
+"""Servers of the REST protocol and of gRPC, in threads of this process, for tests of the client."""
 
+import concurrent.futures
 import contextlib
 import http.server
 import json
+import re
 import socket
 import threading
 
@@ -36,26 +38,42 @@ SIGNATURES = {
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Answers as TF Serving's REST API does; keeps the bodies of the requests in `server.bodies`."""
+    """Answers as TF Serving's REST API does; keeps the bodies of the requests in `server.bodies`.
+
+    `server.version` is the newest version, `server.gone` those that are no more, `server.signatures` what all declare.
+    """
 
     def log_message(self, *args):
         pass
 
+    @property
+    def version(self):
+        asked = re.search(r"/versions/(\d+)", self.path)
+        return int(asked[1]) if asked else self.server.version
+
     def do_GET(self):
-        if self.path.endswith("/metadata"):
-            self.answer(200, {"model_spec": {"name": "m", "version": "4"},
-                              "metadata": {"signature_def": {"signature_def": SIGNATURES}}})
+        self.server.asked.append(self)
+        if self.version in self.server.gone:
+            self.answer(404, {"error": f"Servable not found for request: Specific(m, {self.version})"})
+        elif self.path.endswith("/metadata"):
+            self.answer(200, {"model_spec": {"name": "m", "version": str(self.version)},
+                              "metadata": {"signature_def": {"signature_def": self.server.signatures}}})
         else:
             self.answer(200, {"model_version_status": [
                 {"version": "4", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}},
                 {"version": "5", "state": "END", "status": {"error_code": "UNKNOWN", "error_message": "broken"}}]})
 
     def do_POST(self):
+        self.server.asked.append(self)
         self.server.paths.append(self.path)
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.body = body
         self.server.bodies.append(body)
         if self.server.behaviour:
             self.server.behaviour(self)
+            return
+        if self.version in self.server.gone:
+            self.answer(404, {"error": f"Servable not found for request: Specific(m, {self.version})"})
             return
         rows = body["inputs"]
         if body.get("signature_name") == "likelihood":
@@ -92,6 +110,7 @@ def running(handler, address="127.0.0.1", **attributes):
     """A server on a thread of its own, with these attributes."""
     server = http.server.ThreadingHTTPServer((address, 0), handler)
     vars(server).update(attributes, daemon_threads=True, port=server.server_address[1])
+    server.url = f"http://127.0.0.1:{server.port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
@@ -100,6 +119,95 @@ def running(handler, address="127.0.0.1", **attributes):
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def model_server(handler=Handler, address="127.0.0.1"):
+    """`running` with a model."""
+    return running(handler, address, bodies=[], paths=[], asked=[], behaviour=None, version=4, gone=set(), signatures=SIGNATURES)
+
+
+class GrpcModel:
+    """A model by gRPC that paints each row's number in the first channel, and its version in all others.
+
+    Attributes:
+        version, gone: as in `Handler`.
+        asked: [(method, request, metadata)] of all calls.
+        behaviour: function from a PredictRequest's message and the answer to the answer, or None.
+    """
+
+    def __init__(self):
+        self.version, self.gone, self.asked, self.behaviour = 4, set(), [], None
+
+    def answer(self, method, content, context):
+        import grpc
+
+        from tfcq.serving.grpc_messages import MESSAGES
+
+        request = MESSAGES[f"{method}Request"].FromString(content)
+        self.asked.append((method, request, dict(context.invocation_metadata())))
+        version = request.model_spec.version.value or self.version
+        if version in self.gone:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"Servable not found for request: Specific(m, {version})")
+        answer = MESSAGES[f"{method}Response"]()
+        if method == "GetModelStatus":
+            answer.model_version_status.add(version=version, state=30)
+            return answer.SerializeToString()
+        answer.model_spec.name, answer.model_spec.version.value = "m", version
+        if method == "GetModelMetadata":
+            signatures = MESSAGES["SignatureDefMap"]()
+            for name, tensors in SIGNATURES.items():
+                signature = signatures.signature_def.add(key=name).value
+                for kind in ("inputs", "outputs"):
+                    for tensor, info in tensors[kind].items():
+                        fill_info(getattr(signature, kind).add(key=tensor).value, info)
+            answer.metadata.add(key="signature_def").value.value = signatures.SerializeToString()
+            return answer.SerializeToString()
+        inputs = {entry.key: entry.value for entry in request.inputs}
+        seeds = np.frombuffer(inputs["seed"].tensor_content, np.int32).reshape(-1, 2)
+        images = np.full((len(seeds), *IMAGE_SHAPE), version, np.uint8)
+        images[..., 0] = seeds[:, 1, None, None]
+        fill_tensor(answer.outputs.add(key="images").value, 4, images)
+        if self.behaviour:
+            other = self.behaviour(request, answer, context)
+            answer = answer if other is None else other
+        return answer if isinstance(answer, bytes) else answer.SerializeToString()
+
+
+def fill_info(proto, info):
+    numbers = {"DT_UINT8": 4, "DT_INT32": 3, "DT_FLOAT": 1, "DT_BOOL": 10, "DT_INVALID": 0}
+    proto.dtype = numbers[info["dtype"]]
+    for one in info.get("tensor_shape", {}).get("dim", []):
+        proto.tensor_shape.dim.add(size=int(one["size"]))
+
+
+def fill_tensor(proto, dtype, array):
+    proto.Clear()
+    proto.dtype = dtype
+    for size in array.shape:
+        proto.tensor_shape.dim.add(size=size)
+    proto.tensor_content = array.tobytes()
+
+
+@contextlib.contextmanager
+def grpc_server(model, credentials=None):
+    """A `GrpcModel`'s address."""
+    import grpc
+
+    class Any(grpc.GenericRpcHandler):
+        def service(self, details):
+            method = details.method.rpartition("/")[2]
+            return grpc.unary_unary_rpc_method_handler(lambda content, context: model.answer(method, content, context))
+
+    server = grpc.server(concurrent.futures.ThreadPoolExecutor(8), handlers=(Any(),))
+    if credentials is None:
+        port = server.add_insecure_port("127.0.0.1:0")
+    else:
+        port = server.add_secure_port("localhost:0", credentials)
+    server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        server.stop(None).wait()
 
 
 def closed_port():

@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 import pytest
-from client_cases import IMAGE_SHAPE, NUM_PIXELS, SIGNATURES, Handler, closed_port, running
+from client_cases import IMAGE_SHAPE, NUM_PIXELS, SIGNATURES, Handler, closed_port, model_server
 
 from tfcq.errors import UserError
 from tfcq.serving.client import Client, ServerError, row_seeds
@@ -16,14 +16,14 @@ from tfcq.serving.client import Client, ServerError, row_seeds
 
 @pytest.fixture
 def server():
-    with running(Handler, bodies=[], paths=[], behaviour=None) as server:
-        server.url = f"http://127.0.0.1:{server.port}"
+    with model_server() as server:
         yield server
 
 
 @pytest.fixture
 def client(server):
-    return Client.rest(server.url, "m", max_batch_size=3, timeout=5)
+    with Client.rest(server.url, "m", max_batch_size=3, timeout=60, retries=0) as client:
+        yield client
 
 
 def test_samples_travel_in_chunks_and_come_back_in_order(server, client):
@@ -62,7 +62,7 @@ def test_energy_is_a_number_an_image(server, client):
     assert energy.dtype == np.float32
     np.testing.assert_array_equal(energy, [4, 1, 3, 2])
     assert [body["signature_name"] for body in server.bodies] == ["energy"] * 2
-    assert server.bodies[1]["inputs"]["seed"] == [[5, 3]]
+    assert server.bodies[1]["inputs"]["seed"] == [[5, 2], [5, 3]]
 
 
 def test_interpolation_sends_both_images_and_the_way(server, client):
@@ -81,8 +81,8 @@ def test_compressed_images_have_a_shape_of_their_own(server, client):
     images = client.super_resolve(compressed, seed=3)
     assert images.dtype == np.uint8
     np.testing.assert_array_equal(images, np.tile(compressed, (1, 2, 2, 1)))
-    assert [len(body["inputs"]["compressed"]) for body in server.bodies] == [3, 1]
-    assert server.bodies[1]["inputs"]["seed"] == [[3, 3]]
+    assert [len(body["inputs"]["compressed"]) for body in server.bodies] == [2, 2]
+    assert server.bodies[1]["inputs"]["seed"] == [[3, 2], [3, 3]]
 
 
 def test_images_that_a_first_stage_makes_come_back(client):
@@ -196,7 +196,8 @@ def test_bad_addresses_and_sizes_are_refused_at_once(make):
     (200, [1], "UNAVAILABLE", "not TF Serving's JSON: '[1]'"),
     (200, b"", "UNAVAILABLE", "not TF Serving's JSON: ''"),
     (200, b"\xff\xfe", "UNAVAILABLE", "not TF Serving's JSON"),
-    (403, b"<!DOCTYPE html>\n<html><head><title>\nAccess\n denied</title>" + b"x" * 10**6, "HTTP 403", "JSON: 'Access denied'"),
+    (403, b"<!DOCTYPE html>\n<html><head><title>\nAccess\n denied</title>" + b"x" * 10**6, "PERMISSION_DENIED",
+     "JSON: 'Access denied'"),
     (502, b"\n<html>\n<body>\nBad gateway: " + b"x" * 10**6, "HTTP 502", "'Bad gateway: xxx"),
 ])
 def test_refusals_are_one_line_with_code_and_reason(server, client, status, content, code, reason):
@@ -255,7 +256,8 @@ def test_no_server_and_a_silent_one_fail_within_the_timeout(make):
     assert "\n" not in str(caught.value)
 
 
-def test_import_and_rest_need_no_tensorflow():
-    code = ("import sys, tfcq.serving.client; tfcq.serving.client.Client.rest('http://localhost:1', 'm');"
-            "sys.exit('tensorflow' in sys.modules or 'grpc' in sys.modules)")
+def test_no_client_needs_tensorflow_and_rest_needs_numpy_alone():
+    code = ("import sys, tfcq; tfcq.Client.rest('http://localhost:1', 'm');"
+            "light = not {'grpc', 'httpx', 'PIL'} & set(sys.modules); tfcq.Client.grpc('localhost:1', 'm');"
+            "tfcq.AsyncClient.rest('http://localhost:1', 'm'); sys.exit(not light or 'tensorflow' in sys.modules)")
     assert subprocess.run([sys.executable, "-c", code], timeout=600).returncode == 0

@@ -1,11 +1,15 @@
 """Which addresses the client asks through a proxy."""
 
+import asyncio
+import base64
 import os
 
 import pytest
-from client_cases import Handler, closed_port, running
+from client_cases import Handler, closed_port, model_server, running
 
+from tfcq.errors import UserError
 from tfcq.serving import proxies
+from tfcq.serving.async_client import AsyncClient
 from tfcq.serving.client import Client, ServerError
 
 # Proxies.
@@ -18,6 +22,7 @@ class ProxyHandler(Handler):
 
     def refuse(self):
         self.server.asked.append(self.path)
+        self.server.credentials.append(self.headers["Proxy-Authorization"])
         self.answer(503, b"<html><head><title>ERROR: no such machine</title></head></html>")
 
     do_GET = do_POST = do_CONNECT = refuse
@@ -29,7 +34,7 @@ def proxy(monkeypatch):
     for name in list(os.environ):
         if name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
-    with running(ProxyHandler, asked=[]) as server:
+    with running(ProxyHandler, asked=[], credentials=[]) as server:
         server.address = f"127.0.0.1:{server.port}"
         yield server
 
@@ -41,7 +46,7 @@ VARIABLES = ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_prox
 def test_this_machine_is_asked_without_a_proxy(proxy, monkeypatch, host):
     for name in VARIABLES:
         monkeypatch.setenv(name, f"http://{proxy.address}")
-    with running(Handler, "0.0.0.0", bodies=[], paths=[], behaviour=None) as server:
+    with model_server(address="0.0.0.0") as server:
         assert len(Client.rest(f"http://{host}:{server.port}", "m", timeout=5).sample(2)) == 2
     with pytest.raises(ServerError) as caught:
         Client.grpc(f"{host}:{closed_port()}", "m", timeout=5).status()
@@ -54,21 +59,38 @@ def test_this_machine_is_asked_without_a_proxy(proxy, monkeypatch, host):
     ("HTTP_PROXY", "http", "UNAVAILABLE", "not TF Serving's JSON: 'ERROR: no such machine'"),
     ("https_proxy", "https", "UNAVAILABLE", "503"),
 ])
-def test_other_machines_are_asked_through_the_proxy_and_its_answer_is_told_as_such(proxy, monkeypatch, name, scheme, code, said):
+@pytest.mark.parametrize("family", [Client, AsyncClient])
+def test_other_machines_are_asked_through_the_proxy_which_is_named(proxy, monkeypatch, family, name, scheme, code, said):
     monkeypatch.setenv(name, f"http://me:secret@{proxy.address}")
+
+    async def ask():
+        async with AsyncClient.rest(f"{scheme}://models.example:8501", "m", timeout=30, retries=0) as client:
+            await client.status()
+
     with pytest.raises(ServerError) as caught:
-        Client.rest(f"{scheme}://models.example:8501", "m", timeout=5).status()
+        if family is AsyncClient:
+            asyncio.run(ask())
+        else:
+            Client.rest(f"{scheme}://models.example:8501", "m", timeout=30, retries=0).status()
+    assert proxy.credentials == ["Basic " + base64.b64encode(b"me:secret").decode()]
     text = str(caught.value)
     assert caught.value.code == code and said in text and "\n" not in text
     assert f"asked through the proxy of {name.lower()}=http://{proxy.address} (no_proxy" in text and "secret" not in text
     assert any("models.example:8501" in path for path in proxy.asked)
 
 
+@pytest.mark.parametrize("address", ["socks5://proxy:1", "http://"])
+def test_a_proxy_that_does_not_speak_http_is_refused(proxy, monkeypatch, address):
+    monkeypatch.setenv("http_proxy", address)
+    with pytest.raises(UserError, match="http_proxy: expected http://HOST:PORT"):
+        Client.rest("http://models.example:8501", "m")
+
+
 def test_no_proxy_is_honoured(proxy, monkeypatch):
     monkeypatch.setenv("http_proxy", f"http://{proxy.address}")
     monkeypatch.setenv("no_proxy", "models.invalid")
     with pytest.raises(ServerError, match="no server answers there") as caught:
-        Client.rest("http://models.invalid:8501", "m", timeout=5).status()
+        Client.rest("http://models.invalid:8501", "m", timeout=5, retries=0).status()
     assert "proxy" not in str(caught.value) and not proxy.asked
 
 

@@ -5,9 +5,13 @@ server by default, and on any other server by the environment variables that `co
 model does not have is skipped, with its name.
 """
 
+import asyncio
+
 import numpy as np
 import pytest
 
+from tfcq.serving.answers import Expected
+from tfcq.serving.async_client import AsyncClient
 from tfcq.serving.client import Client, ServerError, row_seeds
 
 NUM_IMAGES = 5
@@ -136,6 +140,23 @@ def test_transports_agree_to_the_bit(endpoints, images, ask, request):
         np.testing.assert_array_equal(array, by_rest[key])
 
 
+def test_an_async_client_in_parallel_chunks_agrees(endpoints, transport, images):
+    async def ask():
+        options = {"model": endpoints.model, "max_batch_size": 2, "parallel": 3}
+        async with getattr(AsyncClient, transport)(getattr(endpoints, transport), **options) as client:
+            return await asyncio.gather(client.sample(NUM_IMAGES, seed=3), client.sample(NUM_IMAGES, seed=3))
+
+    if not getattr(endpoints, transport):
+        pytest.skip(f"no address for {transport}")
+    for answer in asyncio.run(ask()):
+        np.testing.assert_allclose(answer.astype(int), images.astype(int), atol=1)
+
+
+def test_the_model_is_ready(client):
+    client.wait_until_ready()
+    assert client.health()
+
+
 def test_metadata_agrees_across_transports(endpoints):
     assert make_client(endpoints, "grpc").metadata() == make_client(endpoints, "rest").metadata()
 
@@ -155,13 +176,20 @@ BAD_REQUESTS = {
 }
 
 
+def ask_unchecked(client, signature, inputs):
+    """Sends a request as it is; the client's own methods would refuse most of these before they ask."""
+    version = client.metadata()["version"]
+    request = client._transport.protocol.predict(version, signature, inputs, Expected({}))
+    return client._run(client._calls._exchange(lambda: request, client._calls._clock()))
+
+
 @pytest.mark.parametrize("case", BAD_REQUESTS)
 def test_bad_request_is_refused_with_its_reason_and_does_no_harm(client, case, images):
     signature, inputs, word = BAD_REQUESTS[case]
     if signature != "nonsense":
         needs(client, signature)
     with pytest.raises(ServerError) as caught:
-        client.predict(signature, inputs)
+        ask_unchecked(client, signature, inputs)
     assert caught.value.code in REFUSED
     assert word in str(caught.value) and "\n" not in str(caught.value)
     np.testing.assert_array_equal(client.sample(NUM_IMAGES, seed=3), images)

@@ -10,6 +10,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
+from tfcq.exporting import pictures
+
 IMAGE_SHAPE = (4, 4, 3)
 NUM_PIXELS = int(np.prod(IMAGE_SHAPE))
 
@@ -17,6 +19,7 @@ SEEDS = tf.TensorSpec([None, 2], tf.int32, name="seed")
 IMAGES = tf.TensorSpec([None, *IMAGE_SHAPE], tf.uint8, name="images")
 LATENTS = tf.TensorSpec([None, NUM_PIXELS], tf.float32, name="latents")
 TEMPERATURES = tf.TensorSpec([None], tf.float32, name="temperature")
+FILES = tf.TensorSpec([None], tf.string, name="images_bytes")
 
 
 class ToyModel(tf.Module):
@@ -48,6 +51,16 @@ class ToyModel(tf.Module):
         log_prob -= tf.reduce_mean(tf.cast(images, tf.float32), axis=[1, 2, 3])  # so that the rows differ
         return {"log_prob": log_prob, "bits_per_dim": -log_prob / np.float32(NUM_PIXELS * np.log(2.0))}
 
+    @tf.function(input_signature=[SEEDS, TEMPERATURES])
+    def sample_png(self, seed, temperature):
+        """`sample` as files in PNG."""
+        return {"images_png_bytes": pictures.encoded(self.sample(seed, temperature)["images"])}
+
+    @tf.function(input_signature=[FILES, SEEDS])
+    def likelihood_png(self, images_bytes, seed):
+        """`likelihood` of files in PNG or JPEG."""
+        return self.likelihood(pictures.decoded(images_bytes, IMAGE_SHAPE, "images_bytes"), seed)
+
     @tf.function(input_signature=[IMAGES, SEEDS])
     def encode(self, images, seed):
         """Pixels over 255, in one vector."""
@@ -76,7 +89,7 @@ def export(directory, brightest=255, warmup_records=()):
         warmup_records: bytes, the records of `assets.extra/tf_serving_warmup_requests`.
     """
     model = ToyModel(brightest)
-    names = ("sample", "likelihood", "encode", "decode", "reconstruct")
+    names = ("sample", "sample_png", "likelihood", "likelihood_png", "encode", "decode", "reconstruct")
     signatures = {name: getattr(model, name).get_concrete_function() for name in names}
     signatures["serving_default"] = signatures["sample"]
     unfinished = f"{directory}.writing"

@@ -7,7 +7,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 
-from tfcq.errors import TrainingDiverged, TrainingInterrupted, UserError, WorkerLost
+from tfcq.errors import TrainingDiverged, TrainingInterrupted, UserError, WorkerLost, signal_name
 from tfcq.machine import paths, settings, terminal
 from tfcq.machine.interruption import Signals, Stopped
 
@@ -37,7 +37,7 @@ def run(work: Callable[[], int | None], outlives_stdout: bool = False) -> int:
                 return _fail(TrainingInterrupted(signal.SIGINT, None), "interrupted")
             except Stopped:
                 number = signals.received or 0  # a signal raised Stopped
-                return _fail(TrainingInterrupted(number, None), f"signal {number}: interrupted")
+                return _fail(TrainingInterrupted(number, None), f"{signal_name(number)}: interrupted")
             sys.stdout.flush()
         return status or 0
     except (UserError, TrainingDiverged, TrainingInterrupted, WorkerLost) as error:

@@ -72,8 +72,9 @@ class AdversaryOptions(Section):
     )
     discriminator_network: str = option(
         "plain",
-        "the discriminator's network: plain convolutions (Table 1) | residual blocks (Table 6)",
-        choices=("plain", "residual"),
+        "the discriminator's network: standard, the convolutions of Table 1 | plain, 4x4 convolutions of stride 2 alone | "
+        "residual blocks (Table 6)",
+        choices=("standard", "plain", "residual"),
     )
     discriminator_width: int = option(
         64, "the discriminator's channels at the finest resolution, doubled at each halving", minimum=1, maximum=4096

@@ -35,8 +35,9 @@ class CQFConfig(AdversaryOptions, FlowOptions):
 
     network: str = option(
         "plain",
-        "the networks of encoder and decoder: plain convolutions (Table 1) | residual blocks (Table 6)",
-        choices=("plain", "residual"),
+        "the networks of encoder and decoder: standard, the convolutions of Table 1 | plain, 4x4 convolutions of stride 2 "
+        "alone | residual blocks (Table 6)",
+        choices=("standard", "plain", "residual"),
     )
     width: int = option(
         64, "the channels of encoder and decoder at the finest resolution, doubled at each halving", minimum=1, maximum=4096
@@ -58,7 +59,7 @@ class CQFConfig(AdversaryOptions, FlowOptions):
     )
     latent_levels: int = option(
         0,
-        "the number of resolutions with latents, from the coarsest on; 0: all (plain networks: all except the images' own)",
+        "the number of resolutions with latents, from the coarsest on; 0: all (residual networks), or all except the images' own",
         minimum=0, maximum=10,
     )
     latent_blocks: int = option(1, "the number of layers of latents at each resolution with latents", minimum=1, maximum=64)

@@ -26,7 +26,7 @@ from tfcq.data.decoding import decode
 from tfcq.data.sources import RawReader, digest_of
 from tfcq.data.transforms import Transform, to_channels
 from tfcq.data.unfit import UnfitImage
-from tfcq.errors import UserError
+from tfcq.errors import UserError, signal_name
 
 Unfit = tuple[int, tuple[int, ...] | None, UnfitImage]
 """The index of an image, its (h, w, c) if only the settings are at fault, and what is wrong with it."""
@@ -188,7 +188,7 @@ def _killed(processes):
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(0.5)
     status = next((process.returncode for process in processes if process.returncode), None)
-    how = f"signal {-status}" if status and status < 0 else f"exit status {status}"
+    how = signal_name(-status) if status and status < 0 else f"exit status {status}"
     return UserError(f"data_cache: a process that decodes images has ended ({how}), perhaps for lack of memory; start again, "
                      "which goes on where it ended, or give --data_cache=none")
 

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 import tfcq
 from tfcq.config import Config
-from tfcq.endpoints import ENDPOINTS
+from tfcq.endpoints import ENDPOINTS, SIGNATURES
 from tfcq.machine import paths
 
 
@@ -93,7 +93,8 @@ def _measured(rows, step):
 
 
 def _promise(name, count):
-    return ENDPOINTS[name].meaning + (f" with K = {count}" if ENDPOINTS[name].fixed else "")
+    signature = SIGNATURES[name]
+    return signature.meaning + (f" with K = {count}" if ENDPOINTS[signature.ability].fixed and not signature.encoded else "")
 
 
 def _inputs(function):

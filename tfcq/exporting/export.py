@@ -23,18 +23,16 @@ import tensorflow as tf
 
 from tfcq import workdir as workdirs
 from tfcq.checks import check_bool, check_integer
-from tfcq.endpoints import ENDPOINTS, INPUTS
+from tfcq.endpoints import SIGNATURES
 from tfcq.errors import UserError
-from tfcq.exporting import card, verify
-from tfcq.exporting.signatures import ServingModule
+from tfcq.exporting import card, examples, operations, verify
+from tfcq.exporting.signatures import ServingModule, names_of
 from tfcq.exporting.succession import check_successor
 from tfcq.machine import files, paths
 from tfcq.machine.terminal import StageProgress
-from tfcq.randomness import row_seeds
 
 _STAGED = ".staged-"  # followed by the process id
 _LEFT_OVER = 24 * 3600.0  # seconds; an export takes minutes
-_ROWS = 3  # rows of the comparison and of the warm-up
 _FLOAT_TOLERANCE = 1e-4  # relative; the same graph on the same machine gave 0.0
 
 
@@ -74,8 +72,9 @@ def export(
     # A folder of this machine: in a fresh process TensorFlow has no ram:// of this one, and writes to a store are slow.
     scratch = pathlib.Path(tempfile.mkdtemp(prefix="tfcq-export-")) if paths.is_remote(base) else base
     staged = scratch / f"{_STAGED}{os.getpid()}"
-    names = [name for name in ENDPOINTS if name in model.abilities]
-    progress = StageProgress("exporting", 3 * len(names) + 3)
+    names = names_of(model.abilities)
+    run_here = [name for name in names if not SIGNATURES[name].encoded]
+    progress = StageProgress("exporting", 2 * len(names) + len(run_here) + 3)
     try:
         module = ServingModule(model, num_importance_samples)
         signatures = module.signatures(lambda name: progress.begin(f"building {name}"))
@@ -86,13 +85,14 @@ def export(
         progress.begin("writing the SavedModel")
         module.save(f"{paths.plain(scratch)}/{staged.name}", signatures)
         progress.begin("making requests to compare its answers")
-        inputs = _example_inputs(model)
-        answers = _answers(signatures, inputs, lambda name: progress.begin(f"asking the model for {name}"))
+        inputs = examples.requests(model)
+        answers = examples.answers(signatures, inputs, lambda name: progress.begin(f"asking the model for {name}"))
         progress.begin("loading the SavedModel in a fresh process")
-        check_equal_answers(
-            answers, _reloaded_answers(staged, inputs, lambda name: progress.begin(f"asking the SavedModel for {name}"))
-        )
+        reloaded = _reloaded_answers(staged, inputs, lambda name: progress.begin(f"asking the SavedModel for {name}"))
+        check_equal_answers(answers, examples.without_files(reloaded))
         progress.close()
+        if lacking := operations.warning(staged / "saved_model.pb"):
+            print(lacking, flush=True)
         extra = staged / "assets.extra"
         extra.mkdir(exist_ok=True)
         if not card.write_warmup(staged, inputs):
@@ -143,38 +143,6 @@ def _read_json(workdir, name):
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: the model card needs this file of the run, which cannot be read: {error}") from error
-
-
-def _example_inputs(model):
-    """{signature: {tensor: array}} for every ability of the model; the images are its own samples."""
-    seeds = row_seeds(_ROWS, seed=7)
-    images = model.sample(seeds)
-    values = {
-        "seeds": seeds,
-        "temperature": np.linspace(1.0, 0.0, _ROWS, dtype=np.float32),
-        "images": images,
-        "other_images": images[::-1].copy(),
-        "share": np.linspace(0.0, 1.0, _ROWS, dtype=np.float32),
-        "spherical": np.arange(_ROWS) % 2 == 0,
-    }
-    if "super_resolve" in model.abilities:
-        values["compressed"] = model.compress(images)
-    if "decode" in model.abilities:
-        values["latents"] = np.random.default_rng(7).standard_normal((_ROWS, *model.latent_shape)).astype(np.float32)
-    return {
-        name: {INPUTS[argument].endpoint_name or argument: values[argument] for argument in one.inputs}
-        for name, one in ENDPOINTS.items()
-        if name in model.abilities
-    }
-
-
-def _answers(signatures, inputs, begin):
-    answers: dict[str, np.ndarray] = {}
-    for signature, tensors in inputs.items():
-        begin(signature)
-        outputs = signatures[signature](**{key: tf.constant(array) for key, array in tensors.items()})
-        answers |= {f"{signature}/{name}": value.numpy() for name, value in outputs.items()}
-    return answers
 
 
 def _reloaded_answers(folder, inputs, begin):

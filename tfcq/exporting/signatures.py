@@ -1,26 +1,35 @@
-"""The endpoints of an exported model: dict in, dict out, every tensor `[N, ...]`, inputs checked in the graph.
+"""The signatures of an exported model: dict in, dict out, every tensor `[N, ...]`, inputs checked in the graph.
 
-The table in `tfcq.endpoints` says which there are, their inputs and outputs; each is the model's method of that name.
-`serving_default` is `sample`. A row's answer depends on that row only, so a server may batch requests together. A loaded
-SavedModel does not enforce the shapes that its signatures declare, so the graph does: a wrong request fails with
-INVALID_ARGUMENT and the reason.
+The table in `tfcq.endpoints` says which there are, their inputs and outputs. Each is the model's method of an endpoint's
+name; those of picture files call those of arrays. `serving_default` is `sample`. A row's answer depends on that row only, so a
+server may batch requests together. A loaded SavedModel does not enforce the shapes that its signatures declare, so the graph
+does: a wrong request fails with INVALID_ARGUMENT and the reason.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
-from tfcq.endpoints import ENDPOINTS, INPUTS, blamed_last
+from tfcq.endpoints import ENDPOINTS, INPUTS, SIGNATURES, Input, blamed_last
+from tfcq.exporting import pictures
+from tfcq.exporting.pictures import require
 
 if TYPE_CHECKING:
     from tfcq.models.base import GenerativeModel
 
+_FILE = Input("string", (), "a file in PNG or JPEG")
+
+
+def names_of(abilities: Collection[str]) -> list[str]:
+    """The signatures of a model with these abilities, but for `serving_default`."""
+    return [name for name, signature in SIGNATURES.items() if signature.ability in abilities]
+
 
 class ServingModule(tf.Module):
-    """The module that is saved: the model's variables and one function for each of its abilities.
+    """The module that is saved: the model's variables and the functions of its abilities.
 
     Args:
         model: a `GenerativeModel`.
@@ -37,11 +46,10 @@ class ServingModule(tf.Module):
         self, begin: Callable[[str], object] = lambda name: None
     ) -> dict[str, tf.types.experimental.ConcreteFunction]:
         """{name: concrete function}, including `serving_default`; `begin` is called with each name before it is traced."""
-        functions = {}
-        for name in ENDPOINTS:
-            if name in self._model.abilities:
-                begin(name)
-                functions[name] = self.signature(name)
+        functions: dict[str, tf.types.experimental.ConcreteFunction] = {}
+        for name in names_of(self._model.abilities):
+            begin(name)
+            functions[name] = self.signature(name, functions.get(SIGNATURES[name].ability))
         return functions | {"serving_default": functions["sample"]}
 
     def save(self, folder: str, signatures: dict[str, tf.types.experimental.ConcreteFunction]) -> None:
@@ -49,8 +57,18 @@ class ServingModule(tf.Module):
         without = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
         tf.saved_model.save(self, folder, signatures=signatures, options=without)
 
-    def signature(self, name: str) -> tf.types.experimental.ConcreteFunction:
-        """The endpoint `name`, an ability of the model: {tensor: array [N, ...]} by keyword -> {output: tensor [N, ...]}."""
+    def signature(
+        self, name: str, of_arrays: tf.types.experimental.ConcreteFunction | None = None
+    ) -> tf.types.experimental.ConcreteFunction:
+        """A signature of an ability of the model: {tensor: array [N, ...]} by keyword -> {output: tensor [N, ...]}.
+
+        Args:
+            name: a key of `SIGNATURES`.
+            of_arrays: the signature of the same ability for arrays, which one for picture files calls; None: it is made.
+        """
+        signature = SIGNATURES[name]
+        if signature.encoded:
+            return self._of_files(signature, of_arrays or self.signature(signature.ability))
         endpoint = ENDPOINTS[name]
         fixed = {argument: self._fixed[argument] for argument in endpoint.fixed}
 
@@ -58,12 +76,32 @@ class ServingModule(tf.Module):
             answers = getattr(self._model, name)(*self._checked(endpoint.inputs, tensors), **fixed)
             return answers if isinstance(answers, dict) else dict(zip(endpoint.outputs, [answers], strict=True))
 
-        return tf.function(answer, self._specs(endpoint.inputs), autograph=False).get_concrete_function()
+        return tf.function(answer, self._specs(signature), autograph=False).get_concrete_function()
 
-    def _specs(self, inputs):
+    def _of_files(self, signature, of_arrays):
+        names = {argument: name for name, argument in SIGNATURES[signature.ability].inputs.items()}
+
+        def answer(*tensors):
+            given = {}
+            for (name, argument), tensor in zip(signature.inputs.items(), tensors, strict=True):
+                if signature.takes_files(argument):
+                    tensor = _checked(tensor, _FILE, name, self._model)
+                    tensor = pictures.decoded(tensor, INPUTS[argument].row_shape(self._model) or (), name)
+                given[names[argument]] = tensor
+            answers = of_arrays(**given)  # a call: the model's nodes are there once
+            return {
+                name: pictures.encoded(answers[output]) if signature.answers_files(output) else answers[output]
+                for name, output in signature.outputs.items()
+            }
+
+        return tf.function(answer, self._specs(signature), autograph=False).get_concrete_function()
+
+    def _specs(self, signature):
         return [
-            tf.TensorSpec((None, *(one.row_shape(self._model) or ())), one.dtype, one.endpoint_name or argument)
-            for argument, one in ((argument, INPUTS[argument]) for argument in inputs)
+            tf.TensorSpec((None,), tf.string, name)
+            if signature.takes_files(argument)
+            else tf.TensorSpec((None, *(INPUTS[argument].row_shape(self._model) or ())), INPUTS[argument].dtype, name)
+            for name, argument in signature.inputs.items()
         ]
 
     def _checked(self, inputs, tensors):
@@ -85,26 +123,22 @@ def _checked(tensor, wanted, argument, model, rows_of=None):
     sizes = tf.strings.reduce_join(tf.strings.as_string(shape[1:]), separator=",")
     fits = tf.logical_and(tf.equal(sizes, ",".join(map(str, row_shape))), tf.reduce_sum(shape[:1]) > 0)
     letters = ", ".join(["N", *map(str, row_shape)])
-    checks = [_require(fits, f"{name}: expected shape [{letters}] with N of at least 1, received", shape)]
+    checks = [require(fits, f"{name}: expected shape [{letters}] with N of at least 1, received", shape)]
     with tf.control_dependencies(checks):
         tensor = tf.identity(tensor)
         if rows_of is not None:
             rows = tf.stack([tf.shape(rows_of)[0], shape[0]])
-            checks.append(_require(tf.equal(*tf.unstack(rows)), f"{name}: expected as many rows as the other input", rows))
+            checks.append(require(tf.equal(*tf.unstack(rows)), f"{name}: expected as many rows as the other input", rows))
         if tensor.dtype.is_floating:
             finite = tf.reduce_all(tf.math.is_finite(tensor))
-            checks.append(_require(finite, f"{name}: expected finite values, received", shape))
+            checks.append(require(finite, f"{name}: expected finite values, received", shape))
     with tf.control_dependencies(checks):
         tensor = tf.identity(tensor)
         bounds = (("least", wanted.minimum, tf.greater_equal), ("most", wanted.maximum, tf.less_equal))
         checks = [
-            _require(tf.reduce_all(keeps(tensor, float(bound))), f"{name}: expected at {word} {bound}, received", tensor)
+            require(tf.reduce_all(keeps(tensor, float(bound))), f"{name}: expected at {word} {bound}, received", tensor)
             for word, bound, keeps in bounds
             if bound is not None
         ]
     with tf.control_dependencies(checks):
         return tf.ensure_shape(tensor, (None, *row_shape))
-
-
-def _require(condition, message, value):
-    return tf.debugging.Assert(condition, [message, value], summarize=8)

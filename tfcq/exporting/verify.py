@@ -1,8 +1,8 @@
 """Answers of a SavedModel in a process that imports TensorFlow and nothing of tfcq.
 
 Run as a script by `tfcq.exporting.export`: `python verify.py MODEL_DIR INPUTS.npz OUTPUTS.npz`. Arrays are named
-`signature/tensor`; every signature of the inputs is called and its outputs are written. Each signature's name is printed
-before it is called.
+`signature/tensor`; every signature of the inputs is called and its outputs are written, strings as NumPy's type S. Each
+signature's name is printed before it is called.
 """
 
 import sys
@@ -23,7 +23,7 @@ def answer(model_dir: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarra
             name.split("/")[1]: tf.constant(value) for name, value in inputs.items() if name.startswith(signature + "/")
         }
         for name, value in signatures[signature](**given).items():
-            outputs[f"{signature}/{name}"] = value.numpy()
+            outputs[f"{signature}/{name}"] = value.numpy().astype("S") if value.dtype == tf.string else value.numpy()
     return outputs
 
 

@@ -4,7 +4,10 @@ The encoder goes up: it halves the image down to the coarsest resolution and com
 decoder starts with the coarsest layer and goes down. At each layer it draws latents: from the prior to generate, or from the
 posterior, which also uses the evidence, to infer. The latents then enter its state. Its outputs are the means of the features.
 
-    plain      4x4 convolutions of stride 2, ELU (Table 1). Resolutions with latents: from the coarsest to half the image's.
+    standard   Table 1: the standard CNN of Miyato et al. 2018 as decoder, 4x4 transposed convolutions of stride 2 (512 - 256 -
+               128 - 64 channels for 32x32 images and width 64) and a 3x3 convolution to the outputs; ELU. The encoder mirrors
+               it. Resolutions with latents: from the coarsest to half the image's.
+    plain      4x4 convolutions of stride 2 alone, ELU: no state at the image's resolution. Latents as with standard.
     residual   3x3 convolution to width / 2, a residual block at the image's resolution, and a halving block for each further
                resolution; the decoder mirrors it (Table 6: 16 - 32 - 64 - 128 - 256 for 32x32 with width 32). Latents up to
                the image's resolution.
@@ -60,7 +63,11 @@ class Encoder(keras.layers.Layer):
             self.stem = Convolution(max(plan.width // 2, 1), 3, seed=next(seeds), name="stem", **plan.options)
             self.stem.build((None, *plan.image_shape))
             channels = max(plan.width // 2, 1)
-        for level in reversed(range(plan.num_resolutions)):
+        elif plan.network == "standard":
+            convolution = Convolution(plan.width, 3, seed=next(seeds), **plan.options)
+            self.stem = _unit(plan.image_shape, convolution, plan, "stem")
+            channels = plan.width
+        for level in reversed(range(self._num_halved)):
             for index in range(self._num_blocks):
                 name = f"level_{level}_{index}"
                 if plan.network == "residual":
@@ -94,6 +101,11 @@ class Encoder(keras.layers.Layer):
             setattr(self, head.name, head)
 
     @property
+    def _num_halved(self):
+        """The number of resolutions with blocks: with "standard" the stem alone is at the image's own."""
+        return self.plan.halvings if self.plan.network == "standard" else self.plan.num_resolutions
+
+    @property
     def _num_blocks(self):
         """The number of blocks at each resolution."""
         return self.plan.blocks if self.plan.network == "residual" else 1
@@ -102,8 +114,12 @@ class Encoder(keras.layers.Layer):
         """The evidence for each layer of latents, from the top; see the class."""
         plan = self.plan
         evidence: dict[tuple[int, int], tf.Tensor] = {}
-        hidden = self.stem(features) if plan.network == "residual" else features
-        for level in reversed(range(plan.num_resolutions)):
+        hidden = features
+        if plan.network == "residual":
+            hidden = self.stem(features)
+        elif plan.network == "standard":
+            hidden = self.stem(features, training=training)
+        for level in reversed(range(self._num_halved)):
             seen = []
             for index in range(self._num_blocks):
                 hidden = getattr(self, f"level_{level}_{index}")(hidden, training=training)
@@ -300,7 +316,10 @@ class Decoder(keras.layers.Layer):
         for level in range(plan.num_resolutions - 1):
             up = TransposedConvolution(plan.channels(level + 1), 4, 2, seed=next(seeds), **plan.options)
             self._hold(_unit(plan.state_shape(level), up, plan, f"level_{level}_{plan.blocks - 1}"))
-        self._build_output(TransposedConvolution, 4, 2, next(seeds))
+        if plan.network == "plain":
+            self._build_output(TransposedConvolution, 4, 2, next(seeds))
+        else:
+            self._build_output(Convolution, 3, 1, next(seeds))
 
     def _build_residual(self, seeds: Iterator[Any]) -> None:
         plan = self.plan

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+NETWORKS = ("standard", "plain", "residual")
 RESIDUAL_SCALE = 0.1  # factor of a block's residual (Kingma et al. 2016, in their code)
 
 
@@ -14,7 +15,7 @@ class Plan:
         image_shape: (H, W, C) of the features.
         halvings: number of times that the image is halved.
         width: number of channels at the finest resolution of the networks.
-        network: "plain" or "residual".
+        network: one of `NETWORKS`.
         normalization: "none", "batch" or "weight".
         latent_channels: number of channels of each layer of latents.
         latent_form: form of the coarsest layer of latents: "map" or "vector".
@@ -38,13 +39,18 @@ class Plan:
 
     @property
     def num_resolutions(self) -> int:
-        """The number of resolutions at which the networks have states."""
+        """The number of resolutions at which the networks have states: all, with "plain" all but the images' own."""
+        return self.halvings if self.network == "plain" else self.halvings + 1
+
+    @property
+    def most_levels(self) -> int:
+        """The largest number of resolutions with latents: residual networks alone may have some at the images' own."""
         return self.halvings + 1 if self.network == "residual" else self.halvings
 
     @property
     def layers(self) -> list[tuple[int, int]]:
         """(level, index at that level) of all layers of latents, from the top."""
-        return [(level, index) for level in range(self.levels or self.num_resolutions) for index in range(self.blocks)]
+        return [(level, index) for level in range(self.levels or self.most_levels) for index in range(self.blocks)]
 
     def side(self, level: int) -> int:
         """The side of the maps at a level, in pixels."""

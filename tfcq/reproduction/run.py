@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tfcq import workdir as workdirs
-from tfcq.errors import UserError
+from tfcq.errors import UserError, signal_name
 from tfcq.machine import files, paths
 from tfcq.reproduction.process import SAVED_ON_REQUEST, Clock, Interrupts, follow
 from tfcq.training import progress as training_progress
@@ -296,7 +296,7 @@ class Ablation:
 
 
 def _failure(status, line):
-    cause = f"signal {-status}" if status < 0 else f"exit status {status}"
+    cause = signal_name(-status) if status < 0 else f"exit status {status}"
     return f"{cause}: {line}" if line else cause
 
 

@@ -1,8 +1,8 @@
 """Proxies in environment variables (http_proxy and similar ones), for the client: when they are bypassed, and their names.
 
 A server on this machine is asked directly, whatever the environment says: a proxy would look for it on its own machine. For
-other machines REST follows Python's `urllib` (http_proxy, https_proxy, no_proxy; not all_proxy, and no SOCKS), gRPC its own
-rules (grpc_proxy, https_proxy, http_proxy; no_grpc_proxy, no_proxy).
+other machines REST looks where Python's `urllib` does (http_proxy, https_proxy, no_proxy; not all_proxy, and no SOCKS), and gRPC
+has rules of its own (grpc_proxy, https_proxy, http_proxy; no_grpc_proxy, no_proxy).
 """
 
 import ipaddress
@@ -10,6 +10,8 @@ import os
 import re
 import urllib.parse
 import urllib.request
+
+from tfcq.errors import UserError
 
 
 def is_here(host: str) -> bool:
@@ -26,12 +28,32 @@ def is_here(host: str) -> bool:
 
 
 def of_rest(url: str) -> str | None:
-    """The proxy through which `urllib` asks a URL, as "VARIABLE=PROXY"; None if it asks directly."""
+    """The proxy through which REST asks a URL, as "VARIABLE=PROXY"; None if it asks directly."""
+    proxy = for_rest(url)
+    return proxy and f"{urllib.parse.urlsplit(url).scheme}_proxy={_without_password(proxy)}"
+
+
+def for_rest(url: str) -> str | None:
+    """The URL of that proxy, with its user and password, if it has them.
+
+    Raises:
+        UserError: it is not a proxy of HTTP.
+        ValueError: `url` is none.
+    """
     parts = urllib.parse.urlsplit(url)
     if is_here(parts.hostname or "") or urllib.request.proxy_bypass(parts.netloc):
         return None
     proxy = urllib.request.getproxies().get(parts.scheme)
-    return proxy and f"{parts.scheme}_proxy={_without_password(proxy)}"
+    if not proxy:
+        return None
+    proxy = proxy if "://" in proxy else f"http://{proxy}"
+    given = urllib.parse.urlsplit(proxy)
+    if given.scheme not in ("http", "https") or not given.hostname:
+        raise UserError(
+            f"{parts.scheme}_proxy: expected http://HOST:PORT, received {_without_password(proxy)!r}; no_proxy={parts.hostname} "
+            "asks the server directly"
+        )
+    return proxy
 
 
 def of_grpc(address: str) -> str | None:

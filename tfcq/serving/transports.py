@@ -1,257 +1,263 @@
-"""How `tfcq.serving.client` reaches a server: a request by REST or by gRPC, and errors in one line."""
+"""How a client reaches a server: what `rest_protocol` and `grpc_protocol` make of a call is sent, with threads or asyncio.
 
+A transport sends one request and returns its answer as it came, or raises ServerError. Nothing else is decided here.
+"""
+
+from __future__ import annotations
+
+import asyncio
 import http.client
-import json
-import re
-import urllib.error
+import ssl
 import urllib.parse
-import urllib.request
 from typing import Any, Protocol
-
-import numpy as np
 
 from tfcq.errors import UserError
 from tfcq.serving import proxies
+from tfcq.serving.answers import Request, ServerError
+from tfcq.serving.rest_protocol import HttpAnswer, RestProtocol
+from tfcq.serving.targets import Target
 
-# The names in protobuf's enumeration DataType, which JSON and metadata have as text.
-_DTYPES = {
-    "DT_FLOAT": np.float32,
-    "DT_DOUBLE": np.float64,
-    "DT_INT32": np.int32,
-    "DT_UINT8": np.uint8,
-    "DT_INT64": np.int64,
-    "DT_BOOL": np.bool_,
-    "DT_STRING": np.object_,
-    "DT_HALF": np.float16,
-}
-_HTTP_CODES = {
-    400: "INVALID_ARGUMENT",
-    404: "NOT_FOUND",
-    429: "RESOURCE_EXHAUSTED",
-    500: "INTERNAL",
-    501: "UNIMPLEMENTED",
-    503: "UNAVAILABLE",
-    504: "DEADLINE_EXCEEDED",
-}
+__all__ = ["AsyncGrpcTransport", "AsyncRestTransport", "GrpcTransport", "RestTransport", "ServerError", "Transport"]
+
+# Asks tfcq's server for `tensor_content`, which costs less than the typed fields that TF Serving fills; TF Serving ignores it.
+TENSOR_CONTENT_METADATA = ("tfcq-tensor-content", "true")
+
+# A client that tries again within a second must not wait for a channel that tries again after twenty.
+_GRPC_OPTIONS = [
+    ("grpc.max_send_message_length", -1),  # no limit
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+]
 
 
 class Transport(Protocol):
-    """Sends one request to the server, with the arguments and results of the methods of `tfcq.serving.client.Client`."""
+    """Sends a request."""
 
-    def predict(self, signature: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]: ...
+    protocol: Any
 
-    def metadata(self) -> dict[str, Any]: ...
+    def send(self, request: Request, seconds: float | None) -> Any:
+        """The answer, for `request.read`; ServerError if there is none within `seconds`. A coroutine in the asynchronous ones."""
 
-    def status(self) -> dict[int, dict[str, str]]: ...
-
-
-class ServerError(UserError):
-    """A server that cannot be reached, or that refused a request, in one line.
-
-    Attributes:
-        code: the name of the canonical status: "UNAVAILABLE", "NOT_FOUND", "INVALID_ARGUMENT", ...
-    """
-
-    def __init__(self, address: str, code: str, reason: object) -> None:
-        self.code = code
-        super().__init__(f"{address}: {code}: {' '.join(str(reason).split())}")
+    def close(self) -> Any:
+        """Closes the connections."""
 
 
-def _signatures(signature_defs):
-    """The `signatures` of `Client.metadata` from a SignatureDefMap's dictionary, for both transports."""
+class _Rest:
+    """What the two transports by REST have in common."""
 
-    def tensors(infos):
-        return {
-            name: {
-                "dtype": np.dtype(_DTYPES[info["dtype"]]).name if info["dtype"] in _DTYPES else info["dtype"],
-                "shape": _shape(info.get("tensor_shape", {})),
-            }
-            for name, info in sorted(infos.items())
-        }
-
-    # Names with two underscores are the SavedModel's own, such as __saved_model_init_op.
-    return {
-        name: {"inputs": tensors(signature.get("inputs", {})), "outputs": tensors(signature.get("outputs", {}))}
-        for name, signature in sorted(signature_defs.items())
-        if not name.startswith("__")
-    }
-
-
-def _shape(shape):
-    if shape.get("unknown_rank"):
-        return None
-    sizes = [int(dimension.get("size", 0)) for dimension in shape.get("dim", [])]
-    return [None if size < 0 else size for size in sizes]
-
-
-class RestTransport:
-    """Requests by REST, in column format; needs only numpy."""
-
-    def __init__(self, address: str, model: str, version: int | None, timeout: float) -> None:
-        if not address.startswith(("http://", "https://")):
-            raise UserError(f"a REST address starts with http:// or https://, received {address!r}")
-        self._model_url = f"{address.rstrip('/')}/v1/models/{urllib.parse.quote(model, safe='')}"
-        self._url = self._model_url if version is None else f"{self._model_url}/versions/{version}"
-        self._timeout = timeout
-        self._signatures: dict[str, Any] | None = None
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self.protocol = RestProtocol(target)
         try:
-            self._proxy = proxies.of_rest(self._url)
+            parts = urllib.parse.urlsplit(target.address)
+            usable = parts.hostname and parts.port != 0 and not parts.query and not parts.fragment
         except ValueError as error:
-            raise UserError(f"a REST address is http://host:port, received {address!r} ({error})") from error
-        proxies_used = urllib.request.ProxyHandler(None if self._proxy else {})  # None: those of the environment
-        self._opener = urllib.request.build_opener(proxies_used)
+            raise UserError(f"a REST address is http://host:port, received {target.address!r} ({error})") from error
+        if "@" in parts.netloc:  # messages and proxies would show it
+            raise UserError("a REST address has no user and password; pass them as headers, or a token")
+        if not usable:
+            raise UserError(f"a REST address is http://host:port, received {target.address!r}")
+        self._proxy = proxies.for_rest(target.address)
+        self.protocol = RestProtocol(target, _through(proxies.of_rest(target.address)))
+        self._context = target.tls_context() if target.address.startswith("https://") else None
 
-    def predict(self, signature: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        body: dict[str, Any] = {"signature_name": signature} if signature else {}
-        body["inputs"] = {name: array.tolist() for name, array in inputs.items()}
-        outputs = self._ask(f"{self._url}:predict", lambda answer: answer["outputs"], json.dumps(body).encode())
-        # JSON has no dtypes, and a single output has no name: the signature has both.
-        if self._signatures is None:
-            self._signatures = self.metadata()["signatures"]
-        specs = self._signatures[signature or "serving_default"]["outputs"]
-        if len(specs) == 1:
-            outputs = {next(iter(specs)): outputs}
-        return {name: np.asarray(value, np.dtype(specs[name]["dtype"])) for name, value in outputs.items()}
+    def _failed(self, request, error, seconds):
+        """The ServerError of what went wrong on the way."""
+        url, failed = request.where, self.protocol.failed
+        if isinstance(error, TimeoutError):
+            return failed(url, "DEADLINE_EXCEEDED", f"no answer within {_shown(self._target.timeout or seconds)} s")
+        certificate = _cause(error, ssl.SSLCertVerificationError)
+        if certificate is not None:
+            reason = f"its certificate is not one to trust ({certificate.verify_message}); ca_file names who signed it"
+            return failed(url, "UNAVAILABLE", reason)
+        if isinstance(error, http.client.BadStatusLine) and not isinstance(error, ConnectionError):
+            reason = f"what answers there does not speak HTTP ({str(error)[:40]!r}); is it the port of gRPC?"
+            return failed(url, "UNAVAILABLE", reason)
+        return None
 
-    def metadata(self) -> dict[str, Any]:
-        return self._ask(
-            f"{self._url}/metadata",
-            lambda answer: {
-                "name": answer["model_spec"]["name"],
-                "version": int(answer["model_spec"]["version"]),
-                "signatures": _signatures(answer["metadata"]["signature_def"]["signature_def"]),
-            },
+
+class RestTransport(_Rest):
+    """Requests by REST, with the standard library."""
+
+    def __init__(self, target: Target) -> None:
+        super().__init__(target)
+        from tfcq.serving.connections import Connections
+
+        self._connections = Connections(target.address, self._proxy, self._context)
+
+    def send(self, request: Request, seconds: float | None) -> HttpAnswer:
+        """See `Transport`."""
+        try:
+            return self._connections.send(request.where, request.body, self.protocol.headers, seconds)
+        except http.client.IncompleteRead as error:
+            raise self._broke_off(request, f"{len(error.partial)} bytes of its body came") from error
+        except (http.client.HTTPException, ConnectionResetError, ConnectionAbortedError, BrokenPipeError) as error:
+            raise self._failed(request, error, seconds) or self._broke_off(request, error) from error
+        except OSError as error:
+            unreached = self.protocol.failed(
+                request.where, "UNAVAILABLE", f"no server answers there ({error})", passing=True
+            )
+            raise self._failed(request, error, seconds) or unreached from error
+
+    def close(self) -> None:
+        """See `Transport`."""
+        self._connections.close()
+
+    def _broke_off(self, request, reason):
+        return self.protocol.failed(request.where, "UNAVAILABLE", f"the answer broke off ({reason})", passing=True)
+
+
+class AsyncRestTransport(_Rest):
+    """Requests by REST, with httpx."""
+
+    def __init__(self, target: Target) -> None:
+        super().__init__(target)
+        try:
+            import httpx
+        except ImportError as error:
+            raise UserError(
+                f"AsyncClient.rest needs the package httpx ({error}); install it or use Client.rest"
+            ) from error
+        self._client = httpx.AsyncClient(
+            verify=True if self._context is None else self._context,
+            proxy=self._proxy,
+            trust_env=False,  # `proxies` has looked
+            timeout=None,  # below, for the whole request
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=max(target.parallel, 20)),
         )
 
-    def status(self) -> dict[int, dict[str, str]]:
-        return self._ask(
-            self._url,
-            lambda answer: {
-                int(entry["version"]): {"state": entry["state"], "error": entry["status"].get("error_message", "")}
-                for entry in answer["model_version_status"]
-            },
-        )
+    async def send(self, request: Request, seconds: float | None) -> HttpAnswer:
+        """See `Transport`."""
+        import httpx
 
-    def _ask(self, url, read, body=None):
-        """`read(answer)` of TF Serving's answer in JSON; ServerError for any other answer or none."""
-        request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+        method = "GET" if request.body is None else "POST"
         try:
-            try:
-                response = self._opener.open(request, timeout=self._timeout)
-            except urllib.error.HTTPError as error:
-                response = error  # an answer too
-            with response:
-                status, text = response.status, response.read().decode("utf-8", errors="replace")
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            cause = getattr(error, "reason", error)
-            if isinstance(cause, TimeoutError):
-                raise self._error(url, "DEADLINE_EXCEEDED", f"no answer within {self._timeout} s") from error
-            if isinstance(error, urllib.error.URLError):
-                raise self._error(url, "UNAVAILABLE", f"no server answers there ({cause})") from error
-            if isinstance(error, http.client.BadStatusLine) and not isinstance(error, ConnectionError):
-                reason = f"what answers there does not speak HTTP ({str(error)[:40]!r}); is it the port of gRPC?"
-                raise self._error(url, "UNAVAILABLE", reason) from error
-            raise self._error(url, "UNAVAILABLE", f"the answer broke off ({error})") from error
-        code = "UNAVAILABLE" if status < 400 else _HTTP_CODES.get(status, f"HTTP {status}")
+            async with (
+                asyncio.timeout(seconds),
+                self._client.stream(
+                    method, request.where, content=request.body, headers=self.protocol.headers
+                ) as response,
+            ):
+                body = b"".join([part async for part in response.aiter_raw()])
+        except (httpx.ConnectError, httpx.ProxyError, httpx.InvalidURL) as error:
+            unreached = self.protocol.failed(
+                request.where, "UNAVAILABLE", f"no server answers there ({error})", passing=True
+            )
+            raise self._failed(request, error, seconds) or unreached from error
+        except (httpx.HTTPError, TimeoutError) as error:
+            broken = self.protocol.failed(request.where, "UNAVAILABLE", f"the answer broke off ({error})", passing=True)
+            raise self._failed(request, error, seconds) or broken from error
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        return HttpAnswer(response.status_code, response.reason_phrase, headers, body)
+
+    async def close(self) -> None:
+        """See `Transport`."""
+        await self._client.aclose()
+
+
+class _Grpc:
+    """What the two transports by gRPC have in common."""
+
+    def __init__(self, target: Target) -> None:
+        if "://" in target.address:
+            raise UserError(f"a gRPC address is host:port without a scheme, received {target.address!r}")
         try:
-            answer = json.loads(text)
-            if status < 400:
-                return read(answer)
-            reason = answer["error"]
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
-            server = response.headers.get("Server") or "a server that does not say its name"
-            answered = f"HTTP {status} {response.reason} from {server}, which is not TF Serving's JSON: {_gist(text)!r}"
-            raise self._error(url, code, answered) from error
-        raise ServerError(url, code, reason)
+            import grpc
 
-    def _error(self, url, code, reason):
-        """An error that TF Serving itself did not report: it may come from a proxy, which is therefore named."""
-        return ServerError(url, code, reason + _through(self._proxy))
+            from tfcq.serving.grpc_protocol import GrpcProtocol
+        except ImportError as error:
+            raise UserError(
+                f"gRPC needs the packages grpcio and protobuf ({error}); install them or use Client.rest"
+            ) from error
+        self._target = target
+        self.protocol = GrpcProtocol(target)
+        self._through = _through(proxies.of_grpc(target.address))
+        self._methods: dict[str, Any] = {}
+        self._metadata = (TENSOR_CONTENT_METADATA, *target.headers.items())
+        self._credentials = None
+        if target.tls:
+            roots = None
+            if target.ca_file is not None:
+                with open(target.ca_file, "rb") as file:
+                    roots = file.read()
+            self._credentials = grpc.ssl_channel_credentials(roots)
+
+    def _opened(self, module):
+        """A channel of grpc or grpc.aio."""
+        address, options = self._target.address, list(_GRPC_OPTIONS)
+        if proxies.is_here(proxies.grpc_host(address)):
+            options.append(("grpc.enable_http_proxy", 0))
+        if self._credentials is None:
+            return module.insecure_channel(address, options=options)
+        return module.secure_channel(address, self._credentials, options=options)
+
+    def _call(self, channel, request, seconds):
+        if request.where not in self._methods:
+            self._methods[request.where] = channel.unary_unary(request.where)  # bytes: `grpc_protocol` reads them
+        return self._methods[request.where](request.body, timeout=seconds, metadata=self._metadata)
+
+    def _failed(self, error):
+        return self.protocol.failed(error.code().name, str(error.details()), self._through)
 
 
-def _gist(text):
-    """The first meaningful line of a body, or the title if it is HTML, at most 100 characters."""
-    title = re.search(r"<title>\s*(.*?)\s*</title>", text, re.IGNORECASE | re.DOTALL)
-    lines = [line.strip() for line in ([title[1]] if title else text.splitlines())]
-    meaningful = [line for line in lines if line and not re.fullmatch(r"<[^>]*>", line)]
-    return " ".join((meaningful or lines or [""])[0].split())[:100]
+class GrpcTransport(_Grpc):
+    """Requests by gRPC."""
+
+    def __init__(self, target: Target) -> None:
+        super().__init__(target)
+        import grpc
+
+        self._channel = self._opened(grpc)
+
+    def send(self, request: Request, seconds: float | None) -> bytes:
+        """See `Transport`."""
+        import grpc
+
+        try:
+            return self._call(self._channel, request, seconds)
+        except grpc.RpcError as error:
+            raise self._failed(error) from error
+
+    def close(self) -> None:
+        """See `Transport`."""
+        self._channel.close()
+
+
+class AsyncGrpcTransport(_Grpc):
+    """Requests by gRPC, in the event loop that sends the first of them."""
+
+    def __init__(self, target: Target) -> None:
+        super().__init__(target)
+        self._channel: Any = None  # belongs to the event loop in which it is made
+
+    async def send(self, request: Request, seconds: float | None) -> bytes:
+        """See `Transport`."""
+        import grpc
+
+        if self._channel is None:
+            self._channel = self._opened(grpc.aio)
+        try:
+            return await self._call(self._channel, request, seconds)
+        except grpc.RpcError as error:
+            raise self._failed(error) from error
+
+    async def close(self) -> None:
+        """See `Transport`."""
+        if self._channel is not None:
+            await self._channel.close()
+
+
+def _shown(seconds):
+    return "the time" if seconds is None else f"{seconds:g}"
+
+
+def _cause(error, kind):
+    """The exception of this kind that led to an error, or None."""
+    while error is not None and not isinstance(error, kind):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _through(proxy):
     return f"; asked through the proxy of {proxy} (no_proxy names hosts to be asked directly)" if proxy else ""
-
-
-class GrpcTransport:
-    """Requests by gRPC; imports TensorFlow, as messages consist of its protocol buffers."""
-
-    def __init__(self, address: str, model: str, version: int | None, timeout: float) -> None:
-        if "://" in address:
-            raise UserError(f"a gRPC address is host:port without a scheme, received {address!r}")
-        try:
-            import grpc
-            from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
-        except ImportError as error:
-            raise UserError(
-                f"gRPC needs the package tensorflow-serving-api ({error}); install it or use Client.rest"
-            ) from error
-        self._proxy = proxies.of_grpc(address)
-        options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]  # -1 is no limit
-        if proxies.is_here(proxies.grpc_host(address)):
-            options.append(("grpc.enable_http_proxy", 0))
-        channel = grpc.insecure_channel(address, options=options)
-        self._prediction = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-        self._models = model_service_pb2_grpc.ModelServiceStub(channel)
-        self._address, self._model, self._version, self._timeout = address, model, version, timeout
-
-    def predict(self, signature: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        import tensorflow as tf
-        from tensorflow_serving.apis import predict_pb2
-
-        request = self._named(predict_pb2.PredictRequest())
-        request.model_spec.signature_name = signature
-        for name, array in inputs.items():
-            request.inputs[name].CopyFrom(tf.make_tensor_proto(array))
-        response = self._ask(self._prediction.Predict, request)
-        return {name: tf.make_ndarray(proto) for name, proto in response.outputs.items()}
-
-    def metadata(self) -> dict[str, Any]:
-        from google.protobuf import json_format
-        from tensorflow_serving.apis import get_model_metadata_pb2
-
-        request = self._named(get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"]))
-        response = self._ask(self._prediction.GetModelMetadata, request)
-        signatures = get_model_metadata_pb2.SignatureDefMap()
-        response.metadata["signature_def"].Unpack(signatures)
-        fields = json_format.MessageToDict(signatures, preserving_proto_field_name=True)
-        return {
-            "name": response.model_spec.name,
-            "version": response.model_spec.version.value,
-            "signatures": _signatures(fields.get("signature_def", {})),
-        }
-
-    def status(self) -> dict[int, dict[str, str]]:
-        from tensorflow_serving.apis import get_model_status_pb2
-
-        response = self._ask(self._models.GetModelStatus, self._named(get_model_status_pb2.GetModelStatusRequest()))
-        state_name = get_model_status_pb2.ModelVersionStatus.State.Name
-        return {
-            entry.version: {"state": state_name(entry.state), "error": entry.status.error_message}
-            for entry in response.model_version_status
-        }
-
-    def _named(self, request):
-        request.model_spec.name = self._model
-        if self._version is not None:
-            request.model_spec.version.value = self._version
-        return request
-
-    def _ask(self, method, request):
-        import grpc
-
-        try:
-            return method(request, timeout=self._timeout)
-        except grpc.RpcError as error:
-            code, reason = error.code().name, str(error.details())
-            if code in ("UNAVAILABLE", "UNKNOWN", "DEADLINE_EXCEEDED"):  # codes that TF Serving does not use for a request
-                reason += _through(self._proxy)
-            raise ServerError(f"{self._address} model {self._model!r}", code, reason) from error

@@ -38,7 +38,7 @@ def build(options: AdversaryOptions, image_shape: tuple[int, int, int], smallest
     }
     if options.discriminator_network == "residual":
         return residual.discriminator(image_shape, smallest_size, blocks=options.discriminator_blocks, **layout)
-    return convolutional.discriminator(image_shape, smallest_size, **layout)
+    return convolutional.discriminator(image_shape, smallest_size, network=options.discriminator_network, **layout)
 
 
 def discriminator_terms(

@@ -1,0 +1,151 @@
+"""Signatures of picture files, of an exported model that computes next to nothing: what they answer, take and refuse."""
+
+import io
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from tfcq.exporting import examples
+from tfcq.exporting.signatures import ServingModule
+
+SHAPES = {"grey": (4, 6, 1), "rgb": (5, 7, 3)}
+SEEDS = np.array([[1, 2], [3, 4], [250, 5]], np.int32)
+ONES = np.ones(3, np.float32)
+
+
+class Model:
+    """Images of one colour, that of the seed; a likelihood that depends on the place of every pixel."""
+
+    abilities = ("sample", "likelihood")
+    variables = ()
+
+    def __init__(self, image_shape):
+        self.image_shape = image_shape
+
+    def sample(self, seeds, temperature):
+        colour = tf.cast(seeds[:, 0], tf.float32) * temperature
+        return tf.cast(colour[:, None, None, None] * tf.ones(self.image_shape), tf.uint8)
+
+    def likelihood(self, images, seeds, num_importance_samples):
+        place = tf.reshape(tf.range(float(np.prod(self.image_shape))), self.image_shape)
+        log_prob = tf.reduce_sum(tf.cast(images, tf.float32) * place, axis=(1, 2, 3))
+        return {"log_prob": log_prob, "bits_per_dim": -log_prob}
+
+
+@pytest.fixture(scope="module", params=SHAPES)
+def exported(request, tmp_path_factory):
+    """(shape of an image, signatures) of an export that was loaded again."""
+    folder = str(tmp_path_factory.mktemp("pictures"))
+    module = ServingModule(Model(SHAPES[request.param]), 1)
+    module.save(folder, module.signatures())
+    loaded = tf.saved_model.load(folder)
+    yield SHAPES[request.param], loaded.signatures
+
+
+def ask(signatures, name, **inputs):
+    answers = signatures[name](**{key: tf.constant(value) for key, value in inputs.items()})
+    return {key: value.numpy() for key, value in answers.items()}
+
+
+def file(array, kind="PNG", mode=None, **options):
+    content = io.BytesIO()
+    picture = Image.fromarray(np.asarray(array).squeeze())
+    (picture.convert(mode) if mode else picture).save(content, kind, **options)
+    return content.getvalue()
+
+
+def pixels(file, shape):
+    return np.asarray(Image.open(io.BytesIO(file))).reshape(shape)
+
+
+def images(shape):
+    return np.random.default_rng(0).integers(0, 256, (3, *shape), np.uint8)
+
+
+def place_sums(images):
+    """The likelihood, by NumPy."""
+    return (images.reshape(len(images), -1).astype(np.float64) * np.arange(images[0].size)).sum(axis=1)
+
+
+def test_samples_are_answered_as_png(exported):
+    shape, signatures = exported
+    answered = ask(signatures, "sample_png", seed=SEEDS, temperature=ONES)
+    assert answered.keys() == {"images_png_bytes"} and answered["images_png_bytes"].shape == (3,)
+    for content, colour in zip(answered["images_png_bytes"], SEEDS[:, 0], strict=True):
+        assert Image.open(io.BytesIO(content)).format == "PNG"
+        np.testing.assert_array_equal(pixels(content, shape), np.full(shape, colour))
+
+
+def test_files_in_png_and_jpeg_are_their_pixels(exported):
+    shape, signatures = exported
+    given = images(shape)
+    files = [file(given[0], quality=60, kind="JPEG"), file(given[1]), file(given[2], compress_level=9)]
+    expected = place_sums(np.stack([pixels(one, shape) for one in files]))  # by Pillow's decoder
+    answered = ask(signatures, "likelihood_png", images_bytes=files, seed=SEEDS)
+    assert answered.keys() == {"log_prob", "bits_per_dim"}
+    np.testing.assert_allclose(answered["log_prob"], expected, rtol=1e-6)
+    again = ask(signatures, "likelihood", images=given[1:], seed=SEEDS[1:])
+    np.testing.assert_array_equal(answered["log_prob"][1:], again["log_prob"])
+    np.testing.assert_array_equal(examples.without_files({"a": examples.as_files(given)})["a"], given)
+
+
+def test_a_palette_is_its_colours(exported):
+    shape, signatures = exported
+    if shape[-1] == 1:
+        return
+    content = file(images(shape)[0], mode="P")
+    expected = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+    answered = ask(signatures, "likelihood_png", images_bytes=[content], seed=SEEDS[:1])
+    np.testing.assert_allclose(answered["log_prob"], place_sums(expected[None]), rtol=1e-6)
+
+
+def with_size(content, width, height):
+    """A PNG that says to be so large."""
+    return content[:16] + width.to_bytes(4, "big") + height.to_bytes(4, "big") + content[24:]
+
+
+KIND = "images_bytes: expected PNG or JPEG, received files that begin with"
+SIZE = "images_bytes: expected height and width "
+CHANNELS = "images_bytes: expected a number of channels of "
+BITS = "images_bytes: expected at most 8 bits for a value of a PNG, received"
+REFUSED = {
+    "another kind of file": (lambda given: file(given, "BMP"), KIND),
+    "nothing": (lambda given: b"", KIND),
+    "a smaller PNG": (lambda given: file(given[1:]), SIZE),
+    "a smaller JPEG": (lambda given: file(given[:, 1:], "JPEG"), SIZE),
+    "a turned one": (lambda given: file(given.transpose(1, 0, 2)), SIZE),
+    "a huge one": (lambda given: with_size(file(given), 50000, 10000), SIZE),
+    "other channels": (lambda given: file(given, mode="L" if given.shape[-1] == 3 else "RGB"), CHANNELS),
+    "an alpha channel": (lambda given: file(given, mode="RGBA" if given.shape[-1] == 3 else "LA"), CHANNELS),
+    "16 bits": (lambda given: file(given[..., 0].astype(np.uint16)), BITS),
+    "a PNG cut off": (lambda given: file(given)[:-30], "PNG"),
+    "a header alone": (lambda given: file(given)[:30], "PNG"),
+    "a JPEG cut off": (lambda given: file(given, "JPEG")[:-40], "JPEG"),
+    "a JPEG's beginning": (lambda given: b"\xff\xd8\xff", "JPEG"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_other_files_are_refused_with_the_reason(exported, case):
+    (shape, signatures), (make, reason) = exported, REFUSED[case]
+    given = images(shape)
+    with pytest.raises(tf.errors.InvalidArgumentError) as caught:
+        ask(signatures, "likelihood_png", images_bytes=[file(given[0]), make(given[1]), file(given[2])], seed=SEEDS)
+    assert reason in caught.value.message
+    ask(signatures, "likelihood_png", images_bytes=[file(given[0])], seed=SEEDS[:1])  # and the next one is answered
+
+
+@pytest.mark.parametrize("files, seeds, reason", [
+    (np.array([[b"x"], [b"y"], [b"z"]]), SEEDS, "images_bytes: expected shape [N] with N of at least 1"),
+    (np.array(b"x"), SEEDS, "images_bytes: expected shape [N] with N of at least 1"),
+    (np.array([], "S"), SEEDS[:0], "images_bytes: expected shape [N] with N of at least 1"),
+    (None, SEEDS[:2], "seed: expected as many rows as the other input"),
+], ids=["a column", "one string", "none", "fewer seeds"])
+def test_other_shapes_are_refused_with_the_reason(exported, files, seeds, reason):
+    shape, signatures = exported
+    files = examples.as_files(images(shape)) if files is None else files
+    with pytest.raises(tf.errors.InvalidArgumentError) as caught:
+        ask(signatures, "likelihood_png", images_bytes=files, seed=seeds)
+    assert reason in caught.value.message
