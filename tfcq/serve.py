@@ -113,7 +113,7 @@ def read_options(flags: Flags) -> tuple[types.SimpleNamespace, Any]:
 def _check_packages():
     """Raises UsageError, saying which extra to install, if a package is missing that only serving needs."""
     try:
-        for package in ("grpc", "tensorflow_serving", "starlette", "uvicorn", "orjson"):
+        for package in ("grpc", "grpc_health", "grpc_reflection", "tensorflow_serving", "starlette", "uvicorn", "orjson"):
             importlib.import_module(package)
     except ImportError as error:
         raise UsageError(

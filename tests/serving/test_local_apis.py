@@ -18,6 +18,8 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
+from tfcq.serving.grpc_api import TENSOR_CONTENT_METADATA
+
 PATH = "/v1/models/toy"
 SAMPLE_ROW = {"seed": [1, 2], "temperature": 1.0}
 
@@ -233,11 +235,25 @@ def test_response_says_who_answered(stub):
     assert tf.make_ndarray(response.outputs["images"]).shape == (2, *toy_model.IMAGE_SHAPE)
 
 
-def test_output_filter(stub):
+def test_outputs_are_in_typed_fields_unless_the_call_asks_otherwise(stub):
+    request = likelihood_request(3)
+    expected = [-48 * math.log(256.0)] * 3
+    typed = stub.Predict(request, timeout=30).outputs["log_prob"]
+    assert list(typed.float_val) == pytest.approx(expected) and not typed.tensor_content
+    content = stub.Predict(request, timeout=30, metadata=[TENSOR_CONTENT_METADATA]).outputs["log_prob"]
+    assert np.frombuffer(content.tensor_content, np.float32).tolist() == list(typed.float_val) and not content.float_val
+
+
+def likelihood_request(num_rows):
     request = predict_pb2.PredictRequest()
     request.model_spec.name, request.model_spec.signature_name = "toy", "likelihood"
-    request.inputs["images"].CopyFrom(tf.make_tensor_proto(np.zeros([1, *toy_model.IMAGE_SHAPE], np.uint8)))
-    request.inputs["seed"].CopyFrom(tf.make_tensor_proto(np.zeros([1, 2], np.int32)))
+    request.inputs["images"].CopyFrom(tf.make_tensor_proto(np.zeros([num_rows, *toy_model.IMAGE_SHAPE], np.uint8)))
+    request.inputs["seed"].CopyFrom(tf.make_tensor_proto(np.zeros([num_rows, 2], np.int32)))
+    return request
+
+
+def test_output_filter(stub):
+    request = likelihood_request(1)
     assert set(stub.Predict(request, timeout=30).outputs) == {"log_prob", "bits_per_dim"}
     request.output_filter.append("log_prob")
     assert set(stub.Predict(request, timeout=30).outputs) == {"log_prob"}
@@ -295,7 +311,7 @@ def test_oversize_message_is_refused_by_the_limit_that_was_asked_for(stub):
 
 # ---- metrics and warm-up ----
 
-def test_prometheus_page_counts_requests(toy_server, ask):
+def test_prometheus_page_counts_requests(toy_server, ask, stub):
     def page():
         connection = http.client.HTTPConnection("127.0.0.1", toy_server.rest_port, timeout=30)
         connection.request("GET", "/metrics/here")
@@ -309,18 +325,23 @@ def test_prometheus_page_counts_requests(toy_server, ask):
     for body in ({"instances": [SAMPLE_ROW]}, {"instances": [SAMPLE_ROW]}, {}):
         ask("POST", f"{PATH}:predict", body)
     ask("GET", "/v1/models/invented")
+    stub.Predict(sample_request(), timeout=30)
     after = page()
 
     def increase(name):
         return after.get(name, 0) - before.get(name, 0)
 
-    assert increase(':tensorflow:serving:request_count{model_name="toy",status="OK"}') == 2
+    assert increase(':tensorflow:serving:request_count{model_name="toy",status="OK"}') == 3
     assert increase(':tensorflow:serving:request_count{model_name="toy",status="INVALID_ARGUMENT"}') == 1
     # TF Serving's labels; by REST it writes "predict", and only requests that succeed have a latency.
-    for metric, labels in {"request": 'API="predict",entrypoint="REST"', "runtime": 'API="Predict",runtime="TF1"'}.items():
+    for metric, labels, count in (
+        ("request", 'API="predict",entrypoint="REST"', 2),
+        ("request", 'API="Predict",entrypoint="GRPC"', 1),
+        ("runtime", 'API="Predict",runtime="TF1"', 3),
+    ):
         name, labels = f":tensorflow:serving:{metric}_latency", f'model_name="toy",{labels}'
-        assert increase(f"{name}_count{{{labels}}}") == 2
-        assert increase(f'{name}_bucket{{{labels},le="+Inf"}}') == 2
+        assert increase(f"{name}_count{{{labels}}}") == count
+        assert increase(f'{name}_bucket{{{labels},le="+Inf"}}') == count
     assert not any("invented" in name for name in after)
 
 

@@ -1,5 +1,8 @@
 """The local server over time: new versions, broken versions, policies, labels, new configurations, the end."""
 
+import concurrent.futures
+import http.client
+import json
 import os
 import shutil
 import signal
@@ -14,6 +17,7 @@ import toy_model
 from conftest import ServerProcess, wait_for
 from google.protobuf import text_format
 from tensorflow_serving.apis import (
+    get_model_status_pb2,
     model_management_pb2,
     model_service_pb2_grpc,
     predict_pb2,
@@ -26,6 +30,7 @@ from tfcq.serving.client import Client, ServerError
 CONFIG = """
 model_config_list {{
   config {{ name: "newest" base_path: "{base}/newest" model_platform: "tensorflow" }}
+  config {{ name: "swapped" base_path: "{base}/swapped" }}
   config {{ name: "fragile" base_path: "{base}/fragile" }}
   config {{ name: "empty" base_path: "{base}/empty" }}
   config {{ name: "everything" base_path: "{base}/everything" model_version_policy {{ all {{}} }} }}
@@ -43,7 +48,7 @@ def base(tmp_path_factory):
     """BASE with the models of `CONFIG`."""
     base = tmp_path_factory.mktemp("versions")
     toy_model.export(base / "original" / "1")
-    for model, versions in {"newest": [1], "fragile": [1], "everything": [1, 2], "chosen": [1, 2, 3]}.items():
+    for model, versions in {"newest": [1], "swapped": [1], "fragile": [1], "everything": [1, 2], "chosen": [1, 2, 3]}.items():
         for version in versions:
             put_copy(base, f"{model}/{version}")
     (base / "empty").mkdir()
@@ -100,6 +105,7 @@ def test_new_version_takes_over_without_a_gap_and_unfinished_ones_do_not(base, s
     assert client.sample(8).max() > 200
     unfinished = base / "newest" / "7"
     (unfinished / "variables").mkdir(parents=True)  # an exporter at work: the graph is not there yet
+    put_copy(base, "newest/20261125134500123456")  # no int64
     shutil.copytree(base / "original" / "1", base / "newest" / "8.tmp")
     shutil.copytree(base / "original" / "1", base / "newest" / "nine")
     failures, finished = [], threading.Event()
@@ -123,6 +129,51 @@ def test_new_version_takes_over_without_a_gap_and_unfinished_ones_do_not(base, s
     assert client.sample(8).max() < 10
     with pytest.raises(ServerError, match="NOT_FOUND"):
         Client.rest(server.rest_url, "newest", version=1).sample(1)
+
+
+def test_swap_under_sixteen_clients_refuses_nothing_and_mixes_nothing(base, server):
+    """Eight raw clients of each protocol; the same noise, which the two versions scale differently."""
+    columns = {"seed": [[0, row] for row in range(8)], "temperature": [1.0] * 8}
+    request = predict_pb2.PredictRequest(model_spec={"name": "swapped"})
+    request.inputs["seed"].CopyFrom(tf.make_tensor_proto(columns["seed"], tf.int32))
+    request.inputs["temperature"].CopyFrom(tf.make_tensor_proto(columns["temperature"], tf.float32))
+    body = json.dumps({"inputs": columns})
+    finished = threading.Event()
+    answers = []  # (version, or None by REST; bytes of the images)
+
+    def ask_grpc():
+        with grpc.insecure_channel(server.grpc_address) as channel:
+            stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+            while not finished.is_set():
+                response = stub.Predict(request, timeout=600)
+                answers.append((response.model_spec.version.value, tf.make_ndarray(response.outputs["images"]).tobytes()))
+
+    def ask_rest():
+        connection = http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=600)
+        while not finished.is_set():
+            connection.request("POST", "/v1/models/swapped:predict", body)
+            response = connection.getresponse()
+            text = response.read()
+            assert response.status == 200, text
+            answers.append((None, np.array(json.loads(text)["outputs"], np.uint8).tobytes()))
+        connection.close()
+
+    client = Client.rest(server.rest_url, "swapped")
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        asking = [pool.submit(ask) for ask in [ask_grpc, ask_rest] * 8]
+        try:
+            wait_for(lambda: len(answers) > 50)
+            toy_model.export(base / "swapped" / "2", brightest=10)
+            wait_for(lambda: states(client) == {1: "END", 2: "AVAILABLE"})
+            count = len(answers)
+            wait_for(lambda: len(answers) > count + 50)
+        finally:
+            finished.set()
+    for work in asking:
+        work.result()  # raises what a client has met
+    images = {version: {image for asked, image in answers if asked == version} for version in (1, 2)}
+    assert [len(images[version]) for version in (1, 2)] == [1, 1]
+    assert {image for asked, image in answers if asked is None} == images[1] | images[2]
 
 
 def test_broken_version_is_reported_and_the_old_one_stays_until_it_is_mended(base, server):
@@ -168,28 +219,50 @@ def reload(server, text):
     text_format.Parse(text, request.config)
     assert isinstance(request.config, model_server_config_pb2.ModelServerConfig)
     with grpc.insecure_channel(server.grpc_address) as channel:
-        status = model_service_pb2_grpc.ModelServiceStub(channel).HandleReloadConfigRequest(request, timeout=60).status
-    return status.error_code, status.error_message
+        try:
+            status = model_service_pb2_grpc.ModelServiceStub(channel).HandleReloadConfigRequest(request, timeout=600).status
+        except grpc.RpcError as error:  # as TF Serving: the call fails, it is not an answer with an error in it
+            return error.code().name, error.details()
+    assert (status.error_code, status.error_message) == (0, "")
+    return "OK", ""
 
 
 def test_reload_of_the_configuration(base, server):
     put_copy(base, "added/5")
     added = f'config {{ name: "added" base_path: "{base}/added" }}'
-    assert reload(server, f"model_config_list {{ {added} }}") == (0, "")
+    assert reload(server, f"model_config_list {{ {added} }}") == ("OK", "")
     assert len(Client.grpc(server.grpc_address, "added").sample(1)) == 1  # loaded before the answer
     with pytest.raises(ServerError, match="NOT_FOUND"):
         Client.grpc(server.grpc_address, "chosen").sample(1)
-    for bad, reason in {
-        f"model_config_list {{ {added} {added} }}": "twice",
-        "model_config_list { }": "no model",
-        f'model_config_list {{ config {{ name: "a" base_path: "{base}/nowhere" }} }}': "not a directory",
-        'model_config_list { config { name: "a" base_path: "relative" } }': "absolute",
-        f'model_config_list {{ config {{ name: "a" base_path: "{base}/added/5" }} }}': "itself a version",
-        f'model_config_list {{ config {{ name: "a" base_path: "{base}" model_platform: "other" }} }}': "tensorflow",
-    }.items():
-        code, message = reload(server, bad)
-        assert code == grpc.StatusCode.INVALID_ARGUMENT.value[0] and reason in message
-    assert len(Client.grpc(server.grpc_address, "added").sample(1)) == 1  # a refused configuration changes nothing
+    put_copy(base, "corrupt/6")
+    (base / "corrupt" / "6" / "saved_model.pb").write_bytes(b"this is no graph")
+    (base / "void").mkdir()
+    good = f'config {{ name: "chosen" base_path: "{base}/chosen" }}'
+    for bad, code, reason in (
+        (f"{added} {added}", "INVALID_ARGUMENT", "twice"),
+        ("", "INVALID_ARGUMENT", "no model"),
+        (f'config {{ name: "a" base_path: "{base}/nowhere" }}', "INVALID_ARGUMENT", "not a directory"),
+        ('config { name: "a" base_path: "relative" }', "INVALID_ARGUMENT", "absolute"),
+        (f'config {{ name: "a" base_path: "{base}/added/5" }}', "INVALID_ARGUMENT", "itself a version"),
+        (f'config {{ name: "a" base_path: "{base}" model_platform: "other" }}', "INVALID_ARGUMENT", "tensorflow"),
+        (f'{good} config {{ name: "added" base_path: "{base}/void" }}', "FAILED_PRECONDITION", "no version"),
+        (f'{good} config {{ name: "added" base_path: "{base}/corrupt" }}', "FAILED_PRECONDITION",
+         "no version of model 'added'"),
+        (f'{good} config {{ name: "new" base_path: "{base}/void" }}', "FAILED_PRECONDITION", "no version"),
+        (f'{good} {added[:-1]} version_labels {{ key: "stable" value: 9 }} }}', "FAILED_PRECONDITION",
+         "label 'stable' of model 'added' names version 9"),
+    ):
+        received, message = reload(server, f"model_config_list {{ {bad} }}")
+        assert received == code and reason in message
+        assert len(Client.grpc(server.grpc_address, "added").sample(1)) == 1  # a refused configuration changes nothing
+        with pytest.raises(ServerError, match="NOT_FOUND"):
+            Client.grpc(server.grpc_address, "chosen").sample(1)
+    labelled = f'{added[:-1]} version_labels {{ key: "stable" value: 5 }} }}'
+    assert reload(server, f"model_config_list {{ {labelled} }}") == ("OK", "")
+    request = get_model_status_pb2.GetModelStatusRequest(model_spec={"name": "added", "version_label": "stable"})
+    with grpc.insecure_channel(server.grpc_address) as channel:
+        status = model_service_pb2_grpc.ModelServiceStub(channel).GetModelStatus(request, timeout=600)
+    assert [entry.version for entry in status.model_version_status] == [5]
 
 
 def test_interrupt_stops_gracefully(server):

@@ -22,14 +22,23 @@ State = get_model_status_pb2.ModelVersionStatus.State
 
 
 class _Model:
-    """One model's configuration and versions. Its dictionaries are replaced, never changed: readers take no lock."""
+    """One model's configuration and versions. Its dictionaries are replaced, never changed: readers take no lock.
 
-    def __init__(self, config):
+    Args:
+        config: the `ModelConfig`.
+        before: the `_Model` that it takes the place of, None if there is none. With the same base path it has its versions.
+    """
+
+    def __init__(self, config, before=None):
         self.config = config
         self.servables: dict[int, Servable] = {}  # those that requests may use
         self.states: dict[int, tuple[int, str, str]] = {}  # {version: (State, code name, message)}
         self.failures: dict[int, tuple] = {}  # {version: fingerprint of the directory that did not load}
         self.complaint: str | None = None
+        self.continues = before is not None and before.config.base_path == config.base_path
+        if self.continues:
+            self.servables, self.states, self.failures = before.servables, before.states, before.failures
+            self.complaint = before.complaint
 
     def set_state(self, version, state, code="OK", message=""):
         self.states = self.states | {version: (state, code, message)}
@@ -49,41 +58,61 @@ class ModelManager:
 
     Args:
         load: function from a directory to a `Servable`.
+        allow_labels_for_unavailable_versions: accept a label of a version that is not available, unless the label has moved.
     """
 
-    def __init__(self, load: Callable[[str], Servable] = Servable) -> None:
+    def __init__(
+        self,
+        load: Callable[[str], Servable] = Servable,
+        allow_labels_for_unavailable_versions: bool = False,
+    ) -> None:
         self._load = load
+        self._allow_labels = allow_labels_for_unavailable_versions
         self._models: dict[str, _Model] = {}
         self._changes = threading.Lock()
+        self._listeners: list[Callable[[dict[str, list[int]]], None]] = []
+
+    def listen(self, listener: Callable[[dict[str, list[int]]], None]) -> None:
+        """Calls the listener with `available()` now, and after every change."""
+        self._listeners.append(listener)
+        listener(self.available())
 
     def configure(self, server_config: model_server_config_pb2.ModelServerConfig) -> None:
         """Serves exactly the models of a `ModelServerConfig`; returns when they are loaded.
 
+        All is loaded before any of it takes the place of what is served. At the start a model may have no version yet.
+
         Raises:
-            RequestError: INVALID_ARGUMENT for a bad configuration (nothing changes then); FAILED_PRECONDITION if none
-                of the versions of a model loads.
+            RequestError: INVALID_ARGUMENT for a bad configuration; FAILED_PRECONDITION if none of the versions of a model
+                loads, if a model that is added, or gets another base path, has no version, or if a label names a version that
+                is not available. Nothing changes then.
         """
         configs = checked_models(server_config)
         with self._changes:
-            models: dict[str, _Model] = {}
-            for name, config in configs.items():
-                models[name] = self._models.get(name, _Model(config))
-                if models[name].config.base_path != config.base_path:
-                    models[name] = _Model(config)
-                models[name].config = config
-                self._refresh(models[name])
+            served = self._models
+            models = {name: _Model(config, served.get(name)) for name, config in configs.items()}
+            try:
+                superseded = {name: self._load_aspired(model) for name, model in models.items()}
+                for name, model in models.items():
+                    self._check_loaded(model, superseded[name], served.get(name))
+            except RequestError:
+                garbage.collect()  # what was loaded
+                raise
             self._models = models
-            garbage.collect()
-        for name, model in models.items():
-            broken = [message for _, code, message in model.states.values() if code != "OK"]
-            if broken and not model.servables:
-                raise RequestError("FAILED_PRECONDITION", f"no version of model {name!r} loads: {broken[-1]}")
+            for name in set(served) - set(models):
+                logging.info("model %s: is not served any more", name)
+            for name, model in models.items():
+                self._unload(model, superseded[name])
+            self._changed()
 
     def poll(self) -> None:
         """Looks at the file system once, and loads and unloads versions accordingly."""
         with self._changes:
+            before = self.available()
             for model in self._models.values():
-                self._refresh(model)
+                self._unload(model, self._load_aspired(model))
+            if self.available() != before:
+                self._changed()
 
     def available(self) -> dict[str, list[int]]:
         """{model name: sorted list of the versions that answer requests}."""
@@ -98,16 +127,8 @@ class ModelManager:
         """
         model = self._model(model_spec.name)
         servables = model.servables
-        choice = model_spec.WhichOneof("version_choice")
-        if choice == "version_label":
-            labels = model.config.version_labels
-            if model_spec.version_label not in labels:
-                raise invalid(f"model {model_spec.name!r} has no version label {model_spec.version_label!r};"
-                              f" its labels: {', '.join(sorted(labels)) or 'none'}")
-            version = labels[model_spec.version_label]
-        elif choice == "version":
-            version = model_spec.version.value
-        else:
+        version = _version(model, model_spec)
+        if version is None:
             version = max(servables, default=None)
         if version not in servables:
             wanted = "version yet" if version is None else f"version {version} available"
@@ -123,10 +144,9 @@ class ModelManager:
         """
         model = self._model(model_spec.name)
         states = model.states
-        if model_spec.WhichOneof("version_choice") == "version_label":
-            states = {version: states[version] for version in [self.find(model_spec)[0]]}
-        elif model_spec.HasField("version"):
-            states = {version: state for version, state in states.items() if version == model_spec.version.value}
+        version = _version(model, model_spec)
+        if version is not None:
+            states = {version: states[version]} if version in states else {}
         if not states:
             seen = ", ".join(map(str, sorted(model.states))) or "none"
             raise RequestError("NOT_FOUND", f"model {model_spec.name!r} has no such version; seen so far: {seen}")
@@ -145,16 +165,37 @@ class ModelManager:
             raise RequestError("NOT_FOUND", f"model {name!r} is not served here; served: {', '.join(sorted(models))}")
         return models[name]
 
-    def _refresh(self, model):
-        """Loads and unloads versions of one model as its policy requires; the caller holds the lock."""
+    def _check_loaded(self, model, superseded, before):
+        """Raises RequestError: FAILED_PRECONDITION if a model cannot serve, or a label names none of its versions."""
+        name, labels = model.config.name, model.config.version_labels
+        if not model.servables:
+            broken = [message for _, code, message in model.states.values() if code != "OK"]
+            if broken:
+                raise RequestError("FAILED_PRECONDITION", f"no version of model {name!r} loads: {broken[-1]}")
+            if self._models and not model.continues:
+                raise RequestError("FAILED_PRECONDITION", f"model {name!r} has no version that its policy asks for under"
+                                                          f" {model.config.base_path}; export one there first")
+        available = sorted(set(model.servables) - superseded)
+        for label, version in sorted(labels.items()):
+            moved = before is not None and before.config.version_labels.get(label, version) != version
+            if version not in available and (moved or not self._allow_labels):
+                raise RequestError(
+                    "FAILED_PRECONDITION", f"label {label!r} of model {name!r} names version {version}, which is not"
+                                           f" available; available: {', '.join(map(str, available)) or 'none'}")
+
+    def _load_aspired(self, model):
+        """Loads what a model's policy asks for; returns the set of loaded versions that it does not ask for any more.
+
+        The caller holds the lock.
+        """
         try:
             directories = version_directories(model.config.base_path)
         except RequestError as error:
             model.complain_once(f"{error}; what is loaded goes on serving")
-            return
+            return set()
         if not directories:
             model.complain_once(f"no version under {model.config.base_path}; what is loaded goes on serving")
-            return
+            return set()
         model.complaint = None
         model.failures = {version: failed for version, failed in model.failures.items()
                           if version in directories and failed == fingerprint(directories[version])}
@@ -165,8 +206,7 @@ class ModelManager:
             loaded = [self._load_version(model, version, directories[version]) for version in missing]
             if all(loaded):
                 break
-        if aspired:  # if no version that the policy asks for exists, the service must not end
-            self._unload(model, set(model.servables) - aspired)
+        return set(model.servables) - aspired if aspired else set()  # if none of them exists, the service must not end
 
     def _load_version(self, model, version, path):
         before = fingerprint(path)
@@ -193,8 +233,28 @@ class ModelManager:
             model.servables = {key: value for key, value in model.servables.items() if key != version}
             model.set_state(version, State.END)
             logging.info("model %s: version %d is unloaded", model.config.name, version)
-        if versions:
-            garbage.collect()
+
+    def _changed(self):
+        """Frees what is not served any more, and says what is."""
+        garbage.collect()
+        for listener in self._listeners:
+            listener(self.available())
+
+
+def _version(model, model_spec):
+    """The version that a `ModelSpec` names by number or label, None if it names none.
+
+    Raises:
+        RequestError: INVALID_ARGUMENT for an unknown label.
+    """
+    choice = model_spec.WhichOneof("version_choice")
+    if choice == "version_label":
+        labels = model.config.version_labels
+        if model_spec.version_label not in labels:
+            raise invalid(f"model {model_spec.name!r} has no version label {model_spec.version_label!r};"
+                          f" its labels: {', '.join(sorted(labels)) or 'none'}")
+        return labels[model_spec.version_label]
+    return model_spec.version.value if choice == "version" else None
 
 
 class Poller:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import time
 import weakref
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
@@ -14,10 +12,9 @@ from absl import logging
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
+from . import stopping
 from .errors import RequestError, as_request_error, invalid
-
-if TYPE_CHECKING:
-    from tensorflow.core.framework import tensor_pb2
+from .tensor_protos import check_names, check_tensor, to_arrays
 
 DEFAULT_SIGNATURE = "serving_default"
 SAVED_MODEL_FILE = "saved_model.pb"
@@ -25,9 +22,6 @@ WARMUP_FILE = os.path.join("assets.extra", "tf_serving_warmup_requests")
 
 # TF Serving reads at most this many records (saved_model_warmup_util.h), and so does this server.
 MAX_WARMUP_RECORDS = 1000
-
-# The limit of protobuf. A request that declares a larger tensor (a shape and one value to repeat) is refused.
-MAX_TENSOR_BYTES = 2**31 - 1
 
 
 class Servable:
@@ -68,18 +62,23 @@ class Servable:
             inputs: {input name: numpy array}, each with the dtype and a shape that the signature declares. (The
                 declared shape is not enforced by a loaded SavedModel itself.)
             output_filter: the names of the outputs to return; empty for all of them.
-            deadline: by when the answer is of use, in seconds of `time.monotonic`; None: at any time.
+            deadline: when the answer is of no use any more, in seconds of `time.monotonic()`; None: never. A running model
+                ends at its next turn of a loop (see `stopping`).
 
         Returns:
             {output name: numpy array}.
 
         Raises:
             RequestError: INVALID_ARGUMENT for inputs or outputs that the signature does not have, and for what the
-                graph's own assertions refuse; DEADLINE_EXCEEDED if the deadline has passed before the model runs; the
-                code of TensorFlow's error otherwise.
+                graph's own assertions refuse; DEADLINE_EXCEEDED; CANCELLED if the thread's `stopping.Call` is; the code of
+                TensorFlow's error otherwise.
         """
         function = self._signature(signature_name)
-        _check_inputs(function.structured_input_signature[1], inputs)
+        specs = function.structured_input_signature[1]
+        check_names(specs, inputs)
+        for name, spec in specs.items():
+            array = np.asarray(inputs[name])
+            check_tensor(name, tf.as_dtype(array.dtype), array.shape, spec)
         available = sorted(function.structured_outputs)
         wanted = list(output_filter) or available
         for name in wanted:
@@ -87,10 +86,9 @@ class Servable:
                 raise invalid(f"output {name!r} is not in the signature; its outputs: {', '.join(available)}")
         if len(set(wanted)) != len(wanted):
             raise invalid(f"output_filter names an output twice: {', '.join(wanted)}")
-        if deadline is not None and time.monotonic() >= deadline:
-            raise RequestError("DEADLINE_EXCEEDED", "the deadline of the request passed before the model was run")
         try:
-            outputs = function(**{name: tf.constant(array) for name, array in inputs.items()})
+            with stopping.until(deadline):
+                outputs = function(**{name: tf.constant(array) for name, array in inputs.items()})
             return {name: outputs[name].numpy() for name in wanted}
         except tf.errors.OpError as error:
             raise as_request_error(error) from error
@@ -112,8 +110,9 @@ class Servable:
                 if log.WhichOneof("log_type") != "predict_log":
                     raise invalid(f"record {replayed + 1} is a {log.WhichOneof('log_type')}, not a predict_log")
                 request = log.predict_log.request
-                inputs = {name: to_array(name, proto) for name, proto in request.inputs.items()}
-                self.predict(request.model_spec.signature_name, inputs, request.output_filter)
+                signature_name = request.model_spec.signature_name
+                inputs = to_arrays(request.inputs, self.input_specs(signature_name))
+                self.predict(signature_name, inputs, request.output_filter)
                 replayed += 1
         except Exception as error:
             logging.warning("warm-up of %s stopped after %d requests: %s", self.path, replayed, as_request_error(error))
@@ -137,49 +136,6 @@ class Servable:
             known = ", ".join(sorted(self._signatures))
             raise invalid(f"signature {name!r} is not in the model; its signatures: {known}")
         return self._signatures[name]
-
-
-def to_array(name: str, proto: tensor_pb2.TensorProto) -> np.ndarray:
-    """A `TensorProto` as a numpy array.
-
-    Raises:
-        RequestError: INVALID_ARGUMENT, naming the input, if shape, dtype and content do not fit each other.
-    """
-    try:
-        dtype = tf.as_dtype(proto.dtype)
-        sizes = [dimension.size for dimension in proto.tensor_shape.dim]
-        if proto.tensor_shape.unknown_rank or any(size < 0 for size in sizes):
-            raise ValueError(f"its shape {sizes} is not fully known")
-        # Python's integers, not numpy's: the product of a hostile shape must not wrap around.
-        num_bytes = max(dtype.size or 1, 1)
-        for size in sizes:
-            num_bytes *= size
-        if num_bytes > MAX_TENSOR_BYTES:
-            raise ValueError(f"its shape {sizes} needs {num_bytes} bytes, more than the limit of {MAX_TENSOR_BYTES}")
-        return tf.make_ndarray(proto)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise invalid(f"input {name!r} is malformed: {error}") from error
-
-
-def _check_inputs(specs, inputs):
-    missing, extra = sorted(set(specs) - set(inputs)), sorted(set(inputs) - set(specs))
-    if missing or extra:
-        raise invalid(f"inputs do not match the signature: missing [{', '.join(missing)}],"
-                      f" unknown [{', '.join(extra)}]; expected [{', '.join(sorted(specs))}]")
-    for name, spec in specs.items():
-        array = np.asarray(inputs[name])
-        dtype = tf.as_dtype(array.dtype)
-        if dtype != spec.dtype:
-            raise invalid(f"input {name!r} has dtype {dtype.name}, the signature declares {spec.dtype.name}")
-        if not spec.shape.is_compatible_with(array.shape):
-            raise invalid(f"input {name!r} has shape {list(array.shape)},"
-                          f" the signature declares {_shape_text(spec.shape)}")
-
-
-def _shape_text(shape):
-    if shape.rank is None:
-        return "any shape"
-    return "[" + ", ".join("?" if size is None else str(size) for size in shape.as_list()) + "]"
 
 
 def _read_signature_defs(path):

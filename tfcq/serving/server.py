@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 from typing import TYPE_CHECKING, Any
 
-import grpc
 from absl import logging
-from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
 from . import garbage
 from .errors import RequestError, UsageError
-from .grpc_api import ModelService, PredictionService
+from .grpc_server import GrpcServer
 from .manager import ModelManager, Poller
 from .monitoring import RequestMetrics
 from .rest_api import RestApi
@@ -21,9 +18,6 @@ if TYPE_CHECKING:
     from tensorflow_serving.config import model_server_config_pb2
 
 GRACE_SECONDS = 10
-
-# TF Serving's kint32max: any message that protobuf can hold, such as 64 images of 64x64x3, may pass.
-MAX_MESSAGE_BYTES = 2**31 - 1
 
 
 class LocalServer:
@@ -86,24 +80,13 @@ class LocalServer:
         if self._rest:
             self._rest.stop(GRACE_SECONDS)
         if stopping:
-            stopping.wait()
+            stopping.result()
         logging.info("stopped")
 
     def _bind_grpc(self):
-        options = {
-            "grpc.max_receive_message_length": MAX_MESSAGE_BYTES,
-            "grpc.max_send_message_length": MAX_MESSAGE_BYTES,
-            "grpc.so_reuseport": 0,  # otherwise a second server could bind the same port and take half of the requests
-        }
-        options.update(self._options.grpc_channel_arguments)
-        workers = concurrent.futures.ThreadPoolExecutor(self._options.grpc_max_threads, thread_name_prefix="grpc")
-        server = grpc.server(workers, options=list(options.items()))
-        prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
-            PredictionService(self._manager, self._metrics), server)
-        model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(self._manager, self._metrics), server)
+        server = GrpcServer(self._manager, self._metrics, self._options.grpc_max_threads, self._options.grpc_channel_arguments)
         try:
-            if server.add_insecure_port(self._options.address.with_port(self._options.port)) == 0:
-                raise RuntimeError("not bound")
+            server.bind(self._options.address.with_port(self._options.port))
         except RuntimeError as error:
             raise UsageError(_taken("port", self._options.port)) from error
         return server

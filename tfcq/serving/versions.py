@@ -12,6 +12,8 @@ from .errors import RequestError, UsageError, invalid, one_line
 
 SAVED_MODEL_FILE = "saved_model.pb"
 
+LARGEST_VERSION = 2**63 - 1  # TF Serving's versions are int64
+
 
 def single_model_config(name: str, base_path: str) -> model_server_config_pb2.ModelServerConfig:
     """The configuration that `--model_name` and `--model_base_path` give; a relative path is made absolute.
@@ -94,8 +96,8 @@ def _check_base_path(config):
 def version_directories(base_path: str) -> dict[int, str]:
     """{version: directory} of the complete versions under a base path.
 
-    A version is a directory with an integer for its name and a `saved_model.pb` in it. Anything else is left alone:
-    an exporter may be writing it.
+    A version is a directory with an int64 for its name and a `saved_model.pb` in it. Anything else is left alone:
+    an exporter may be writing it, and a larger number is no version in TF Serving either.
 
     Raises:
         RequestError: NOT_FOUND if the base path cannot be listed.
@@ -107,8 +109,9 @@ def version_directories(base_path: str) -> dict[int, str]:
     found = {}
     for name in sorted(names):
         path = os.path.join(base_path, name)
-        if name.isascii() and name.isdecimal() and os.path.exists(os.path.join(path, SAVED_MODEL_FILE)):
-            found[int(name)] = path
+        if name.isascii() and name.isdecimal() and int(name) <= LARGEST_VERSION:
+            if os.path.exists(os.path.join(path, SAVED_MODEL_FILE)):
+                found[int(name)] = path
     return found
 
 
