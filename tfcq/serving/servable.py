@@ -54,7 +54,11 @@ class Servable:
         return self._signature(signature_name).structured_input_signature[1]
 
     def predict(
-        self, signature_name: str, inputs: dict[str, np.ndarray], output_filter: Iterable[str] = ()
+        self,
+        signature_name: str,
+        inputs: dict[str, np.ndarray],
+        output_filter: Iterable[str] = (),
+        deadline: float | None = None,
     ) -> dict[str, np.ndarray]:
         """Runs a signature.
 
@@ -63,6 +67,7 @@ class Servable:
             inputs: {input name: numpy array}, each with the dtype and a shape that the signature declares. (The
                 declared shape is not enforced by a loaded SavedModel itself.)
             output_filter: the names of the outputs to return; empty for all of them.
+            deadline: when the answer is of no use any more, in seconds of `time.monotonic()`; None: never.
 
         Returns:
             {output name: numpy array}.
