@@ -32,7 +32,8 @@ from tfcq.serving.errors import RequestError, UsageError
 # Flags that `LocalServer` reads as they are.
 _FLAGS = (
     *("port", "host", "rest_api_port", "model_config_file", "model_config_file_poll_wait_seconds", "grpc_socket_path"),
-    *("file_system_poll_wait_seconds", "rest_api_num_threads", "grpc_max_threads", "grpc_channel_arguments"),
+    *("file_system_poll_wait_seconds", "rest_api_num_threads", "rest_api_timeout_in_ms", "rest_api_enable_cors_support"),
+    *("grpc_max_threads", "grpc_channel_arguments"),
     *("enable_serialization_as_tensor_content", "allow_version_labels_for_unavailable_models"),
 )
 
@@ -107,6 +108,8 @@ def define(flags: Flags) -> None:
     threads = f"default: 4 a core, {4 * (os.cpu_count() or 1)} here; with batching at least twice the rows of a batch"
     flags.integer("grpc_max_threads", None, f"How many gRPC requests are handled at a time ({threads})", 1)
     flags.integer("rest_api_num_threads", None, f"How many REST requests are handled at a time ({threads})", 1)
+    flags.integer("rest_api_timeout_in_ms", 30000, "The milliseconds that a prediction by REST may take; 0 sets no limit", 0)
+    flags.boolean("rest_api_enable_cors_support", False, "Adds CORS headers, so that scripts of any web page may use REST")
     flags.several(
         "grpc_channel_arguments",
         [],
@@ -151,6 +154,7 @@ def read_options(flags: Flags) -> tuple[types.SimpleNamespace, Any]:
     _set_threads(values)
     values.num_warm_ups = flags.num_request_iterations_for_warmup if flags.enable_model_warmup else 0
     values.num_load_retries, values.load_retry_seconds = flags.max_num_load_retries, flags.load_retry_interval_micros * 1e-6
+    values.is_ending = lambda: False  # `main` knows better
     values.credentials = None
     if flags.ssl_config_file:
         from tfcq.serving.tls import server_credentials

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 WORKING = (
     *("port", "rest_api_port", "grpc_socket_path", "grpc_max_threads", "grpc_channel_arguments", "rest_api_num_threads"),
+    *("rest_api_timeout_in_ms", "rest_api_enable_cors_support"),
     *("enable_serialization_as_tensor_content", "allow_version_labels_for_unavailable_models"),
     *("model_name", "model_base_path", "model_config_file", "model_config_file_poll_wait_seconds"),
     *("file_system_poll_wait_seconds", "max_num_load_retries", "load_retry_interval_micros"),

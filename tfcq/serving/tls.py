@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import concurrent.futures
+import os
+import ssl
 from typing import Any
 
 import grpc
@@ -25,19 +26,28 @@ def server_credentials(path: str) -> grpc.ServerCredentials:
     if missing:
         raise UsageError(f"{given_as}: expected texts in PEM, received no {', no '.join(missing)}")
     pairs = [(config.server_key.encode(), config.server_cert.encode())]
-    credentials = grpc.ssl_server_credentials(pairs, config.custom_ca.encode() or None, config.client_verify)
-    _check(credentials, given_as)
-    return credentials
+    _check_pair(config.server_key, config.server_cert, given_as)
+    pairs = [(config.server_key.encode(), config.server_cert.encode())]
+    return grpc.ssl_server_credentials(pairs, config.custom_ca.encode() or None, config.client_verify)
 
 
-def _check(credentials, given_as):
-    """gRPC looks at a key and a certificate only where a port is bound with them."""
-    server = grpc.server(concurrent.futures.ThreadPoolExecutor(1))
+def _check_pair(key, certificate, given_as):
+    """Raises UsageError if Python does not accept the pair; gRPC would say so only where a port is bound, in lines of its own.
+
+    Python reads files alone: this one is in memory, where the system has such files.
+    """
+    if not hasattr(os, "memfd_create"):
+        return
+    descriptor = os.memfd_create("pair")
     try:
-        bound = server.add_secure_port("127.0.0.1:0", credentials)
-    except RuntimeError:
-        bound = 0
-    server.stop(None)
-    if not bound:
-        raise UsageError(f"{given_as}: gRPC does not accept server_key and server_cert; expected a private key and its "
-                         "certificate in PEM, with \\n at the ends of lines")
+        with open(descriptor, "w", encoding="utf-8", closefd=False) as file:
+            file.write(f"{key}\n{certificate}\n")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(f"/proc/self/fd/{descriptor}", password=lambda: "")
+    except (ssl.SSLError, ValueError) as error:
+        raise UsageError(
+            f"{given_as}: server_key and server_cert cannot be used ({error}); expected a private key without a password and its "
+            "certificate in PEM, with \\n at the ends of lines"
+        ) from error
+    finally:
+        os.close(descriptor)
