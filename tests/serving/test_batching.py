@@ -153,6 +153,15 @@ def test_a_request_of_too_many_rows_is_refused(batcher, model):
     assert caught.value.code == "INVALID_ARGUMENT" and model.runs == []
 
 
+def test_a_request_is_not_split_unasked(batcher, model):
+    whole = batcher(max_batch_size=4, batch_timeout_micros=LONG)
+    three = Asked(whole, model, {"x": np.zeros((3, 1), np.float32)})
+    wait_for(lambda: whole.num_waiting == 1)
+    for asked in (three, *[Asked(whole, model, {"x": np.ones((2, 1), np.float32)}) for _ in range(2)]):
+        asked.answer()
+    assert model.sizes == [3, 4]
+
+
 def test_large_requests_are_split(batcher, model):
     splitting = batcher(max_batch_size=9, batch_timeout_micros=LONG, allowed_batch_sizes=(4,), max_execution_batch_size=4,
                         enable_large_batch_splitting=True)
@@ -226,7 +235,7 @@ def test_a_run_has_the_latest_deadline_of_its_requests(batcher, model):
 
 @pytest.mark.parametrize("value", [1, -1])
 def test_nothing_of_a_request_is_kept(batcher, value):
-    """Neither by a thread that waits for the next batch, nor by an error and its traceback; no collector is needed."""
+    """Neither tensors nor the model, by a thread that waits for the next batch or by an error; no collector is needed."""
     seen = []
 
     def run(signature_name, inputs, output_filter, deadline):
@@ -239,9 +248,13 @@ def test_nothing_of_a_request_is_kept(batcher, value):
     gc.collect()
     gc.disable()
     try:
-        answer = Asked(idle, run, row(value)).answer()
-        del answer
-        wait_for(lambda: seen and seen[0]() is None)
+        try:
+            idle.predict(run, "double", row(value))
+        except RequestError:
+            assert value < 0
+        seen.append(weakref.ref(run))
+        del run
+        wait_for(lambda: [one() for one in seen] == [None, None])
     finally:
         gc.enable()
 
