@@ -8,7 +8,7 @@ import pytest
 from conftest import REPOSITORY, free_ports
 
 from tfcq import serve
-from tfcq.serving import monitoring, versions
+from tfcq.serving import flags_of_tf_serving, monitoring, versions
 from tfcq.serving.batching_parameters import BatchingParameters
 
 SERVING = REPOSITORY / "serving"
@@ -151,3 +151,12 @@ def test_the_command_of_the_readme(tmp_path):
     text = (SERVING / "README.md").read_text().replace("\\\n", " ")
     (command,) = re.findall(r"tensorflow/serving:[\d.]+ (--model_config_file.*)", text)
     check_arguments([*command.split(), "--file_system_poll_wait_seconds=5"], tmp_path)
+
+
+def test_the_readme_says_of_each_flag_why_it_does_not_work():
+    rows = [line for line in (SERVING / "README.md").read_text().splitlines() if line.startswith("| `--")]
+    kinds = {"accepted, changes nothing": flags_of_tf_serving.WITHOUT_EFFECT, "refused": flags_of_tf_serving.REFUSED}
+    for how, flags in kinds.items():
+        for name, (*_, reason) in flags.items():
+            (row,) = [row for row in rows if f"`--{name}`" in row]
+            assert row.endswith(f"| {how}: {reason} |")
