@@ -9,6 +9,7 @@ clients are threads of as many processes as there are cores, each with a `tfcq.C
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import functools
 import multiprocessing
@@ -21,6 +22,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +32,10 @@ from tfcq.errors import UserError
 
 MODEL = "model"
 WAYS = [(place, batching) for place in ("in process", "gRPC", "REST") for batching in (False, True)]
+BEGIN_SECONDS = 600.0  # in which all clients must have asked once
 Inputs = dict[str, np.ndarray]
+Specs = dict[str, tuple[str, list[Any]]]
+_barriers: list[Any] = []
 
 
 def define(flags: Flags) -> None:
@@ -46,7 +51,7 @@ def define(flags: Flags) -> None:
     flags.string("batching_parameters_file", str(batching), "How requests are joined", "FILE")
 
 
-def random_inputs(specs: dict[str, tuple[str, list[int | None]]], num_rows: int, seed: int) -> Inputs:
+def random_inputs(specs: Specs, num_rows: int, seed: int) -> Inputs:
     """Arrays [num_rows, ...] for a signature's inputs {name: (dtype, shape)}; sizes that may vary are 1."""
     random, inputs = np.random.default_rng(seed), {}
     for name, (dtype, shape) in specs.items():
@@ -94,45 +99,51 @@ def rows_per_second(asks: list[Callable[[], object]], num_rows: int, seconds: fl
     return sum(counts) * num_rows / (time.perf_counter() - start)
 
 
-def client_process(address: str, way: str, signature: str, specs: dict, counts: list[int], seconds: float, barrier, results):
-    """Asks a server by so many clients, in a process of its own; puts the rows a second, or an error's text, into `results`."""
+def keep_barriers(barriers: list[Any]) -> None:
+    """Gives a new process of clients the barriers at which so many of them begin together, for 1, 2, ... of them."""
+    global _barriers
+    _barriers = barriers
+
+
+def ask_by_clients(
+    address: str, way: str, signature: str, specs: Specs, plan: tuple[int, int, int, int], seconds: float
+) -> float:
+    """As `rows_per_second`, in a process of clients; `plan`: its clients, rows of a request, its number, number of processes."""
     from tfcq import Client
 
+    num_clients, num_rows, number, num_processes = plan
+    barrier = _barriers[num_processes - 1]
+    connect = Client.grpc if way == "gRPC" else Client.rest
+    clients = [connect(address, model=MODEL) for _ in range(num_clients)]
+    inputs = [random_inputs(specs, num_rows, 1000 * number + one) for one in range(num_clients)]
+    asks = [functools.partial(one.predict, signature, given) for one, given in zip(clients, inputs)]
     try:
-        connect, (num_clients, num_rows, first) = getattr(Client, "grpc" if way == "gRPC" else "rest"), counts
-        clients = [connect(address, model=MODEL) for _ in range(num_clients)]
-        inputs = [random_inputs(specs, num_rows, first + number) for number in range(num_clients)]
-        asks = [functools.partial(one.predict, signature, given) for one, given in zip(clients, inputs)]
-        results.put(rows_per_second(asks, num_rows, seconds, barrier.wait))
-    except Exception as error:
+        return rows_per_second(asks, num_rows, seconds, lambda: barrier.wait(BEGIN_SECONDS))
+    except Exception as error:  # as text: not every exception can pass to another process
         barrier.abort()
-        results.put(f"{type(error).__name__}: {error}")
+        raise UserError(f"{type(error).__name__}: {error}") from None
 
 
-def served_rows_per_second(
-    address: str, way: str, signature: str, specs: dict, num_clients: int, num_rows: int, seconds: float
-) -> float:
-    """As `rows_per_second`, of clients of a server."""
-    context = multiprocessing.get_context("spawn")
-    number = min(num_clients, os.cpu_count() or 1)
-    counts = [num_clients // number + (one < num_clients % number) for one in range(number)]
-    barrier, results = context.Barrier(number), context.Queue()
-    processes = [
-        context.Process(
-            target=client_process,
-            args=(address, way, signature, specs, [count, num_rows, 1000 * one], seconds, barrier, results),
-        )
-        for one, count in enumerate(counts)
-    ]
-    for process in processes:
-        process.start()
-    rates = [results.get() for _ in processes]
-    for process in processes:
-        process.join()
-    errors = [rate for rate in rates if isinstance(rate, str)]
-    if errors:
-        raise UserError(f"{way}, {num_clients} clients, {num_rows} rows: {errors[0]}")
-    return sum(rates)
+@contextlib.contextmanager
+def client_processes() -> Iterator[Callable[..., float]]:
+    """Processes of clients, as many as there are cores; gives a function that measures a cell by them."""
+    context, cores = multiprocessing.get_context("spawn"), os.cpu_count() or 1
+    barriers = [context.Barrier(number) for number in range(1, cores + 1)]
+    with concurrent.futures.ProcessPoolExecutor(cores, context, keep_barriers, (barriers,)) as pool:
+
+        def measure(
+            address: str, way: str, signature: str, specs: Specs, num_clients: int, num_rows: int, seconds: float
+        ) -> float:
+            number = min(num_clients, cores)
+            counts = [num_clients // number + (one < num_clients % number) for one in range(number)]
+            plans = [(count, num_rows, one, number) for one, count in enumerate(counts)]
+            try:
+                waiting = [pool.submit(ask_by_clients, address, way, signature, specs, plan, seconds) for plan in plans]
+                return sum(one.result() for one in waiting)
+            except UserError as error:
+                raise UserError(f"{way}, {num_clients} clients, {num_rows} rows: {error}") from error
+
+        yield measure
 
 
 @contextlib.contextmanager
@@ -181,7 +192,8 @@ def main(flags: Flags) -> None:
     loaders = {False: Loader(LoadOptions()), True: Loader(LoadOptions(BatchingParameters.of_file(file, file)))}
     servables = {batching: loader(path) for batching, loader in loaders.items()}
     cells = [(int(clients), int(rows)) for rows in flags.rows for clients in flags.clients]
-    with server(base) as plain, server(base, "--enable_batching", f"--batching_parameters_file={file}") as batched:
+    batching_flags = ("--enable_batching", f"--batching_parameters_file={file}")
+    with client_processes() as measure, server(base) as plain, server(base, *batching_flags) as batched:
         addresses = {False: plain, True: batched}
         for signature in flags.signatures:
             declared = servables[False].input_specs(signature)
@@ -195,7 +207,7 @@ def main(flags: Flags) -> None:
                         found.append(rows_per_second(asks, rows, flags.seconds, lambda: None))
                     else:
                         address = addresses[batching][way]
-                        found.append(served_rows_per_second(address, way, signature, specs, clients, rows, flags.seconds))
+                        found.append(measure(address, way, signature, specs, clients, rows, flags.seconds))
             print(table(signature, rates, cells), end="\n\n", flush=True)
 
 
