@@ -1,5 +1,7 @@
 """The whole way once: trained, exported, served; the endpoints answer what the trained model answers."""
 
+import concurrent.futures
+import functools
 import os
 import pathlib
 import subprocess
@@ -12,7 +14,10 @@ import tiny_models as tiny
 
 import tfcq
 from tfcq.exporting.export import export
+from tfcq.serving.batching import Batcher, Scheduler
+from tfcq.serving.batching_parameters import BatchingParameters
 from tfcq.serving.client import Client
+from tfcq.serving.servable import Servable
 
 K = 4
 
@@ -62,6 +67,29 @@ def test_endpoints_answer_what_the_trained_model_answers(run, server, transport)
     np.testing.assert_allclose(log_prob, model.log_prob(images, seeds, num_importance_samples=K), rtol=1e-5)
     np.testing.assert_allclose(client.bits_per_dim(images, seeds=seeds), -log_prob / (64 * np.log(2)), rtol=1e-5)
     np.testing.assert_allclose(client.encode(images, seeds=seeds), model.encode(images, seeds), rtol=1e-4, atol=1e-5)
+
+
+def test_joined_rows_have_the_bits_that_they_have_alone(run, server):
+    """Where all runs have one size. (Another number of rows may round otherwise, with batching and without.)"""
+    model, count = Servable(str(run.parent / "exports" / "cqf" / "1")), 16
+    check_bits(model, {"images": tiny.images((8, 8, 1), count)}, count, {"max_batch_size": 8, "allowed_batch_sizes": (8,)})
+
+
+def check_bits(model, given, count, parameters):
+    given |= {"seed": tfcq.row_seeds(count, seed=3), "temperature": np.linspace(0.5, 1, count, dtype=np.float32)}
+    scheduler = Scheduler(2)
+    together, alone = (Batcher(BatchingParameters(**parameters, batch_timeout_micros=time), scheduler) for time in (10_000, 0))
+    for signature in ("likelihood", "encode", "sample"):
+        rows = [{name: given[name][n : n + 1] for name in model.input_specs(signature)} for n in range(count)]
+        expected = [alone.predict(model.predict, signature, row) for row in rows]
+        with concurrent.futures.ThreadPoolExecutor(count) as threads:
+            answers = list(threads.map(functools.partial(together.predict, model.predict, signature), rows))
+        large = together.predict(model.predict, signature, {name: given[name][:8] for name in rows[0]})
+        for name in expected[0]:
+            bits = [one[name].tobytes() for one in expected]
+            assert [one[name].tobytes() for one in answers] == bits
+            assert [row.tobytes() for row in large[name]] == bits[:8]
+    scheduler.stop()
 
 
 @pytest.fixture(scope="module")

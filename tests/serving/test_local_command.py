@@ -10,7 +10,9 @@ import tensorflow as tf
 from conftest import REPOSITORY, free_ports
 
 from tfcq import serve
-from tfcq.serving.errors import CODE_NUMBER
+from tfcq.serving import flags_of_tf_serving
+from tfcq.serving.batching_parameters import BatchingParameters
+from tfcq.serving.errors import CODE_NUMBER, UsageError
 
 COMMAND = [sys.executable, "-X", "importtime", str(REPOSITORY / "serving" / "local_server.py")]
 
@@ -31,6 +33,10 @@ def base(tmp_path):
     (tmp_path / "twice.config").write_text("model_config_list { %s }" % (
         f'config {{ name: "a" base_path: "{tmp_path}/model" }}' * 2))
     (tmp_path / "monitoring.config").write_text("prometheus { }")
+    (tmp_path / "tls.config").write_text('server_key: "no key" server_cert: "no certificate"')
+    (tmp_path / "unsafe.config").write_text('server_key: "a" server_cert: "b" client_verify: true')
+    (tmp_path / "batching.config").write_text("max_batch_size { value: 4 }")
+    (tmp_path / "padding.config").write_text("pad_variable_length_inputs: true")
     return tmp_path
 
 
@@ -57,12 +63,79 @@ def base(tmp_path):
     (["--model_base_path={base}/model", "--host=http://localhost"], "--host=http://localhost is no address"),
     (["--flagfile={base}/twice.config"], "there is no --flagfile"),
     (["--model_base_path={base}/model", "--file_system_poll_wait_seconds=-1"], "file_system_poll_wait_seconds"),
+    (["--model_base_path={base}/model", "--ssl_config_file={base}/tls.config"], "server_key and server_cert cannot be used"),
 ])
 def test_mistake_is_one_line_and_status_2(base, arguments, reason):
     status, output, lines, modules = run(*[argument.format(base=base) for argument in arguments])
     assert status == 2 and output == ""
     assert len(lines) == 1 and lines[0].startswith("error: ") and reason in lines[0]
     assert "tensorflow" not in modules
+
+
+def options_of(base, *arguments):
+    """What `LocalServer` is given for these flags, in this process."""
+    flags = serve.COMMAND.flags()
+    flags.parse([f"--model_base_path={base}/model", f"--port={free_ports(1)[0]}", *arguments])
+    return serve.read_options(flags)[0]
+
+
+@pytest.mark.parametrize("arguments, reason", [
+    (["--batching_parameters_file={base}/batching.config"], "--batching_parameters_file needs --enable_batching"),
+    (["--enable_per_model_batching_parameters"], "--enable_per_model_batching_parameters needs --enable_batching"),
+    (["--enable_batching", "--batching_parameters_file={base}/none"], "none cannot be read: No such file"),
+    (["--enable_batching", "--batching_parameters_file={base}/padding.config"], "pad_variable_length_inputs is not supported"),
+    (["--ssl_config_file={base}/none"], "--ssl_config_file={base}/none cannot be read"),
+    (["--ssl_config_file={base}/batching.config"], "is not a SSLConfig"),
+    (["--ssl_config_file={base}/unsafe.config"], "received no custom_ca"),
+    (["--model_config_file_poll_wait_seconds=1"], "needs --model_config_file"),
+])
+def test_flags_that_do_not_fit(base, arguments, reason):
+    with pytest.raises(UsageError) as caught:
+        options_of(base, *[argument.format(base=base) for argument in arguments])
+    assert reason.format(base=base) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("argument", ["--enable_batching", "--enable_batching=true", "--enable_batching=1"])
+def test_batching_without_a_file_is_that_of_tf_serving(base, argument):
+    options = options_of(base, argument)
+    assert options.batching == BatchingParameters()  # test_batching.py has the numbers
+    assert options.grpc_max_threads == options.rest_api_num_threads == serve.MAX_THREADS
+    assert options_of(base, argument, "--grpc_max_threads=3").grpc_max_threads == 3
+    assert options_of(base, "--enable_batching=false").batching is None
+
+
+def test_warm_up_and_retries(base):
+    assert [options_of(base, *given).num_warm_ups for given in
+            ([], ["--enable_model_warmup=false"], ["--num_request_iterations_for_warmup=3"])] == [1, 0, 3]
+    options = options_of(base, "--max_num_load_retries=5", "--load_retry_interval_micros=1500000")
+    assert (options.num_load_retries, options.load_retry_seconds) == (5, 1.5)
+
+
+def test_every_flag_of_tensorflow_model_server_is_accepted_or_refused_with_its_reason(base):
+    """The list of tensorflow_serving/model_servers/main.cc, and one older name."""
+    names = """port grpc_socket_path rest_api_port rest_api_num_threads rest_api_timeout_in_ms rest_api_enable_cors_support
+        enable_batching allow_version_labels_for_unavailable_models batching_parameters_file enable_per_model_batching_parameters
+        model_config_file model_config_file_poll_wait_seconds model_name model_base_path num_load_threads num_unload_threads
+        max_num_load_retries load_retry_interval_micros file_system_poll_wait_seconds flush_filesystem_caches
+        tensorflow_session_parallelism tensorflow_session_config_file tensorflow_intra_op_parallelism
+        tensorflow_inter_op_parallelism use_alts_credentials ssl_config_file platform_config_file per_process_gpu_memory_fraction
+        saved_model_tags grpc_channel_arguments grpc_max_threads enable_model_warmup num_request_iterations_for_warmup version
+        monitoring_config_file remove_unused_fields_from_bundle_metagraph prefer_tflite_model num_tflite_pools
+        num_tflite_interpreters_per_pool enable_signature_method_name_check xla_cpu_compilation_enabled
+        xla_gpu_compilation_enabled enable_profiler thread_pool_factory_config_file mixed_precision skip_initialize_tpu
+        enable_grpc_healthcheck_service enable_serialization_as_tensor_content use_tflite_model""".split()
+    own = {"host", "help", "h", "helpfull"}
+    assert set(serve.COMMAND.flags().values) - own == set(names)
+    working, without, refused = flags_of_tf_serving.WORKING, flags_of_tf_serving.WITHOUT_EFFECT, flags_of_tf_serving.REFUSED
+    assert sorted([*working, *without, *refused]) == sorted(names)  # each is in one of the three
+    values = {bool: ("true", "false"), int: ("3",), float: ("0.5",), str: ("a,b",)}
+    options_of(base, *[f"--{name}={value}" for name, (kind, _) in without.items() for value in values[kind]])
+    for name, (kind, accepted, reason) in refused.items():
+        with pytest.raises(UsageError) as caught:
+            options_of(base, f"--{name}={values[kind][0]}")
+        message = f"--{name}={values[kind][0]} is a flag of TF Serving that this server does not have: {reason}"
+        assert str(caught.value) == message
+        options_of(base, f"--{name}={str(accepted).lower()}")
 
 
 @pytest.mark.parametrize("package", ["grpc", "tensorflow_serving", "orjson"])

@@ -5,10 +5,11 @@ import re
 import subprocess
 
 import pytest
-from conftest import REPOSITORY
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
+from conftest import REPOSITORY, free_ports
 
-from tfcq.serving import monitoring, versions
+from tfcq import serve
+from tfcq.serving import flags_of_tf_serving, monitoring, versions
+from tfcq.serving.batching_parameters import BatchingParameters
 
 SERVING = REPOSITORY / "serving"
 MODEL, GRPC_PORT, REST_PORT = "cqf", 8500, 8501
@@ -26,26 +27,10 @@ def model_config():
     return config
 
 
-def batching_parameters_class():
-    """BatchingParameters of servables/tensorflow/session_bundle_config.proto, which no Python package has."""
-    file = descriptor_pb2.FileDescriptorProto(name="batching.proto", package="check", syntax="proto3",
-                                              dependency=["google/protobuf/wrappers.proto"])
-    message = file.message_type.add(name="BatchingParameters")
-    kinds = descriptor_pb2.FieldDescriptorProto
-    wrapped = ["max_batch_size", "batch_timeout_micros", "max_enqueued_batches", "num_batch_threads"]
-    for number, name in enumerate(wrapped, start=1):
-        message.field.add(name=name, number=number, type=kinds.TYPE_MESSAGE, label=kinds.LABEL_OPTIONAL,
-                          type_name=".google.protobuf.Int64Value")
-    message.field.add(name="thread_pool_name", number=5, type=kinds.TYPE_MESSAGE, label=kinds.LABEL_OPTIONAL,
-                      type_name=".google.protobuf.StringValue")
-    message.field.add(name="allowed_batch_sizes", number=6, type=kinds.TYPE_INT64, label=kinds.LABEL_REPEATED)
-    message.field.add(name="pad_variable_length_inputs", number=7, type=kinds.TYPE_BOOL, label=kinds.LABEL_OPTIONAL)
-    from google.protobuf import wrappers_pb2
-
-    pool = descriptor_pool.DescriptorPool()
-    pool.AddSerializedFile(wrappers_pb2.DESCRIPTOR.serialized_pb)
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("check.BatchingParameters"))
+@pytest.fixture(scope="module")
+def batching():
+    """`batching.config`, parsed; what TF Serving would not start with is an error (test_batching.py)."""
+    return BatchingParameters.of_file(str(SERVING / "batching.config"), "batching.config")
 
 
 def test_models_config(model_config):
@@ -54,40 +39,56 @@ def test_models_config(model_config):
     assert model_config.model_version_policy.latest.num_versions == 1
 
 
-def test_batching_config():
-    text = (SERVING / "batching.config").read_text()
-    parameters = text_format.Parse(text, batching_parameters_class()())
-    sizes = list(parameters.allowed_batch_sizes)
-    # TF Serving refuses to start otherwise.
-    assert sizes == sorted(set(sizes)) and sizes[-1] == parameters.max_batch_size.value
-    assert parameters.num_batch_threads.value >= 1 and parameters.batch_timeout_micros.value >= 0
-    assert parameters.max_enqueued_batches.value >= 1
+def test_batching_config_gives_every_run_of_the_model_one_size(batching):
+    """Another size may round otherwise: the answer to a row would depend on what it is joined with."""
+    assert batching.allowed_batch_sizes == (batching.run_size,)
 
 
-def test_client_does_not_ask_for_more_rows_than_a_batch_may_have():
+def test_client_does_not_ask_for_more_rows_than_a_batch_may_have(batching):
     """TF Serving refuses a single request larger than max_batch_size."""
     from tfcq.serving.client import MAX_BATCH_SIZE
 
-    parameters = text_format.Parse((SERVING / "batching.config").read_text(), batching_parameters_class()())
-    assert parameters.max_batch_size.value >= MAX_BATCH_SIZE
+    assert batching.max_batch_size >= MAX_BATCH_SIZE
+
+
+def test_as_many_requests_may_wait_as_are_handled_at_a_time(batching):
+    threads = min(2 * batching.max_batch_size, serve.MAX_THREADS)
+    assert batching.max_enqueued_batches * batching.run_size >= threads * batching.max_batch_size
 
 
 def test_monitoring_config():
     assert monitoring.read_metrics_path(SERVING / "monitoring.config") == monitoring.DEFAULT_PATH
 
 
-def check_arguments(arguments):
+def check_arguments(arguments, folder):
     flags = dict(argument.removeprefix("--").split("=", 1) for argument in arguments)
     files = {name: value for name, value in flags.items() if name.endswith("_file")}
     assert set(files) == {"model_config_file", "monitoring_config_file", "batching_parameters_file"}
     for value in files.values():
         assert value.startswith("/config/") and (SERVING / value.removeprefix("/config/")).is_file()
     assert flags["enable_batching"] == "true"
+    check_local_server(arguments, folder)
 
 
-def test_compose_file(yaml, model_config):
+def check_local_server(arguments, folder):
+    """`tfcq serve` understands the very flags, with the folders of this machine."""
+    (folder / "models" / MODEL).mkdir(parents=True)
+    config = (SERVING / "models.config").read_text().replace("/models/", f"{folder}/models/")
+    (folder / "models.config").write_text(config)
+    flags = serve.COMMAND.flags()
+    given = [argument.replace("/config/", f"{SERVING}/") for argument in arguments]
+    ports = [f"--port={port}" for port in free_ports(1)]
+    flags.parse([*given, f"--model_config_file={folder}/models.config", *ports])
+    options, models = serve.read_options(flags)
+    assert options.batching == BatchingParameters.of_file(str(SERVING / "batching.config"), "")
+    assert options.metrics_path == monitoring.DEFAULT_PATH and options.file_system_poll_wait_seconds == 5
+    assert options.grpc_max_threads == options.rest_api_num_threads == 2 * options.batching.max_batch_size
+    assert [model.name for model in models.model_config_list.config] == [MODEL]
+
+
+def test_compose_file(yaml, model_config, tmp_path):
     (service,) = yaml.safe_load((SERVING / "docker-compose.yml").read_text())["services"].values()
-    check_arguments(service["command"])
+    check_arguments(service["command"], tmp_path)
     host = "${SERVING_HOST:-127.0.0.1}"  # only this machine, as SECURITY.md says
     assert set(service["ports"]) == {f"{host}:{GRPC_PORT}:{GRPC_PORT}", f"{host}:{REST_PORT}:{REST_PORT}"}
     targets = {volume.rsplit(":", 2)[1] for volume in service["volumes"]}
@@ -104,7 +105,7 @@ def test_health_check_of_the_compose_file_tells_a_served_model(yaml, toy_server)
         assert done.returncode == status
 
 
-def test_kubernetes_file(yaml, model_config):
+def test_kubernetes_file(yaml, model_config, tmp_path):
     text = (SERVING / "kubernetes.yaml").read_text()
     documents = {document["kind"]: document for document in yaml.safe_load_all(text)}
     deployment, service = documents["Deployment"]["spec"], documents["Service"]["spec"]
@@ -112,7 +113,7 @@ def test_kubernetes_file(yaml, model_config):
     assert service["type"] == "ClusterIP"
     assert deployment["selector"]["matchLabels"] == template["metadata"]["labels"] == service["selector"]
     (container,) = template["spec"]["containers"]
-    check_arguments(container["args"])
+    check_arguments(container["args"], tmp_path)
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
     assert ports == {"grpc": GRPC_PORT, "rest": REST_PORT}
     assert {port["port"]: port["targetPort"] for port in service["ports"]} == {GRPC_PORT: "grpc", REST_PORT: "rest"}
@@ -143,3 +144,19 @@ def test_both_images_are_the_same():
                 "kubernetes.yaml": r"tensorflow/serving:([\d.]+)\n"}
     found = [re.findall(pattern, (SERVING / name).read_text()) for name, pattern in patterns.items()]
     assert found[0] == found[1] and len(found[0]) == 1
+
+
+def test_the_command_of_the_readme(tmp_path):
+    """What `docker run` is given after the image's name, the local server understands too."""
+    text = (SERVING / "README.md").read_text().replace("\\\n", " ")
+    (command,) = re.findall(r"tensorflow/serving:[\d.]+ (--model_config_file.*)", text)
+    check_arguments([*command.split(), "--file_system_poll_wait_seconds=5"], tmp_path)
+
+
+def test_the_readme_says_of_each_flag_why_it_does_not_work():
+    rows = [line for line in (SERVING / "README.md").read_text().splitlines() if line.startswith("| `--")]
+    kinds = {"accepted, changes nothing": flags_of_tf_serving.WITHOUT_EFFECT, "refused": flags_of_tf_serving.REFUSED}
+    for how, flags in kinds.items():
+        for name, (*_, reason) in flags.items():
+            (row,) = [row for row in rows if f"`--{name}`" in row]
+            assert row.endswith(f"| {how}: {reason} |")

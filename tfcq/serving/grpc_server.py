@@ -63,6 +63,7 @@ class GrpcServer:
         metrics: the `RequestMetrics`.
         num_threads: how many requests are answered at a time; further ones wait.
         channel_arguments: pairs of a name and a value, which replace this server's own.
+        tensor_content: whether all outputs are serialised as `tensor_content`; otherwise those of requests that ask for it.
     """
 
     def __init__(
@@ -71,10 +72,12 @@ class GrpcServer:
         metrics: RequestMetrics,
         num_threads: int,
         channel_arguments: Iterable[tuple[str, Any]] = (),
+        tensor_content: bool = False,
     ) -> None:
         self._manager = manager
         self._metrics = metrics
         self._workers = concurrent.futures.ThreadPoolExecutor(num_threads, thread_name_prefix="grpc")
+        self._tensor_content = tensor_content
         self._in_hand = _InHand()
         self._health = health.aio.HealthServicer()
         self._health_names: set[str] = set()
@@ -146,8 +149,8 @@ class GrpcServer:
     async def _answer(self, method, message_class, message, context):
         """Answers a call with the bytes of a message, or with a status and one readable line."""
         start, remaining, call = time.monotonic(), context.time_remaining(), Call()
-        options = CallOptions(None if remaining is None else start + remaining,
-                              TENSOR_CONTENT_METADATA in [tuple(pair) for pair in context.invocation_metadata() or ()])
+        asked = TENSOR_CONTENT_METADATA in [tuple(pair) for pair in context.invocation_metadata() or ()]
+        options = CallOptions(None if remaining is None else start + remaining, self._tensor_content or asked)
         if not self._in_hand.take(len(message)):
             self._metrics.record("", method.__name__, "GRPC", "RESOURCE_EXHAUSTED", 0.0)
             context.set_code(grpc.StatusCode.RESOURCE_EXHAUSTED)
