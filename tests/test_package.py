@@ -19,7 +19,7 @@ HEAVY = ("tensorflow", "keras", "tensorflow_probability", "tensorflow_datasets",
 def test_the_package_the_flags_and_the_client_load_no_tensorflow():
     program = f"""
 import sys
-import tfcq, tfcq.serving.client, tfcq.command_line.command, tfcq.__main__
+import tfcq, tfcq.serving.client.client, tfcq.command_line.command, tfcq.__main__
 tfcq.Config(data=tfcq.DataConfig(image_size=8)).to_json()
 tfcq.row_seeds(2)
 tfcq.Client

@@ -28,9 +28,9 @@ from tfcq.machine import settings
 if TYPE_CHECKING:
     from tfcq.run import Run
     from tfcq.seeds import row_seeds
-    from tfcq.serving.answers import ServerError
-    from tfcq.serving.async_client import AsyncClient
-    from tfcq.serving.client import Client
+    from tfcq.serving.client.answers import ServerError
+    from tfcq.serving.client.async_client import AsyncClient
+    from tfcq.serving.client.client import Client
 
 __version__ = "0.1.0"
 
@@ -39,9 +39,9 @@ settings.prefer_onednn()
 _SYSTEM_CONFIGS = {config.__name__: config for config in SYSTEMS.values()}  # CQFConfig, GLFConfig, ...
 _LAZY = {
     "Run": "tfcq.run",
-    "AsyncClient": "tfcq.serving.async_client",
-    "Client": "tfcq.serving.client",
-    "ServerError": "tfcq.serving.answers",
+    "AsyncClient": "tfcq.serving.client.async_client",
+    "Client": "tfcq.serving.client.client",
+    "ServerError": "tfcq.serving.client.answers",
     "row_seeds": "tfcq.seeds",
 }
 _METHODS = {"train": "train", "evaluate": "evaluate", "export": "export", "load": "model"}

@@ -1,6 +1,6 @@
 """The one table of the endpoints that models can have, their inputs and their outputs.
 
-`tfcq.inputs` checks arguments by it, for methods in Python (`tfcq.models.arguments`) and for `tfcq.serving.client`;
+`tfcq.inputs` checks arguments by it, for methods in Python (`tfcq.models.arguments`) and for `tfcq.serving.client.client`;
 `tfcq.exporting.signatures` builds the exported signatures and their checks from it. No TensorFlow.
 """
 

@@ -23,9 +23,9 @@ from absl import logging
 from tfcq.command_line.command import Command
 from tfcq.command_line.flags import Flags
 from tfcq.errors import UserError
-from tfcq.serving import flags_of_tf_serving
-from tfcq.serving.addresses import Address
-from tfcq.serving.errors import RequestError, UsageError
+from tfcq.serving.server import flags_of_tf_serving
+from tfcq.serving.server.addresses import Address
+from tfcq.serving.server.errors import RequestError, UsageError
 
 # TensorFlow is imported only after the flags and ports are checked: it takes seconds, and prints messages.
 
@@ -132,7 +132,7 @@ def read_options(flags: Flags) -> tuple[types.SimpleNamespace, Any]:
             port is in use.
     """
     _check_packages()
-    from tfcq.serving.versions import checked_models, read_model_config, single_model_config
+    from tfcq.serving.server.versions import checked_models, read_model_config, single_model_config
 
     flags_of_tf_serving.check(flags)
     values = types.SimpleNamespace(**{name: getattr(flags, name) for name in _FLAGS})
@@ -147,7 +147,7 @@ def read_options(flags: Flags) -> tuple[types.SimpleNamespace, Any]:
         raise UsageError("--model_config_file_poll_wait_seconds needs --model_config_file")
     values.metrics_path = None
     if flags.monitoring_config_file:
-        from tfcq.serving.monitoring import read_metrics_path
+        from tfcq.serving.server.monitoring import read_metrics_path
 
         values.metrics_path = read_metrics_path(flags.monitoring_config_file)
     values.batching, values.per_model_batching = _batching(flags), flags.enable_per_model_batching_parameters
@@ -157,7 +157,7 @@ def read_options(flags: Flags) -> tuple[types.SimpleNamespace, Any]:
     values.is_ending = lambda: False  # `main` knows better
     values.credentials = None
     if flags.ssl_config_file:
-        from tfcq.serving.tls import server_credentials
+        from tfcq.serving.server.tls import server_credentials
 
         values.credentials = server_credentials(flags.ssl_config_file)
     if values.model_config_file:
@@ -181,7 +181,7 @@ def _batching(flags):
         if given:
             raise UsageError(f"--{given[0]} needs --enable_batching")
         return None
-    from tfcq.serving.batching_parameters import BatchingParameters
+    from tfcq.serving.server.batching_parameters import BatchingParameters
 
     file = flags.batching_parameters_file
     return BatchingParameters.of_file(file, f"--batching_parameters_file={file}") if file else BatchingParameters()
@@ -247,7 +247,7 @@ def _import_server(flags=None):
         both = flags.tensorflow_session_parallelism
         tf.config.threading.set_intra_op_parallelism_threads(flags.tensorflow_intra_op_parallelism or both)
         tf.config.threading.set_inter_op_parallelism_threads(flags.tensorflow_inter_op_parallelism or both)
-    from tfcq.serving.server import LocalServer
+    from tfcq.serving.server.local_server import LocalServer
 
     return LocalServer
 

@@ -9,7 +9,7 @@ from tfcq.command_line.command import Command
 from tfcq.command_line.flags import Flags
 from tfcq.config.evaluation import ImagesPlace
 from tfcq.errors import UserError
-from tfcq.serving.client import Client
+from tfcq.serving.client.client import Client
 
 
 def define(flags: Flags) -> None:

@@ -184,8 +184,8 @@ def main(flags: Flags) -> None:
     versions = [int(name) for name in os.listdir(base) if name.isdecimal()]
     if not versions:
         raise UserError(f"--model_base_path={base}: expected folders of versions, found none; `tfcq export` makes one")
-    from tfcq.serving.batching_parameters import BatchingParameters
-    from tfcq.serving.loading import Loader, LoadOptions
+    from tfcq.serving.server.batching_parameters import BatchingParameters
+    from tfcq.serving.server.loading import Loader, LoadOptions
 
     file = os.path.abspath(flags.batching_parameters_file)
     path = os.path.join(base, str(max(versions)))

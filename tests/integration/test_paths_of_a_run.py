@@ -79,8 +79,8 @@ def test_a_run_works_in_folders_of_any_name(tmp_path, monkeypatch, capsys):
     assert json.loads((exported / "manifest.json").read_text())["files"].keys() >= {"saved_model.pb", "variables/variables.index"}
     from tensorflow_serving.apis import model_pb2
 
-    from tfcq.serving.manager import ModelManager
-    from tfcq.serving.versions import single_model_config
+    from tfcq.serving.server.manager import ModelManager
+    from tfcq.serving.server.versions import single_model_config
 
     manager = ModelManager()
     manager.configure(single_model_config("cqf", f"~/{NASTY} exports/cqf"))

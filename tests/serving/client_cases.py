@@ -141,7 +141,7 @@ class GrpcModel:
     def answer(self, method, content, context):
         import grpc
 
-        from tfcq.serving.grpc_messages import MESSAGES
+        from tfcq.serving.client.grpc_messages import MESSAGES
 
         request = MESSAGES[f"{method}Request"].FromString(content)
         self.asked.append((method, request, dict(context.invocation_metadata())))

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from conftest import wait_for
 
-from tfcq.serving.batching import Batcher, Scheduler
-from tfcq.serving.batching_parameters import BatchingParameters
-from tfcq.serving.errors import RequestError, UsageError, invalid
+from tfcq.serving.server.batching import Batcher, Scheduler
+from tfcq.serving.server.batching_parameters import BatchingParameters
+from tfcq.serving.server.errors import RequestError, UsageError, invalid
 
 LONG = 100_000_000  # microseconds: such a batch runs when it is full, not before
 WAIT = 120  # seconds, for a machine that is busy

@@ -11,7 +11,7 @@ import pytest
 from client_cases import IMAGE_SHAPE, NUM_PIXELS, SIGNATURES, Handler, closed_port, model_server
 
 from tfcq.errors import UserError
-from tfcq.serving.client import Client, ServerError, row_seeds
+from tfcq.serving.client.client import Client, ServerError, row_seeds
 
 
 @pytest.fixture

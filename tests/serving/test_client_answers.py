@@ -8,8 +8,8 @@ import pytest
 from client_cases import IMAGE_SHAPE, NUM_PIXELS, SIGNATURES, GrpcModel, fill_tensor, grpc_server, model_server
 
 from tfcq.errors import UserError
-from tfcq.serving import rest_protocol
-from tfcq.serving.client import Client, ServerError
+from tfcq.serving.client import rest_protocol
+from tfcq.serving.client.client import Client, ServerError
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from client_cases import NUM_PIXELS, GrpcModel, Handler, grpc_server, model_serv
 
 from tfcq.endpoints import ENDPOINTS
 from tfcq.errors import UserError
-from tfcq.serving import connections
-from tfcq.serving.async_client import AsyncClient
-from tfcq.serving.client import Client, ServerError
+from tfcq.serving.client import connections
+from tfcq.serving.client.async_client import AsyncClient
+from tfcq.serving.client.client import Client, ServerError
 
 
 @pytest.fixture

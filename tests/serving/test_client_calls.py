@@ -17,9 +17,9 @@ from client_cases import (
 )
 
 from tfcq.errors import UserError
-from tfcq.serving import calls
-from tfcq.serving.async_client import AsyncClient
-from tfcq.serving.client import Client, ServerError
+from tfcq.serving.client import calls
+from tfcq.serving.client.async_client import AsyncClient
+from tfcq.serving.client.client import Client, ServerError
 
 
 class Awaited:

@@ -8,7 +8,7 @@ from client_cases import IMAGE_SHAPE, SIGNATURES, Handler, _tensor, model_server
 from PIL import Image
 
 from tfcq.errors import UserError
-from tfcq.serving.client import Client, ServerError
+from tfcq.serving.client.client import Client, ServerError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, *IMAGE_SHAPE), np.uint8)
 

@@ -8,9 +8,9 @@ import pytest
 from client_cases import Handler, closed_port, model_server, running
 
 from tfcq.errors import UserError
-from tfcq.serving import proxies
-from tfcq.serving.async_client import AsyncClient
-from tfcq.serving.client import Client, ServerError
+from tfcq.serving.client import proxies
+from tfcq.serving.client.async_client import AsyncClient
+from tfcq.serving.client.client import Client, ServerError
 
 # Proxies.
 

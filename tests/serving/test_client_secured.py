@@ -7,8 +7,8 @@ import pytest
 from client_cases import GrpcModel, closed_port, grpc_server, model_server
 
 from tfcq.errors import UserError
-from tfcq.serving.async_client import AsyncClient
-from tfcq.serving.client import Client, ServerError
+from tfcq.serving.client.async_client import AsyncClient
+from tfcq.serving.client.client import Client, ServerError
 
 
 @pytest.fixture(scope="module")

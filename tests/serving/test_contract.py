@@ -10,9 +10,9 @@ import asyncio
 import numpy as np
 import pytest
 
-from tfcq.serving.answers import Expected
-from tfcq.serving.async_client import AsyncClient
-from tfcq.serving.client import Client, ServerError, row_seeds
+from tfcq.serving.client.answers import Expected
+from tfcq.serving.client.async_client import AsyncClient
+from tfcq.serving.client.client import Client, ServerError, row_seeds
 
 NUM_IMAGES = 5
 # TF Serving says FAILED_PRECONDITION where a gRPC request names an unknown signature, and INVALID_ARGUMENT by REST.

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tfcq.serving.client import row_seeds
+from tfcq.serving.client.client import row_seeds
 
 COUNT = 3
 SEEDS, ONES = row_seeds(COUNT, 3), np.ones(COUNT, np.float32)

@@ -14,10 +14,10 @@ import tiny_models as tiny
 
 import tfcq
 from tfcq.exporting.export import export
-from tfcq.serving.batching import Batcher, Scheduler
-from tfcq.serving.batching_parameters import BatchingParameters
-from tfcq.serving.client import Client
-from tfcq.serving.servable import Servable
+from tfcq.serving.client.client import Client
+from tfcq.serving.server.batching import Batcher, Scheduler
+from tfcq.serving.server.batching_parameters import BatchingParameters
+from tfcq.serving.server.servable import Servable
 
 K = 4
 

@@ -3,7 +3,7 @@
 import gc
 import weakref
 
-from tfcq.serving import garbage
+from tfcq.serving.server import garbage
 
 
 def test_what_the_collector_does_not_look_at_is_freed_when_models_go():

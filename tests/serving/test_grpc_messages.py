@@ -4,7 +4,7 @@ import pytest
 from google.protobuf import any_pb2, wrappers_pb2
 from google.protobuf.descriptor import FieldDescriptor
 
-from tfcq.serving.grpc_messages import FIELDS, MESSAGES, STATES
+from tfcq.serving.client.grpc_messages import FIELDS, MESSAGES, STATES
 
 ENTRIES = {"InputsEntry": ("PredictRequest", "inputs"), "OutputsEntry": ("PredictResponse", "outputs"),
            "MetadataEntry": ("GetModelMetadataResponse", "metadata"), "TensorInfoEntry": ("SignatureDef", "inputs"),
@@ -49,7 +49,7 @@ def test_types_have_tensorflows_numbers():
     import tensorflow as tf
     from tensorflow.core.framework import types_pb2
 
-    from tfcq.serving.answers import DTYPES
+    from tfcq.serving.client.answers import DTYPES
 
     for number, (name, dtype) in DTYPES.items():
         assert types_pb2.DataType.Name(number) == name
@@ -65,8 +65,8 @@ def test_tensors_are_those_of_tensorflow(dtype, typed):
     import tensorflow as tf
     from tensorflow.core.framework import tensor_pb2
 
-    from tfcq.serving import grpc_protocol
-    from tfcq.serving.answers import Expected
+    from tfcq.serving.client import grpc_protocol
+    from tfcq.serving.client.answers import Expected
 
     array = np.arange(6).reshape(2, 3) % 2 if dtype == "bool" else np.arange(6).reshape(2, 3) * 20
     array = np.vectorize(lambda value: b"%d\0" % value, otypes=[object])(array) if dtype == "object" else array.astype(dtype)

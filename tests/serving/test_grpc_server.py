@@ -16,11 +16,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from tensorflow_serving.apis import predict_pb2
 
-from tfcq.serving import grpc_server, stopping
-from tfcq.serving.errors import RequestError, code_and_reason
-from tfcq.serving.manager import ModelManager
-from tfcq.serving.servable import Servable
-from tfcq.serving.versions import single_model_config
+from tfcq.serving.server import grpc_server, stopping
+from tfcq.serving.server.errors import RequestError, code_and_reason
+from tfcq.serving.server.manager import ModelManager
+from tfcq.serving.server.servable import Servable
+from tfcq.serving.server.versions import single_model_config
 
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
 MANY_ROWS = 1_000_000  # the toy model draws them in a loop, for many seconds

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfcq.serving import json_tensors
-from tfcq.serving.errors import RequestError, one_line
+from tfcq.serving.server import json_tensors
+from tfcq.serving.server.errors import RequestError, one_line
 
 
 def read(value, dtype, request_format=json_tensors.COLUMNS):

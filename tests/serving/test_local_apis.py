@@ -18,7 +18,7 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from tfcq.serving.grpc_api import TENSOR_CONTENT_METADATA
+from tfcq.serving.server.grpc_api import TENSOR_CONTENT_METADATA
 
 PATH = "/v1/models/toy"
 SAMPLE_ROW = {"seed": [1, 2], "temperature": 1.0}

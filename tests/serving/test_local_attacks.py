@@ -13,11 +13,11 @@ import pytest
 import tensorflow as tf
 from conftest import wait_for
 
-from tfcq.serving import addresses, rest_api, rest_server
-from tfcq.serving.manager import ModelManager
-from tfcq.serving.monitoring import RequestMetrics
-from tfcq.serving.transfers import Transfers
-from tfcq.serving.versions import single_model_config
+from tfcq.serving.server import addresses, rest_api, rest_server
+from tfcq.serving.server.manager import ModelManager
+from tfcq.serving.server.monitoring import RequestMetrics
+from tfcq.serving.server.transfers import Transfers
+from tfcq.serving.server.versions import single_model_config
 
 PATH = "/v1/models/toy:predict"
 SAMPLE = json.dumps({"instances": [{"seed": [1, 2], "temperature": 1.0}]})

@@ -96,8 +96,8 @@ def test_what_is_refused_in_a_line(toy_server, headers, body, status, reason):
 
 
 def test_a_gzip_bomb_takes_little_memory():
-    from tfcq.serving import bodies
-    from tfcq.serving.errors import RequestError
+    from tfcq.serving.server import bodies
+    from tfcq.serving.server.errors import RequestError
 
     packer = zlib.compressobj(1, wbits=zlib.MAX_WBITS | 16)
     bomb = b"".join(packer.compress(bytes(2**26)) for _ in range(8)) + packer.flush()  # 512 MiB of zeros in 2
@@ -190,8 +190,8 @@ def test_only_this_machine_is_served_unless_told_otherwise(toy_server):
 ])
 def test_both_apis_listen_where_they_are_told(host, where, reached, not_reached):
     """In this process: the front ends are bound, and serve no model."""
-    from tfcq.serving import addresses, server
-    from tfcq.serving.errors import UsageError
+    from tfcq.serving.server import addresses, server
+    from tfcq.serving.server.errors import UsageError
 
     if ":" in where and not socket.has_dualstack_ipv6():
         pytest.skip("no IPv6 here")

@@ -10,9 +10,9 @@ import tensorflow as tf
 from conftest import REPOSITORY, free_ports
 
 from tfcq import serve
-from tfcq.serving import flags_of_tf_serving
-from tfcq.serving.batching_parameters import BatchingParameters
-from tfcq.serving.errors import CODE_NUMBER, UsageError
+from tfcq.serving.server import flags_of_tf_serving
+from tfcq.serving.server.batching_parameters import BatchingParameters
+from tfcq.serving.server.errors import CODE_NUMBER, UsageError
 
 COMMAND = [sys.executable, "-X", "importtime", str(REPOSITORY / "serving" / "local_server.py")]
 

@@ -15,13 +15,13 @@ from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from tfcq import serve
 from tfcq.seeds import row_seeds
-from tfcq.serving.batching_parameters import BatchingParameters
-from tfcq.serving.config_polling import ConfigPoller
-from tfcq.serving.errors import RequestError
-from tfcq.serving.loading import LoadedServable, Loader, LoadOptions
-from tfcq.serving.manager import ModelManager
-from tfcq.serving.server import LocalServer
-from tfcq.serving.versions import read_model_config
+from tfcq.serving.server.batching_parameters import BatchingParameters
+from tfcq.serving.server.config_polling import ConfigPoller
+from tfcq.serving.server.errors import RequestError
+from tfcq.serving.server.loading import LoadedServable, Loader, LoadOptions
+from tfcq.serving.server.local_server import LocalServer
+from tfcq.serving.server.manager import ModelManager
+from tfcq.serving.server.versions import read_model_config
 
 FOUR_ROWS = BatchingParameters(max_batch_size=4, batch_timeout_micros=10_000_000, allowed_batch_sizes=(4,))
 

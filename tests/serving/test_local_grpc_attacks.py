@@ -16,10 +16,10 @@ from conftest import free_ports, wait_for
 from tensorflow.core.framework import tensor_pb2
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-from tfcq.serving import grpc_server
-from tfcq.serving.grpc_server import GrpcServer
-from tfcq.serving.manager import ModelManager
-from tfcq.serving.monitoring import RequestMetrics
+from tfcq.serving.server import grpc_server
+from tfcq.serving.server.grpc_server import GrpcServer
+from tfcq.serving.server.manager import ModelManager
+from tfcq.serving.server.monitoring import RequestMetrics
 
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
 LIMIT = 600

@@ -7,9 +7,9 @@ from path_names import NAMES, NASTY
 from tensorflow_serving.apis import model_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
-from tfcq.serving.errors import RequestError
-from tfcq.serving.manager import ModelManager
-from tfcq.serving.versions import checked_models, single_model_config
+from tfcq.serving.server.errors import RequestError
+from tfcq.serving.server.manager import ModelManager
+from tfcq.serving.server.versions import checked_models, single_model_config
 
 SPEC = model_pb2.ModelSpec(name="toy")
 

@@ -25,7 +25,7 @@ from tensorflow_serving.apis import (
 )
 from tensorflow_serving.config import model_server_config_pb2
 
-from tfcq.serving.client import Client, ServerError
+from tfcq.serving.client.client import Client, ServerError
 
 CONFIG = """
 model_config_list {{

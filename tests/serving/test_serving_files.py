@@ -8,8 +8,8 @@ import pytest
 from conftest import REPOSITORY, free_ports
 
 from tfcq import serve
-from tfcq.serving import flags_of_tf_serving, monitoring, versions
-from tfcq.serving.batching_parameters import BatchingParameters
+from tfcq.serving.server import flags_of_tf_serving, monitoring, versions
+from tfcq.serving.server.batching_parameters import BatchingParameters
 
 SERVING = REPOSITORY / "serving"
 MODEL, GRPC_PORT, REST_PORT = "cqf", 8500, 8501
@@ -46,7 +46,7 @@ def test_batching_config_gives_every_run_of_the_model_one_size(batching):
 
 def test_client_does_not_ask_for_more_rows_than_a_batch_may_have(batching):
     """TF Serving refuses a single request larger than max_batch_size."""
-    from tfcq.serving.client import MAX_BATCH_SIZE
+    from tfcq.serving.client.client import MAX_BATCH_SIZE
 
     assert batching.max_batch_size >= MAX_BATCH_SIZE
 

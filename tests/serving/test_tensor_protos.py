@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
 
-from tfcq.serving.errors import RequestError
-from tfcq.serving.tensor_protos import MAX_REPEATED_BYTES, to_arrays, to_proto
+from tfcq.serving.server.errors import RequestError
+from tfcq.serving.server.tensor_protos import MAX_REPEATED_BYTES, to_arrays, to_proto
 
 SPECS = {"row": tf.TensorSpec([None], tf.int32), "text": tf.TensorSpec([None], tf.string)}
 GOOD = {"row": tf.make_tensor_proto([1, 2]), "text": tf.make_tensor_proto([b"a", b"b"])}

@@ -1,4 +1,4 @@
-"""Requests and answers of TF Serving's REST API; sends nothing (`tfcq.serving.transports` does). Needs NumPy alone.
+"""Requests and answers of TF Serving's REST API; sends nothing (`tfcq.serving.client.transports` does). Needs NumPy alone.
 
 orjson is used where it is installed: 64 images of 32x32x3 are 700 kB of numbers. NaN and infinity, which TF Serving has as bare
 words that are not JSON, are left to Python's `json`.
@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from tfcq.errors import UserError
-from tfcq.serving.answers import DTYPE_NAMES, Expected, Request, ServerError
-from tfcq.serving.targets import Target
+from tfcq.serving.client.answers import DTYPE_NAMES, Expected, Request, ServerError
+from tfcq.serving.client.targets import Target
 
 try:
     import orjson

@@ -19,7 +19,7 @@ import time
 import urllib.parse
 from collections.abc import Mapping
 
-from tfcq.serving.rest_protocol import HttpAnswer
+from tfcq.serving.client.rest_protocol import HttpAnswer
 
 _LONGEST_WRITE = 2**20  # bytes handed to the system at a time, so that the clock is looked at between
 _LONGEST_READ = 2**22  # bytes

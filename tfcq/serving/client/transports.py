@@ -12,10 +12,10 @@ import urllib.parse
 from typing import Any, Protocol
 
 from tfcq.errors import UserError
-from tfcq.serving import proxies
-from tfcq.serving.answers import Request, ServerError
-from tfcq.serving.rest_protocol import HttpAnswer, RestProtocol
-from tfcq.serving.targets import Target
+from tfcq.serving.client import proxies
+from tfcq.serving.client.answers import Request, ServerError
+from tfcq.serving.client.rest_protocol import HttpAnswer, RestProtocol
+from tfcq.serving.client.targets import Target
 
 __all__ = ["AsyncGrpcTransport", "AsyncRestTransport", "GrpcTransport", "RestTransport", "ServerError", "Transport"]
 
@@ -82,7 +82,7 @@ class RestTransport(_Rest):
 
     def __init__(self, target: Target) -> None:
         super().__init__(target)
-        from tfcq.serving.connections import Connections
+        from tfcq.serving.client.connections import Connections
 
         self._connections = Connections(target.address, self._proxy, self._context)
 
@@ -165,7 +165,7 @@ class _Grpc:
         try:
             import grpc
 
-            from tfcq.serving.grpc_protocol import GrpcProtocol
+            from tfcq.serving.client.grpc_protocol import GrpcProtocol
         except ImportError as error:
             raise UserError(
                 f"gRPC needs the packages grpcio and protobuf ({error}); install them or use Client.rest"

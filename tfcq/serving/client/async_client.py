@@ -16,11 +16,11 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tfcq.serving.answers import ServerError
-from tfcq.serving.calls import Pause, Plan, Send
-from tfcq.serving.client import TIMEOUT_SECONDS, AnyClient
-from tfcq.serving.targets import Target
-from tfcq.serving.transports import AsyncGrpcTransport, AsyncRestTransport
+from tfcq.serving.client.answers import ServerError
+from tfcq.serving.client.calls import Pause, Plan, Send
+from tfcq.serving.client.client import TIMEOUT_SECONDS, AnyClient
+from tfcq.serving.client.targets import Target
+from tfcq.serving.client.transports import AsyncGrpcTransport, AsyncRestTransport
 
 __all__ = ["AsyncClient", "ServerError"]
 

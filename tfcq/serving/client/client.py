@@ -6,7 +6,7 @@
 
 Works with any server of TF Serving's protocol: TF Serving itself or serving/local_server.py. REST needs only numpy (and is faster
 with orjson), gRPC needs grpcio and protobuf; neither imports TensorFlow. Servers on this machine are asked directly, all other
-servers through the proxies of the environment (`tfcq.serving.proxies`). `tfcq.AsyncClient` is the same for asyncio.
+servers through the proxies of the environment (`tfcq.serving.client.proxies`). `tfcq.AsyncClient` is the same for asyncio.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from numpy.typing import ArrayLike
 from tfcq.endpoints import ENDPOINTS, INPUTS
 from tfcq.errors import UserError
 from tfcq.seeds import row_seeds
-from tfcq.serving.answers import ServerError
-from tfcq.serving.calls import Calls, Pause, Plan, Send
-from tfcq.serving.targets import Target
-from tfcq.serving.transports import GrpcTransport, RestTransport
+from tfcq.serving.client.answers import ServerError
+from tfcq.serving.client.calls import Calls, Pause, Plan, Send
+from tfcq.serving.client.targets import Target
+from tfcq.serving.client.transports import GrpcTransport, RestTransport
 
 __all__ = ["Client", "ServerError", "row_seeds"]
 

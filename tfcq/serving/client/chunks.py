@@ -13,7 +13,7 @@ import numpy as np
 
 from tfcq.checks import as_array, dims, shown
 from tfcq.errors import UserError
-from tfcq.serving.answers import DTYPE_NAMES, has_rows
+from tfcq.serving.client.answers import DTYPE_NAMES, has_rows
 
 
 def as_declared(

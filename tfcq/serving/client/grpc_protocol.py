@@ -1,4 +1,4 @@
-"""Requests and answers of TF Serving's gRPC services as bytes; sends nothing (`tfcq.serving.transports` does).
+"""Requests and answers of TF Serving's gRPC services as bytes; sends nothing (`tfcq.serving.client.transports` does).
 
 Needs protobuf alone, and is imported when the first client by gRPC is made.
 """
@@ -11,9 +11,9 @@ from collections.abc import Mapping
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from tfcq.serving.answers import DTYPE_NAMES, DTYPES, Expected, Request, ServerError
-from tfcq.serving.grpc_messages import MESSAGES, STATES
-from tfcq.serving.targets import Target
+from tfcq.serving.client.answers import DTYPE_NAMES, DTYPES, Expected, Request, ServerError
+from tfcq.serving.client.grpc_messages import MESSAGES, STATES
+from tfcq.serving.client.targets import Target
 
 _PREDICTION, _MODELS = "/tensorflow.serving.PredictionService", "/tensorflow.serving.ModelService"
 _NUMBERS = {np.dtype(dtype): number for number, (_, dtype) in DTYPES.items()}

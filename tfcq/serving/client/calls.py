@@ -1,6 +1,6 @@
 """What a client does, without any input or output: generators that say what to send, and receive the answers.
 
-A `Plan` yields steps; whoever runs it (`tfcq.serving.client` with threads, `tfcq.serving.async_client` with asyncio) takes each
+A `Plan` yields steps; whoever runs it (`tfcq.serving.client.client` with threads, `tfcq.serving.client.async_client` with asyncio) takes each
 and sends its result back, or throws the ServerError that came of it. Chunks, versions, repetitions and time limits are
 therefore decided here once, for both transports and both kinds of client.
 """
@@ -22,9 +22,9 @@ from tfcq.endpoints import ENDPOINTS, INPUTS
 from tfcq.errors import UserError
 from tfcq.inputs import checked
 from tfcq.seeds import row_seeds
-from tfcq.serving import chunks, pictures
-from tfcq.serving.answers import Expected, Request, ServerError, declared, has_rows
-from tfcq.serving.targets import Target, seconds
+from tfcq.serving.client import chunks, pictures
+from tfcq.serving.client.answers import Expected, Request, ServerError, declared, has_rows
+from tfcq.serving.client.targets import Target, seconds
 
 FRESH_SECONDS = 1.0
 """For so long it is taken for granted which version of the model is the newest, and what it declares."""
@@ -83,7 +83,7 @@ class Clock:
 
 
 class Calls:
-    """The plans of a client's methods; their arguments and results are those of `tfcq.serving.client.Client`.
+    """The plans of a client's methods; their arguments and results are those of `tfcq.serving.client.client.Client`.
 
     Args:
         protocol: a `RestProtocol` or `GrpcProtocol`.
