@@ -1,6 +1,6 @@
 """What a client does, without any input or output: generators that say what to send, and receive the answers.
 
-A `Plan` yields steps; whoever runs it (`tfcq.serving.client.client` with threads, `tfcq.serving.client.async_client` with asyncio) takes each
+A `Plan` yields steps; whoever runs it (`client` with threads, `async_client` with asyncio) takes each
 and sends its result back, or throws the ServerError that came of it. Chunks, versions, repetitions and time limits are
 therefore decided here once, for both transports and both kinds of client.
 """
