@@ -119,27 +119,42 @@ class AsyncRestTransport(_Rest):
             raise UserError(
                 f"AsyncClient.rest needs the package httpx ({error}); install it or use Client.rest"
             ) from error
-        self._client = httpx.AsyncClient(
-            verify=True if self._context is None else self._context,
-            proxy=self._proxy,
-            trust_env=False,  # `proxies` has looked
-            timeout=None,  # below, for the whole request
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=max(target.parallel, 20)),
-        )
+
+        def made(kept):
+            return httpx.AsyncClient(
+                verify=True if self._context is None else self._context,
+                proxy=self._proxy,
+                trust_env=False,  # `proxies` has looked
+                timeout=None,  # below, for the whole request
+                limits=httpx.Limits(max_connections=None, max_keepalive_connections=kept),
+            )
+
+        self._client = made(max(target.parallel, 20))
+        self._without_keeping = made(0)
 
     async def send(self, request: Request, seconds: float | None) -> HttpAnswer:
         """See `Transport`."""
         import httpx
 
         method = "GET" if request.body is None else "POST"
+        stale, begun = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError), False
+
+        async def answer(client):
+            nonlocal begun
+            headers = self.protocol.headers
+            async with client.stream(method, request.where, content=request.body, headers=headers) as response:
+                begun = True
+                return response, b"".join([part async for part in response.aiter_raw()])
+
         try:
-            async with (
-                asyncio.timeout(seconds),
-                self._client.stream(
-                    method, request.where, content=request.body, headers=self.protocol.headers
-                ) as response,
-            ):
-                body = b"".join([part async for part in response.aiter_raw()])
+            async with asyncio.timeout(seconds):
+                try:
+                    response, body = await answer(self._client)
+                except stale:
+                    if begun:
+                        raise
+                    # The server may just have closed a connection that was kept: a new one shows. No request changes a model.
+                    response, body = await answer(self._without_keeping)
         except (httpx.ConnectError, httpx.ProxyError, httpx.InvalidURL) as error:
             unreached = self.protocol.failed(
                 request.where, "UNAVAILABLE", f"no server answers there ({error})", passing=True
@@ -154,6 +169,7 @@ class AsyncRestTransport(_Rest):
     async def close(self) -> None:
         """See `Transport`."""
         await self._client.aclose()
+        await self._without_keeping.aclose()
 
 
 class _Grpc:
