@@ -19,9 +19,10 @@ K = 4
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """Folder of a tiny trained run."""
+    """Folder of a tiny trained run, whose flow has one scale: its graphs are traced in the run, the export and the server."""
     folder = tmp_path_factory.mktemp("served") / "run"
-    config = tiny.config(8, data={"dataset": "digits"}, training={"train_steps": 4, "checkpoint_every": 2})
+    training = {"train_steps": 4, "checkpoint_every": 2}
+    config = tiny.config(8, data={"dataset": "digits"}, training=training, flow_scales=1, flow_couplings=1)
     tfcq.Run(folder, config).train()
     return folder
 
@@ -39,9 +40,9 @@ def server(run):
 @pytest.mark.slow
 def test_the_contract_holds_for_an_exported_model(server):
     addresses = {"TFCQ_SERVER_GRPC": server.grpc_address, "TFCQ_SERVER_REST": server.rest_url, "TFCQ_SERVER_MODEL": "cqf"}
-    contract = pathlib.Path(__file__).parent / "test_contract.py"
+    folder = pathlib.Path(__file__).parent  # without the other tests' conftest.py, which imports TensorFlow
     outcome = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(contract)],
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--confcutdir={folder}", folder / "test_contract.py"],
         env=os.environ | addresses,
         capture_output=True,
         text=True,
@@ -66,10 +67,9 @@ def test_endpoints_answer_what_the_trained_model_answers(run, server, transport)
 
 @pytest.fixture(scope="module")
 def latent_run(tmp_path_factory):
-    """Folder of a tiny trained run of a model of latents, with its export."""
+    """Folder of a tiny run of a model of latents, with its export; that a training's weights are served, the other run shows."""
     folder = tmp_path_factory.mktemp("served_latents") / "run"
-    config = tiny.config(8, data={"dataset": "digits"}, training={"train_steps": 2}, model="introvae")
-    tfcq.Run(folder, config).train()
+    tiny.make_workdir(folder, tiny.config(8, data={"dataset": "digits"}, model="introvae"))
     export(folder, folder.parent / "exports")
     return folder
 
