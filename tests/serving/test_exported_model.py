@@ -67,7 +67,7 @@ def test_endpoints_answer_what_the_trained_model_answers(run, server, transport)
 
 @pytest.fixture(scope="module")
 def latent_run(tmp_path_factory):
-    """Folder of a tiny run of a model of latents, with its export; that a training's weights are served, the other run shows."""
+    """Folder of a tiny run of a model of latents, with its export; the other run shows that trained weights are served."""
     folder = tmp_path_factory.mktemp("served_latents") / "run"
     tiny.make_workdir(folder, tiny.config(8, data={"dataset": "digits"}, model="introvae"))
     export(folder, folder.parent / "exports")

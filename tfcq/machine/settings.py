@@ -79,7 +79,7 @@ def import_tensorflow() -> None:
 
 @contextlib.contextmanager
 def without_garbage_collection() -> Iterator[None]:
-    """A context for imports: their objects, hundreds of thousands in TensorFlow, all stay, and looking for garbage takes time."""
+    """A context for imports: TensorFlow makes hundreds of thousands of objects, which all stay; collections only take time."""
     collects = gc.isenabled()
     gc.disable()
     try:
