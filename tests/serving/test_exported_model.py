@@ -40,9 +40,9 @@ def server(run):
 @pytest.mark.slow
 def test_the_contract_holds_for_an_exported_model(server):
     addresses = {"TFCQ_SERVER_GRPC": server.grpc_address, "TFCQ_SERVER_REST": server.rest_url, "TFCQ_SERVER_MODEL": "cqf"}
-    folder = pathlib.Path(__file__).parent  # without the other tests' conftest.py, which imports TensorFlow
+    contract = pathlib.Path(__file__).parent / "test_contract.py"
     outcome = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--confcutdir={folder}", folder / "test_contract.py"],
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(contract)],
         env=os.environ | addresses,
         capture_output=True,
         text=True,
