@@ -74,8 +74,9 @@ def latent_run(tmp_path_factory):
     return folder
 
 
-def test_endpoints_of_a_model_of_latents_answer_the_same_by_both_transports(latent_run):
+def test_endpoints_of_a_model_of_latents_answer_the_same_by_both_transports(latent_run, request):
     server = servers.ServerProcess(latent_run.parent, "--model_name=introvae", "--model_base_path=exports/introvae")
+    request.addfinalizer(server.process.kill)  # where the test fails
     server.wait_until_ready()
     model, seeds = tfcq.Run(latent_run).model(), tfcq.row_seeds(4, seed=3)
     images, other_images = tiny.images(model.image_shape, 4), tiny.images(model.image_shape, 4, seed=1)
