@@ -4,6 +4,7 @@ The settings of the machine are as in a command of tfcq.
 """
 
 import contextlib
+import gc
 import os
 import signal
 
@@ -19,6 +20,8 @@ from tfcq.machine import settings
 
 def pytest_configure(config):
     settings.import_tensorflow()
+    gc.freeze()
+    gc.set_threshold(10_000, 10, 5)  # tracing makes many objects that stay: Python's own limits cost a tenth of the time
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, and so it would be in what is tested
     defaults = contextlib.ExitStack()
     defaults.enter_context(settings.keras_defaults())

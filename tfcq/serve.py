@@ -10,6 +10,7 @@ status 0; a wrong flag, a missing path or a port in use is reported in one line,
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import signal
@@ -23,6 +24,7 @@ from absl import logging
 from tfcq.command_line.command import Command
 from tfcq.command_line.flags import Flags
 from tfcq.errors import UserError
+from tfcq.machine import settings
 from tfcq.serving.server import flags_of_tf_serving
 from tfcq.serving.server.addresses import Address
 from tfcq.serving.server.errors import RequestError, UsageError
@@ -239,16 +241,17 @@ def _import_server(flags=None):
     variables of the user say otherwise.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    import tensorflow as tf
+    with settings.without_garbage_collection():
+        import tensorflow as tf
 
+        from tfcq.serving.server.local_server import LocalServer
+    gc.freeze()  # as `start_tensorflow` does
     if not os.environ.get("NVIDIA_TF32_OVERRIDE"):
         tf.config.experimental.enable_tensor_float_32_execution(False)
     if flags is not None:
         both = flags.tensorflow_session_parallelism
         tf.config.threading.set_intra_op_parallelism_threads(flags.tensorflow_intra_op_parallelism or both)
         tf.config.threading.set_inter_op_parallelism_threads(flags.tensorflow_inter_op_parallelism or both)
-    from tfcq.serving.server.local_server import LocalServer
-
     return LocalServer
 
 

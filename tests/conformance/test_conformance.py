@@ -228,6 +228,7 @@ def test_a_saved_model_answers_as_the_live_one(trained, tmp_path):
     module.save(str(tmp_path), live)
     graph = saved_model_pb2.SavedModel.FromString((tmp_path / "saved_model.pb").read_bytes())
     assert operations.lacking(graph) == []  # in TF Serving's stock image
+    assert_holds_each_variable_once(tmp_path, model)
     reloaded = tf.saved_model.load(str(tmp_path)).signatures
     given = values(model, 3)
     for name in (*model.abilities, "serving_default"):  # those of picture files: tests/exporting/test_pictures.py
@@ -239,6 +240,15 @@ def test_a_saved_model_answers_as_the_live_one(trained, tmp_path):
         ]
         check_equal_answers(*answers)
         assert answers[0].keys() == signature.outputs.keys() and all(len(value) == 3 for value in answers[0].values())
+
+
+def assert_holds_each_variable_once(folder, model):
+    """And nothing of training: no state of an optimizer, no function of the step that was traced."""
+    shapes = tf.train.load_checkpoint(str(folder / "variables" / "variables")).get_variable_to_shape_map()
+    shapes.pop("_CHECKPOINTABLE_OBJECT_GRAPH")
+    assert sorted(shapes.values()) == sorted(list(variable.shape) for variable in model.variables)
+    graph = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes()).meta_graphs[0].graph_def
+    assert not any(node.op.startswith("ResourceApply") for one in graph.library.function for node in one.node_def)
 
 
 def test_two_replicas_take_the_step_of_one(trained, two_replicas):

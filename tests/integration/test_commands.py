@@ -1,4 +1,4 @@
-"""The commands as processes: signals, exit statuses, what they print, and that a stopped run goes on."""
+"""The commands, most of them as processes: signals, exit statuses, what they print, and that a stopped run goes on."""
 
 import json
 import re
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tiny_models as tiny
-from commands import TINY, command, last_step, output_of, start
+from commands import TINY, command, last_step, output_of, run_here, start
 from markdown_tables import unpadded
 
 from tfcq.errors import UserError
@@ -30,6 +30,13 @@ def stopped_by(number, workdir):
     finally:
         process.kill()
     return process.returncode, errors
+
+
+def done_here(name, **flags):
+    """What a command prints; in this process, as another start of TensorFlow takes seconds."""
+    status, output, errors = run_here(name, *(f"--{flag}={value}" for flag, value in flags.items()))
+    assert (status, errors) == (0, "")
+    return output
 
 
 def state(workdir):
@@ -92,14 +99,13 @@ def test_samples_are_measured_on_two_devices_and_compared_by_commands(tmp_path):
     for name in "ab":
         tiny.make_workdir(tmp_path / name, tiny.config(8, latent_size=4, **tiny.ROWS["vae"]))
     facts = {"metrics": "frechet_distance", "features": "pixels", "num_samples": 30, "cache_dir": tmp_path / "cache"}
-    runs = [start(command("evaluate", workdir=tmp_path / "a", logical_devices=2, **facts))]
-    runs += [start(command("evaluate", workdir=tmp_path / "b", **facts))]
-    for process in runs:
-        output_of(process)
+    on_two_devices = start(command("evaluate", workdir=tmp_path / "a", logical_devices=2, **facts))
+    done_here("evaluate", workdir=tmp_path / "b", **facts)
+    output_of(on_two_devices)
     numbers = [json.loads((tmp_path / name / "metrics.json").read_text())["fd_pixels"] for name in "ab"]
     assert numbers[0]["value"] == pytest.approx(numbers[1]["value"], rel=1e-2)  # the weights are the same
-    process = start(command("evaluate", compare=f"{tmp_path}/a,{tmp_path}/b", output=tmp_path / "c"))
-    assert output_of(process, timeout=600) == f"wrote {tmp_path}/c/comparison.md\n"
+    said = done_here("evaluate", compare=f"{tmp_path}/a,{tmp_path}/b", output=tmp_path / "c")
+    assert said == f"wrote {tmp_path}/c/comparison.md\n"
     assert "| number | a | b | real |" in unpadded((tmp_path / "c" / "comparison.md").read_text())
 
 
@@ -140,13 +146,10 @@ def test_an_srvae_is_drawn_and_measured_and_a_model_of_mixtures_exported_by_comm
     protocol = {"metrics": "elbo", "num_images": 4, "likelihood_dataset": "photo_patches"}
     export = {"export_dir": tmp_path, "num_importance_samples": 2, "image_draw": "mode"}
     picture = tmp_path / "super_resolve.png"
-    processes = [
-        start(command("evaluate", workdir=workdir, **protocol)),
-        start(command("sample", workdir=workdir, mode="super_resolve", num_samples=2, output=picture)),
-        start(command("export", workdir=tmp_path / "vae", **export)),
-    ]
-    for process in processes:
-        output_of(process, timeout=600)
+    exporting = start(command("export", workdir=tmp_path / "vae", **export))
+    done_here("evaluate", workdir=workdir, **protocol)
+    done_here("sample", workdir=workdir, mode="super_resolve", num_samples=2, output=picture)
+    output_of(exporting, timeout=600)
     # An image, its compressed image and four draws.
     assert tf.io.decode_png(picture.read_bytes()).shape == (2 * 32, 6 * 32, 3)
     assert (tmp_path / "vae_bijective_prior" / "1" / "saved_model.pb").is_file()

@@ -1,6 +1,7 @@
 """What the settings of a machine or of a Python process would change of a run: set aside, refused, or recorded."""
 
 import contextlib
+import gc
 import json
 import os
 import pathlib
@@ -174,6 +175,18 @@ def test_a_process_that_compiles_or_rounds_by_itself_is_refused(name, switch):
 
 
 # What is set.
+
+
+@pytest.mark.parametrize("collects", [True, False])
+def test_an_import_leaves_garbage_collection_as_it_was(collects):
+    try:
+        (gc.enable if collects else gc.disable)()
+        with contextlib.suppress(ImportError), settings.without_garbage_collection():
+            assert not gc.isenabled()
+            raise ImportError
+        assert gc.isenabled() == collects
+    finally:
+        gc.enable()
 
 
 def test_float32_is_not_tensor_float_32(monkeypatch):

@@ -24,9 +24,10 @@ K = 4
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """Folder of a tiny trained run."""
+    """Folder of a tiny trained run, whose flow has one scale: its graphs are traced in the run, the export and the server."""
     folder = tmp_path_factory.mktemp("served") / "run"
-    config = tiny.config(8, data={"dataset": "digits"}, training={"train_steps": 4, "checkpoint_every": 2})
+    training = {"train_steps": 4, "checkpoint_every": 2}
+    config = tiny.config(8, data={"dataset": "digits"}, training=training, flow_scales=1, flow_couplings=1)
     tfcq.Run(folder, config).train()
     return folder
 
@@ -94,16 +95,16 @@ def check_bits(model, given, count, parameters):
 
 @pytest.fixture(scope="module")
 def latent_run(tmp_path_factory):
-    """Folder of a tiny trained run of a model of latents, with its export."""
+    """Folder of a tiny run of a model of latents, with its export; the other run shows that trained weights are served."""
     folder = tmp_path_factory.mktemp("served_latents") / "run"
-    config = tiny.config(8, data={"dataset": "digits"}, training={"train_steps": 2}, model="introvae")
-    tfcq.Run(folder, config).train()
+    tiny.make_workdir(folder, tiny.config(8, data={"dataset": "digits"}, model="introvae"))
     export(folder, folder.parent / "exports")
     return folder
 
 
-def test_endpoints_of_a_model_of_latents_answer_the_same_by_both_transports(latent_run):
+def test_endpoints_of_a_model_of_latents_answer_the_same_by_both_transports(latent_run, request):
     server = servers.ServerProcess(latent_run.parent, "--model_name=introvae", "--model_base_path=exports/introvae")
+    request.addfinalizer(server.process.kill)  # where the test fails
     server.wait_until_ready()
     model, seeds = tfcq.Run(latent_run).model(), tfcq.row_seeds(4, seed=3)
     images, other_images = tiny.images(model.image_shape, 4), tiny.images(model.image_shape, 4, seed=1)

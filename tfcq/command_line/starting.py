@@ -1,6 +1,7 @@
 """How commands start TensorFlow, stop and fail: exit statuses, signals, closed streams, errors in one line."""
 
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -57,6 +58,7 @@ def start_tensorflow() -> None:
     """
     settings.check_environment()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    first = "tensorflow" not in sys.modules
     sys.stderr.flush()
     kept = os.dup(2)
     with tempfile.TemporaryFile() as output:
@@ -75,6 +77,8 @@ def start_tensorflow() -> None:
         finally:
             os.dup2(kept, 2)
             os.close(kept)
+    if first:  # the process is the command's. What was imported stays; the last collection alone would take a second for it
+        gc.freeze()
 
 
 def reach(*given: str | os.PathLike | None) -> None:

@@ -28,8 +28,8 @@ def names_of(abilities: Collection[str]) -> list[str]:
     return [name for name, signature in SIGNATURES.items() if signature.ability in abilities]
 
 
-class ServingModule(tf.Module):
-    """The module that is saved: the model's variables and the functions of its abilities.
+class ServingModule:
+    """What is saved of a model: its variables and one function for each of its abilities.
 
     Args:
         model: a `GenerativeModel`.
@@ -37,10 +37,8 @@ class ServingModule(tf.Module):
     """
 
     def __init__(self, model: GenerativeModel, num_importance_samples: int) -> None:
-        super().__init__(name="serving")
         self._model = model
         self._fixed = {"num_importance_samples": num_importance_samples}
-        self.tracked_variables = [variable.value for variable in model.variables]
 
     def signatures(
         self, begin: Callable[[str], object] = lambda name: None
@@ -53,9 +51,14 @@ class ServingModule(tf.Module):
         return functions | {"serving_default": functions["sample"]}
 
     def save(self, folder: str, signatures: dict[str, tf.types.experimental.ConcreteFunction]) -> None:
-        """Saves the module with its `signatures` as a SavedModel in a folder; without gradients, as an export only answers."""
+        """Saves the variables and `signatures` as a SavedModel in a folder; without gradients, as an export only answers.
+
+        The model itself is not saved: TensorFlow would add each function that it has traced, of a trained model its step.
+        """
+        saved = tf.Module(name="serving")
+        saved.tracked_variables = [variable.value for variable in self._model.variables]
         without = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
-        tf.saved_model.save(self, folder, signatures=signatures, options=without)
+        tf.saved_model.save(saved, folder, signatures=signatures, options=without)
 
     def signature(
         self, name: str, of_arrays: tf.types.experimental.ConcreteFunction | None = None

@@ -17,6 +17,7 @@ Importing this module imports neither TensorFlow nor Keras.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import pathlib
 import platform
@@ -60,8 +61,9 @@ def import_tensorflow() -> None:
     """
     check_environment()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # lines about its build and about GPUs that are not there
-    _import_keras()
-    import tensorflow as tf
+    with without_garbage_collection():
+        _import_keras()
+        import tensorflow as tf
 
     if not tf.compat.v1.executing_eagerly_outside_functions():
         raise UserError("TensorFlow's eager execution is off in this process; expected it on: do not disable TF2 behaviour")
@@ -73,6 +75,18 @@ def import_tensorflow() -> None:
                 f"tf.config.optimizer: {name} is on in this process; expected it off: the options are jit_compile and precision"
             )
     tf.config.experimental.enable_tensor_float_32_execution(False)
+
+
+@contextlib.contextmanager
+def without_garbage_collection() -> Iterator[None]:
+    """A context for imports: TensorFlow makes hundreds of thousands of objects, which all stay; collections only take time."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def check_environment() -> None:
