@@ -28,6 +28,7 @@ from . import bodies, json_tensors
 from .errors import HTTP_STATUS, RequestError, code_and_reason, invalid
 from .grpc_api import EXAMPLES_ONLY, SIGNATURE_FIELD, metadata
 from .transfers import Transfer, Transfers
+from .versions import LARGEST_VERSION
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -45,7 +46,6 @@ _APIS = {":predict": "Predict", ":classify": "Classify", ":regress": "Regress", 
 
 # What follows "GET " in a request line: a path, or a whole address as proxies are sent it.
 _TARGET = re.compile(r"(?:[a-z][a-z0-9+.-]*://[^/?#]*)?(?P<path>/[^?#]*)", re.IGNORECASE)
-_MAX_VERSION = 2**63 - 1
 
 # AddCORSHeaders of http_rest_api_util.cc
 _CORS_HEADERS = {"Access-Control-Allow-Origin": "*", "Access-Control-Allow-Methods": "POST, GET",
@@ -229,8 +229,8 @@ class _Call(typing.NamedTuple):
         spec = model_pb2.ModelSpec(name=urllib.parse.unquote(match["name"]))
         if match["version"]:
             digits = match["version"].lstrip("0") or "0"
-            if len(digits) > len(str(_MAX_VERSION)) or int(digits) > _MAX_VERSION:  # int() refuses thousands of digits
-                raise invalid(f"the version must be at most {_MAX_VERSION}, received {match['version']}")
+            if len(digits) > len(str(LARGEST_VERSION)) or int(digits) > LARGEST_VERSION:  # int() refuses thousands of digits
+                raise invalid(f"the version must be at most {LARGEST_VERSION}, received {match['version']}")
             spec.version.value = int(digits)
         elif match["label"]:
             spec.version_label = urllib.parse.unquote(match["label"])
