@@ -103,6 +103,9 @@ class Metrics(list):
     def record(self, *entry):
         self.append(entry)
 
+    def record_runtime(self, *run):
+        pass
+
 
 class Server:
     """A `GrpcServer` of the toy model with one thread."""

@@ -188,20 +188,21 @@ def test_only_this_machine_is_served_unless_told_otherwise(toy_server):
     ("::1", "[::1]", ["::1"], ["127.0.0.1"]),
     ("[::1]", "[::1]", ["::1"], ["127.0.0.1"]),
 ])
-def test_both_apis_listen_where_they_are_told(host, where, reached, not_reached):
+def test_both_apis_listen_where_they_are_told(tmp_path, host, where, reached, not_reached):
     """In this process: the front ends are bound, and serve no model."""
-    from tfcq.serving.server import addresses, server
+    from tfcq import serve
     from tfcq.serving.server.errors import UsageError
+    from tfcq.serving.server.local_server import LocalServer
 
     if ":" in where and not socket.has_dualstack_ipv6():
         pytest.skip("no IPv6 here")
-    address = addresses.Address.of(host)
     grpc_port, rest_port = free_ports(2)
-    options = type("Options", (), {
-        "address": address, "port": grpc_port, "rest_api_port": rest_port, "grpc_max_threads": 1, "rest_api_num_threads": 1,
-        "grpc_channel_arguments": [], "rest_api_timeout_in_ms": 30000, "rest_api_enable_cors_support": False,
-        "metrics_path": None, "file_system_poll_wait_seconds": 0})
-    both = server.LocalServer(options)
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "saved_model.pb").touch()
+    flags = serve.COMMAND.flags()
+    flags.parse([f"--host={host}", f"--port={grpc_port}", f"--rest_api_port={rest_port}", f"--model_base_path={tmp_path}"])
+    options, _ = serve.read_options(flags)
+    address, both = options.address, LocalServer(options)
     try:
         both._grpc.start()
         both._rest.serve_forever_in_thread()

@@ -98,7 +98,8 @@ def test_refused_requests_leave_nothing(toy_server, stub):
     request = spoiled("temperature", 1, 3 * MEGABYTE, tensor_content=bytes(12 * MEGABYTE))  # another number of rows than seed
     cost = Cost(toy_server)
     for _ in range(40):
-        with pytest.raises(grpc.RpcError, match="temperature needs one entry for each row"):
+        # Either operation of the graph may be the first to fail.
+        with pytest.raises(grpc.RpcError, match="temperature needs one entry for each row|Incompatible shapes"):
             stub.Predict(request, timeout=LIMIT)
     assert cost.kept < 250 * MEGABYTE  # what the C library and gRPC keep for next time, not 40 times 12 MB
 
