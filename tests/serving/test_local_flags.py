@@ -1,5 +1,7 @@
 """Flags of the local server at work, in this process: batching, TLS, a UNIX socket, loading of versions and configurations."""
 
+import concurrent.futures
+import contextlib
 import json
 import shutil
 import subprocess
@@ -15,6 +17,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from tfcq import serve
 from tfcq.seeds import row_seeds
+from tfcq.serving.server import stopping
 from tfcq.serving.server.batching_parameters import BatchingParameters
 from tfcq.serving.server.config_polling import ConfigPoller
 from tfcq.serving.server.errors import RequestError
@@ -157,6 +160,27 @@ def test_retries(monkeypatch, failures, ending, tries):
         with pytest.raises(OSError, match="not yet"):
             loader("path")
     assert len(tried) == tries
+
+
+def test_the_end_cancels_runs_of_batches_that_nobody_waits_for(base):
+    """Threads that wait for them would hold up the end of the process."""
+    loader = Loader(LoadOptions(BatchingParameters(max_batch_size=2_000_000), num_warm_ups=0))
+    model, began = loader(str(base / "toy" / "1")), threading.Event()
+    unpatched = stopping.until
+
+    @contextlib.contextmanager
+    def until(deadline):
+        with unpatched(deadline):
+            began.set()
+            yield
+
+    with pytest.MonkeyPatch.context() as patch, concurrent.futures.ThreadPoolExecutor(2) as pool:
+        patch.setattr(stopping, "until", until)
+        many = {"seed": np.zeros([1_000_000, 2], np.int32), "temperature": np.ones(1_000_000, np.float32)}
+        running = pool.submit(model.predict, "sample", many)
+        assert began.wait(60)
+        loader.stop()
+        assert running.exception().code == "CANCELLED"
 
 
 def test_a_configuration_that_changes_is_served(base, tmp_path):

@@ -6,10 +6,11 @@ import threading
 import time
 
 import pytest
+import tensorflow as tf
 from conftest import wait_for
 from rest_cases import WAIT, connect, post, predict, request
 
-from tfcq.serving.server import rest_server
+from tfcq.serving.server import rest_server, stopping
 from tfcq.serving.server.errors import RequestError
 from tfcq.serving.server.transfers import Transfer, Transfers
 
@@ -67,3 +68,27 @@ def test_a_transfer_that_is_given_up_earns_no_more_time():
 
     with pytest.raises(RequestError, match="try again later"):
         asyncio.run(give_up_and_go_on())
+
+
+def test_a_stop_ends_a_prediction_that_runs_on(start):
+    """Its thread would hold up the end of the process."""
+    port, model, server = start(timeout_seconds=0)
+    long, ended = tf.function(lambda: tf.while_loop(lambda i: i < 3_000_000, lambda i: i + 1, [0])), []
+
+    def predict(signature_name, inputs, output_filter=(), deadline=None):
+        try:
+            with stopping.until(deadline):
+                model.waiting.release()
+                long()
+            ended.append("OK")
+        except RequestError as error:
+            ended.append(error.code)
+        return inputs
+
+    model.predict = predict
+    running = connect(port, post(b'{"inputs": [1]}'))
+    assert model.waiting.acquire(timeout=WAIT)
+    server.stop(0.1)
+    wait_for(lambda: ended, WAIT)
+    assert ended == ["CANCELLED"]
+    running.close()

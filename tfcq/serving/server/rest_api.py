@@ -24,7 +24,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from tensorflow_serving.apis import get_model_metadata_pb2, model_pb2
 
-from . import bodies, json_tensors
+from . import bodies, json_tensors, stopping
 from .errors import HTTP_STATUS, RequestError, code_and_reason, invalid
 from .grpc_api import EXAMPLES_ONLY, SIGNATURE_FIELD, metadata
 from .transfers import Transfer, Transfers
@@ -88,6 +88,7 @@ class RestApi:
         self._transfers = transfers or Transfers()
         self._workers = concurrent.futures.ThreadPoolExecutor(num_threads, thread_name_prefix="rest")
         self._one_large = threading.Lock()
+        self._calls = stopping.Calls()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers a request, whatever it is."""
@@ -101,8 +102,9 @@ class RestApi:
             transfer.release()
 
     def close(self) -> None:
-        """Ends the threads that do not compute now."""
+        """Ends the threads; what they compute is of no use to anybody any more."""
         self._workers.shutdown(wait=False, cancel_futures=True)
+        self._calls.cancel()
 
     async def _response(self, scope, receive, transfer):
         headers = Headers(scope=scope)
@@ -164,7 +166,8 @@ class RestApi:
             _, servable = self._manager.find(call.model_spec)
             signature_name, request_format, inputs = self._inputs(servable, held, encodings)
             start = time.monotonic()
-            outputs = servable.predict(signature_name, inputs, deadline=deadline)
+            with self._calls.answered():
+                outputs = servable.predict(signature_name, inputs, deadline=deadline)
             self._metrics.record_runtime(self._known(call), call.api, time.monotonic() - start)
             return "OK", json_tensors.to_json(request_format, outputs)
         except Exception as error:
