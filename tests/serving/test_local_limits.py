@@ -1,6 +1,8 @@
 """Bounds of the REST server that clients reach in one turn of its event loop, or by many small requests."""
 
 import asyncio
+import concurrent.futures
+import gzip
 import json
 import threading
 import time
@@ -10,7 +12,7 @@ import tensorflow as tf
 from conftest import wait_for
 from rest_cases import WAIT, connect, post, predict, request
 
-from tfcq.serving.server import rest_server, stopping
+from tfcq.serving.server import bodies, json_tensors, rest_server, stopping
 from tfcq.serving.server.errors import RequestError
 from tfcq.serving.server.transfers import Transfer, Transfers
 
@@ -92,3 +94,32 @@ def test_a_stop_ends_a_prediction_that_runs_on(start):
     wait_for(lambda: ended, WAIT)
     assert ended == ["CANCELLED"]
     running.close()
+
+
+@pytest.mark.parametrize("headers", [{}, {"Content-Encoding": "gzip"}], ids=["plain", "gzip"])
+def test_large_bodies_are_unpacked_and_parsed_one_at_a_time(start, monkeypatch, headers):
+    """As lists one takes 34 times its bytes, unpacked a thousand times as many; there may be hundreds of threads."""
+    unpacked, to_arrays, at_a_time = bodies.unpacked, json_tensors.to_arrays, [0, 0]
+
+    def unpack(*arguments):
+        content = unpacked(*arguments)
+        at_a_time[0] += 1
+        at_a_time[1] = max(at_a_time)
+        time.sleep(0.05)
+        return content
+
+    def convert(*arguments):
+        try:
+            return to_arrays(*arguments)
+        finally:
+            at_a_time[0] -= 1
+
+    monkeypatch.setattr(bodies, "unpacked", unpack)
+    monkeypatch.setattr(json_tensors, "to_arrays", convert)
+    port, _, _ = start(num_threads=4)
+    body = json.dumps({"inputs": [1]}).ljust(2**20).encode()
+    body = gzip.compress(body) if headers else body
+    with concurrent.futures.ThreadPoolExecutor(4) as clients:
+        answered = [clients.submit(request, port, body=body, headers=headers) for _ in range(4)]
+    assert [one.result()[0] for one in answered] == [200] * 4
+    assert at_a_time == [0, 1]

@@ -53,7 +53,7 @@ _CORS_HEADERS = {"Access-Control-Allow-Origin": "*", "Access-Control-Allow-Metho
 _ORIGIN = re.compile("https?://")
 
 _PIECE_BYTES = 2**18  # of an answer, that is sent at a time
-_LARGE_BYTES = 4 * 2**20  # the JSON of larger requests is parsed one at a time
+_LARGE_BYTES = 2**18  # larger bodies, and packed ones of any size, are unpacked and parsed one at a time
 
 
 class RestApi:
@@ -176,9 +176,11 @@ class RestApi:
 
     def _inputs(self, servable, held, encodings):
         """(signature name, format, {input: array}); the body and the lists that it was parsed to are freed on return."""
-        body = bodies.unpacked(held.pop() if held else b"", encodings)
-        # As Python's lists JSON takes up to 34 times its bytes ("[],[],..."). The parser holds Python's lock in any case.
-        with self._one_large if len(body) > _LARGE_BYTES else contextlib.nullcontext():
+        body = held.pop() if held else b""
+        # As Python's lists JSON takes up to 34 times its bytes ("[],[],..."), and gzip makes a thousand bytes of one. The parser
+        # holds Python's lock in any case.
+        with self._one_large if encodings or len(body) > _LARGE_BYTES else contextlib.nullcontext():
+            body = bodies.unpacked(body, encodings)
             signature_name, request_format, value = json_tensors.parse_request(body)
             del body
             return signature_name, request_format, json_tensors.to_arrays(
