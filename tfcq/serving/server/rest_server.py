@@ -120,6 +120,7 @@ class _Protocol(H11Protocol):
     """One connection."""
 
     transport: Any  # a _Transport
+    _watch: asyncio.TimerHandle | None = None  # over a client that does not read
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(_Transport(transport, self.loop))  # type: ignore[arg-type]
@@ -143,7 +144,16 @@ class _Protocol(H11Protocol):
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._watch.cancel()
+        self._end_watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Keeps nothing of the connection."""
+        super().connection_lost(exc)
+        self._end_watch()
+
+    def _end_watch(self):
+        if self._watch is not None:
+            self._watch.cancel()
 
     def _watch_reader(self, unsent_before=None):
         unsent = self.transport.get_write_buffer_size()
