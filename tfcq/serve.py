@@ -13,6 +13,7 @@ from __future__ import annotations
 import gc
 import importlib
 import os
+import re
 import signal
 import sys
 import time
@@ -259,7 +260,11 @@ def _channel_argument(text):
     key, separator, value = text.partition("=")
     if not key or not separator:
         raise UsageError(f"--grpc_channel_arguments needs key=value, received {text!r}")
-    return key, int(value) if value.lstrip("-").isdecimal() else value
+    if not re.fullmatch(r"-?[0-9]+", value):
+        return key, value
+    if len(value) > 20 or not -(2**31) <= int(value) < 2**31:  # gRPC's own limit
+        raise UsageError(f"--grpc_channel_arguments: expected numbers of 32 bits, received {text[:60]!r}")
+    return key, int(value)
 
 
 COMMAND = Command("tfcq serve", __doc__, define, main, outlives_stdout=True, flagfiles=False)

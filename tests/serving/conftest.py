@@ -111,6 +111,38 @@ def toy_server(tmp_path_factory):
     assert server.stop() == 0
 
 
+@pytest.fixture
+def start(tmp_path):
+    """start(num_threads, idle_seconds, options of RestApi) -> (port, the model, the REST server); in this process."""
+    import rest_cases
+
+    from tfcq.serving.server import addresses, rest_api, rest_server
+    from tfcq.serving.server.manager import ModelManager
+    from tfcq.serving.server.monitoring import RequestMetrics
+    from tfcq.serving.server.versions import single_model_config
+
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "saved_model.pb").touch()
+    started = []
+
+    def start(num_threads=2, idle_seconds=rest_cases.WAIT, **options):
+        models = []
+        manager = ModelManager(lambda path: models.append(rest_cases.Model()) or models[-1])
+        config = single_model_config("toy", str(tmp_path))
+        config.model_config_list.config[0].version_labels["stable"] = 1
+        manager.configure(config)
+        api = rest_api.RestApi(manager, RequestMetrics(), num_threads, "/metrics", **options)
+        server = rest_server.RestServer(addresses.Address.of("127.0.0.1"), 0, api, idle_seconds)
+        server.serve_forever_in_thread()
+        started.append((server, models[0]))
+        return server.port, models[0], server
+
+    yield start
+    for server, model in started:
+        model.go_on.set()
+        server.stop(5)
+
+
 @pytest.fixture(scope="session")
 def endpoints(request):
     """The server that the contract is tested on: a running one that the environment names, or the toy server.

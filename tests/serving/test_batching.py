@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import wait_for
 
-from tfcq.serving.server.batching import Batcher, Scheduler
+from tfcq.serving.server.batching import Batcher, Scheduler, _Request
 from tfcq.serving.server.batching_parameters import BatchingParameters
 from tfcq.serving.server.errors import RequestError, UsageError, invalid
 
@@ -257,6 +257,14 @@ def test_nothing_of_a_request_is_kept(batcher, value):
         wait_for(lambda: [one() for one in seen] == [None, None])
     finally:
         gc.enable()
+
+
+def test_a_request_that_is_failed_twice_is_answered():
+    """What fails a batch may come after some of its requests have their rows."""
+    request = _Request(row(1), 3, None)
+    for start, num_rows in ((0, 2), (0, 2)):
+        request.put(start, num_rows, error=invalid("broken"))
+    assert request.done.is_set()
 
 
 def test_stopping_runs_what_waits(model):

@@ -1,14 +1,17 @@
 """What an `AsyncClient` has of its own, and connections: by asyncio and with threads."""
 
 import asyncio
+import concurrent.futures
 import inspect
 import pickle
 import socket
+import threading
 import time
 
 import numpy as np
 import pytest
 from client_cases import NUM_PIXELS, GrpcModel, Handler, grpc_server, model_server
+from conftest import wait_for
 
 from tfcq.endpoints import ENDPOINTS
 from tfcq.errors import UserError
@@ -60,6 +63,36 @@ def test_an_async_call_can_be_cancelled(rest):
     with pytest.raises(TimeoutError):
         asyncio.run(give_up())
     assert time.monotonic() - start < 30 and len(rest.bodies) <= 2
+
+
+@pytest.mark.parametrize("parallel", [1, 3])
+@pytest.mark.parametrize("transport", ["rest", "grpc"])
+def test_a_call_whose_client_is_closed_ends_with_that_reason(rest, transport, parallel):
+    begun, going_on, model = threading.Event(), threading.Event(), GrpcModel()
+    rest.behaviour = model.behaviour = lambda *_: begun.set() or going_on.wait(60) and None
+
+    async def close_in_between(client):
+        call = asyncio.ensure_future(client.sample(8))
+        await asyncio.to_thread(begun.wait, 60)
+        await client.close()
+        with pytest.raises(UserError, match="is closed"):
+            await call
+
+    with grpc_server(model) as address, concurrent.futures.ThreadPoolExecutor(2) as pool:
+        address, options = rest.url if transport == "rest" else address, {"max_batch_size": 3, "parallel": parallel}
+        asyncio.run(close_in_between(getattr(AsyncClient, transport)(address, "m", **options)))
+        going_on.set()
+        begun.clear()
+        going_on.clear()
+        client = getattr(Client, transport)(address, "m", **options)
+        call = pool.submit(client.sample, 8)
+        assert begun.wait(60)
+        closing = pool.submit(client.close)
+        wait_for(lambda: client._closed)
+        going_on.set()
+        closing.result(60)
+        with pytest.raises(UserError, match="is closed"):
+            call.result(60)
 
 
 def test_both_clients_have_the_same_methods():

@@ -355,6 +355,26 @@ class KeepingHandler(Handler):
     protocol_version, disable_nagle_algorithm = "HTTP/1.1", True
 
 
+class WaitingHandler(KeepingHandler):
+    begun, go_on = threading.Event(), threading.Event()
+
+    def do_GET(self):
+        self.begun.set()
+        assert self.go_on.wait(60)
+        super().do_GET()
+
+
+def test_a_connection_that_is_in_use_when_the_client_is_closed_is_not_kept():
+    with model_server(WaitingHandler) as server, Client.rest(server.url, "m") as client:
+        asking = threading.Thread(target=client.status)
+        asking.start()
+        assert WaitingHandler.begun.wait(60)
+        client.close()
+        WaitingHandler.go_on.set()
+        asking.join(60)
+        assert server.asked and client._transport._connections._idle == []
+
+
 class ForgetfulHandler(KeepingHandler):
     """Closes a connection after each answer, and does not say so."""
 

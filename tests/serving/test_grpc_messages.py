@@ -44,6 +44,17 @@ def test_states_have_tf_servings_names():
     assert {number: name for name, number in get_model_status_pb2.ModelVersionStatus.State.items()} == STATES
 
 
+def test_client_and_server_mean_the_same():
+    """Neither may import the other: the client needs no TensorFlow, and the server none of tfcq's requirements."""
+    from tfcq.serving.client import rest_protocol, transports
+    from tfcq.serving.server import errors, grpc_api
+
+    assert transports.TENSOR_CONTENT_METADATA == grpc_api.TENSOR_CONTENT_METADATA
+    assert {code: errors.HTTP_STATUS[code] for code in rest_protocol._HTTP_CODES.values()} == {
+        code: status for status, code in rest_protocol._HTTP_CODES.items()}
+    assert set(errors.HTTP_STATUS.values()) - {200} == set(rest_protocol._HTTP_CODES)
+
+
 def test_types_have_tensorflows_numbers():
     import numpy as np
     import tensorflow as tf

@@ -88,11 +88,19 @@ def options_of(base, *arguments):
     (["--ssl_config_file={base}/batching.config"], "is not a SSLConfig"),
     (["--ssl_config_file={base}/unsafe.config"], "received no custom_ca"),
     (["--model_config_file_poll_wait_seconds=1"], "needs --model_config_file"),
+    (["--grpc_channel_arguments=grpc.max=3000000000"], "expected numbers of 32 bits, received 'grpc.max=3000000000'"),
+    (["--grpc_channel_arguments=grpc.max=-" + "9" * 5000], "expected numbers of 32 bits"),
 ])
 def test_flags_that_do_not_fit(base, arguments, reason):
     with pytest.raises(UsageError) as caught:
         options_of(base, *[argument.format(base=base) for argument in arguments])
     assert reason.format(base=base) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_channel_arguments_are_numbers_or_texts(base):
+    given = ["a=5", "a=-5", "a=", "a=b=c", "a=--5"]
+    expected = [("a", 5), ("a", -5), ("a", ""), ("a", "b=c"), ("a", "--5")]
+    assert options_of(base, f"--grpc_channel_arguments={','.join(given)}").grpc_channel_arguments == expected
 
 
 @pytest.mark.parametrize("argument", ["--enable_batching", "--enable_batching=true", "--enable_batching=1"])

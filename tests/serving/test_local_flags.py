@@ -1,5 +1,7 @@
 """Flags of the local server at work, in this process: batching, TLS, a UNIX socket, loading of versions and configurations."""
 
+import concurrent.futures
+import contextlib
 import json
 import shutil
 import subprocess
@@ -15,13 +17,14 @@ from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from tfcq import serve
 from tfcq.seeds import row_seeds
+from tfcq.serving.server import config_polling, stopping
 from tfcq.serving.server.batching_parameters import BatchingParameters
 from tfcq.serving.server.config_polling import ConfigPoller
 from tfcq.serving.server.errors import RequestError
 from tfcq.serving.server.loading import LoadedServable, Loader, LoadOptions
 from tfcq.serving.server.local_server import LocalServer
 from tfcq.serving.server.manager import ModelManager
-from tfcq.serving.server.versions import read_model_config
+from tfcq.serving.server.versions import read_model_config, single_model_config
 
 FOUR_ROWS = BatchingParameters(max_batch_size=4, batch_timeout_micros=10_000_000, allowed_batch_sizes=(4,))
 
@@ -159,6 +162,27 @@ def test_retries(monkeypatch, failures, ending, tries):
     assert len(tried) == tries
 
 
+def test_the_end_cancels_runs_of_batches_that_nobody_waits_for(base):
+    """Threads that wait for them would hold up the end of the process."""
+    loader = Loader(LoadOptions(BatchingParameters(max_batch_size=2_000_000), num_warm_ups=0))
+    model, began = loader(str(base / "toy" / "1")), threading.Event()
+    unpatched = stopping.until
+
+    @contextlib.contextmanager
+    def until(deadline):
+        with unpatched(deadline):
+            began.set()
+            yield
+
+    with pytest.MonkeyPatch.context() as patch, concurrent.futures.ThreadPoolExecutor(2) as pool:
+        patch.setattr(stopping, "until", until)
+        many = {"seed": np.zeros([1_000_000, 2], np.int32), "temperature": np.ones(1_000_000, np.float32)}
+        running = pool.submit(model.predict, "sample", many)
+        assert began.wait(60)
+        loader.stop()
+        assert running.exception().code == "CANCELLED"
+
+
 def test_a_configuration_that_changes_is_served(base, tmp_path):
     file, manager = tmp_path / "models.config", ModelManager()
     entry = 'config {{ name: "{}" base_path: "{}/toy" }}'
@@ -174,3 +198,14 @@ def test_a_configuration_that_changes_is_served(base, tmp_path):
         file.write_text(wrong)
         poller.look()
         assert set(manager.available()) >= {"first", "second"}
+
+
+def test_a_file_that_is_wrong_again_is_reported_again(base, tmp_path, monkeypatch):
+    reported, file, manager = [], tmp_path / "models.config", ModelManager()
+    monkeypatch.setattr(config_polling.logging, "warning", lambda *arguments: reported.append(arguments))
+    served = single_model_config("toy", str(base / "toy"))
+    poller = ConfigPoller(manager, str(file), served, 1)
+    for text, count in (("nonsense", 1), ("nonsense", 1), (str(served), 1), ("nonsense", 2)):
+        file.write_text(text)
+        poller.look()
+        assert len(reported) == count

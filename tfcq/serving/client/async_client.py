@@ -112,7 +112,13 @@ class AsyncClient(AnyClient):
     async def _take(self, step):
         """The result of a step."""
         if isinstance(step, Send):
-            return await self._transport.send(step.request, step.seconds)
+            try:
+                return await self._transport.send(step.request, step.seconds)
+            except (asyncio.CancelledError, Exception):
+                task = asyncio.current_task()
+                if task is None or not task.cancelling():  # gRPC cancels calls, not tasks, where its channel is closed
+                    self._check_open()
+                raise
         if isinstance(step, Pause):
             return await asyncio.sleep(step.seconds)
         free = asyncio.Semaphore(step.most)

@@ -271,7 +271,11 @@ class Client(AnyClient):
     def _take(self, step):
         """The result of a step."""
         if isinstance(step, Send):
-            return self._transport.send(step.request, step.seconds)
+            try:
+                return self._transport.send(step.request, step.seconds)
+            except Exception:
+                self._check_open()  # what went wrong may be that another thread has closed the client
+                raise
         if isinstance(step, Pause):
             return time.sleep(step.seconds)
         if step.most == 1 or len(step.plans) == 1:

@@ -38,6 +38,7 @@ class Connections:
         self._server, self._context = urllib.parse.urlsplit(url), context
         self._proxy = urllib.parse.urlsplit(proxy) if proxy else None
         self._idle: list[_Connection] = []
+        self._closed = False
         self._lock = threading.Lock()
 
     def send(self, url: str, body: bytes | None, headers: Mapping[str, str], seconds: float | None) -> HttpAnswer:
@@ -66,17 +67,18 @@ class Connections:
             except BaseException:
                 connection.close()
                 raise
-            if stays:
-                with self._lock:
+            with self._lock:
+                kept = stays and not self._closed
+                if kept:
                     self._idle.append(connection)
-            else:
+            if not kept:
                 connection.close()
             return answer
 
     def close(self) -> None:
-        """Closes what lies idle."""
+        """Closes what lies idle; what is in use is closed after its answer."""
         with self._lock:
-            idle, self._idle = self._idle, []
+            idle, self._idle, self._closed = self._idle, [], True
         for connection in idle:
             connection.close()
 

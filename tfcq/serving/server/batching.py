@@ -249,7 +249,7 @@ class _Request:
             else:
                 self._parts[start] = outputs
             self._missing -= num_rows
-            if not self._missing:
+            if self._missing <= 0:  # `end` may answer rows once more
                 self.done.set()
 
     def answer(self):

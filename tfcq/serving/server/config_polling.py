@@ -48,6 +48,7 @@ class ConfigPoller:
         try:
             config = read_model_config(self._path)
             if config == self._seen:
+                self._complaint = None  # what could not be read can be now
                 return
             self._seen = config
             self._manager.configure(config)

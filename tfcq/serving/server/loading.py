@@ -15,6 +15,7 @@ from .batching import Batcher, Scheduler
 from .batching_parameters import PER_MODEL_FILE, BatchingParameters
 from .errors import as_request_error
 from .servable import DEFAULT_SIGNATURE, Servable
+from .stopping import Calls
 
 PAUSE_SECONDS = 0.1  # between two looks at whether the server is to end
 
@@ -55,15 +56,18 @@ class LoadedServable(Servable):
     Args:
         path: the version's directory.
         batcher: joins the requests; None: each is run by itself.
+        runs: what runs of joined requests belong to, so that they can be ended; None: nothing ends them.
         num_warm_ups: see `LoadOptions`.
 
     Raises:
         Exception: any error of TensorFlow for a SavedModel that it cannot read.
     """
 
-    def __init__(self, path: str, batcher: Batcher | None = None, num_warm_ups: int = 1) -> None:
+    def __init__(
+        self, path: str, batcher: Batcher | None = None, runs: Calls | None = None, num_warm_ups: int = 1
+    ) -> None:
         super().__init__(path)
-        self._batcher = batcher
+        self._batcher, self._runs = batcher, runs or Calls()
         self._num_warm_ups = num_warm_ups
         self._is_warming_up = False
 
@@ -87,7 +91,11 @@ class LoadedServable(Servable):
         inputs = {name: np.asarray(array) for name, array in inputs.items()}
         if self._is_warming_up:
             return self._batcher.pad_and_run(run, signature_name, inputs, output_filter)
-        return self._batcher.predict(run, signature_name, inputs, output_filter, deadline)
+        return self._batcher.predict(self._run_of_batch, signature_name, inputs, output_filter, deadline)
+
+    def _run_of_batch(self, *arguments):
+        with self._runs.answered():  # in a thread of the scheduler, where there is no call of a client
+            return super().predict(*arguments)
 
     def warm_up(self) -> int:
         """Replays the recorded requests as often as the flags say; returns their number, as `Servable.warm_up`."""
@@ -108,6 +116,7 @@ class Loader:
     def __init__(self, options: LoadOptions) -> None:
         self._options = options
         self._scheduler = Scheduler(options.batching.num_batch_threads) if options.batching else None
+        self._runs = Calls()
 
     def __call__(self, path: str) -> LoadedServable:
         """The version in a directory.
@@ -119,7 +128,7 @@ class Loader:
         retries = self._options.num_retries
         while True:
             try:
-                return LoadedServable(path, self._batcher(path), self._options.num_warm_ups)
+                return LoadedServable(path, self._batcher(path), self._runs, self._options.num_warm_ups)
             except Exception as error:
                 if retries == 0 or self._options.is_ending():
                     raise
@@ -129,7 +138,8 @@ class Loader:
             self._pause()
 
     def stop(self) -> None:
-        """Ends the threads of batching once nothing waits in them."""
+        """Ends the threads of batching; what waits or runs there is of no use to anybody any more."""
+        self._runs.cancel()
         if self._scheduler is not None:
             self._scheduler.stop()
 

@@ -2,13 +2,13 @@
 
 import bisect
 import itertools
-import os
 import threading
+from typing import Any
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import Message
 
-from .errors import UsageError, one_line
+from . import text_protos
 
 DEFAULT_PATH = "/monitoring/prometheus/metrics"
 
@@ -46,13 +46,7 @@ def read_metrics_path(path: str) -> str | None:
     Raises:
         UsageError: if the file cannot be read or is not a `MonitoringConfig` in protobuf's text format.
     """
-    try:
-        with open(os.path.expanduser(path), encoding="utf-8") as file:
-            config = text_format.Parse(file.read(), monitoring_config_class()())
-    except OSError as error:
-        raise UsageError(f"--monitoring_config_file={path} cannot be read: {error.strerror}") from error
-    except (text_format.ParseError, UnicodeDecodeError) as error:
-        raise UsageError(f"--monitoring_config_file={path} is not a MonitoringConfig: {one_line(error)}") from error
+    config: Any = text_protos.read(path, f"--monitoring_config_file={path}", monitoring_config_class()())
     if not config.prometheus_config.enable:
         return None
     return config.prometheus_config.path or DEFAULT_PATH

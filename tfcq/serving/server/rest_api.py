@@ -24,10 +24,11 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from tensorflow_serving.apis import get_model_metadata_pb2, model_pb2
 
-from . import bodies, json_tensors
+from . import bodies, json_tensors, stopping
 from .errors import HTTP_STATUS, RequestError, code_and_reason, invalid
 from .grpc_api import EXAMPLES_ONLY, SIGNATURE_FIELD, metadata
 from .transfers import Transfer, Transfers
+from .versions import LARGEST_VERSION
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -45,7 +46,6 @@ _APIS = {":predict": "Predict", ":classify": "Classify", ":regress": "Regress", 
 
 # What follows "GET " in a request line: a path, or a whole address as proxies are sent it.
 _TARGET = re.compile(r"(?:[a-z][a-z0-9+.-]*://[^/?#]*)?(?P<path>/[^?#]*)", re.IGNORECASE)
-_MAX_VERSION = 2**63 - 1
 
 # AddCORSHeaders of http_rest_api_util.cc
 _CORS_HEADERS = {"Access-Control-Allow-Origin": "*", "Access-Control-Allow-Methods": "POST, GET",
@@ -53,7 +53,7 @@ _CORS_HEADERS = {"Access-Control-Allow-Origin": "*", "Access-Control-Allow-Metho
 _ORIGIN = re.compile("https?://")
 
 _PIECE_BYTES = 2**18  # of an answer, that is sent at a time
-_LARGE_BYTES = 4 * 2**20  # the JSON of larger requests is parsed one at a time
+_LARGE_BYTES = 2**18  # larger bodies, and packed ones of any size, are unpacked and parsed one at a time
 
 
 class RestApi:
@@ -88,6 +88,7 @@ class RestApi:
         self._transfers = transfers or Transfers()
         self._workers = concurrent.futures.ThreadPoolExecutor(num_threads, thread_name_prefix="rest")
         self._one_large = threading.Lock()
+        self._calls = stopping.Calls()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers a request, whatever it is."""
@@ -101,8 +102,9 @@ class RestApi:
             transfer.release()
 
     def close(self) -> None:
-        """Ends the threads that do not compute now."""
+        """Ends the threads; what they compute is of no use to anybody any more."""
         self._workers.shutdown(wait=False, cancel_futures=True)
+        self._calls.cancel()
 
     async def _response(self, scope, receive, transfer):
         headers = Headers(scope=scope)
@@ -164,7 +166,8 @@ class RestApi:
             _, servable = self._manager.find(call.model_spec)
             signature_name, request_format, inputs = self._inputs(servable, held, encodings)
             start = time.monotonic()
-            outputs = servable.predict(signature_name, inputs, deadline=deadline)
+            with self._calls.answered():
+                outputs = servable.predict(signature_name, inputs, deadline=deadline)
             self._metrics.record_runtime(self._known(call), call.api, time.monotonic() - start)
             return "OK", json_tensors.to_json(request_format, outputs)
         except Exception as error:
@@ -173,9 +176,11 @@ class RestApi:
 
     def _inputs(self, servable, held, encodings):
         """(signature name, format, {input: array}); the body and the lists that it was parsed to are freed on return."""
-        body = bodies.unpacked(held.pop() if held else b"", encodings)
-        # As Python's lists JSON takes up to 34 times its bytes ("[],[],..."). The parser holds Python's lock in any case.
-        with self._one_large if len(body) > _LARGE_BYTES else contextlib.nullcontext():
+        body = held.pop() if held else b""
+        # As Python's lists JSON takes up to 34 times its bytes ("[],[],..."), and gzip makes a thousand bytes of one. The parser
+        # holds Python's lock in any case.
+        with self._one_large if encodings or len(body) > _LARGE_BYTES else contextlib.nullcontext():
+            body = bodies.unpacked(body, encodings)
             signature_name, request_format, value = json_tensors.parse_request(body)
             del body
             return signature_name, request_format, json_tensors.to_arrays(
@@ -229,8 +234,8 @@ class _Call(typing.NamedTuple):
         spec = model_pb2.ModelSpec(name=urllib.parse.unquote(match["name"]))
         if match["version"]:
             digits = match["version"].lstrip("0") or "0"
-            if len(digits) > len(str(_MAX_VERSION)) or int(digits) > _MAX_VERSION:  # int() refuses thousands of digits
-                raise invalid(f"the version must be at most {_MAX_VERSION}, received {match['version']}")
+            if len(digits) > len(str(LARGEST_VERSION)) or int(digits) > LARGEST_VERSION:  # int() refuses thousands of digits
+                raise invalid(f"the version must be at most {LARGEST_VERSION}, received {match['version']}")
             spec.version.value = int(digits)
         elif match["label"]:
             spec.version_label = urllib.parse.unquote(match["label"])

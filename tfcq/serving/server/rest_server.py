@@ -24,6 +24,7 @@ from .errors import one_line
 from .rest_api import RestApi
 
 IDLE_SECONDS = 60  # within them the next request must be there, up to the end of its headers
+UNREAD_SECONDS = 20.0  # a client to which nothing can be sent for so long is dropped
 LINGER_SECONDS = 1.0
 FAREWELL_SECONDS = 1.0
 _BACKLOG = 1024
@@ -119,6 +120,7 @@ class _Protocol(H11Protocol):
     """One connection."""
 
     transport: Any  # a _Transport
+    _watch: asyncio.TimerHandle | None = None  # over a client that does not read
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(_Transport(transport, self.loop))  # type: ignore[arg-type]
@@ -126,13 +128,39 @@ class _Protocol(H11Protocol):
         # uvicorn's time limit begins with the first answer; whoever never asks must not stay either.
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
         if len(self.connections) > _max_connections():
-            idle = [one for one in cast("set[_Protocol]", self.connections) if one.idle]
+            connections = cast("set[_Protocol]", self.connections)  # with those that are being closed
+            idle = [one for one in connections if one.idle and not one.transport.is_closing()]
             min(idle, key=lambda one: one._idle_since).transport.abort()  # this one, if all others are at work
 
     @property
     def idle(self) -> bool:
         """Whether no request is under way."""
         return self.cycle is None or self.cycle.response_complete
+
+    def pause_writing(self) -> None:
+        """Nothing more is sent until the client reads: it may have sent many requests at once, and never read."""
+        super().pause_writing()
+        self._watch_reader()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._end_watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Keeps nothing of the connection."""
+        super().connection_lost(exc)
+        self._end_watch()
+
+    def _end_watch(self):
+        if self._watch is not None:
+            self._watch.cancel()
+
+    def _watch_reader(self, unsent_before=None):
+        unsent = self.transport.get_write_buffer_size()
+        if unsent == unsent_before:
+            self.transport.abort()
+        else:
+            self._watch = self.loop.call_later(UNREAD_SECONDS, self._watch_reader, unsent)
 
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():

@@ -15,9 +15,9 @@ from tensorflow_serving.apis import prediction_log_pb2
 from . import stopping
 from .errors import RequestError, as_request_error, invalid
 from .tensor_protos import check_names, check_tensor, to_arrays
+from .versions import SAVED_MODEL_FILE
 
 DEFAULT_SIGNATURE = "serving_default"
-SAVED_MODEL_FILE = "saved_model.pb"
 WARMUP_FILE = os.path.join("assets.extra", "tf_serving_warmup_requests")
 
 # TF Serving reads at most this many records (saved_model_warmup_util.h), and so does this server.

@@ -72,6 +72,37 @@ class Call:
             self._manager = manager
 
 
+class Calls:
+    """Calls that are given up together, at the end of a server, in whatever threads they are answered."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._under_way: set[Call] = set()
+        self._cancelled = False
+
+    @contextlib.contextmanager
+    def answered(self) -> Iterator[None]:
+        """In this context runs of models in this thread are one of the calls."""
+        call = Call()
+        with self._lock:
+            self._under_way.add(call)
+            if self._cancelled:
+                call.cancel()
+        try:
+            with call.answered():
+                yield
+        finally:
+            with self._lock:
+                self._under_way.discard(call)
+
+    def cancel(self) -> None:
+        """Ends the calls under way, and those that would begin, with CANCELLED."""
+        with self._lock:
+            self._cancelled = True
+            for call in self._under_way:
+                call.cancel()
+
+
 class _Watch:
     """Cancels runs at their deadlines, on one thread for all of them, which starts with the first."""
 

@@ -25,7 +25,6 @@ def server_credentials(path: str) -> grpc.ServerCredentials:
         missing.append("custom_ca (client_verify needs it)")
     if missing:
         raise UsageError(f"{given_as}: expected texts in PEM, received no {', no '.join(missing)}")
-    pairs = [(config.server_key.encode(), config.server_cert.encode())]
     _check_pair(config.server_key, config.server_cert, given_as)
     pairs = [(config.server_key.encode(), config.server_cert.encode())]
     return grpc.ssl_server_credentials(pairs, config.custom_ca.encode() or None, config.client_verify)

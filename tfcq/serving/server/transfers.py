@@ -78,7 +78,13 @@ class Transfer:
             self._all.timed.discard(self)
 
     def moved(self, count: int) -> None:
-        """Counts bytes that were sent or read, inside of `timed`; they give it more time."""
+        """Counts bytes that were sent or read, inside of `timed`; they give it more time.
+
+        Raises:
+            RequestError: UNAVAILABLE if it is given up; its task may run once more before it is cancelled.
+        """
+        if self._given_up:
+            raise _overloaded()
         self._num_moved += count
         earned = self._start + self._num_moved / self._all.bytes_per_second
         self._limit.reschedule(min(earned, asyncio.get_running_loop().time()) + self._all.grace_seconds)
@@ -89,6 +95,8 @@ class Transfer:
         Raises:
             RequestError: UNAVAILABLE if there is none.
         """
+        if self.num_held + count > self._all.max_held_bytes:  # others would be given up in vain
+            raise _overloaded()
         while self._all.num_held + count > self._all.max_held_bytes:
             slowest = min((one for one in self._all.timed if one.num_held), key=lambda one: one.rate, default=self)
             if slowest is self:

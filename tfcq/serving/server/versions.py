@@ -5,10 +5,10 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
-from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
-from .errors import RequestError, UsageError, invalid, one_line
+from . import text_protos
+from .errors import RequestError, UsageError, invalid
 
 SAVED_MODEL_FILE = "saved_model.pb"
 
@@ -37,13 +37,7 @@ def read_model_config(path: str) -> model_server_config_pb2.ModelServerConfig:
     Raises:
         UsageError: if the file cannot be read or does not parse.
     """
-    try:
-        with open(os.path.expanduser(path), encoding="utf-8") as file:
-            return text_format.Parse(file.read(), model_server_config_pb2.ModelServerConfig())
-    except OSError as error:
-        raise UsageError(f"--model_config_file={path} cannot be read: {error.strerror}") from error
-    except (text_format.ParseError, UnicodeDecodeError) as error:
-        raise UsageError(f"--model_config_file={path} is not a ModelServerConfig: {one_line(error)}") from error
+    return text_protos.read(path, f"--model_config_file={path}", model_server_config_pb2.ModelServerConfig())
 
 
 def checked_models(
