@@ -3,6 +3,7 @@
 import http.client
 import json
 import math
+import re
 import socket
 
 import grpc
@@ -19,6 +20,7 @@ from tensorflow_serving.apis import (
 )
 
 from tfcq.serving.server.grpc_api import TENSOR_CONTENT_METADATA
+from tfcq.serving.server.monitoring import RequestMetrics
 
 PATH = "/v1/models/toy"
 SAMPLE_ROW = {"seed": [1, 2], "temperature": 1.0}
@@ -343,6 +345,14 @@ def test_prometheus_page_counts_requests(toy_server, ask, stub):
         assert increase(f"{name}_count{{{labels}}}") == count
         assert increase(f'{name}_bucket{{{labels},le="+Inf"}}') == count
     assert not any("invented" in name for name in after)
+
+
+def test_prometheus_escapes_names_of_models():
+    metrics = RequestMetrics()
+    metrics.record('a"b\\c', "Predict", "GRPC", "OK", 0.1)
+    metrics.record_runtime('a"b\\c', "Predict", 0.1)
+    labels = re.findall(r'model_name="((?:[^"\\]|\\.)*)",', metrics.page())
+    assert set(labels) == {r'a\"b\\c'} and len(labels) == metrics.page().count("model_name")
 
 
 def test_warm_up_is_replayed_and_a_bad_record_only_warns(toy_server):

@@ -74,8 +74,9 @@ class ModelManager:
 
     def listen(self, listener: Callable[[dict[str, list[int]]], None]) -> None:
         """Calls the listener with `available()` now, and after every change."""
-        self._listeners.append(listener)
-        listener(self.available())
+        with self._changes:
+            self._listeners.append(listener)
+            listener(self.available())
 
     def configure(self, server_config: model_server_config_pb2.ModelServerConfig) -> None:
         """Serves exactly the models of a `ModelServerConfig`; returns when they are loaded.

@@ -74,7 +74,7 @@ class RequestMetrics:
         with self._lock:
             self._counts[model_name, status] = self._counts.get((model_name, status), 0) + 1
             if status == "OK":
-                self._add(_LATENCY, f'model_name="{model_name}",API="{api}",entrypoint="{entrypoint}"', seconds)
+                self._add(_LATENCY, f'model_name="{_escaped(model_name)}",API="{api}",entrypoint="{entrypoint}"', seconds)
 
     def record_runtime(self, model_name: str, api: str, seconds: float) -> None:
         """Adds one run of a model that succeeded.
@@ -85,14 +85,14 @@ class RequestMetrics:
             seconds: how long the model took, with its wait for a batch.
         """
         with self._lock:
-            self._add(_RUNTIME_LATENCY, f'model_name="{model_name}",API="{api}",runtime="{_RUNTIME}"', seconds)
+            self._add(_RUNTIME_LATENCY, f'model_name="{_escaped(model_name)}",API="{api}",runtime="{_RUNTIME}"', seconds)
 
     def page(self) -> str:
         """All metrics in Prometheus' text format."""
         lines = [f"# TYPE {_COUNT} counter"]
         with self._lock:
             for (model_name, status), count in sorted(self._counts.items()):
-                lines.append(f'{_COUNT}{{model_name="{model_name}",status="{status}"}} {count}')
+                lines.append(f'{_COUNT}{{model_name="{_escaped(model_name)}",status="{status}"}} {count}')
             for metric in (_LATENCY, _RUNTIME_LATENCY):
                 lines.append(f"# TYPE {metric} histogram")
                 for (_, labels), entry in sorted(item for item in self._latencies.items() if item[0][0] == metric):
@@ -104,6 +104,11 @@ class RequestMetrics:
         buckets, total = self._latencies.setdefault((metric, labels), ([0] * (len(LATENCY_LIMITS) + 1), 0.0))
         buckets[bisect.bisect_right(LATENCY_LIMITS, microseconds)] += 1
         self._latencies[metric, labels] = (buckets, total + microseconds)
+
+
+def _escaped(name):
+    """A label's value in Prometheus' text format."""
+    return name.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
 
 
 def _histogram(metric, labels, buckets, total):
