@@ -51,7 +51,7 @@ def base(tmp_path):
     (["--model_base_path={base}/nowhere"], "not a directory"),
     (["--model_base_path=gs://bucket/model"], "gs://bucket/model is an address; this server reads folders of this machine"),
     (["--model_base_path={base}/model/1"], "itself a version"),
-    (["--model_base_path={base}"], "holds no version, but models; give the directory of one, such as {base}/model"),
+    (["--model_base_path={base}"], "holds models, not versions; give the directory of one model, such as {base}/model"),
     (["--model_base_path={base}/model", "--model_name=a/b"], "'a/b'"),
     (["--model_config_file={base}/nowhere"], "No such file"),
     (["--model_config_file={base}/no_proto.config"], "nonsense"),

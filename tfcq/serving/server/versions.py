@@ -104,8 +104,8 @@ def _check_depth(config):
     except (OSError, RequestError):  # reported when the versions are loaded
         return
     if above:
-        raise invalid(f"model {config.name!r}: base path {config.base_path} holds no version, but models;"
-                      f" give the directory of one, such as {above[0]}")
+        raise invalid(f"model {config.name!r}: base path {config.base_path} holds models, not versions;"
+                      f" give the directory of one model, such as {above[0]}")
 
 
 def version_directories(base_path: str) -> dict[int, str]:
