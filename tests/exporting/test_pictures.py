@@ -106,7 +106,7 @@ def with_size(content, width, height):
     return content[:16] + width.to_bytes(4, "big") + height.to_bytes(4, "big") + content[24:]
 
 
-KIND = "images_bytes: expected PNG or JPEG, received files that begin with"
+KIND = "images_bytes: expected PNG or JPEG files (by REST base64 in an object b64), received some that begin with bytes"
 SIZE = "images_bytes: expected height and width "
 CHANNELS = "images_bytes: expected a number of channels of "
 BITS = "images_bytes: expected at most 8 bits for a value of a PNG, received"

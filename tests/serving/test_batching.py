@@ -295,7 +295,7 @@ def test_parameters_of_a_file(tmp_path):
 
 
 @pytest.mark.parametrize("text, problem", [
-    ("max_batch_size: 3", "is not a BatchingParameters"),
+    ("max_batch_size: 3", "does not hold BatchingParameters as text"),
     ("nonsense: 3", "nonsense"),
     ("max_batch_size { value: 0 }", "max_batch_size must be at least 1, received 0"),
     ("batch_timeout_micros { value: -1 }", "batch_timeout_micros must be at least 0"),

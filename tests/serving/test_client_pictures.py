@@ -90,7 +90,7 @@ def test_two_arguments_of_pictures(server, client):
     (Image.new("F", (2, 2)), "expected 8 bits in grey or RGB, received mode F"),
     (Image.new("I;16", (2, 2)), "received another file: 16 bits a channel"),
     (Image.new("RGBA", (2, 2), (1, 2, 3, 4)), "received another file: .*transparen"),
-    ("no/such/file.png", "no/such/file.png: .*No such file"),
+    ("no/such/file.png", "no/such/file.png: expected a picture, received a path that cannot be read: No such file"),
     ([file(IMAGES[0]), 3], r"energy\(images\)\[1\]: expected a path, encoded bytes, a PIL image or an array, received int"),
     ([file(IMAGES[0]), IMAGES[1] / 255], r"expected uint8 \[H, W, C\], received float64"),
 ], ids=["size", "one's size", "no image", "truncated", "CMYK", "floats", "16 bits", "transparent", "no file", "a number",

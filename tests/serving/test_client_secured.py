@@ -1,5 +1,6 @@
 """TLS, headers and tokens."""
 
+import asyncio
 import ssl
 import subprocess
 
@@ -48,8 +49,6 @@ def test_a_server_with_tls_is_asked_by_the_certificate_that_is_given(addresses, 
 
 @pytest.mark.parametrize("transport", ["rest", "grpc"])
 def test_async_too(addresses, certificate, transport):
-    import asyncio
-
     async def ask():
         async with getattr(AsyncClient, transport)(addresses[transport], "m", ca_file=certificate[0], timeout=60) as client:
             return await client.sample(2)
@@ -63,8 +62,34 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(addresses, transport, 
         with pytest.raises(ServerError) as caught:
             client.status()
     assert caught.value.code == "UNAVAILABLE" and "\n" not in str(caught.value)
-    if transport == "rest":
-        assert "certificate is not one to trust" in str(caught.value) and "ca_file" in str(caught.value)
+    assert "certificate is not one to trust" in str(caught.value) and "ca_file" in str(caught.value)
+
+
+@pytest.mark.parametrize(("asked", "transport", "options", "said"), [
+    ("rest", "grpc", {}, "does not speak gRPC .* is it the port of REST"),
+    ("grpc", "grpc", {"tls": True}, "no server answers there .* does it speak TLS"),
+    ("rest", "https", {}, "does not speak TLS; http:// asks without"),
+    ("nobody", "grpc", {}, r"no server answers there \(\S+: Failed to connect to remote host: Connection refused\)$"),
+])
+def test_a_wrong_port_and_an_unexpected_encryption_are_explained(asked, transport, options, said):
+    with model_server() as server, grpc_server(GrpcModel()) as address:
+        port = {"rest": server.port, "grpc": address.split(":")[1], "nobody": closed_port()}[asked]
+        for kind in (Client, AsyncClient):
+            if transport == "https":
+                client = kind.rest(f"https://127.0.0.1:{port}", "m", retries=0, timeout=30)
+            else:
+                client = kind.grpc(f"127.0.0.1:{port}", "m", retries=0, timeout=30, **options)
+            with pytest.raises(ServerError, match=said) as caught:
+                answer = client.status()
+                if kind is AsyncClient:
+                    asyncio.run(answer)
+            assert caught.value.code == "UNAVAILABLE"
+
+
+def test_a_grpc_server_with_tls_that_is_asked_without_is_explained(addresses):
+    with Client.grpc(addresses["grpc"], "m", retries=0, timeout=30) as client:
+        with pytest.raises(ServerError, match=r"no server answers there .* does it expect TLS \(tls=True\)\?$"):
+            client.status()
 
 
 def test_headers_and_token_are_sent_and_not_shown():
@@ -108,11 +133,18 @@ def test_options_that_cannot_work_are_refused_at_once(transport, options, said):
     assert "\n" not in str(caught.value) and "s3cret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("address", ["http://", "http://:8501", "http://host:port", "http://[::1", "http://me:s3cret@host:1", "http://host?x"])
+@pytest.mark.parametrize("address", ["http://", "http://:8501", "http://host:port", "http://[::1", "http://me:s3cret@host:1", "http://host?x",
+                                     "http://host:8501/v1/models/m"])
 def test_addresses_that_are_none_are_refused(address):
     with pytest.raises(UserError, match="a REST address") as caught:
         Client.rest(address, "m")
     assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("address", ["localhost", "10.0.0.1", "[::1]", ""])
+def test_a_grpc_address_has_a_port(address):
+    with pytest.raises(UserError, match="a gRPC address is host:port, received .* without a port"):
+        Client.grpc(address, "m")
 
 
 def test_a_ca_file_needs_https(certificate):

@@ -91,6 +91,8 @@ def test_one_line_keeps_the_sentence_and_drops_the_stack():
                "<stack traces unavailable>\nassertion failed: [seed must be even] [Condition x == y] [x = ] [3]\n"
                "\t [[{{node check/Assert}}]] [Op:__inference_signature_wrapper_285]")
     assert one_line(message) == "assertion failed: seed must be even [Condition x == y] [x = ] [3]"
+    size = "assertion failed: [images: expected height and width [8, 8], received] [9 7]"
+    assert one_line(size) == "assertion failed: images: expected height and width [8, 8], received [9 7]"
     assert len(one_line("long " * 1000)) == 600
 
 

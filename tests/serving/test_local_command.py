@@ -51,6 +51,7 @@ def base(tmp_path):
     (["--model_base_path={base}/nowhere"], "not a directory"),
     (["--model_base_path=gs://bucket/model"], "gs://bucket/model is an address; this server reads folders of this machine"),
     (["--model_base_path={base}/model/1"], "itself a version"),
+    (["--model_base_path={base}"], "holds models, not versions; give the directory of one model, such as {base}/model"),
     (["--model_base_path={base}/model", "--model_name=a/b"], "'a/b'"),
     (["--model_config_file={base}/nowhere"], "No such file"),
     (["--model_config_file={base}/no_proto.config"], "nonsense"),
@@ -68,7 +69,7 @@ def base(tmp_path):
 def test_mistake_is_one_line_and_status_2(base, arguments, reason):
     status, output, lines, modules = run(*[argument.format(base=base) for argument in arguments])
     assert status == 2 and output == ""
-    assert len(lines) == 1 and lines[0].startswith("error: ") and reason in lines[0]
+    assert len(lines) == 1 and lines[0].startswith("error: ") and reason.format(base=base) in lines[0]
     assert "tensorflow" not in modules
 
 
@@ -85,7 +86,7 @@ def options_of(base, *arguments):
     (["--enable_batching", "--batching_parameters_file={base}/none"], "none cannot be read: No such file"),
     (["--enable_batching", "--batching_parameters_file={base}/padding.config"], "pad_variable_length_inputs is not supported"),
     (["--ssl_config_file={base}/none"], "--ssl_config_file={base}/none cannot be read"),
-    (["--ssl_config_file={base}/batching.config"], "is not a SSLConfig"),
+    (["--ssl_config_file={base}/batching.config"], "does not hold SSLConfig as text"),
     (["--ssl_config_file={base}/unsafe.config"], "received no custom_ca"),
     (["--model_config_file_poll_wait_seconds=1"], "needs --model_config_file"),
     (["--grpc_channel_arguments=grpc.max=3000000000"], "expected numbers of 32 bits, received 'grpc.max=3000000000'"),

@@ -51,3 +51,16 @@ def test_a_base_path_of_several_lines_is_refused(tmp_path):
     (tmp_path / "a\nb").mkdir()
     with pytest.raises(RequestError, match="needs a base_path of one line"):
         checked_models(single_model_config("toy", str(tmp_path / "a\nb")))
+
+
+def test_a_folder_without_versions_is_waited_for_and_one_of_models_is_refused(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr("tfcq.serving.server.manager.logging.warning", lambda text, *values: said.append(text % values))
+    (tmp_path / "models" / "toy").mkdir(parents=True)
+    ModelManager().configure(single_model_config("toy", str(tmp_path / "models" / "toy")))
+    line, = said
+    assert "waiting for a directory with an integer for its name" in line and "loaded" not in line
+    (tmp_path / "models" / "toy" / "1").mkdir()
+    (tmp_path / "models" / "toy" / "1" / "saved_model.pb").write_bytes(b"")
+    with pytest.raises(RequestError, match=f"models holds models, not versions; .* such as {tmp_path}/models/toy$"):
+        checked_models(single_model_config("toy", str(tmp_path / "models")))

@@ -37,7 +37,9 @@ def decoded(files: tf.Tensor, shape: tuple[int, ...], name: str) -> tf.Tensor:
     is_file = is_png | tf.reduce_all(start[:, : len(_JPEG)] == _JPEG, axis=1)
     checks = [
         require(
-            tf.reduce_all(is_file), f"{name}: expected PNG or JPEG, received files that begin with", start[~is_file][:, :8]
+            tf.reduce_all(is_file),
+            f"{name}: expected PNG or JPEG files (by REST base64 in an object b64), received some that begin with bytes",
+            start[~is_file][:, :8],
         ),
         require(
             tf.reduce_all(~is_png | (start[:, _DEPTH] <= 8)),

@@ -6,6 +6,7 @@ Needs protobuf alone, and is imported when the first client by gRPC is made.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -105,6 +106,8 @@ class GrpcProtocol:
             reason: what came with it.
             through: text that names the proxy, if one was asked.
         """
+        if code == "UNAVAILABLE":
+            reason = _explained(reason, self._target.tls)
         if code in ("UNAVAILABLE", "UNKNOWN", "DEADLINE_EXCEEDED"):  # TF Serving itself rarely uses them for a request
             reason += through
         return ServerError(self.address, code, reason, passing=code == "UNAVAILABLE")
@@ -182,3 +185,21 @@ def _array(name, proto, expected):
     if len(array) < size:  # a TensorProto leaves out what repeats its last value
         array = np.concatenate([array, np.full(size - len(array), array[-1], dtype)])
     return array.reshape(shape)
+
+
+def _explained(reason, tls):
+    """What gRPC says of a server that it does not reach, with the likely cause; any other reason as it is."""
+    if not reason.startswith("failed to connect to all addresses"):
+        return reason
+    certificate = re.search(r"CERTIFICATE_VERIFY_FAILED: (.*?)(?:: OK)?$", reason)
+    if certificate:
+        return f"its certificate is not one to trust ({certificate.group(1)}); ca_file names who signed it"
+    last = re.sub(r"^[A-Z_]+: ", "", reason.partition("last error: ")[2]) or reason
+    if "Failed parsing HTTP/2" in reason:
+        return f"what answers there does not speak gRPC ({last}); is it the port of REST?"
+    hint = ""
+    if tls:  # where one address of the host has no server, and the handshake fails at the other, gRPC may name either
+        hint = "; does it speak TLS? Without tls=True and ca_file it is asked without"
+    elif "Socket closed" in reason:
+        hint = "; does it expect TLS (tls=True)?"
+    return f"no server answers there ({last}){hint}"

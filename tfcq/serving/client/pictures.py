@@ -101,6 +101,8 @@ def _decoded(label, picture):
     try:
         return label, decoding.decode(file, label)
     except UnfitImage as error:
+        if not error.kind:  # the fault is not the file's content: it is not there, or must not be read
+            raise UserError(f"{label}: expected a picture, received a path that cannot be read: {error.note}") from error
         raise UserError(
             f"{label}: expected an image of 8 bits in grey or RGB, received another file: {error.note}"
         ) from error

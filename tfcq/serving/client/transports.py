@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import re
 import ssl
 import urllib.parse
 from typing import Any, Protocol
@@ -58,6 +59,8 @@ class _Rest:
             raise UserError("a REST address has no user and password; pass them as headers, or a token")
         if not usable:
             raise UserError(f"a REST address is http://host:port, received {target.address!r}")
+        if "/v1/models" in parts.path:
+            raise UserError(f"a REST address ends before /v1/models, received {target.address!r}; the model is named by model=")
         self._proxy = proxies.for_rest(target.address)
         self.protocol = RestProtocol(target, _through(proxies.of_rest(target.address)))
         self._context = target.tls_context() if target.address.startswith("https://") else None
@@ -71,6 +74,9 @@ class _Rest:
         if certificate is not None:
             reason = f"its certificate is not one to trust ({certificate.verify_message}); ca_file names who signed it"
             return failed(url, "UNAVAILABLE", reason)
+        handshake = _cause(error, ssl.SSLError)
+        if handshake is not None and handshake.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"):
+            return failed(url, "UNAVAILABLE", "what answers there does not speak TLS; http:// asks without")
         if isinstance(error, http.client.BadStatusLine) and not isinstance(error, ConnectionError):
             reason = f"what answers there does not speak HTTP ({str(error)[:40]!r}); is it the port of gRPC?"
             return failed(url, "UNAVAILABLE", reason)
@@ -178,6 +184,8 @@ class _Grpc:
     def __init__(self, target: Target) -> None:
         if "://" in target.address:
             raise UserError(f"a gRPC address is host:port without a scheme, received {target.address!r}")
+        if re.fullmatch(r"[^:/]*|\[[^]]*\]", target.address):  # gRPC would ask port 443
+            raise UserError(f"a gRPC address is host:port, received {target.address!r} without a port")
         try:
             import grpc
 

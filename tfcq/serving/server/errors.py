@@ -39,7 +39,7 @@ _NOISE = re.compile(
     r"^(Graph execution error:|Detected at node .*|<stack traces unavailable>|File \".*|\[\[\{\{node .*)$"
 )
 _OPERATION_SUFFIX = re.compile(r"\s*\[Op:[^\]]*\]")
-_ASSERTION = re.compile(r"assertion failed: \[([^\[\]]*)\]")
+_ASSERTION = re.compile(r"assertion failed: \[((?:[^\[\]]|\[[^\[\]]*\])*)\]")
 
 
 class UsageError(Exception):

@@ -195,7 +195,10 @@ class ModelManager:
             model.complain_once(f"{error}; what is loaded goes on serving")
             return set()
         if not directories:
-            model.complain_once(f"no version under {model.config.base_path}; what is loaded goes on serving")
+            until = "what is loaded goes on serving" if model.servables else (
+                "waiting for a directory with an integer for its name and saved_model.pb in it"
+            )
+            model.complain_once(f"no version under {model.config.base_path}; {until}")
             return set()
         model.complaint = None
         model.failures = {version: failed for version, failed in model.failures.items()

@@ -73,4 +73,4 @@ def read(path: str, given_as: str, message: _Message) -> _Message:
     except OSError as error:
         raise UsageError(f"{given_as} cannot be read: {error.strerror}") from error
     except (text_format.ParseError, UnicodeDecodeError) as error:
-        raise UsageError(f"{given_as} is not a {message.DESCRIPTOR.name}: {one_line(error)}") from error
+        raise UsageError(f"{given_as} does not hold {message.DESCRIPTOR.name} as text: {one_line(error)}") from error

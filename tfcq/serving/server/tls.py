@@ -46,7 +46,7 @@ def _check_pair(key, certificate, given_as):
     except (ssl.SSLError, ValueError) as error:
         raise UsageError(
             f"{given_as}: server_key and server_cert cannot be used ({error}); expected a private key without a password and its "
-            "certificate in PEM, with \\n at the ends of lines"
+            "certificate in PEM, the texts themselves (no names of files), with \\n at the ends of lines"
         ) from error
     finally:
         os.close(descriptor)

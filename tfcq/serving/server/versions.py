@@ -85,6 +85,21 @@ def _check_base_path(config):
     if os.path.exists(os.path.join(config.base_path, SAVED_MODEL_FILE)):
         raise invalid(f"model {config.name!r}: base path {config.base_path} is itself a version;"
                       f" give the directory above it")
+    _check_depth(config)
+
+
+def _check_depth(config):
+    """Raises RequestError for the folder above a model's, which --export_dir names: nothing would ever be served from there."""
+    try:
+        folders = sorted(entry.path for entry in os.scandir(config.base_path) if entry.is_dir())
+        if not folders or version_directories(config.base_path):
+            return
+        above = [folder for folder in folders if version_directories(folder)]
+    except (OSError, RequestError):  # reported when the versions are loaded
+        return
+    if above:
+        raise invalid(f"model {config.name!r}: base path {config.base_path} holds models, not versions;"
+                      f" give the directory of one model, such as {above[0]}")
 
 
 def version_directories(base_path: str) -> dict[int, str]:
