@@ -233,6 +233,11 @@ def test_a_run_has_the_latest_deadline_of_its_requests(batcher, model):
     assert model.deadlines == [late, None]
 
 
+@pytest.mark.parametrize("seconds", [1e12, float("inf")])
+def test_a_deadline_later_than_any_thread_can_wait(batcher, model, seconds):
+    assert batcher().predict(model, "double", row(1), deadline=time.monotonic() + seconds)["y"].item() == 2
+
+
 @pytest.mark.parametrize("value", [1, -1])
 def test_nothing_of_a_request_is_kept(batcher, value):
     """Neither tensors nor the model, by a thread that waits for the next batch or by an error; no collector is needed."""

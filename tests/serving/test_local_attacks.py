@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 from conftest import wait_for
 
-from tfcq.serving.server import addresses, rest_api, rest_server
+from tfcq.serving.server import addresses, rest_api, rest_server, stopping
 from tfcq.serving.server.manager import ModelManager
 from tfcq.serving.server.monitoring import RequestMetrics
 from tfcq.serving.server.transfers import Transfers
@@ -76,7 +76,8 @@ class Model:
         self.deadlines.append(deadline)
         if inputs["x"][0] < 0:
             self.waiting.release()
-            self.go_on.wait(WAIT)
+            with stopping.ended_by(self.go_on.set):
+                self.go_on.wait(WAIT)
         if inputs["x"][0] > 1000:  # a large answer
             return {"x": np.zeros(int(inputs["x"][0]), np.float32)}
         return inputs
@@ -225,7 +226,7 @@ def test_a_prediction_has_a_time_limit(start):
 
 def test_a_stop_tells_clients_that_keep_their_connections_and_resets_none(start):
     port, model, server = start()
-    stopping, ends = threading.Event(), []
+    ending, ends = threading.Event(), []
 
     def keep_asking():
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=WAIT)
@@ -234,7 +235,7 @@ def test_a_stop_tells_clients_that_keep_their_connections_and_resets_none(start)
             response = connection.getresponse()
             assert response.status == 200 and response.read() == b'{"outputs":[1.0]}'
             if response.headers["Connection"] == "close":
-                return stopping.is_set()
+                return ending.is_set()
 
     def ask_slowly():
         return predict(port, -1)
@@ -244,7 +245,7 @@ def test_a_stop_tells_clients_that_keep_their_connections_and_resets_none(start)
         slow = clients.submit(ask_slowly)
         assert model.waiting.acquire(timeout=WAIT)
         idle = connect(port)
-        stopping.set()
+        ending.set()
         stop = threading.Thread(target=server.stop, args=(WAIT,))
         stop.start()
         assert [end.result() for end in ends] == [True] * 4
@@ -257,6 +258,20 @@ def test_a_stop_tells_clients_that_keep_their_connections_and_resets_none(start)
         connect(port)
 
 
+def test_a_stop_answers_connections_that_have_only_arrived(start):
+    port, _, server = start()
+    shutdown, arrived = server._server.shutdown, []
+
+    async def late(sockets):  # runs on the loop, so that these are not accepted before
+        arrived.extend(connect(port, post(b'{"inputs": [1]}')) for _ in range(3))
+        await shutdown(sockets)
+
+    server._server.shutdown = late
+    server.stop(WAIT)
+    for answer in map(answers, arrived):
+        assert answer.startswith(b"HTTP/1.1 200") and answer.endswith(b'{"outputs":[1.0]}')
+
+
 def test_a_stop_does_not_wait_for_ever(start):
     port, model, server = start()
     deaf = connect(port, post(json.dumps({"inputs": [3_000_000]}).encode()), receive_buffer=4096)
@@ -265,6 +280,7 @@ def test_a_stop_does_not_wait_for_ever(start):
     begun = time.monotonic()
     server.stop(1.5)
     assert time.monotonic() - begun < WAIT / 2
+    assert model.go_on.is_set()  # the run has been ended, as the process waits for its thread
     deaf.close()
     running.close()
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
+from . import stopping
 from .batching import Batcher, Scheduler
 from .batching_parameters import PER_MODEL_FILE, BatchingParameters
 from .errors import as_request_error
@@ -87,7 +88,7 @@ class LoadedServable(Servable):
         inputs = {name: np.asarray(array) for name, array in inputs.items()}
         if self._is_warming_up:
             return self._batcher.pad_and_run(run, signature_name, inputs, output_filter)
-        return self._batcher.predict(run, signature_name, inputs, output_filter, deadline)
+        return self._batcher.predict(run, signature_name, inputs, output_filter, deadline, stopping.ended_by)
 
     def warm_up(self) -> int:
         """Replays the recorded requests as often as the flags say; returns their number, as `Servable.warm_up`."""

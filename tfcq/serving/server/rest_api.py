@@ -27,6 +27,7 @@ from tensorflow_serving.apis import get_model_metadata_pb2, model_pb2
 from . import bodies, json_tensors
 from .errors import HTTP_STATUS, RequestError, code_and_reason, invalid
 from .grpc_api import EXAMPLES_ONLY, SIGNATURE_FIELD, metadata
+from .stopping import Call as Stoppable
 from .transfers import Transfer, Transfers
 
 if TYPE_CHECKING:
@@ -150,21 +151,26 @@ class RestApi:
         loop, deadline = asyncio.get_running_loop(), None
         if self._timeout_seconds:
             deadline = time.monotonic() + self._timeout_seconds
-        job = loop.run_in_executor(self._workers, self._compute, call, held, encodings, deadline)
+        stopped = Stoppable()
+        job = loop.run_in_executor(self._workers, self._compute, call, held, encodings, deadline, stopped)
         try:
             async with asyncio.timeout(self._timeout_seconds or None):
                 return await job
+        except asyncio.CancelledError:  # the server ends, and its threads must not go on
+            stopped.cancel()
+            raise
         except TimeoutError:
             limit = f"{self._timeout_seconds * 1000:g} ms, the limit of --rest_api_timeout_in_ms"
             return "DEADLINE_EXCEEDED", _error(f"there was no answer within {limit}")
 
-    def _compute(self, call, held, encodings, deadline):
+    def _compute(self, call, held, encodings, deadline, stopped):
         """(code, JSON), on a thread; never raises, for an exception would keep the request alive that its traceback refers to."""
         try:
             _, servable = self._manager.find(call.model_spec)
             signature_name, request_format, inputs = self._inputs(servable, held, encodings)
             start = time.monotonic()
-            outputs = servable.predict(signature_name, inputs, deadline=deadline)
+            with stopped.answered():
+                outputs = servable.predict(signature_name, inputs, deadline=deadline)
             self._metrics.record_runtime(self._known(call), call.api, time.monotonic() - start)
             return "OK", json_tensors.to_json(request_format, outputs)
         except Exception as error:
