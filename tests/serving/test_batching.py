@@ -271,6 +271,21 @@ def test_stopping_runs_what_waits(model):
     assert asked.answer()["y"].item() == 2
 
 
+def test_the_end_waits_for_a_run_whose_requests_have_gone(model):
+    scheduler = Scheduler(1)
+    model.go.clear()
+    late = Asked(Batcher(BatchingParameters(), scheduler), model, row(1), deadline=time.monotonic() + 0.5)
+    assert late.answer().code == "DEADLINE_EXCEEDED" and len(model.runs) == 1
+    scheduler.stop()
+    end = threading.Thread(target=scheduler.join, daemon=True)
+    end.start()
+    end.join(0.1)
+    assert end.is_alive()
+    model.go.set()
+    end.join(WAIT)
+    assert not end.is_alive()
+
+
 PARAMETERS = """
 max_batch_size { value: 64 } batch_timeout_micros { value: 2000 } max_enqueued_batches { value: 100 }
 num_batch_threads { value: 3 } thread_pool_name { value: "pool" } allowed_batch_sizes: 8 allowed_batch_sizes: 32

@@ -40,14 +40,20 @@ class Scheduler:
         self.changed = threading.Condition()  # guards the queues of all batchers
         self._waiting: list[Batcher] = []  # those with batches that wait, in the order of their turns
         self._stopped = False
-        for number in range(num_threads):
-            threading.Thread(target=self._work, name=f"batch-{number}", daemon=True).start()
+        self._threads = [threading.Thread(target=self._work, name=f"batch-{n}", daemon=True) for n in range(num_threads)]
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
         """Ends the threads when nothing waits any more; batches that wait are run at once."""
         with self.changed:
             self._stopped = True
             self.changed.notify_all()
+
+    def join(self) -> None:
+        """Waits, after `stop`, for the runs that have begun: a process that ends inside of TensorFlow crashes."""
+        for thread in self._threads:
+            thread.join()
 
     def announce(self, batcher: Batcher) -> None:
         """Says, with `changed` held, that a batcher has a new batch or one that is full now."""

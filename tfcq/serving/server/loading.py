@@ -133,6 +133,7 @@ class Loader:
         """Ends the threads of batching once nothing waits in them."""
         if self._scheduler is not None:
             self._scheduler.stop()
+            self._scheduler.join()
 
     def _batcher(self, path):
         parameters = self._options.batching
