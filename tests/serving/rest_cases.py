@@ -8,6 +8,8 @@ import threading
 import numpy as np
 import tensorflow as tf
 
+from tfcq.serving.server import stopping
+
 PATH = "/v1/models/toy:predict"
 SAMPLE = json.dumps({"instances": [{"seed": [1, 2], "temperature": 1.0}]})
 WAIT = 50  # seconds, for a machine with other work
@@ -65,7 +67,8 @@ class Model:
         self.deadlines.append(deadline)
         if inputs["x"][0] < 0:
             self.waiting.release()
-            self.go_on.wait(WAIT)
+            with stopping.ended_by(self.go_on.set):
+                self.go_on.wait(WAIT)
         if inputs["x"][0] > 1000:  # a large answer
             return {"x": np.zeros(int(inputs["x"][0]), np.float32)}
         return inputs

@@ -233,6 +233,11 @@ def test_a_run_has_the_latest_deadline_of_its_requests(batcher, model):
     assert model.deadlines == [late, None]
 
 
+@pytest.mark.parametrize("seconds", [1e12, float("inf")])
+def test_a_deadline_later_than_any_thread_can_wait(batcher, model, seconds):
+    assert batcher().predict(model, "double", row(1), deadline=time.monotonic() + seconds)["y"].item() == 2
+
+
 @pytest.mark.parametrize("value", [1, -1])
 def test_nothing_of_a_request_is_kept(batcher, value):
     """Neither tensors nor the model, by a thread that waits for the next batch or by an error; no collector is needed."""
@@ -272,6 +277,21 @@ def test_stopping_runs_what_waits(model):
     asked = Asked(Batcher(BatchingParameters(batch_timeout_micros=LONG), scheduler), model, row(1))
     scheduler.stop()
     assert asked.answer()["y"].item() == 2
+
+
+def test_the_end_waits_for_a_run_whose_requests_have_gone(model):
+    scheduler = Scheduler(1)
+    model.go.clear()
+    late = Asked(Batcher(BatchingParameters(), scheduler), model, row(1), deadline=time.monotonic() + 0.5)
+    assert late.answer().code == "DEADLINE_EXCEEDED" and len(model.runs) == 1
+    scheduler.stop()
+    end = threading.Thread(target=scheduler.join, daemon=True)
+    end.start()
+    end.join(0.1)
+    assert end.is_alive()
+    model.go.set()
+    end.join(WAIT)
+    assert not end.is_alive()
 
 
 PARAMETERS = """

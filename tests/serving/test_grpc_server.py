@@ -17,7 +17,11 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from tensorflow_serving.apis import predict_pb2
 
 from tfcq.serving.server import grpc_server, stopping
+from tfcq.serving.server.batching import Batcher, Scheduler
+from tfcq.serving.server.batching_parameters import BatchingParameters
 from tfcq.serving.server.errors import RequestError, code_and_reason
+from tfcq.serving.server.grpc_api import TENSOR_CONTENT_METADATA
+from tfcq.serving.server.loading import LoadedServable
 from tfcq.serving.server.manager import ModelManager
 from tfcq.serving.server.servable import Servable
 from tfcq.serving.server.versions import single_model_config
@@ -81,6 +85,27 @@ def test_cancelled_call_ends_its_run(servable):
         assert len(pool.submit(servable.predict, "sample", rows(1)).result()["images"]) == 1  # the thread is as before
 
 
+def test_cancelled_call_does_not_wait_for_its_batch(base):
+    scheduler, call = Scheduler(1), stopping.Call()
+    batcher = Batcher(BatchingParameters(max_batch_size=2, batch_timeout_micros=10**9), scheduler)
+    servable = LoadedServable(str(base / "1"), batcher)
+
+    def answer():
+        with call.answered():
+            servable.predict("sample", rows(1))
+
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        try:
+            work = pool.submit(answer)
+            wait_for(lambda: batcher.num_waiting == 1)
+            call.cancel()
+            assert work.exception(60).code == "CANCELLED" and batcher.num_waiting == 0
+            runs = [pool.submit(servable.predict, "sample", rows(1)) for _ in range(2)]
+            assert [len(run.result(60)["images"]) for run in runs] == [1, 1]  # its place is free
+        finally:
+            scheduler.stop()
+
+
 @pytest.mark.parametrize("spoil", [{"seed": np.zeros([5, 2], np.int32)}, {"zzz": np.zeros(3)}])
 def test_refusal_frees_its_tensors_without_the_collector(servable, spoil):
     gc.disable()
@@ -119,14 +144,14 @@ class Server:
         self.channel = grpc.insecure_channel(f"127.0.0.1:{port}", options=[("grpc.max_receive_message_length", -1)])
         self.health = health_pb2_grpc.HealthStub(self.channel)
 
-    def ask(self, count, timeout=LIMIT, wait=True):
+    def ask(self, count, timeout=LIMIT, wait=True, metadata=None):
         """A future of the answer to `sample`."""
         request = predict_pb2.PredictRequest(model_spec={"name": "toy"})
         for name, array in rows(count).items():
             request.inputs[name].CopyFrom(tf.make_tensor_proto(array))
         predict = self.channel.unary_unary(PREDICT, predict_pb2.PredictRequest.SerializeToString,
                                            predict_pb2.PredictResponse.FromString)
-        return predict.future(request, timeout=timeout, wait_for_ready=wait)
+        return predict.future(request, timeout=timeout, wait_for_ready=wait, metadata=metadata)
 
     def status(self, name=""):
         return self.health.Check(health_pb2.HealthCheckRequest(service=name), timeout=LIMIT).status
@@ -218,6 +243,7 @@ def test_stop_lets_running_calls_finish_and_says_so(server, monkeypatch):
     going_on, predict = threading.Event(), Servable.predict
     monkeypatch.setattr(Servable, "predict", lambda *arguments: going_on.wait(LIMIT) and predict(*arguments))
     monkeypatch.setattr(grpc_server, "LINGER_SECONDS", 0.1)
+    monkeypatch.setattr(grpc_server, "QUIET_SECONDS", 0)  # a late call is refused at once
     watch = server.health.Watch(health_pb2.HealthCheckRequest(service="toy"), timeout=LIMIT)
     assert next(watch).status == SERVING
     running, queued = server.ask(2), server.ask(3)
@@ -229,6 +255,33 @@ def test_stop_lets_running_calls_finish_and_says_so(server, monkeypatch):
     going_on.set()
     assert [len(tf.make_ndarray(call.result().outputs["images"])) for call in (running, queued)] == [2, 3]
     end.result()  # although the watch has not ended
+
+
+def test_stop_sends_the_last_answer_to_its_end(server, monkeypatch):
+    going_on, images = threading.Event(), np.zeros(2**26, np.uint8)
+    monkeypatch.setattr(Servable, "predict", lambda *arguments: going_on.wait(LIMIT) and {"images": images})
+    monkeypatch.setattr(grpc_server, "LINGER_SECONDS", 0.1)
+    call = server.ask(1, metadata=[TENSOR_CONTENT_METADATA])
+    wait_for(lambda: server.server._in_hand.count == 1)
+    end = server.server.stop(LIMIT)
+    time.sleep(0.5)
+    going_on.set()
+    assert len(call.result().outputs["images"].tensor_content) == images.size
+    end.result()
+
+
+def test_stop_answers_calls_that_have_only_arrived(server, monkeypatch):
+    monkeypatch.setattr(grpc_server, "QUIET_SECONDS", 1)
+    monkeypatch.setattr(grpc_server, "FAREWELL_SECONDS", LIMIT)
+    going_on = threading.Event()
+    assert len(tf.make_ndarray(server.ask(1).result().outputs["images"])) == 1  # connected
+    server.server._loop.call_soon_threadsafe(going_on.wait, LIMIT)  # so that none is taken
+    calls = [server.ask(1, wait=False) for _ in range(8)]
+    time.sleep(1)
+    end = server.server.stop(LIMIT)
+    going_on.set()
+    assert [call.code() for call in calls] == [grpc.StatusCode.OK] * 8
+    end.result()
 
 
 def test_stop_ends_a_call_that_runs_on_after_the_grace(server):

@@ -129,7 +129,7 @@ def test_a_prediction_has_a_time_limit(start):
 
 def test_a_stop_tells_clients_that_keep_their_connections_and_resets_none(start):
     port, model, server = start()
-    stopping, ends = threading.Event(), []
+    ending, ends = threading.Event(), []
 
     def keep_asking():
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=WAIT)
@@ -138,7 +138,7 @@ def test_a_stop_tells_clients_that_keep_their_connections_and_resets_none(start)
             response = connection.getresponse()
             assert response.status == 200 and response.read() == b'{"outputs":[1.0]}'
             if response.headers["Connection"] == "close":
-                return stopping.is_set()
+                return ending.is_set()
 
     def ask_slowly():
         return predict(port, -1)
@@ -148,7 +148,7 @@ def test_a_stop_tells_clients_that_keep_their_connections_and_resets_none(start)
         slow = clients.submit(ask_slowly)
         assert model.waiting.acquire(timeout=WAIT)
         idle = connect(port)
-        stopping.set()
+        ending.set()
         stop = threading.Thread(target=server.stop, args=(WAIT,))
         stop.start()
         assert [end.result() for end in ends] == [True] * 4
@@ -161,6 +161,20 @@ def test_a_stop_tells_clients_that_keep_their_connections_and_resets_none(start)
         connect(port)
 
 
+def test_a_stop_answers_connections_that_have_only_arrived(start):
+    port, _, server = start()
+    shutdown, arrived = server._server.shutdown, []
+
+    async def late(sockets):  # runs on the loop, so that these are not accepted before
+        arrived.extend(connect(port, post(b'{"inputs": [1]}')) for _ in range(3))
+        await shutdown(sockets)
+
+    server._server.shutdown = late
+    server.stop(WAIT)
+    for answer in map(answers, arrived):
+        assert answer.startswith(b"HTTP/1.1 200") and answer.endswith(b'{"outputs":[1.0]}')
+
+
 def test_a_stop_does_not_wait_for_ever(start):
     port, model, server = start()
     deaf = connect(port, post(json.dumps({"inputs": [3_000_000]}).encode()), receive_buffer=4096)
@@ -169,6 +183,7 @@ def test_a_stop_does_not_wait_for_ever(start):
     begun = time.monotonic()
     server.stop(1.5)
     assert time.monotonic() - begun < WAIT / 2
+    assert model.go_on.is_set()  # the run has been ended, as the process waits for its thread
     deaf.close()
     running.close()
 

@@ -8,9 +8,11 @@ batch fails, its halves are run one after the other, and so on: a request that i
 from __future__ import annotations
 
 import collections
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterable
+from contextlib import AbstractContextManager
 from typing import TypeAlias
 
 import numpy as np
@@ -38,14 +40,20 @@ class Scheduler:
         self.changed = threading.Condition()  # guards the queues of all batchers
         self._waiting: list[Batcher] = []  # those with batches that wait, in the order of their turns
         self._stopped = False
-        for number in range(num_threads):
-            threading.Thread(target=self._work, name=f"batch-{number}", daemon=True).start()
+        self._threads = [threading.Thread(target=self._work, name=f"batch-{n}", daemon=True) for n in range(num_threads)]
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
         """Ends the threads when nothing waits any more; batches that wait are run at once."""
         with self.changed:
             self._stopped = True
             self.changed.notify_all()
+
+    def join(self) -> None:
+        """Waits, after `stop`, for the runs that have begun: a process that ends inside of TensorFlow crashes."""
+        for thread in self._threads:
+            thread.join()
 
     def announce(self, batcher: Batcher) -> None:
         """Says, with `changed` held, that a batcher has a new batch or one that is full now."""
@@ -112,7 +120,13 @@ class Batcher:
         return len(self._full) + len(self._open)
 
     def predict(
-        self, run: Run, signature_name: str, inputs: Arrays, output_filter: Iterable[str] = (), deadline: float | None = None
+        self,
+        run: Run,
+        signature_name: str,
+        inputs: Arrays,
+        output_filter: Iterable[str] = (),
+        deadline: float | None = None,
+        ended_by: Callable[[Callable[[], object]], AbstractContextManager[None]] = lambda _: contextlib.nullcontext(),
     ) -> Arrays:
         """Runs the model on a request's inputs, together with those of others; returns when it is answered.
 
@@ -122,14 +136,15 @@ class Batcher:
             inputs: {input name: array [N, ...]}. Unless they have one N, which is not 0, the request is run alone.
             output_filter: the outputs wanted, empty for all.
             deadline: in `time.monotonic()` seconds; None: none.
+            ended_by: given a function that ends the wait, the context in which the caller may call it (`stopping.ended_by`).
 
         Returns:
             {output name: array [N, ...]}; the arrays may be parts of larger ones.
 
         Raises:
             RequestError: INVALID_ARGUMENT for more than `max_batch_size` rows; UNAVAILABLE if the queue is full;
-                DEADLINE_EXCEEDED; FAILED_PRECONDITION if an output does not have a row for each row of the inputs; what `run`
-                raises for this request.
+                DEADLINE_EXCEEDED; CANCELLED; FAILED_PRECONDITION if an output does not have a row for each row of the inputs;
+                what `run` raises for this request.
         """
         output_filter = tuple(output_filter)
         num_rows = _num_rows(inputs)
@@ -142,11 +157,14 @@ class Batcher:
         request = _Request(inputs, num_rows, deadline)
         rows_of = tuple((name, array.dtype, array.shape[1:]) for name, array in sorted(inputs.items()))
         request.check_time()
-        with self._scheduler.changed:
-            self._enqueue(request, run, signature_name, output_filter, (signature_name, output_filter, rows_of))
-        if not request.done.wait(None if deadline is None else max(deadline - time.monotonic(), 0)):
+        with ended_by(request.cancel):
+            with self._scheduler.changed:
+                self._enqueue(request, run, signature_name, output_filter, (signature_name, output_filter, rows_of))
+            in_time = request.wait()
+        if not in_time or request.cancelled:
             with self._scheduler.changed:
                 self._withdraw(request)
+        if not in_time:
             raise _too_late()
         return request.answer()
 
@@ -230,6 +248,7 @@ class _Request:
     def __init__(self, inputs, num_rows, deadline):
         self.inputs, self.num_rows, self.deadline = inputs, num_rows, deadline
         self.done = threading.Event()
+        self.cancelled = False
         self.batches: list[_Batch] = []
         self._missing = num_rows
         self._parts: dict[int, Arrays] = {}  # {first row: outputs}
@@ -239,6 +258,19 @@ class _Request:
     def check_time(self):
         if self.deadline is not None and self.deadline <= time.monotonic():
             raise _too_late()
+
+    def wait(self):
+        """Whether the request was answered or cancelled before its deadline."""
+        remaining = None if self.deadline is None else max(self.deadline - time.monotonic(), 0)
+        return self.done.wait(remaining if remaining is None else min(remaining, threading.TIMEOUT_MAX))
+
+    def cancel(self):
+        """Ends the wait; what has begun to run goes on for the others."""
+        with self._lock:
+            if not self.done.is_set():
+                self.cancelled = True
+                self._error = RequestError("CANCELLED", "the caller has cancelled the request")
+                self.done.set()
 
     def put(self, start, num_rows, outputs=None, error=None):
         """Adds the outputs of some rows, or the error of their run. Only code and reason of an error are kept, as its traceback

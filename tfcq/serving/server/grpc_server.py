@@ -47,6 +47,12 @@ _SIGNS_OF_LIFE = {
     "grpc.http2.max_pings_without_data": 0,  # no limit on how often
 }
 
+# gRPC cancels calls that have arrived but that Python has not taken yet when the server stops (grpc/grpc issue 41785). So a stop
+# begins when no call has been taken for the first time, but not later than the second; until then no answer is sent, as clients
+# would ask again.
+QUIET_SECONDS = 0.2
+FAREWELL_SECONDS = 1.0
+
 LINGER_SECONDS = 2.0  # how long a stop waits for calls without a message, such as watchers of the health
 
 _Status = health_pb2.HealthCheckResponse
@@ -79,6 +85,10 @@ class GrpcServer:
         self._workers = concurrent.futures.ThreadPoolExecutor(num_threads, thread_name_prefix="grpc")
         self._tensor_content = tensor_content
         self._in_hand = _InHand()
+        self._taken_at = 0.0  # when the last call was, by the loop's clock
+        self._sends = asyncio.Event()
+        self._sends.set()
+        self._unfinished: set[Any] = set()  # the contexts of calls with a message whose answers are not sent yet
         self._health = health.aio.HealthServicer()
         self._health_names: set[str] = set()
         self._loop = asyncio.new_event_loop()
@@ -149,6 +159,9 @@ class GrpcServer:
     async def _answer(self, method, message_class, message, context):
         """Answers a call with the bytes of a message, or with a status and one readable line."""
         start, remaining, call = time.monotonic(), context.time_remaining(), Call()
+        self._taken_at = self._loop.time()
+        self._unfinished.add(context)
+        context.add_done_callback(self._unfinished.discard)
         asked = TENSOR_CONTENT_METADATA in [tuple(pair) for pair in context.invocation_metadata() or ()]
         options = CallOptions(None if remaining is None else start + remaining, self._tensor_content or asked)
         if not self._in_hand.take(len(message)):
@@ -160,6 +173,7 @@ class GrpcServer:
         work.add_done_callback(functools.partial(self._in_hand.leave, len(message)))
         try:
             reply, code, reason = await asyncio.wrap_future(work)
+            await self._sends.wait()
         except asyncio.CancelledError:  # the client has gone, or its deadline has passed
             call.cancel()
             raise
@@ -195,13 +209,22 @@ class GrpcServer:
 
     async def _stop(self, grace_seconds):
         await self._health.enter_graceful_shutdown()
+        await self._take_what_has_arrived(min(grace_seconds, FAREWELL_SECONDS))
         stopping = asyncio.ensure_future(self._server.stop(grace_seconds))
+        await asyncio.sleep(0)  # it tells the clients before they have their answers
+        self._sends.set()
         await asyncio.wait([stopping], timeout=LINGER_SECONDS)
         while not stopping.done():
-            if not self._in_hand.count:
+            if not self._unfinished:
                 await self._server.stop(None)
             await asyncio.wait([stopping], timeout=0.05)
         self._workers.shutdown(wait=False)
+
+    async def _take_what_has_arrived(self, seconds):
+        self._sends.clear()
+        self._taken_at = begun = self._loop.time()
+        while (now := self._loop.time()) < min(self._taken_at + QUIET_SECONDS, begun + seconds):
+            await asyncio.sleep(min(self._taken_at + QUIET_SECONDS, begun + seconds) - now)
 
 
 class _InHand:

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from absl import logging
 
+from . import stopping
 from .batching import Batcher, Scheduler
 from .batching_parameters import PER_MODEL_FILE, BatchingParameters
 from .errors import as_request_error
 from .servable import DEFAULT_SIGNATURE, Servable
-from .stopping import Calls
 
 PAUSE_SECONDS = 0.1  # between two looks at whether the server is to end
 
@@ -64,10 +64,10 @@ class LoadedServable(Servable):
     """
 
     def __init__(
-        self, path: str, batcher: Batcher | None = None, runs: Calls | None = None, num_warm_ups: int = 1
+        self, path: str, batcher: Batcher | None = None, runs: stopping.Calls | None = None, num_warm_ups: int = 1
     ) -> None:
         super().__init__(path)
-        self._batcher, self._runs = batcher, runs or Calls()
+        self._batcher, self._runs = batcher, runs or stopping.Calls()
         self._num_warm_ups = num_warm_ups
         self._is_warming_up = False
 
@@ -91,7 +91,7 @@ class LoadedServable(Servable):
         inputs = {name: np.asarray(array) for name, array in inputs.items()}
         if self._is_warming_up:
             return self._batcher.pad_and_run(run, signature_name, inputs, output_filter)
-        return self._batcher.predict(self._run_of_batch, signature_name, inputs, output_filter, deadline)
+        return self._batcher.predict(self._run_of_batch, signature_name, inputs, output_filter, deadline, stopping.ended_by)
 
     def _run_of_batch(self, *arguments):
         with self._runs.answered():  # in a thread of the scheduler, where there is no call of a client
@@ -116,7 +116,7 @@ class Loader:
     def __init__(self, options: LoadOptions) -> None:
         self._options = options
         self._scheduler = Scheduler(options.batching.num_batch_threads) if options.batching else None
-        self._runs = Calls()
+        self._runs = stopping.Calls()
 
     def __call__(self, path: str) -> LoadedServable:
         """The version in a directory.
@@ -142,6 +142,7 @@ class Loader:
         self._runs.cancel()
         if self._scheduler is not None:
             self._scheduler.stop()
+            self._scheduler.join()
 
     def _batcher(self, path):
         parameters = self._options.batching

@@ -7,6 +7,7 @@ is closed; connections are ended so that no answer is lost; what is no HTTP is a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import json
 import resource
@@ -92,12 +93,16 @@ class _Server(uvicorn.Server):
         self._api = api
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._api.stopping = True
+        loop = asyncio.get_running_loop()
+        arrived = [connection for listening in sockets or () for connection in _accepted(listening)]
         for listener in self.servers:
             listener.close()
         for listening in sockets or ():
             listening.close()
-        self._api.stopping = True
-        loop = asyncio.get_running_loop()
+        make = functools.partial(_Protocol, config=self.config, server_state=self.server_state, app_state={})
+        for connection in arrived:
+            await loop.connect_accepted_socket(make, connection)
         deadline = loop.time() + self.grace_seconds
         # Closing a connection on which a request is under way would lose it; who asks within this time is answered.
         await self._wait_for_connections(min(loop.time() + FAREWELL_SECONDS, deadline))
@@ -114,6 +119,15 @@ class _Server(uvicorn.Server):
         loop = asyncio.get_running_loop()
         while self.server_state.connections and loop.time() < until:
             await asyncio.sleep(0.02)
+
+
+def _accepted(listening):
+    """The connections that wait at a socket, which to close it would reset."""
+    with contextlib.suppress(OSError):  # none is left
+        for _ in range(_BACKLOG):
+            connection, _ = listening.accept()
+            connection.setblocking(False)
+            yield connection
 
 
 class _Protocol(H11Protocol):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 from tensorflow.python.eager import cancellation
@@ -42,14 +42,14 @@ class Call:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._cancelled = False
-        self._manager: cancellation.CancellationManager | None = None
+        self._end: Callable[[], object] | None = None
 
     def cancel(self) -> None:
-        """Ends the run of a model that the call is in, and those that it would begin, with CANCELLED."""
+        """Ends what the call is in, the run of a model or the wait for a batch, and what it would begin, with CANCELLED."""
         with self._lock:
             self._cancelled = True
-            if self._manager is not None:
-                self._manager.start_cancel()
+            if self._end is not None:
+                self._end()
 
     @contextlib.contextmanager
     def answered(self) -> Iterator[None]:
@@ -60,16 +60,27 @@ class Call:
         finally:
             _thread.call = None
 
-    def run_by(self, manager: cancellation.CancellationManager | None) -> None:
-        """Says which manager a run of a model has now, None after it.
+    @contextlib.contextmanager
+    def ended_by(self, end: Callable[[], object]) -> Iterator[None]:
+        """In this context `cancel` calls a function, from its own thread.
 
         Raises:
             RequestError: CANCELLED if the call has been given up.
         """
         with self._lock:
-            if manager is not None and self._cancelled:
+            if self._cancelled:
                 raise RequestError("CANCELLED", "the caller has cancelled the request")
-            self._manager = manager
+            self._end = end
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._end = None
+
+
+def ended_by(end: Callable[[], object]) -> contextlib.AbstractContextManager[None]:
+    """`Call.ended_by` of the call that this thread answers; nothing if it answers none."""
+    return contextlib.nullcontext() if _thread.call is None else _thread.call.ended_by(end)
 
 
 class Calls:
@@ -156,11 +167,9 @@ def until(deadline: float | None) -> Iterator[None]:
     """
     if deadline is not None and time.monotonic() >= deadline:
         raise _exceeded()
-    manager, call = cancellation.CancellationManager(), _thread.call
+    manager = cancellation.CancellationManager()
     with contextlib.ExitStack() as stack:
-        if call is not None:
-            call.run_by(manager)
-            stack.callback(call.run_by, None)
+        stack.enter_context(ended_by(manager.start_cancel))
         if deadline is not None:
             stack.enter_context(_watch.over(manager, deadline))
         _thread.manager = manager
