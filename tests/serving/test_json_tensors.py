@@ -4,6 +4,7 @@ import json
 import math
 
 import numpy as np
+import orjson
 import pytest
 import tensorflow as tf
 
@@ -102,3 +103,14 @@ def test_errors_hold_nothing():
         with pytest.raises(RequestError) as caught:
             json_tensors.parse_request(body)
         assert caught.value.__context__ is caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (1, 1), (3, 2, 2, 1), (64, 4, 4, 3), (2, 0), (0, 3), (5,)], ids=str)
+@pytest.mark.parametrize("request_format, key", [("instances", "predictions"), ("inputs", "outputs")])
+def test_images_are_their_numbers(shape, request_format, key):
+    images = np.random.default_rng(1).integers(0, 256, shape, np.uint8)
+    images.flat[:3] = 0, 99, 255
+    document = json_tensors.to_json(request_format, {"images": images})
+    assert json.loads(document) == orjson.loads(document) == {key: images.tolist()}
+    two = json.loads(json_tensors.to_json("inputs", {"images": images, "score": np.float32(0.1)}))
+    assert two == {"outputs": {"images": images.tolist(), "score": 0.1}}
