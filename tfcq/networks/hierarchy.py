@@ -243,6 +243,32 @@ class Decoder(keras.layers.Layer):
 
         return self._descend(choose, training)
 
+    def infer_and_generate(
+        self, evidence: list[tf.Tensor], noise: StepNoise, prior_noise: StepNoise, tag: int
+    ) -> tuple[tf.Tensor, list[Inferred], tf.Tensor]:
+        """`infer` and `generate` in training, as one batch: batch normalisation has the same statistics for both.
+
+        Args:
+            evidence: outputs of the `Encoder`.
+            noise: posterior i draws with the tag `tag` + i.
+            prior_noise: prior i draws with the tag `tag` + i.
+            tag: see `noise`.
+
+        Returns:
+            The means of the features, the results of all layers, from the top, and the means of generated features.
+        """
+        inferred: list[Inferred] = []
+
+        def choose(latent, state):
+            of_inferred, of_generated = (None, None) if state is None else tf.split(state, 2)
+            shape, layer_tag = latent.shape, tag + len(inferred)
+            inferred.append(latent.infer(of_inferred, evidence[len(inferred)], noise.normal(shape, layer_tag)))
+            generated = latent.generate(of_generated, prior_noise.normal(shape, layer_tag), tf.constant(1.0))
+            return tf.concat([inferred[-1].latents, generated], axis=0)
+
+        means, generated = tf.split(self._descend(choose, training=True), 2)
+        return means, inferred, generated
+
     def decode(self, latents: tf.Tensor) -> tf.Tensor:
         """The means of the features, float32 [N, H, W, C], for `latents`, float32 [N, *latent_shape]."""
         parts = [latents]

@@ -105,9 +105,9 @@ class FlowModel(GenerativeModel):
                 if self.discriminator:
                     self.discriminator(units.to_network_range(pixels))
 
-    def shared_tensors(self, images: tf.Tensor, noise: StepNoise, kept: Any = None) -> Any:
-        """The generated images of a step, float32 [N, H, W, C] around [-1, 1]."""
-        return units.to_network_range(self.pixels(self.generate_features(noise))) if self.discriminator else ()
+    def shared_tensors(self, images: tf.Tensor, noise: StepNoise, kept: Any = None) -> dict[str, Any]:
+        """{"generated": the generated images of a step, float32 [N, H, W, C] around [-1, 1]}; empty without a discriminator."""
+        return {"generated": self._shown(self.generate_features(noise))} if self.discriminator else {}
 
     def features(self, images: Array, noise: Noise, training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
         """Features y of dequantised images, float32 [N, H, W, C], and log|det dy/dv|, [N], nats."""
@@ -121,10 +121,14 @@ class FlowModel(GenerativeModel):
         unbounded, _ = self.flow.forward_and_log_det(features, training=False)
         return self.transform.forward(unbounded)
 
+    def _shown(self, features: tf.Tensor) -> tf.Tensor:
+        """Images as the discriminator sees them, around [-1, 1], of features."""
+        return units.to_network_range(self.pixels(features))
+
     def _quality_loss(self, images, noise, shared):
         assert self.discriminator is not None  # otherwise there is no such objective
-        return adversary.quality_terms(self.config, self.discriminator, shared, self.step.value)
+        return adversary.quality_terms(self.config, self.discriminator, shared["generated"], self.step.value)
 
     def _discriminator_loss(self, images, noise, shared):
         assert self.discriminator is not None  # otherwise there is no such objective
-        return adversary.discriminator_terms(self.config, self.discriminator, images, shared, noise)
+        return adversary.discriminator_terms(self.config, self.discriminator, images, shared["generated"], noise)
