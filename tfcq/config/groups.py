@@ -55,14 +55,6 @@ class FlowOptions(Section):
         minimum=0.0,
     )
 
-    def check(self) -> None:
-        """Raises UserError for a penalty on a flow that there is not."""
-        super().check()
-        if self.flow_magnitude_penalty and not self.flow_scales:
-            raise UserError(
-                f"flow_magnitude_penalty={self.flow_magnitude_penalty:g} with flow_scales=0: there is no flow; expected 0"
-            )
-
     @classmethod
     def of_earlier(cls, values: dict[str, Any]) -> dict[str, Any]:
         """See `Section.of_earlier`: channel couplings were as wide as the checkerboard couplings of their scale."""

@@ -172,4 +172,6 @@ class ImageFlow(Chain):
         have no magnitude there.
         """
         penalised = [variable for variable in self.trainable_variables if variable.name in ("magnitude", "log_scale_factor")]
+        if not penalised:  # the identity
+            return tf.zeros([], self.transform_dtype)
         return tf.reduce_sum(tf.square(tf.concat([tf.reshape(variable.value, [-1]) for variable in penalised], axis=0)))
