@@ -1,5 +1,6 @@
 """The flagfiles of `configs/`: each parses, names its own command, and says where its result is or UNMEASURED."""
 
+import dataclasses
 import itertools
 import pathlib
 import re
@@ -127,6 +128,12 @@ def test_the_best_model_of_the_paper_is_the_same_on_every_data_set(name, config_
     assert (training.beta_1, training.beta_2, training.ema_decay) == (0.9, 0.999, 0.0)
     assert training.batch_size == (64 if name == "cifar10_cqf" else 32)  # appendix A
     assert config.data.horizontal_flip == name.startswith(("celeba", "lsun"))
+
+
+def test_two_scales_on_stl10_differ_from_the_best_model_in_the_flow_and_the_discriminator(config_of):
+    best, two = config_of("stl10_48_cqf"), config_of("stl10_48_cqf_two_scales")
+    system = dataclasses.replace(best.system, flow_scales=2, discriminator_width=32)
+    assert two == dataclasses.replace(best, system=system)
 
 
 def test_realnvp_and_flow_gan_differ_in_the_discriminator(config_of):
