@@ -1,5 +1,6 @@
 """The flagfiles of `configs/`: each parses, names its own command, and says where its result is or UNMEASURED."""
 
+import dataclasses
 import itertools
 import pathlib
 import re
@@ -114,10 +115,10 @@ def test_the_papers_figures_are_the_same_in_table_and_flagfile(name):
 @pytest.mark.parametrize("name", BEST)
 def test_the_best_model_of_the_paper_is_the_same_on_every_data_set(name, config_of):
     config = config_of(name)
-    # Table 6 halves three times; what follows from that is the only option in which the systems differ.
+    # Table 6 halves 32x32 to 4x4. Larger images are halved as far; that is the only option in which the systems differ.
     expected = CQFConfig(
         network="residual", network_normalization="weight", width=32, latent_channels=32,
-        latent_size=config.data.image_size // 8, posterior="iaf", discriminator_network="residual",
+        latent_size={32: 4, 48: 3, 64: 4, 96: 3}[config.data.image_size], posterior="iaf", discriminator_network="residual",
         discriminator_width=64, quality_weight=100.0, gradient_penalty=100.0, generator_loss="log_ratio", flow_scales=1,
         flow_couplings=3, flow_blocks=2,
     )  # fmt: skip
@@ -129,10 +130,28 @@ def test_the_best_model_of_the_paper_is_the_same_on_every_data_set(name, config_
     assert config.data.horizontal_flip == name.startswith(("celeba", "lsun"))
 
 
+def test_two_scales_on_stl10_differ_from_the_best_model_in_the_flow_and_the_discriminator(config_of):
+    best, two = config_of("stl10_48_cqf"), config_of("stl10_48_cqf_two_scales")
+    system = dataclasses.replace(best.system, flow_scales=2, discriminator_width=32)
+    assert two == dataclasses.replace(best, system=system)
+
+
 def test_realnvp_and_flow_gan_differ_in_the_discriminator(config_of):
     likelihood, hybrid = config_of("realnvp_cifar10"), config_of("flow_gan_cifar10")
     assert isinstance(likelihood.system, RealNVPConfig) and isinstance(hybrid.system, RealNVPConfig)
-    assert likelihood.system.quality_weight == 0.0 and likelihood.system.flow_normalization == "batch"
+    assert likelihood.system.quality_weight == 0.0
+    # Section 4.1 of Dinh et al. 2017; batch normalisation and three couplings are those of their program.
+    network = {"flow_scales": 2, "flow_blocks": 8, "flow_width": 64, "flow_couplings": 3}
+    assert likelihood.system == RealNVPConfig(
+        flow_width_factor=2, flow_channel_width_factor=2, flow_normalization="batch", flow_magnitude_penalty=5e-5,
+        flow_conditioner_batch_normalization=True, **network,
+    )  # fmt: skip
+    training = likelihood.training
+    assert (training.optimizer, training.learning_rate, training.batch_size, training.clip_norm) == ("adam", 1e-3, 64, 100.0)
+    assert likelihood.data.horizontal_flip and hybrid.data.horizontal_flip
+    # Flow-GAN's program has 64 channels everywhere.
+    assert {name: getattr(hybrid.system, name) for name in network} == network
+    assert hybrid.system.flow_width_factor == hybrid.system.flow_channel_width_factor == 1
     assert hybrid.system.quality_weight == 1 / 20 and hybrid.system.discriminator_steps == 5 and hybrid.system.coverage
 
 
