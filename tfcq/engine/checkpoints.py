@@ -74,11 +74,16 @@ class Checkpoints:
         Raises:
             UserError: there are checkpoints, but none can be read.
         """
-        return _restore_newest(lambda path: self._checkpoint.restore(path).assert_consumed(), self._folder / "last")
+
+        def restore(path):
+            with _averages_in(path, self._model):
+                self._checkpoint.restore(path).assert_consumed()
+
+        return _restore_newest(restore, self._folder / "last")
 
     @property
     def _variables(self):
-        averages = self._model.averages.values if self._model.averages else []
+        averages = [*self._model.averages.values, *self._model.averages.statistics] if self._model.averages else []
         optimizers = self._model.player_optimizers.values()
         return [*self._model.variables, *(variable for one in optimizers for variable in one.variables), *averages]
 
@@ -162,7 +167,8 @@ def restore_model(model: Trainer, workdir: str | os.PathLike, which: str = "best
     checkpoint = tf.train.Checkpoint(model=model)
 
     def restore(path):
-        checkpoint.restore(path).expect_partial().assert_existing_objects_matched()
+        with _averages_in(path, model):
+            checkpoint.restore(path).expect_partial().assert_existing_objects_matched()
 
     folder = paths.as_path(workdir) / "checkpoints"
     step: int | None
@@ -180,6 +186,10 @@ def restore_model(model: Trainer, workdir: str | os.PathLike, which: str = "best
             print(f"workdir {workdir}: no best checkpoint is kept, so the last is taken, of step {last}", flush=True)
         return last, "last"
     raise UserError(f"workdir {workdir}: expected a checkpoint in {folder}, found none; train first")
+
+
+def _averages_in(path, model):
+    return model.averages.in_checkpoint(path) if model.averages else contextlib.nullcontext()
 
 
 def _restore_newest(restore: Callable[[str], object], folder: paths.AnyPath) -> int:

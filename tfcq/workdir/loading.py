@@ -77,7 +77,6 @@ def load(workdir: str | os.PathLike, checkpoint: str = "best", image_draw: str =
         UserError: no run, no checkpoint, or none that can be read; image_draw for a system without that option.
     """
     from tfcq import models
-    from tfcq.engine.averages import WeightAverages
     from tfcq.engine.checkpoints import restore_model
 
     workdir = paths.folder(workdir, "workdir")
@@ -88,8 +87,7 @@ def load(workdir: str | os.PathLike, checkpoint: str = "best", image_draw: str =
         config = dataclasses.replace(config, system=dataclasses.replace(config.system, image_draw=image_draw))
     float32 = dataclasses.replace(config.training, precision="float32")
     model = models.build(dataclasses.replace(config, training=float32), read_image_shape(workdir))
-    if config.training.ema_decay:
-        model.averages = WeightAverages(model.averaged_variables(), config.training.ema_decay)
+    model.averages = model.running_means(config.training.ema_decay)
     _, model.checkpoint_of_run = restore_model(model, workdir, checkpoint)
     if model.averages:
         model.averages.assign_to_variables()
