@@ -99,6 +99,7 @@ def test_tensorboard_has_every_term_norm_and_rate(run):
     settings, folder, model = run
     scalars, pictures = events(folder / "tensorboard" / "train")
     discriminator = ["cross_entropy", "real_logits", "generated_logits", "gradient_penalty"]
+    discriminator += ["accuracy_real", "accuracy_generated"]
     generator = ["sigma", "quality", "quality_weight"]
     bound = {"elbo_bits_per_dim", "elbo_nats", *(f"elbo/{term}" for term in ("kl", "kl/0", "kl/1", "reconstruction", "log_det"))}
     expected = {f"discriminator/{name}" for name in [*discriminator, "loss", "gradient_norm", "learning_rate"]}
