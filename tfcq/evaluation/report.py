@@ -244,10 +244,11 @@ def _terms(name, entry):
 
 
 def _text(model, dataset, row, pictures):
+    chosen = f", chosen by {paths.markdown(row['chosen_by'])}" if "chosen_by" in row else ""
     lines = [
         f"# {model.config_of_run.model}, step {row['step']}",
         "",
-        f"Data: {paths.markdown(dataset.description)}. Checkpoint: {row['checkpoint']}. Evaluated {row['time']}.",
+        f"Data: {paths.markdown(dataset.description)}. Checkpoint: {row['checkpoint']}{chosen}. Evaluated {row['time']}.",
         "",
     ]
     rows = []
