@@ -106,7 +106,7 @@ def test_a_run_that_is_killed_changed_and_extended_has_the_bits_of_one_left_alon
     }
     train(config(**changes), folder)
     said = capsys.readouterr().out
-    assert "resumed from step 3" in said and "from step 3 on: training.checkpoint_every: 3 -> 2; " in said
+    assert "resumed from step 3" in said and "from step 3 on: training.best_metric: 'elbo' -> 'kernel_distance'; " in said
     assert weights(folder) == weights(whole)  # of training
     assert "step 5: the best checkpoint was chosen by elbo and is chosen by kd_pixels (16 images generated) from now on" in said
     assert workdirs.load(folder).chosen_by.startswith("kd_pixels (16 images generated) ")
