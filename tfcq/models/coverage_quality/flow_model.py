@@ -15,7 +15,7 @@ import tensorflow_probability as tfp
 from tfcq import images as units
 from tfcq.config import CQFConfig, RealNVPConfig
 from tfcq.distributions.pixels import pixel_bijector
-from tfcq.engine.players import Objective, Player, Terms
+from tfcq.engine.players import BalanceWarning, Objective, Player, Terms
 from tfcq.flows.image_flow import ImageFlow
 from tfcq.models.base import Array, GenerativeModel, Noise
 from tfcq.models.coverage_quality import adversary
@@ -94,6 +94,10 @@ class FlowModel(GenerativeModel):
             players.append(Player("discriminator", [discriminator], turns=self.config.discriminator_steps))
             objectives.append(Objective(self._quality_loss, self.quality_variables()))
         return [*players, Player("generator", objectives)]
+
+    def balance_warning(self, logs: dict[str, float]) -> BalanceWarning | None:
+        """A warning if mean logs show that discriminator and generator have lost their balance; None otherwise."""
+        return adversary.balance_warning(self.config, logs)
 
     def initialize(self, images: tf.Tensor) -> None:
         """Data-dependent initialisation from uint8 [N, H, W, C]: of the flow's ActNorm layers and weight-normalised networks."""
