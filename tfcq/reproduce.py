@@ -116,7 +116,7 @@ def _written(options):
 
 
 def _larger(row):
-    return "".join(f", {name} times {factor:g} (at least 1 more)" for name, factor in row.factors.items())
+    return "".join(f", {name} times {factor:g}" for name, factor in row.factors.items())
 
 
 def main(flags: Flags) -> int:
