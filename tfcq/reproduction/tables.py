@@ -46,6 +46,7 @@ class Row:
         likelihood: of what the row has a density, which decides the likelihoods that are measured: "images", "latents" or "".
         model: --model of this row; empty: the table's.
         first_stage_fraction: fraction of the row's steps in its first stage (--first_stage_steps); 0: no such option.
+        as_large_as: the row that this one is to equal in its number of weights; empty: none.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Row:
     likelihood: str = "images"
     model: str = ""
     first_stage_fraction: float = 0.0
+    as_large_as: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,7 +189,7 @@ WIDER = 1.01
 _ROWS_1 = (
     Row("gan", _GAN, _paper(None, 6.8, 31.4), likelihood=""),
     Row("vae", {"quality_weight": 0.0} | _NO_FLOW, _paper(4.4, 2.0, 171.0)),
-    Row("cq", _NO_FLOW, _paper(4.4, 5.1, 58.6), factors={"width_scale": WIDER}),
+    Row("cq", _NO_FLOW, _paper(4.4, 5.1, 58.6), factors={"width_scale": WIDER}, as_large_as="cqf"),
     Row("cqf", _CQF, _paper(3.9, 7.1, 28.0)),
 )
 _ROWS_2 = (
