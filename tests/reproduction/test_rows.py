@@ -131,15 +131,6 @@ def test_the_papers_numbers_show_the_orders_that_are_expected(name):
         ),
         (["--table=1", "--dataset=digits", "--budget_steps=1", "--num_samples=1"], "num_samples: expected at least 2"),
         (["--table=1", "--dataset=digits", "--budget_steps=1", "--metrics=fdi"], "received 'fdi'"),
-        (
-            ["--table=1", "--dataset=digits", "--budget_minutes=1", "--learning_rate_schedule=cosine"],
-            "learning_rate_schedule=cosine with --budget_minutes",
-        ),
-        (["--table=glf", "--dataset=digits", "--budget_minutes=1"], "row vae: --learning_rate_drops=0.5:0.5 with --budget_min"),
-        (
-            ["--table=glf", "--dataset=digits", "--budget_minutes=1", "--learning_rate_drops="],
-            "row two_stage_vae: stages of training with --budget_minutes",
-        ),
         (["--table=1", "--dataset=digits", "--budget_steps=1", "--latent_dim=5"], "no row of this table has such an option"),
         (["--table=1", "--dataset=digits", "--budget_steps=1", "--row_steps=cqf:0"], "received 'cqf:0'"),
         (["--table=1", "--dataset=digits", "--budget_steps=1", "--row_steps=cgf:9"], "received 'cgf'"),
@@ -167,5 +158,8 @@ def test_rows_of_several_systems_take_the_options_that_they_have():
         "first_stage_steps"] == "0"  # fmt: skip
 
 
-def test_a_schedule_has_its_end_where_steps_are_given():
-    assert Budget(steps=9).flags({"learning_rate_schedule": "linear", "evaluate_every": 3}) == {"train_steps": 9}
+def test_the_budget_is_the_length_of_a_run():
+    assert Budget(steps=9).flags({"evaluate_every": 3}) == {"train_steps": 9}
+    timed = Budget(minutes=2, timed={"glann": 330})
+    assert timed.flags({}, "glann", 10 / 11) == {"train_steps": 330, "evaluate_every": 330, "first_stage_steps": 300}
+    assert timed.steps_of("vae") is None and timed.flags({}, "vae")["train_steps"] == ENDLESS
