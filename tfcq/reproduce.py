@@ -24,6 +24,8 @@ from tfcq.config.evaluation import EvaluationConfig, metric_names
 from tfcq.errors import UserError
 from tfcq.machine import paths
 from tfcq.metrics.registry import LATENT_LIKELIHOODS, LIKELIHOODS
+from tfcq.picture_files import check_name
+from tfcq.reproduction.plane import labels_of, write_plane
 from tfcq.reproduction.report import verdicts, write_report
 from tfcq.reproduction.run import Ablation, Budget, Job
 from tfcq.reproduction.tables import TABLES, WIDTHS
@@ -39,6 +41,9 @@ def define(flags: Flags) -> None:
     flags.folder("output", None, "The folder of the rows and their table (default: runs/ablation_TABLE)")
     flags.number("narrow", 1.0, "The factor of every default width of the networks", minimum=1e-3)
     flags.boolean("dry_run", False, "Prints the commands and stops")
+    flags.group("The coverage-quality plane, instead of a table")
+    flags.file("plane", None, "The picture of --runs: bits/dim against Frechet distance (a table draws that of its rows itself)")
+    flags.folders("runs", [], "Evaluated workdirs for --plane; one with a comma in its name stands in double quotes")
     flags.group("The budget of a row")
     flags.number(
         "budget_minutes",
@@ -142,8 +147,27 @@ def _larger(row):
     return "".join(f", {name} times {factor:g}" for name, factor in row.factors.items())
 
 
+def _draw_plane(flags):
+    if not flags.plane or not flags.runs or flags.table:
+        received = " ".join(f"--{name}" for name in ("table", "plane", "runs") if getattr(flags, name))
+        raise UserError(f"expected --plane=FILE.png with --runs=DIR,DIR,... and no --table, received {received}")
+    check_name(flags.plane)
+    starting.reach(flags.plane, *flags.runs)
+    for folder in flags.runs:
+        if not any(paths.exists(folder / name) for name in ("metrics.jsonl", "metrics.json")):
+            raise UserError(f"runs: expected folders with metrics.json, as tfcq evaluate writes it, received {folder}")
+    plane = write_plane(flags.plane, labels_of(flags.runs))
+    print(*plane.remarks, sep="\n", end="\n" if plane.remarks else "")
+    if not plane.num_points:
+        raise UserError(f"plane {flags.plane}: nothing to draw: no run has a bits/dim and a Frechet distance of one step")
+    print(f"wrote {flags.plane}: {plane.num_points} points", flush=True)
+    return 0
+
+
 def main(flags: Flags) -> int:
-    """Runs the rows, and writes the table after each of them."""
+    """Runs the rows, and writes the table after each of them; or draws the plane of runs."""
+    if flags.plane or flags.runs:
+        return _draw_plane(flags)
     if not flags.table:
         raise UserError(f"expected --table={'|'.join(TABLES)}, received none")
     given = flags.given()
@@ -172,7 +196,9 @@ def main(flags: Flags) -> int:
     protocol = _protocol(flags, table, given, budget, ablation.timing)
 
     def report() -> paths.AnyPath:
-        return write_report(table, ablation.rows, output, protocol)
+        folders = {row.name: ablation.output / row.name for row in table.rows if row.name in ablation.rows}
+        plane = write_plane(ablation.output / "plane.png", folders, fewest=2)
+        return write_report(table, ablation.rows, output, protocol, has_plane=plane.num_points > 1)
 
     failed = ablation.run(jobs, after_row=report)
     print(f"wrote {report()}", *verdicts(table, ablation.rows), sep="\n", flush=True)

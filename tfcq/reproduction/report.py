@@ -45,7 +45,7 @@ _PROTOCOL = (
 
 
 def write_report(
-    table: Table, rows: Mapping[str, dict], output: str | os.PathLike, sentences: Iterable[str]
+    table: Table, rows: Mapping[str, dict], output: str | os.PathLike, sentences: Iterable[str], has_plane: bool = False
 ) -> paths.AnyPath:
     """Writes OUTPUT/table.md and its figure OUTPUT/table.png, and for programs OUTPUT/report.json.
 
@@ -54,6 +54,7 @@ def write_report(
         rows: {row name: record of `tfcq.reproduction.run.Ablation`}; rows without a record were not run.
         output: folder.
         sentences: how the rows were trained, for the protocol.
+        has_plane: whether OUTPUT/plane.png (`tfcq.reproduction.plane`) is there, to be shown.
 
     Returns:
         The path of table.md.
@@ -66,7 +67,7 @@ def write_report(
         output.mkdir(parents=True, exist_ok=True)
         with default_style():
             _draw(table, rows, output / "table.png")
-        write_text(output / "table.md", _text(table, rows, sentences))
+        write_text(output / "table.md", _text(table, rows, sentences, has_plane))
         write_text(output / "report.json", json.dumps(_values(table, rows, sentences), indent=2) + "\n")
     except OSError as error:
         raise UserError(f"output {output}: cannot be written: {error.strerror}") from error
@@ -95,7 +96,7 @@ def _columns(rows):
     return known + [name for name in names if name not in known]
 
 
-def _text(table, rows, sentences):
+def _text(table, rows, sentences, has_plane):
     names = _columns(rows)
     differing = {name: _differing(rows, name) for name in names}
     paper = [kind for kind in PAPER_NAMES if any(kind in row.paper for row in table.rows)]
@@ -130,6 +131,8 @@ def _text(table, rows, sentences):
         lines_of_table.append(["real images in their place", *cells, *["-"] * (len(headings) - len(cells) - 1)])
     lines.append(markdown_table(headings, lines_of_table))
     lines += ["", "n/a: not measured (not every model has a likelihood).", "", "![ours and the paper's](table.png)", ""]
+    if has_plane:
+        lines += ["![bits/dim against Frechet distance, each row at each step that was measured](plane.png)", ""]
     if table.orders:
         lines += ["## The paper's orders", "", *(f"- {line}" for line in verdicts(table, rows)), ""]
     protocol = [f"- {paths.markdown(sentence)}" for sentence in sentences]
