@@ -115,7 +115,7 @@ def test_metrics_json_alone_is_enough_and_folders_of_one_name_are_distinguished(
     labels = labels_of(folders)
     assert labels == {str(folder): folder for folder in folders}
     assert write_plane(tmp_path / "one.png", labels).num_points == 2
-    assert Image.open(tmp_path / "one.png").size == (880, 616)
+    assert Image.open(tmp_path / "one.png").size == (990, 616)
     write_plane(tmp_path / "none.png", labels, fewest=3)
     assert not (tmp_path / "none.png").exists()
 

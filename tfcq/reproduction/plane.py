@@ -29,7 +29,7 @@ from tfcq.picture_files import write
 BITS = {"bits_per_dim": "importance-weighted", "elbo": "ELBO"}
 """{number that may be the horizontal axis: its estimator}, the preferred one first."""
 
-_INCHES = (8.0, 5.6)
+_INCHES = (9.0, 5.6)
 _WEIGHT = "quality_weight"
 
 
@@ -210,7 +210,8 @@ def draw(axes: Any, plane: Plane) -> None:
         color = f"C{labels.index(label) % 10}"
         axes.plot(xs, ys, marker="o", markersize=5, linewidth=1.2, color=color, label=shown, **filled)
         for position in {0, len(points) - 1}:  # the others are between them
-            _write(axes, f"{steps[position]:,}", (xs[position], ys[position]), (5, 5), color)
+            last = position == len(points) - 1  # runs go to the left
+            _write(axes, f"{steps[position]:,}", (xs[position], ys[position]), (-6, 3) if last else (6, 3), color)
     for label, height in plane.lines.items():
         shown = f"{figures.short_label(label)} (no bits/dim)"
         axes.axhline(height, color=f"C{labels.index(label) % 10}", linestyle=":", linewidth=1.2, label=shown)
@@ -219,7 +220,7 @@ def draw(axes: Any, plane: Plane) -> None:
         name = None if number else "by lambda"
         axes.plot(xs, ys, color="0.45", linestyle="--", linewidth=1.0, zorder=1.5, label=name)
         for weight, x, y in curve:
-            _write(axes, f"λ = {weight:g}", (x, y), (5, -11), "0.25")
+            _write(axes, f"λ = {weight:g}", (x, y), (-6, -9), "0.25")
     axes.margins(0.12)
     axes.grid(color="0.9", linewidth=0.6)
     axes.set_axisbelow(True)
@@ -229,11 +230,13 @@ def draw(axes: Any, plane: Plane) -> None:
         ylabel=f"Frechet distance ({plane.distance})",
     )
     if labels:
-        axes.legend(fontsize=8)
+        axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.0))
 
 
 def _write(axes, text, point, offset, color):
-    axes.annotate(text, point, offset, textcoords="offset points", fontsize=7, color=color)
+    side = "right" if offset[0] < 0 else "left"
+    box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5}
+    axes.annotate(text, point, offset, textcoords="offset points", fontsize=7, color=color, ha=side, bbox=box)
 
 
 def write_plane(path: str | os.PathLike, folders: Mapping[str, str | os.PathLike], fewest: int = 1) -> Plane:
