@@ -87,7 +87,7 @@ def _drawn(draw):
     return rendered(lambda figure: draw(figure.add_subplot()), _INCHES)
 
 
-def short_label(label):
+def short_label(label: str) -> str:
     """A name of a run or of data as a label: shortened if long, and with a space before `_`, which would hide the label."""
     if len(label) > _LONGEST_LABEL:
         label = f"{label[: _LONGEST_LABEL // 2 - 2]}...{label[-_LONGEST_LABEL // 2 + 1 :]}"
