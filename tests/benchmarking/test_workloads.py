@@ -35,11 +35,3 @@ def test_turns_take_one_call_each_and_leave_out_the_first_rounds(monkeypatch):
     monkeypatch.setattr(steps.time, "perf_counter", lambda: clock[0])
     found = steps.in_turns({"a": lambda: call("a", 1.0), "b": lambda: call("b", 4.0)}, rounds=3, warm_up=1)
     assert found == {"a": [1.0] * 3, "b": [4.0] * 3} and calls == ["a", "b"] * 4
-
-
-@pytest.mark.slow
-def test_steps_of_several_configurations_and_stages_are_timed():
-    staged = tiny.config(model="glf", first_stage_steps=500, training={"train_steps": 1000})
-    times = steps.step_times({"one": tiny.config(model="vae"), "two": staged}, (4, 4, 1), 40, rounds=3)
-    assert [len(times[name]) for name in ("one", "two")] == [1, 2]
-    assert all(0.0 < milliseconds < 60e3 for found in times.values() for milliseconds in found)

@@ -53,7 +53,7 @@ class Ready:
     num_weights: int
 
     @classmethod
-    def of(cls, config: Config, image_shape: tuple[int, int, int], training_images: int) -> Ready:
+    def of(cls, config: Config, image_shape: tuple[int, ...], training_images: int) -> Ready:
         """Builds and compiles the model of `config`, for a data set of that many random images."""
         training = config.training
         strategy = devices.prepare(
@@ -100,7 +100,7 @@ def in_turns(calls: Mapping[str, Callable[[], Any]], rounds: int, warm_up: int =
 
 
 def step_times(
-    configs: Mapping[str, Config], image_shape: tuple[int, int, int], training_images: int, rounds: int = 15
+    configs: Mapping[str, Config], image_shape: tuple[int, ...], training_images: int, rounds: int = 15
 ) -> dict[str, list[float]]:
     """{name: median milliseconds of a train step in each stage of training} of several configurations, timed in turns.
 
