@@ -5,7 +5,7 @@ import json
 import pytest
 import tiny_models as tiny
 
-from tfcq.benchmarking import machine
+from tfcq.benchmarking import machine, steps
 from tfcq.benchmarking.workloads import Measurement, measure_config
 
 
@@ -23,3 +23,15 @@ def test_the_lines_of_a_configuration(capsys, monkeypatch):
     assert step["gflop_per_second"] == pytest.approx(step["gflop"] / step["median_ms"] * 1e3, rel=0.6)  # rounded gflop
     assert step["fraction_of_peak"] == pytest.approx(step["gflop_per_second"] / 1000.0, abs=1e-3)
     assert sample["min_ms"] <= sample["median_ms"] <= sample["max_ms"]
+
+
+def test_turns_take_one_call_each_and_leave_out_the_first_rounds(monkeypatch):
+    clock, calls = [0.0], []
+
+    def call(name, seconds):
+        calls.append(name)
+        clock[0] += seconds * (10.0 if len(calls) <= 2 else 1.0)  # a cold start
+
+    monkeypatch.setattr(steps.time, "perf_counter", lambda: clock[0])
+    found = steps.in_turns({"a": lambda: call("a", 1.0), "b": lambda: call("b", 4.0)}, rounds=3, warm_up=1)
+    assert found == {"a": [1.0] * 3, "b": [4.0] * 3} and calls == ["a", "b"] * 4

@@ -56,6 +56,7 @@ UNUSUAL = {
         "latent_form": "vector",
         "latent_size": 6,
         "width": 3,
+        "width_scale": 1.25,
         "network_normalization": "batch",
         "discriminator_width": 9,
         "discriminator_size": 3,
