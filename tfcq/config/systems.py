@@ -74,7 +74,10 @@ class CQFConfig(AdversaryOptions, FlowOptions):
         choices=("gaussian", "iaf"),
     )
     iaf_width: int = option(
-        32, "the channels inside an autoregressive network of posterior=iaf, and of its context", minimum=1, maximum=4096
+        0,
+        "the channels inside an autoregressive network of posterior=iaf, and of its context; 0: those of the level, as in the "
+        "program of Kingma et al. 2016",
+        minimum=0, maximum=4096,
     )
     iaf_layers: int = option(
         2, "the number of hidden layers of an autoregressive network of posterior=iaf", minimum=1, maximum=16

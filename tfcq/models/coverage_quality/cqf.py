@@ -67,12 +67,12 @@ class CQF(FlowModel):
             latent_form=config.latent_form,
             levels=config.latent_levels,
             blocks=config.latent_blocks,
-            context_channels=config.iaf_width if config.posterior == "iaf" else 0,
+            context_channels=(config.iaf_width or None) if config.posterior == "iaf" else 0,
             inference=config.coverage,
         )
 
-        def make_flow(seed: int | None, side: int) -> InverseAutoregressiveFlow:
-            return InverseAutoregressiveFlow(config.iaf_width, config.iaf_layers, 1 if side == 1 else 3, seed)
+        def make_flow(seed: int | None, side: int, width: int, gain: float) -> InverseAutoregressiveFlow:
+            return InverseAutoregressiveFlow(width, config.iaf_layers, 1 if side == 1 else 3, seed, gain)
 
         self.decoder = Decoder(plan, make_flow, seed)
         self.latent_shape = self.decoder.latent_shape
