@@ -97,6 +97,10 @@ class Section(KnownNames):
     def check(self) -> None:
         """Raises UserError for combinations of options of this section that cannot work."""
 
+    def without_effect(self) -> frozenset[str]:
+        """Names of the options that decide nothing with the values that the others have."""
+        return frozenset()
+
     def absolute(self: _Section) -> _Section:
         """A copy with absolute paths, relative to the current folder (~: to the home folder); links are not followed."""
         fields = [field for field in dataclasses.fields(self) if field.metadata["paths"]]

@@ -95,6 +95,10 @@ class CQFConfig(AdversaryOptions, FlowOptions):
                 "expected flow_scales=0"
             )
 
+    def without_effect(self) -> frozenset[str]:
+        """Those of the flows that a diagonal posterior does not have."""
+        return frozenset() if self.posterior == "iaf" else frozenset({"iaf_width", "iaf_layers"})
+
     def num_halvings(self, image_size: int) -> int:
         """How many times `image_size` is halved to reach latent_size; UserError if that is impossible."""
         return num_halvings(image_size, self, "latent_size")

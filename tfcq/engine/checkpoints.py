@@ -38,8 +38,11 @@ _FILE = re.compile(r"step-(\d+)\.(index|data-\d{5}-of-\d{5})")
 _HALF_WRITTEN = re.compile(r"step-\d+_temp")
 _PART = re.compile(r"part-\d{5}-of-\d{5}\.(index|data-\d{5}-of-\d{5})(\.tempstate\d+)?")
 
+# What is raised where names or shapes of weights differ; files that are damaged raise others.
+_OTHER_WEIGHTS = (ValueError, AssertionError)
+
 # IndexError: a data file that is too short, read from Python.
-_READ_ERRORS = (tf.errors.OpError, ValueError, AssertionError, OSError, IndexError)
+_READ_ERRORS = (tf.errors.OpError, OSError, IndexError, *_OTHER_WEIGHTS)
 
 
 class Checkpoints:
@@ -74,7 +77,9 @@ class Checkpoints:
         Raises:
             UserError: there are checkpoints, but none can be read.
         """
-        return _restore_newest(lambda path: self._checkpoint.restore(path).assert_consumed(), self._folder / "last")
+        return _restore_newest(
+            lambda path: self._checkpoint.restore(path).assert_consumed(), self._folder / "last", self._model.weights_changed
+        )
 
     @property
     def _variables(self):
@@ -168,13 +173,13 @@ def restore_model(model: Trainer, workdir: str | os.PathLike, which: str = "best
     step: int | None
     if which == "best":
         try:
-            step = _restore_newest(restore, folder / "best")
+            step = _restore_newest(restore, folder / "best", model.weights_changed)
         except UserError as error:
             print(f"warning: {error}; the last is taken instead of the best", flush=True)
             step = None
         if step:
             return step, "best"
-    last = _restore_newest(restore, folder / "last")
+    last = _restore_newest(restore, folder / "last", model.weights_changed)
     if last:
         if which == "best" and step is not None:
             print(f"workdir {workdir}: no best checkpoint is kept, so the last is taken, of step {last}", flush=True)
@@ -182,15 +187,20 @@ def restore_model(model: Trainer, workdir: str | os.PathLike, which: str = "best
     raise UserError(f"workdir {workdir}: expected a checkpoint in {folder}, found none; train first")
 
 
-def _restore_newest(restore: Callable[[str], object], folder: paths.AnyPath) -> int:
-    """Calls `restore` with the newest checkpoint that it can read; returns its step, 0 where there is no checkpoint."""
-    steps, failures = sorted(_steps(folder), reverse=True), []
+def _restore_newest(restore: Callable[[str], object], folder: paths.AnyPath, weights_changed: str) -> int:
+    """Calls `restore` with the newest checkpoint that it can read; returns its step, 0 where there is no checkpoint.
+
+    `weights_changed` (see `Trainer`) ends the message if a checkpoint has other weights.
+    """
+    steps, failures, note = sorted(_steps(folder), reverse=True), [], ""
     place = paths.plain(folder) if steps else None
     for step in steps:
         try:
             restore(f"{place}/step-{step}")
         except _READ_ERRORS as error:
             failures.append(f"{folder / f'step-{step}'} ({_reason(error, folder)})")
+            if weights_changed and isinstance(error, _OTHER_WEIGHTS):
+                note = f"; {weights_changed}"
             continue
         for failure in failures:
             print(f"warning: checkpoint {failure} cannot be read; resumed from step {step}", flush=True)
@@ -198,7 +208,7 @@ def _restore_newest(restore: Callable[[str], object], folder: paths.AnyPath) -> 
     if failures:
         raise UserError(
             f"no checkpoint can be read: {'; '.join(failures)}; expected whole files of this model; where they are damaged, "
-            f"move {folder} away to start again"
+            f"move {folder} away to start again{note}"
         )
     return 0
 

@@ -82,6 +82,9 @@ class Trainer(Step, keras.Model):
     needs_indices = False
     """Whether a step takes pairs of images and their numbers in the train split, int64 [N], instead of images alone."""
 
+    weights_changed = ""
+    """What to say of a checkpoint with other weights than the model's, in case an earlier version wrote it; empty: nothing."""
+
     def players(self) -> list[Player]:
         """The players of all stages, in the order of their turns."""
         raise NotImplementedError

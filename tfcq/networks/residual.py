@@ -143,7 +143,7 @@ class ResidualBlock(keras.layers.Layer):
         if self.resampling == "down":
             residual, inputs = downsample(residual), downsample(inputs)
         state_channels = inputs.shape[-1] - self.joined
-        skip = inputs[..., :state_channels]
+        skip = inputs[..., :state_channels] if self.joined else inputs
         if self.skip is not None:
             skip = self.skip(skip)
         elif self.joined:

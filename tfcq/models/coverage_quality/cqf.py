@@ -94,6 +94,16 @@ class CQF(FlowModel):
         more = {"likelihood", "encode", "reconstruct", "interpolate"}
         return frozenset(both | more if self.config.coverage else both)
 
+    @property
+    def weights_changed(self) -> str:  # type: ignore[override]
+        """See `Trainer`: residual networks have other weights than those that earlier versions trained."""
+        if self.config.network != "residual":
+            return ""
+        return (
+            "the weights of --network=residual changed after commit 39bd3e7 of tfcq 0.1.0 (CHANGELOG.md): a run that an earlier "
+            "version began goes on with that version, whose commit is in its environment.json"
+        )
+
     def coverage_variables(self) -> list[keras.Variable]:
         if self.encoder is None:
             raise self.cannot("likelihood")
