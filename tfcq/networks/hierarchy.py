@@ -9,8 +9,12 @@ posterior, which also uses the evidence, to infer. The latents then enter its st
                it. Resolutions with latents: from the coarsest to half the image's.
     plain      4x4 convolutions of stride 2 alone, ELU: no state at the image's resolution. Latents as with standard.
     residual   3x3 convolution to width / 2, a residual block at the image's resolution, and a halving block for each further
-               resolution; the decoder mirrors it (Table 6: 16 - 32 - 64 - 128 - 256 for 32x32 with width 32). Latents up to
-               the image's resolution.
+               resolution (Table 6: 16 - 32 - 64 - 128 - 256 for 32x32 with width 32). The decoder: up to 256 channels at
+               8x8, up to 128 at 16x16, up to 64 at 32x32, 32, a 3x3 convolution. Latents up to the image's resolution.
+
+A block of the residual decoder reads the latents beside its state. At the start each of n layers of latents is responsible for
+1 / n of the state's variance and for about as much KL as any other, whatever the sizes of their maps. (In the program of Kingma
+et al. 2016 a block adds 0.1 times what it computes to a state of one width, so that there, too, no layer prevails.)
 
 The number of channels is `width` at the finest of these resolutions and doubles at each halving.
 """

@@ -13,7 +13,9 @@ penalty. z is a hierarchy of latents, inferred from the top down (`tfcq.networks
 layers, each given the draws above it.
 
 Departures from the paper: ActNorm is the flow's default normalisation, because with batch normalisation the generating direction
-uses statistics that differ from those in training; D and the generator use the same draws of a step.
+uses statistics that differ from those in training; D and the generator use the same draws of a step. In residual networks
+latents enter the state by a 1x1 convolution of their own, of a size with which all layers start alike, besides 0.1 times the
+residual; in the program of Kingma et al. 2016, which the paper uses, by the latter alone.
 
 Rows of Table 1: `gan` has only L_Q and neither encoder nor flow, `vae` only L_C without a flow, `cq` both losses without a flow,
 `cqf` everything.
