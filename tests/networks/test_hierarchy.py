@@ -187,7 +187,8 @@ def test_batch_normalization_takes_the_biases_before_it(network, form):
     else:
         blocks = layers_within(encoder, decoder, kind=ResidualBlock)
         assert len(norms) == 2 * len(blocks) == 8 * plans["batch"].blocks  # two resolutions, up and down
-        assert biased == outermost | {layer for block in blocks for layer in (block.second, block.skip) if layer}
+        within = {layer for block in blocks for layer in (block.second, block.skip, block.joined_skip) if layer}
+        assert biased == outermost | within
     dense = layers_within(decoder, kind=keras.layers.Dense)
     assert len(dense) == (form == "vector") and not any(layer.use_bias for layer in dense)
 
