@@ -45,6 +45,10 @@ _OTHER_WEIGHTS = (ValueError, AssertionError)
 _READ_ERRORS = (tf.errors.OpError, OSError, IndexError, *_OTHER_WEIGHTS)
 
 
+class _WeightsChangedError(UserError):
+    """The checkpoints are whole, but of an earlier version's networks."""
+
+
 class Checkpoints:
     """The checkpoints of a run during training.
 
@@ -174,6 +178,8 @@ def restore_model(model: Trainer, workdir: str | os.PathLike, which: str = "best
     if which == "best":
         try:
             step = _restore_newest(restore, folder / "best", model.weights_changed)
+        except _WeightsChangedError:
+            raise
         except UserError as error:
             print(f"warning: {error}; the last is taken instead of the best", flush=True)
             step = None
@@ -190,25 +196,26 @@ def restore_model(model: Trainer, workdir: str | os.PathLike, which: str = "best
 def _restore_newest(restore: Callable[[str], object], folder: paths.AnyPath, weights_changed: str) -> int:
     """Calls `restore` with the newest checkpoint that it can read; returns its step, 0 where there is no checkpoint.
 
-    `weights_changed` (see `Trainer`) ends the message if a checkpoint has other weights.
+    `weights_changed` (see `Trainer`) is the message where all checkpoints have other weights.
     """
-    steps, failures, note = sorted(_steps(folder), reverse=True), [], ""
+    steps, failures, errors = sorted(_steps(folder), reverse=True), [], []
     place = paths.plain(folder) if steps else None
     for step in steps:
         try:
             restore(f"{place}/step-{step}")
         except _READ_ERRORS as error:
             failures.append(f"{folder / f'step-{step}'} ({_reason(error, folder)})")
-            if weights_changed and isinstance(error, _OTHER_WEIGHTS):
-                note = f"; {weights_changed}"
+            errors.append(error)
             continue
         for failure in failures:
             print(f"warning: checkpoint {failure} cannot be read; resumed from step {step}", flush=True)
         return step
     if failures:
+        if weights_changed and all(isinstance(error, _OTHER_WEIGHTS) for error in errors):
+            raise _WeightsChangedError(f"{folder}: the checkpoints have other weights than this model: {weights_changed}")
         raise UserError(
             f"no checkpoint can be read: {'; '.join(failures)}; expected whole files of this model; where they are damaged, "
-            f"move {folder} away to start again{note}"
+            f"move {folder} away to start again"
         )
     return 0
 

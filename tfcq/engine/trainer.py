@@ -83,7 +83,7 @@ class Trainer(Step, keras.Model):
     """Whether a step takes pairs of images and their numbers in the train split, int64 [N], instead of images alone."""
 
     weights_changed = ""
-    """What to say of a checkpoint with other weights than the model's, in case an earlier version wrote it; empty: nothing."""
+    """Since when checkpoints of such a model have other weights, if an earlier version's do; empty: they have not."""
 
     def players(self) -> list[Player]:
         """The players of all stages, in the order of their turns."""

@@ -102,7 +102,7 @@ class CQF(FlowModel):
         if self.config.network != "residual":
             return ""
         return (
-            "the weights of --network=residual changed after commit 39bd3e7 of tfcq 0.1.0 (CHANGELOG.md): a run that an earlier "
+            "those of --network=residual changed after commit 39bd3e7 of tfcq 0.1.0 (CHANGELOG.md): a run that an earlier "
             "version began goes on with that version, whose commit is in its environment.json"
         )
 
