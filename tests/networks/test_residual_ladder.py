@@ -5,6 +5,7 @@ import functools
 import numpy as np
 import pytest
 import tensorflow as tf
+import tiny_models as tiny
 from hierarchy_cases import CHANNELS, TAG, features_of, make, make_plan, record, row_noise
 
 from tfcq.networks.convolutions import data_dependent_initialization
@@ -163,3 +164,9 @@ def test_flows_are_as_wide_as_their_level(network):
     for (level, _), layer in zip(plan.layers, decoder.latents, strict=True):
         assert layer.flow.network.width == layer.flow.network.context_channels == plan.channels(level)
         assert layer.flow.network.context_convolution is None
+
+
+@pytest.mark.parametrize(("width", "expected"), [(0, [16, 8, 4]), (5, [5, 5, 5])])
+def test_the_option_for_the_width_of_flows(width, expected):
+    model = tiny.build(tiny.config(8, network="residual", posterior="iaf", iaf_width=width, **tiny.ROWS["vae"]))
+    assert [layer.flow.network.width for layer in model.decoder.latents] == expected
