@@ -58,6 +58,7 @@ UNUSUAL = {
         "width": 3,
         "network_normalization": "batch",
         "discriminator_width": 9,
+        "discriminator_size": 3,
         "discriminator_steps": 2,
         "gradient_penalty": 1e-7,
         "dequantize_real": False,
@@ -68,10 +69,12 @@ UNUSUAL = {
         "flow_blocks": 0,
         "flow_width": 8,
         "flow_width_factor": 1,
+        "flow_channel_width_factor": 1,
         "flow_normalization": "none",
         "flow_weight_normalization": False,
         "flow_conditioner_batch_normalization": True,
         "flow_output_kernel_size": 3,
+        "flow_magnitude_penalty": 0.25,
     },
     "training": {
         "train_steps": 11,
@@ -105,6 +108,7 @@ UNUSUAL = {
         "eval_metrics": "prd,ms_ssim",
         "eval_samples": 7,
         "eval_features": "pixels",
+        "best_metric": "prd_f8",
     },
 }
 

@@ -1,5 +1,6 @@
 """The flagfiles of `configs/`: each parses, names its own command, and says where its result is or UNMEASURED."""
 
+import dataclasses
 import itertools
 import pathlib
 import re
@@ -114,10 +115,10 @@ def test_the_papers_figures_are_the_same_in_table_and_flagfile(name):
 @pytest.mark.parametrize("name", BEST)
 def test_the_best_model_of_the_paper_is_the_same_on_every_data_set(name, config_of):
     config = config_of(name)
-    # Table 6 halves three times; what follows from that is the only option in which the systems differ.
+    # Table 6 halves 32x32 to 4x4. Larger images are halved as far; that is the only option in which the systems differ.
     expected = CQFConfig(
         network="residual", network_normalization="weight", width=32, latent_channels=32,
-        latent_size=config.data.image_size // 8, posterior="iaf", discriminator_network="residual",
+        latent_size={32: 4, 48: 3, 64: 4, 96: 3}[config.data.image_size], posterior="iaf", discriminator_network="residual",
         free_bits=0.25,  # the default of the program of Kingma et al. 2016, which the paper uses
         discriminator_width=64, quality_weight=100.0, gradient_penalty=100.0, generator_loss="log_ratio", flow_scales=1,
         flow_couplings=3, flow_blocks=2,
@@ -130,10 +131,28 @@ def test_the_best_model_of_the_paper_is_the_same_on_every_data_set(name, config_
     assert config.data.horizontal_flip == name.startswith(("celeba", "lsun"))
 
 
+def test_two_scales_on_stl10_differ_from_the_best_model_in_the_flow_and_the_discriminator(config_of):
+    best, two = config_of("stl10_48_cqf"), config_of("stl10_48_cqf_two_scales")
+    system = dataclasses.replace(best.system, flow_scales=2, discriminator_width=32)
+    assert two == dataclasses.replace(best, system=system)
+
+
 def test_realnvp_and_flow_gan_differ_in_the_discriminator(config_of):
     likelihood, hybrid = config_of("realnvp_cifar10"), config_of("flow_gan_cifar10")
     assert isinstance(likelihood.system, RealNVPConfig) and isinstance(hybrid.system, RealNVPConfig)
-    assert likelihood.system.quality_weight == 0.0 and likelihood.system.flow_normalization == "batch"
+    assert likelihood.system.quality_weight == 0.0
+    # Section 4.1 of Dinh et al. 2017; batch normalisation and three couplings are those of their program.
+    network = {"flow_scales": 2, "flow_blocks": 8, "flow_width": 64, "flow_couplings": 3}
+    assert likelihood.system == RealNVPConfig(
+        flow_width_factor=2, flow_channel_width_factor=2, flow_normalization="batch", flow_magnitude_penalty=5e-5,
+        flow_conditioner_batch_normalization=True, **network,
+    )  # fmt: skip
+    training = likelihood.training
+    assert (training.optimizer, training.learning_rate, training.batch_size, training.clip_norm) == ("adam", 1e-3, 64, 100.0)
+    assert likelihood.data.horizontal_flip and hybrid.data.horizontal_flip
+    # Flow-GAN's program has 64 channels everywhere.
+    assert {name: getattr(hybrid.system, name) for name in network} == network
+    assert hybrid.system.flow_width_factor == hybrid.system.flow_channel_width_factor == 1
     assert hybrid.system.quality_weight == 1 / 20 and hybrid.system.discriminator_steps == 5 and hybrid.system.coverage
 
 
@@ -158,8 +177,29 @@ def test_a_protocol_of_an_evaluation_parses_and_names_its_command(name):
     assert given == {key for key, value in vars(options).items() if value != getattr(defaults, key)} | given & {"num_samples"}
 
 
+@pytest.mark.parametrize("name", [name for name in FLAGFILES if re.search("cifar10|stl10", name) and "vae" not in name])
+def test_a_thousand_images_of_sets_without_a_validation_split_validate(name, config_of):
+    """The same ones in every row that is compared, and none of the test images; srVAE's paper has 10,000."""
+    data = config_of(name).data
+    assert (data.num_validation, data.held_out, data.test_split) == (1000, "random", "test")
+
+
+def test_the_protocols_of_paper_000_are_those_of_its_section_5():
+    assert {name for name in PROTOCOLS if name.startswith("cqf_")} == {"cqf_bits_per_dim", "cqf_fid", "cqf_inception_score"}
+    for name, metrics, features, count in (
+        ("cqf_bits_per_dim", ["elbo", "bits_per_dim"], "efficientnet_lite0", 10000),
+        ("cqf_fid", ["fid"], "inception", 10000),
+        ("cqf_inception_score", ["inception_score"], "inception", 50000),
+    ):
+        flags = flags_of("evaluate", f"--flagfile={PROTOCOLS[name]}")
+        options = flags.section(EvaluationConfig)
+        assert flags.metrics == metrics and (options.features, options.num_samples) == (features, count)
+        # "All measures using held-out data": the whole test split.
+        assert (options.split, options.num_images) == ("test", 0)
+
+
 def test_the_protocols_of_paper_002_are_those_of_its_table_2():
-    assert PROTOCOLS.keys() == {"introvae_ms_ssim", "introvae_fid"}
+    assert {name for name in PROTOCOLS if name.startswith("introvae_")} == {"introvae_ms_ssim", "introvae_fid"}
     pairs, fid = (PROTOCOLS[name].read_text(encoding="utf-8").splitlines() for name in ("introvae_ms_ssim", "introvae_fid"))
     assert {"--metrics=ms_ssim", "--num_pairs=10000"} <= set(pairs)
     assert {"--metrics=fid", "--features=inception", "--num_samples=50000", "--split=train"} <= set(fid)
