@@ -40,8 +40,15 @@ _FILE = re.compile(r"step-(\d+)\.(index|data-\d{5}-of-\d{5})")
 _HALF_WRITTEN = re.compile(r"step-\d+_temp")
 _PART = re.compile(r"part-\d{5}-of-\d{5}\.(index|data-\d{5}-of-\d{5})(\.tempstate\d+)?")
 
+# What is raised where names or shapes of weights differ; files that are damaged raise others.
+_OTHER_WEIGHTS = (ValueError, AssertionError)
+
 # IndexError: a data file that is too short, read from Python.
-_READ_ERRORS = (tf.errors.OpError, ValueError, AssertionError, OSError, IndexError)
+_READ_ERRORS = (tf.errors.OpError, OSError, IndexError, *_OTHER_WEIGHTS)
+
+
+class _WeightsChangedError(UserError):
+    """The checkpoints are whole, but of an earlier version's networks."""
 
 
 class Checkpoints:
@@ -83,7 +90,7 @@ class Checkpoints:
             with _averages_in(path, self._model):
                 self._checkpoint.restore(path).assert_consumed()
 
-        step = _restore_newest(restore, self._folder / "last")
+        step = _restore_newest(restore, self._folder / "last", self._model.weights_changed)
         if known := self._record.resume(step):
             # The checkpoint has the best until it was saved, which may be by another number than after its evaluation.
             self._criterion, value = known
@@ -195,13 +202,15 @@ def restore_model(model: Trainer, workdir: str | os.PathLike, which: str = "best
     step: int | None
     if which == "best":
         try:
-            step = _restore_newest(restore, folder / "best")
+            step = _restore_newest(restore, folder / "best", model.weights_changed)
+        except _WeightsChangedError:
+            raise
         except UserError as error:
             print(f"warning: {error}; the last is taken instead of the best", flush=True)
             step = None
         if step:
             return step, "best"
-    last = _restore_newest(restore, folder / "last")
+    last = _restore_newest(restore, folder / "last", model.weights_changed)
     if last:
         if which == "best" and step is not None:
             print(f"workdir {workdir}: no best checkpoint is kept, so the last is taken, of step {last}", flush=True)
@@ -218,20 +227,26 @@ def chosen_by(workdir: str | os.PathLike, step: int) -> str:
     return best.chosen_by(paths.as_path(workdir) / "checkpoints" / "best", step)
 
 
-def _restore_newest(restore: Callable[[str], object], folder: paths.AnyPath) -> int:
-    """Calls `restore` with the newest checkpoint that it can read; returns its step, 0 where there is no checkpoint."""
-    steps, failures = sorted(_steps(folder), reverse=True), []
+def _restore_newest(restore: Callable[[str], object], folder: paths.AnyPath, weights_changed: str) -> int:
+    """Calls `restore` with the newest checkpoint that it can read; returns its step, 0 where there is no checkpoint.
+
+    `weights_changed` (see `Trainer`) is the message where all checkpoints have other weights.
+    """
+    steps, failures, errors = sorted(_steps(folder), reverse=True), [], []
     place = paths.plain(folder) if steps else None
     for step in steps:
         try:
             restore(f"{place}/step-{step}")
         except _READ_ERRORS as error:
             failures.append(f"{folder / f'step-{step}'} ({_reason(error, folder)})")
+            errors.append(error)
             continue
         for failure in failures:
             print(f"warning: checkpoint {failure} cannot be read; resumed from step {step}", flush=True)
         return step
     if failures:
+        if weights_changed and all(isinstance(error, _OTHER_WEIGHTS) for error in errors):
+            raise _WeightsChangedError(f"{folder}: the checkpoints have other weights than this model: {weights_changed}")
         raise UserError(
             f"no checkpoint can be read: {'; '.join(failures)}; expected whole files of this model; where they are damaged, "
             f"move {folder} away to start again"
