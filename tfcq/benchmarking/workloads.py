@@ -52,6 +52,37 @@ def random_images(count: int, image_shape: tuple[int, ...]) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, *image_shape), np.uint8)
 
 
+def stages_of_training(config: Config, image_channels: int = 3) -> list[tuple[int, float | None]]:
+    """(number of steps, GFLOP of a step) of each stage of training. The graphs are built, and no step is taken.
+
+    The GFLOP are those of `flop.gflop`, of matrix products and convolutions. None: not known, as with --micro_batches.
+    """
+    model, _, _, iterator, _ = _ready(config, image_channels, config.training.batch_size)
+    model.make_train_function(force=True)
+    ends = [*model.stage_starts[1:], config.training.train_steps]
+    lengths = [end - start for start, end in zip(model.stage_starts, ends, strict=True)]
+    return [(length, flop.gflop(model.step_graph(iterator, stage))) for stage, length in enumerate(lengths)]
+
+
+def _ready(config, image_channels, training_images):
+    """(a compiled model, the number of its weights, a batch, an iterator that repeats it, the strategy) of a configuration."""
+    training, size = config.training, config.data.image_size
+    distribution = devices.prepare(
+        training.distribution, training.logical_devices, training.deterministic, training.batch_size
+    )
+    with distribution.scope():
+        model = models.build(config, (size, size, image_channels))
+        num_weights = model.count_params()
+        model.attach(random_data(model.image_shape, training_images), training.batch_size)
+        optimizers.compile_model(model, training)
+    batch, turns = training.batch_size, model.batches_per_step
+    images = random_images(batch, (turns, *model.image_shape))
+    images = tf.constant(images if turns > 1 else images[:, 0])
+    taken = (images, tf.range(batch, dtype=tf.int64)) if model.needs_indices else images
+    iterator = iter(distribution.experimental_distribute_dataset(tf.data.Dataset.from_tensors(taken).repeat()))
+    return model, num_weights, taken, iterator, distribution
+
+
 def _measure_parts(model: Any, images: Any, stage: int, step_seconds: float, calls: int) -> None:
     """Times each part of a step of a stage, compiled by itself, on one device; prints a line for each, and their sum.
 
@@ -123,20 +154,9 @@ def measure_config(config: Config, wanted: Measurement) -> list[dict[str, Any]]:
     start-up, imports, the model and tracing are in them. A train step's `fraction_of_peak` is of the larger rate of the machine
     that was measured in the same process, in the dtype in which the networks compute.
     """
-    training, size = config.training, config.data.image_size
-    distribution = devices.prepare(
-        training.distribution, training.logical_devices, training.deterministic, training.batch_size
-    )
-    with distribution.scope():
-        model = models.build(config, (size, size, wanted.image_channels))
-        num_weights = model.count_params()
-        model.attach(random_data(model.image_shape, wanted.training_images), training.batch_size)
-        optimizers.compile_model(model, training)
-    batch, turns = training.batch_size, model.batches_per_step
-    images = random_images(batch, (turns, *model.image_shape))
-    images = tf.constant(images if turns > 1 else images[:, 0])
-    taken = (images, tf.range(batch, dtype=tf.int64)) if model.needs_indices else images
-    iterator = iter(distribution.experimental_distribute_dataset(tf.data.Dataset.from_tensors(taken).repeat()))
+    training = config.training
+    model, num_weights, taken, iterator, distribution = _ready(config, wanted.image_channels, wanted.training_images)
+    batch, turns, images = training.batch_size, model.batches_per_step, tf.nest.flatten(taken)[0]
     model.initialize(images[:, 0] if turns > 1 else images)
     facts = {
         "config": wanted.name,
