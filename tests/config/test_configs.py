@@ -7,6 +7,7 @@ import re
 import pytest
 from commands import config_from, flags_of
 
+from tfcq import models
 from tfcq.config import Config, CQFConfig, DataConfig, RealNVPConfig, TrainingConfig
 from tfcq.config.evaluation import EvaluationConfig, metric_names
 
@@ -180,6 +181,14 @@ def test_the_papers_flagfile_differs_in_the_tuned_options_alone(name, config_of)
 def test_each_papers_flagfile_is_of_a_tuned_one():
     papers = {name for name in FLAGFILES if name.endswith("_paper")}
     assert {name.removesuffix("_paper") for name in papers} <= set(BEST) and len(papers) == 7
+
+
+def test_the_best_model_can_be_built_at_every_size_and_as_in_the_paper(config_of):
+    configs = [config_of(name) for name in (*BEST, "cifar10_cqf_paper")]
+    for system, size in {(config.system, config.data.image_size) for config in configs}:  # 0.6 s each
+        config = Config(data=DataConfig(image_size=size), system=system)
+        model = models.build(config, (size, size, 3))
+        assert set(model.abilities) >= {"sample", "likelihood"} and model.image_shape == (size, size, 3)
 
 
 def test_realnvp_and_flow_gan_differ_in_the_discriminator(config_of):
