@@ -4,9 +4,10 @@
         --budget_minutes=30 --narrow=0.25
 
 Any flag of tfcq.train applies to all rows, except to the options that define a row (with --quality_weight=10 the vae still has
-no discriminator). The last checkpoint is evaluated, as rows without a likelihood keep no best one. How training time is
-counted: see tfcq.reproduction.process.Clock. The same command run again continues with the rows that are not done and retries
-those that failed; other --rows, --metrics or evaluation options need no new training.
+no discriminator). The last checkpoint is evaluated, as rows without a likelihood keep no best one. With --budget_minutes the
+rows' steps are timed first, in turns, so that other work on the machine slows them alike; each row then takes the steps that
+fit into the minutes. The same command run again keeps to these steps, continues with the rows that are not done and retries those
+that failed; other --rows, --metrics or evaluation options need no new training.
 """
 
 from __future__ import annotations
@@ -23,9 +24,12 @@ from tfcq.config.evaluation import EvaluationConfig, metric_names
 from tfcq.errors import UserError
 from tfcq.machine import paths
 from tfcq.metrics.registry import LATENT_LIKELIHOODS, LIKELIHOODS
-from tfcq.reproduction.report import write_report
+from tfcq.picture_files import check_name
+from tfcq.reproduction.plane import labels_of, write_plane
+from tfcq.reproduction.report import verdicts, write_report
 from tfcq.reproduction.run import Ablation, Budget, Job
 from tfcq.reproduction.tables import TABLES, WIDTHS
+from tfcq.reproduction.timing import steps_in
 
 
 def define(flags: Flags) -> None:
@@ -37,8 +41,16 @@ def define(flags: Flags) -> None:
     flags.folder("output", None, "The folder of the rows and their table (default: runs/ablation_TABLE)")
     flags.number("narrow", 1.0, "The factor of every default width of the networks", minimum=1e-3)
     flags.boolean("dry_run", False, "Prints the commands and stops")
+    flags.group("The coverage-quality plane, instead of a table")
+    flags.file("plane", None, "The picture of --runs: bits/dim against Frechet distance (a table draws that of its rows itself)")
+    flags.folders("runs", [], "Evaluated workdirs for --plane; one with a comma in its name stands in double quotes")
     flags.group("The budget of a row")
-    flags.number("budget_minutes", None, "Wall-clock minutes of training of each row", minimum=0.01)
+    flags.number(
+        "budget_minutes",
+        None,
+        "Minutes of training of each row: as many steps as take them by the time of a step, which is measured first",
+        minimum=0.01,
+    )
     flags.integer("budget_steps", None, "Steps of training of each row, instead of minutes", minimum=1)
     flags.several("row_steps", [], "Other steps for some rows, ROW:STEPS, such as those that take equal minutes")
     flags.group("The evaluation of a row")
@@ -88,17 +100,33 @@ def _row_steps(flags, table):
     return found
 
 
-def _protocol(flags, table, given, budget):
+def _in_minutes(budget, table, given, jobs, ablation):
+    """The budget with the rows' steps, which are timed where they are not yet."""
+
+    def steps_of(name, ms_per_step):
+        fraction = table.row(name).first_stage_fraction
+        steps = steps_in(budget.minutes, ms_per_step, fraction, given.get("first_stage_steps"))
+        times = ", then ".join(f"{one:.4g}" for one in ms_per_step)
+        print(f"row {name}: {times} ms a step, {steps} steps in {budget.minutes:g} minutes", flush=True)
+        return steps
+
+    return dataclasses.replace(budget, timed=ablation.time({job.name: job.train for job in jobs}, steps_of))
+
+
+def _protocol(flags, table, given, budget, timing):
     """Sentences for the protocol."""
-    taken = f"{budget.steps} steps" if budget.steps else f"{budget.minutes:g} minutes of training"
+    taken = f"{budget.steps} steps" if budget.steps else f"{budget.minutes:g} minutes of steps"
     others = "".join(f", {name} {steps}" for name, steps in budget.row_steps.items())
-    counted = (
-        "minutes are counted from the end of a process's first step (which traces and compiles) to the end of its last, or to "
-        "the end of the budget: checkpoints and evaluations between steps count; start-up, the evaluation at step 0 and work "
-        "after the last step do not; a step that is running at the end is finished"
-    )
+    by_time: dict[tuple[str, str], list[str]] = {}
+    for name, timed in timing.items():
+        by_time.setdefault((timed["time"], timed["machine"]), []).append(name)
     return [
-        f"Budget: {taken} per row{others}, in batches of the row's size; {counted}.",
+        f"Budget: {taken} per row{others}, in batches of the row's size.",
+        *(
+            f"Steps of {', '.join(names)} timed in turns, {when}, on {machine}; data, checkpoints, evaluations and start-up are "
+            "not in the minutes of the budget, but in those of the table, which other work on the machine lengthens too."
+            for (when, machine), names in by_time.items()
+        ),
         f"Widths ({', '.join(WIDTHS)}): {flags.narrow:g} times their defaults, unless given here.",
         f"All rows: {_written(table.options | given)}.",
         *(f"Row {row.name}: {_made(table, row, given)}{_larger(row)}." for row in table.rows),
@@ -116,11 +144,30 @@ def _written(options):
 
 
 def _larger(row):
-    return "".join(f", {name} times {factor:g} (at least 1 more)" for name, factor in row.factors.items())
+    return "".join(f", {name} times {factor:g}" for name, factor in row.factors.items())
+
+
+def _draw_plane(flags):
+    if not flags.plane or not flags.runs or flags.table:
+        received = " ".join(f"--{name}" for name in ("table", "plane", "runs") if getattr(flags, name))
+        raise UserError(f"expected --plane=FILE.png with --runs=DIR,DIR,... and no --table, received {received}")
+    check_name(flags.plane)
+    starting.reach(flags.plane, *flags.runs)
+    for folder in flags.runs:
+        if not any(paths.exists(folder / name) for name in ("metrics.jsonl", "metrics.json")):
+            raise UserError(f"runs: expected folders with metrics.json, as tfcq evaluate writes it, received {folder}")
+    plane = write_plane(flags.plane, labels_of(flags.runs))
+    print(*plane.remarks, sep="\n", end="\n" if plane.remarks else "")
+    if not plane.num_points:
+        raise UserError(f"plane {flags.plane}: nothing to draw: no run has a bits/dim and a Frechet distance of one step")
+    print(f"wrote {flags.plane}: {plane.num_points} points", flush=True)
+    return 0
 
 
 def main(flags: Flags) -> int:
-    """Runs the rows, and writes the table after each of them."""
+    """Runs the rows, and writes the table after each of them; or draws the plane of runs."""
+    if flags.plane or flags.runs:
+        return _draw_plane(flags)
     if not flags.table:
         raise UserError(f"expected --table={'|'.join(TABLES)}, received none")
     given = flags.given()
@@ -133,20 +180,28 @@ def main(flags: Flags) -> int:
     jobs = _jobs(flags, table, given, budget)
     output = flags.output or f"runs/ablation_{flags.table}"
     if flags.dry_run:
+        if budget.minutes:
+            print(f"# --train_steps, and what follows from it, will be the steps that take {budget.minutes:g} minutes")
         for job in jobs:
             for which in ("train", "evaluate") if job.evaluate else ("train",):
                 print(shlex.join(["python", "-m", f"tfcq.{which}", *job.arguments(which, f"{output}/{job.name}")]))
         return 0
     starting.reach(output)
-    spent = {name: value for name, value in dataclasses.asdict(budget).items() if name != "row_steps" or value}
+    spent = {"minutes": budget.minutes, "steps": budget.steps} | ({"row_steps": budget.row_steps} if budget.row_steps else {})
     plan = {"table": flags.table, "budget": spent, "narrow": flags.narrow, "flags": given}
-    ablation, protocol = Ablation(output, plan, budget), _protocol(flags, table, given, budget)
+    ablation = Ablation(output, plan)
+    if budget.minutes:
+        budget = _in_minutes(budget, table, given, jobs, ablation)
+        jobs = _jobs(flags, table, given, budget)
+    protocol = _protocol(flags, table, given, budget, ablation.timing)
 
     def report() -> paths.AnyPath:
-        return write_report(table, ablation.rows, output, protocol)
+        folders = {row.name: ablation.output / row.name for row in table.rows if row.name in ablation.rows}
+        plane = write_plane(ablation.output / "plane.png", folders, fewest=2)
+        return write_report(table, ablation.rows, output, protocol, has_plane=plane.num_points > 1)
 
     failed = ablation.run(jobs, after_row=report)
-    print(f"wrote {report()}", flush=True)
+    print(f"wrote {report()}", *verdicts(table, ablation.rows), sep="\n", flush=True)
     if failed:
         print(f"error: {len(failed)} of {len(jobs)} rows failed: {', '.join(failed)}; see the table", file=sys.stderr)
     return 1 if failed else 0

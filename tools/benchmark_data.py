@@ -55,7 +55,7 @@ def step_seconds(config: Config, image_shape: tuple[int, ...], count: int) -> fl
     import tensorflow as tf
 
     from tfcq import models
-    from tfcq.benchmarking.workloads import random_data, random_images
+    from tfcq.benchmarking.steps import random_data, random_images
     from tfcq.engine import optimizers
 
     model = models.build(config, image_shape)

@@ -5,7 +5,7 @@ import json
 import pytest
 import tiny_models as tiny
 
-from tfcq.benchmarking import flop, machine
+from tfcq.benchmarking import flop, machine, steps
 from tfcq.benchmarking.workloads import Measurement, measure_config, stages_of_training
 
 
@@ -29,3 +29,23 @@ def test_the_lines_of_a_configuration(capsys, monkeypatch):
     # The line has three digits; without a step being taken the same is counted.
     measured = counted[-1]
     assert stages_of_training(config, 1) == [(config.training.train_steps, pytest.approx(measured))] and measured > 1e-5
+
+
+def test_turns_take_one_call_each_and_leave_out_the_first_rounds(monkeypatch):
+    clock, calls = [0.0], []
+
+    def call(name, seconds):
+        calls.append(name)
+        clock[0] += seconds * (10.0 if len(calls) <= 2 else 1.0)  # a cold start
+
+    monkeypatch.setattr(steps.time, "perf_counter", lambda: clock[0])
+    found = steps.in_turns({"a": lambda: call("a", 1.0), "b": lambda: call("b", 4.0)}, rounds=3, warm_up=1)
+    assert found == {"a": [1.0] * 3, "b": [4.0] * 3} and calls == ["a", "b"] * 4
+
+
+@pytest.mark.slow
+def test_steps_of_several_configurations_and_stages_are_timed():
+    staged = tiny.config(model="glf", first_stage_steps=500, training={"train_steps": 1000})
+    times = steps.step_times({"one": tiny.config(model="vae"), "two": staged}, (4, 4, 1), 40, rounds=3)
+    assert [len(times[name]) for name in ("one", "two")] == [1, 2]
+    assert all(0.0 < milliseconds < 60e3 for found in times.values() for milliseconds in found)

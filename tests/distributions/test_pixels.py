@@ -103,6 +103,18 @@ def test_a_uniform_density_pushed_through_the_logit_integrates_to_one():
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_a_uniform_density_has_8_bits_per_dim(name):
+    """It is uniform in (-1, 1) by the affine way, and a logistic density cut to 90 % by the logit."""
+    pixels = np.random.default_rng(0).uniform(0.0, 256.0, (2, 3, 3, 2))
+    unbounded = inverse_in_float64(name, pixels)
+    sigmoid = 1.0 / (1.0 + np.exp(-unbounded))
+    density = np.full(pixels.shape, 0.5) if name == "affine" else sigmoid * (1.0 - sigmoid) / 0.9
+    log_det = pixel_bijector(name).inverse_log_det_jacobian(tensor(pixels), event_ndims=3)
+    nats = np.log(density).sum(axis=(1, 2, 3)) + log_det
+    np.testing.assert_allclose(-nats / (18 * math.log(2.0)), 8.0, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("size", [1e2, 1e3, 1e6])
 def test_gradients_far_out_are_finite(name, size):
     unbounded = tensor([-size, size])

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 import tiny_models as tiny
 
-from tfcq import Config, DataConfig, TrainingConfig
+from tfcq import Config, DataConfig, TrainingConfig, models
 from tfcq.config import SYSTEMS
 from tfcq.engine.checkpoints import Checkpoints
 from tfcq.exporting import signatures as exported
@@ -22,10 +22,17 @@ STEPS = 1
 pytestmark = pytest.mark.slow
 
 
+def system_of(flags):
+    """The configuration of the system among flags of `tfcq.train`."""
+    kind = SYSTEMS[flags["model"]]
+    known = {field.name for field in dataclasses.fields(kind)}
+    return kind(**{name: value for name, value in flags.items() if name in known})
+
+
 def config_of(table, row):
     """A row's Config at 6 % of its widths, for images of 8x8, or 16x16 where the flow has four scales."""
     flags = table.flags(row, {}, narrow=0.06) | SMALL
-    system = SYSTEMS[flags.pop("model")](**flags)
+    system = system_of(flags)
     size = 16 if system.flow_scales > 3 else 8
     system = dataclasses.replace(system, latent_size=size // 2)
     training = TrainingConfig(**tiny.TRAINING, ema_decay=0.9)
@@ -47,6 +54,15 @@ ALIKE = {
 }  # fmt: skip
 """Rows that differ from the largest of their table in nothing but how many scales and blocks the flow has, and one whose
 discriminator alone is smaller than another's."""
+
+
+@pytest.mark.parametrize("narrow", [1.0, 0.375])
+def test_cq_has_as_many_weights_as_cqf(narrow):
+    """Shmelkov et al. 2018, Section 5.1: the generator of CQ is wider, for fair comparison."""
+    table = TABLES["1"]
+    systems = [system_of(table.flags(table.row(name), {}, narrow)) for name in ("cq", "cqf")]
+    cq, cqf = (models.build(Config(data=DataConfig(image_size=32), system=one), (32, 32, 3)) for one in systems)
+    assert cq.count_params() == pytest.approx(cqf.count_params(), rel=0.005)
 
 
 def compiled(config):

@@ -11,9 +11,9 @@ import pytest
 from commands import REPOSITORY
 
 from tfcq.errors import TrainingInterrupted, UserError
-from tfcq.reproduction.process import Clock, Interrupts, follow
+from tfcq.reproduction.process import Interrupts, follow
 from tfcq.reproduction.run import Ablation, Budget, Job
-from tfcq.training.progress import Reporter
+from tfcq.reproduction.timing import steps_in
 from tfcq.workdir import saved_step
 
 # Reports its progress as tfcq.train does, keeps its step as a checkpoint's file name, and saves on SIGTERM or Ctrl-C.
@@ -71,30 +71,43 @@ if flags["metrics"] == "broken":
 (workdir / "metrics.json").write_text(json.dumps({"step": 1, "checkpoint": "last", "fd_pixels": {"value": 2.5}}))
 """
 
+TIMER = """
+import json, pathlib, sys
+result, rows = pathlib.Path(sys.argv[1]), json.loads(sys.argv[2])
+with open(pathlib.Path(__file__).parent / "timings", "a") as file:
+    print(*rows, file=file)
+if "broken" in rows:
+    sys.exit("error: out of memory")
+times = {name: flags.get("ms", [10.0]) for name, flags in rows.items()}
+result.write_text(json.dumps({"machine": "a machine", "ms_per_step": times}))
+"""
+
 
 @pytest.fixture
 def commands(tmp_path):
     (tmp_path / "trainer.py").write_text(TRAINER)
     (tmp_path / "evaluator.py").write_text(EVALUATOR)
+    (tmp_path / "timer.py").write_text(TIMER)
     return {
         "train": [sys.executable, str(tmp_path / "trainer.py")],
         "evaluate": [sys.executable, str(tmp_path / "evaluator.py")],
+        "time": [sys.executable, str(tmp_path / "timer.py")],
     }
 
 
 @pytest.fixture
 def make(commands, tmp_path):
-    """Function (budget, plan) -> Ablation under tmp_path/out."""
+    """Function (plan) -> Ablation under tmp_path/out."""
 
-    def make(budget, **plan):
-        return Ablation(tmp_path / "out", {"table": "1"} | plan, budget, commands)
+    def make(**plan):
+        return Ablation(tmp_path / "out", {"table": "1"} | plan, commands)
 
     return make
 
 
 def job(name, budget, metrics="frechet_distance", **flags):
     evaluate = {"metrics": metrics} if metrics else {}
-    return Job(name, budget.flags({}) | flags, evaluate)
+    return Job(name, budget.flags({}, name) | flags, evaluate)
 
 
 def count(workdir, what):
@@ -108,44 +121,34 @@ def state(folder):
 # Budgets.
 
 
-def test_the_clock_starts_at_the_first_step_and_adds_what_was_spent_before(monkeypatch, tmp_path):
-    now, seen = [100.0], []
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    clock, reporter = Clock(before=5.0), Reporter(tmp_path, 2, 1000, 1234, 64, {}, seen.append)
-    reporter.start()
-    clock.read(seen[-1])
-    now[0] += 10.0  # an evaluation, and tracing
-    assert clock.spent() == 5.0 and clock.left(60.0) is None
-    reporter.took(3, {})
-    clock.read(seen[-1])
-    now[0] += 20.0
-    assert clock.spent() == 25.0 and clock.left(60.0) == 35.0 and clock.left(None) is None  # between two writings
-    reporter.took(4, {})
-    now[0] += 1.0
-    clock.read(seen[-1])  # a moment later
-    assert clock.spent() == 25.0
-    now[0] += 2.0
-    assert clock.spent() == 27.0
+def test_minutes_are_as_many_steps_as_take_them():
+    assert steps_in(60, [1000.0]) == 3600 and steps_in(1, [7000.0]) == 9 and steps_in(0.01, [7000.0]) == 1
+    steps = steps_in(10, [100.0, 400.0], 0.25)  # 600 s of 325 ms a step
+    assert steps == 1846 and steps * (0.25 * 0.1 + 0.75 * 0.4) == pytest.approx(600.0, abs=0.4)
+    assert steps_in(10, [100.0, 400.0], 0.25, first_stage_steps=2000) == 2000 + 1000  # 200 s, then 400 s
 
 
-def test_a_row_trains_for_its_time_without_the_start(make, tmp_path, capfd):
-    budget = Budget(minutes=0.8 / 60)
-    begin = time.monotonic()
-    assert make(budget).run([job("cqf", budget, start=0.7, saving=1.2)]) == []
-    record = state(tmp_path)["cqf"]
-    assert time.monotonic() - begin > 2.7
-    assert 0.8 <= record["seconds"] < 2.0 and record["step"] == saved_step(tmp_path / "out" / "cqf")
-    assert 0 < record["step"] < 500 and record["weights"] == 1234  # 10 ms a step, and there is no end but SIGTERM
-    assert record["evaluation"]["measured"]["fd_pixels"]["value"] == 2.5
-    shown = capfd.readouterr()
-    assert "a warning" in shown.err and "error" not in shown.err  # the end of the budget is none
-    assert "training\n" in shown.out
+def test_the_steps_of_rows_are_timed_once_and_then_fixed(make, tmp_path, capfd):
+    rows = {"cq": {"ms": [20.0]}, "glann": {"ms": [10.0, 30.0]}}
+
+    def steps_of(name, milliseconds):
+        return round(600.0 / sum(milliseconds))
+
+    assert make().time(rows, steps_of) == {"cq": 30, "glann": 15}
+    budget = Budget(minutes=0.01, timed=make().time({"cq": {"ms": [999.0]}}, steps_of))  # on a machine that is busy now
+    ablation = make()
+    assert ablation.run([job("cq", budget)]) == [] and state(tmp_path)["cq"]["step"] == 30
+    assert state(tmp_path)["cq"]["ms_per_step"] == [20.0] and ablation.timing["cq"]["machine"] == "a machine"
+    assert make().time(rows | {"cqf": {}}, steps_of) == {"cq": 30, "glann": 15, "cqf": 60}
+    assert (tmp_path / "timings").read_text().splitlines() == ["cq glann", "cqf"]
+    with pytest.raises(UserError, match="cannot be timed: exit status 1: out of memory; expected --budget_steps"):
+        make().time({"broken": {}}, steps_of)
 
 
 def test_a_row_trains_for_its_steps_and_is_not_done_twice(make, tmp_path):
     budget = Budget(steps=7)
     for _ in range(2):
-        assert make(budget).run([job("cqf", budget)]) == []
+        assert make().run([job("cqf", budget)]) == []
     workdir = tmp_path / "out" / "cqf"
     assert state(tmp_path)["cqf"]["step"] == 7
     assert count(workdir, "starts") == count(workdir, "evaluations") == 1
@@ -154,7 +157,7 @@ def test_a_row_trains_for_its_steps_and_is_not_done_twice(make, tmp_path):
 def test_other_metrics_are_measured_without_training(make, tmp_path):
     budget = Budget(steps=2)
     for metrics in ("frechet_distance", "kernel_distance", ""):
-        make(budget).run([job("cqf", budget, metrics)])
+        make().run([job("cqf", budget, metrics)])
     workdir = tmp_path / "out" / "cqf"
     assert (count(workdir, "starts"), count(workdir, "evaluations")) == (1, 2)
     assert "evaluation" not in state(tmp_path)["cqf"]  # nothing was asked for the last time
@@ -177,27 +180,26 @@ def interrupt_after(workdir, step, number=signal.SIGTERM):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_an_interrupted_ablation_goes_on_with_what_is_left(make, tmp_path, number):
-    budget, handler = Budget(minutes=100.0 / 60), signal.getsignal(number)
-    jobs, workdir = [job("cq", budget), job("cqf", budget)], tmp_path / "out" / "cq"
+    budget, handler = Budget(steps=200), signal.getsignal(number)
+    jobs, workdir = [job("cq", budget, seconds=0.05), job("cqf", budget)], tmp_path / "out" / "cq"
     interrupt_after(workdir, 25, number)
     with pytest.raises(TrainingInterrupted) as caught:
-        make(budget).run(jobs)
+        make().run(jobs)
     first = state(tmp_path)
     assert caught.value.exit_status == 128 + number and signal.getsignal(number) == handler
-    assert set(first) == {"cq"} and 0.0 < first["cq"]["seconds"] < 50.0
-    assert first["cq"]["step"] == saved_step(workdir) >= 25  # the trainer saved before it ended
+    assert set(first) == {"cq"} and first["cq"]["seconds"] > 0.0
+    assert 200 > first["cq"]["step"] == saved_step(workdir) >= 25  # the trainer saved before it ended
 
-    ablation, begin = make(budget), time.monotonic()
-    ablation.rows["cq"]["seconds"] = 99.8
-    assert ablation.run(jobs[:1]) == []
+    quick = [job("cq", budget)]
+    assert make().run(quick) == []
     second = state(tmp_path)
-    assert time.monotonic() - begin < 50.0 and 100.0 <= second["cq"]["seconds"] < 150.0  # only what was left
-    assert second["cq"]["step"] > first["cq"]["step"] and count(workdir, "starts") == 2
+    assert second["cq"]["seconds"] > first["cq"]["seconds"] and second["cq"]["step"] == 200
+    assert count(workdir, "starts") == 2 and "cqf" not in second
 
 
 def test_the_seconds_of_steps_that_a_crash_lost_are_given_back(make, tmp_path):
-    budget = Budget(minutes=1000.0 / 60)
-    ablation, workdir = make(budget), tmp_path / "out" / "cqf"
+    budget = Budget(steps=1000)
+    ablation, workdir = make(), tmp_path / "out" / "cqf"
     ablation.rows["cqf"] = {"step": 100, "seconds": 999.6}  # what the state said when all was killed
     (workdir / "checkpoints" / "last").mkdir(parents=True)
     (workdir / "checkpoints" / "last" / "step-25.index").touch()
@@ -227,27 +229,27 @@ def test_a_second_signal_kills(tmp_path):
                     timer.start()
 
         begin = time.monotonic()
-        status, _, asked = follow([sys.executable, "-c", deaf], interrupts, interrupt)
-        assert status == -signal.SIGKILL and not asked and 0.3 < time.monotonic() - begin < 20.0
+        status, _ = follow([sys.executable, "-c", deaf], interrupts, interrupt)
+        assert status == -signal.SIGKILL and 0.3 < time.monotonic() - begin < 20.0
         with pytest.raises(TrainingInterrupted):
             interrupts.check(3)
 
 
 def test_another_plan_is_refused_and_a_broken_state_named(make, tmp_path):
     budget = Budget(steps=1)
-    make(budget, narrow=0.5).run([job("cqf", budget, "")])
+    make(narrow=0.5).run([job("cqf", budget, "")])
     with pytest.raises(UserError, match=r"narrow: 0\.5 -> 0\.25.*another --output"):
-        make(budget, narrow=0.25)
+        make(narrow=0.25)
     (tmp_path / "out" / "state.json").write_text("{")
     with pytest.raises(UserError, match="the state of the ablation cannot be read: .*; remove it, or use another --output"):
-        make(budget, narrow=0.5)
+        make(narrow=0.5)
 
 
 def test_an_output_that_is_a_file_is_one_line(make, tmp_path):
     (tmp_path / "out").write_text("")
     budget = Budget(steps=1)
     with pytest.raises(UserError, match="out: cannot be written"):
-        make(budget).run([job("cqf", budget)])
+        make().run([job("cqf", budget)])
 
 
 # Rows that fail.
@@ -261,7 +263,7 @@ def test_a_row_that_fails_is_noted_and_the_others_go_on(make, tmp_path, capfd):
         job("cqf", budget, seconds=0.001),
         job("cq", budget, refused=1),
     ]
-    assert make(budget).run(jobs, after_row=lambda: seen.append(1)) == ["gan", "vae", "cq"] and len(seen) == 4
+    assert make().run(jobs, after_row=lambda: seen.append(1)) == ["gan", "vae", "cq"] and len(seen) == 4
     rows = state(tmp_path)
     assert rows["gan"]["failure"] == "train: exit status 1: player generator: not finite"
     assert rows["cq"]["failure"] == "train: exit status 1: refused: expected another flag"
@@ -270,6 +272,6 @@ def test_a_row_that_fails_is_noted_and_the_others_go_on(make, tmp_path, capfd):
     assert "Traceback" in capfd.readouterr().err  # passed on whole
 
     (tmp_path / "out" / "gan" / "mended").touch()
-    assert make(budget).run(jobs[:3]) == ["vae"]
+    assert make().run(jobs[:3]) == ["vae"]
     assert "failure" not in state(tmp_path)["gan"] and state(tmp_path)["gan"]["step"] == 60
     assert count(tmp_path / "out" / "vae", "starts") == 1  # what was trained stays

@@ -1,5 +1,7 @@
 """table.md and table.png: ours beside the papers' numbers, protocols, and whether the papers' orders show."""
 
+import json
+
 from markdown_tables import unpadded
 
 from tfcq.reproduction import report
@@ -72,18 +74,20 @@ def test_every_protocol_is_stated(tmp_path):
 def test_orders_are_answered_both_ways(tmp_path):
     good = {"vae": record(152.0, 5.2), "cq": record(130.0, 5.3), "cqf": record(87.8, 3.5)}
     text = written(good, tmp_path)
-    assert (
-        "- cqf before cq before vae on the Frechet distance: yes (cqf 87.8, cq 130, vae 152); the paper: 28, 58.6, 171"
-        in text
-    )
-    assert "- cqf before cq and vae on the bits/dim: yes (cqf 3.5, cq 5.3, vae 5.2); the paper: 3.9, 4.4, 4.4" in text
-    assert "- cqf before gan before cq and vae on the Frechet distance: unknown, as gan has no number;" in text
+    numbers = "(cqf 87.8, cq 130, vae 152; the paper: 28, 58.6, 171)"
+    assert f"- cqf before cq before vae on the Frechet distance: as in the paper {numbers}" in text
+    assert "- cqf before cq and vae on the bits/dim: as in the paper (cqf 3.5, cq 5.3, vae 5.2; the paper: 3.9, 4.4, 4.4)" in text
+    assert "- cqf before gan before cq and vae on the Frechet distance: unknown (gan has no number; the paper: 28," in text
+    assert "- cqf before cq on the classifier score: not as in the paper (cqf 2, cq 2; the paper: 7.1, 5.1)" in text
+    orders = {one["order"]: one for one in json.loads((tmp_path / "out" / "report.json").read_text())["orders"]}
+    assert orders["cqf before cq on the classifier score"]["verdict"] == "not as in the paper"
+    assert orders["cqf before cq and vae on the bits/dim"]["ours"] == {"cqf": 3.5, "cq": 5.3, "vae": 5.2}
     bad = good | {"cq": record(160.0, 3.4)}
     text = written(bad, tmp_path)
-    assert "on the Frechet distance: no (cqf 87.8, cq 160, vae 152)" in text
-    assert "on the bits/dim: no (cqf 3.5, cq 3.4, vae 5.2)" in text
+    assert "on the Frechet distance: not as in the paper (cqf 87.8, cq 160, vae 152;" in text
+    assert "on the bits/dim: not as in the paper (cqf 3.5, cq 3.4, vae 5.2;" in text
     bits = {"scales_1_blocks_2": record(1.0, 3.5), "scales_2_blocks_2": record(1.0, 3.5)}
-    assert "on the bits/dim: no (scales_2_blocks_2 3.5, scales_1_blocks_2 3.5)" in written(bits, tmp_path, "3a")
+    assert "on the bits/dim: not as in the paper (scales_2_blocks_2 3.5, scales_1_blocks_2 3.5;" in written(bits, tmp_path, "3a")
 
 
 def test_a_paper_without_bits_per_dim_is_drawn_as_bars(tmp_path):
@@ -92,6 +96,22 @@ def test_a_paper_without_bits_per_dim_is_drawn_as_bars(tmp_path):
     cells = table_of(text)
     assert "paper: BPD" not in cells["glf"] and cells["glf"]["paper: FID"] == "21.3" and cells["vae"]["fd_lite"] == "50"
     assert "- glf before vae and vae_flow_posterior and vae_flow_prior on the Frechet distance: unknown" in text
+
+
+def test_rows_that_are_to_be_equally_large_are_compared(tmp_path):
+    rows = {"cq": record(130.0, 5.3, weights=10020), "cqf": record(87.8, 3.5, weights=10000)}
+    assert "\n- cq is to have as many weights as cqf: 10,020 and 10,000, +0.2 %." in written(rows, tmp_path)
+    rows["cq"]["weights"] = 9900
+    assert "- (!) cq is to have as many weights as cqf: 9,900 and 10,000, -1 %." in written(rows, tmp_path)
+
+
+def test_a_table_that_the_paper_does_not_have_is_ours_alone(tmp_path):
+    rows = {"lambda_0": record(152.0, 5.2), "lambda_100": record(87.8, 3.5, ms_per_step=[12.5])}
+    text = written(rows, tmp_path, "lambda")
+    cells = table_of(text)
+    assert "All numbers are ours." in text and "paper: " not in text and "orders" not in text
+    assert cells["lambda_100"]["fd_lite"] == "87.8" and cells["lambda_100"]["ms a step, timed"] == "12.5"
+    assert cells["lambda_0"]["ms a step, timed"] == "n/a" and cells["real images in their place"]["state"] == "-"
 
 
 def test_orders_of_a_number_that_is_better_higher():

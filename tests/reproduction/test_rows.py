@@ -40,7 +40,8 @@ def dry_run(*arguments, which="train"):
 
 @pytest.mark.parametrize("name", TABLES)
 def test_every_row_makes_a_valid_config(name):
-    rows = dry_run(f"--table={name}", "--image_size=32", "--budget_steps=300", "--batch_size=5")
+    size = 48 if name == "4" else 32
+    rows = dry_run(f"--table={name}", f"--image_size={size}", "--budget_steps=300", "--batch_size=5")
     assert list(rows) == [row.name for row in TABLES[name].rows]
     for flags in rows.values():
         assert flags["train_steps"] == flags["evaluate_every"] == "300" and flags["batch_size"] == "5"
@@ -52,7 +53,12 @@ def test_the_rows_of_table_1_are_the_papers():
     assert rows["gan"]["coverage"] == "false" and rows["gan"]["flow_scales"] == "0"
     assert rows["vae"]["quality_weight"] == "0.0" and rows["cq"]["quality_weight"] == "10.0"  # a row's own options stand
     assert rows["cqf"]["flow_scales"] == "1" and rows["cq"]["flow_scales"] == "0"
-    assert rows["cq"]["width"] == "65" and "width" not in rows["cqf"]
+    assert rows["cq"]["width_scale"] == "1.01" and "width_scale" not in rows["cqf"]
+    assert {name for name, row in rows.items() if row.get("pixel_transform") == "affine"} == {"vae", "cq"}
+    # The standard CNN of Miyato et al. 2018.
+    parts = ("network", "network_normalization", "discriminator_network", "latent_form", "latent_levels", "num_validation")
+    assert {tuple(row[part] for part in parts) for row in rows.values()} == {
+        ("standard", "batch", "standard", "vector", "1", "1000")}  # fmt: skip
     assert {row["train_steps"] for row in rows.values()} == {str(ENDLESS)}
 
 
@@ -80,7 +86,24 @@ def test_narrow_multiplies_the_widths_that_are_not_given():
     assert {name: latent[name] for name in latent if name in WIDTHS} == {
         "autoencoder_width": 32, "hidden_units": 512, "latent_flow_units": 32}  # fmt: skip
     assert table.flags(large, {"discriminator_width": 20})["discriminator_width"] == 40
-    assert TABLES["1"].flags(TABLES["1"].row("cq"), {"width": 200})["width"] == 204  # 2 %, where that is more than one
+    assert TABLES["1"].flags(TABLES["1"].row("cq"), {"width_scale": 1.2})["width_scale"] == pytest.approx(1.212)
+
+
+def test_rows_that_stand_in_two_tables_are_the_same_models():
+    for name in ("gan", "cqf"):
+        first, second = (TABLES[table].flags(TABLES[table].row(name), {}) for table in ("1", "2"))
+        assert first == second
+    without = TABLES["3b"].flags(TABLES["3b"].row("no_flow"), {})
+    one = TABLES["3b"].flags(TABLES["3b"].row("scales_1_blocks_2"), {})
+    assert {key for key in without if without[key] != one.get(key)} == {"flow_scales", "pixel_transform"}
+
+
+def test_the_rows_of_lambda_differ_in_nothing_else():
+    table = TABLES["lambda"]
+    rows = [table.flags(row, {}) for row in table.rows]
+    assert [row.pop("quality_weight") for row in rows] == [0.0, 1.0, 10.0, 100.0]
+    cqf = TABLES["1"].flags(TABLES["1"].row("cqf"), {})
+    assert all(row == cqf for row in rows)
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -93,7 +116,7 @@ def test_the_papers_numbers_show_the_orders_that_are_expected(name):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--dataset=digits", "--budget_steps=1"], "expected --table=1|2|3a|3b|glf"),
+        (["--dataset=digits", "--budget_steps=1"], "expected --table=1|2|3a|3b|4|lambda|glf"),
         (["--table=1", "--budget_steps=1"], "expected --dataset="),
         (["--table=1", "--dataset=digits"], "expected one of --budget_minutes and --budget_steps, received neither"),
         (["--table=1", "--dataset=digits", "--budget_steps=1", "--budget_minutes=1"], "received both"),
@@ -108,15 +131,6 @@ def test_the_papers_numbers_show_the_orders_that_are_expected(name):
         ),
         (["--table=1", "--dataset=digits", "--budget_steps=1", "--num_samples=1"], "num_samples: expected at least 2"),
         (["--table=1", "--dataset=digits", "--budget_steps=1", "--metrics=fdi"], "received 'fdi'"),
-        (
-            ["--table=1", "--dataset=digits", "--budget_minutes=1", "--learning_rate_schedule=cosine"],
-            "learning_rate_schedule=cosine with --budget_minutes",
-        ),
-        (["--table=glf", "--dataset=digits", "--budget_minutes=1"], "row vae: --learning_rate_drops=0.5:0.5 with --budget_min"),
-        (
-            ["--table=glf", "--dataset=digits", "--budget_minutes=1", "--learning_rate_drops="],
-            "row two_stage_vae: stages of training with --budget_minutes",
-        ),
         (["--table=1", "--dataset=digits", "--budget_steps=1", "--latent_dim=5"], "no row of this table has such an option"),
         (["--table=1", "--dataset=digits", "--budget_steps=1", "--row_steps=cqf:0"], "received 'cqf:0'"),
         (["--table=1", "--dataset=digits", "--budget_steps=1", "--row_steps=cgf:9"], "received 'cgf'"),
@@ -144,5 +158,8 @@ def test_rows_of_several_systems_take_the_options_that_they_have():
         "first_stage_steps"] == "0"  # fmt: skip
 
 
-def test_a_schedule_has_its_end_where_steps_are_given():
-    assert Budget(steps=9).flags({"learning_rate_schedule": "linear", "evaluate_every": 3}) == {"train_steps": 9}
+def test_the_budget_is_the_length_of_a_run():
+    assert Budget(steps=9).flags({"evaluate_every": 3}) == {"train_steps": 9}
+    timed = Budget(minutes=2, timed={"glann": 330})
+    assert timed.flags({}, "glann", 10 / 11) == {"train_steps": 330, "evaluate_every": 330, "first_stage_steps": 300}
+    assert timed.steps_of("vae") is None and timed.flags({}, "vae")["train_steps"] == ENDLESS

@@ -8,14 +8,11 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import tensorflow as tf
 
-from tfcq import models
 from tfcq.benchmarking import flop, machine
+from tfcq.benchmarking.steps import Ready
 from tfcq.benchmarking.timing import WARM_UP, measure, report, row
-from tfcq.data import ImageDataset
-from tfcq.engine import devices, optimizers
 from tfcq.randomness import row_seeds
 
 if TYPE_CHECKING:
@@ -41,46 +38,18 @@ class Measurement:
     training_images: int = 50000
 
 
-def random_data(image_shape: tuple[int, ...], count: int) -> ImageDataset:
-    """A data set of `count` random training images, made when they are asked for."""
-    train = (lambda indices: random_images(len(indices), image_shape), np.arange(count))
-    return ImageDataset("random images", image_shape, {"train": train}, horizontal_flip=False)
-
-
-def random_images(count: int, image_shape: tuple[int, ...]) -> np.ndarray:
-    """Random images, uint8 [count, *image_shape]."""
-    return np.random.default_rng(0).integers(0, 256, (count, *image_shape), np.uint8)
-
-
 def stages_of_training(config: Config, image_channels: int = 3) -> list[tuple[int, float | None]]:
     """(number of steps, GFLOP of a step) of each stage of training. The graphs are built, and no step is taken.
 
     The GFLOP are those of `flop.gflop`, of matrix products and convolutions. None: not known, as with --micro_batches.
     """
-    model, _, _, iterator, _ = _ready(config, image_channels, config.training.batch_size)
+    size = config.data.image_size
+    ready = Ready.of(config, (size, size, image_channels), config.training.batch_size)
+    model = ready.model
     model.make_train_function(force=True)
     ends = [*model.stage_starts[1:], config.training.train_steps]
     lengths = [end - start for start, end in zip(model.stage_starts, ends, strict=True)]
-    return [(length, flop.gflop(model.step_graph(iterator, stage))) for stage, length in enumerate(lengths)]
-
-
-def _ready(config, image_channels, training_images):
-    """(a compiled model, the number of its weights, a batch, an iterator that repeats it, the strategy) of a configuration."""
-    training, size = config.training, config.data.image_size
-    distribution = devices.prepare(
-        training.distribution, training.logical_devices, training.deterministic, training.batch_size
-    )
-    with distribution.scope():
-        model = models.build(config, (size, size, image_channels))
-        num_weights = model.count_params()
-        model.attach(random_data(model.image_shape, training_images), training.batch_size)
-        optimizers.compile_model(model, training)
-    batch, turns = training.batch_size, model.batches_per_step
-    images = random_images(batch, (turns, *model.image_shape))
-    images = tf.constant(images if turns > 1 else images[:, 0])
-    taken = (images, tf.range(batch, dtype=tf.int64)) if model.needs_indices else images
-    iterator = iter(distribution.experimental_distribute_dataset(tf.data.Dataset.from_tensors(taken).repeat()))
-    return model, num_weights, taken, iterator, distribution
+    return [(length, flop.gflop(model.step_graph(ready.iterator, stage))) for stage, length in enumerate(lengths)]
 
 
 def _measure_parts(model: Any, images: Any, stage: int, step_seconds: float, calls: int) -> None:
@@ -154,15 +123,14 @@ def measure_config(config: Config, wanted: Measurement) -> list[dict[str, Any]]:
     start-up, imports, the model and tracing are in them. A train step's `fraction_of_peak` is of the larger rate of the machine
     that was measured in the same process, in the dtype in which the networks compute.
     """
-    training = config.training
-    model, num_weights, taken, iterator, distribution = _ready(config, wanted.image_channels, wanted.training_images)
-    batch, turns, images = training.batch_size, model.batches_per_step, tf.nest.flatten(taken)[0]
-    model.initialize(images[:, 0] if turns > 1 else images)
+    training, size = config.training, config.data.image_size
+    ready = Ready.of(config, (size, size, wanted.image_channels), wanted.training_images)
+    model, batch = ready.model, training.batch_size
     facts = {
         "config": wanted.name,
         "batch_size": batch,
-        "num_weights": num_weights,
-        "replicas": distribution.num_replicas_in_sync,
+        "num_weights": ready.num_weights,
+        "replicas": ready.strategy.num_replicas_in_sync,
         "precision": training.precision,
         "machine": machine.name(),
         "tensorflow": tf.__version__,
@@ -172,28 +140,24 @@ def measure_config(config: Config, wanted: Measurement) -> list[dict[str, Any]]:
         if stage + 1 < len(model.stage_starts) and model.stage_starts[stage + 1] - start < wanted.calls + WARM_UP:
             print(f"stage {stage} is too short to be timed", file=sys.stderr)
             continue
-        model.step.assign(start)
-        step = model.make_train_function(force=True)
-
-        def train(step=step):
-            return {name: float(value) for name, value in step(iterator).items()}
-
+        train = ready.step(stage)
         train()
         if peak is None:
             lines.append(report(_first_step() | facts))
             peak = machine.rates(model.compute_dtype)
         seconds = measure(train, calls=wanted.calls)
-        gflop = flop.gflop(model.step_graph(iterator, stage))
+        gflop = flop.gflop(model.step_graph(ready.iterator, stage))
         line = row("train step", seconds, num_images=batch, gflop=gflop, **facts, stage=stage) | _device_memory()
         if gflop:
             line["fraction_of_peak"] = round(line["gflop_per_second"] / peak, 3)
         lines.append(report(line))
         if wanted.parts:
-            _measure_parts(model, images[:, 0] if turns > 1 else taken, stage, statistics.median(seconds), wanted.calls)
-    single, seeds = images[:, 0] if turns > 1 else images, row_seeds(batch)
+            images = ready.images if model.batches_per_step > 1 else ready.taken
+            _measure_parts(model, images, stage, statistics.median(seconds), wanted.calls)
+    seeds = row_seeds(batch)
     if "likelihood" in model.abilities:
         log_prob = tf.function(model.log_prob, autograph=False)
-        timed = measure(lambda: log_prob(single, seeds).numpy(), calls=wanted.calls)
+        timed = measure(lambda: log_prob(ready.images, seeds).numpy(), calls=wanted.calls)
         lines.append(report(row("log_prob", timed, num_images=batch, **facts)))
     sample = tf.function(model.sample, autograph=False)
     timed = measure(lambda: sample(seeds).numpy(), calls=wanted.calls)

@@ -42,6 +42,12 @@ class CQFConfig(AdversaryOptions, FlowOptions):
     width: int = option(
         64, "the channels of encoder and decoder at the finest resolution, doubled at each halving", minimum=1, maximum=4096
     )
+    width_scale: float = option(
+        1.0,
+        "the factor of the channels of encoder and decoder at each resolution, rounded, for a network as large as another; not "
+        "of the encoder's first convolution",
+        minimum=0.5, maximum=2.0,
+    )
     network_normalization: str = option(
         "none", "the normalisation in encoder and decoder", choices=("none", "batch", "weight")
     )

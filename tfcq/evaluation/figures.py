@@ -2,7 +2,8 @@
 
 import contextlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,7 @@ def prd_curves(curves: dict[str, dict[str, np.ndarray]]) -> np.ndarray:
 
     def draw(axes):
         for label, curve in curves.items():
-            axes.plot(curve["recall"], curve["precision"], label=_shown(label))
+            axes.plot(curve["recall"], curve["precision"], label=short_label(label))
         axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02), title="precision and recall (PRD)")
         axes.legend(loc="upper right")
 
@@ -28,7 +29,7 @@ def histogram(values: dict[str, np.ndarray], unit: str) -> np.ndarray:
     def draw(axes):
         bins = np.histogram_bin_edges(np.concatenate(list(values.values())), 60)
         for label, one in values.items():
-            axes.hist(one, bins, density=True, alpha=0.55, label=f"{_shown(label)}: mean {np.mean(one):.3f}")
+            axes.hist(one, bins, density=True, alpha=0.55, label=f"{short_label(label)}: mean {np.mean(one):.3f}")
         axes.set(xlabel=unit, ylabel="density", title="per image")
         axes.legend()
 
@@ -40,7 +41,7 @@ def lines(series: dict[str, tuple[np.ndarray, np.ndarray]], x_label: str, title:
 
     def draw(axes):
         for label, (x, y) in series.items():
-            axes.plot(x, y, label=_shown(label), linewidth=1.0)
+            axes.plot(x, y, label=short_label(label), linewidth=1.0)
         heights = np.concatenate([y for _, y in series.values()])
         heights = heights[np.isfinite(heights)]
         if len(heights):
@@ -66,10 +67,10 @@ def bars(rows: dict[str, dict[str, float]], errors: dict[str, dict[str, float]])
                 if label in row:
                     axes.bar(position, row[label], yerr=errors.get(name, {}).get(label), color=f"C{position}", capsize=3)
             axes.set_title(name, fontsize=8)
-            axes.set_xticks(range(len(labels)), [_shown(label) for label in labels], rotation=30, ha="right", fontsize=7)
+            axes.set_xticks(range(len(labels)), [short_label(label) for label in labels], rotation=30, ha="right", fontsize=7)
             axes.tick_params(axis="y", labelsize=7)
 
-    return _rendered(draw, (3.0 * columns, 2.5 * height))
+    return rendered(draw, (3.0 * columns, 2.5 * height))
 
 
 @contextlib.contextmanager
@@ -83,17 +84,18 @@ def default_style() -> Iterator[None]:
 
 
 def _drawn(draw):
-    return _rendered(lambda figure: draw(figure.add_subplot()), _INCHES)
+    return rendered(lambda figure: draw(figure.add_subplot()), _INCHES)
 
 
-def _shown(label):
+def short_label(label):
     """A name of a run or of data as a label: shortened if long, and with a space before `_`, which would hide the label."""
     if len(label) > _LONGEST_LABEL:
         label = f"{label[: _LONGEST_LABEL // 2 - 2]}...{label[-_LONGEST_LABEL // 2 + 1 :]}"
     return f" {label}" if label.startswith("_") else label
 
 
-def _rendered(draw, inches):
+def rendered(draw: Callable[[Any], object], inches: tuple[float, float]) -> np.ndarray:
+    """The picture, uint8 [H, W, 3], that `draw` draws on a matplotlib Figure of that width and height in inches."""
     # Imported here: it takes half a second that no other command needs.
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -23,6 +23,7 @@ class Plan:
         blocks: number of layers of latents at each resolution.
         context_channels: number of channels of the context of the posteriors' flows; 0: no flows.
         inference: whether there are posteriors.
+        width_scale: factor of the channels of all states, each of which is rounded.
     """
 
     image_shape: tuple[int, int, int]
@@ -36,6 +37,7 @@ class Plan:
     blocks: int = 1
     context_channels: int = 0
     inference: bool = True
+    width_scale: float = 1.0
 
     @property
     def num_resolutions(self) -> int:
@@ -58,7 +60,7 @@ class Plan:
 
     def channels(self, level: int) -> int:
         """The number of channels of the state at a level."""
-        return self.width * 2 ** (self.num_resolutions - 1 - level)
+        return max(round(self.width_scale * self.width * 2 ** (self.num_resolutions - 1 - level)), 1)
 
     def state_shape(self, level: int) -> tuple[int, int, int]:
         """(side, side, channels) of the state at a level."""

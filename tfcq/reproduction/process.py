@@ -1,4 +1,4 @@
-"""Runs a command of tfcq, passes signals on to it, stops it when its time is over, and measures time of training."""
+"""Runs a command of tfcq, and passes signals on to it."""
 
 from __future__ import annotations
 
@@ -6,47 +6,17 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 from tfcq.errors import TrainingInterrupted
 from tfcq.machine import cluster
-from tfcq.training.progress import Progress
 
 SAVED_ON_REQUEST = 128 + signal.SIGTERM
 """The exit status of a training that was saved after SIGTERM."""
 
 _POLL_SECONDS = 0.2
-
-
-class Clock:
-    """Seconds of training, from the end of a process's first step (which traces and compiles), plus earlier processes'.
-
-    They are `Progress.seconds`, plus the time since that was written by this program's own clock. Evaluations and checkpoints
-    between steps count; start-up, data, tracing, the evaluation at step 0 and work after the last step do not.
-
-    Args:
-        before: seconds of earlier processes.
-    """
-
-    def __init__(self, before: float = 0.0):
-        self._before, self._seconds = before, 0.0
-        self._read: float | None = None  # when the last progress was read
-
-    def read(self, progress: Progress) -> None:
-        """Updates the clock with the progress that the training has just written; its first step starts the clock."""
-        if progress.state != "starting":
-            self._seconds, self._read = progress.seconds, time.monotonic()
-
-    def spent(self) -> float:
-        """Seconds so far."""
-        return self._before + self._seconds + (0.0 if self._read is None else time.monotonic() - self._read)
-
-    def left(self, budget: float | None) -> float | None:
-        """Seconds until the budget is spent; None before the clock has started or if there is no budget."""
-        return None if budget is None or self._read is None else budget - self.spent()
 
 
 class Interrupts:
@@ -91,25 +61,19 @@ class Interrupts:
 
 
 def follow(
-    command: list[str],
-    interrupts: Interrupts,
-    poll: Callable[[], object] = lambda: None,
-    seconds_left: Callable[[], float | None] = lambda: None,
-) -> tuple[int, str, bool]:
-    """Runs a command until it ends or its time is over: then it receives SIGTERM, on which tfcq saves and exits with 143.
+    command: list[str], interrupts: Interrupts, poll: Callable[[], object] = lambda: None
+) -> tuple[int, str]:
+    """Runs a command until it ends.
 
-    The command trains on this machine alone, and writes to this program's stdout. Its stderr is passed on after its end,
-    without the line that reports SIGTERM if its time was over, which is not an error.
+    The command trains on this machine alone, and writes to this program's stdout. Its stderr is passed on after its end.
 
     Args:
         command: the command line to run.
         interrupts: passes signals on to the command.
         poll: called several times a second, and once after the end.
-        seconds_left: returns the seconds until the command is to be ended (None: no limit yet); called as often as `poll`,
-            until it returns 0 or less.
 
     Returns:
-        (exit status, negative if a signal killed it; its stderr; whether its time was over).
+        (exit status, negative if a signal killed it; its stderr).
     """
     sys.stdout.flush()
     with tempfile.TemporaryFile() as errors:
@@ -118,16 +82,12 @@ def follow(
             command, stdin=subprocess.DEVNULL, stderr=errors, start_new_session=True, env=cluster.alone()
         )
         interrupts.watch(process)
-        status, asked = None, False
+        status = None
         try:
             while status is None:
                 poll()
-                left = None if asked else seconds_left()
-                if left is not None and left <= 0.0:
-                    process.terminate()
-                    asked, left = True, None
                 try:
-                    status = process.wait(_POLL_SECONDS if left is None else min(left, _POLL_SECONDS))
+                    status = process.wait(_POLL_SECONDS)
                 except subprocess.TimeoutExpired:
                     pass
             poll()
@@ -137,7 +97,5 @@ def follow(
                 process.wait()
         errors.seek(0)
         text = errors.read().decode(errors="replace")
-    lines = text.splitlines(keepends=True)
-    shown = lines[:-1] if asked and status == SAVED_ON_REQUEST else lines  # the last line of a command is that of its error
-    print("".join(shown), end="", file=sys.stderr, flush=True)
-    return status, text, asked
+    print(text, end="", file=sys.stderr, flush=True)
+    return status, text

@@ -1,4 +1,4 @@
-"""table.md and table.png of an ablation: the paper's numbers and ours, all protocols, and whether the rankings agree."""
+"""table.md, table.png, report.json of an ablation: the paper's numbers and ours, all protocols, whether the orders agree."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ _ERRORS = (
     "standard_error",
     "standard_deviation_over_splits",
 )
+_EQUAL_WEIGHTS = 0.005
 _PROTOCOL = (
     "split",
     "num_images",
@@ -44,15 +45,16 @@ _PROTOCOL = (
 
 
 def write_report(
-    table: Table, rows: Mapping[str, dict], output: str | os.PathLike, sentences: Iterable[str]
+    table: Table, rows: Mapping[str, dict], output: str | os.PathLike, sentences: Iterable[str], has_plane: bool = False
 ) -> paths.AnyPath:
-    """Writes OUTPUT/table.md and OUTPUT/table.png.
+    """Writes OUTPUT/table.md and its figure OUTPUT/table.png, and for programs OUTPUT/report.json.
 
     Args:
         table: the table of the paper.
         rows: {row name: record of `tfcq.reproduction.run.Ablation`}; rows without a record were not run.
         output: folder.
         sentences: how the rows were trained, for the protocol.
+        has_plane: whether OUTPUT/plane.png (`tfcq.reproduction.plane`) is there, to be shown.
 
     Returns:
         The path of table.md.
@@ -60,12 +62,13 @@ def write_report(
     Raises:
         UserError: the folder cannot be written.
     """
-    output = paths.as_path(output)
+    output, sentences = paths.as_path(output), list(sentences)
     try:
         output.mkdir(parents=True, exist_ok=True)
         with default_style():
             _draw(table, rows, output / "table.png")
-        write_text(output / "table.md", _text(table, rows, sentences))
+        write_text(output / "table.md", _text(table, rows, sentences, has_plane))
+        write_text(output / "report.json", json.dumps(_values(table, rows, sentences), indent=2) + "\n")
     except OSError as error:
         raise UserError(f"output {output}: cannot be written: {error.strerror}") from error
     return output / "table.md"
@@ -93,7 +96,7 @@ def _columns(rows):
     return known + [name for name in names if name not in known]
 
 
-def _text(table, rows, sentences):
+def _text(table, rows, sentences, has_plane):
     names = _columns(rows)
     differing = {name: _differing(rows, name) for name in names}
     paper = [kind for kind in PAPER_NAMES if any(kind in row.paper for row in table.rows)]
@@ -103,10 +106,12 @@ def _text(table, rows, sentences):
         *(_HEADINGS.get(name, name) + (" (!)" if differing[name] else "") for name in names),
         "steps",
         "minutes",
+        *(["ms a step, timed"] if any("ms_per_step" in record for record in rows.values()) else []),
         "weights",
         "state",
     ]
-    lines = [f"# {table.title}", "", f"The paper's columns: {table.source}. The others are ours.", ""]
+    origin = f"The paper's columns: {table.source}. The others are ours." if paper else f"{table.source}. All numbers are ours."
+    lines = [f"# {table.title}", "", origin, ""]
     lines += [
         "**Our numbers are for the widths, budget and data below: their levels cannot be compared with the paper's, only the "
         "ranking of the rows. A Frechet distance or score whose name is not fid or inception_score is not the paper's "
@@ -119,15 +124,19 @@ def _text(table, rows, sentences):
         measured = entries(record)
         cells = [f"{row.paper[kind]:g}" if kind in row.paper else "-" for kind in paper]
         cells += [_cell(measured[name]) if name in measured else "n/a" for name in names]
-        lines_of_table.append([row.name, *cells, *_effort(record), _state(record)])
+        lines_of_table.append([row.name, *cells, *_effort(record, "ms a step, timed" in headings), _state(record)])
     floors = {name: _floor(rows, name) for name in names}
     if any(floors.values()):
         cells = ["-"] * len(paper) + [floors[name] or "-" for name in names]
-        lines_of_table.append(["real images in their place", *cells, "-", "-", "-", "-"])
+        lines_of_table.append(["real images in their place", *cells, *["-"] * (len(headings) - len(cells) - 1)])
     lines.append(markdown_table(headings, lines_of_table))
     lines += ["", "n/a: not measured (not every model has a likelihood).", "", "![ours and the paper's](table.png)", ""]
-    lines += ["## Is the paper's ranking reproduced?", "", *(_order(order, table, rows) for order in table.orders), ""]
-    lines += ["## Protocol", "", *(f"- {paths.markdown(sentence)}" for sentence in sentences), *_data(rows), ""]
+    if has_plane:
+        lines += ["![bits/dim against Frechet distance, each row at each step that was measured](plane.png)", ""]
+    if table.orders:
+        lines += ["## The paper's orders", "", *(f"- {line}" for line in verdicts(table, rows)), ""]
+    protocol = [f"- {paths.markdown(sentence)}" for sentence in sentences]
+    lines += ["## Protocol", "", *protocol, *_weights(table, rows), *_data(rows), ""]
     marked = {name: ", ".join(found) for name, found in differing.items() if found}
     lines += [f"- `{name}` (!): not measured alike; the rows differ in {found}." for name, found in marked.items()]
     lines += [f"- {line}" for name in names for line in _protocol(rows, name)]
@@ -139,12 +148,13 @@ def _cell(entry):
     return f"{_value(entry):.5g}" + ("" if error is None else f" +- {error:.2g}")
 
 
-def _effort(record):
-    """Steps, minutes and weights."""
+def _effort(record, timed):
+    """Steps, minutes, milliseconds of a step if rows were `timed`, and weights."""
     if not record:
-        return ["n/a", "n/a", "n/a"]
+        return ["n/a"] * (4 if timed else 3)
     weights = f"{record['weights']:,}" if "weights" in record else "n/a"
-    return [record["step"], f"{record['seconds'] / 60:.1f}", weights]
+    step = ", then ".join(f"{stage:.4g}" for stage in record["ms_per_step"]) if "ms_per_step" in record else "n/a"
+    return [record["step"], f"{record['seconds'] / 60:.1f}", *([step] if timed else []), weights]
 
 
 def _state(record):
@@ -161,20 +171,58 @@ def _floor(rows, name):
     return ", ".join(dict.fromkeys(f"{value:.5g}" for value in found if value is not None))
 
 
-def _order(order, table, rows):
-    """A line: a ranking of the paper's rows, and whether ours agree with it, with the numbers."""
+def verdicts(table: Table, rows: Mapping[str, dict]) -> list[str]:
+    """A line for each order of the paper's rows: "as in the paper", "not as in the paper" or "unknown", with the numbers."""
+    lines = []
+    for order in table.orders:
+        judged = _judged(order, table, rows)
+        numbers = ", ".join(f"{name} {value:.5g}" for name, value in judged["ours"].items())
+        if judged["verdict"] == "unknown":
+            missing = [name for name in judged["paper"] if name not in judged["ours"]]
+            numbers = f"{' and '.join(missing)} {'has' if len(missing) == 1 else 'have'} no number"
+        paper = ", ".join(f"{value:g}" for value in judged["paper"].values())
+        lines.append(f"{judged['order']}: {judged['verdict']} ({numbers}; the paper: {paper})")
+    return lines
+
+
+def _judged(order, table, rows):
+    """{"order" in words, "verdict", "ours" and "paper": {row: number}} of a ranking of the paper's rows."""
     named = [name for group in order.groups for name in group]
     values = {name: value_of(rows.get(name, {}), order.number) for name in named}
     values = {name: value for name, value in values.items() if value is not None}
-    statement = " before ".join(" and ".join(group) for group in order.groups) + f" on the {_WORDS[order.number]}"
-    paper = ", ".join(f"{table.row(name).paper[order.number]:g}" for name in named)
-    holds = order.holds(values)
-    if holds is None:
-        missing = [name for name in named if name not in values]
-        answer = f"unknown, as {' and '.join(missing)} {'has' if len(missing) == 1 else 'have'} no number"
-    else:
-        answer = f"{'yes' if holds else 'no'} ({', '.join(f'{name} {values[name]:.5g}' for name in named)})"
-    return f"- {statement}: {answer}; the paper: {paper}"
+    words = {True: "as in the paper", False: "not as in the paper", None: "unknown"}
+    return {
+        "order": " before ".join(" and ".join(group) for group in order.groups) + f" on the {_WORDS[order.number]}",
+        "verdict": words[order.holds(values)],
+        "ours": values,
+        "paper": {name: table.row(name).paper[order.number] for name in named},
+    }
+
+
+def _weights(table, rows):
+    """A line for each row that is to have as many weights as another one."""
+    lines = []
+    for row in table.rows:
+        both = [rows.get(name, {}).get("weights") for name in (row.name, row.as_large_as)]
+        if row.as_large_as and all(both):
+            more = both[0] / both[1] - 1.0
+            marked = "" if abs(more) <= _EQUAL_WEIGHTS else "(!) "
+            lines.append(
+                f"- {marked}{row.name} is to have as many weights as {row.as_large_as}: {both[0]:,} and {both[1]:,}, "
+                f"{100.0 * more:+.2g} %."
+            )
+    return lines
+
+
+def _values(table, rows, sentences):
+    """The content of report.json."""
+    found = {}
+    for row in table.rows:
+        record = rows.get(row.name, {})
+        effort = {name: record[name] for name in ("step", "seconds", "ms_per_step", "weights", "failure") if name in record}
+        found[row.name] = {"paper": row.paper, "measured": entries(record), "state": _state(record)} | effort
+    orders = [_judged(order, table, rows) for order in table.orders]
+    return {"title": table.title, "source": table.source, "protocol": sentences, "rows": found, "orders": orders}
 
 
 def _data(rows):
@@ -215,18 +263,19 @@ def _draw(table, rows, path):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure((11.0, 4.4), dpi=110, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
     ours = {
         row.name: {kind: value_of(rows.get(row.name, {}), kind) for kind in ("bits_per_dim", "frechet_distance")}
         for row in table.rows
     }
     paper = {row.name: row.paper for row in table.rows}
     distance = next((name for name in _columns(rows) if is_number(name, "frechet_distance")), "Frechet distance")
-    panels = (("ours", ours, distance), ("the paper's", paper, "FID"))
-    draw = _draw_points if any("bits_per_dim" in row.paper for row in table.rows) else _draw_bars
+    given = {kind for row in table.rows for kind in row.paper}
+    panels = [("ours", ours, distance)] + ([("the paper's", paper, "FID")] if "frechet_distance" in given else [])
+    draw = _draw_bars if given and "bits_per_dim" not in given else _draw_points
+    figure = Figure((5.5 * len(panels), 4.4), dpi=110, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
     for place, (title, numbers, label) in enumerate(panels, start=1):
-        axes = figure.add_subplot(1, 2, place)
+        axes = figure.add_subplot(1, len(panels), place)
         axes.set(title=title)
         drawn = {
             f"C{color}": (name, row)

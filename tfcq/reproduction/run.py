@@ -1,6 +1,7 @@
 """Trains and evaluates the rows of a table, each for the same budget, and keeps the state, so that it can be resumed.
 
-OUTPUT/state.json    the plan, and for each row: steps and seconds taken, number of weights, measurements, failures
+OUTPUT/state.json    the plan; the times of the rows' steps, if the budget is minutes; for each row: steps and seconds taken,
+                     number of weights, measurements, failures
 OUTPUT/ROW/          the workdir of a row
 
 The state is written whole at each change and every few seconds of training. A training that is asked to end saves a
@@ -13,7 +14,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import pathlib
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -21,11 +24,12 @@ from typing import Any
 from tfcq import workdir as workdirs
 from tfcq.errors import UserError, signal_name
 from tfcq.machine import files, paths
-from tfcq.reproduction.process import SAVED_ON_REQUEST, Clock, Interrupts, follow
+from tfcq.reproduction.process import SAVED_ON_REQUEST, Interrupts, follow
 from tfcq.training import progress as training_progress
+from tfcq.workdir.history import now
 
 ENDLESS = 10**9
-"""--train_steps of a row whose budget is time."""
+"""--train_steps of a row whose budget is minutes, before its step is timed."""
 
 _SAVE_SECONDS = 5.0
 _REMOTE_READ_SECONDS = 1.0  # between two looks at a progress that lies at an address
@@ -36,9 +40,10 @@ class Budget:
     """The budget of each row's training, either minutes or steps.
 
     Attributes:
-        minutes: wall-clock time, counted as in `tfcq.reproduction.process.Clock`; more than 0. None: steps count.
+        minutes: minutes of steps, more than 0, as they were timed before training (`timed`). None: steps count.
         steps: number of training steps. None: minutes count.
         row_steps: {row name: steps}, for rows with another number than `steps`.
+        timed: {row name: steps} that take so many minutes; empty before the steps are timed.
 
     Raises:
         UserError: both or none of the two.
@@ -47,6 +52,7 @@ class Budget:
     minutes: float | None = None
     steps: int | None = None
     row_steps: dict[str, int] = dataclasses.field(default_factory=dict)
+    timed: dict[str, int] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if (self.minutes is None) == (self.steps is None):
@@ -55,14 +61,9 @@ class Budget:
         if self.row_steps and self.steps is None:
             raise UserError("--row_steps with --budget_minutes: expected --budget_steps, the steps of the other rows")
 
-    @property
-    def seconds(self) -> float | None:
-        """Seconds of training; None if the budget is a number of steps."""
-        return None if self.minutes is None else 60.0 * self.minutes
-
     def steps_of(self, row: str) -> int | None:
-        """The steps of the row of that name; None if the budget is time."""
-        return self.row_steps.get(row, self.steps)
+        """The steps of the row of that name; None if the budget is minutes and the row's step is not timed."""
+        return self.row_steps.get(row, self.timed.get(row, self.steps))
 
     def flags(self, flags: Mapping[str, Any], row: str = "", first_stage_fraction: float = 0.0) -> dict[str, int]:
         """The flags of tfcq.train for the budget; unless given, periodic evaluations are made only at the end, or never.
@@ -73,7 +74,7 @@ class Budget:
             first_stage_fraction: fraction of the row's steps in its first stage of training; 0: it has no stages.
 
         Raises:
-            UserError: a flag that the budget decides, or a schedule that needs to know the number of steps.
+            UserError: a flag that the budget decides.
         """
         if "train_steps" in flags:
             raise UserError(
@@ -85,19 +86,6 @@ class Budget:
             own["evaluate_every"] = steps
         if first_stage_fraction and "first_stage_steps" not in flags:
             own["first_stage_steps"] = max(1, round(first_stage_fraction * steps))
-        if self.steps is None:
-            schedule = flags.get("learning_rate_schedule", "constant")
-            needing = {
-                f"--learning_rate_schedule={schedule}": schedule != "constant",
-                f"--learning_rate_drops={flags.get('learning_rate_drops')}": bool(flags.get("learning_rate_drops")),
-                "stages of training": "first_stage_steps" in own,
-            }
-            for what, needed in needing.items():
-                if needed:
-                    raise UserError(
-                        f"{what} with --budget_minutes: the step at which the time runs out is not known in advance; "
-                        "expected --budget_steps"
-                    )
         return own
 
 
@@ -131,11 +119,11 @@ class Ablation:
     Args:
         output: the folder; created if it does not exist.
         plan: JSON values that describe the ablation; a folder with another plan is refused.
-        budget: of each row.
-        commands: {"train": [...], "evaluate": [...]}, the commands before their flags; None: those of tfcq.
+        commands: {"train": [...], "evaluate": [...], "time": [...]}, the commands before their flags; None: those of tfcq.
 
     Attributes:
         rows: {row name: record}, the state.
+        timing: {row name: {"ms_per_step": of each stage, "steps", "machine", "time"}} of the rows whose steps are timed.
 
     Raises:
         UserError: the folder holds another ablation, or cannot be read or written.
@@ -145,15 +133,50 @@ class Ablation:
         self,
         output: str | os.PathLike,
         plan: dict[str, Any],
-        budget: Budget,
         commands: Mapping[str, Sequence[str]] | None = None,
     ):
-        self.output, self._plan, self._budget = paths.as_path(output), plan, budget
+        self.output, self._plan = paths.as_path(output), plan
         python = [sys.executable, "-m"]
-        self._commands = commands or {"train": [*python, "tfcq.train"], "evaluate": [*python, "tfcq.evaluate"]}
+        modules = {"train": "tfcq.train", "evaluate": "tfcq.evaluate", "time": "tfcq.reproduction.timing"}
+        self._commands = commands or {which: [*python, module] for which, module in modules.items()}
         self._path = self.output / "state.json"
-        self.rows: dict[str, dict[str, Any]] = self._open()
+        self.rows: dict[str, dict[str, Any]] = {}
+        self.timing: dict[str, dict[str, Any]] = {}
+        self._open()
         self._saved = 0.0
+
+    def time(self, rows: Mapping[str, dict[str, Any]], steps_of: Callable[[str, list[float]], int]) -> dict[str, int]:
+        """Times the steps of the rows that are not timed yet, all in turns; what was timed before stays as it is.
+
+        Args:
+            rows: {row name: its flags of tfcq.train}.
+            steps_of: from a row's name and the milliseconds of a step in each of its stages to its number of steps.
+
+        Returns:
+            {row name: number of steps}.
+
+        Raises:
+            UserError: a step cannot be taken.
+            TrainingInterrupted: SIGTERM, SIGHUP or Ctrl-C.
+        """
+        missing = {name: flags for name, flags in rows.items() if name not in self.timing}
+        if missing:
+            self._save()  # a folder that cannot be written is an error before the work
+            found = self._time(missing)
+            for name, milliseconds in found["ms_per_step"].items():
+                measured = {"ms_per_step": milliseconds, "steps": steps_of(name, milliseconds)}
+                self.timing[name] = measured | {"machine": found["machine"], "time": now()}
+            self._save()
+        return {name: self.timing[name]["steps"] for name in rows}
+
+    def _time(self, rows):
+        with tempfile.TemporaryDirectory() as folder, Interrupts() as interrupts:
+            result = pathlib.Path(folder) / "result.json"
+            status, errors = follow([*self._commands["time"], str(result), json.dumps(rows)], interrupts)
+            interrupts.check(None)
+            if status:
+                raise UserError(f"the steps cannot be timed: {_failure(status, _last_line(errors))}; expected --budget_steps")
+            return json.loads(result.read_text())
 
     def run(self, jobs: Sequence[Job], after_row: Callable[[], object] = lambda: None) -> list[str]:
         """Trains and evaluates the rows that are not done; a row that fails is recorded, and retried by the next run.
@@ -172,6 +195,8 @@ class Ablation:
             for number, job in enumerate(jobs, start=1):
                 record = self.rows.setdefault(job.name, {"step": 0, "seconds": 0.0})
                 record.pop("failure", None)
+                if job.name in self.timing:
+                    record["ms_per_step"] = self.timing[job.name]["ms_per_step"]
                 print(f"== row {job.name} [{number}/{len(jobs)}]", flush=True)
                 try:
                     self._train(job, record, interrupts)
@@ -187,53 +212,47 @@ class Ablation:
 
     def _open(self):
         if not self._path.exists():
-            return {}
+            return
         try:
             state = json.loads(self._path.read_text())
-            before, rows = state["plan"], state["rows"]
+            before, self.rows, self.timing = state["plan"], state["rows"], state.get("timing", {})
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"{self._path}: the state of the ablation cannot be read: {error}; remove it, or use another --output"
             ) from error
-        now = json.loads(json.dumps(self._plan))
+        given = json.loads(json.dumps(self._plan))
         differing = [
-            f"{name}: {before.get(name)} -> {now.get(name)}"
-            for name in sorted(now.keys() | before.keys())
-            if before.get(name) != now.get(name)
+            f"{name}: {before.get(name)} -> {given.get(name)}"
+            for name in sorted(given.keys() | before.keys())
+            if before.get(name) != given.get(name)
         ]
         if differing:
             raise UserError(
                 f"output {self.output} holds another ablation (saved -> given): {'; '.join(differing)}; expected the same "
                 "flags to go on with it, or another --output"
             )
-        return rows
 
     def _save(self):
+        state = {"plan": self._plan, "rows": self.rows} | ({"timing": self.timing} if self.timing else {})
         try:
             self.output.mkdir(parents=True, exist_ok=True)
-            files.write_text(self._path, json.dumps({"plan": self._plan, "rows": self.rows}, indent=2) + "\n")
+            files.write_text(self._path, json.dumps(state, indent=2) + "\n")
         except OSError as error:
             raise UserError(f"output {self.output}: cannot be written: {error.strerror}") from error
         self._saved = time.monotonic()
 
     def _train(self, job, record, interrupts):
-        """Trains until the budget is spent; `record` has the steps and seconds of the checkpoint."""
-        workdir, budget = self.output / job.name, self._budget
+        """Trains to the row's last step; `record` has the steps and seconds of the checkpoint."""
+        workdir = self.output / job.name
         saved = workdirs.saved_step(workdir)
         before = record["seconds"] * min(1.0, saved / record["step"]) if record["step"] else 0.0
         record |= {"step": saved, "seconds": before}
-        if budget.seconds is None:
-            spent = saved >= (budget.steps_of(job.name) or 0)
-        else:
-            spent = before >= budget.seconds
-        if saved and spent:
+        if saved >= job.train["train_steps"]:
             return
         self._save()
         with files.writing("output", workdir):
             (workdir / training_progress.FILE).unlink(missing_ok=True)  # of an earlier process
-        clock = Clock(before)
         progress: training_progress.Progress | None = None
-        over: float | None = None  # seconds when the time was over
         pause, looked = _REMOTE_READ_SECONDS if paths.is_remote(workdir) else 0.0, float("-inf")
 
         def poll():
@@ -242,32 +261,21 @@ class Ablation:
                 return
             looked = time.monotonic()
             try:
-                now = training_progress.read(workdir)
+                latest = training_progress.read(workdir)
             except UserError:  # unreadable for a moment, as on a network's file system; the next one will do
                 return
-            if now is None or now == progress:
+            if latest is None or latest == progress:
                 return
-            progress = now
-            clock.read(progress)
+            progress = latest
             record.update(step=progress.step, seconds=before + progress.seconds, weights=progress.weights)
             if time.monotonic() - self._saved >= _SAVE_SECONDS:
                 self._save()
 
-        def left():
-            nonlocal over
-            seconds = clock.left(budget.seconds)
-            if seconds is not None and seconds <= 0.0:
-                over = clock.spent()
-            return seconds
-
-        command = [*self._commands["train"], *job.arguments("train", workdir)]
-        status, errors, asked = follow(command, interrupts, poll, left)
-        if asked:
-            record["seconds"] = over  # without the step that was running then and the last checkpoint
+        status, errors = follow([*self._commands["train"], *job.arguments("train", workdir)], interrupts, poll)
         if status in (0, SAVED_ON_REQUEST):
             record["step"] = workdirs.saved_step(workdir)
         interrupts.check(workdirs.saved_step(workdir))
-        if status != 0 and not (asked and status == SAVED_ON_REQUEST):
+        if status:
             failed = progress is not None and progress.state == "failed" and progress.error
             line = failed["line"] if failed else _last_line(errors)
             raise RowFailed(f"train: {_failure(status, line)}")
@@ -283,7 +291,7 @@ class Ablation:
         if not job.evaluate:
             return
         workdir = self.output / job.name
-        status, errors, _ = follow([*self._commands["evaluate"], *job.arguments("evaluate", workdir)], interrupts)
+        status, errors = follow([*self._commands["evaluate"], *job.arguments("evaluate", workdir)], interrupts)
         interrupts.check(record["step"])
         if status:
             raise RowFailed(f"evaluate: {_failure(status, _last_line(errors))}")

@@ -69,6 +69,7 @@ class CQF(FlowModel):
             blocks=config.latent_blocks,
             context_channels=config.iaf_width if config.posterior == "iaf" else 0,
             inference=config.coverage,
+            width_scale=config.width_scale,
         )
 
         def make_flow(seed: int | None, side: int) -> InverseAutoregressiveFlow:

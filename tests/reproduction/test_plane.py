@@ -1,0 +1,142 @@
+"""The coverage-quality plane: which points are drawn where, and what is said of the others."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from commands import run_here
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+from tfcq.reproduction.plane import draw, labels_of, plane_of, read_run, write_plane
+
+PROTOCOL = {"num_generated": 50, "num_real": 30, "extractor": "lite", "seed": 0}
+
+
+def row(step, bits=None, distance=None, split="test", checkpoint="last", elbo=None):
+    """A row of metrics.jsonl."""
+    found = {"time": "2026-01-31T12:00:00Z", "step": step, "split": split} | ({"checkpoint": checkpoint} if checkpoint else {})
+    for name, value in (("bits_per_dim", bits), ("elbo", elbo)):
+        if value is not None:
+            found[name] = {"bits_per_dim": value, "bits_per_dim_standard_error": 0.01, "num_images": 40}
+    return found | ({} if distance is None else {"fd_lite": {"value": distance} | PROTOCOL})
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Function (name, rows, config) -> the folder of a run; of rows None metrics.json alone."""
+
+    def make(name, rows, weight=100.0, **system):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+        config = {"model": "cqf", "system": {"quality_weight": weight} | system, "data": {"dataset": "digits"}, "training": {}}
+        (folder / "config.json").write_text(json.dumps(config))
+        return folder
+
+    return make
+
+
+def plane(*folders):
+    return plane_of(read_run(folder, folder.name) for folder in folders)
+
+
+def test_points_are_in_the_order_of_steps_and_the_newest_measurement_counts(make):
+    rows = [row(200, 4.9, 120.0), row(100, 5.5, 160.0, checkpoint="best"), row(200, distance=118.0), row(100, 5.4)]
+    found = plane(make("cqf", rows))
+    assert found.curves == {("cqf", "test"): [(100, 5.4, 160.0), (200, 4.9, 118.0)]}
+    assert (found.bits, found.distance, found.remarks, found.num_points) == ("bits_per_dim", "fd_lite", [], 2)
+
+
+def test_a_training_that_measures_distances_is_a_curve_of_its_own(make):
+    training = [row(step, elbo=5.0 - step / 1e3, distance=90.0 - step, split="validation", checkpoint="") for step in (0, 10, 20)]
+    found = plane(make("cqf", [*training, row(20, 4.8, 60.0, elbo=4.9)]))
+    assert found.bits == "elbo"  # all four points have it
+    assert [step for step, *_ in found.curves["cqf", "validation"]] == [0, 10, 20]
+    assert found.curves["cqf", "test"] == [(20, 4.9, 60.0)]
+    assert found.remarks == ["elbo: not measured alike; the points differ in split", "fd_lite: not measured alike; the points "
+                             "differ in split"]  # fmt: skip
+
+
+def test_what_is_not_drawn_is_named(make):
+    runs = [
+        make("vae", [row(10, math.nan, 170.0), row(20, 6.1, 150.0)]),
+        make("empty", []),
+        make("bits", [row(5, 5.0)]),
+        make("bound", [row(5, elbo=5.0, distance=3.0)]),
+        make("gan", [row(5, distance=90.0), row(9, distance=80.0)]),
+    ]
+    found = plane(*runs)
+    assert found.curves == {("vae", "test"): [(20, 6.1, 150.0)]} and found.lines == {"gan": 80.0}
+    first, *others = found.remarks
+    assert first == "vae, step 10: bits_per_dim not finite; not drawn"
+    assert [line.split(":")[0] for line in others] == ["empty", "bits", "bound, step 5"]
+    assert others[2] == "bound, step 5: elbo instead of bits_per_dim; not drawn" and "tfcq evaluate" in others[0]
+
+
+def test_runs_that_differ_in_lambda_alone_are_joined(make):
+    runs = [make(f"lambda_{weight}", [row(10, 5.0 + weight, 99.0 - weight)], float(weight), width=4) for weight in (10, 0, 1)]
+    runs.append(make("wide", [row(10, 4.0, 50.0)], 100.0, width=8))
+    assert plane(*runs).by_weight == [[(0.0, 5.0, 99.0), (1.0, 6.0, 98.0), (10.0, 15.0, 89.0)]]
+
+
+def test_points_and_labels_are_where_the_numbers_are(make):
+    found = plane(
+        make("zero", [row(10, 4.5, 150.0), row(12000, 4.0, 100.0)], 0.0),
+        make("ten", [row(7, 4.2, 80.0)], 10.0),
+        make("gan", [row(7, distance=60.0)], model=1),
+    )
+    figure = Figure((6.0, 4.0), dpi=100)
+    canvas, axes = FigureCanvasAgg(figure), figure.add_subplot()
+    draw(axes, found)
+    lines = {line.get_label(): line for line in axes.get_lines()}
+    assert set(lines) == {"zero", "ten", "gan (no bits/dim)", "by lambda"}
+    np.testing.assert_array_equal(lines["zero"].get_xydata(), [[4.5, 150.0], [4.0, 100.0]])
+    np.testing.assert_array_equal(lines["by lambda"].get_xydata(), [[4.0, 100.0], [4.2, 80.0]])
+    assert set(lines["gan (no bits/dim)"].get_ydata()) == {60.0}
+    written = {(text.get_text(), *text.xy) for text in axes.texts}
+    assert written == {
+        ("10", 4.5, 150.0), ("12,000", 4.0, 100.0), ("7", 4.2, 80.0), ("λ = 0", 4.0, 100.0), ("λ = 10", 4.2, 80.0)}  # fmt: skip
+    assert axes.get_xlabel() == "bits/dim (importance-weighted)" and axes.get_ylabel() == "Frechet distance (fd_lite)"
+    canvas.draw()
+    pixels = np.asarray(canvas.buffer_rgba())
+    for x, y, color in ((4.5, 150.0, (31, 119, 180)), (4.2, 80.0, (255, 127, 14))):  # C0, C1
+        column, height = axes.transData.transform((x, y))
+        assert tuple(pixels[round(400 - height), round(column), :3]) == color
+
+
+def test_metrics_json_alone_is_enough_and_folders_of_one_name_are_distinguished(tmp_path):
+    folders = [tmp_path / "a" / "cqf", tmp_path / "b" / "cqf"]
+    for number, folder in enumerate(folders):
+        folder.mkdir(parents=True)
+        (folder / "metrics.json").write_text(json.dumps(row(10, 4.0 + number, 50.0)))
+    labels = labels_of(folders)
+    assert labels == {str(folder): folder for folder in folders}
+    assert write_plane(tmp_path / "one.png", labels).num_points == 2
+    assert Image.open(tmp_path / "one.png").size == (990, 616)
+    write_plane(tmp_path / "none.png", labels, fewest=3)
+    assert not (tmp_path / "none.png").exists()
+
+
+def test_the_command_draws_runs(make, tmp_path):
+    runs, picture = [make("a", [row(10, 4.0, 50.0)]), make("b", [row(10, 4.0)])], tmp_path / "plane.png"
+    status, output, errors = run_here("reproduce", f"--plane={picture}", f"--runs={runs[0]},{runs[1]}")
+    assert (status, errors) == (0, "") and output.endswith(f"wrote {picture}: 1 points\n") and output.startswith("b: expected ")
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--plane=p.png"], "expected --plane=FILE.png with --runs=DIR,DIR,... and no --table, received --plane"),
+        (["--runs=a", "--table=1"], "received --table --runs"),
+        (["--plane=p.txt", "--runs=a"], "ends in .png"),
+        (["--plane=p.png", "--runs=nowhere"], "expected folders with metrics.json, as tfcq evaluate writes it, received"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, expected, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, _, errors = run_here("reproduce", *arguments)
+    assert status == 2 and expected in errors and errors.count("\n") == 1
