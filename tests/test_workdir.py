@@ -1,5 +1,6 @@
 """The folder of a run: made once, refused to another config, and what later commands read in it."""
 
+import dataclasses
 import json
 import os
 import re
@@ -9,7 +10,7 @@ import pytest
 import tiny_models as tiny
 
 from tfcq import workdir as workdirs
-from tfcq.config import Config, DataConfig, GLFConfig, TrainingConfig
+from tfcq.config import Config, CQFConfig, DataConfig, GLFConfig, TrainingConfig
 from tfcq.errors import UserError
 from tfcq.machine.files import write_text
 from tfcq.workdir import environment
@@ -51,6 +52,22 @@ def test_open_for_makes_the_folder_and_its_parents(tmp_path):
     assert names(folder) == ["config.json", "environment.json"]
     assert workdirs.read_config(folder) == OTHER
     assert json.loads((folder / "config.json").read_text()) == OTHER.to_dict()
+
+
+def test_the_run_of_an_earlier_version_keeps_its_flow(tmp_path):
+    """It has no word of the channel couplings' width, which was that of the checkerboards."""
+    today = Config(system=CQFConfig(flow_scales=2))
+    earlier = dataclasses.replace(today, system=dataclasses.replace(today.system, flow_channel_width_factor=1))
+    workdirs.open_for(earlier, tmp_path)
+    values = earlier.to_dict()
+    del values["system"]["flow_channel_width_factor"]
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    begin(tmp_path)
+    assert workdirs.read_config(tmp_path) == earlier
+    workdirs.check_for(earlier, tmp_path)
+    assert "(saved -> given): system.flow_channel_width_factor: 1 -> 2; expected the same flags" in message_of(
+        workdirs.check_for, today, tmp_path
+    )
 
 
 def test_the_environment_names_versions_devices_and_commit(tmp_path):

@@ -56,10 +56,13 @@ def config(image_size=4, data=None, training=None, model="cqf", **system):
     """A `tfcq.Config` of a tiny model; options override the tiny ones, of which a system takes those that it has."""
     kind = SYSTEMS[model]
     known = {field.name for field in dataclasses.fields(kind)}
+    small = {name: value for name, value in SYSTEM.items() if name in known}
+    if model == "realnvp":
+        small["discriminator_size"] = 2  # CQF's is its latent_size
     return tfcq.Config(
         model=model,
         data=tfcq.DataConfig(image_size=image_size, **(data or {})),
-        system=kind(**{name: value for name, value in SYSTEM.items() if name in known} | system),
+        system=kind(**small | system),
         training=tfcq.TrainingConfig(**(TRAINING | (training or {}))),
     )
 

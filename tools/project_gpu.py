@@ -26,7 +26,7 @@ from tfcq.errors import UserError
 from tfcq.reproduction.tables import TABLES
 
 PRESETS = ["cifar10_cqf", "stl10_48_cqf", "celeba_178_cqf", "celeba_96_cqf", "stl10_96_cqf", "lsun_bedroom_64_cqf"]
-PRESETS += ["imagenet64_cqf", "realnvp_cifar10"]
+PRESETS += ["stl10_48_cqf_two_scales", "imagenet64_cqf", "realnvp_cifar10"]
 """The flagfiles of Tables 2, 4 and 5."""
 
 

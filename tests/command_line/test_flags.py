@@ -78,6 +78,7 @@ def test_every_option_can_be_set():
         "pixel_transform": "affine", "flow_normalization": "batch", "warmup_steps": "3",
         "beta_1": "0.25", "beta_2": "0.5", "learning_rate": "0.5", "ema_decay": "0.25",
         "discriminator_learning_rate": "0.125", "flow_output_kernel_size": "3", "flow_width_factor": "1", "latent_size": "8",
+        "flow_channel_width_factor": "1", "discriminator_size": "8",
         "coverage": "true", "flow_scales": "2", "train_split": "unlabelled", "test_split": "validation",
         "network": "residual", "generator_loss": "saturating", "discriminator_network": "residual",
         "gradient_penalty_form": "real", "posterior": "iaf", "eval_metrics": "prd", "eval_features": "pixels",

@@ -4,7 +4,7 @@ import pytest
 from config_cases import message_of
 
 from tfcq import config as configs
-from tfcq.config import Config, CQFConfig, DataConfig, GLFConfig, RealNVPConfig, TrainingConfig
+from tfcq.config import SYSTEMS, Config, CQFConfig, DataConfig, GLFConfig, RealNVPConfig, TrainingConfig
 
 
 @pytest.mark.parametrize(
@@ -16,6 +16,8 @@ from tfcq.config import Config, CQFConfig, DataConfig, GLFConfig, RealNVPConfig,
         (CQFConfig, {"coverage": False, "quality_weight": 0, "flow_scales": 0}, "nothing to train"),
         (CQFConfig, {"coverage": False}, "coverage=false with flow_scales=1"),
         (RealNVPConfig, {"coverage": False}, "nothing to train"),
+        (RealNVPConfig, {"coverage": False, "quality_weight": 1, "flow_magnitude_penalty": 0.5},
+         "flow_magnitude_penalty=0.5 with coverage=false: the penalty is part of the likelihood's loss; expected 0"),
         (configs.RAEGMMConfig, {"mixture_images": 1}, "mixture_images: expected 0 (all of them) or at least 2, received 1"),
         (configs.VAEConfig, {"latent_dim": 1}, "latent_dim: expected at least 2"),
         (GLFConfig, {"regularized": True, "first_stage_steps": 3}, "regularized with first_stage_steps"),
@@ -176,3 +178,24 @@ def test_a_discriminator_of_a_flow_halves_images():
     message = message_of(Config, "realnvp", data, RealNVPConfig(quality_weight=1))
     assert "image_size=24 with discriminator_size=4" in message
     Config("realnvp", data, RealNVPConfig(quality_weight=1, discriminator_size=6))
+
+
+def test_the_discriminator_of_a_cqf_halves_images_as_often_as_its_own_option_says():
+    data = DataConfig(image_size=96)
+    message = message_of(Config, "cqf", data, CQFConfig(latent_size=12, discriminator_size=9))
+    assert "image_size=96 with discriminator_size=9: expected image_size = discriminator_size times 2, 4, 8, ..." in message
+    for size in (0, 3, 48):  # 0: latent_size
+        Config("cqf", data, CQFConfig(latent_size=12, discriminator_size=size))
+    Config("cqf", data, CQFConfig(latent_size=12, discriminator_size=9, quality_weight=0))  # no discriminator
+
+
+@pytest.mark.parametrize("model", ["cqf", "realnvp"])
+@pytest.mark.parametrize(("scales", "factor"), [(1, 2), (2, 1), (3, 1)])
+def test_a_run_of_an_earlier_version_keeps_the_width_of_its_channel_couplings(model, scales, factor):
+    """They were as wide as checkerboards before there was the option; a flow of one scale has none."""
+    values = Config(model, DataConfig(image_size=32), SYSTEMS[model](flow_scales=scales)).to_dict()
+    del values["system"]["flow_channel_width_factor"]
+    assert Config.from_dict(values, of_a_run=True).system.flow_channel_width_factor == factor
+    assert Config.from_dict(values).system.flow_channel_width_factor == 2  # a configuration of today that leaves it out
+    values["system"]["flow_channel_width_factor"] = 2
+    assert Config.from_dict(values, of_a_run=True).system.flow_channel_width_factor == 2

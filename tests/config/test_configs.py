@@ -154,10 +154,10 @@ def test_with_the_papers_letter_the_best_model_is_the_papers(name):
 @pytest.mark.parametrize("name", BEST)
 def test_the_best_model_of_the_paper_is_the_same_on_every_data_set(name, config_of):
     config = config_of(name)
-    # Table 6 halves three times; what follows from that is the only option in which the systems differ.
+    # Table 6 halves 32x32 to 4x4. Larger images are halved as far; that is the only option in which the systems differ.
     expected = CQFConfig(
         network="residual", network_normalization="weight", width=32, latent_channels=32,
-        latent_size=config.data.image_size // 8, posterior="iaf", discriminator_network="residual",
+        latent_size={32: 4, 48: 3, 64: 4, 96: 3}[config.data.image_size], posterior="iaf", discriminator_network="residual",
         discriminator_width=64, quality_weight=100.0, gradient_penalty=100.0, generator_loss="log_ratio", flow_scales=1,
         flow_couplings=3, flow_blocks=2,
     )  # fmt: skip
@@ -167,7 +167,10 @@ def test_the_best_model_of_the_paper_is_the_same_on_every_data_set(name, config_
 
 
 # Those that the paper has: LSUN's churches are of the slides, whose model is a later one, and ImageNet at 32x32 is ours.
-@pytest.mark.parametrize("name", [name for name in BEST if name not in ("lsun_church_64_cqf", "imagenet32_cqf")])
+OF_THE_PAPER = sorted({*BEST, "stl10_48_cqf_two_scales"} - {"lsun_church_64_cqf", "imagenet32_cqf"})
+
+
+@pytest.mark.parametrize("name", OF_THE_PAPER)
 def test_the_papers_flagfile_differs_in_the_tuned_options_alone(name, config_of):
     tuned, letter = config_of(name), config_of(f"{name}_paper")
     assert (letter.model, letter.data) == (tuned.model, tuned.data)
@@ -179,9 +182,8 @@ def test_the_papers_flagfile_differs_in_the_tuned_options_alone(name, config_of)
     assert figures and all(figure in comment(f"{name}_paper") for figure in figures)
 
 
-def test_each_papers_flagfile_is_of_a_tuned_one():
-    papers = {name for name in FLAGFILES if name.endswith("_paper")}
-    assert {name.removesuffix("_paper") for name in papers} <= set(BEST) and len(papers) == 7
+def test_each_experiment_of_the_paper_has_two_flagfiles():
+    assert [name for name in FLAGFILES if name.endswith("_paper")] == [f"{name}_paper" for name in OF_THE_PAPER]
 
 
 def test_the_best_model_can_be_built_at_every_size_and_as_in_the_paper(config_of):
@@ -192,10 +194,28 @@ def test_the_best_model_can_be_built_at_every_size_and_as_in_the_paper(config_of
         assert set(model.abilities) >= {"sample", "likelihood"} and model.image_shape == (size, size, 3)
 
 
+def test_two_scales_on_stl10_differ_from_the_best_model_in_the_flow_and_the_discriminator(config_of):
+    best, two = config_of("stl10_48_cqf"), config_of("stl10_48_cqf_two_scales")
+    system = dataclasses.replace(best.system, flow_scales=2, discriminator_width=32)
+    assert two == dataclasses.replace(best, system=system)
+
+
 def test_realnvp_and_flow_gan_differ_in_the_discriminator(config_of):
     likelihood, hybrid = config_of("realnvp_cifar10"), config_of("flow_gan_cifar10")
     assert isinstance(likelihood.system, RealNVPConfig) and isinstance(hybrid.system, RealNVPConfig)
-    assert likelihood.system.quality_weight == 0.0 and likelihood.system.flow_normalization == "batch"
+    assert likelihood.system.quality_weight == 0.0
+    # Section 4.1 of Dinh et al. 2017; batch normalisation and three couplings are those of their program.
+    network = {"flow_scales": 2, "flow_blocks": 8, "flow_width": 64, "flow_couplings": 3}
+    assert likelihood.system == RealNVPConfig(
+        flow_width_factor=2, flow_channel_width_factor=2, flow_normalization="batch", flow_magnitude_penalty=5e-5,
+        flow_conditioner_batch_normalization=True, **network,
+    )  # fmt: skip
+    training = likelihood.training
+    assert (training.optimizer, training.learning_rate, training.batch_size, training.clip_norm) == ("adam", 1e-3, 64, 100.0)
+    assert likelihood.data.horizontal_flip and hybrid.data.horizontal_flip
+    # Flow-GAN's program has 64 channels everywhere.
+    assert {name: getattr(hybrid.system, name) for name in network} == network
+    assert hybrid.system.flow_width_factor == hybrid.system.flow_channel_width_factor == 1
     assert hybrid.system.quality_weight == 1 / 20 and hybrid.system.discriminator_steps == 5 and hybrid.system.coverage
 
 

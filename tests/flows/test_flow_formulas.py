@@ -1,5 +1,7 @@
 """Each flow against its formula in NumPy, its start, and what it refuses."""
 
+import math
+
 import flow_cases
 import numpy as np
 import pytest
@@ -184,27 +186,102 @@ def in_order(flow):
     return [layer for part in inner for layer in in_order(part)]
 
 
+def couplings_of(flow):
+    return [layer for layer in in_order(flow) if isinstance(layer, flows.AffineCoupling)]
+
+
 @pytest.mark.parametrize(
-    ("scales", "expected"),
+    ("scales", "expected", "widths"),
     [
-        (0, []),
-        (1, ["checkerboard"] * 3),
-        (2, ["checkerboard"] * 3 + ["channel"] * 3 + ["checkerboard"] * 4),
+        (0, [], []),
+        (1, ["checkerboard"] * 3, [4] * 3),
+        (2, ["checkerboard"] * 3 + ["channel"] * 3 + ["checkerboard"] * 4, [4] * 3 + [8] * 7),
+        (3, (["checkerboard"] * 3 + ["channel"] * 3) * 2 + ["checkerboard"] * 4, [4] * 3 + [8] * 6 + [16] * 7),
     ],
 )
 @pytest.mark.parametrize("normalization", ["actnorm", "batch", "none"])
-def test_an_image_flow_is_composed_as_its_authors_did(scales, expected, normalization):
+def test_an_image_flow_is_composed_as_its_authors_did(scales, expected, widths, normalization):
     flow = flows.ImageFlow(scales, width=4, blocks=0, normalization=normalization)
     flow.build((None, 4, 4, 3))
-    layers = list(in_order(flow))
-    couplings = [layer for layer in layers if isinstance(layer, flows.AffineCoupling)]
+    layers, couplings = list(in_order(flow)), couplings_of(flow)
     assert [coupling.mask for coupling in couplings] == expected
-    assert [coupling.parity for coupling in couplings] == [0, 1, 0, 0, 1, 0, 0, 1, 0, 1][: len(expected)]
-    assert [coupling.width for coupling in couplings] == [4, 4, 4, 4, 4, 4, 8, 8, 8, 8][: len(expected)]
+    parities = [0, 1, 0] * (2 * (scales - 1)) + [0, 1, 0, 1]
+    assert [coupling.parity for coupling in couplings] == parities[: len(expected)]
+    # The authors' program: base_dim * 2 ** scale, twice that in channel couplings.
+    assert [coupling.width for coupling in couplings] == widths
     kinds = {"actnorm": flows.ActNorm, "batch": flows.BatchNormalizationFlow, "none": ()}
     assert sum(isinstance(layer, kinds[normalization]) for layer in layers) == len(expected) * (normalization != "none")
     assert len({coupling.seed for coupling in couplings}) == len(expected)
     assert bool(flow.weights) == bool(scales)
+
+
+def test_the_couplings_of_two_scales_move_the_pixels_that_their_authors_move():
+    """Each coupling alone is moved away from the identity: which pixels of a 4x4 image change."""
+    flow = flows.ImageFlow(2, width=4, blocks=0, normalization="none", dtype="float64")
+    images = flow_cases.batch((4, 4, 3)).numpy()
+    flow.build((None, 4, 4, 3))
+    np.testing.assert_array_equal(flow.inverse_and_log_det(images)[0], images)  # a flow of identities starts as one
+    rows, columns = np.mgrid[0:4, 0:4]
+    odd, odd_rows = (rows + columns) % 2 == 1, rows % 2 == 1
+    # One diagonal of each 2x2 block goes on; at the second scale whole blocks are a checkerboard.
+    odd_blocks = (rows // 2 + columns // 2) % 2 == 1
+    coarse = [~odd & odd_blocks, ~odd & ~odd_blocks, ~odd & odd_blocks, ~odd & ~odd_blocks]
+    expected = [odd, ~odd, odd, odd_rows, ~odd_rows, odd_rows, *coarse]
+    for coupling, moved in zip(couplings_of(flow), expected, strict=True):
+        before = [variable.numpy() for variable in coupling.trainable_variables]
+        flow_cases.perturb(coupling)
+        changed = flow.inverse_and_log_det(images)[0].numpy() != images
+        np.testing.assert_array_equal(changed, np.broadcast_to(moved[..., np.newaxis], changed.shape))
+        for variable, value in zip(coupling.trainable_variables, before, strict=True):
+            variable.assign(value)
+
+
+def num_weights(read, moved, width, blocks):
+    """By hand, of a coupling: weight-normalised kernels, with batch normalisation between them, and `a`."""
+    first = 9 * read * width + width  # 3x3 kernels and their magnitudes; no biases
+    inner = 2 * blocks * (9 * width * width + width)
+    last = width * 2 * moved + 2 * moved + 2 * moved  # 1x1 kernels, magnitudes, biases
+    return first + inner + last + (2 * blocks + 1) * 2 * width + 1  # scale and offset of each normalisation
+
+
+@pytest.mark.parametrize(
+    ("scales", "blocks", "width", "total", "couplings"),
+    [
+        # couplings: (how many, channels read, channels moved, factor of the width). The flow of CQF (Shmelkov et al. 2018):
+        # 3 channels and the mask are read, 3 are moved.
+        (1, 2, 32, 116_103, [(3, 4, 3, 1)]),
+        # CIFAR-10 in Dinh et al. 2017: 64 maps; 128 from the squeeze on, where 6 of 12 channels move; then 6 and the mask.
+        (2, 8, 64, 18_412_054, [(3, 4, 3, 1), (3, 6, 6, 2), (4, 7, 6, 2)]),
+        # The defaults of their program, 4 scales of 32 maps: 3 channels, then 6, 12, 24.
+        (4, 2, 32, 21_714_346, [(3, 4, 3, 1), (3, 6, 6, 2), (3, 7, 6, 2), (3, 12, 12, 4), (3, 13, 12, 4), (3, 24, 24, 8),
+                                (4, 25, 24, 8)]),
+    ],
+)  # fmt: skip
+def test_the_weights_of_the_papers_flows_are_as_many_as_counted_by_hand(scales, blocks, width, total, couplings):
+    def by_hand(width, blocks):
+        return sum(count * num_weights(read, moved, width * factor, blocks) for count, read, moved, factor in couplings)
+
+    # A narrow one with one block, quicker to make, shows that the formula counts right.
+    flow = flows.ImageFlow(scales, blocks=1, width=4, normalization="batch", conditioner_batch_normalization=True)
+    flow.build((None, 32, 32, 3))
+    assert sum(math.prod(variable.shape) for variable in flow.trainable_variables) == by_hand(4, 1)
+    assert by_hand(width, blocks) == total
+
+
+@pytest.mark.parametrize("weight_normalization", [True, False])
+def test_the_squared_magnitudes_are_those_of_all_kernels_and_couplings(weight_normalization):
+    flow = flows.ImageFlow(2, 1, 1, 4, weight_normalization=weight_normalization, dtype="float64")
+    flow.build((None, 4, 4, 3))
+    flow_cases.perturb(flow)
+    expected = 0.0
+    for coupling in couplings_of(flow):
+        expected += float(coupling.log_scale_factor.value) ** 2
+        conditioner = coupling.conditioner
+        for convolution in (conditioner.first, *conditioner.inner, conditioner.last):
+            expected += float(np.sum(convolution.magnitude.numpy() ** 2)) if weight_normalization else 0.0
+    assert len(couplings_of(flow)) == 4 and expected > 0
+    np.testing.assert_allclose(flow.squared_magnitudes(), expected, rtol=1e-12)
+    assert flows.ImageFlow(0).squared_magnitudes() == 0.0
 
 
 def test_seeds_differ_and_a_longer_list_begins_with_the_shorter():

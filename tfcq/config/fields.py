@@ -97,6 +97,15 @@ class Section(KnownNames):
     def check(self) -> None:
         """Raises UserError for combinations of options of this section that cannot work."""
 
+    @classmethod
+    def of_earlier(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """`values`, a section of a run's config.json, completed by those of newer options that change what the run was.
+
+        An option that the file lacks has its default, unless the run was something else before there was the option: then a
+        section gives the value here that stands for it.
+        """
+        return values
+
     def absolute(self: _Section) -> _Section:
         """A copy with absolute paths, relative to the current folder (~: to the home folder); links are not followed."""
         fields = [field for field in dataclasses.fields(self) if field.metadata["paths"]]

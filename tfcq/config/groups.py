@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tfcq.config.fields import Section, option
 from tfcq.errors import UserError
@@ -30,6 +30,12 @@ class FlowOptions(Section):
         32, "the channels of a coupling's conditioner in the first scale of the flow", minimum=1, maximum=4096
     )
     flow_width_factor: int = option(2, "the factor of flow_width from each scale of the flow to the next", choices=(1, 2))
+    flow_channel_width_factor: int = option(
+        2,
+        "the factor of the channels in the conditioners of channel couplings, which flows of several scales have, against those "
+        "of the checkerboard couplings of their scale: 2, as by RealNVP's authors | 1, as in runs of earlier versions",
+        choices=(1, 2),
+    )
     flow_normalization: str = option(
         "actnorm",
         "the normalisation between couplings of the flow: actnorm | batch (the paper's) | none",
@@ -42,6 +48,19 @@ class FlowOptions(Section):
     flow_output_kernel_size: int = option(
         1, "the side of the last kernel of the flow's conditioners", choices=(1, 3), unit="pixels"
     )
+    flow_magnitude_penalty: float = option(
+        0.0,
+        "the weight of an L2 penalty on the flow, added to the likelihood's loss in nats per image: on the sum of the squares of "
+        "its weight-normalised kernels' magnitudes and of its couplings' factors of the log-scale; 0: none",
+        minimum=0.0,
+    )
+
+    @classmethod
+    def of_earlier(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """See `Section.of_earlier`: channel couplings were as wide as the checkerboard couplings of their scale."""
+        if values.get("flow_scales", cls.flow_scales) not in (0, 1):
+            values = {"flow_channel_width_factor": 1} | values
+        return super().of_earlier(values)
 
     def check_run(self, data: DataConfig, training: TrainingConfig) -> None:
         """Raises UserError if the flow cannot halve image_size evenly."""
@@ -82,6 +101,9 @@ class AdversaryOptions(Section):
     discriminator_blocks: int = option(
         1, "the discriminator's residual blocks at each resolution, with discriminator_network=residual", minimum=1, maximum=16
     )
+    discriminator_size: int = option(
+        0, "the side at which the discriminator stops halving images; 0: latent_size", minimum=0, maximum=256, unit="pixels"
+    )
     discriminator_weight_normalization: bool = option(False, "normalises the weights of the discriminator")
     data_dependent_initialization: bool = option(
         True,
@@ -102,6 +124,7 @@ class AdversaryOptions(Section):
 
     def check(self) -> None:
         """Raises UserError if there is no loss to train."""
+        super().check()
         if not self.coverage and not self.quality_weight:
             raise UserError("coverage=false with quality_weight=0: nothing to train; expected one of the two losses")
 

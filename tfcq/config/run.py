@@ -74,22 +74,29 @@ class Config(KnownNames):
         return json.dumps(self.to_dict(), indent=2) + "\n"
 
     @classmethod
-    def from_dict(cls, values: Any) -> Config:
-        """The Config of nested dicts. Options that are left out have their defaults; an unknown option is a UserError."""
+    def from_dict(cls, values: Any, of_a_run: bool = False) -> Config:
+        """The Config of nested dicts; an unknown option is a UserError.
+
+        Args:
+            values: the dicts. Options that are left out have their defaults.
+            of_a_run: whether an earlier version may have written them to config.json: then options that there were not yet
+                have the values that keep the run as it was (`Section.of_earlier`).
+        """
         if not isinstance(values, dict):
             raise UserError(f"config: expected a JSON object, received {type(values).__name__}")
         check_names("config", values, [field.name for field in dataclasses.fields(cls)])
         model = values.get("model", "cqf")
         kinds: dict[str, type[Section]] = {"data": DataConfig, "system": _system_of(model), "training": TrainingConfig}
-        return cls(model=model, **{name: _section(name, kind, values.get(name, {})) for name, kind in kinds.items()})
+        sections = {name: _section(name, kind, values.get(name, {}), of_a_run) for name, kind in kinds.items()}
+        return cls(model=model, **sections)
 
     @classmethod
-    def from_json(cls, text: str) -> Config:
-        """Inverse of `to_json`; raises UserError if the text is not JSON or has unknown options."""
+    def from_json(cls, text: str, of_a_run: bool = False) -> Config:
+        """Inverse of `to_json`; raises UserError if the text is not JSON or has unknown options. `of_a_run`: see `from_dict`."""
         if not isinstance(text, str):
             raise UserError(f"config: expected text, JSON as from to_json, received {type(text).__name__}")
         try:
-            return cls.from_dict(json.loads(text))
+            return cls.from_dict(json.loads(text), of_a_run)
         except json.JSONDecodeError as error:
             raise UserError(
                 f"config: expected JSON, received something else at line {error.lineno}: {error.msg}"
@@ -157,11 +164,11 @@ def check_config(config: object) -> None:
     check_kind("config", config, Config, "a tfcq.Config", advice)
 
 
-def _section(name, kind, values):
+def _section(name, kind, values, of_a_run):
     if not isinstance(values, dict):
         raise UserError(f"config.{name}: expected a JSON object, received {type(values).__name__}")
     check_names(f"config.{name}", values, [field.name for field in dataclasses.fields(kind)])
-    return kind(**values)
+    return kind(**(kind.of_earlier(values) if of_a_run else values))
 
 
 def _flat(values, prefix=""):

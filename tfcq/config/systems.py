@@ -103,9 +103,11 @@ class CQFConfig(AdversaryOptions, FlowOptions):
         return num_halvings(image_size, self, "latent_size")
 
     def check_run(self, data: DataConfig, training: TrainingConfig) -> None:
-        """Raises UserError if the networks or the flow cannot halve image_size evenly."""
+        """Raises UserError if the networks, the discriminator or the flow cannot halve image_size evenly."""
         image_size = data.image_size
         most = self.num_halvings(image_size)
+        if self.quality_weight and self.discriminator_size:
+            num_halvings(image_size, self, "discriminator_size")
         if self.network == "residual":
             most += 1  # residual networks have latents at the resolution of the images, too
         if self.latent_levels > most:
@@ -137,6 +139,15 @@ class RealNVPConfig(AdversaryOptions, FlowOptions):
     discriminator_size: int = option(
         4, "the side at which the discriminator stops halving images", minimum=1, maximum=256, unit="pixels"
     )
+
+    def check(self) -> None:
+        """Raises UserError for a penalty beside a likelihood that is not trained."""
+        super().check()
+        if self.flow_magnitude_penalty and not self.coverage:
+            raise UserError(
+                f"flow_magnitude_penalty={self.flow_magnitude_penalty:g} with coverage=false: the penalty is part of the "
+                "likelihood's loss; expected 0"
+            )
 
     def check_run(self, data: DataConfig, training: TrainingConfig) -> None:
         """Raises UserError if the flow or the discriminator cannot halve image_size evenly."""

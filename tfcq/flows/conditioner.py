@@ -20,8 +20,13 @@ class ResidualConditioner(keras.layers.Layer):
     """A pre-activated residual convolutional network with two outputs: a shift and a raw log-scale.
 
     The network: 3x3 convolution; `blocks` times (ReLU, 3x3, ReLU, 3x3, added to its input); ReLU, 1x1 convolution. Batch
-    normalisation, if any, precedes each ReLU. The network differs from that of RealNVP's authors in two ways, both for
-    speed: there are no 1x1 convolutions beside the blocks, and the coupling decides what to concatenate to the input.
+    normalisation, if any, precedes each ReLU. What differs from the network in the program of RealNVP's authors, for speed:
+
+      * Their last ReLU and convolution read the sum of 1x1 convolutions of the states before and after each block, ours the
+        last state.
+      * They normalise the inputs by batch normalisation, doubled before checkerboards, and the first convolution reads
+        ReLU(x) and ReLU(-x); here it reads x. Either has the mask as one more channel in checkerboard couplings.
+      * The first kernel of the network and of each block has no magnitude of its own there; here every kernel has one.
 
     The shift starts at zero, the raw log-scale does not: it is multiplied by a factor of the coupling that starts at 0,
     and if both were zero, neither would get a gradient.

@@ -1,4 +1,4 @@
-"""RealNVP on images, composed as by its authors."""
+"""RealNVP on images, in the composition of its authors' program; `ImageFlow` says what differs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import keras
+import tensorflow as tf
 
 from tfcq.errors import UserError
 from tfcq.flows.base import Chain, Flow, ImagesShape
@@ -24,11 +25,24 @@ NORMALIZATIONS = ("actnorm", "batch", "none")
 class ImageFlow(Chain):
     """A flow of one or several scales; the features have the images' shape.
 
-    A scale, image to feature, has `couplings` checkerboard couplings of alternating parity. If another scale follows,
-    there are also a squeeze, `couplings` channel couplings of alternating parity and an unsqueeze; then half of the
-    dimensions are features, and the other half goes on to the next scale, usually of twice the width (`MultiScale`).
-    The last of several scales has one more checkerboard coupling. A single scale has only `couplings` checkerboards (the
-    three layers of the coverage-and-quality-driven models). Without scales the flow is the identity, without weights.
+    A scale, image to feature, has `couplings` checkerboard couplings of alternating parity, first that which keeps the
+    upper left pixel. If another scale follows, there are also a squeeze, `couplings` channel couplings of alternating
+    parity, first that which keeps the first half, and an unsqueeze; then half of the dimensions are features, and the
+    other half, a diagonal of each 2x2 block, goes on to the next scale (`MultiScale`). The last of several scales has one
+    more checkerboard coupling. Without scales the flow is the identity, without weights.
+
+    Scale s, counted from 0, has conditioners of `width * width_factor**s` channels in its checkerboard couplings and
+    `channel_width_factor` times as many in its channel couplings, which see four times the channels. Couplings, masks,
+    squeezes and widths are those of the program of RealNVP's authors with the defaults, `couplings=3` and two or more
+    scales. What differs from that program:
+
+      * A single scale has only `couplings` checkerboards, the three layers of Shmelkov et al. (2018); theirs has a
+        fourth.
+      * The squeeze before channel couplings orders values pixel by pixel, theirs colour by colour. So the first half is
+        the upper row of each 2x2 block, theirs (of three colours) one colour and two pixels of the second.
+      * The factor `a` of the log-scale starts at 0 in all couplings, theirs at 1 in channel couplings.
+      * Batch normalisation after a coupling is that of all values, theirs that of the half that moved.
+      * The conditioners: see `ResidualConditioner`. "actnorm" and "none" are not theirs.
 
     Args:
         scales: the number of scales, 0 or more.
@@ -36,6 +50,8 @@ class ImageFlow(Chain):
         blocks: the number of residual blocks of each conditioner.
         width: the number of channels of the conditioners in the first scale.
         width_factor: the factor of the width at each further scale; the authors of RealNVP double it.
+        channel_width_factor: the factor of the width in channel couplings, against the checkerboards of their scale: 2, as
+            by the authors of RealNVP; flows of earlier versions had 1.
         normalization: "actnorm", before each coupling; "batch", after each, as by the authors of RealNVP; "none".
         weight_normalization: whether the conditioners' convolutions are weight-normalised.
         conditioner_batch_normalization: whether the conditioners have batch normalisation.
@@ -65,6 +81,7 @@ class ImageFlow(Chain):
         output_kernel_size: int = 1,
         seed: int | None = 0,
         width_factor: int = 2,
+        channel_width_factor: int = 2,
         conditioner: Callable[[int, int | None, str, Any], keras.layers.Layer] | None = None,
         **kwargs: Any,
     ):
@@ -88,10 +105,11 @@ class ImageFlow(Chain):
 
         def coupling_flows(mask: str, count: int, scale: int) -> list[Flow]:
             flows: list[Flow] = []
+            channels = width * width_factor**scale * (channel_width_factor if mask == "channel" else 1)
             for index in range(count):
                 name = f"scale_{scale}_{mask}_{index}"
                 coupling = AffineCoupling(
-                    mask, index % 2, width * width_factor**scale, seed=next(seeds), name=f"{name}_coupling", **options
+                    mask, index % 2, channels, seed=next(seeds), name=f"{name}_coupling", **options
                 )
                 if normalization == "actnorm":
                     flows += [ActNorm(name=f"{name}_actnorm", dtype=options["dtype"]), coupling]
@@ -126,6 +144,7 @@ class ImageFlow(Chain):
             blocks=options.flow_blocks,
             width=options.flow_width,
             width_factor=options.flow_width_factor,
+            channel_width_factor=options.flow_channel_width_factor,
             normalization=options.flow_normalization,
             weight_normalization=options.flow_weight_normalization,
             conditioner_batch_normalization=options.flow_conditioner_batch_normalization,
@@ -144,3 +163,15 @@ class ImageFlow(Chain):
                 f"divisible by {divisor}, got {height}x{width}; crop or resize the images, or use fewer scales"
             )
         super().build(images_shape)
+
+    def squared_magnitudes(self) -> tf.Tensor:
+        """The sum of the squares of the kernels' magnitudes and of the couplings' factors `a`, a scalar of their dtype.
+
+        The authors of RealNVP penalise this sum, with the coefficient 5e-5, beside a likelihood in nats per image. In their
+        program it lacks the factors of channel couplings, and the first kernels of a conditioner and of its blocks, which
+        have no magnitude there.
+        """
+        penalised = [variable for variable in self.trainable_variables if variable.name in ("magnitude", "log_scale_factor")]
+        if not penalised:  # the identity
+            return tf.zeros([], self.transform_dtype)
+        return tf.reduce_sum(tf.square(tf.concat([tf.reshape(variable.value, [-1]) for variable in penalised], axis=0)))

@@ -33,7 +33,7 @@ def read_config(workdir: str | os.PathLike) -> Config:
             "python -m tfcq.train --preset=NAME " + shlex.quote(f"--workdir={workdir}")
         )
     try:
-        return _with_kept_images(Config.from_json(path.read_text()), path.parent)
+        return _with_kept_images(Config.from_json(path.read_text(), of_a_run=True), path.parent)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     except (OSError, UnicodeDecodeError) as error:

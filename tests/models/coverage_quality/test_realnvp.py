@@ -129,6 +129,27 @@ def test_every_configuration_has_a_density_and_training_lowers_its_cost():
     assert "likelihood" in perturbed(quality_weight=1.0, coverage=False).abilities
 
 
+@pytest.mark.parametrize("options", [{"model": "realnvp"}, {"flow_scales": 2}], ids=["realnvp", "cqf"])
+def test_a_penalty_on_the_flows_magnitudes_is_added_to_the_likelihoods_loss_alone(options):
+    def terms(penalty):
+        model = tiny.build(tiny.config(flow_couplings=1, flow_magnitude_penalty=penalty, **options))
+        tiny.perturb(model.flow.trainable_variables, 0.2)
+        return model, model.coverage_loss(tf.constant(tiny.images(SHAPE)), RowNoise(row_seeds(8)), ())
+
+    _, without = terms(0.0)
+    model, penalised = terms(0.25)
+    named = ("magnitude", "log_scale_factor")
+    weights = [variable.numpy().astype(np.float64) for variable in model.flow.trainable_variables if variable.name in named]
+    assert len(weights) == 4 + 4 * 4  # of four couplings, with two kernels and a block of two each
+    expected = 0.25 * sum(np.sum(weight**2) for weight in weights)
+    assert expected > 1.0
+    np.testing.assert_allclose(penalised.total - without.total, np.full(8, expected), rtol=1e-4)
+    np.testing.assert_allclose(penalised.logs["flow_magnitude_penalty"], expected, rtol=1e-5)
+    assert "flow_magnitude_penalty" not in without.logs
+    for name, value in without.measures.items():
+        np.testing.assert_array_equal(penalised.measures[name], value)
+
+
 def test_an_image_that_the_flow_cannot_halve_is_one_line():
     with pytest.raises(UserError, match="image_size=6 with flow_scales=2: expected a multiple of 4"):
         tiny.config(6, model="realnvp")

@@ -56,7 +56,7 @@ class CQF(FlowModel):
     config: CQFConfig
 
     def __init__(self, config: CQFConfig, image_shape: tuple[int, int, int], seed: int = 0, name: str = "cqf"):
-        super().__init__(config, image_shape, config.latent_size, seed, name)
+        super().__init__(config, image_shape, config.discriminator_size or config.latent_size, seed, name)
         plan = Plan(
             image_shape=self.image_shape,
             halvings=config.num_halvings(self.image_shape[0]),
@@ -148,7 +148,7 @@ class CQF(FlowModel):
         kl = sum(free_bits(layer.kl, self.config.free_bits) for layer in inferred)
         total = terms["reconstruction"] - terms["log_det"] + kl
         logs = {} if self.log_sigma is None else {"sigma": tf.exp(self.log_sigma.value)}
-        return Terms(total, logs, self.bound_measures(terms))
+        return Terms(*self._with_penalty(total, logs), self.bound_measures(terms))
 
     def generate_features(self, noise: Noise) -> tf.Tensor:
         if not self.config.coverage:

@@ -121,6 +121,15 @@ class FlowModel(GenerativeModel):
         unbounded, _ = self.flow.forward_and_log_det(features, training=False)
         return self.transform.forward(unbounded)
 
+    def _with_penalty(
+        self, loss: tf.Tensor, logs: dict[str, tf.Tensor]
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        """L_C, [N], nats, with the penalty on the flow's magnitudes, if there is one, which the logs then have, too."""
+        if not self.config.flow_magnitude_penalty:
+            return loss, logs
+        penalty = self.config.flow_magnitude_penalty * self.flow.squared_magnitudes()
+        return loss + penalty, logs | {"flow_magnitude_penalty": penalty}
+
     def _quality_loss(self, images, noise, shared):
         assert self.discriminator is not None  # otherwise there is no such objective
         return adversary.quality_terms(self.config, self.discriminator, shared, self.step.value)

@@ -9,7 +9,9 @@ In CQF, L_Q only passes through the flow; here there is nothing else to train, s
 
 Departures from the papers: Flow-GAN has a Wasserstein critic; here the discriminator, its penalty and the choice of losses are
 CQF's, so that only the generator differs from CQF. With batch normalisation in the flow, sampling uses moving statistics;
-ActNorm, the default, has none.
+ActNorm, the default, has none. Couplings, masks, squeezes, widths and the penalty on magnitudes are those of the program of
+RealNVP's authors; its conditioners have 1x1 convolutions beside their blocks and read ReLU(x) and ReLU(-x), ours do not, and
+`ImageFlow` and `ResidualConditioner` name the rest.
 """
 
 from __future__ import annotations
@@ -71,7 +73,7 @@ class RealNVP(FlowModel):
 
     def coverage_loss(self, images: tf.Tensor, noise: Noise, shared: Any) -> Terms:
         terms = self._density_terms(images, noise, training=True)
-        return Terms(-terms["elbo"], {}, self.bound_measures(terms))
+        return Terms(*self._with_penalty(-terms["elbo"], {}), self.bound_measures(terms))
 
     def generate_features(self, noise: Noise) -> tf.Tensor:
         return noise.normal(self.latent_shape, LATENT)
