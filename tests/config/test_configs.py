@@ -188,7 +188,7 @@ def test_each_experiment_of_the_paper_has_two_flagfiles():
 
 def test_the_best_model_can_be_built_at_every_size_and_as_in_the_paper(config_of):
     configs = [config_of(name) for name in (*BEST, "cifar10_cqf_paper")]
-    for system, size in {(config.system, config.data.image_size) for config in configs}:  # 0.6 s each
+    for system, size in {(config.system, config.data.image_size) for config in configs}:  # 0.6 to 3 s each
         config = Config(data=DataConfig(image_size=size), system=system)
         model = models.build(config, (size, size, 3))
         assert set(model.abilities) >= {"sample", "likelihood"} and model.image_shape == (size, size, 3)
