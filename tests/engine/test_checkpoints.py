@@ -222,6 +222,26 @@ def test_a_model_of_other_networks_is_not_half_restored_in_silence(saved):
     assert "no checkpoint can be read" in message_of(restore_model, wider, workdir, "last")
 
 
+def test_a_residual_run_of_an_earlier_version_is_refused_by_the_change(tmp_path):
+    """Those runs had other shapes: as much as another width has. What is damaged, or plain, has no such note."""
+    options = tiny_models.ROWS["vae"] | {"network": "residual"}
+    earlier, plain = build(**options), build(**tiny_models.ROWS["vae"])
+    for folder, model in (("residual", earlier), ("plain", plain)):
+        model.step.assign(1)
+        Checkpoints(tmp_path / folder, model, keep=3).save()
+    said = "last: the checkpoints have other weights than this model: those of --network=residual changed after commit 39bd3e7"
+    wider = options | {"width": 5}
+    assert said in message_of(restore_model, build(compiled=False, **wider), tmp_path / "residual", "last")
+    assert said in message_of(Checkpoints(tmp_path / "residual", build(**wider), keep=3).restore)
+    (tmp_path / "residual/checkpoints/last").rename(tmp_path / "residual/checkpoints/best")
+    assert said.removeprefix("last") in message_of(restore_model, build(compiled=False, **wider), tmp_path / "residual", "best")
+    (tmp_path / "residual/checkpoints/best").rename(tmp_path / "residual/checkpoints/last")
+    wider = tiny_models.ROWS["vae"] | {"width": 5}
+    assert "changed after" not in message_of(restore_model, build(compiled=False, **wider), tmp_path / "plain", "last")
+    next((tmp_path / "residual/checkpoints/last").glob("*.index")).write_bytes(b"")
+    assert "changed after" not in message_of(restore_model, earlier, tmp_path / "residual", "last")
+
+
 def test_what_only_the_model_or_only_the_checkpoint_has_is_an_error(tmp_path):
     coverage_and_quality = build(**tiny_models.ROWS["cq"])
     coverage_and_quality.step.assign(1)

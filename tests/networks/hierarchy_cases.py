@@ -18,8 +18,8 @@ HIERARCHIES = pytest.mark.parametrize(
 )
 
 
-def make_flow(seed, side):
-    return InverseAutoregressiveFlow(CONTEXT, 2, 1 if side == 1 else 3, seed)
+def make_flow(seed, side, width, gain):
+    return InverseAutoregressiveFlow(width, 2, 1 if side == 1 else 3, seed, gain)
 
 
 def make_plan(size=8, halvings=2, channels=1, width=4, form="map", context=0, **options):

@@ -65,9 +65,13 @@ def expected_outputs(block, inputs, training=False):
     """In the order of the papers: on the skip too, the convolution comes before the pooling and after the enlarging."""
     residual = normalized(inputs, block.first_normalization, training) if block.batch_normalization else inputs
     residual = activated(residual, block.activation)
-    skip = inputs
+    skip, joined = inputs, np.zeros((*inputs.shape[:-1], block.filters))
+    if block.joined:
+        skip, joined = inputs[..., : -block.joined], convolved(inputs[..., -block.joined :], block.joined_skip)
+        if block.skip is None:
+            skip = (1.0 - block.joined_fraction) ** 0.5 * skip
     if block.resampling == "up":
-        residual, skip = enlarged(residual), enlarged(skip)
+        residual, skip, joined = enlarged(residual), enlarged(skip), enlarged(joined)
     residual = convolved(residual, block.first)
     if block.batch_normalization:
         residual = normalized(residual, block.second_normalization, training)
@@ -75,8 +79,8 @@ def expected_outputs(block, inputs, training=False):
     if block.skip is not None:
         skip = convolved(skip, block.skip)
     if block.resampling == "down":
-        residual, skip = pooled(residual), pooled(skip)
-    return skip + block.residual_scale * residual
+        residual, skip, joined = pooled(residual), pooled(skip), pooled(joined)
+    return skip + joined + block.residual_scale * residual
 
 
 # The discriminator.

@@ -95,39 +95,6 @@ def test_number_and_order_of_the_layers_of_latents(network, levels, blocks):
     assert [layer.head is None for layer in decoder.latents] == [True] + [False] * (len(expected) - 1)
 
 
-@pytest.mark.parametrize("levels", [0, 1])
-def test_residual_channels_are_those_of_table_6(levels, monkeypatch):
-    """32x32 images halved to 4x4, width 32: 16 - 32 - 64 - 128 - 256 on the way up, and mirrored on the way down."""
-    plan = make_plan(32, 3, 3, 32, network="residual", levels=levels)
-    encoder, decoder = make(plan)
-    joined = CHANNELS if levels == 0 else 0  # latents that stand beside the state, at all levels but the top one
-    up = [
-        ((32, 32, 16), (32, 32, 32)),
-        ((32, 32, 32), (16, 16, 64)),
-        ((16, 16, 64), (8, 8, 128)),
-        ((8, 8, 128), (4, 4, 256)),
-    ]
-    down = [
-        ((4, 4, 256), (8, 8, 128)),
-        ((8, 8, 128 + joined), (16, 16, 64)),
-        ((16, 16, 64 + joined), (32, 32, 32)),
-        ((32, 32, 32 + joined), (32, 32, 32)),
-    ]
-    calls = record(monkeypatch, ResidualBlock, "__call__")
-
-    def sizes():
-        return [(tuple(inputs.shape[1:]), tuple(outputs.shape[1:])) for _, (inputs,), outputs in calls]
-
-    evidence = encoder(features_of(plan, 1))
-    assert sizes() == up
-    calls.clear()
-    decoder.infer(evidence, row_noise(1), TAG)
-    assert sizes() == down
-    assert (encoder.stem.filters, encoder.stem.kernel_size, encoder.stem.strides) == (16, 3, 1)
-    assert decoder.top.output_shape == (None, 4, 4, 256)
-    assert (decoder.output_layer.filters, decoder.output_layer.kernel_size) == (3, 3)
-
-
 def test_standard_channels_are_those_of_table_1():
     """The standard CNN of Miyato et al. 2018 as decoder of 32x32 images: 512 - 256 - 128 - 64 - 3; the encoder mirrors it."""
     encoder, decoder = make(make_plan(32, 3, 3, 64, network="standard", normalization="batch"))
@@ -220,7 +187,8 @@ def test_batch_normalization_takes_the_biases_before_it(network, form):
     else:
         blocks = layers_within(encoder, decoder, kind=ResidualBlock)
         assert len(norms) == 2 * len(blocks) == 8 * plans["batch"].blocks  # two resolutions, up and down
-        assert biased == outermost | {layer for block in blocks for layer in (block.second, block.skip) if layer}
+        within = {layer for block in blocks for layer in (block.second, block.skip, block.joined_skip) if layer}
+        assert biased == outermost | within
     dense = layers_within(decoder, kind=keras.layers.Dense)
     assert len(dense) == (form == "vector") and not any(layer.use_bias for layer in dense)
 
@@ -323,9 +291,10 @@ def test_a_checkpoint_holds_every_weight(network, normalization, tmp_path):
 @NETWORKS
 @FORMS
 def test_data_dependent_initialization_gives_every_layer_its_gain(network, form, monkeypatch):
-    # Six channels of context for a flow of four: there is a convolution between them.
     plan = small_plan(network, form, CONTEXT + 2, normalization="weight")
-    encoder, decoder = make(plan)
+    encoder, _ = make(plan)
+    # Six channels of context for a flow of four: there is a convolution between them.
+    decoder = Decoder(plan, lambda seed, side, width, gain: make_flow(seed, side, width - 2, gain), 0)
     features = features_of(plan, 16, scale=3.0) + 1.0
     with data_dependent_initialization() as initialized:
         decoder.infer(encoder(features), row_noise(16), TAG)

@@ -22,8 +22,8 @@ LAYERS = {  # shape of the latents, channels of the state (None: the first layer
 POSTERIORS = pytest.mark.parametrize("context", [0, CONTEXT], ids=["gaussian", "flow"])
 
 
-def make_flow(seed, side):
-    return InverseAutoregressiveFlow(CONTEXT, 1, 1 if side == 1 else 3, seed)
+def make_flow(seed, side, context=CONTEXT, gain=1.0):
+    return InverseAutoregressiveFlow(CONTEXT, 1, 1 if side == 1 else 3, seed, gain)
 
 
 def draw(*shape, seed=0, scale=1.0):

@@ -15,20 +15,23 @@ POOLED, WIDENED = (2, 6, 4, 3), 5
 @pytest.mark.parametrize("filters", [3, WIDENED])
 @pytest.mark.parametrize("resampling", ["none", "down", "up"])
 @pytest.mark.parametrize(
-    ("activation", "weight_normalization", "batch_normalization", "training"),
+    ("activation", "weight_normalization", "batch_normalization", "training", "joined"),
     [
-        ("relu", False, False, False),
-        ("elu", True, False, False),
-        ("elu", False, True, True),
-        ("relu", True, True, False),
+        ("relu", False, False, False, 0),
+        ("elu", True, False, False, 0),
+        ("elu", False, True, True, 0),
+        ("relu", True, True, False, 0),
+        ("elu", True, False, False, 2),
     ],
 )
-def test_block_is_its_definition(filters, resampling, activation, weight_normalization, batch_normalization, training):
-    block = ResidualBlock(
-        filters, resampling, activation, weight_normalization, batch_normalization, residual_scale=0.3, dtype="float64"
-    )
+def test_block_is_its_definition(
+    filters, resampling, activation, weight_normalization, batch_normalization, training, joined
+):
+    filters -= joined if filters == 3 else 0
+    options = {"residual_scale": 0.3, "joined": joined, "joined_fraction": 0.2, "dtype": "float64"}
+    block = ResidualBlock(filters, resampling, activation, weight_normalization, batch_normalization, **options)
     shaken(block, POOLED)
-    assert (block.skip is None) == (filters == 3)
+    assert (block.skip is None) == (filters == 3 - joined) and (block.joined_skip is None) == (joined == 0)
     inputs = noise(*POOLED, dtype="float64")
     expected = expected_outputs(block, inputs.numpy(), training)
     outputs = block(inputs, training=training)

@@ -78,10 +78,10 @@ def test_each_row_is_measured_by_what_it_can_do():
 
 
 def test_narrow_multiplies_the_widths_that_are_not_given():
-    table, names = TABLES["2"], ("width", "discriminator_width", "flow_width", "iaf_width")
+    table, names = TABLES["2"], ("width", "discriminator_width", "flow_width")
     large = table.row("cqf_residual_iaf_large_d")
-    assert [table.flags(large, {}, 0.25)[name] for name in names] == [8, 16, 8, 8]
-    assert [table.flags(large, {"width": 50}, 0.01)[name] for name in names] == [50, 2, 1, 1]
+    assert [table.flags(large, {}, 0.25)[name] for name in names] == [8, 16, 8]
+    assert [table.flags(large, {"width": 50}, 0.01)[name] for name in names] == [50, 2, 1]
     latent = TABLES["glf"].flags(TABLES["glf"].row("glf"), {}, 0.5)
     assert {name: latent[name] for name in latent if name in WIDTHS} == {
         "autoencoder_width": 32, "hidden_units": 512, "latent_flow_units": 32}  # fmt: skip

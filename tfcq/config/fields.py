@@ -106,6 +106,10 @@ class Section(KnownNames):
         """
         return values
 
+    def without_effect(self) -> frozenset[str]:
+        """Names of the options that decide nothing with the values that the others have."""
+        return frozenset()
+
     def absolute(self: _Section) -> _Section:
         """A copy with absolute paths, relative to the current folder (~: to the home folder); links are not followed."""
         fields = [field for field in dataclasses.fields(self) if field.metadata["paths"]]

@@ -109,13 +109,17 @@ class Config(KnownNames):
     def differences_in_numbers(self, other: Config, held: Collection[str] = ()) -> list[str]:
         """Those of `differences` that make another run: options that decide the numbers of training (`fields.ON_RESUME`).
 
+        An option that decides nothing in either config (`Section.without_effect`) is none of them.
+
         Args:
             other: the other config.
             held: names of options of places, such as "data.dataset", whose content is known, so that the place may change.
         """
 
+        idle = {f"system.{name}" for name in self.system.without_effect() & other.system.without_effect()}
+
         def decides(name):
-            rule = self._on_resume(name)
+            rule = "free" if name in idle else self._on_resume(name)
             return rule == "fixed" or (rule == "place" and name not in held)
 
         return self._differing(other, decides)

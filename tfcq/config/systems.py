@@ -80,7 +80,10 @@ class CQFConfig(AdversaryOptions, FlowOptions):
         choices=("gaussian", "iaf"),
     )
     iaf_width: int = option(
-        32, "the channels inside an autoregressive network of posterior=iaf, and of its context", minimum=1, maximum=4096
+        0,
+        "the channels inside an autoregressive network of posterior=iaf, and of its context; 0: those of the level, as in the "
+        "program of Kingma et al. 2016",
+        minimum=0, maximum=4096,
     )
     iaf_layers: int = option(
         2, "the number of hidden layers of an autoregressive network of posterior=iaf", minimum=1, maximum=16
@@ -97,6 +100,10 @@ class CQFConfig(AdversaryOptions, FlowOptions):
                 f"coverage=false with flow_scales={self.flow_scales}: the flow is trained by the likelihood only; "
                 "expected flow_scales=0"
             )
+
+    def without_effect(self) -> frozenset[str]:
+        """Those of the flows that a diagonal posterior does not have."""
+        return frozenset() if self.posterior == "iaf" else frozenset({"iaf_width", "iaf_layers"})
 
     def num_halvings(self, image_size: int) -> int:
         """How many times `image_size` is halved to reach latent_size; UserError if that is impossible."""

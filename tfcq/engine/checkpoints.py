@@ -38,8 +38,15 @@ _FILE = re.compile(r"step-(\d+)\.(index|data-\d{5}-of-\d{5})")
 _HALF_WRITTEN = re.compile(r"step-\d+_temp")
 _PART = re.compile(r"part-\d{5}-of-\d{5}\.(index|data-\d{5}-of-\d{5})(\.tempstate\d+)?")
 
+# What is raised where names or shapes of weights differ; files that are damaged raise others.
+_OTHER_WEIGHTS = (ValueError, AssertionError)
+
 # IndexError: a data file that is too short, read from Python.
-_READ_ERRORS = (tf.errors.OpError, ValueError, AssertionError, OSError, IndexError)
+_READ_ERRORS = (tf.errors.OpError, OSError, IndexError, *_OTHER_WEIGHTS)
+
+
+class _WeightsChangedError(UserError):
+    """The checkpoints are whole, but of an earlier version's networks."""
 
 
 class Checkpoints:
@@ -74,7 +81,9 @@ class Checkpoints:
         Raises:
             UserError: there are checkpoints, but none can be read.
         """
-        return _restore_newest(lambda path: self._checkpoint.restore(path).assert_consumed(), self._folder / "last")
+        return _restore_newest(
+            lambda path: self._checkpoint.restore(path).assert_consumed(), self._folder / "last", self._model.weights_changed
+        )
 
     @property
     def _variables(self):
@@ -168,13 +177,15 @@ def restore_model(model: Trainer, workdir: str | os.PathLike, which: str = "best
     step: int | None
     if which == "best":
         try:
-            step = _restore_newest(restore, folder / "best")
+            step = _restore_newest(restore, folder / "best", model.weights_changed)
+        except _WeightsChangedError:
+            raise
         except UserError as error:
             print(f"warning: {error}; the last is taken instead of the best", flush=True)
             step = None
         if step:
             return step, "best"
-    last = _restore_newest(restore, folder / "last")
+    last = _restore_newest(restore, folder / "last", model.weights_changed)
     if last:
         if which == "best" and step is not None:
             print(f"workdir {workdir}: no best checkpoint is kept, so the last is taken, of step {last}", flush=True)
@@ -182,20 +193,26 @@ def restore_model(model: Trainer, workdir: str | os.PathLike, which: str = "best
     raise UserError(f"workdir {workdir}: expected a checkpoint in {folder}, found none; train first")
 
 
-def _restore_newest(restore: Callable[[str], object], folder: paths.AnyPath) -> int:
-    """Calls `restore` with the newest checkpoint that it can read; returns its step, 0 where there is no checkpoint."""
-    steps, failures = sorted(_steps(folder), reverse=True), []
+def _restore_newest(restore: Callable[[str], object], folder: paths.AnyPath, weights_changed: str) -> int:
+    """Calls `restore` with the newest checkpoint that it can read; returns its step, 0 where there is no checkpoint.
+
+    `weights_changed` (see `Trainer`) is the message where all checkpoints have other weights.
+    """
+    steps, failures, errors = sorted(_steps(folder), reverse=True), [], []
     place = paths.plain(folder) if steps else None
     for step in steps:
         try:
             restore(f"{place}/step-{step}")
         except _READ_ERRORS as error:
             failures.append(f"{folder / f'step-{step}'} ({_reason(error, folder)})")
+            errors.append(error)
             continue
         for failure in failures:
             print(f"warning: checkpoint {failure} cannot be read; resumed from step {step}", flush=True)
         return step
     if failures:
+        if weights_changed and all(isinstance(error, _OTHER_WEIGHTS) for error in errors):
+            raise _WeightsChangedError(f"{folder}: the checkpoints have other weights than this model: {weights_changed}")
         raise UserError(
             f"no checkpoint can be read: {'; '.join(failures)}; expected whole files of this model; where they are damaged, "
             f"move {folder} away to start again"

@@ -82,6 +82,9 @@ class Trainer(Step, keras.Model):
     needs_indices = False
     """Whether a step takes pairs of images and their numbers in the train split, int64 [N], instead of images alone."""
 
+    weights_changed = ""
+    """Since when checkpoints of such a model have other weights, if an earlier version's do; empty: they have not."""
+
     def players(self) -> list[Player]:
         """The players of all stages, in the order of their turns."""
         raise NotImplementedError

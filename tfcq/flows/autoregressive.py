@@ -39,6 +39,7 @@ class InverseAutoregressiveFlow(Flow):
         layers: the network's number of hidden masked convolutions, 1 or more.
         kernel_size: the side of the masked kernels, in pixels; odd.
         seed: an integer that fixes the initial values.
+        gain: the relative size of the network's initial outputs: near 0 the flow starts near the identity.
         **kwargs: Keras's (`name`, `dtype`, `trainable`).
 
     Raises:
@@ -50,9 +51,19 @@ class InverseAutoregressiveFlow(Flow):
         authors' program.
     """
 
-    def __init__(self, width: int = 32, layers: int = 1, kernel_size: int = 3, seed: int | None = 0, **kwargs: Any):
+    def __init__(
+        self,
+        width: int = 32,
+        layers: int = 1,
+        kernel_size: int = 3,
+        seed: int | None = 0,
+        gain: float = 1.0,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
-        self.network = AutoregressiveNetwork(width, layers, kernel_size, seed, name="network", dtype=self.dtype_policy)
+        self.network = AutoregressiveNetwork(
+            width, layers, kernel_size, seed, gain, name="network", dtype=self.dtype_policy
+        )
 
     def build(self, images_shape: ImagesShape, context_shape: ImagesShape | None = None) -> None:
         """Makes the network for latents `(N, H, W, C)` and a context `(N, H, W, K)`, or None for no context."""

@@ -9,8 +9,12 @@ posterior, which also uses the evidence, to infer. The latents then enter its st
                it. Resolutions with latents: from the coarsest to half the image's.
     plain      4x4 convolutions of stride 2 alone, ELU: no state at the image's resolution. Latents as with standard.
     residual   3x3 convolution to width / 2, a residual block at the image's resolution, and a halving block for each further
-               resolution; the decoder mirrors it (Table 6: 16 - 32 - 64 - 128 - 256 for 32x32 with width 32). Latents up to
-               the image's resolution.
+               resolution (Table 6: 16 - 32 - 64 - 128 - 256 for 32x32 with width 32). The decoder: up to 256 channels at
+               8x8, up to 128 at 16x16, up to 64 at 32x32, 32, a 3x3 convolution. Latents up to the image's resolution.
+
+A block of the residual decoder reads the latents beside its state. At the start each of n layers of latents is responsible for
+1 / n of the state's variance and for about as much KL as any other, whatever the sizes of their maps. (In the program of Kingma
+et al. 2016 a block adds 0.1 times what it computes to a state of one width, so that there, too, no layer prevails.)
 
 The number of channels is `width` at the finest of these resolutions and doubles at each halving.
 """
@@ -28,7 +32,7 @@ from tfcq.networks.convolutions import Convolution, TransposedConvolution, spawn
 from tfcq.networks.latents import HEAD_GAIN, Inferred, LatentLayer
 from tfcq.networks.normalization import BatchNormalization
 from tfcq.networks.plan import Plan
-from tfcq.networks.residual import ResidualBlock
+from tfcq.networks.residual import LINEAR_GAIN, ResidualBlock
 from tfcq.randomness import RowNoise, StepNoise
 
 if TYPE_CHECKING:
@@ -81,11 +85,12 @@ class Encoder(keras.layers.Layer):
                     block = _unit((height, width, channels), convolution, plan, name)
                 setattr(self, name, block)
                 height, width, channels = plan.state_shape(level)
-        statistics = 2 * plan.latent_channels + plan.context_channels
         for layer in plan.layers:
+            statistics = 2 * plan.latent_channels + plan.context_of(layer[0])
+            gain = HEAD_GAIN * plan.head_scale(layer[0])
             options: dict[str, Any] = {"name": _head_name(layer), "dtype": "float32"}
             if len(plan.latent_shape(layer)) == 1:
-                initializer = keras.initializers.VarianceScaling(2.0 * HEAD_GAIN**2, seed=next(seeds))
+                initializer = keras.initializers.VarianceScaling(2.0 * gain**2, seed=next(seeds))
                 head: keras.layers.Layer = keras.layers.Dense(statistics, kernel_initializer=initializer, **options)
                 head.build((None, int(np.prod(plan.state_shape(layer[0])))))
             else:
@@ -93,7 +98,7 @@ class Encoder(keras.layers.Layer):
                     statistics,
                     3,
                     weight_normalization=plan.normalization == "weight",
-                    gain=HEAD_GAIN,
+                    gain=gain,
                     seed=next(seeds),
                     **options,
                 )
@@ -143,8 +148,8 @@ class Decoder(keras.layers.Layer):
 
     Args:
         plan: the sizes.
-        make_flow: function (seed, side of the latents) that makes a posterior's flow; needed if the plan has
-            `context_channels`.
+        make_flow: function (seed, side of the latents, channels of the context, gain: the relative size of the initial
+            outputs) that makes a posterior's flow; needed if the plan has `context_channels`.
         seed: an integer that fixes the initial values.
         name: the layer's name.
     """
@@ -152,7 +157,7 @@ class Decoder(keras.layers.Layer):
     def __init__(
         self,
         plan: Plan,
-        make_flow: Callable[[int | None, int], InverseAutoregressiveFlow] | None = None,
+        make_flow: Callable[[int | None, int, int, float], InverseAutoregressiveFlow] | None = None,
         seed: int | None = 0,
         name: str = "decoder",
     ):
@@ -168,18 +173,21 @@ class Decoder(keras.layers.Layer):
         seeds = iter(spawn_seeds(self.seed, _MOST_SEEDS))
         self.latents: list[LatentLayer] = []
         for layer in plan.layers:
+            level = layer[0]
             shape, flow = plan.latent_shape(layer), None
-            if plan.context_channels and plan.inference:
+            context, scale = plan.context_of(level), plan.head_scale(level)
+            if context and plan.inference:
                 if self._make_flow is None:
                     raise ValueError(f"{self.name}: expected make_flow for a plan with context_channels, received None")
-                flow = self._make_flow(next(seeds), shape[0] if len(shape) == 3 else 1)
+                flow = self._make_flow(next(seeds), shape[0] if len(shape) == 3 else 1, context, scale)
             latent = LatentLayer(
                 shape,
-                None if layer == (0, 0) else plan.channels(layer[0]),
+                None if layer == (0, 0) else plan.block_channels(*layer)[0],
                 plan.inference,
                 flow,
-                plan.context_channels,
+                context,
                 plan.normalization == "weight",
+                HEAD_GAIN * scale,
                 next(seeds),
                 name=f"latents_{layer[0]}_{layer[1]}",
             )
@@ -290,7 +298,9 @@ class Decoder(keras.layers.Layer):
         plan, shape = self.plan, self.plan.state_shape(0)
         linear = [keras.Input(self.latents[0].shape)]
         if len(self.latents[0].shape) == 1:
-            initializer = keras.initializers.HeNormal(seed)
+            # Latents come from no activation, which would halve the variance: residual ladders keep it.
+            variance = 1.0 if plan.network == "residual" else 2.0
+            initializer = keras.initializers.VarianceScaling(variance, seed=seed)
             dense = keras.layers.Dense(
                 int(np.prod(shape)), use_bias=plan.options["use_bias"], kernel_initializer=initializer
             )
@@ -299,7 +309,7 @@ class Decoder(keras.layers.Layer):
             else:
                 linear += [dense, *_normalization(plan), keras.layers.ELU(), keras.layers.Reshape(shape)]
         elif plan.network == "residual":
-            linear += [Convolution(plan.channels(0), 3, seed=seed, **plan.options)]
+            linear += [Convolution(plan.channels(0), 3, gain=LINEAR_GAIN, seed=seed, **plan.options)]
         else:
             linear += [Convolution(plan.channels(0), 3, seed=seed, **plan.options), *_normalization(plan), keras.layers.ELU()]
         self.top = keras.Sequential(linear, name="top")
@@ -324,19 +334,20 @@ class Decoder(keras.layers.Layer):
     def _build_residual(self, seeds: Iterator[Any]) -> None:
         plan = self.plan
         for level in range(plan.num_resolutions):
-            side, _, channels = plan.state_shape(level)
             for index in range(plan.blocks):
-                last = index == plan.blocks - 1
-                up = last and level < plan.halvings
-                joined = plan.latent_channels if (level, index) in plan.layers[1:] else 0
+                above = plan.layers.index((level, index)) if (level, index) in plan.layers else 0
+                before, after = plan.block_channels(level, index)
                 block = ResidualBlock(
-                    plan.channels(level + 1) if up else channels,
-                    "up" if up else "none",
+                    after,
+                    "up" if index == plan.blocks - 1 and level < plan.halvings else "none",
+                    # Below k layers of latents, 1 / (k + 1) of the variance: all layers start alike.
+                    joined=plan.latent_channels if above else 0,
+                    joined_fraction=1.0 / (above + 1),
                     seed=next(seeds),
                     name=f"level_{level}_{index}",
                     **plan.block_options,
                 )
-                block.build((None, side, side, channels + joined))
+                block.build((None, plan.side(level), plan.side(level), before + block.joined))
                 self._hold(block)
         self._build_output(Convolution, 3, 1, next(seeds))
 

@@ -61,6 +61,7 @@ class LatentLayer(keras.layers.Layer):
         flow: the flow of the posterior, or None.
         context_channels: channels of the flow's context.
         weight_normalization: whether the convolution that reads the state is weight-normalised.
+        head_gain: the gain of that convolution: the relative size of its initial outputs.
         seed: an integer that fixes the initial values of that convolution.
         **kwargs: Keras's (`name`, `dtype`).
     """
@@ -73,6 +74,7 @@ class LatentLayer(keras.layers.Layer):
         flow: InverseAutoregressiveFlow | None = None,
         context_channels: int = 0,
         weight_normalization: bool = False,
+        head_gain: float = HEAD_GAIN,
         seed: int | None = 0,
         **kwargs: Any,
     ):
@@ -88,7 +90,7 @@ class LatentLayer(keras.layers.Layer):
                 2 * self.channels + (self.num_statistics if inference else 0),
                 3,
                 weight_normalization=weight_normalization,
-                gain=HEAD_GAIN,
+                gain=head_gain,
                 seed=seed,
                 dtype="float32",
                 name="head",

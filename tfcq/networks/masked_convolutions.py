@@ -136,6 +136,7 @@ class AutoregressiveNetwork(keras.layers.Layer):
         layers: the number of hidden masked convolutions, 1 or more.
         kernel_size: the side of the masked kernels, in pixels; odd. For vectors (1x1 maps), 1 avoids unused weights.
         seed: an integer that fixes the initial values.
+        gain: the gain of the last convolution: the relative size of the initial outputs.
         **kwargs: Keras's (`name`, `dtype`, `trainable`).
 
     Raises:
@@ -145,7 +146,15 @@ class AutoregressiveNetwork(keras.layers.Layer):
         Kingma et al., "Improving variational autoencoders with inverse autoregressive flow", 2016, section 4.
     """
 
-    def __init__(self, width: int = 32, layers: int = 1, kernel_size: int = 3, seed: int | None = 0, **kwargs: Any):
+    def __init__(
+        self,
+        width: int = 32,
+        layers: int = 1,
+        kernel_size: int = 3,
+        seed: int | None = 0,
+        gain: float = 1.0,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         if width < 1 or layers < 1:
             raise UserError(
@@ -155,6 +164,7 @@ class AutoregressiveNetwork(keras.layers.Layer):
         self.num_layers = layers
         self.kernel_size = kernel_size
         self.seed = seed
+        self.gain = gain
         self.context_channels: int | None = None
         self.context_convolution: Convolution | None = None
 
@@ -193,7 +203,7 @@ class AutoregressiveNetwork(keras.layers.Layer):
         # tf.train.Checkpoint follows attributes; it silently leaves out layers that are only in a list on a Keras layer.
         for layer in self.inner:
             setattr(self, layer.name, layer)
-        self.last = convolution("last", inner_degrees, [*degrees, *degrees], seeds[-1], strict=True)
+        self.last = convolution("last", inner_degrees, [*degrees, *degrees], seeds[-1], strict=True, gain=self.gain)
 
     def call(self, latents: tf.Tensor, context: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
         """The shift and the log-scale of each latent.

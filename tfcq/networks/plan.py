@@ -21,7 +21,8 @@ class Plan:
         latent_form: form of the coarsest layer of latents: "map" or "vector".
         levels: number of resolutions with latents, from the coarsest on; 0: all.
         blocks: number of layers of latents at each resolution.
-        context_channels: number of channels of the context of the posteriors' flows; 0: no flows.
+        context_channels: number of channels of the context of the posteriors' flows; None: those of the level, as in the
+            program of Kingma et al. 2016; 0: no flows.
         inference: whether there are posteriors.
         width_scale: factor of the channels of all states, each of which is rounded.
     """
@@ -35,7 +36,7 @@ class Plan:
     latent_form: str = "map"
     levels: int = 0
     blocks: int = 1
-    context_channels: int = 0
+    context_channels: int | None = 0
     inference: bool = True
     width_scale: float = 1.0
 
@@ -65,6 +66,30 @@ class Plan:
     def state_shape(self, level: int) -> tuple[int, int, int]:
         """(side, side, channels) of the state at a level."""
         return (self.side(level), self.side(level), self.channels(level))
+
+    def state_channels(self, level: int) -> int:
+        """The number of channels of the decoder's first state at a level.
+
+        A block of a residual decoder doubles the side, and the next one halves the number of channels: 256 - 256 - 128 - 64 - 32
+        (Table 6).
+        """
+        return self.channels(max(level - 1, 0) if self.network == "residual" else level)
+
+    def block_channels(self, level: int, index: int) -> tuple[int, int]:
+        """The number of channels before and after one of the blocks of a residual decoder."""
+        return self.channels(level) if index else self.state_channels(level), self.channels(level)
+
+    def context_of(self, level: int) -> int:
+        """The number of channels of the context of the posteriors' flows at a level; 0: no flows."""
+        return self.channels(level) if self.context_channels is None else self.context_channels
+
+    def head_scale(self, level: int) -> float:
+        """The factor of the initial statistics of latents at a level.
+
+        The KL of a latent grows with the square of its statistics, and a map has side^2 latents. With this factor each layer
+        of a residual ladder starts with about the same KL; otherwise the finest maps start with 64 times that of the coarsest.
+        """
+        return self.side(0) / self.side(level) if self.network == "residual" else 1.0
 
     def latent_shape(self, layer: tuple[int, int]) -> tuple[int, ...]:
         """The shape of the latents of one of `layers`."""

@@ -27,6 +27,11 @@ class ResidualBlock(keras.layers.Layer):
 
     Batch normalisation, if any, precedes each activation; the convolution between the two then has no bias.
 
+    Latents may stand beside the state, as the last channels of the inputs. Then each has a skip of its own: that of the
+    state is scaled by sqrt(1 - f) and that of the latents, always a 1x1 convolution, starts with the gain sqrt(f), where f
+    is `joined_fraction`. So f is the fraction of the outputs' variance that is due to the latents at the start, before the
+    residual, whatever the normalisation and the numbers of channels.
+
     Args:
         filters: the number of output channels.
         resampling: "none", "down" (half the side) or "up" (twice the side).
@@ -35,6 +40,8 @@ class ResidualBlock(keras.layers.Layer):
         batch_normalization: whether there is batch normalisation, synchronised over replicas, with momentum 0.9.
         residual_scale: factor of the residual: 1 in discriminators; 0.1 in ladders of many blocks, which then start near
             the identity (Kingma et al. 2016, in their code).
+        joined: the number of channels of latents beside the state; 0: there are none.
+        joined_fraction: their fraction of the variance, in (0, 1).
         seed: an integer that fixes the initial values; None: Keras draws a seed (see `keras.utils.set_random_seed`).
         **kwargs: Keras's (`name`, `dtype`, `trainable`).
 
@@ -55,6 +62,8 @@ class ResidualBlock(keras.layers.Layer):
         weight_normalization: bool = False,
         batch_normalization: bool = False,
         residual_scale: float = 1.0,
+        joined: int = 0,
+        joined_fraction: float = 0.5,
         seed: int | None = 0,
         **kwargs: Any,
     ):
@@ -73,12 +82,15 @@ class ResidualBlock(keras.layers.Layer):
         self.weight_normalization = weight_normalization
         self.batch_normalization = batch_normalization
         self.residual_scale = residual_scale
-        seeds = spawn_seeds(seed, 3)
+        self.joined = joined
+        self.joined_fraction = joined_fraction if joined else 0.0
+        seeds = spawn_seeds(seed, 4)
         self.first = self._convolution("first", 3, seeds[0], use_bias=not batch_normalization)
         self.second = self._convolution("second", 3, seeds[1])
         # Made in `build`, where the width of the inputs is known.
         self.skip: Convolution | None = None
-        self._skip_seed = seeds[2]
+        self.joined_skip: Convolution | None = None
+        self._skip_seeds = seeds[2:]
         self.first_normalization: BatchNormalization | None = None
         self.second_normalization: BatchNormalization | None = None
         if batch_normalization:
@@ -95,9 +107,15 @@ class ResidualBlock(keras.layers.Layer):
             )
         self.first.build(inputs_shape)
         self.second.build(inner_shape)
-        if inputs_shape[-1] != self.filters:
-            self.skip = self._convolution("skip", 1, self._skip_seed, gain=LINEAR_GAIN)
-            self.skip.build(inputs_shape)
+        state_channels = inputs_shape[-1] - self.joined
+        if state_channels != self.filters:
+            gain = LINEAR_GAIN * (1.0 - self.joined_fraction) ** 0.5
+            self.skip = self._convolution("skip", 1, self._skip_seeds[0], gain=gain)
+            self.skip.build((*inputs_shape[:-1], state_channels))
+        if self.joined:
+            gain = LINEAR_GAIN * self.joined_fraction**0.5
+            self.joined_skip = self._convolution("joined_skip", 1, self._skip_seeds[1], gain=gain)
+            self.joined_skip.build((*inputs_shape[:-1], self.joined))
         if self.first_normalization is not None:
             self.first_normalization.build(inputs_shape)
         if self.second_normalization is not None:
@@ -107,7 +125,7 @@ class ResidualBlock(keras.layers.Layer):
         """`inputs` `[N, H, W, channels]` to `[N, H', W', filters]` in the compute dtype; H' is H, H / 2 or 2 H.
 
         Args:
-            inputs: features before their activation.
+            inputs: features before their activation; the last `joined` channels are latents.
             training: whether batch normalisation uses the statistics of this batch and updates the moving ones.
         """
         activate = ACTIVATIONS[self.activation]
@@ -122,11 +140,16 @@ class ResidualBlock(keras.layers.Layer):
             residual = self.second_normalization(residual, training=training)
         residual = self.second(activate(residual))
 
-        skip = inputs
         if self.resampling == "down":
-            residual, skip = downsample(residual), downsample(skip)
+            residual, inputs = downsample(residual), downsample(inputs)
+        state_channels = inputs.shape[-1] - self.joined
+        skip = inputs[..., :state_channels] if self.joined else inputs
         if self.skip is not None:
             skip = self.skip(skip)
+        elif self.joined:
+            skip *= (1.0 - self.joined_fraction) ** 0.5
+        if self.joined_skip is not None:
+            skip += self.joined_skip(inputs[..., state_channels:])
         if self.resampling == "up":
             skip = upsample(skip)
         return skip + self.residual_scale * residual

@@ -13,7 +13,9 @@ penalty. z is a hierarchy of latents, inferred from the top down (`tfcq.networks
 layers, each given the draws above it.
 
 Departures from the paper: ActNorm is the flow's default normalisation, because with batch normalisation the generating direction
-uses statistics that differ from those in training; D and the generator use the same draws of a step.
+uses statistics that differ from those in training; D and the generator use the same draws of a step. In residual networks
+latents enter the state by a 1x1 convolution of their own, of a size with which all layers start alike, besides 0.1 times the
+residual; in the program of Kingma et al. 2016, which the paper uses, by the latter alone.
 
 Rows of Table 1: `gan` has only L_Q and neither encoder nor flow, `vae` only L_C without a flow, `cq` both losses without a flow,
 `cqf` everything.
@@ -67,13 +69,13 @@ class CQF(FlowModel):
             latent_form=config.latent_form,
             levels=config.latent_levels,
             blocks=config.latent_blocks,
-            context_channels=config.iaf_width if config.posterior == "iaf" else 0,
+            context_channels=(config.iaf_width or None) if config.posterior == "iaf" else 0,
             inference=config.coverage,
             width_scale=config.width_scale,
         )
 
-        def make_flow(seed: int | None, side: int) -> InverseAutoregressiveFlow:
-            return InverseAutoregressiveFlow(config.iaf_width, config.iaf_layers, 1 if side == 1 else 3, seed)
+        def make_flow(seed: int | None, side: int, width: int, gain: float) -> InverseAutoregressiveFlow:
+            return InverseAutoregressiveFlow(width, config.iaf_layers, 1 if side == 1 else 3, seed, gain)
 
         self.decoder = Decoder(plan, make_flow, seed)
         self.latent_shape = self.decoder.latent_shape
@@ -94,6 +96,16 @@ class CQF(FlowModel):
         both = {"sample", "decode"}
         more = {"likelihood", "encode", "reconstruct", "interpolate"}
         return frozenset(both | more if self.config.coverage else both)
+
+    @property
+    def weights_changed(self) -> str:  # type: ignore[override]
+        """See `Trainer`: residual networks have other weights than those that earlier versions trained."""
+        if self.config.network != "residual":
+            return ""
+        return (
+            "those of --network=residual changed after commit 39bd3e7 of tfcq 0.1.0 (CHANGELOG.md): a run that an earlier "
+            "version began goes on with that version, whose commit is in its environment.json"
+        )
 
     def coverage_variables(self) -> list[keras.Variable]:
         if self.encoder is None:
