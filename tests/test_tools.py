@@ -44,13 +44,13 @@ def test_a_projection_is_of_operations_and_rates(project_gpu):
     configs = project_gpu.configurations(["benchmark_cqf", "imagenet64_cqf"], ["1"], 720)
     assert [*configs] == ["benchmark_cqf", "imagenet64_cqf", *(f"Table 1: {row}" for row in ("gan", "vae", "cq", "cqf"))]
     assert (configs["Table 1: vae"].system.quality_weight, configs["Table 1: vae"].training.train_steps) == (0.0, 720)
-    stages = {"benchmark_cqf": [(5000, 130.0)], "imagenet64_cqf": [(1000, 72.0), (9, None)]}
+    stages = {"benchmark_cqf": [(5000, 130.0)], "imagenet64_cqf": [(1000, 72000.4), (9, None)]}
     some = {name: configs[name] for name in stages}
     rows = project_gpu.projection(some, [100.0, 200.0], lambda config: stages[next(n for n in some if some[n] is config)])
     assert [[*row.values()] for row in rows] == [
-        # 64 images in 1.3 s or 0.65 s; 5000 steps are 6500 s or 3250 s.
-        ["`benchmark_cqf`", "32, 64", "130", "5,000", "49 to 98", "0.9 to 1.8"],
-        ["`imagenet64_cqf`, stage 0", "64, 32", "72", "1,000", "44 to 89", "0.1 to 0.2"],
+        # 64 images in 1.3 s or 0.65 s; 5000 steps are 6500 s or 3250 s. 32 images in 720 s or 360 s.
+        ["`benchmark_cqf`", "32, 64", "130", "5,000", "49.2 to 98.5", "0.9 to 1.8"],
+        ["`imagenet64_cqf`, stage 0", "64, 32", "72,000", "1,000", "0.0444 to 0.0889", "100.0 to 200.0"],
         ["`imagenet64_cqf`, stage 1", "64, 32", "unknown", "9", "", ""],
     ]
 

@@ -92,9 +92,9 @@ def projection(
                 {
                     "experiment": f"`{name}`" + (f", stage {stage}" if len(stages) > 1 else ""),
                     "side, batch": f"{config.data.image_size}, {batch}",
-                    "GFLOP a step": f"{gflop:,.4g}" if gflop else "unknown",
+                    "GFLOP a step": f"{float(f'{gflop:.4g}'):,.10g}" if gflop else "unknown",
                     "steps": f"{steps:,}",
-                    "images/s (projection)": " to ".join(f"{float(f'{speed:.3g}'):,.0f}" for speed in speeds),
+                    "images/s (projection)": " to ".join(f"{float(f'{speed:.3g}'):,.10g}" for speed in speeds),
                     "hours (projection)": " to ".join(
                         f"{steps * batch / speed / 3600:,.1f}" for speed in reversed(speeds)
                     ),
