@@ -108,6 +108,7 @@ UNUSUAL = {
         "eval_metrics": "prd,ms_ssim",
         "eval_samples": 7,
         "eval_features": "pixels",
+        "best_metric": "prd_f8",
     },
 }
 

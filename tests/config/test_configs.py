@@ -241,8 +241,29 @@ def test_a_protocol_of_an_evaluation_parses_and_names_its_command(name):
     assert given == {key for key, value in vars(options).items() if value != getattr(defaults, key)} | given & {"num_samples"}
 
 
+@pytest.mark.parametrize("name", [name for name in FLAGFILES if re.search("cifar10|stl10", name) and "vae" not in name])
+def test_a_thousand_images_of_sets_without_a_validation_split_validate(name, config_of):
+    """The same ones in every row that is compared, and none of the test images; srVAE's paper has 10,000."""
+    data = config_of(name).data
+    assert (data.num_validation, data.held_out, data.test_split) == (1000, "random", "test")
+
+
+def test_the_protocols_of_paper_000_are_those_of_its_section_5():
+    assert {name for name in PROTOCOLS if name.startswith("cqf_")} == {"cqf_bits_per_dim", "cqf_fid", "cqf_inception_score"}
+    for name, metrics, features, count in (
+        ("cqf_bits_per_dim", ["elbo", "bits_per_dim"], "efficientnet_lite0", 10000),
+        ("cqf_fid", ["fid"], "inception", 10000),
+        ("cqf_inception_score", ["inception_score"], "inception", 50000),
+    ):
+        flags = flags_of("evaluate", f"--flagfile={PROTOCOLS[name]}")
+        options = flags.section(EvaluationConfig)
+        assert flags.metrics == metrics and (options.features, options.num_samples) == (features, count)
+        # "All measures using held-out data": the whole test split.
+        assert (options.split, options.num_images) == ("test", 0)
+
+
 def test_the_protocols_of_paper_002_are_those_of_its_table_2():
-    assert PROTOCOLS.keys() == {"introvae_ms_ssim", "introvae_fid"}
+    assert {name for name in PROTOCOLS if name.startswith("introvae_")} == {"introvae_ms_ssim", "introvae_fid"}
     pairs, fid = (PROTOCOLS[name].read_text(encoding="utf-8").splitlines() for name in ("introvae_ms_ssim", "introvae_fid"))
     assert {"--metrics=ms_ssim", "--num_pairs=10000"} <= set(pairs)
     assert {"--metrics=fid", "--features=inception", "--num_samples=50000", "--split=train"} <= set(fid)

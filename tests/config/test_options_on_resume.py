@@ -23,6 +23,7 @@ FREE = {
     "training.eval_metrics",
     "training.eval_samples",
     "training.eval_features",
+    "training.best_metric",
     "system.image_draw",
     "data.data_cache",
 }

@@ -8,7 +8,7 @@ import tiny_models as tiny
 
 from tfcq import workdir
 from tfcq.engine.averages import WeightAverages
-from tfcq.engine.checkpoints import Checkpoints
+from tfcq.engine.checkpoints import Checkpoints, restore_model
 from tfcq.randomness import row_seeds
 
 
@@ -96,3 +96,59 @@ def test_replicas_keep_one_mean(two_replicas):
     for alone, both in zip(models[0].averages.values, models[1].averages.values, strict=True):
         for replica in two_replicas.experimental_local_results(both):
             np.testing.assert_allclose(replica, alone, rtol=1e-4, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def normalized():
+    """A model with batch normalisation after three steps whose moving statistics are not those of its averaged weights."""
+    config = tiny.config(network_normalization="batch", training={"ema_decay": 0.9}, flow_couplings=1, flow_blocks=0)
+    model = tiny.compiled(config)
+    model.averages = model.running_means(0.9)
+    tiny.fit(model, tiny.images(model.image_shape), 3)
+    return config, model
+
+
+def test_the_statistics_of_batch_normalisation_have_running_means_too(normalized):
+    _, model = normalized
+    statistics = [one for one in model.non_trainable_variables if "/moving_" in one.path]
+    assert len(statistics) == len(model.averages.statistics) > 0
+    history = [tiny.values(statistics)]
+    expected = tiny.values(model.averages.statistics)
+    for number in range(4, 7):
+        tiny.fit(model, tiny.images(model.image_shape), 1)
+        decay = min(0.9, number / (9.0 + number))
+        history.append(tiny.values(statistics))
+        expected = [decay * mean + (1.0 - decay) * value for mean, value in zip(expected, history[-1])]
+    for average, mean in zip(model.averages.statistics, expected, strict=True):
+        np.testing.assert_allclose(average, mean, rtol=1e-4, atol=1e-6)
+    with model.averages.in_place():
+        for variable, mean in zip(statistics, expected, strict=True):
+            np.testing.assert_allclose(variable, mean, rtol=1e-4, atol=1e-6)
+    for variable, value in zip(statistics, history[-1], strict=True):
+        np.testing.assert_array_equal(variable, value)
+
+
+def test_a_checkpoint_of_an_earlier_version_has_no_means_of_statistics(normalized, tmp_path):
+    config, model = normalized
+    kept = model.averages.statistics
+    del model.averages.statistics
+    model.averages.statistics = model.averages._no_dependency([])
+    Checkpoints(tmp_path, model, 2).save()
+    model.averages.statistics = kept
+    written = [name for name, _ in tf.train.list_variables(f"{tmp_path}/checkpoints/last/step-{model.steps_taken}")]
+    assert any("averages/values" in name for name in written) and not any("averages/statistics" in name for name in written)
+    ways = lambda other: Checkpoints(tmp_path, other, 2).restore(), lambda other: restore_model(other, tmp_path, "last")
+    for restore in ways:
+        other = tiny.compiled(config)
+        other.averages = other.running_means(0.9)
+        restore(other)
+        for one, two in zip(other.variables, model.variables, strict=True):
+            np.testing.assert_array_equal(tf.convert_to_tensor(one), tf.convert_to_tensor(two))
+        statistics = [one for one in other.non_trainable_variables if "/moving_" in one.path]
+        for average, statistic in zip(other.averages.statistics, statistics, strict=True):
+            np.testing.assert_array_equal(average, tf.convert_to_tensor(statistic))
+        Checkpoints(tmp_path / "again", other, 2).save()  # they are tracked again
+        assert any(
+            "averages/statistics" in name
+            for name, _ in tf.train.list_variables(f"{tmp_path}/again/checkpoints/last/step-{other.steps_taken}")
+        )

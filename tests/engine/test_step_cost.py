@@ -64,6 +64,11 @@ def test_cqf_runs_each_network_once_a_loss(calls):
     assert traced(compiled(), calls) == expected
 
 
+def test_with_batch_normalisation_one_pass_of_the_decoder_is_for_both_kinds_of_features(calls):
+    expected = {"encoder": 1, "decoder": 1, "posteriors": 2, "couplings": 4, "discriminator": 3}
+    assert traced(compiled(network_normalization="batch"), calls) == expected
+
+
 def test_without_a_discriminator_nothing_is_generated(calls):
     assert traced(compiled(quality_weight=0.0), calls) == {"encoder": 1, "decoder": 1, "posteriors": 2, "couplings": 2}
 

@@ -73,6 +73,21 @@ def test_an_introspective_encoders_balance_is_one_figure(tmp_path):
         "KL of samples": ([10, 20], [12.0, 22.0]),
         "margin": ([10, 20], [13.0, 23.0]),
     }
+
+
+def test_a_discriminators_balance_is_one_figure(tmp_path):
+    writer = tf.summary.create_file_writer(str(tmp_path / "tensorboard" / "train"))
+    with writer.as_default():
+        for number, term in enumerate(("cross_entropy", "accuracy_real", "accuracy_generated")):
+            tf.summary.scalar(f"discriminator/{term}", number / 2.0, step=10)
+            tf.summary.scalar(f"adversary/{term}", -1.0, step=10)
+    writer.close()
+    values = {label.split(",")[0]: list(values) for label, (_, values) in report.training_curves(tmp_path)["balance"].items()}
+    assert values == {
+        "the discriminator's cross-entropy": [0.0],
+        "its accuracy on real images": [0.5],
+        "its accuracy on generated images": [1.0],
+    }
     assert {IntroVAE.level_name, SoftIntroVAE.level_name} <= report._BALANCE.keys()
 
 

@@ -11,6 +11,8 @@ from markdown_tables import unpadded
 
 from tfcq import data
 from tfcq import workdir as workdirs
+from tfcq.engine.best import Criterion
+from tfcq.engine.checkpoints import Checkpoints
 from tfcq.errors import UserError
 from tfcq.evaluation.likelihood import LikelihoodEvaluator, likelihood_auroc
 from tfcq.evaluation.pictures import Pictures
@@ -157,10 +159,15 @@ def test_evaluate_refuses_what_it_cannot(run, tmp_path):
 
 def test_a_density_of_latents_is_measured_as_such(tmp_path, capsys):
     model = tiny.make_workdir(tmp_path, tiny.config(8, model="glf"))
+    Checkpoints(tmp_path, model, 2).save_if_best(2.5, Criterion("reconstruction_error"))
     row = evaluate(tmp_path, num_images=30, seed=3, batch_size=7)
     images = data.load(workdirs.read_config(tmp_path).data).images("test", range(30))
     expected = model.latent_likelihood(images, row_seeds(30, seed=3))
-    lines = capsys.readouterr().out.splitlines()[1:]  # after that of the checkpoint
+    told, *lines = capsys.readouterr().out.splitlines()
+    chosen = "reconstruction_error 2.5 on the validation split (lower is better)"
+    assert told == f"the best checkpoint, of step 1, was chosen by {chosen}"
+    assert (row["checkpoint"], row["chosen_by"]) == ("best", chosen)
+    assert f"Checkpoint: best, chosen by {chosen}. " in (tmp_path / "report.md").read_text()
     for name, line in zip(("latent_log_prob", "reconstruction_error"), lines):
         values = expected[name].astype(np.float64)
         assert row[name]["value"] == pytest.approx(values.mean(), rel=1e-5)

@@ -102,11 +102,14 @@ def test_a_run_that_is_killed_changed_and_extended_has_the_bits_of_one_left_alon
         "eval_metrics": "frechet_distance",
         "eval_samples": 16,
         "eval_features": "pixels",
+        "best_metric": "kernel_distance",
     }
     train(config(**changes), folder)
     said = capsys.readouterr().out
-    assert "resumed from step 3" in said and "from step 3 on: training.checkpoint_every: 3 -> 2; " in said
+    assert "resumed from step 3" in said and "from step 3 on: training.best_metric: 'elbo' -> 'kernel_distance'; " in said
     assert weights(folder) == weights(whole)  # of training
+    assert "step 5: the best checkpoint was chosen by elbo and is chosen by kd_pixels (16 images generated) from now on" in said
+    assert workdirs.load(folder).chosen_by.startswith("kd_pixels (16 images generated) ")
     assert rows(folder) == [0, 2, 5, 8]
     assert json.loads((folder / "metrics.json").read_text())["step"] == 8
     (row,) = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]

@@ -99,6 +99,7 @@ def test_tensorboard_has_every_term_norm_and_rate(run):
     settings, folder, model = run
     scalars, pictures = events(folder / "tensorboard" / "train")
     discriminator = ["cross_entropy", "real_logits", "generated_logits", "gradient_penalty"]
+    discriminator += ["accuracy_real", "accuracy_generated"]
     generator = ["sigma", "quality", "quality_weight"]
     bound = {"elbo_bits_per_dim", "elbo_nats", *(f"elbo/{term}" for term in ("kl", "kl/0", "kl/1", "reconstruction", "log_det"))}
     expected = {f"discriminator/{name}" for name in [*discriminator, "loss", "gradient_norm", "learning_rate"]}
@@ -228,7 +229,7 @@ def test_two_devices_train_what_one_does(tmp_path):
 
 @pytest.mark.parametrize("devices", [{}, {"logical_devices": 2, "distribution": "mirrored"}], ids=["one", "two"])
 def test_samples_are_measured_during_training_where_it_is_asked_for(devices, tmp_path, capsys):
-    asked = {"eval_metrics": "frechet_distance,ms_ssim", "eval_samples": 24, "eval_features": "pixels"}
+    asked = {"eval_metrics": "frechet_distance,ms_ssim", "eval_samples": 24, "eval_features": "pixels", "best_metric": "density"}
     train(config("gan", train_steps=2, evaluate_every=1, **asked, **devices), tmp_path)
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [0, 1, 2] and "fd_pixels" not in rows[0]
@@ -237,7 +238,13 @@ def test_samples_are_measured_during_training_where_it_is_asked_for(devices, tmp
     assert rows[1]["fd_pixels"]["num_generated"] == 24 and rows[1]["fd_pixels"]["split"] == "validation"
     scalars, _ = events(tmp_path / "tensorboard" / "validation")
     assert scalars["fd_pixels"] == pytest.approx({1: values[0], 2: values[1]}) and set(scalars["ms_ssim"]) == {1, 2}
-    assert "fd_pixels: " in capsys.readouterr().out
+    best = max(rows[1:], key=lambda row: row["density_pixels"]["value"])  # the first of equal ones
+    model = workdirs.load(tmp_path)
+    assert (model.checkpoint_of_run, model.steps_taken) == ("best", best["step"])
+    value = best["density_pixels"]["value"]
+    assert model.chosen_by == f"density_pixels (24 images generated) {value:.5g} on the validation split (higher is better)"
+    said = capsys.readouterr().out
+    assert "fd_pixels: " in said and f"step {best['step']}: grids in {tmp_path}/samples, best so far by density_pixels" in said
     with pytest.raises(UserError, match=r"eval_metrics: expected some of .*, received 'fidd'"):
         config(eval_metrics="frechet_distance,fidd")
 
@@ -372,7 +379,7 @@ def test_scalars_are_means_over_the_steps_that_have_them(tmp_path):
 
 def test_the_best_checkpoint_is_of_the_last_stage(tmp_path, monkeypatch):
     tried = []
-    monkeypatch.setattr(Checkpoints, "save_if_best", lambda self, value: tried.append(value))
+    monkeypatch.setattr(Checkpoints, "save_if_best", lambda self, value, by: tried.append(value))
     settings = tiny.config(
         8, model="two_stage_vae", first_stage_steps=2, training={"train_steps": 4, "evaluate_every": 1}
     )

@@ -212,6 +212,22 @@ REFUSED = {
         tiny.config(8, training={"eval_metrics": "prd,classifier_score", "eval_features": "pixels"}, **VAE),
         "^eval_metrics: classifier_score needs classes, which the features pixels do not have; expected other --eval_features",
     ),
+    "a best metric whose features are not there": (
+        tiny.config(8, training={"best_metric": "frechet_distance", "eval_features": "saved_model:nowhere"}, **VAE),
+        "nowhere",
+    ),
+    "a best metric of other features": (
+        tiny.config(8, training={"best_metric": "fid", "eval_features": "pixels"}, **VAE),
+        "^best_metric: fid is defined for the Inception graph only, received the features pixels; expected frechet_distance",
+    ),
+    "a best metric of classes": (
+        tiny.config(8, training={"best_metric": "classifier_score", "eval_features": "pixels"}, **VAE),
+        "^best_metric: classifier_score needs classes, .*; expected other --eval_features, or another$",
+    ),
+    "a best metric that the model does not have": (
+        tiny.config(8, training={"best_metric": "reconstruction_error"}, **VAE),
+        r"^best_metric=reconstruction_error: cqf \(as configured\) does not support latent_likelihood",
+    ),
     "data that are not there": (tiny.config(8, data={"dataset": "folder:nowhere"}, **VAE), "nowhere"),
 }
 

@@ -97,6 +97,10 @@ class Section(KnownNames):
     def check(self) -> None:
         """Raises UserError for combinations of options of this section that cannot work."""
 
+    def without_effect(self) -> frozenset[str]:
+        """Names of the options that decide nothing with the values that the others have."""
+        return frozenset()
+
     @classmethod
     def of_earlier(cls, values: dict[str, Any]) -> dict[str, Any]:
         """`values`, a section of a run's config.json, completed by those of newer options that change what the run was.
@@ -105,10 +109,6 @@ class Section(KnownNames):
         section gives the value here that stands for it.
         """
         return values
-
-    def without_effect(self) -> frozenset[str]:
-        """Names of the options that decide nothing with the values that the others have."""
-        return frozenset()
 
     def absolute(self: _Section) -> _Section:
         """A copy with absolute paths, relative to the current folder (~: to the home folder); links are not followed."""

@@ -8,7 +8,7 @@ import math
 from tfcq.config.evaluation import check_metrics
 from tfcq.config.fields import Section, option
 from tfcq.errors import UserError
-from tfcq.metrics.registry import OF_SAMPLES
+from tfcq.metrics.registry import INCEPTION_NAMES, LATENT_LIKELIHOODS, OF_SAMPLES, better, numbers_of
 
 DECIDED_ELSEWHERE = {
     "learning_rate": "the options learning_rate and discriminator_learning_rate decide it",
@@ -21,6 +21,14 @@ DECIDED_ELSEWHERE = {
     "name": "optimizers are named after their players",
 }
 """Arguments of Keras's optimizers that cannot be given, and which option decides them instead."""
+
+
+BEST_METRICS = (
+    "elbo",
+    *(number for name in (*LATENT_LIKELIHOODS, *OF_SAMPLES) for number in numbers_of(name) if better(number)),
+    *INCEPTION_NAMES,
+)
+"""The values of --best_metric: what evaluations during training measure, where lower or higher is better."""
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -120,7 +128,7 @@ class TrainingConfig(Section):
     keep_checkpoints: int = option(
         3, "how many of the latest checkpoints are kept, besides the best", minimum=2, maximum=1000, on_resume="free"
     )
-    # Fixed: the best checkpoint is chosen by them.
+    # Fixed: the best checkpoint is chosen by them, unless best_metric is another.
     validation_images: int = option(
         1000, "how many validation images a periodic evaluation uses; 0: all", minimum=0, unit="images"
     )
@@ -140,6 +148,14 @@ class TrainingConfig(Section):
         "efficientnet_lite0",
         "the features by which eval_metrics compare images, as --features of tfcq.evaluate; their weights must be available",
         on_resume="free", paths=("saved_model:",),
+    )
+
+    best_metric: str = option(
+        "elbo",
+        "the number of the periodic evaluations by which checkpoints/best is chosen: elbo, the validation bits/dim (a model "
+        "without a likelihood of images then keeps no best) | a number of latents or of samples, which is measured each time as "
+        "eval_metrics are; for adversarial models frechet_distance",
+        choices=BEST_METRICS, on_resume="free",
     )
 
     def check(self) -> None:

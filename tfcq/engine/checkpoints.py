@@ -1,4 +1,4 @@
-"""Checkpoints: the last few to resume from, and the best on the validation split.
+"""Checkpoints: the last few to resume from, and the best by a number of the evaluations on the validation split.
 
 Both are complete `tf.train.Checkpoint`s (weights, optimizers, step). TensorFlow writes their files under temporary names and
 then renames them, so earlier checkpoints stay intact if the disk fills up. If a checkpoint cannot be read, the one before it is
@@ -20,10 +20,12 @@ from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
+from tfcq.engine import best
 from tfcq.engine.workers import digest_of
 from tfcq.errors import UserError
 from tfcq.machine import paths
 from tfcq.machine.files import PARTIAL, names, write_text
+from tfcq.machine.terminal import say
 
 if TYPE_CHECKING:
     from tfcq.engine.trainer import Trainer
@@ -68,7 +70,9 @@ class Checkpoints:
     ):
         self._folder = paths.as_path(workdir) / "checkpoints"
         self._model, self._before_save = model, before_save
+        # The rank (`Criterion.rank`) of the best value so far, by `_criterion`.
         self.best_value = tf.Variable(float("inf"), trainable=False, dtype=tf.float64)
+        self._criterion, self._record = best.ELBO, best.Record(self._folder / "best")
         # The name of the optimizers' dict is part of the format.
         self._checkpoint = tf.train.Checkpoint(
             model=model, optimizers=dict(model.player_optimizers), best_value=self.best_value
@@ -81,13 +85,21 @@ class Checkpoints:
         Raises:
             UserError: there are checkpoints, but none can be read.
         """
-        return _restore_newest(
-            lambda path: self._checkpoint.restore(path).assert_consumed(), self._folder / "last", self._model.weights_changed
-        )
+
+        def restore(path):
+            with _averages_in(path, self._model):
+                self._checkpoint.restore(path).assert_consumed()
+
+        step = _restore_newest(restore, self._folder / "last", self._model.weights_changed)
+        if known := self._record.resume(step):
+            # The checkpoint has the best until it was saved, which may be by another number than after its evaluation.
+            self._criterion, value = known
+            self.best_value.assign(self._criterion.rank(value))
+        return step
 
     @property
     def _variables(self):
-        averages = self._model.averages.values if self._model.averages else []
+        averages = [*self._model.averages.values, *self._model.averages.statistics] if self._model.averages else []
         optimizers = self._model.player_optimizers.values()
         return [*self._model.variables, *(variable for one in optimizers for variable in one.variables), *averages]
 
@@ -103,12 +115,24 @@ class Checkpoints:
         """Writes a checkpoint of kind "last", for the model's step."""
         self._save("last", self._keep)
 
-    def save_if_best(self, value: float) -> bool:
-        """Writes the best checkpoint if `value` (lower is better) is the lowest so far; returns whether it is."""
-        if not value < float(self.best_value.numpy()):
+    def save_if_best(self, value: float, by: best.Criterion = best.ELBO) -> bool:
+        """Writes the best checkpoint if `value` is finite and the best so far; returns whether it is.
+
+        By another criterion than before it is the first value, and a line says so.
+        """
+        if by != self._criterion:
+            if math.isfinite(float(self.best_value.numpy())):
+                say(
+                    f"step {self._model.steps_taken}: the best checkpoint was chosen by {self._criterion} and is chosen by {by} "
+                    "from now on: its record begins anew"
+                )
+            self._criterion = by
+            self.best_value.assign(math.inf)
+        if not (math.isfinite(value) and by.rank(value) < float(self.best_value.numpy())):
             return False
-        self.best_value.assign(value)
+        self.best_value.assign(by.rank(value))
         self._save("best", 1)
+        self._record.add(self._model.steps_taken, by, value)
         return True
 
     def _save(self, kind, keep):
@@ -171,7 +195,8 @@ def restore_model(model: Trainer, workdir: str | os.PathLike, which: str = "best
     checkpoint = tf.train.Checkpoint(model=model)
 
     def restore(path):
-        checkpoint.restore(path).expect_partial().assert_existing_objects_matched()
+        with _averages_in(path, model):
+            checkpoint.restore(path).expect_partial().assert_existing_objects_matched()
 
     folder = paths.as_path(workdir) / "checkpoints"
     step: int | None
@@ -191,6 +216,15 @@ def restore_model(model: Trainer, workdir: str | os.PathLike, which: str = "best
             print(f"workdir {workdir}: no best checkpoint is kept, so the last is taken, of step {last}", flush=True)
         return last, "last"
     raise UserError(f"workdir {workdir}: expected a checkpoint in {folder}, found none; train first")
+
+
+def _averages_in(path, model):
+    return model.averages.in_checkpoint(path) if model.averages else contextlib.nullcontext()
+
+
+def chosen_by(workdir: str | os.PathLike, step: int) -> str:
+    """By which number the best checkpoint of a run, of `step`, was chosen, in words; "": unknown, as of earlier versions."""
+    return best.chosen_by(paths.as_path(workdir) / "checkpoints" / "best", step)
 
 
 def _restore_newest(restore: Callable[[str], object], folder: paths.AnyPath, weights_changed: str) -> int:

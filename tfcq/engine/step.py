@@ -13,7 +13,7 @@ import keras
 import tensorflow as tf
 
 from tfcq.engine.players import Player
-from tfcq.networks.normalization import statistics_of
+from tfcq.networks.normalization import frozen_statistics, statistics_of
 from tfcq.randomness import StepNoise
 
 
@@ -125,7 +125,10 @@ class Step:
 
     def _shared(self, players: list[Player], images: Any, noise: StepNoise, kept: Any = None) -> tuple[Any, tf.GradientTape]:
         """The result of `shared_tensors`, and the tape on which it was computed from the players' variables."""
-        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+        with (
+            frozen_statistics(not players),  # tensors that teach no network of the model move no statistics either
+            tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape,
+        ):
             tape.watch([variable.value for player in players for variable in player.variables])
             if self._jit_players:
                 shared = tf.function(

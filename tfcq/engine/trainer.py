@@ -98,6 +98,13 @@ class Trainer(Step, keras.Model):
         """The weights that have a running mean, the same before and after `attach`; by default all trainable ones."""
         return self.trainable_variables
 
+    def running_means(self, decay: float) -> WeightAverages | None:
+        """The running means of `averaged_variables` and of batch normalisation's statistics; None if `decay` is 0."""
+        if not decay:
+            return None
+        statistics = [one for one in self.non_trainable_variables if one.path.endswith(("/moving_mean", "/moving_variance"))]
+        return WeightAverages(self.averaged_variables(), decay, statistics)
+
     def attach(self, dataset: ImageDataset, batch_size: int) -> None:
         """Called before `compile` if the model is to be trained; does nothing by default.
 
@@ -194,7 +201,7 @@ class Trainer(Step, keras.Model):
             use_gradients_as_they_are(own)
             self.player_optimizers[name] = own
         self._jit_players, self._clip_norm, self.micro_batches = jit_compile, clip_norm, micro_batches
-        self.averages = WeightAverages(self.averaged_variables(), ema_decay) if ema_decay else None
+        self.averages = self.running_means(ema_decay)
         super().compile(
             optimizer=list(self.player_optimizers.values())[-1], jit_compile=False, auto_scale_loss=False, **kwargs
         )

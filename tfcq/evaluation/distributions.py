@@ -179,10 +179,14 @@ def line(name: str, entry: dict) -> str:
     return f"{text} [{entry['num_generated']} generated, {entry['num_real']} real]"
 
 
-def check_name(name: str, extractor: FeatureExtractor, prefix: str = "") -> str:
+def check_name(name: str, extractor: FeatureExtractor, option: str = "metrics", features: str = "features") -> str:
     """The own name of a metric of samples, if the extractor suits it.
 
-    `prefix`: of the options `metrics` and `features` in messages; training's are called eval_metrics and eval_features.
+    Args:
+        name: a name in `registry.OF_SAMPLES`, or of a metric of the Inception graph.
+        extractor: the extractor.
+        option: the option that names the metric, for messages.
+        features: the option that names the extractor, for messages.
 
     Raises:
         UserError: `fid`, `inception_score` or `kid` with another extractor than the Inception graph; a metric of class
@@ -192,14 +196,14 @@ def check_name(name: str, extractor: FeatureExtractor, prefix: str = "") -> str:
         own = registry.INCEPTION_NAMES[name]
         if not extractor.is_inception:
             raise UserError(
-                f"{prefix}metrics: {name} is defined for the Inception graph only, received the features {extractor.name}; "
-                f"expected {own}, or --{prefix}features=inception"
+                f"{option}: {name} is defined for the Inception graph only, received the features {extractor.name}; "
+                f"expected {own}, or --{features}=inception"
             )
         name = own
     if not has_classes_for(name, extractor):
         raise UserError(
-            f"{prefix}metrics: {name} needs classes, which the features {extractor.name} do not have; expected other "
-            f"--{prefix}features, or {prefix}metrics without it"
+            f"{option}: {name} needs classes, which the features {extractor.name} do not have; expected other --{features}, or "
+            f"{'another' if option == 'best_metric' else f'{option} without it'}"
         )
     return name
 

@@ -42,8 +42,11 @@ _BALANCE = {
     "kl_sampled": "KL of samples",
     "margin": "margin",
     "balance": "balance of push and pull",
+    "cross_entropy": "the discriminator's cross-entropy, nats (a draw: 1.39)",
+    "accuracy_real": "its accuracy on real images",
+    "accuracy_generated": "its accuracy on generated images",
 }
-"""{term that an introspective encoder logs: label of its curve}, for one figure (Huang et al. 2018, Fig. 5)."""
+"""{term that an introspective encoder (Huang et al. 2018, Fig. 5) or a discriminator logs: label of its curve}; one figure."""
 
 _MEASURES = ("elbo_bits_per_dim", "first_stage_elbo_bits_per_dim", "latent_log_prob", "reconstruction_error")
 """Tags that training and validation have in common: the two curves are in one figure."""
@@ -172,7 +175,7 @@ def _series(values):
 def _curve_of(tag, split, trained_bound):
     """(title of the figure, label of the curve) of a tag of TensorBoard; (None, None): it is in no figure."""
     player, _, term = tag.rpartition("/")
-    if term in _BALANCE and player == "encoder":
+    if term in _BALANCE and player in ("encoder", "discriminator"):
         return _BALANCE_FIGURE, _BALANCE[term]
     if term in ("loss", "gradient_norm"):  # each player has a scale of its own
         return f"{player}_{term}", split
@@ -241,10 +244,11 @@ def _terms(name, entry):
 
 
 def _text(model, dataset, row, pictures):
+    chosen = f", chosen by {paths.markdown(row['chosen_by'])}" if "chosen_by" in row else ""
     lines = [
         f"# {model.config_of_run.model}, step {row['step']}",
         "",
-        f"Data: {paths.markdown(dataset.description)}. Checkpoint: {row['checkpoint']}. Evaluated {row['time']}.",
+        f"Data: {paths.markdown(dataset.description)}. Checkpoint: {row['checkpoint']}{chosen}. Evaluated {row['time']}.",
         "",
     ]
     rows = []

@@ -65,6 +65,9 @@ def evaluate(
         "seed": config.seed,
         "dataset": run.data_config.dataset,
     }
+    if model.chosen_by:
+        row["chosen_by"] = model.chosen_by
+        print(f"the best checkpoint, of step {model.steps_taken}, was chosen by {model.chosen_by}", flush=True)
     if hasattr(model.config_of_run.system, "image_draw"):
         row["image_draw"] = model.config_of_run.system.image_draw
     drawn: dict[str, Any] = {}

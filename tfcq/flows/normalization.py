@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from tfcq.errors import UserError
 from tfcq.flows.base import Flow, ImagesShape, constant_log_det
+from tfcq.networks.normalization import statistics_may_move
 
 # A channel whose variance over the initial batch is below this counts as constant and keeps its scale. Pixels differ by
 # at least 1/256, so the variance of any other channel is far above.
@@ -110,8 +111,9 @@ class BatchNormalizationFlow(_ChannelAffine):
         if not training:
             return self._normalize(images, self.moving_mean.value, self._log_deviation(self.moving_variance.value))
         mean, variance = _synchronized_moments(images)
-        self._move(self.moving_mean, mean)
-        self._move(self.moving_variance, variance)
+        if statistics_may_move():
+            self._move(self.moving_mean, mean)
+            self._move(self.moving_variance, variance)
         return self._normalize(images, mean, self._log_deviation(variance))
 
     def _forward_and_log_det(self, features, training):

@@ -26,10 +26,12 @@ class Number:
     Attributes:
         meaning: a sentence that says which direction is better; "": the metric's.
         unit: in words; "": it has none, or (likelihoods) several.
+        better: which values are better, "lower" or "higher"; "": as the metric says.
     """
 
     meaning: str = ""
     unit: str = ""
+    better: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Listed:
         numbers: {name: Number}; empty: one, of the metric's name.
         short: the number's name before that of the extractor (fd_pixels); "": its own.
         inception: name of metric and number with the Inception graph as extractor, and only then; "": the usual one.
+        better: which values of its numbers are better, "lower" or "higher"; "": neither.
     """
 
     ability: str
@@ -51,25 +54,30 @@ class Listed:
     numbers: dict[str, Number] = dataclasses.field(default_factory=dict)
     short: str = ""
     inception: str = ""
+    better: str = ""
 
 
 TABLE = {
-    "elbo": Listed("likelihood", "bound on -log P(image) by one draw of what is random; lower bits/dim are better"),
+    "elbo": Listed(
+        "likelihood", "bound on -log P(image) by one draw of what is random; lower bits/dim are better", better="lower"
+    ),
     "bits_per_dim": Listed(
         "likelihood",
         "bound on -log P(image) by one draw of what is random, tightened by K importance-weighted draws; lower bits/dim are "
         "better",
+        better="lower",
     ),
     "latent_likelihood": Listed(
         "latent_likelihood",
         "log p(latents of an image), and how well the latents give the image back; not a likelihood of images",
         numbers={
             "latent_log_prob": Number(
-                "log p(latents of an image), nats: a density of latents, and none of images; higher is likelier", "nats"
+                "log p(latents of an image), nats: a density of latents, and none of images; higher is likelier", "nats", "higher"
             ),
             "reconstruction_error": Number(
                 "squared differences of an image and its reconstruction, pixels in [0, 1], summed; lower is better",
                 "squares of pixels in [0, 1]",
+                "lower",
             ),
         },
     ),
@@ -79,12 +87,14 @@ TABLE = {
         "frechet",
         short="fd",
         inception="fid",
+        better="lower",
     ),
     "classifier_score": Listed(
         "sample",
         "exp E KL(p(y|x) || p(y)) of a classifier (Salimans et al. 2016); higher is better",
         "classifier_score",
         inception="inception_score",
+        better="higher",
     ),
     "kernel_distance": Listed(
         "sample",
@@ -92,12 +102,14 @@ TABLE = {
         "kernel",
         short="kd",
         inception="kid",
+        better="lower",
     ),
     "prd": Listed(
         "sample",
         "precision and recall for distributions (Sajjadi et al. 2018): F8 weighs recall, F1/8 precision; higher is better",
         "precision_recall",
         numbers={"prd_f8": Number(), "prd_f1_8": Number()},
+        better="higher",
     ),
     "neighbours": Listed(
         "sample",
@@ -105,6 +117,7 @@ TABLE = {
         "higher is better",
         "neighbours",
         numbers={"precision": Number(), "recall": Number(), "density": Number(), "coverage": Number()},
+        better="higher",
     ),
     "memorisation": Listed(
         "sample",
@@ -119,6 +132,7 @@ TABLE = {
         "sample",
         "sliced Wasserstein distance of patches of Laplacian pyramids (Karras et al. 2018); lower is better",
         "sliced_wasserstein",
+        better="lower",
     ),
 }
 """{name: Listed}, in the order in which they are measured."""
@@ -172,6 +186,26 @@ def is_number(recorded: str, number: str) -> bool:
             line = TABLE[name]
             return recorded in (number, line.inception) or recorded.startswith(f"{line.short or number}_")
     return recorded == number
+
+
+def metric_of(number: str) -> str:
+    """The metric that gives a number, by any of the number's names before the extractor's is appended.
+
+    Raises:
+        KeyError: no metric does.
+    """
+    own = INCEPTION_NAMES.get(number, number)
+    for name in TABLE:
+        if own in numbers_of(name):
+            return name
+    raise KeyError(number)
+
+
+def better(number: str) -> str:
+    """Which values of a number, by a name as for `metric_of`, are better: "lower" or "higher"; "": neither."""
+    name = metric_of(number)
+    own = numbers_of(name).get(number)  # none for the Inception graph's names
+    return (own.better if own else "") or TABLE[name].better
 
 
 def unit_of(recorded: str) -> str:

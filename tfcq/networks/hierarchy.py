@@ -13,8 +13,7 @@ posterior, which also uses the evidence, to infer. The latents then enter its st
                8x8, up to 128 at 16x16, up to 64 at 32x32, 32, a 3x3 convolution. Latents up to the image's resolution.
 
 A block of the residual decoder reads the latents beside its state. At the start each of n layers of latents is responsible for
-1 / n of the state's variance and for about as much KL as any other, whatever the sizes of their maps. (In the program of Kingma
-et al. 2016 a block adds 0.1 times what it computes to a state of one width, so that there, too, no layer prevails.)
+1 / n of the state's variance and for about as much KL as any other, whatever the sizes of their maps.
 
 The number of channels is `width` at the finest of these resolutions and doubles at each halving.
 """
@@ -94,14 +93,8 @@ class Encoder(keras.layers.Layer):
                 head: keras.layers.Layer = keras.layers.Dense(statistics, kernel_initializer=initializer, **options)
                 head.build((None, int(np.prod(plan.state_shape(layer[0])))))
             else:
-                head = Convolution(
-                    statistics,
-                    3,
-                    weight_normalization=plan.normalization == "weight",
-                    gain=gain,
-                    seed=next(seeds),
-                    **options,
-                )
+                options |= {"weight_normalization": plan.normalization == "weight", "gain": gain}
+                head = Convolution(statistics, 3, seed=next(seeds), **options)
                 head.build((None, *plan.state_shape(layer[0])))
             setattr(self, head.name, head)
 
@@ -250,6 +243,32 @@ class Decoder(keras.layers.Layer):
             return drawn[-1]
 
         return self._descend(choose, training)
+
+    def infer_and_generate(
+        self, evidence: list[tf.Tensor], noise: StepNoise, prior_noise: StepNoise, tag: int
+    ) -> tuple[tf.Tensor, list[Inferred], tf.Tensor]:
+        """`infer` and `generate` in training, as one batch: batch normalisation has the same statistics for both.
+
+        Args:
+            evidence: outputs of the `Encoder`.
+            noise: posterior i draws with the tag `tag` + i.
+            prior_noise: prior i draws with the tag `tag` + i.
+            tag: see `noise`.
+
+        Returns:
+            The means of the features, the results of all layers, from the top, and the means of generated features.
+        """
+        inferred: list[Inferred] = []
+
+        def choose(latent, state):
+            of_inferred, of_generated = (None, None) if state is None else tf.split(state, 2)
+            shape, layer_tag = latent.shape, tag + len(inferred)
+            inferred.append(latent.infer(of_inferred, evidence[len(inferred)], noise.normal(shape, layer_tag)))
+            generated = latent.generate(of_generated, prior_noise.normal(shape, layer_tag), tf.constant(1.0))
+            return tf.concat([inferred[-1].latents, generated], axis=0)
+
+        means, generated = tf.split(self._descend(choose, training=True), 2)
+        return means, inferred, generated
 
     def decode(self, latents: tf.Tensor) -> tf.Tensor:
         """The means of the features, float32 [N, H, W, C], for `latents`, float32 [N, *latent_shape]."""

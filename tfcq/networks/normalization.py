@@ -44,6 +44,12 @@ def statistics_of(variables: Iterable[keras.Variable], part: float = 1.0) -> Ite
         _part.reset(tokens[1])
 
 
+def statistics_may_move(variable: keras.Variable | None = None) -> bool:
+    """Whether this context lets a layer move its statistics that has `variable` among its weights; None: a layer without any."""
+    owned = _owned.get()
+    return not _statistics_are_frozen.get() and (owned is None or variable is None or id(variable) in owned)
+
+
 class BatchNormalization(keras.layers.BatchNormalization):
     """Batch normalisation of the channels with momentum 0.9, as by the authors of RealNVP.
 
@@ -81,8 +87,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         """
         replica = tf.distribute.get_replica_context()
         alone = replica is None or replica.num_replicas_in_sync == 1
-        owned = _owned.get()
-        frozen = _statistics_are_frozen.get() or (owned is not None and id(self.gamma) not in owned)
+        frozen = not statistics_may_move(self.gamma)
         if inputs.shape.rank != 4 or inputs.dtype != tf.float32 or (training and not alone):
             with keras.StatelessScope() if frozen else contextlib.nullcontext():
                 return super().call(inputs, training=training)

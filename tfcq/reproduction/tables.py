@@ -15,6 +15,7 @@ from typing import Any
 from tfcq.config import SYSTEMS, DataConfig, TrainingConfig
 from tfcq.config.fields import Section
 from tfcq.errors import UserError
+from tfcq.metrics import registry
 
 WIDTHS = (
     "width",
@@ -28,7 +29,7 @@ WIDTHS = (
 )
 """The options that `--narrow` multiplies, if the system has them."""
 
-BETTER = {"bits_per_dim": "lower", "classifier_score": "higher", "frechet_distance": "lower"}
+BETTER = {number: registry.better(number) for number in ("bits_per_dim", "classifier_score", "frechet_distance")}
 """{number that a paper's row may have: which values are better}."""
 
 

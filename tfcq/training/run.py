@@ -39,6 +39,9 @@ _STORE_ERRORS = (
 )
 """What TensorFlow raises of its own writes to an object store, and of no computation."""
 
+_BALANCE_STEPS = 100
+"""The least number of steps over whose means the players' balance is judged."""
+
 
 @settings.keras_defaults()
 def train(
@@ -216,7 +219,7 @@ def _train_with(workers, distribution, config, workdir, accept_changed_data, on_
                 between = [
                     evaluation.guard,
                     callbacks.StepProgress(reporter),
-                    callbacks.Balance(training.log_every),
+                    callbacks.Balance(max(training.log_every, _BALANCE_STEPS)),
                     curves,
                 ]
                 if meeting:

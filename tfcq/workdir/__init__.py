@@ -6,7 +6,8 @@ images.npz         the images, if they were given in Python (`tfcq.Run.train`)
 images.jsonl.gz    which image belongs to which split (`tfcq.data.manifest`)
 history.jsonl      a row each time that options, images or the environment changed on resuming: {"time", "step", "changes":
                    {name: [before, after]}}
-checkpoints/       last/ and best/           tensorboard/       train/, validation/ and, of evaluations, evaluation/
+checkpoints/       last/ and best/, with record.json: by which number the best was chosen
+tensorboard/       train/, validation/ and, of evaluations, evaluation/
 samples/           PNG grids                 metrics.jsonl      a row per evaluation    metrics.json   the last
 progress.json      progress of training: state, step, seconds, losses; updated while it runs (tfcq.training.progress)
 lock               exists while a training runs in the folder (tfcq.training.opening); at an address lock-TOKEN

@@ -67,18 +67,18 @@ def load(workdir: str | os.PathLike, checkpoint: str = "best", image_draw: str =
 
     Args:
         workdir: folder of a run.
-        checkpoint: "best" (on the validation split; the last if no best one was saved) or "last".
+        checkpoint: "best" (by the run's best_metric on the validation split; the last if no best one was saved) or "last".
         image_draw: replaces the run's option of that name, if its system has one; empty: the run's.
 
     Returns:
-        The model; `model.config_of_run` is its Config, `model.checkpoint_of_run` names the checkpoint that was loaded.
+        The model; `model.config_of_run` is its Config, `model.checkpoint_of_run` names the checkpoint that was loaded,
+        `model.chosen_by` says by which number, of what value, it is the best ("": it is not, or this is unknown).
 
     Raises:
         UserError: no run, no checkpoint, or none that can be read; image_draw for a system without that option.
     """
     from tfcq import models
-    from tfcq.engine.averages import WeightAverages
-    from tfcq.engine.checkpoints import restore_model
+    from tfcq.engine.checkpoints import chosen_by, restore_model
 
     workdir = paths.folder(workdir, "workdir")
     config = read_config(workdir)
@@ -88,9 +88,9 @@ def load(workdir: str | os.PathLike, checkpoint: str = "best", image_draw: str =
         config = dataclasses.replace(config, system=dataclasses.replace(config.system, image_draw=image_draw))
     float32 = dataclasses.replace(config.training, precision="float32")
     model = models.build(dataclasses.replace(config, training=float32), read_image_shape(workdir))
-    if config.training.ema_decay:
-        model.averages = WeightAverages(model.averaged_variables(), config.training.ema_decay)
-    _, model.checkpoint_of_run = restore_model(model, workdir, checkpoint)
+    model.averages = model.running_means(config.training.ema_decay)
+    step, model.checkpoint_of_run = restore_model(model, workdir, checkpoint)
+    model.chosen_by = chosen_by(workdir, step) if model.checkpoint_of_run == "best" else ""
     if model.averages:
         model.averages.assign_to_variables()
     model.config_of_run = config

@@ -9,9 +9,11 @@ import tiny_models as tiny
 from tfcq.distributions.pixels import pixel_bijector
 from tfcq.engine.players import Player
 from tfcq.images import to_network_range
+from tfcq.networks.normalization import BatchNormalization
 from tfcq.randomness import StepNoise
 
 IMAGES = tf.constant(tiny.images((4, 4, 1)))
+IMAGES_8 = tf.constant(tiny.images((8, 8, 1)))
 NORMALIZATIONS = {
     "actnorm": {},
     "batch": {
@@ -34,8 +36,9 @@ def generator_variables(model):
 
 
 def take_turn(model, player, step):
+    shared, tape = model._shared(model.players(), IMAGES, model._noise((step, 2, 0), 8))
     before = {name: tiny.values(variables) for name, variables in parts(model).items()}
-    model._take_turn(player, IMAGES, (step, 0, 0), *model._shared(model.players(), IMAGES, model._noise((step, 2, 0), 8)))
+    model._take_turn(player, IMAGES, (step, 0, 0), shared, tape)
     return {name: tiny.changed(before[name], variables) for name, variables in parts(model).items()}
 
 
@@ -45,6 +48,11 @@ def parts(model):
         "generator": generator_variables(model),
         "step": [model.step],
     }
+
+
+def statistics(model):
+    """Paths of the moving statistics of what the likelihood trains."""
+    return {path for path in paths(generator_variables(model)) if "/moving_" in path}
 
 
 def paths(variables):
@@ -67,7 +75,36 @@ def test_a_generator_turn_moves_all_but_the_discriminator(model):
     _, generator = model.players()
     changed = take_turn(model, generator, 1)
     assert not changed["discriminator"]
-    assert changed["generator"] == paths(generator_variables(model))  # batch statistics too
+    moved_before = statistics(model) if model.decoder.non_trainable_variables else set()  # with the shared tensors
+    assert changed["generator"] == paths(generator_variables(model)) - moved_before
+
+
+def test_batch_statistics_move_once_a_step_with_the_generated_images(model):
+    before = tiny.values(model.variables)
+    model._shared(model.players(), IMAGES, model._noise((5, 2, 0), 8))
+    assert tiny.changed(before, model.variables) == statistics(model)
+    before = tiny.values(model.variables)
+    model._shared([], IMAGES, model._noise((6, 2, 0), 8))  # a further turn of the discriminator
+    assert not tiny.changed(before, model.variables)
+
+
+@pytest.mark.parametrize("options", [{}, {"latent_blocks": 2}, {"network": "residual"}])
+def test_what_the_discriminator_saw_is_what_the_model_draws(options):
+    """With moving statistics of this batch alone, features of real and of generated images are those of training."""
+    model = tiny.build(tiny.config(8, network_normalization="batch", flow_couplings=1, flow_blocks=0, **options))
+    model.initialize(IMAGES_8)
+    tiny.perturb(model.trainable_variables, 0.3)  # posteriors far from the priors
+    for layer in model._flatten_layers():
+        if isinstance(layer, BatchNormalization):
+            layer.momentum = 0.0
+    noise = StepNoise((0, 0), (3,), 8)
+    shared = model.shared_tensors(IMAGES_8, noise)
+    generated = model._shown(model.decoder.generate(noise.fold(1), 1))
+    np.testing.assert_allclose(shared["generated"], generated, rtol=1e-3, atol=1e-3)
+    terms, inferred = model._coverage_terms(IMAGES_8, noise)
+    for name, values in terms.items():
+        np.testing.assert_allclose(shared["terms"][name], values, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(shared["kls"][0], inferred[0].kl, rtol=1e-3, atol=1e-4)
 
 
 def quality_gradients(model, noise):
@@ -82,8 +119,8 @@ def test_the_quality_loss_alone_moves_the_decoders_weights_alone(model):
     before = tiny.values(model.variables)
     quality, gradients, logs = quality_gradients(model, StepNoise((0, 0), (2,), 8))
     assert paths(quality.variables) == paths(model.decoder.trainable_variables)
-    # The statistics are the likelihood's to keep.
-    assert not tiny.changed(before, model.variables)
+    assert tiny.changed(before, model.variables) == statistics(model)  # they move with the shared tensors
+    before = tiny.values(model.variables)
     assert float(logs["loss"]) == pytest.approx(100.0 * float(logs["quality"]), rel=1e-6)
     for gradient, variable in zip(gradients, quality.variables, strict=True):
         assert np.abs(gradient).max() > 0, variable.path
@@ -94,8 +131,9 @@ def test_the_quality_loss_alone_moves_the_decoders_weights_alone(model):
 def test_the_coverage_loss_never_reaches_the_discriminator(model):
     coverage = model.players()[1].objectives[0]
     assert not paths(coverage.variables) & paths(model.discriminator.variables)
+    noise = StepNoise((0, 0), (3,), 8)
     with tf.GradientTape() as tape:
-        loss = tf.reduce_sum(coverage.loss(IMAGES, StepNoise((0, 0), (3,), 8), ()).total)
+        loss = tf.reduce_sum(coverage.loss(IMAGES, noise, model.shared_tensors(IMAGES, noise)).total)
     gradients = tape.gradient(loss, [variable.value for variable in model.discriminator.trainable_variables])
     assert gradients == [None] * len(gradients)
 
@@ -105,10 +143,15 @@ def test_gradients_of_the_quality_loss_pass_through_the_flow(model):
     weights = [variable.value for variable in model.decoder.trainable_variables]
     noise = StepNoise((0, 0), (4,), 8)
     latents = noise.normal(model.latent_shape, 1)
+    if model.decoder.non_trainable_variables:  # batch statistics: of real images' features too, which come first
+        with keras.StatelessScope():
+            evidence = model.encoder(model.features(IMAGES, noise, training=True)[0], training=True)
+        posterior = model.decoder.latents[0].infer(None, evidence[0], latents).latents
+        latents = tf.concat([posterior, noise.fold(1).normal(model.latent_shape, 1)], 0)
 
     def loss(flow):
         with keras.StatelessScope():
-            means = model.decoder._descend(lambda layer, state: latents, training=True)
+            means = model.decoder._descend(lambda layer, state: latents, training=True)[-8:]
         unbounded = flow.forward_and_log_det(means)[0] if flow else means
         pixels = pixel_bijector("logit").forward(unbounded)
         return -100.0 * tf.reduce_mean(model.discriminator(to_network_range(pixels)))

@@ -17,24 +17,27 @@ def test_a_given_margin_stays(capsys):
     assert float(model.margin) == 7.5 and "--margin=7.5 was given and is used" in capsys.readouterr().out
 
 
-def test_a_warning_is_printed_when_it_begins_and_when_it_ends(capsys):
+def test_a_warning_is_printed_when_it_lasts_and_when_it_has_ended(capsys):
     model = tiny.build(tiny.config(16, model="introvae", pretraining_steps=0, margin="10"), 3)
     balance = Balance(every=2)
     balance.set_model(model)
-    for step, real in enumerate((4, 4, 20, 20, 30, 30, 4, 4, 20, 20), 1):
+    # Lost for two steps, and for good, but for a moment; then in balance, and lost again.
+    means = (4, 20, 4, 20, 30, 4, 30, 4, 4, 20, 20)
+    for step, real in enumerate([each for mean in means for each in (mean - 3, mean + 3)], 1):
         balance.on_step(step, {"encoder/kl_real": real, "encoder/kl_reconstructed": 9.0, "encoder/kl_sampled": 9.0})
     lines = capsys.readouterr().out.splitlines()  # without blank lines
-    assert [line.split(":")[0] for line in lines] == ["step 4", "step 8", "step 10"]
-    assert "warning: KL of real 20" in lines[0] and "in balance again" in lines[1] and "warning" in lines[2]
+    assert [line.split(":")[0] for line in lines] == ["step 10", "step 18", "step 22"]
+    assert "warning: KL of real 30" in lines[0] and "in balance again" in lines[1] and "warning" in lines[2]
 
 
 def test_warnings_of_one_kind_are_one_whatever_their_text_says(capsys):
     balance = Balance(every=1)
-    warnings = [BalanceWarning(kind, f"text: {number}") for kind, number in (("behind", 1), ("behind", 2), ("ahead", 2))]
+    kinds = ("behind", "behind", "behind", "ahead", "ahead")
+    warnings = [BalanceWarning(kind, f"text: {number}") for number, kind in enumerate(kinds, 1)]
     balance.set_model(SimpleNamespace(balance_warning=lambda logs: warnings[int(logs["loss"])]))
-    for step in range(3):
+    for step in range(5):
         balance.on_step(step + 1, {"loss": step})
-    assert capsys.readouterr().out.splitlines() == ["step 1: warning: text: 1", "step 3: warning: text: 2"]
+    assert capsys.readouterr().out.splitlines() == ["step 2: warning: text: 2", "step 5: warning: text: 5"]
 
 
 @pytest.mark.parametrize(

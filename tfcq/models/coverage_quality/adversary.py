@@ -6,7 +6,8 @@ discriminator that has just been trained on them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -14,13 +15,25 @@ import tensorflow as tf
 
 from tfcq import images as units
 from tfcq.config.groups import AdversaryOptions
-from tfcq.engine.players import Terms
+from tfcq.engine.players import BalanceWarning, Terms
 from tfcq.losses import adversarial
 from tfcq.models.base import Noise
 from tfcq.networks import convolutional, residual
 
 DEQUANTIZATION, MIX = 0, 1
 """Tags of the draws in the discriminator's turn."""
+
+DRAW = 2.0 * math.log(2.0)
+"""The cross-entropy, nats, of a discriminator that does not distinguish: D = 1/2 for every real and every generated image."""
+
+_AHEAD, _BEHIND = 0.3, 2.0
+"""Multiples of `DRAW` (not in the paper) beyond which a mean cross-entropy is a lost balance.
+
+Good runs of CQF stayed between 0.4 and 0.6; 0.29 (with too small a quality_weight) and 2.9 (too large a one) were lost.
+"""
+
+_SLOWER, _FASTER = ("lower", "higher", "lower"), ("higher", "lower", "higher")
+"""Quality weight, discriminator's rate and gradient penalty that slow the generator down, or the discriminator."""
 
 
 def build(options: AdversaryOptions, image_shape: tuple[int, int, int], smallest_size: int) -> keras.Sequential:
@@ -61,7 +74,13 @@ def discriminator_terms(
     real, generated = units.to_network_range(units.dequantize(images, dequantization)), tf.stop_gradient(generated)
     real_logits, generated_logits = tf.split(discriminator(tf.concat([real, generated], 0)), 2)
     cross_entropy = adversarial.discriminator_cross_entropy(real_logits, generated_logits)
-    logs = {"cross_entropy": cross_entropy, "real_logits": real_logits, "generated_logits": generated_logits}
+    logs = {
+        "cross_entropy": cross_entropy,
+        "real_logits": real_logits,
+        "generated_logits": generated_logits,
+        "accuracy_real": tf.cast(real_logits > 0.0, tf.float32),
+        "accuracy_generated": tf.cast(generated_logits < 0.0, tf.float32),
+    }
     if not options.gradient_penalty:
         return Terms(cross_entropy, logs)
     mix = noise.uniform((1, 1, 1), MIX)
@@ -78,3 +97,37 @@ def quality_terms(
     if options.quality_ramp_steps:
         weight *= tf.minimum(1.0, (tf.cast(step, tf.float32) + 1.0) / options.quality_ramp_steps)
     return Terms(weight * loss, {"quality": loss, "quality_weight": weight})
+
+
+def balance_warning(options: AdversaryOptions, logs: Mapping[str, float]) -> BalanceWarning | None:
+    """A warning if mean logs show that discriminator and generator have lost their balance; None otherwise.
+
+    While quality_weight still rises (quality_ramp_steps), a discriminator that is ahead is no lost balance.
+
+    Args:
+        options: the options of the discriminator.
+        logs: {"player/term": mean over several steps}, with the terms of `discriminator_terms` and `quality_terms`.
+    """
+    cross_entropy = logs.get("discriminator/cross_entropy")
+    if cross_entropy is None:
+        return None
+    ramp = logs.get("generator/quality_weight", options.quality_weight) < 0.999 * options.quality_weight
+    if cross_entropy > _BEHIND * DRAW:
+        kind, problem, weight, rate, penalty = "discriminator behind", "the generator outruns the discriminator", *_SLOWER
+    elif cross_entropy < _AHEAD * DRAW and not ramp:
+        kind, problem, weight, rate, penalty = "discriminator ahead", "the discriminator has won", *_FASTER
+    else:
+        return None
+    # Without the likelihood the weight only scales the generator's loss, which optimizers such as Adam undo.
+    help_by = [f"a {weight} --quality_weight than {options.quality_weight:g}"] if options.coverage else []
+    help_by += [f"a {rate} --discriminator_learning_rate beside --learning_rate"]
+    if options.gradient_penalty or penalty == "higher":
+        help_by += [f"a {penalty} --gradient_penalty than {options.gradient_penalty:g}"]
+    if kind == "discriminator behind":
+        help_by += ["a smoother course (--clip_norm, --warmup_steps, --ema_decay)"]
+    accuracies = (f"{logs[f'discriminator/accuracy_{name}']:.0%} of {name}" for name in ("real", "generated"))
+    return BalanceWarning(
+        kind,
+        f"{problem}: its cross-entropy is {cross_entropy:.3g} nats (a draw: {DRAW:.3g}), and it recognises "
+        f"{' and '.join(accuracies)} images; in a new run {', '.join(help_by[:-1])} or {help_by[-1]} would help",
+    )

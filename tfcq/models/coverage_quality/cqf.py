@@ -12,6 +12,8 @@ on decoder means, and trains only the decoder and its priors. The discriminator 
 penalty. z is a hierarchy of latents, inferred from the top down (`tfcq.networks.hierarchy`); KL(q || p) is the sum over its
 layers, each given the draws above it.
 
+With batch normalisation in the decoder, the features of a step's real and of its generated images are normalised together.
+
 Departures from the paper: ActNorm is the flow's default normalisation, because with batch normalisation the generating direction
 uses statistics that differ from those in training; D and the generator use the same draws of a step. In residual networks
 latents enter the state by a 1x1 convolution of their own, of a size with which all layers start alike, besides 0.1 times the
@@ -39,8 +41,9 @@ from tfcq.models.base import Array, Noise, log_mean_exp
 from tfcq.models.coverage_quality.flow_model import LATENT, FlowModel
 from tfcq.networks.hierarchy import Decoder, Encoder
 from tfcq.networks.latents import Inferred
+from tfcq.networks.normalization import frozen_statistics, statistics_may_move
 from tfcq.networks.plan import Plan
-from tfcq.randomness import RowNoise, row_seeds
+from tfcq.randomness import RowNoise, StepNoise, row_seeds
 
 tfd = tfp.distributions
 
@@ -148,25 +151,49 @@ class CQF(FlowModel):
         """The terms of L_C, [N] each, nats, and the results of all layers of latents."""
         features, log_det = self.features(images, noise, training)
         means, inferred = self.decoder.infer(self._evidence(features, training), noise, LATENT, training)
+        return self._terms_of(features, log_det, means, inferred), inferred
+
+    def _terms_of(self, features, log_det, means, inferred):
         reconstruction = -self._feature_distribution(means).log_prob(features)
         kl = sum(tf.reduce_sum(layer.kl, axis=-1) for layer in inferred)
         terms = {"elbo": log_det - reconstruction - kl, "kl": kl, "reconstruction": reconstruction, "log_det": log_det}
         if len(inferred) > 1:
             terms |= {f"kl/{number}": tf.reduce_sum(layer.kl, axis=-1) for number, layer in enumerate(inferred)}
-        return terms, inferred
+        return terms
 
-    def coverage_loss(self, images: tf.Tensor, noise: Noise, shared: Any) -> Terms:
-        terms, inferred = self._coverage_terms(images, noise, training=True)
-        kl = sum(free_bits(layer.kl, self.config.free_bits) for layer in inferred)
+    @property
+    def _normalizes_jointly(self):
+        """Whether reconstructions and generated images go through the decoder as one batch.
+
+        Batch normalisation with statistics for each of them would let the decoder be two functions, one of them trained by
+        the likelihood alone and one by the discriminator alone, of which the moving statistics can keep one only.
+        """
+        return bool(self.config.coverage and self.discriminator and self.config.network_normalization == "batch")
+
+    def shared_tensors(self, images: tf.Tensor, noise: StepNoise, kept: Any = None) -> dict[str, Any]:
+        """As the base's; where batch normalisation sees both, also "terms" of L_C and "kls", [N, C] of each layer of latents."""
+        if not self._normalizes_jointly:
+            return super().shared_tensors(images, noise, kept)
+        with frozen_statistics(not statistics_may_move(self.log_sigma)):  # in the discriminator's turn, with micro-batches
+            features, log_det = self.features(images, noise, training=True)
+            evidence = self._evidence(features, training=True)
+            means, inferred, generated = self.decoder.infer_and_generate(evidence, noise, noise.fold(1), LATENT)
+        terms = self._terms_of(features, log_det, means, inferred)
+        return {"generated": self._shown(generated), "terms": terms, "kls": [layer.kl for layer in inferred]}
+
+    def coverage_loss(self, images: tf.Tensor, noise: Noise, shared: dict[str, Any]) -> Terms:
+        if self._normalizes_jointly:
+            terms, kls = shared["terms"], shared["kls"]
+        else:
+            terms, inferred = self._coverage_terms(images, noise, training=True)
+            kls = [layer.kl for layer in inferred]
+        kl = sum(free_bits(of_layer, self.config.free_bits) for of_layer in kls)
         total = terms["reconstruction"] - terms["log_det"] + kl
         logs = {} if self.log_sigma is None else {"sigma": tf.exp(self.log_sigma.value)}
         return Terms(*self._with_penalty(total, logs), self.bound_measures(terms))
 
     def generate_features(self, noise: Noise) -> tf.Tensor:
-        if not self.config.coverage:
-            return self.decoder.generate(noise, LATENT, training=True)
-        with keras.StatelessScope():  # the likelihood updates the decoder's batch statistics
-            return self.decoder.generate(noise, LATENT, training=True)
+        return self.decoder.generate(noise, LATENT, training=True)
 
     # Abilities.
 

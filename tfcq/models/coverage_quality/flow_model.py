@@ -15,7 +15,7 @@ import tensorflow_probability as tfp
 from tfcq import images as units
 from tfcq.config import CQFConfig, RealNVPConfig
 from tfcq.distributions.pixels import pixel_bijector
-from tfcq.engine.players import Objective, Player, Terms
+from tfcq.engine.players import BalanceWarning, Objective, Player, Terms
 from tfcq.flows.image_flow import ImageFlow
 from tfcq.models.base import Array, GenerativeModel, Noise
 from tfcq.models.coverage_quality import adversary
@@ -95,6 +95,10 @@ class FlowModel(GenerativeModel):
             objectives.append(Objective(self._quality_loss, self.quality_variables()))
         return [*players, Player("generator", objectives)]
 
+    def balance_warning(self, logs: dict[str, float]) -> BalanceWarning | None:
+        """A warning if mean logs show that discriminator and generator have lost their balance; None otherwise."""
+        return adversary.balance_warning(self.config, logs)
+
     def initialize(self, images: tf.Tensor) -> None:
         """Data-dependent initialisation from uint8 [N, H, W, C]: of the flow's ActNorm layers and weight-normalised networks."""
         pixels = units.dequantize(images, 0.5)
@@ -105,9 +109,9 @@ class FlowModel(GenerativeModel):
                 if self.discriminator:
                     self.discriminator(units.to_network_range(pixels))
 
-    def shared_tensors(self, images: tf.Tensor, noise: StepNoise, kept: Any = None) -> Any:
-        """The generated images of a step, float32 [N, H, W, C] around [-1, 1]."""
-        return units.to_network_range(self.pixels(self.generate_features(noise))) if self.discriminator else ()
+    def shared_tensors(self, images: tf.Tensor, noise: StepNoise, kept: Any = None) -> dict[str, Any]:
+        """{"generated": the generated images of a step, float32 [N, H, W, C] around [-1, 1]}; empty without a discriminator."""
+        return {"generated": self._shown(self.generate_features(noise))} if self.discriminator else {}
 
     def features(self, images: Array, noise: Noise, training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
         """Features y of dequantised images, float32 [N, H, W, C], and log|det dy/dv|, [N], nats."""
@@ -121,6 +125,10 @@ class FlowModel(GenerativeModel):
         unbounded, _ = self.flow.forward_and_log_det(features, training=False)
         return self.transform.forward(unbounded)
 
+    def _shown(self, features: tf.Tensor) -> tf.Tensor:
+        """Images as the discriminator sees them, around [-1, 1], of features."""
+        return units.to_network_range(self.pixels(features))
+
     def _with_penalty(
         self, loss: tf.Tensor, logs: dict[str, tf.Tensor]
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
@@ -132,8 +140,8 @@ class FlowModel(GenerativeModel):
 
     def _quality_loss(self, images, noise, shared):
         assert self.discriminator is not None  # otherwise there is no such objective
-        return adversary.quality_terms(self.config, self.discriminator, shared, self.step.value)
+        return adversary.quality_terms(self.config, self.discriminator, shared["generated"], self.step.value)
 
     def _discriminator_loss(self, images, noise, shared):
         assert self.discriminator is not None  # otherwise there is no such objective
-        return adversary.discriminator_terms(self.config, self.discriminator, images, shared, noise)
+        return adversary.discriminator_terms(self.config, self.discriminator, images, shared["generated"], noise)

@@ -7,12 +7,17 @@ from tfcq.training.callbacks.step import StepCallback
 
 
 class Balance(StepCallback):
-    """Checks the balance of the model's players every `every` steps; prints warnings that begin, change or end."""
+    """Judges the balance of the model's players by means over `every` steps; prints warnings that begin, change or end.
+
+    They do so once two means in a row agree, so that a balance that is lost for a moment, or hovers at a limit, is not reported
+    again and again.
+    """
 
     def __init__(self, every: int):
         super().__init__()
         self._every = every
         self._warned: str | None = None  # the kind of the last warning
+        self._before: str | None = None  # the kind that the last mean showed
         self._sums: dict[str, float] = {}
         self._counts: dict[str, int] = {}
 
@@ -26,8 +31,8 @@ class Balance(StepCallback):
         warning = self.model.balance_warning({name: total / self._counts[name] for name, total in self._sums.items()})
         self._sums, self._counts = {}, {}
         kind = warning.kind if warning else None
-        if warning and kind != self._warned:
-            say(f"step {step}: warning: {warning.text}")
-        elif self._warned and not warning:
-            say(f"step {step}: the players are in balance again")
+        lasts, self._before = kind == self._before, kind
+        if not lasts or kind == self._warned:
+            return
+        say(f"step {step}: " + (f"warning: {warning.text}" if warning else "the players are in balance again"))
         self._warned = kind

@@ -9,10 +9,12 @@ import tensorflow as tf
 from tfcq import images as units
 from tfcq import workdir as workdirs
 from tfcq.config.evaluation import EvaluationConfig
+from tfcq.engine.best import ELBO
 from tfcq.evaluation.likelihood import LatentLikelihoodEvaluator, LikelihoodEvaluator
 from tfcq.evaluation.pictures import Pictures
 from tfcq.machine.interruption import Stopped
 from tfcq.machine.terminal import clear, say
+from tfcq.training.best import BestNumber
 from tfcq.training.callbacks.step import StepCallback
 
 if TYPE_CHECKING:
@@ -66,14 +68,15 @@ class Meeting(StepCallback):
 class Evaluation(StepCallback):
     """Evaluates every `evaluate_every` steps, at the start and at the end: validation likelihood, grids, a row of metrics.
 
-    Extractors are loaded here, so that missing files, such as weights of features, are reported before training begins.
+    Extractors are loaded here, so that missing files, such as weights of features, are reported before training begins; and
+    so is a model that cannot be measured by best_metric.
 
     Args:
         workdir: folder of the run.
         model: the model that is trained.
         dataset: the images.
         training: options of the training.
-        checkpoints: keeps the best by validation bits/dim (models with a likelihood of images; in the last stage).
+        checkpoints: keeps the best by best_metric, in the last stage.
         signals: a signal ends an evaluation at once; the evaluation is repeated when the run is resumed.
     """
 
@@ -105,7 +108,10 @@ class Evaluation(StepCallback):
         latents = "latent_likelihood" in self.model.abilities
         self._latent_likelihood = LatentLikelihoodEvaluator(self.model) if latents else None
         self._pictures = Pictures(self.model)
-        self._distributions = self._distribution_evaluator() if self._training.eval_metrics else None
+        self._best = BestNumber(training.best_metric)
+        self._best.check(model)
+        self._of_samples = [*filter(None, training.eval_metrics.split(","))]
+        self._distributions = self._distribution_evaluator() if self._of_samples or self._best.of_samples else None
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Evaluates the first step, if that is due, or judges the row that it has already."""
@@ -142,15 +148,22 @@ class Evaluation(StepCallback):
         )
         with strategy.scope():
             extractor = features.load(training.eval_features)
-        for name in training.eval_metrics.split(","):
-            check_name(name, extractor, prefix="eval_")
+        for name in self._of_samples:
+            check_name(name, extractor, "eval_metrics", "eval_features")
+        if self._best.of_samples:
+            check_name(self._best.metric, extractor, "best_metric", "eval_features")
+            self._of_samples.append(self._best.metric)  # where it is there already, it is measured once
         return DistributionEvaluator(self.model, self._dataset, extractor, protocol, strategy)
 
     def _keep_if_best(self, step, row):
-        """Saves the model if it is the best so far; returns whether it is."""
-        # The likelihoods of earlier stages are those of a model whose last stage is not trained.
+        """Saves the model if it is the best so far; returns the number by which it is, in words, else ""."""
+        # The numbers of earlier stages are those of a model whose last stage is not trained.
         in_last_stage = step > 0 and self.model.stage_at(step - 1) == len(self.model.stage_starts) - 1
-        return bool(self._likelihood) and in_last_stage and self._checkpoints.save_if_best(row["elbo"]["bits_per_dim"])
+        found = self._best.of(row)
+        if not (in_last_stage and found and self._checkpoints.save_if_best(*found)):
+            return ""
+        value, criterion = found
+        return "best so far" if criterion == ELBO else f"best so far by {criterion.number}: {value:.5g}"
 
     def _judge(self, step, row):
         if self._likelihood:
@@ -164,14 +177,11 @@ class Evaluation(StepCallback):
         if self._latent_likelihood:
             values = ", ".join(f"{name} {row[name]['value']:.4g}" for name in LatentLikelihoodEvaluator.meanings)
             say(f"step {step}: validation {values} ({self._num_images} images)")
-        if not self._likelihood:
-            say(f"step {step}: grids in {self._workdir}/samples")
-            return
         best = self._keep_if_best(step, row)
-        say(
-            f"step {step}: validation {row['elbo']['bits_per_dim']:.4f} bits/dim (ELBO, {self._num_images} images)"
-            + (", best so far" if best else "")
-        )
+        line = f"grids in {self._workdir}/samples"
+        if self._likelihood:
+            line = f"validation {row['elbo']['bits_per_dim']:.4f} bits/dim (ELBO, {self._num_images} images)"
+        say(f"step {step}: {line}" + (f", {best}" if best else ""))
         self._judge(step, row)
 
     def _measure(self, step):
@@ -193,7 +203,7 @@ class Evaluation(StepCallback):
                     tf.summary.scalar(name, row[name]["value"])
             if self._distributions and step:
                 clear()
-                entries, _ = self._distributions.measure(self._training.eval_metrics.split(","))
+                entries, _ = self._distributions.measure(self._of_samples)
                 row |= entries
                 for name, entry in entries.items():
                     tf.summary.scalar(name, entry["value"])
