@@ -5,14 +5,17 @@ import json
 import pytest
 import tiny_models as tiny
 
-from tfcq.benchmarking import machine, steps
-from tfcq.benchmarking.workloads import Measurement, measure_config
+from tfcq.benchmarking import flop, machine, steps
+from tfcq.benchmarking.workloads import Measurement, measure_config, stages_of_training
 
 
 @pytest.mark.slow
 def test_the_lines_of_a_configuration(capsys, monkeypatch):
     monkeypatch.setattr(machine, "rates", lambda dtype: {"float32": 1000.0}[dtype])
-    lines = measure_config(tiny.config(model="glf"), Measurement("tiny", calls=3, parts=True, image_channels=1))
+    counted, gflop = [], flop.gflop
+    monkeypatch.setattr(flop, "gflop", lambda graph: counted.append(gflop(graph)) or counted[-1])
+    config = tiny.config(model="glf")
+    lines = measure_config(config, Measurement("tiny", calls=3, parts=True, image_channels=1))
     printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line for line in printed if "part" not in line["workload"]] == lines
     assert [line["workload"] for line in lines] == ["first step", "train step", "sample"]
@@ -23,6 +26,9 @@ def test_the_lines_of_a_configuration(capsys, monkeypatch):
     assert step["gflop_per_second"] == pytest.approx(step["gflop"] / step["median_ms"] * 1e3, rel=0.6)  # rounded gflop
     assert step["fraction_of_peak"] == pytest.approx(step["gflop_per_second"] / 1000.0, abs=1e-3)
     assert sample["min_ms"] <= sample["median_ms"] <= sample["max_ms"]
+    # The line has three digits; without a step being taken the same is counted.
+    measured = counted[-1]
+    assert stages_of_training(config, 1) == [(config.training.train_steps, pytest.approx(measured))] and measured > 1e-5
 
 
 def test_turns_take_one_call_each_and_leave_out_the_first_rounds(monkeypatch):

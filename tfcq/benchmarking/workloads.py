@@ -38,6 +38,20 @@ class Measurement:
     training_images: int = 50000
 
 
+def stages_of_training(config: Config, image_channels: int = 3) -> list[tuple[int, float | None]]:
+    """(number of steps, GFLOP of a step) of each stage of training. The graphs are built, and no step is taken.
+
+    The GFLOP are those of `flop.gflop`, of matrix products and convolutions. None: not known, as with --micro_batches.
+    """
+    size = config.data.image_size
+    ready = Ready.of(config, (size, size, image_channels), config.training.batch_size)
+    model = ready.model
+    model.make_train_function(force=True)
+    ends = [*model.stage_starts[1:], config.training.train_steps]
+    lengths = [end - start for start, end in zip(model.stage_starts, ends, strict=True)]
+    return [(length, flop.gflop(model.step_graph(ready.iterator, stage))) for stage, length in enumerate(lengths)]
+
+
 def _measure_parts(model: Any, images: Any, stage: int, step_seconds: float, calls: int) -> None:
     """Times each part of a step of a stage, compiled by itself, on one device; prints a line for each, and their sum.
 
