@@ -255,15 +255,26 @@ class Step:
         shared: Any,
         tape: tf.GradientTape | None,
     ) -> list[tf.Tensor]:
-        """Adds to `gradients` the gradients that reach each objective's variables through `shared`."""
+        """Adds to `gradients` the gradients that reach each objective's variables through `shared`.
+
+        Variables that the same objectives train get the sum of these objectives' gradients by one pass back through `shared`.
+        """
         total = {id(variable): value for variable, value in zip(player.variables, gradients) if value is not None}
         tensors = tf.nest.flatten(shared)
-        for objective, through in zip(player.objectives, slopes, strict=True):
-            reached = [(tensor, slope) for tensor, slope in zip(tensors, through) if slope is not None]
+        groups: dict[tuple[int, ...], list[keras.Variable]] = {}
+        for variable in player.variables:
+            trained_by = (any(variable is one for one in objective.variables) for objective in player.objectives)
+            groups.setdefault(tuple(number for number, trains in enumerate(trained_by) if trains), []).append(variable)
+        for numbers, variables in groups.items():
+            reached = []
+            for position, tensor in enumerate(tensors):
+                parts = [slopes[number][position] for number in numbers if slopes[number][position] is not None]
+                if parts:
+                    reached.append((tensor, tf.add_n(parts) if len(parts) > 1 else parts[0]))
             if reached and tape is not None:
-                values = [variable.value for variable in objective.variables]
                 outputs, slope = zip(*reached)
-                for variable, gradient in zip(objective.variables, tape.gradient(list(outputs), values, list(slope))):
+                values = [variable.value for variable in variables]
+                for variable, gradient in zip(variables, tape.gradient(list(outputs), values, list(slope))):
                     _add(total, variable, gradient)
         missing = [variable.path for variable in player.variables if id(variable) not in total]
         if missing:
