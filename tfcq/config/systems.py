@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 class CQFConfig(AdversaryOptions, FlowOptions):
     """A VAE, a flow and a discriminator (Shmelkov et al. 2018).
 
-    Coverage and quality driven training; also Lucas et al. 2019, Adaptive Density Estimation. The rows of Table 1: gan:
-    coverage=false, flow_scales=0; vae: quality_weight=0, flow_scales=0; cq: flow_scales=0; cqf: the defaults.
+    Coverage and quality driven training; also Lucas et al. 2019, Adaptive Density Estimation. The rows of Table 1, with the
+    networks of that table (network=standard, network_normalization=batch, discriminator_network=standard): gan: coverage=false,
+    flow_scales=0; vae: quality_weight=0, flow_scales=0, pixel_transform=affine; cq: flow_scales=0, pixel_transform=affine; cqf.
     """
 
     network: str = option(

@@ -42,7 +42,7 @@ _BALANCE = {
     "kl_sampled": "KL of samples",
     "margin": "margin",
     "balance": "balance of push and pull",
-    "cross_entropy": "the discriminator's cross-entropy, nats (a draw: 1.39)",
+    "cross_entropy": "the discriminator's cross-entropy, nats (chance level: 1.39)",
     "accuracy_real": "its accuracy on real images",
     "accuracy_generated": "its accuracy on generated images",
 }

@@ -24,7 +24,7 @@ def test_the_accuracy_is_that_of_all_images_of_the_last_turn(replicas, micro_bat
     images = tf.constant(tiny.images((4, 4, 1), 16).reshape(8, 2, 4, 4, 1))
     noise = StepNoise((model.seed, 0), (0, 2, 0), 8)  # of the step's generated images
     real = np.ravel(model.discriminator(to_network_range(dequantize(images[:, 1], 0.5))))
-    generated = np.ravel(model.discriminator(model.shared_tensors(images[:, 0], noise)))
+    generated = np.ravel(model.discriminator(model.shared_tensors(images[:, 0], noise)["generated"]))
     middle = -np.median(np.concatenate([real, generated]))  # so that it recognises some images and others not
     model.discriminator = Shifted(model.discriminator, middle)
 
@@ -65,27 +65,27 @@ ZERO, ONE = np.zeros(4), np.array([1.0, 1.0, 1.0, -1.0])
 @pytest.mark.parametrize(
     ("logs", "options", "expected"),
     [
-        (logs_of(ZERO, ZERO), {}, None),  # a draw
-        (logs_of(ONE, -ONE), {}, None),  # 0.82 of a draw
-        (logs_of(1.0 + ZERO, -1.0 - ZERO), {}, None),  # all are recognised, without certainty: 0.45 of a draw
+        (logs_of(ZERO, ZERO), {}, None),  # chance level
+        (logs_of(ONE, -ONE), {}, None),  # 0.82 of it
+        (logs_of(1.0 + ZERO, -1.0 - ZERO), {}, None),  # all are recognised, without certainty: 0.45 of it
         (logs_of(2.0 * ONE, -2.0 * ONE), {}, None),
         (
             logs_of(3.0 + ZERO, -3.0 - ZERO),  # 2 log(1 + exp(-3))
             {},
-            "the discriminator has won: its cross-entropy is 0.0972 nats (a draw: 1.39), and it recognises 100% of real and 100% "
-            "of generated images; in a new run a higher --quality_weight than 100, a lower --discriminator_learning_rate beside "
+            "the discriminator has won: its cross-entropy is 0.0972 nats (chance level: 1.39), and it recognises 100% of real and "
+            "100% of generated images; in a new run a higher --quality_weight than 100, a lower --discriminator_learning_rate beside "
             "--learning_rate or a higher --gradient_penalty than 100 would help",
         ),
         (logs_of(3.0 + ZERO, -3.0 - ZERO, 50.0), {"quality_ramp_steps": 9}, None),  # lambda still rises
         (
             logs_of(3.0 * ONE, 3.0 * ONE),  # log(1 + exp(3)) + log(1 + exp(-3))
             {"gradient_penalty": 0.0},
-            "the generator outruns the discriminator: its cross-entropy is 3.1 nats (a draw: 1.39), and it recognises 75% of "
-            "real and 25% of generated images; in a new run a lower --quality_weight than 100, a higher "
-            "--discriminator_learning_rate beside --learning_rate or a smoother course (--clip_norm, --warmup_steps, "
+            "the generator outruns the discriminator: its cross-entropy is 3.1 nats (chance level: 1.39), and it recognises 75% "
+            "of real and 25% of generated images; in a new run a lower --quality_weight than 100, a higher "
+            "--discriminator_learning_rate beside --learning_rate or more stable training (--clip_norm, --warmup_steps, "
             "--ema_decay) would help",
         ),
-        (logs_of(3.0 * ONE, 3.0 * ONE, 50.0), {"quality_ramp_steps": 9}, "a lower --gradient_penalty than 100 or a smoother"),
+        (logs_of(3.0 * ONE, 3.0 * ONE, 50.0), {"quality_ramp_steps": 9}, "a lower --gradient_penalty than 100 or more stable"),
         (logs_of(3.0 * ONE, 3.0 * ONE), tiny.ROWS["gan"], "in a new run a higher --discriminator_learning_rate"),
         (logs_of(ZERO, ZERO) | {"discriminator/cross_entropy": np.nan}, {}, None),
         ({"generator/loss": 1.0}, {"quality_weight": 0.0}, None),
@@ -97,10 +97,10 @@ def test_a_lost_balance_is_reported_with_what_would_help(logs, options, expected
 
 
 def test_the_limits_of_the_balance():
-    assert adversary.DRAW == pytest.approx(2.0 * math.log(2.0), rel=1e-15)
+    assert adversary.CHANCE_LEVEL == pytest.approx(2.0 * math.log(2.0), rel=1e-15)
     logs = logs_of(ZERO, ZERO)
     for multiple, kind in ((0.29, "discriminator ahead"), (0.31, None), (1.99, None), (2.01, "discriminator behind")):
-        found = adversary.balance_warning(CQFConfig(), logs | {"discriminator/cross_entropy": multiple * adversary.DRAW})
+        found = adversary.balance_warning(CQFConfig(), logs | {"discriminator/cross_entropy": multiple * adversary.CHANCE_LEVEL})
         assert (found and found.kind) == kind
 
 

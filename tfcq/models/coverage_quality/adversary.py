@@ -23,11 +23,11 @@ from tfcq.networks import convolutional, residual
 DEQUANTIZATION, MIX = 0, 1
 """Tags of the draws in the discriminator's turn."""
 
-DRAW = 2.0 * math.log(2.0)
+CHANCE_LEVEL = 2.0 * math.log(2.0)
 """The cross-entropy, nats, of a discriminator that does not distinguish: D = 1/2 for every real and every generated image."""
 
 _AHEAD, _BEHIND = 0.3, 2.0
-"""Multiples of `DRAW` (not in the paper) beyond which a mean cross-entropy is a lost balance.
+"""Multiples of `CHANCE_LEVEL` (not in the paper) beyond which a mean cross-entropy is a lost balance.
 
 Good runs of CQF stayed between 0.4 and 0.6; 0.29 (with too small a quality_weight) and 2.9 (too large a one) were lost.
 """
@@ -112,9 +112,9 @@ def balance_warning(options: AdversaryOptions, logs: Mapping[str, float]) -> Bal
     if cross_entropy is None:
         return None
     ramp = logs.get("generator/quality_weight", options.quality_weight) < 0.999 * options.quality_weight
-    if cross_entropy > _BEHIND * DRAW:
+    if cross_entropy > _BEHIND * CHANCE_LEVEL:
         kind, problem, weight, rate, penalty = "discriminator behind", "the generator outruns the discriminator", *_SLOWER
-    elif cross_entropy < _AHEAD * DRAW and not ramp:
+    elif cross_entropy < _AHEAD * CHANCE_LEVEL and not ramp:
         kind, problem, weight, rate, penalty = "discriminator ahead", "the discriminator has won", *_FASTER
     else:
         return None
@@ -124,10 +124,10 @@ def balance_warning(options: AdversaryOptions, logs: Mapping[str, float]) -> Bal
     if options.gradient_penalty or penalty == "higher":
         help_by += [f"a {penalty} --gradient_penalty than {options.gradient_penalty:g}"]
     if kind == "discriminator behind":
-        help_by += ["a smoother course (--clip_norm, --warmup_steps, --ema_decay)"]
+        help_by += ["more stable training (--clip_norm, --warmup_steps, --ema_decay)"]
     accuracies = (f"{logs[f'discriminator/accuracy_{name}']:.0%} of {name}" for name in ("real", "generated"))
     return BalanceWarning(
         kind,
-        f"{problem}: its cross-entropy is {cross_entropy:.3g} nats (a draw: {DRAW:.3g}), and it recognises "
+        f"{problem}: its cross-entropy is {cross_entropy:.3g} nats (chance level: {CHANCE_LEVEL:.3g}), and it recognises "
         f"{' and '.join(accuracies)} images; in a new run {', '.join(help_by[:-1])} or {help_by[-1]} would help",
     )

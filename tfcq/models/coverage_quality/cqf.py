@@ -20,7 +20,7 @@ latents enter the state by a 1x1 convolution of their own, of a size with which 
 residual; in the program of Kingma et al. 2016, which the paper uses, by the latter alone.
 
 Rows of Table 1: `gan` has only L_Q and neither encoder nor flow, `vae` only L_C without a flow, `cq` both losses without a flow,
-`cqf` everything.
+`cqf` everything; `tfcq.reproduction.tables` has their options.
 """
 
 from __future__ import annotations
