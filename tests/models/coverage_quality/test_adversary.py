@@ -72,9 +72,9 @@ ZERO, ONE = np.zeros(4), np.array([1.0, 1.0, 1.0, -1.0])
         (
             logs_of(3.0 + ZERO, -3.0 - ZERO),  # 2 log(1 + exp(-3))
             {},
-            "the discriminator has won: its cross-entropy is 0.0972 nats (chance level: 1.39), and it recognises 100% of real and "
-            "100% of generated images; in a new run a higher --quality_weight than 100, a lower --discriminator_learning_rate beside "
-            "--learning_rate or a higher --gradient_penalty than 100 would help",
+            "the discriminator has won: its cross-entropy is 0.0972 nats (chance level: 1.39), and it recognises 100% of real "
+            "and 100% of generated images; in a new run a higher --quality_weight than 100, a lower "
+            "--discriminator_learning_rate beside --learning_rate or a higher --gradient_penalty than 100 would help",
         ),
         (logs_of(3.0 + ZERO, -3.0 - ZERO, 50.0), {"quality_ramp_steps": 9}, None),  # lambda still rises
         (
