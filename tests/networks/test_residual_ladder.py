@@ -72,11 +72,12 @@ def test_at_the_start_every_layer_of_latents_causes_as_much_of_the_means(name):
 
 @pytest.mark.parametrize("name", STARTS)
 def test_at_the_start_every_map_of_latents_has_about_the_same_kl(name):
-    (_, _, form, blocks, _), (_, divergences) = STARTS[name], start(name)
-    # The first layer is apart: its prior is fixed, its maps have borders for the most part, or it is a vector.
+    (_, initialized, form, blocks, _), (_, divergences) = STARTS[name], start(name)
     later = divergences[1:]
     assert max(later) < (3.0 if blocks == 1 else 6.0) * min(later), divergences
-    assert form == "vector" or 0.02 * max(later) < divergences[0] < max(later), divergences
+    # The first layer is apart: its prior is fixed, its maps have borders for the most part, or it is a vector. A map starts
+    # with about a third of the others' KL, or an eighth where the evidence has the scale that weights happen to give it.
+    assert form == "vector" or (0.2 if initialized else 0.1) * min(later) < divergences[0] < max(later), divergences
 
 
 # Table 6.

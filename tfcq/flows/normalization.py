@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from tfcq.errors import UserError
 from tfcq.flows.base import Flow, ImagesShape, constant_log_det
-from tfcq.networks.normalization import statistics_may_move
+from tfcq.networks.normalization import part_of_batch, statistics_may_move
 
 # A channel whose variance over the initial batch is below this counts as constant and keeps its scale. Pixels differ by
 # at least 1/256, so the variance of any other channel is far above.
@@ -66,13 +66,13 @@ class BatchNormalizationFlow(_ChannelAffine):
     `features = (images - mean) / sqrt(variance + epsilon)`, `log_det = -H W / 2 sum(log(variance + epsilon))`, nats.
 
     In the inverse direction with `training=True`, mean and variance are those of the batch over all replicas. Gradients
-    pass through them, and the moving statistics move the fraction `rate` of the way towards them. Each example's
-    log-determinant is that of the map with the statistics held fixed, as in the paper. In all other cases the moving
-    statistics are used and nothing changes. So in training, forward is not the exact inverse of inverse; with `ActNorm`
-    it is.
+    pass through them, and the moving statistics move the fraction `rate` of the way towards them, or less for a part of a
+    batch (`statistics_of`). Each example's log-determinant is that of the map with the statistics held fixed, as in the
+    paper. In all other cases the moving statistics are used and nothing changes. So in training, forward is not the exact
+    inverse of inverse; with `ActNorm` it is.
 
     Args:
-        rate: the fraction of the way that the moving statistics move towards a batch's, in (0, 1].
+        rate: the fraction of the way that the moving statistics move towards a whole batch's, in (0, 1].
         epsilon: added to the variance, positive.
         **kwargs: Keras's (`name`, `dtype`, `trainable`).
 
@@ -123,7 +123,8 @@ class BatchNormalizationFlow(_ChannelAffine):
         return 0.5 * tf.math.log(variance + self.epsilon)
 
     def _move(self, moving, value):
-        moving.assign(moving.value + self.rate * (tf.stop_gradient(value) - moving.value))
+        rate = 1.0 - (1.0 - self.rate) ** part_of_batch()  # k parts move the statistics about as far as the whole batch
+        moving.assign(moving.value + rate * (tf.stop_gradient(value) - moving.value))
 
 
 def _num_pixels(images):

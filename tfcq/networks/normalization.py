@@ -45,9 +45,22 @@ def statistics_of(variables: Iterable[keras.Variable], part: float = 1.0) -> Ite
 
 
 def statistics_may_move(variable: keras.Variable | None = None) -> bool:
-    """Whether this context lets a layer move its statistics that has `variable` among its weights; None: a layer without any."""
+    """Whether this context lets a layer with `variable` among its weights move its moving statistics.
+
+    None stands for a layer without trainable weights, such as a flow's batch normalisation. It has no owner, so it may
+    move its statistics in every player's turn unless they are frozen: whoever runs it in the turn of a player that does
+    not train it must freeze them (`frozen_statistics`), or they move once a player.
+    """
     owned = _owned.get()
     return not _statistics_are_frozen.get() and (owned is None or variable is None or id(variable) in owned)
+
+
+def part_of_batch() -> float:
+    """The fraction of a batch, in (0, 1], that this context normalises: see `statistics_of`; 1.0 outside of it.
+
+    Of a weight m of the old moving statistics for a whole batch, the weight for the part is `m ** part_of_batch()`.
+    """
+    return _part.get()
 
 
 class BatchNormalization(keras.layers.BatchNormalization):
@@ -72,7 +85,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
     @property
     def momentum(self) -> float:
         """The weight of the old moving statistics in an update, for the current part of a batch; Keras's attribute."""
-        return self._momentum ** _part.get()
+        return self._momentum ** part_of_batch()
 
     @momentum.setter
     def momentum(self, value: float) -> None:

@@ -9,7 +9,7 @@ import tiny_models as tiny
 from tfcq.distributions.pixels import pixel_bijector
 from tfcq.engine.players import Player
 from tfcq.images import to_network_range
-from tfcq.networks.normalization import BatchNormalization
+from tfcq.networks.normalization import BatchNormalization, frozen_statistics
 from tfcq.randomness import StepNoise
 
 IMAGES = tf.constant(tiny.images((4, 4, 1)))
@@ -220,3 +220,48 @@ def test_the_discriminators_images_are_dequantised_only_where_asked(dequantize):
     expected = noise.uniform((4, 4, 1), 0) if dequantize else 0.5
     np.testing.assert_allclose(real, np.broadcast_to(expected, real.shape), atol=1e-4)
     assert np.abs(seen[0][8:]).max() <= 1.2  # what is generated, about [-1, 1]
+
+def test_the_generators_gradients_are_those_of_each_loss_alone(model):
+    """By automatic differentiation of a loss from the weights on, the shared tensors included."""
+    noise, generator = StepNoise((0, 0), (6,), 8), model.players()[1]
+    passes = []
+    with frozen_statistics():  # which the flow uses to generate
+        shared, tape = model._shared([generator], IMAGES, noise)
+        gradients, slopes, _ = model._gradients(generator, IMAGES, noise, 1.0, shared)
+
+        class Recorded:
+            def gradient(self, target, sources, output_gradients):
+                received = tape.gradient(target, sources, output_gradients)
+                passes.extend(id(source) for source, gradient in zip(sources, received) if gradient is not None)
+                return received
+
+        found = model._pass_through(generator, gradients, slopes, shared, Recorded())
+        expected = {variable.path: 0.0 for variable in generator.variables}
+        for objective in generator.objectives:
+            with tf.GradientTape() as whole:
+                loss = tf.reduce_mean(objective.loss(IMAGES, noise, model.shared_tensors(IMAGES, noise)).total)
+            for variable, gradient in zip(objective.variables, whole.gradient(loss, list(objective.variables)), strict=True):
+                expected[variable.path] += gradient
+    norm = float(tf.linalg.global_norm(found))
+    for variable, gradient in zip(generator.variables, found, strict=True):
+        np.testing.assert_allclose(gradient, expected[variable.path], rtol=1e-3, atol=1e-6 * norm, err_msg=variable.path)
+    assert passes and len(set(passes)) == len(passes)  # one pass back a variable, for all losses that train it
+
+
+def test_statistics_move_as_far_with_any_number_of_micro_batches():
+    """Of the decoder and of the flow, in a step with both players' turns."""
+    images = np.tile(tiny.images((8, 8, 1), 2), (4, 1, 1, 1))  # so that the parts' statistics are about the whole batch's
+    moved = {}
+    for parts in (1, 2, 4):
+        options = {"network_normalization": "batch", "flow_normalization": "batch"}
+        model = tiny.compiled(tiny.config(8, training={"micro_batches": parts}, **options))
+        networks = {"decoder": model.decoder, "flow": model.flow}
+        kept = {name: [one for one in network.variables if "/moving_" in one.path] for name, network in networks.items()}
+        for variable in (one for variables in kept.values() for one in variables):
+            variable.assign(tf.zeros_like(variable.value) + 5.0)  # far from every batch's
+        model.train_step(tf.constant(images))
+        moved[parts] = {name: np.concatenate([one.numpy().ravel() - 5.0 for one in kept[name]]) for name in kept}
+    for parts in (2, 4):
+        for name, whole in moved[1].items():
+            # The fraction of the whole batch's movement, by least squares.
+            assert np.vdot(moved[parts][name], whole) / np.vdot(whole, whole) == pytest.approx(1.0, abs=0.15), (parts, name)

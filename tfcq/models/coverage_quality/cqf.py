@@ -174,7 +174,10 @@ class CQF(FlowModel):
         """As the base's; where batch normalisation sees both, also "terms" of L_C and "kls", [N, C] of each layer of latents."""
         if not self._normalizes_jointly:
             return super().shared_tensors(images, noise, kept)
-        with frozen_statistics(not statistics_may_move(self.log_sigma)):  # in the discriminator's turn, with micro-batches
+        # With micro-batches, the discriminator's turn computes these tensors, too. A flow's batch normalisation has no
+        # trainable weights that say whose turn moves its statistics (`statistics_may_move`). log_sigma says it for the flow:
+        # the same player trains both.
+        with frozen_statistics(not statistics_may_move(self.log_sigma)):
             features, log_det = self.features(images, noise, training=True)
             evidence = self._evidence(features, training=True)
             means, inferred, generated = self.decoder.infer_and_generate(evidence, noise, noise.fold(1), LATENT)
