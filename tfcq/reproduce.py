@@ -104,8 +104,9 @@ def _in_minutes(budget, table, given, jobs, ablation):
     """The budget with the rows' steps, which are timed where they are not yet."""
 
     def steps_of(name, ms_per_step):
-        fraction = table.row(name).first_stage_fraction
-        steps = steps_in(budget.minutes, ms_per_step, fraction, given.get("first_stage_steps"))
+        row = table.row(name)
+        length = table.first_stage_steps(row, given)
+        steps = _of_row(row, steps_in, budget.minutes, ms_per_step, row.first_stage_fraction, length)
         times = ", then ".join(f"{one:.4g}" for one in ms_per_step)
         print(f"row {name}: {times} ms a step, {steps} steps in {budget.minutes:g} minutes", flush=True)
         return steps
@@ -187,8 +188,7 @@ def main(flags: Flags) -> int:
                 print(shlex.join(["python", "-m", f"tfcq.{which}", *job.arguments(which, f"{output}/{job.name}")]))
         return 0
     starting.reach(output)
-    spent = {"minutes": budget.minutes, "steps": budget.steps} | ({"row_steps": budget.row_steps} if budget.row_steps else {})
-    plan = {"table": flags.table, "budget": spent, "narrow": flags.narrow, "flags": given}
+    plan = {"table": flags.table, "budget": budget.plan(), "narrow": flags.narrow, "flags": given}
     ablation = Ablation(output, plan)
     if budget.minutes:
         budget = _in_minutes(budget, table, given, jobs, ablation)

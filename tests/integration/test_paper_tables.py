@@ -56,13 +56,13 @@ ALIKE = {
 discriminator alone is smaller than another's."""
 
 
-@pytest.mark.parametrize("narrow", [1.0, 0.375])
+@pytest.mark.parametrize("narrow", [1.0, 0.375, 0.2])
 def test_cq_has_as_many_weights_as_cqf(narrow):
     """Shmelkov et al. 2018, Section 5.1: the generator of CQ is wider, for fair comparison."""
     table = TABLES["1"]
     systems = [system_of(table.flags(table.row(name), {}, narrow)) for name in ("cq", "cqf")]
     cq, cqf = (models.build(Config(data=DataConfig(image_size=32), system=one), (32, 32, 3)) for one in systems)
-    assert cq.count_params() == pytest.approx(cqf.count_params(), rel=0.005)
+    assert cq.count_params() == pytest.approx(cqf.count_params(), rel=0.007)
 
 
 def compiled(config):

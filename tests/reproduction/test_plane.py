@@ -10,6 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from tfcq.config import Config, DataConfig, TrainingConfig
 from tfcq.reproduction.plane import draw, labels_of, plane_of, read_run, write_plane
 
 PROTOCOL = {"num_generated": 50, "num_real": 30, "extractor": "lite", "seed": 0}
@@ -26,13 +27,14 @@ def row(step, bits=None, distance=None, split="test", checkpoint="last", elbo=No
 
 @pytest.fixture
 def make(tmp_path):
-    """Function (name, rows, config) -> the folder of a run; of rows None metrics.json alone."""
+    """Function (name, rows, weight, training, options of the system) -> the folder of a run."""
 
-    def make(name, rows, weight=100.0, **system):
+    def make(name, rows, weight=100.0, training=None, **system):
         folder = tmp_path / name
         folder.mkdir()
         (folder / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
-        config = {"model": "cqf", "system": {"quality_weight": weight} | system, "data": {"dataset": "digits"}, "training": {}}
+        config = Config(data=DataConfig(dataset="digits", image_size=8), training=TrainingConfig(**(training or {}))).to_dict()
+        config["system"] |= {"quality_weight": weight} | system
         (folder / "config.json").write_text(json.dumps(config))
         return folder
 
@@ -80,6 +82,25 @@ def test_runs_that_differ_in_lambda_alone_are_joined(make):
     runs = [make(f"lambda_{weight}", [row(10, 5.0 + weight, 99.0 - weight)], float(weight), width=4) for weight in (10, 0, 1)]
     runs.append(make("wide", [row(10, 4.0, 50.0)], 100.0, width=8))
     assert plane(*runs).by_weight == [[(0.0, 5.0, 99.0), (1.0, 6.0, 98.0), (10.0, 15.0, 89.0)]]
+
+
+def test_runs_of_another_training_are_not_joined_by_lambda(make):
+    def run(name, weight, **training):
+        return make(name, [row(10, 5.0 + weight, 99.0 - weight)], weight, training)
+
+    # When it is measured, shown and ended, and on which devices, makes no other run.
+    same = {"train_steps": 700, "evaluate_every": 50, "keep_checkpoints": 9, "logical_devices": 2}
+    found = plane(run("a", 0.0), run("b", 1.0, **same), run("c", 10.0, batch_size=7), run("d", 20.0, clip_norm=3.0),
+                  run("e", 30.0, seed=5))  # fmt: skip
+    assert found.by_weight == [[(0.0, 5.0, 99.0), (1.0, 6.0, 98.0)]] and not found.remarks
+
+
+def test_runs_of_one_lambda_are_both_in_the_curve_and_named(make):
+    runs = [make("a", [row(10, 5.0, 99.0)], 1.0), make("b", [row(10, 5.1, 97.0)], 1.0)]
+    assert plane(*runs).by_weight == [] and not plane(*runs).remarks  # no curve
+    found = plane(*runs, make("c", [row(10, 4.0, 120.0)], 0.0))
+    assert found.by_weight == [[(0.0, 4.0, 120.0), (1.0, 5.0, 99.0), (1.0, 5.1, 97.0)]]
+    assert found.remarks == ["a, b: the same options, with quality_weight=1; the curve by lambda passes through all of them"]
 
 
 def test_points_and_labels_are_where_the_numbers_are(make):

@@ -10,9 +10,11 @@ import time
 import pytest
 from commands import REPOSITORY
 
+from tfcq import reproduce
 from tfcq.errors import TrainingInterrupted, UserError
 from tfcq.reproduction.process import Interrupts, follow
 from tfcq.reproduction.run import Ablation, Budget, Job
+from tfcq.reproduction.tables import TABLES
 from tfcq.reproduction.timing import steps_in
 from tfcq.workdir import saved_step
 
@@ -126,6 +128,34 @@ def test_minutes_are_as_many_steps_as_take_them():
     steps = steps_in(10, [100.0, 400.0], 0.25)  # 600 s of 325 ms a step
     assert steps == 1846 and steps * (0.25 * 0.1 + 0.75 * 0.4) == pytest.approx(600.0, abs=0.4)
     assert steps_in(10, [100.0, 400.0], 0.25, first_stage_steps=2000) == 2000 + 1000  # 200 s, then 400 s
+    with pytest.raises(UserError, match="a first stage of 1000 steps takes 3.33 of 1 minutes; expected fewer "):
+        steps_in(1, [200.0, 100.0], 1 / 3, first_stage_steps=1000)
+
+
+@pytest.mark.parametrize(
+    ("row", "given", "ms_per_step", "steps"),
+    [
+        ("wae_gan", {}, [50.0, 100.0], 200 + 500),  # --pretraining_steps, by default 200: 10 s, then 50 s
+        ("wae_gan", {"pretraining_steps": 600}, [50.0, 100.0], 600 + 300),
+        ("wae_gan", {"first_stage_steps": 100}, [50.0, 100.0], 200 + 500),  # which it does not have
+        ("glann", {"first_stage_steps": 600}, [50.0, 100.0], 600 + 300),
+        ("glann", {}, [50.0, 160.0], 1000),  # 10 of 11
+        ("vae", {"first_stage_steps": 100}, [100.0], 600),
+        ("glf", {"first_stage_steps": 100}, [100.0], 600),
+        ("wae_gan", {"pretraining_steps": 1200}, [50.0, 100.0], None),
+    ],
+)
+def test_stages_of_a_row_together_take_its_minutes(row, given, ms_per_step, steps):
+    class Timed:
+        def time(self, rows, steps_of):
+            return {name: steps_of(name, ms_per_step) for name in rows}
+
+    arguments = Budget(minutes=1), TABLES["glf"], given, [Job(row, {}, {})], Timed()
+    if steps is None:
+        with pytest.raises(UserError, match="^row wae_gan: a first stage of 1200 steps takes 1 of 1 minutes; "):
+            reproduce._in_minutes(*arguments)
+    else:
+        assert reproduce._in_minutes(*arguments).timed == {row: pytest.approx(steps, abs=1)}
 
 
 def test_the_steps_of_rows_are_timed_once_and_then_fixed(make, tmp_path, capfd):
@@ -243,6 +273,19 @@ def test_another_plan_is_refused_and_a_broken_state_named(make, tmp_path):
     (tmp_path / "out" / "state.json").write_text("{")
     with pytest.raises(UserError, match="the state of the ablation cannot be read: .*; remove it, or use another --output"):
         make(narrow=0.5)
+
+
+def test_rows_that_the_clock_stopped_are_refused(make, tmp_path):
+    """Before steps were timed, --budget_minutes ended a row by the clock, under a plan of the same minutes."""
+    (tmp_path / "out").mkdir()
+    old = {"plan": {"table": "1", "budget": {"minutes": 2.0, "steps": None}}, "rows": {"cqf": {"step": 70, "seconds": 120.0}}}
+    (tmp_path / "out" / "state.json").write_text(json.dumps(old))
+    with pytest.raises(UserError, match="another ablation .*timed.*another --output") as caught:
+        make(budget=Budget(minutes=2.0).plan())
+    assert "\n" not in str(caught.value)
+    steps = {"minutes": None, "steps": 9}  # whose folders stay valid
+    assert Budget(steps=9).plan() == steps
+    assert Budget(steps=9, row_steps={"vae": 3}).plan() == steps | {"row_steps": {"vae": 3}}
 
 
 def test_an_output_that_is_a_file_is_one_line(make, tmp_path):

@@ -1,6 +1,7 @@
 """table.md and table.png: ours beside the papers' numbers, protocols, and whether the papers' orders show."""
 
 import json
+import math
 
 from markdown_tables import unpadded
 
@@ -129,6 +130,21 @@ def test_numbers_of_the_inception_graph_have_their_own_names(tmp_path):
     assert report.value_of(one, "frechet_distance") == 20.0
     cells = table_of(written({"cqf": one}, tmp_path))
     assert cells["cqf"]["fid"] == "20" and cells["cqf"]["prd_f8_lite"] == "0.25"
+
+
+def test_numbers_that_are_not_finite_are_null_and_decide_no_order(tmp_path):
+    rows = {"vae": record(math.nan, 5.2), "cq": record(130.0, math.inf), "cqf": record(87.8, -math.inf)}
+    rows["vae"]["ms_per_step"] = [1.0, math.nan]
+    text = written(rows, tmp_path)
+
+    def refuse(name):
+        raise AssertionError(f"no JSON: {name}")
+
+    found = json.loads((tmp_path / "out" / "report.json").read_text(), parse_constant=refuse)
+    assert found["rows"]["vae"]["measured"]["fd_lite"] == entry(None, real=1.5)
+    assert found["rows"]["vae"]["ms_per_step"] == [1.0, None] and found["rows"]["vae"]["step"] == 100
+    assert found["rows"]["cq"]["measured"]["bits_per_dim"]["bits_per_dim"] is None
+    assert "- cqf before cq before vae on the Frechet distance: unknown (vae has no number; " in text
 
 
 def test_a_table_of_nothing_is_written(tmp_path):

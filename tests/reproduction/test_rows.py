@@ -8,8 +8,9 @@ import subprocess
 import sys
 
 import pytest
-from commands import REPOSITORY
+from commands import REPOSITORY, config_from
 
+from tfcq.command_line.configuration import config_of
 from tfcq.reproduction.run import ENDLESS, Budget
 from tfcq.reproduction.tables import TABLES, WIDTHS
 
@@ -96,6 +97,17 @@ def test_rows_that_stand_in_two_tables_are_the_same_models():
     without = TABLES["3b"].flags(TABLES["3b"].row("no_flow"), {})
     one = TABLES["3b"].flags(TABLES["3b"].row("scales_1_blocks_2"), {})
     assert {key for key in without if without[key] != one.get(key)} == {"flow_scales", "pixel_transform"}
+
+
+@pytest.mark.parametrize(("name", "flagfile"), [("large_d", "stl10_48_cqf"), ("two_scales", "stl10_48_cqf_two_scales")])
+def test_the_rows_of_table_4_are_the_models_of_the_flagfiles(name, flagfile):
+    text = (REPOSITORY / "configs" / f"{flagfile}.cfg").read_text(encoding="utf-8")
+    tuned = [line[2:].partition("=")[0] for line in text.rpartition("\n#")[2].splitlines()[1:]]
+    row = config_of(TABLES["4"].flags(TABLES["4"].row(name), {"dataset": "stl10", "train_split": "unlabelled"}))
+    file = config_from(f"--flagfile={REPOSITORY / 'configs' / flagfile}.cfg")
+    assert (row.data, row.training.batch_size) == (file.data, file.training.batch_size)
+    systems = [{key: value for key, value in vars(one.system).items() if key not in tuned} for one in (row, file)]
+    assert systems[0] == systems[1]
 
 
 def test_the_rows_of_lambda_differ_in_nothing_else():

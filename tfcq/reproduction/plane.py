@@ -19,6 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tfcq import workdir as workdirs
+from tfcq.config import SYSTEMS, DataConfig, TrainingConfig
 from tfcq.errors import UserError
 from tfcq.evaluation import figures
 from tfcq.evaluation.comparable import differences
@@ -55,7 +56,7 @@ class MeasuredRun:
         label: in the legend.
         points: in the order of their steps.
         weight: its quality_weight; None: unknown, or it has no such option.
-        others: its other options of system and data, equal for runs that may be joined by the weight.
+        others: its other options that decide the numbers of training, equal for runs that may be joined by the weight.
     """
 
     label: str
@@ -78,7 +79,7 @@ class Plane:
         curves: {(label of the run, split): [(step, bits/dim, distance)]}, in the order of the steps.
         lines: {label of a run without a likelihood: its last distance}.
         by_weight: curves of [(lambda, bits/dim, distance)] through the last points of runs that differ in lambda alone.
-        remarks: a line for each thing that is not drawn, and for numbers that were not measured alike.
+        remarks: a line for each thing that is not drawn, for numbers that were not measured alike, and for runs of one lambda.
     """
 
     bits: str
@@ -113,10 +114,22 @@ def read_run(folder: str | os.PathLike, label: str) -> MeasuredRun:
     weight, others = None, ""
     if paths.exists(place / "config.json"):
         options = _read_object(place / "config.json")
-        system = dict(options.get("system", {}))
-        weight = system.pop(_WEIGHT, None)
-        others = json.dumps([options.get("model"), system, options.get("data")], sort_keys=True)
+        weight, others = options.get("system", {}).get(_WEIGHT), _others(options)
     return MeasuredRun(label, points, weight, others)
+
+
+def _others(options):
+    """JSON of the options that decide the numbers of training, but the weight."""
+    kinds = {"system": SYSTEMS.get(str(options.get("model"))), "data": DataConfig, "training": TrainingConfig}
+    found = {name: value for name, value in options.items() if name not in kinds}
+    for section, kind in kinds.items():
+        rules = {field.name: field.metadata["on_resume"] for field in dataclasses.fields(kind)} if kind else {}
+        found[section] = {
+            name: value
+            for name, value in options.get(section, {}).items()
+            if name != _WEIGHT and rules.get(name) not in ("free", "extends", "layout")  # those may change within a run
+        }
+    return json.dumps(found, sort_keys=True)
 
 
 def _read_object(path):
@@ -191,12 +204,18 @@ def _without_points(run, plane):
 
 def _by_weight(runs, plane):
     """Curves through the last points of runs that differ in nothing but the weight of the quality loss."""
-    found: dict[tuple[str, str], dict[float, tuple[float, float]]] = {}
+    found: dict[tuple[str, str], dict[float, dict[str, tuple[float, float]]]] = {}
     for run in runs:
         for (label, split), points in plane.curves.items():
             if label == run.label and run.weight is not None:
-                found.setdefault((run.others, split), {})[run.weight] = points[-1][1:]
-    return [[(weight, *one[weight]) for weight in sorted(one)] for one in found.values() if len(one) > 1]
+                found.setdefault((run.others, split), {}).setdefault(run.weight, {})[label] = points[-1][1:]
+    curves = [one for one in found.values() if len(one) > 1]
+    equal = [(", ".join(one), weight) for curve in curves for weight, one in curve.items() if len(one) > 1]
+    for labels, weight in dict.fromkeys(equal):  # once, not for each split
+        plane.remarks.append(
+            f"{labels}: the same options, with {_WEIGHT}={weight:g}; the curve by lambda passes through all of them"
+        )
+    return [[(weight, *point) for weight in sorted(curve) for point in curve[weight].values()] for curve in curves]
 
 
 def draw(axes: Any, plane: Plane) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping
 
@@ -47,7 +48,8 @@ _PROTOCOL = (
 def write_report(
     table: Table, rows: Mapping[str, dict], output: str | os.PathLike, sentences: Iterable[str], has_plane: bool = False
 ) -> paths.AnyPath:
-    """Writes OUTPUT/table.md and its figure OUTPUT/table.png, and for programs OUTPUT/report.json.
+    """Writes OUTPUT/table.md and its figure OUTPUT/table.png, and for programs OUTPUT/report.json
+    (JSON, with null for numbers that are not finite).
 
     Args:
         table: the table of the paper.
@@ -68,7 +70,8 @@ def write_report(
         with default_style():
             _draw(table, rows, output / "table.png")
         write_text(output / "table.md", _text(table, rows, sentences, has_plane))
-        write_text(output / "report.json", json.dumps(_values(table, rows, sentences), indent=2) + "\n")
+        values = _finite(_values(table, rows, sentences))
+        write_text(output / "report.json", json.dumps(values, indent=2, allow_nan=False) + "\n")
     except OSError as error:
         raise UserError(f"output {output}: cannot be written: {error.strerror}") from error
     return output / "table.md"
@@ -189,7 +192,7 @@ def _judged(order, table, rows):
     """{"order" in words, "verdict", "ours" and "paper": {row: number}} of a ranking of the paper's rows."""
     named = [name for group in order.groups for name in group]
     values = {name: value_of(rows.get(name, {}), order.number) for name in named}
-    values = {name: value for name, value in values.items() if value is not None}
+    values = {name: value for name, value in values.items() if value is not None and math.isfinite(value)}
     words = {True: "as in the paper", False: "not as in the paper", None: "unknown"}
     return {
         "order": " before ".join(" and ".join(group) for group in order.groups) + f" on the {_WORDS[order.number]}",
@@ -223,6 +226,15 @@ def _values(table, rows, sentences):
         found[row.name] = {"paper": row.paper, "measured": entries(record), "state": _state(record)} | effort
     orders = [_judged(order, table, rows) for order in table.orders]
     return {"title": table.title, "source": table.source, "protocol": sentences, "rows": found, "orders": orders}
+
+
+def _finite(values):
+    """The values with None for numbers that are not finite, which JSON lacks."""
+    if isinstance(values, Mapping):
+        return {name: _finite(value) for name, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [_finite(value) for value in values]
+    return None if isinstance(values, float) and not math.isfinite(values) else values
 
 
 def _data(rows):

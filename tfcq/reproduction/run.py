@@ -61,6 +61,15 @@ class Budget:
         if self.row_steps and self.steps is None:
             raise UserError("--row_steps with --budget_minutes: expected --budget_steps, the steps of the other rows")
 
+    def plan(self) -> dict[str, Any]:
+        """JSON values for the plan of an `Ablation`; equal if rows are trained for the same budget."""
+        plan: dict[str, Any] = {"minutes": self.minutes, "steps": self.steps}
+        if self.row_steps:
+            plan["row_steps"] = self.row_steps
+        if self.minutes:
+            plan["timed"] = True  # plans without it are of rows that were stopped by the clock, in another number of steps
+        return plan
+
     def steps_of(self, row: str) -> int | None:
         """The steps of the row of that name; None if the budget is minutes and the row's step is not timed."""
         return self.row_steps.get(row, self.timed.get(row, self.steps))

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 
 from tfcq.command_line import starting
 from tfcq.command_line.configuration import config_of
+from tfcq.config.groups import FIRST_STAGES
+from tfcq.errors import UserError
 
 
 def steps_in(
@@ -30,13 +32,23 @@ def steps_in(
         ms_per_step: milliseconds of a step, of each stage of training: one or two.
         first_stage_fraction: the fraction of the steps in the first of two stages.
         first_stage_steps: the steps of the first of two stages, if they do not depend on the number of all.
+
+    Raises:
+        UserError: the first stage alone takes the minutes.
     """
     milliseconds = 60e3 * minutes
     if len(ms_per_step) == 1:
         return max(1, round(milliseconds / ms_per_step[0]))
     first, second = ms_per_step
     if first_stage_steps is not None:
-        return max(1, round(first_stage_steps + (milliseconds - first_stage_steps * first) / second))
+        taken = first_stage_steps * first
+        left = milliseconds - taken
+        if left <= 0.0:
+            raise UserError(
+                f"a first stage of {first_stage_steps} steps takes {taken / 60e3:.3g} of {minutes:g} minutes; "
+                f"expected fewer of --{' or --'.join(FIRST_STAGES)}, or more --budget_minutes"
+            )
+        return first_stage_steps + max(1, round(left / second))
     return max(1, round(milliseconds / (first_stage_fraction * first + (1.0 - first_stage_fraction) * second)))
 
 
