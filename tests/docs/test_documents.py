@@ -22,7 +22,7 @@ OF_OTHERS |= {"file", "tag", "build", "volume", "filename", "follow", "selector"
 @pytest.fixture(scope="module", name="flags")
 def fixture_flags():
     """The flags of every command and tool that has any."""
-    tools = re.findall(r'flags\.\w+\("(\w+)"', "".join(path.read_text() for path in (ROOT / "tools").glob("*.py")))
+    tools = re.findall(r'flags\.\w+\(\s*"(\w+)"', "".join(path.read_text() for path in (ROOT / "tools").glob("*.py")))
     return [*(command_of(name).flags() for name in console.COMMANDS), tools]
 
 
