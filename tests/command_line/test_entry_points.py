@@ -58,7 +58,7 @@ def test_a_workdir_alone_resumes_what_it_holds(trained, tmp_path):
 SMALL = {
     "data": {"image_size": 8},
     "training": {"batch_size": 8, "train_steps": 50},
-    "system": {"latent_size": 2, "flow_scales": 2},
+    "system": {"latent_size": 2, "flow_couplings": 2},
 }
 
 
