@@ -196,6 +196,8 @@ def test_no_module_hands_paths_to_functions_that_take_patterns():
 class Tiny(tf.Module):
     """What `Checkpoints` needs of a model, with one weight."""
 
+    weights_changed = ""
+
     def __init__(self, value=0.0):
         super().__init__()
         self.weight, self.step = tf.Variable(value), tf.Variable(0, dtype=tf.int64)
