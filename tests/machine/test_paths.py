@@ -196,7 +196,7 @@ def test_no_module_hands_paths_to_functions_that_take_patterns():
 class Tiny(tf.Module):
     """What `Checkpoints` needs of a model, with one weight."""
 
-    weights_changed = ""
+    averages, weights_changed = None, ""
 
     def __init__(self, value=0.0):
         super().__init__()
