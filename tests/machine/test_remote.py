@@ -292,7 +292,7 @@ def test_the_state_and_the_table_of_an_ablation(there):
     ablation._save()
     assert Ablation(there, *state).rows == {"vae": {"step": 1, "seconds": 2.0}}
     assert write_report(TABLES["1"], ablation.rows, there, []) == there / "table.md"
-    assert listing(there) == ["state.json", "table.md", "table.png"]
+    assert listing(there) == ["report.json", "state.json", "table.md", "table.png"]
 
 
 # The lock.
