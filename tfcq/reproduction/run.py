@@ -179,8 +179,8 @@ class Ablation:
         return {name: self.timing[name]["steps"] for name in rows}
 
     def _time(self, rows):
-        with tempfile.TemporaryDirectory() as folder, Interrupts() as interrupts:
-            result = pathlib.Path(folder) / "result.json"
+        with tempfile.TemporaryDirectory() as temporary, Interrupts() as interrupts:
+            result = pathlib.Path(temporary) / "result.json"
             status, errors = follow([*self._commands["time"], str(result), json.dumps(rows)], interrupts)
             interrupts.check(None)
             if status:
