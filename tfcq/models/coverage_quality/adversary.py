@@ -29,7 +29,7 @@ CHANCE_LEVEL = 2.0 * math.log(2.0)
 _AHEAD, _BEHIND = 0.3, 2.0
 """Multiples of `CHANCE_LEVEL` (not in the paper) beyond which a mean cross-entropy is a lost balance.
 
-Good runs of CQF stayed between 0.4 and 0.6; 0.29 (with too small a quality_weight) and 2.9 (too large a one) were lost.
+Good runs of CQF stayed between 0.4 and 0.75; 0.29 (with too small a quality_weight) and 2.9 (too large a one) were lost.
 """
 
 _SLOWER, _FASTER = ("lower", "higher", "lower"), ("higher", "lower", "higher")
