@@ -14,8 +14,8 @@ posterior, which also uses the evidence, to infer. The latents then enter its st
 
 A block of the residual decoder reads the latents beside its state. At the start each of n layers of latents is responsible for
 1 / n of the state's variance and, with weight normalisation, for about as much KL as any other, whatever the sizes of their
-maps (without it the KLs of a narrow ladder at 32x32 differ by 3.5 times). The first layer is apart, for its prior is fixed: it starts with about a third of the others' KL, or less
-without data-dependent initialisation.
+maps (without it the KLs of a narrow ladder at 32x32 differ by 3.5 times). The first layer is apart, for its prior is fixed: it
+starts with about a third of the others' KL, or less without data-dependent initialisation.
 
 The number of channels is `width` at the finest of these resolutions and doubles at each halving.
 """
