@@ -121,8 +121,8 @@ def test_at_full_size_a_resumed_run_has_the_bits_of_an_uninterrupted_one(tmp_pat
         "flow_couplings": 1,
         "flow_blocks": 1,
         "network_normalization": "batch",
-        "train_steps": 16,
-        "checkpoint_every": 6,
+        "train_steps": 10,
+        "checkpoint_every": 4,
         "warmup_steps": 2,
         "validation_images": 8,
         "grid_images": 1,
@@ -133,7 +133,7 @@ def test_at_full_size_a_resumed_run_has_the_bits_of_an_uninterrupted_one(tmp_pat
 
     whole, stopped = begin("whole"), begin("resumed")
     try:
-        while not (tmp_path / "resumed/checkpoints/last/step-6.index").exists() and stopped.poll() is None:
+        while not (tmp_path / "resumed/checkpoints/last/step-4.index").exists() and stopped.poll() is None:
             time.sleep(0.02)
         stopped.send_signal(signal.SIGTERM)
         stopped.communicate()
@@ -146,4 +146,4 @@ def test_at_full_size_a_resumed_run_has_the_bits_of_an_uninterrupted_one(tmp_pat
     finally:
         for process in (whole, stopped):
             process.kill()
-    assert not differing(state(tmp_path / "resumed", 16), state(tmp_path / "whole", 16))
+    assert not differing(state(tmp_path / "resumed", 10), state(tmp_path / "whole", 10))
