@@ -4,7 +4,6 @@ import gzip
 import itertools
 import json
 import os
-import re
 import resource
 import shutil
 import signal
@@ -15,7 +14,7 @@ import types
 
 import numpy as np
 import pytest
-from commands import REPOSITORY, assert_one_line, run_here
+from commands import REPOSITORY
 from PIL import Image
 
 from tfcq.bulk import images as keyed
@@ -27,7 +26,6 @@ from tfcq.bulk.place import ModelPlace
 from tfcq.bulk.running import Work
 from tfcq.bulk.shards import Shard
 from tfcq.bulk.stages import Sampling, Scoring
-from tfcq.command_line import starting
 from tfcq.config import DataConfig
 from tfcq.errors import UserError
 from tfcq.machine import files, paths
@@ -348,29 +346,6 @@ def test_the_first_of_several_writes_the_job(stage, tmp_path, monkeypatch):
     assert json.loads((tmp_path / "job.json").read_text())["facts"]["seed"] == 0
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("4/4", "received '4/4': shards are counted from 0, and the last of 4 is 3/4"),
-        ("0/0", "expected i/n with i from 0 to n - 1, received '0/0'"),
-        ("/16", "received '/16' (is a variable in it unset?)"),
-        ("-1/4", "received '-1/4'"),
-        ("1", "such as 0/16, received '1'"),
-    ],
-)
-def test_a_wrong_shard(text, expected):
-    with pytest.raises(UserError, match=re.escape(expected)):
-        Shard.parse(text)
-
-
-def test_shards_share_all_rows():
-    for count, total in ((10, 4), (7, 7), (10**9, 1000), (2**31, 3)):
-        ranges = [Shard(index, total).rows(count) for index in range(total)]
-        assert ranges[0].start == 0 and ranges[-1].stop == count
-        assert all(one.stop == following.start for one, following in zip(ranges, ranges[1:]))
-        assert max(map(len, ranges)) - min(map(len, ranges)) <= 1
-
-
 def test_memory_does_not_grow_with_the_rows(tmp_path):
     """64 batches of a MiB are written, checked and read in a few MiB."""
     job = Job("sample", 64 * 1024, 1, {}, {})
@@ -403,37 +378,6 @@ def test_a_folder_without_a_job(tmp_path, content):
         (tmp_path / "job.json").write_text(content)
     with pytest.raises(UserError, match="found no job.json" if content is None else "job.json: expected the file that"):
         read_parts(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("name", "arguments", "expected"),
-    [
-        ("sample", ["--shard=4/4", "--workdir=a"], "shard: expected i/n"),
-        ("sample", ["--shard=0/4", "--workdir=a"], "expected --output=DIR, the folder for the parts"),
-        ("sample", ["--shard=0/4", "--workdir=a", "--output=out"], "workdir a: expected a trained run"),
-        ("sample", ["--shard=0/4", "--output=out"], "expected either --workdir=DIR of a trained run or --export=DIR"),
-        ("sample", ["--shard=0/4", "--mode=reconstruct"], "mode: expected prior with --shard and --ray, received reconstruct"),
-        ("sample", ["--shard=0/4", "--workdir=a", "--output=out", "--temperature=nan"], "nan: expected a finite number"),
-        ("sample", ["--shard=0/4", "--ray=4", "--workdir=a", "--output=out"], "expected either --shard=i/n, one shard, or --ray"),
-        ("sample", ["--export=a", "--output=out.png"], "export: expected it with --shard=i/n or --ray=n"),
-        ("sample", ["--shard=0/4", "--export=a", "--output=out"], "export a: expected an exported model"),
-        ("sample", ["--shard=0/4", "--export=model", "--output=out", "--checkpoint=last"], "checkpoint: expected it with"),
-        ("score", ["--workdir=a", "--output=out"], "expected --images=folder:DIR or another data set"),
-        ("score", ["--images=folder:a", "--workdir=a"], "expected --output=DIR"),
-        ("score", ["--images=folder:a", "--export=model", "--workdir=a", "--output=out"], "received both"),
-        ("score", ["--images=folder:a", "--export=model", "--output=model/saved_model.pb"], "output: expected a folder"),
-        ("score", ["--images=folder:a", "--export=model", "--output=out", "--ray=2"], "pip install 'tfcq[ray]'"),
-    ],
-)
-def test_wrong_flags_are_refused_before_tensorflow(monkeypatch, tmp_path, name, arguments, expected):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(sys.modules, "ray", None)  # as if it were not installed
-    monkeypatch.setattr(starting, "start_tensorflow", lambda: pytest.fail("TensorFlow was started"))
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "saved_model.pb").write_bytes(b"")
-    status, _, errors = run_here(name, *arguments)
-    assert_one_line(status, errors, expected)
-    assert not (tmp_path / "out").exists()
 
 
 def test_a_job_is_read_without_tensorflow(tmp_path):

@@ -148,6 +148,14 @@ def test_the_command_draws_runs(make, tmp_path):
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("content", ["{", "[]", '{"system": [1]}', '{"data": "digits"}'])
+def test_a_configuration_that_is_none_is_one_line(make, tmp_path, content):
+    run = make("a", [row(10, 4.0, 50.0)])
+    (run / "config.json").write_text(content)
+    status, _, errors = run_here("reproduce", f"--plane={tmp_path / 'plane.png'}", f"--runs={run}")
+    assert status == 2 and "config.json: cannot be read: " in errors and errors.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

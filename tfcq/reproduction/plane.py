@@ -113,7 +113,7 @@ def read_run(folder: str | os.PathLike, label: str) -> MeasuredRun:
     points = tuple(Point(step, split, entries) for (step, split), entries in sorted(merged.items()) if entries)
     weight, others = None, ""
     if paths.exists(place / "config.json"):
-        options = _read_object(place / "config.json")
+        options = _read_object(place / "config.json", ("system", "data", "training"))
         weight, others = options.get("system", {}).get(_WEIGHT), _others(options)
     return MeasuredRun(label, points, weight, others)
 
@@ -132,11 +132,14 @@ def _others(options):
     return json.dumps(found, sort_keys=True)
 
 
-def _read_object(path):
+def _read_object(path, sections=()):
+    """The JSON object of a file, whose sections, where it has them, are objects too."""
     try:
         found = json.loads(path.read_text())
         if not isinstance(found, dict):
             raise ValueError("no JSON object")
+        if broken := [name for name in sections if not isinstance(found.get(name, {}), dict)]:
+            raise ValueError(f"no JSON object: {', '.join(broken)}")
         return found
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read: {error}; expected a JSON object") from error
