@@ -240,6 +240,11 @@ class DecoderScaleOptions(Section):
         minimum=1e-4, maximum=1e4,
     )
     learn_decoder_sigma: bool = option(False, "learns decoder_sigma, one for all pixels (Dai and Wipf 2019)")
+    sigma_rate: float = option(
+        1.0,
+        "the learning rate of decoder_sigma's logarithm, if it is learned, as a multiple of the networks'",
+        minimum=1e-3, maximum=1e3,
+    )
 
     def bits_per_dim_floor(self) -> float | None:
         """The lowest possible bits/dim of an image, log2(256 sigma sqrt(2 pi)); None if the standard deviation is learned.
