@@ -16,7 +16,7 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfcq.config.systems import WAEOptions
+from tfcq.config.groups import WAEOptions
 from tfcq.engine.players import Objective, Player, Terms
 from tfcq.engine.trainer import of_all_replicas
 from tfcq.models.autoencoders.autoencoder import Autoencoder
