@@ -213,7 +213,7 @@ class WAEOptions(StageOptions, ReconstructionOptions, AutoencoderOptions):
     """
 
     divergence_weight: float = option(
-        10.0, "the weight (lambda) of the distance between latents and prior, in the units of Tolstikhin et al.", minimum=0.0
+        10.0, "the weight (lambda) of the distance between latents and prior (Tolstikhin et al.: 10 on MNIST)", minimum=0.0
     )
     reconstruction_weight: float = option(
         0.05,
