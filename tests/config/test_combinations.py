@@ -189,6 +189,25 @@ def test_the_discriminator_of_a_cqf_halves_images_as_often_as_its_own_option_say
     Config("cqf", data, CQFConfig(latent_size=12, discriminator_size=9, quality_weight=0))  # no discriminator
 
 
+@pytest.mark.parametrize(
+    ("model", "option", "before", "now"),
+    [
+        ("wae_gan", "reconstruction_weight", 1.0, 0.05),
+        ("wae_mmd", "reconstruction_weight", 1.0, 0.05),
+        ("two_stage_vae", "sigma_rate", 1.0, 10.0),
+        ("vae", "sigma_rate", 1.0, 1.0),
+        ("glann", "imle_batch_normalization", False, False),
+    ],
+)
+def test_a_run_of_an_earlier_version_keeps_what_there_was_no_option_for(model, option, before, now):
+    values = Config(model, DataConfig(image_size=28)).to_dict()
+    del values["system"][option]
+    assert getattr(Config.from_dict(values, of_a_run=True).system, option) == before
+    assert getattr(Config.from_dict(values).system, option) == now
+    values["system"][option] = 0.5 if before is not False else True
+    assert getattr(Config.from_dict(values, of_a_run=True).system, option) == values["system"][option]
+
+
 @pytest.mark.parametrize("model", ["cqf", "realnvp"])
 @pytest.mark.parametrize(("scales", "factor"), [(1, 2), (2, 1), (3, 1)])
 def test_a_run_of_an_earlier_version_keeps_the_width_of_its_channel_couplings(model, scales, factor):

@@ -103,7 +103,7 @@ GOLDENS = {
     "two_stage_vae": Golden(tiny.config(model="two_stage_vae", first_stage_steps=2), steps=4),
     "rae_gmm": Golden(tiny.config(model="rae_gmm", training={"ema_decay": 0.9})),
     "glann": Golden(
-        tiny.config(model="glann", first_stage_steps=2, training={"ema_decay": 0.9}), steps=5,
+        tiny.config(model="glann", first_stage_steps=2, imle_batch_normalization=True, training={"ema_decay": 0.9}), steps=5,
         attached=("codes", "matched_noise"),
     ),
 }

@@ -21,7 +21,7 @@ class Staged(GenerativeModel):
 
     def __init__(self, starts):
         super().__init__((2, 2, 1), name="staged")
-        self._starts, self.begun, self.fits = starts, [], 0
+        self._starts, self.begun, self.fits, self.logs_at = starts, [], 0, {}
         weight = {"shape": (), "initializer": "zeros", "dtype": "float32"}
         self.weights_of = [self.add_weight(name=f"weight_{stage}", **weight) for stage in range(len(starts))]
         self.built = True
@@ -51,6 +51,7 @@ class Staged(GenerativeModel):
 
     def begin_step(self, step):
         self.begun.append((step, [float(weight.numpy()) for weight in self.weights_of]))
+        return self.logs_at.get(step, {})
 
     def fit_to_data(self):
         self.fits += 1
@@ -94,8 +95,10 @@ def test_a_later_fit_goes_on_in_the_stage_that_the_steps_tell():
 
 def test_begin_step_comes_before_each_step_with_its_number():
     model = model_of((0, 1))
-    fit(model, 3)
+    model.logs_at[1] = {"player_0/begun": 1.0}
+    rows = fit(model, 3)
     assert model.begun == [(0, [0.0, 0.0]), (1, [-1.0, 0.0]), (2, [-1.0, -1.0])]
+    assert [row.get("player_0/begun") for row in rows] == [None, 1.0, None]  # it is logged with that step alone
 
 
 def test_settling_is_once_a_step_and_with_the_weights_that_are_served():

@@ -30,6 +30,27 @@ def test_a_gain_of_zero_gives_zeros_and_a_small_one_small_outputs():
     assert tenth.std() == pytest.approx(0.1 * full.std(), rel=1e-3) and full.std() > 0.3
 
 
+def test_batch_normalisation_stands_before_relu_in_place_of_biases():
+    network = Perceptron(4, 2, 5, 2, batch_normalization=True, seed=1)
+    tiny.perturb(network.trainable_variables)
+    assert [weight.path.split("/", 1)[1] for weight in network.hidden_0.weights] == ["hidden_0/kernel"]
+    inputs = np.random.RandomState(0).standard_normal((7, 4)).astype(np.float32)
+
+    def expected(moments):
+        hidden = inputs.astype(np.float64)
+        for dense, normalization in ((network.hidden_0, network.normalization_0), (network.hidden_1, network.normalization_1)):
+            hidden = hidden @ dense.kernel.numpy()
+            mean, variance = moments(hidden)
+            hidden = (hidden - mean) / np.sqrt(variance + 1e-5) * normalization.gamma.numpy() + normalization.beta.numpy()
+            hidden = np.maximum(hidden, 0.0)
+        return hidden @ network.last.kernel.numpy() + network.last.bias.numpy()
+
+    np.testing.assert_allclose(network(inputs), expected(lambda hidden: (0.0, 1.0)), rtol=1e-4, atol=1e-5)
+    trained = network(inputs, training=True)
+    np.testing.assert_allclose(trained, expected(lambda hidden: (hidden.mean(0), hidden.var(0))), rtol=1e-3, atol=1e-4)
+    assert network.normalization_0.moving_mean.numpy().any()
+
+
 def test_names_tell_the_network():
     paths = [weight.path for weight in Perceptron(2, 2, 2, 1, name="adversary").weights]
     assert paths == [f"adversary/{name}" for name in ("hidden_0/kernel", "hidden_0/bias", "outputs/kernel", "outputs/bias")]

@@ -206,6 +206,49 @@ class StageOptions(Section):
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
+class WAEOptions(StageOptions, ReconstructionOptions, AutoencoderOptions):
+    """The distance between latents and prior.
+
+    For Wasserstein auto-encoders (Tolstikhin et al. 2018): deterministic, with latents pulled towards N(0, sigma^2 I).
+    """
+
+    divergence_weight: float = option(
+        10.0, "the weight (lambda) of the distance between latents and prior (Tolstikhin et al.: 10 on MNIST)", minimum=0.0
+    )
+    reconstruction_weight: float = option(
+        0.05,
+        "the weight of the reconstruction's error, for pixels in [0, 1]. Tolstikhin et al. weigh squared errors by 0.05, for "
+        "pixels in [0, 1] on MNIST and in [-1, 1] on CelebA, which is 0.2 here",
+        minimum=0.0,
+    )
+    prior_sigma: float = option(1.0, "the standard deviation of the latents' prior", minimum=1e-4, maximum=1e4)
+    pretraining_steps: int = option(
+        200,
+        "the steps at the beginning in which only the encoder is trained, to match the prior's mean and covariance",
+        minimum=0, unit="steps",
+    )
+
+    @classmethod
+    def of_earlier(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """See `Section.of_earlier`: the reconstruction's error had the weight 1."""
+        return super().of_earlier({"reconstruction_weight": 1.0} | values)
+
+    def check_run(self, data: DataConfig, training: TrainingConfig) -> None:
+        """Raises UserError also if the batches have no covariance."""
+        super().check_run(data, training)
+        if training.batch_size < 2:
+            raise UserError(
+                f"batch_size={training.batch_size} with a Wasserstein auto-encoder: expected at least 2, as latents are "
+                "compared with the prior over a batch"
+            )
+        if training.micro_batches > 1:
+            raise UserError(
+                f"micro_batches={training.micro_batches} with a Wasserstein auto-encoder: expected 1, as latents are compared "
+                "with the prior over a batch"
+            )
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
 class LatentFlowOptions(Section):
     """The flow between noise and latent vectors."""
 
@@ -240,6 +283,11 @@ class DecoderScaleOptions(Section):
         minimum=1e-4, maximum=1e4,
     )
     learn_decoder_sigma: bool = option(False, "learns decoder_sigma, one for all pixels (Dai and Wipf 2019)")
+    sigma_rate: float = option(
+        1.0,
+        "the learning rate of decoder_sigma's logarithm, if it is learned, as a multiple of the networks'",
+        minimum=1e-3, maximum=1e3,
+    )
 
     def bits_per_dim_floor(self) -> float | None:
         """The lowest possible bits/dim of an image, log2(256 sigma sqrt(2 pi)); None if the standard deviation is learned.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tfcq.config.fields import Section, option
 from tfcq.config.groups import (
@@ -15,6 +15,7 @@ from tfcq.config.groups import (
     LogisticVAEOptions,
     ReconstructionOptions,
     StageOptions,
+    WAEOptions,
     num_halvings,
 )
 from tfcq.config.introspective import IntroVAEConfig, SoftIntroVAEConfig
@@ -211,41 +212,6 @@ class VAEFlowPosteriorConfig(LatentFlowOptions, DecoderScaleOptions, Autoencoder
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class WAEOptions(StageOptions, ReconstructionOptions, AutoencoderOptions):
-    """The distance between latents and prior.
-
-    For Wasserstein auto-encoders (Tolstikhin et al. 2018): deterministic, with latents pulled towards N(0, sigma^2 I).
-    """
-
-    divergence_weight: float = option(
-        10.0,
-        "the weight (lambda) of the distance between latents and prior, against the squared error summed over an image (the "
-        "code of Tolstikhin et al. weighs that error by 0.05: their 10 is 200 here)",
-        minimum=0.0,
-    )
-    prior_sigma: float = option(1.0, "the standard deviation of the latents' prior", minimum=1e-4, maximum=1e4)
-    pretraining_steps: int = option(
-        200,
-        "the steps at the beginning in which only the encoder is trained, to match the prior's mean and covariance",
-        minimum=0, unit="steps",
-    )
-
-    def check_run(self, data: DataConfig, training: TrainingConfig) -> None:
-        """Raises UserError also if the batches have no covariance."""
-        super().check_run(data, training)
-        if training.batch_size < 2:
-            raise UserError(
-                f"batch_size={training.batch_size} with a Wasserstein auto-encoder: expected at least 2, as latents are "
-                "compared with the prior over a batch"
-            )
-        if training.micro_batches > 1:
-            raise UserError(
-                f"micro_batches={training.micro_batches} with a Wasserstein auto-encoder: expected 1, as latents are compared "
-                "with the prior over a batch"
-            )
-
-
-@dataclasses.dataclass(frozen=True, repr=False)
 class WAEGANConfig(WAEOptions):
     """A Wasserstein auto-encoder with an adversary.
 
@@ -284,6 +250,12 @@ class TwoStageVAEConfig(StageOptions, DecoderScaleOptions, AutoencoderOptions):
         "keeps bits/dim above log2(256 sigma sqrt(2 pi)): 9.33 for 1, while uniform noise scores 8",
         minimum=1e-4, maximum=1e4,
     )
+    sigma_rate: float = option(
+        10.0,
+        "the learning rate of the logarithms of the two learned deviations, the first decoder's sigma and the second's gamma, "
+        "as a multiple of the networks' (the code of Dai and Wipf: 1, for some 400,000 steps)",
+        minimum=1e-3, maximum=1e3,
+    )
     first_stage_steps: int = option(
         10000, "the steps of the first VAE; the second is trained after them", minimum=1, unit="steps"
     )
@@ -291,6 +263,11 @@ class TwoStageVAEConfig(StageOptions, DecoderScaleOptions, AutoencoderOptions):
     second_stage_layers: int = option(
         3, "the number of hidden layers of the second VAE's encoder, and of its decoder", minimum=1, maximum=16
     )
+
+    @classmethod
+    def of_earlier(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """See `Section.of_earlier`: sigma and gamma were learned at the rate of the networks."""
+        return super().of_earlier({"sigma_rate": 1.0} | values)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -335,6 +312,9 @@ class GLANNConfig(StageOptions, ReconstructionOptions, AutoencoderOptions):
     noise_dim: int = option(32, "the number of values of the noise that codes are drawn from", minimum=1, maximum=4096)
     imle_units: int = option(128, "the units of a hidden layer of the network from noise to codes", minimum=1, maximum=65536)
     imle_layers: int = option(2, "the number of hidden layers of the network from noise to codes", minimum=1, maximum=16)
+    imle_batch_normalization: bool = option(
+        False, "normalises the hidden layers of the network from noise to codes by batch statistics, as its authors' code does"
+    )
     pool_factor: int = option(
         2,
         "the number of draws per training image among which each epoch searches the one nearest to each code",

@@ -120,8 +120,13 @@ class Trainer(Step, keras.Model):
         """{"system.OPTION": digest} of the files that `attach` has read and that affect training; none by default."""
         return {}
 
-    def begin_step(self, step: int) -> None:
-        """Called outside the graph before step number `step` (from 0); does nothing by default."""
+    def begin_step(self, step: int) -> dict[str, float]:
+        """Called outside the graph before step number `step` (from 0); does nothing by default.
+
+        Returns:
+            {"player/term": value} to be logged with this step, the same from all workers; usually none.
+        """
+        return {}
 
     def balance_warning(self, logs: dict[str, float]) -> BalanceWarning | None:
         """Returns a warning if the players have lost their balance; None, also by default, if all is well.
@@ -288,10 +293,10 @@ class Trainer(Step, keras.Model):
 
         def next_step(iterator):
             number, self._next_step = self._next_step, self._next_step + 1
-            self.begin_step(number)
+            begun = self.begin_step(number)
             logs, flags = self.traced_step(iterator, self.stage_at(number), self._flags())
             self.workers.hear(flags)
-            return logs
+            return logs | begun
 
         self.train_function = next_step
         return self.train_function

@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from tfcq.networks.convolutions import spawn_seeds
+from tfcq.networks.normalization import BatchNormalization
 
 
 class Perceptron(keras.layers.Layer):
@@ -21,6 +22,7 @@ class Perceptron(keras.layers.Layer):
         output_gain: initial size of the linear layer's weights, relative to weights that preserve the variance; 0: all
             outputs are 0.
         input_skip: whether the linear layer also reads the inputs, besides the last hidden layer.
+        batch_normalization: whether the hidden layers' values are normalised before ReLU, in place of a bias.
         seed: an integer that fixes the initial values.
         name: the layer's name.
         dtype: dtype or policy of the hidden layers; None: the precision policy.
@@ -34,6 +36,7 @@ class Perceptron(keras.layers.Layer):
         layers: int,
         output_gain: float = 1.0,
         input_skip: bool = False,
+        batch_normalization: bool = False,
         seed: int | None = 0,
         name: str = "perceptron",
         dtype: str | keras.DTypePolicy | None = None,
@@ -41,6 +44,7 @@ class Perceptron(keras.layers.Layer):
         super().__init__(name=name, dtype=dtype)
         self.inputs, self.outputs, self.units, self.layers = inputs, outputs, units, layers
         self.output_gain, self.input_skip, self.seed = output_gain, input_skip, seed
+        self.batch_normalization = batch_normalization
         self.build()
 
     def build(self, inputs_shape: tuple[int | None, int] | None = None) -> None:
@@ -50,10 +54,19 @@ class Perceptron(keras.layers.Layer):
         for index, seed in enumerate(seeds[:-1]):
             initializer = keras.initializers.HeNormal(seed)
             hidden = keras.layers.Dense(
-                self.units, "relu", kernel_initializer=initializer, name=f"hidden_{index}", dtype=self.dtype_policy
+                self.units,
+                None if self.batch_normalization else "relu",
+                use_bias=not self.batch_normalization,
+                kernel_initializer=initializer,
+                name=f"hidden_{index}",
+                dtype=self.dtype_policy,
             )
             hidden.build((None, size))
             setattr(self, hidden.name, hidden)
+            if self.batch_normalization:
+                normalization = BatchNormalization(name=f"normalization_{index}", dtype=self.dtype_policy)
+                normalization.build((None, self.units))
+                setattr(self, normalization.name, normalization)
             size = self.units
         # VarianceScaling does not take a scale of 0.
         gain = self.output_gain
@@ -61,11 +74,13 @@ class Perceptron(keras.layers.Layer):
         self.last = keras.layers.Dense(self.outputs, kernel_initializer=initializer, dtype=self.variable_dtype, name="outputs")
         self.last.build((None, size + self.inputs if self.input_skip else size))
 
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """Vectors [N, inputs] to [N, outputs]."""
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Vectors [N, inputs] to [N, outputs]; `training`: whether batch normalisation is in training mode."""
         hidden = inputs
         for index in range(self.layers):
             hidden = getattr(self, f"hidden_{index}")(hidden)
+            if self.batch_normalization:
+                hidden = tf.nn.relu(getattr(self, f"normalization_{index}")(hidden, training=training))
         if self.input_skip:
             hidden = tf.concat([hidden, tf.cast(inputs, hidden.dtype)], axis=-1)
         return self.last(hidden)

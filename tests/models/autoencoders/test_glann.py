@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tiny_models as tiny
 
+from tfcq.config import SYSTEMS
 from tfcq.engine.checkpoints import Checkpoints
 from tfcq.errors import UserError
 from tfcq.randomness import RowNoise, row_seeds
@@ -58,6 +59,34 @@ def test_each_image_gets_the_noise_of_the_nearest_code():
     assert len(set(nearest)) > 3
 
 
+def test_what_the_network_draws_starts_with_the_norm_of_codes_and_so_many_noises_are_matched():
+    """With the default networks. With 8 times that norm the same search finds 3 noises for 1000 codes."""
+    kind = SYSTEMS["glann"]
+    config = tiny.config(4, model="glann", first_stage_steps=1, latent_dim=64, **{name: kind.__dataclass_fields__[name].default
+                         for name in ("noise_dim", "imle_units", "imle_layers")})  # fmt: skip
+    model = tiny.build(config)
+    model.attach(tiny.dataset(SHAPE, 1000), 8)
+    drawn = model.code_network(np.random.RandomState(0).standard_normal((1000, 32)).astype(np.float32)).numpy()
+    assert np.mean(drawn.astype(np.float64) ** 2) * 64 == pytest.approx(1.0, rel=0.2)
+    logs = model.begin_step(1)
+    distinct = len(np.unique(model.matched_noise.numpy(), axis=0))
+    assert logs == {"imle/distinct_noises": distinct} and distinct > 100
+
+
+def test_the_pool_is_normalised_by_its_own_statistics_which_stay():
+    """As in the authors' code; otherwise a noise that serves all codes has no variance, and the next search no scale."""
+    model = model_of(imle_batch_normalization=True, pool_factor=3)
+    tiny.perturb(model.code_network.trainable_variables)
+    before = tiny.values(model.code_network.variables)
+    model._match(epoch=2)
+    assert not tiny.changed(before, model.code_network.variables)
+    pool = np.random.RandomState([model.seed, 2]).standard_normal((60, 6)).astype(np.float32)
+    parts = [model.code_network(part, training=True).numpy().astype(np.float64) for part in np.split(pool, 3)]
+    codes = unit(model.codes.numpy().astype(np.float64))
+    nearest = ((codes[:, None] - np.concatenate(parts)[None]) ** 2).sum(-1).argmin(1)
+    np.testing.assert_array_equal(model.matched_noise.numpy(), pool[nearest])
+
+
 def test_the_second_loss_is_the_distance_of_what_the_network_draws_to_codes_on_the_sphere():
     model = model_of()
     tiny.perturb(model.code_network.trainable_variables)
@@ -70,9 +99,10 @@ def test_the_second_loss_is_the_distance_of_what_the_network_draws_to_codes_on_t
 
 def test_matching_is_anew_each_epoch_of_the_second_stage_and_not_before():
     model, matched = model_of(first_stage_steps=3), []
-    model._match = lambda epoch: matched.append(epoch)
-    tiny.fit(model, (IMAGES, NUMBERS), 8)  # 20 images, 8 a step: two steps an epoch
+    model._match = lambda epoch: matched.append(epoch) or 10 + epoch
+    rows = tiny.fit(model, (IMAGES, NUMBERS), 8)  # 20 images, 8 a step: two steps an epoch
     assert matched == [0, 1, 2]
+    assert [row.get("imle/distinct_noises") for row in rows] == [None, None, None, 10.0, None, 11.0, None, 12.0]
 
 
 def test_the_second_stage_trains_the_code_network_alone():

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+import threadpoolctl
 import tiny_models as tiny
 from sklearn.mixture import GaussianMixture
 
@@ -64,6 +65,25 @@ def test_settling_fits_the_latents_of_the_training_images():
     np.testing.assert_allclose(
         model.latent_log_prob(latents), expected.score_samples(latents.astype(np.float64)), rtol=1e-3, atol=1e-2
     )
+
+
+def test_the_fit_takes_one_thread(monkeypatch):
+    """On busy cores the threads of its small matrices wait for one another."""
+    fit, seen = GaussianMixture.fit, []
+
+    def threads():
+        return {pool["num_threads"] for pool in threadpoolctl.threadpool_info()}
+
+    def watched(self, rows):
+        seen.append(threads())
+        return fit(self, rows)
+
+    monkeypatch.setattr(GaussianMixture, "fit", watched)
+    model = model_of(2)
+    with threadpoolctl.threadpool_limits(2):
+        model.settle()
+        assert threads() == {2}
+    assert seen == [{1}]
 
 
 def test_a_model_that_is_not_attached_keeps_its_mixture():

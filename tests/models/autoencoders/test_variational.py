@@ -1,5 +1,6 @@
 """The VAEs of the GLF family: densities against closed forms and numerical integrals, bounds in their order."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -17,12 +18,20 @@ VAES = ["vae", "vae_flow_prior", "vae_flow_posterior", "two_stage_vae"]
 
 def model_of(name, scale=0.15, **options):
     model = tiny.build(tiny.config(4, model=name, latent_dim=2, decoder_sigma=0.3, **options))
+    logarithms = [(one, one.numpy()) for one in ((model.log_sigma, model.log_gamma) if name == "two_stage_vae" else ())]
     tiny.perturb(model.trainable_variables, scale if name != "vae_flow_posterior" else scale / 2.0)
+    for variable, first in logarithms:  # they are in units of the rate
+        variable.assign(first + (variable - first) / model.config.sigma_rate)
     # Posteriors near the priors: importance weights are then even, and few draws suffice for the integral.
     for layer in (model.encoder.layers[-1], *([model.second_encoder.last] if name == "two_stage_vae" else [])):
         layer.kernel.assign(0.2 * layer.kernel)
         layer.bias.assign(np.float32([0.1, -0.1, 0.2, 0.2]))
     return model
+
+
+def deviation_of(variable, model):
+    """exp(rate w) of log_sigma or log_gamma, as a float."""
+    return float(np.exp(model.config.sigma_rate * variable.numpy().astype(np.float64)))
 
 
 @pytest.fixture(scope="module", params=VAES)
@@ -63,7 +72,7 @@ def test_the_importance_weighted_estimate_meets_a_numerical_integral(model):
         inner = np.stack(np.meshgrid(np.linspace(-5, 5, 41), np.linspace(-5, 5, 41)), -1).reshape(-1, 2)
         means = model.second_decoder(inner.astype(np.float32)).numpy().astype(np.float64)
         weights = np.exp(-0.5 * (inner**2).sum(1)) / (2.0 * np.pi) * 0.25**2
-        gamma = float(np.exp(model.log_gamma.numpy()))
+        gamma = deviation_of(model.log_gamma, model)
         squares = ((places[:, None].astype(np.float64) - means) ** 2).sum(-1)
         log_prior = np.log((np.exp(-0.5 * squares / gamma**2) / (2.0 * np.pi * gamma**2)) @ weights)
     elif model.name == "vae_flow_prior":
@@ -72,7 +81,7 @@ def test_the_importance_weighted_estimate_meets_a_numerical_integral(model):
         log_prior = -0.5 * (places.astype(np.float64) ** 2).sum(1) - np.log(2.0 * np.pi)
     decoded = model.decoder(places).numpy().astype(np.float64)
     for row in range(2):
-        densities = stats.norm.logpdf(pixels[row], decoded, np.exp(model.log_sigma.numpy()))
+        densities = stats.norm.logpdf(pixels[row], decoded, deviation_of(model.log_sigma, model))
         likelihood = densities.sum((1, 2, 3)) - 16.0 * np.log(256.0)
         expected = np.log(np.sum(np.exp(likelihood + log_prior)) * (axis[1] - axis[0]) ** 2)
         assert estimate[row] == pytest.approx(expected, abs=0.05)
@@ -167,6 +176,61 @@ def test_systems_whose_scale_is_learned_or_no_gaussians_have_no_floor(model):
     assert not fixed and (model in VAES) == hasattr(config.system, "bits_per_dim_floor")
 
 
+@pytest.mark.parametrize("rate", [1.0, 10.0])
+def test_the_logarithms_of_both_deviations_learn_so_many_times_as_fast_as_the_networks(rate):
+    """A step of gradient descent: the logarithm moves by rate x learning rate x the loss's derivative with respect to it."""
+    model = tiny.build(tiny.config(4, model="two_stage_vae", sigma_rate=rate, decoder_sigma=0.3))
+    assert (float(model.sigma), float(model.gamma)) == (pytest.approx(0.3), 1.0)
+    noise, scales = model._noise((0, 0, 0), 6), (model.log_sigma, model.log_gamma)
+    losses = [player.objectives[0].loss for player in model.players()]
+
+    def logarithm_and_loss(index):
+        return rate * scales[index].numpy().astype(np.float64), float(tf.reduce_mean(losses[index](IMAGES, noise, ()).total))
+
+    for index, scale in enumerate(scales):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(losses[index](IMAGES, noise, ()).total)
+        descent = -1e-3 * tape.gradient(loss, scale.value).numpy()
+        start, difference = scale.numpy(), []
+        for step in (-5e-3, 5e-3):  # of the logarithm
+            scale.assign(start + step / rate)
+            difference.append(logarithm_and_loss(index))
+        scale.assign(start)
+        (low, below), (high, above) = difference
+        scale.assign_add(descent)
+        moved = rate * (scale.numpy() - start)
+        assert moved == pytest.approx(-rate * 1e-3 * (above - below) / (high - low), rel=0.01)
+
+
+def test_the_second_stage_sees_what_dai_and_wipf_describe():
+    """Images of two factors and noise, after 600 steps of the first VAE with five latents.
+
+    Dai and Wipf (2019, Section 3): sigma is the error of the reconstructions, and the posterior has next to no variance in as
+    many dimensions as the data have, while the others are the prior. Learned at the networks' rate of 2e-3, sigma could have
+    come to exp(-600 x 2e-3) = 0.30; all latents were the prior (measured), and the error 0.11.
+    """
+    random, wave = np.random.RandomState(0), np.cos(np.arange(8) * np.pi / 7.0)
+    factors = random.uniform(-42.0, 42.0, (2, 7400, 1, 1))
+    clean = 128.0 + factors[0] * wave[:, None] + factors[1] * wave
+    images = np.clip(clean + 10.0 * random.standard_normal(clean.shape), 0, 255).astype(np.uint8)[..., None]
+    model = tiny.build(tiny.config(8, model="two_stage_vae", latent_dim=5, autoencoder_width=4, hidden_units=32))
+    model.compile({player.name: keras.optimizers.Adam(2e-3) for player in model.players()})
+    batches = tf.data.Dataset.from_tensor_slices(images[:6400]).batch(128, drop_remainder=True).repeat()
+    model.fit_batches(batches, steps_per_epoch=600, verbose=0)
+
+    pixels = model.unit_pixels(images[6400:])
+    posterior = model._gaussian(pixels)
+    means, variances = posterior.mean().numpy(), posterior.variance().numpy().mean(0)
+    latents = means + posterior.stddev().numpy() * random.standard_normal(means.shape).astype(np.float32)
+    error = float(tf.sqrt(tf.reduce_mean(tf.square(pixels - model.decoder(latents)))))
+    assert error == pytest.approx(10.0 / 256.0, rel=0.15)
+    assert float(model.sigma) == pytest.approx(error, rel=0.1)
+    active, collapsed = variances < 0.05, variances > 0.5
+    assert active.sum() == 2 and collapsed.sum() == 3
+    assert means[:, collapsed].var(0).max() < 0.2
+    np.testing.assert_allclose(latents.var(0), 1.0, atol=0.5)
+
+
 def test_the_first_of_two_stages_trains_the_first_vae_alone_and_the_second_the_other():
     model = tiny.compiled(tiny.config(4, model="two_stage_vae", first_stage_steps=2))
     first, second = [model.encoder, model.decoder], [model.second_encoder, model.second_decoder]
@@ -182,6 +246,6 @@ def test_samples_of_two_stages_have_the_moments_of_both():
     latents = model.draw_latents(StepNoise((0, 1), (), 4000)).numpy()
     noise = np.random.RandomState(0).standard_normal((4000, 2)).astype(np.float32)
     means = model.second_decoder(noise).numpy()
-    expected = means.var(0) + float(np.exp(2.0 * model.log_gamma.numpy()))
+    expected = means.var(0) + deviation_of(model.log_gamma, model) ** 2
     np.testing.assert_allclose(latents.var(0), expected, rtol=0.1)
     np.testing.assert_allclose(latents.mean(0), means.mean(0), atol=0.1)

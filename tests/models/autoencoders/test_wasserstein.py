@@ -1,8 +1,11 @@
 """WAE-GAN and WAE-MMD: losses against NumPy, which networks each loss trains, the pre-training, the noise on the pixels."""
 
 import numpy as np
+import pytest
 import tensorflow as tf
 import tiny_models as tiny
+
+from tfcq.config import SYSTEMS
 
 SHAPE = (4, 4, 1)
 IMAGES = tiny.images(SHAPE, 8)
@@ -30,7 +33,19 @@ def test_the_adversary_and_the_encoder_have_opposite_cross_entropies():
     terms = autoencoder.objectives[0].loss(IMAGES, noise, ())
     pixels = (IMAGES.astype(np.float64) + 0.5) / 256.0
     squares = ((pixels - model.decoder(latents, training=True).numpy()) ** 2).sum((1, 2, 3))
-    np.testing.assert_allclose(terms.total, squares + 4.0 * softplus(-latent_logits), rtol=1e-4)
+    np.testing.assert_allclose(terms.total, 0.05 * squares + 4.0 * softplus(-latent_logits), rtol=1e-4)
+    np.testing.assert_allclose(terms.measures["reconstruction_error"], squares, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["wae_gan", "wae_mmd"])
+def test_the_defaults_are_the_scaling_of_tolstikhin_et_al(name):
+    """Their code on MNIST, with pixels in [0, 1]: 0.05 times the summed squares, plus lambda = 10 times the penalty."""
+    options = SYSTEMS[name]()
+    assert (options.reconstruction_weight, options.divergence_weight) == (0.05, 10.0)
+    model = model_of(name)
+    model.divergence = lambda latents, noise: tf.fill([8], 2.5)
+    terms = model.players()[0].objectives[0].loss(IMAGES, model._noise((0, 0, 0), 8), ())
+    np.testing.assert_allclose(terms.total, 0.05 * terms.measures["reconstruction_error"] + 25.0, rtol=1e-5)
 
 
 def test_the_adversary_is_trained_by_its_own_turn_alone_and_leaves_the_encoders_statistics():

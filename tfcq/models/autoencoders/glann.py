@@ -4,6 +4,10 @@
     IMLE    trains T from noise e to codes. Each epoch draws a pool of `pool_factor` times as many e as there are images;
             image i gets the e_i whose T(e_i) is nearest to c_i. L = |T(e_i) - c_i|^2, without projecting T(e_i)
 
+T starts with outputs whose mean squared norm is 1, that of a code. With larger ones the shortest few are nearest to all codes,
+whatever their directions: one noise served 6,000 codes. How many different noises a matching has found is logged as
+imle/distinct_noises.
+
 To sample: e ~ N(0, I), T(e) projected to the unit sphere, G. There is no encoder and no density. The paper trains with the
 perceptual loss (`--reconstruction=perceptual`).
 
@@ -15,7 +19,8 @@ An image keeps its code as long as the run continues, whatever happens to other 
 If the content of an image has changed (`--accept_changed_data`), its code continues from its value and learns the new content
 in the rest of the first stage. After that stage codes are not trained and images are not used.
 
-Departures from the authors' code: T has biases, and neither batch normalisation nor weight decay.
+Departures from the authors' code: T has no weight decay, and biases instead of batch normalisation, unless
+`imle_batch_normalization`: the pool is then normalised by its own statistics, as there, and samples by the moving ones.
 """
 
 from __future__ import annotations
@@ -32,6 +37,7 @@ from tfcq.models.autoencoders.autoencoder import Autoencoder
 from tfcq.models.autoencoders.reconstruction import ReconstructionError
 from tfcq.models.base import Array, Noise
 from tfcq.networks.dense import Perceptron
+from tfcq.networks.normalization import frozen_statistics
 
 if TYPE_CHECKING:
     from tfcq.data import ImageDataset
@@ -72,7 +78,14 @@ class GLANN(Autoencoder):
         super().__init__(config, image_shape, seed, name, encoder_outputs=0)
         self.reconstruction_error = ReconstructionError(config)
         self.code_network = Perceptron(
-            config.noise_dim, config.latent_dim, config.imle_units, config.imle_layers, seed=seed + 2, name="code_network"
+            config.noise_dim,
+            config.latent_dim,
+            config.imle_units,
+            config.imle_layers,
+            output_gain=config.latent_dim**-0.5,
+            batch_normalization=config.imle_batch_normalization,
+            seed=seed + 2,
+            name="code_network",
         )
         self.codes: keras.Variable | None = None
         self.matched_noise: keras.Variable | None = None
@@ -133,7 +146,7 @@ class GLANN(Autoencoder):
         _, indices = batch
         weights, matched_noise = self._attached()
         codes = tf.math.l2_normalize(tf.gather(weights.value, indices), axis=-1)
-        drawn = self.code_network(tf.gather(matched_noise.value, indices))
+        drawn = self.code_network(tf.gather(matched_noise.value, indices), training=True)
         distance = tf.reduce_sum(tf.square(drawn - codes), axis=-1)
         return Terms(distance, {"squared_distance": distance})
 
@@ -145,12 +158,13 @@ class GLANN(Autoencoder):
             raise ValueError(f"{self.name}: expected a call of attach(dataset, batch_size) before training")
         return self.codes, self.matched_noise
 
-    def begin_step(self, step: int) -> None:
+    def begin_step(self, step: int) -> dict[str, float]:
         first = self.config.first_stage_steps
         if step < first:
             self._project_codes()
         elif (step - first) % self._steps_per_epoch == 0:
-            self._match((step - first) // self._steps_per_epoch)
+            return {"imle/distinct_noises": float(self._match((step - first) // self._steps_per_epoch))}
+        return {}
 
     def _project_codes(self):
         """Projects the codes to the unit sphere; their weights are in units of codes_rate."""
@@ -158,12 +172,15 @@ class GLANN(Autoencoder):
         weights.assign(tf.math.l2_normalize(weights.value, axis=-1) / self.config.codes_rate)
 
     def _match(self, epoch):
-        """Gives each image the noise of the pool whose code is nearest to its own."""
+        """Gives each image the noise of the pool whose code is nearest to its own; returns how many noises that makes."""
         weights, matched_noise = self._attached()
         count = weights.shape[0]
         random = np.random.RandomState([self.seed, epoch])
         pool = random.standard_normal((self.config.pool_factor * count, self.config.noise_dim)).astype(np.float32)
-        drawn = tf.concat([self.code_network(part) for part in np.array_split(pool, self.config.pool_factor)], axis=0)
+        # By the pool's own statistics: the moving ones are of matched noises, which have no variance where one serves all codes.
+        with frozen_statistics():
+            parts = np.array_split(pool, self.config.pool_factor)
+            drawn = tf.concat([self.code_network(part, training=True) for part in parts], axis=0)
         codes = tf.math.l2_normalize(weights.value, axis=-1)
         # |c - t|^2 = 1 - 2 c t + |t|^2.
         offset = 0.5 * tf.reduce_sum(tf.square(drawn), axis=-1)
@@ -174,6 +191,7 @@ class GLANN(Autoencoder):
             ]
         )
         matched_noise.assign(pool[nearest])
+        return len(np.unique(nearest))
 
     # Abilities.
 

@@ -4,9 +4,10 @@ x = (x8 + u) / 256, u ~ U[0, 1); v = 256 x are pixels in [0, 256):
 
     log p(v) >= E_q[log N(x; G(z), sigma^2 I) + log p(z) - log q(z|x)] - D log 256
 
-in nats per 8-bit image. sigma is fixed (sigma^2 = 1 / (2 beta) with the paper's beta) or one learned scalar. If it is fixed, no
-bound is below log2(256 sigma sqrt(2 pi)) bits/dim, the value for x = G(z) and a KL of 0: 8.83 for beta = 1. Here q(z|x) is a
-diagonal Gaussian and p(z) = N(0, I); a system may change both.
+in nats per 8-bit image. sigma is fixed (sigma^2 = 1 / (2 beta) with the paper's beta) or one learned scalar, whose logarithm
+learns `sigma_rate` times as fast as the networks. If it is fixed, no bound is below log2(256 sigma sqrt(2 pi)) bits/dim, the
+value for x = G(z) and a KL of 0: 8.83 for beta = 1. Here q(z|x) is a diagonal Gaussian and p(z) = N(0, I); a system may change
+both.
 """
 
 from __future__ import annotations
@@ -31,6 +32,15 @@ DEQUANTIZATION, LATENT = 0, 1
 
 LOG_SCALES = (-7.0, 3.0)
 """Limits of a posterior's log-scale; gradients pass through them."""
+
+
+def deviation(variable: keras.Variable, rate: float) -> tf.Tensor:
+    """The standard deviation exp(rate w), a scalar, of a variable w: its logarithm in units of `rate`.
+
+    The gradient with respect to w is that with respect to the logarithm, not `rate` times as large: under every optimizer the
+    logarithm then learns `rate` times as fast as another weight, and the norm of a gradient does not depend on `rate`.
+    """
+    return tf.exp(variable.value + tf.stop_gradient((rate - 1.0) * variable.value))
 
 
 class VariationalAutoencoder(Autoencoder):
@@ -58,9 +68,14 @@ class VariationalAutoencoder(Autoencoder):
             name="log_sigma",
             shape=(),
             dtype="float32",
-            initializer=keras.initializers.Constant(math.log(config.decoder_sigma)),
+            initializer=keras.initializers.Constant(math.log(config.decoder_sigma) / config.sigma_rate),
             trainable=config.learn_decoder_sigma,
         )
+
+    @property
+    def sigma(self) -> tf.Tensor:
+        """The decoder's standard deviation, float32 [], for pixels in [0, 1]."""
+        return deviation(self.log_sigma, self.config.sigma_rate)
 
     @property
     def abilities(self) -> frozenset[str]:
@@ -127,7 +142,7 @@ class VariationalAutoencoder(Autoencoder):
     def log_density(self, pixels: tf.Tensor, means: tf.Tensor) -> tf.Tensor:
         """log N(x; means, sigma^2 I) - D log 256: float32 [N], nats per 8-bit image; both [N, H, W, C] in [0, 1]."""
         # One sigma per row, so that the gradients of rows are summed in a fixed order.
-        sigma = tf.fill([tf.shape(means)[0], 1, 1, 1], tf.exp(self.log_sigma.value))
+        sigma = tf.fill([tf.shape(means)[0], 1, 1, 1], self.sigma)
         density = tfd.Independent(tfd.Normal(means, sigma), 3).log_prob(pixels)
         return density - math.prod(self.image_shape) * math.log(LEVELS)
 
@@ -139,7 +154,7 @@ class VariationalAutoencoder(Autoencoder):
 
     def _loss(self, images, noise, shared):
         terms, logs = self._terms(images, noise, training=True)
-        logs = logs | {"sigma": tf.exp(self.log_sigma.value)}
+        logs = logs | {"sigma": self.sigma}
         return Terms(-terms["elbo"] + self.penalty(), logs, self.bound_measures(terms, self.trained_bound))
 
     def penalty(self) -> tf.Tensor | float:

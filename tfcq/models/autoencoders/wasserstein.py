@@ -1,9 +1,11 @@
 """The base of the Wasserstein auto-encoders WAE-GAN and WAE-MMD (Tolstikhin et al. 2018; Xiao et al. 2019, Appendix B.3).
 
-    L = |x - G(E(x))|^2 + lambda D(latents, prior),    prior N(0, sigma^2 I)
+    L = w |x - G(E(x))|^2 + lambda D(latents, prior),    prior N(0, sigma^2 I)
 
-with a deterministic E. First, for `pretraining_steps`, only the encoder is trained, to bring the mean and the covariance of a
-batch's latents close to the prior's. There is a density of latents, the prior's, but no likelihood of images.
+with a deterministic E, pixels x in [0, 1], and the square summed over an image. The paper writes w = 1; its authors' code
+(wae.py and configs.py of github.com/tolstikhin/wae), which has their lambda of 10, has w = 0.05, for pixels in [0, 1] on MNIST
+and in [-1, 1] on CelebA (w = 0.2 here). First, for `pretraining_steps`, only the encoder is trained, to bring the mean and the
+covariance of a batch's latents close to the prior's. There is a density of latents, the prior's, but no likelihood of images.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfcq.config.systems import WAEOptions
+from tfcq.config.groups import WAEOptions
 from tfcq.engine.players import Objective, Player, Terms
 from tfcq.engine.trainer import of_all_replicas
 from tfcq.models.autoencoders.autoencoder import Autoencoder
@@ -92,7 +94,7 @@ class WassersteinAutoencoder(Autoencoder):
         pixels, latents = self.training_latents(images, noise)
         error = self.reconstruction_error(pixels, self.decoder(latents, training=True))
         divergence = self.divergence(latents, noise)
-        total = error + self.config.divergence_weight * divergence
+        total = self.config.reconstruction_weight * error + self.config.divergence_weight * divergence
         return Terms(total, {"divergence": divergence}, {self.reconstruction_error.name: error})
 
     def _moments_loss(self, images, noise, shared):

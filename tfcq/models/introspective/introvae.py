@@ -63,10 +63,10 @@ class IntroVAE(IntrospectiveVAE):
     def attach(self, dataset: ImageDataset, batch_size: int) -> None:
         self._dataset, self._images_at_a_time = dataset, batch_size // tf.distribute.get_strategy().num_replicas_in_sync
 
-    def begin_step(self, step: int) -> None:
+    def begin_step(self, step: int) -> dict[str, float]:
         """Suggests a margin at the end of the pre-training; with margin=auto, uses it."""
         if step == 0 or step != self.stage_starts[-1]:
-            return
+            return {}
         assert self._dataset is not None  # set by attach, before training
         count = min(_MARGIN_IMAGES, self._dataset.num_images("train"))
         size = max(1, self._images_at_a_time // self.micro_batches)  # the number of images that a step has in memory at once
@@ -80,6 +80,7 @@ class IntroVAE(IntrospectiveVAE):
             f"pre-training is over: KL of real images {mean:.4g} nats; suggested --margin={SUGGESTED * mean:.4g}, "
             + ("which is used" if taken else f"--margin={self.config.margin} was given and is used")
         )
+        return {}
 
     level_name = "margin"
 
