@@ -6,10 +6,13 @@ import keras
 import tensorflow as tf
 
 from tfcq.networks.convolutions import spawn_seeds
+from tfcq.networks.normalization import BatchNormalization
 
 
 class Perceptron(keras.layers.Layer):
     """Vectors float32 [N, inputs] -> float32 [N, outputs]: hidden layers with ReLU, then a linear layer.
+
+    With `normalized`, a batch normalisation follows each ReLU.
 
     Outputs have the dtype of the weights: float32 whatever the precision policy, float64 with a `dtype` of float64.
 
@@ -24,6 +27,7 @@ class Perceptron(keras.layers.Layer):
         seed: an integer that fixes the initial values.
         name: the layer's name.
         dtype: dtype or policy of the hidden layers; None: the precision policy.
+        normalized: whether hidden layers have batch normalisation.
     """
 
     def __init__(
@@ -37,10 +41,11 @@ class Perceptron(keras.layers.Layer):
         seed: int | None = 0,
         name: str = "perceptron",
         dtype: str | keras.DTypePolicy | None = None,
+        normalized: bool = False,
     ):
         super().__init__(name=name, dtype=dtype)
         self.inputs, self.outputs, self.units, self.layers = inputs, outputs, units, layers
-        self.output_gain, self.input_skip, self.seed = output_gain, input_skip, seed
+        self.output_gain, self.input_skip, self.seed, self.normalized = output_gain, input_skip, seed, normalized
         self.build()
 
     def build(self, inputs_shape: tuple[int | None, int] | None = None) -> None:
@@ -55,17 +60,23 @@ class Perceptron(keras.layers.Layer):
             hidden.build((None, size))
             setattr(self, hidden.name, hidden)
             size = self.units
+            if self.normalized:
+                normalization = BatchNormalization(name=f"normalization_{index}", dtype=self.dtype_policy)
+                normalization.build((None, size))
+                setattr(self, normalization.name, normalization)
         # VarianceScaling does not take a scale of 0.
         gain = self.output_gain
         initializer = keras.initializers.VarianceScaling(gain**2, seed=seeds[-1]) if gain else "zeros"
         self.last = keras.layers.Dense(self.outputs, kernel_initializer=initializer, dtype=self.variable_dtype, name="outputs")
         self.last.build((None, size + self.inputs if self.input_skip else size))
 
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """Vectors [N, inputs] to [N, outputs]."""
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Vectors [N, inputs] to [N, outputs]; in `training`, hidden layers are normalised by the batch's statistics."""
         hidden = inputs
         for index in range(self.layers):
             hidden = getattr(self, f"hidden_{index}")(hidden)
+            if self.normalized:
+                hidden = getattr(self, f"normalization_{index}")(hidden, training=training)
         if self.input_skip:
             hidden = tf.concat([hidden, tf.cast(inputs, hidden.dtype)], axis=-1)
         return self.last(hidden)
