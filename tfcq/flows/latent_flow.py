@@ -95,7 +95,7 @@ class LatentFlow(keras.layers.Layer):
                     seed=next(seeds),
                     name=f"coupling_{block}_{index}",
                     dtype=self.dtype_policy,
-                    normalized=self.normalized,
+                    normalization="after" if self.normalized else "",
                 )
                 setattr(self, network.name, network)
             order = np.random.default_rng(next(seeds)).permutation(self.dim)

@@ -12,8 +12,6 @@ from tfcq.networks.normalization import BatchNormalization
 class Perceptron(keras.layers.Layer):
     """Vectors float32 [N, inputs] -> float32 [N, outputs]: hidden layers with ReLU, then a linear layer.
 
-    With `normalized`, a batch normalisation follows each ReLU.
-
     Outputs have the dtype of the weights: float32 whatever the precision policy, float64 with a `dtype` of float64.
 
     Args:
@@ -27,7 +25,7 @@ class Perceptron(keras.layers.Layer):
         seed: an integer that fixes the initial values.
         name: the layer's name.
         dtype: dtype or policy of the hidden layers; None: the precision policy.
-        normalized: whether hidden layers have batch normalisation.
+        normalization: the batch normalisation of hidden layers: "" (none) | "before" each ReLU, in place of a bias | "after" it.
     """
 
     def __init__(
@@ -41,11 +39,11 @@ class Perceptron(keras.layers.Layer):
         seed: int | None = 0,
         name: str = "perceptron",
         dtype: str | keras.DTypePolicy | None = None,
-        normalized: bool = False,
+        normalization: str = "",
     ):
         super().__init__(name=name, dtype=dtype)
         self.inputs, self.outputs, self.units, self.layers = inputs, outputs, units, layers
-        self.output_gain, self.input_skip, self.seed, self.normalized = output_gain, input_skip, seed, normalized
+        self.output_gain, self.input_skip, self.seed, self.normalization = output_gain, input_skip, seed, normalization
         self.build()
 
     def build(self, inputs_shape: tuple[int | None, int] | None = None) -> None:
@@ -54,13 +52,19 @@ class Perceptron(keras.layers.Layer):
         size = self.inputs
         for index, seed in enumerate(seeds[:-1]):
             initializer = keras.initializers.HeNormal(seed)
+            before = self.normalization == "before"
             hidden = keras.layers.Dense(
-                self.units, "relu", kernel_initializer=initializer, name=f"hidden_{index}", dtype=self.dtype_policy
+                self.units,
+                None if before else "relu",
+                use_bias=not before,
+                kernel_initializer=initializer,
+                name=f"hidden_{index}",
+                dtype=self.dtype_policy,
             )
             hidden.build((None, size))
             setattr(self, hidden.name, hidden)
             size = self.units
-            if self.normalized:
+            if self.normalization:
                 normalization = BatchNormalization(name=f"normalization_{index}", dtype=self.dtype_policy)
                 normalization.build((None, size))
                 setattr(self, normalization.name, normalization)
@@ -75,8 +79,10 @@ class Perceptron(keras.layers.Layer):
         hidden = inputs
         for index in range(self.layers):
             hidden = getattr(self, f"hidden_{index}")(hidden)
-            if self.normalized:
+            if self.normalization:
                 hidden = getattr(self, f"normalization_{index}")(hidden, training=training)
+            if self.normalization == "before":
+                hidden = tf.nn.relu(hidden)
         if self.input_skip:
             hidden = tf.concat([hidden, tf.cast(inputs, hidden.dtype)], axis=-1)
         return self.last(hidden)
