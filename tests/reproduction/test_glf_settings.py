@@ -140,6 +140,15 @@ def test_flagfiles_are_as_the_settings_make_them():
         assert (REPOSITORY / "configs" / f"{name}.cfg").read_text(encoding="utf-8") == experiment.flagfile(), name
 
 
+def test_the_readme_has_a_line_for_each_flagfile():
+    lines = (REPOSITORY / "configs" / "README.md").read_text(encoding="utf-8").splitlines()
+    for name, experiment in EXPERIMENTS.items():
+        (line,) = (line for line in lines if line.startswith(f"| `{name}.cfg`"))
+        _, model, _, epochs, figure, _ = (cell.strip() for cell in line.strip("|").split("|"))
+        assert model == f"`{experiment.model}`" and figure == str(experiment.paper_fid() or "none"), name
+        assert [int(part) for part in epochs.split("+")] == [stage.epochs for stage in experiment.stages], name
+
+
 def test_celeba_hq_has_the_papers_batch_and_a_dcgan():
     for name, error in (("celeba_hq_256_glf", "mse"), ("celeba_hq_256_glf_perceptual", "perceptual")):
         config = config_from(f"--preset={name}")

@@ -289,7 +289,7 @@ def _of_celeba_hq(method):
     """GLF with the DCGAN auto-encoder, of which the paper shows samples."""
     networks = {"autoencoder_network": "dcgan", "latent_dim": 64, "latent_flow_units": 256, "autoencoder_width": 32}
     options = networks | _ADAM | {"batch_size": 64}
-    notes = (
+    notes: tuple[str, ...] = (
         "The batch of 64 and a DCGAN auto-encoder are the paper's; its width, the latents, the learning rate, the epochs and",
         "the drop are ours: the text at hand has no numbers for them. A tenth of the 30,000 images test.",
     )
