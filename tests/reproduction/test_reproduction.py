@@ -139,7 +139,7 @@ def test_minutes_are_as_many_steps_as_take_them():
         ("wae_gan", {"pretraining_steps": 600}, [50.0, 100.0], 600 + 300),
         ("wae_gan", {"first_stage_steps": 100}, [50.0, 100.0], 200 + 500),  # which it does not have
         ("glann", {"first_stage_steps": 600}, [50.0, 100.0], 600 + 300),
-        ("glann", {}, [50.0, 160.0], 1000),  # 10 of 11
+        ("glann", {}, [90.0, 50.0], 1000),  # a quarter of the steps
         ("vae", {"first_stage_steps": 100}, [100.0], 600),
         ("glf", {"first_stage_steps": 100}, [100.0], 600),
         ("wae_gan", {"pretraining_steps": 1200}, [50.0, 100.0], None),

@@ -162,9 +162,9 @@ def test_rows_of_several_systems_take_the_options_that_they_have():
         "vae_flow_prior", "vae_flow_posterior", "glf", "glf_perceptual"}  # fmt: skip
     assert rows["glf"]["model"] == rows["glf_perceptual"]["model"] == "glf" and rows["vae"]["model"] == "vae"
     assert rows["glf"]["train_steps"] == "50" and rows["vae"]["train_steps"] == "330"
-    # 500 epochs of GLO before 50, 400 of the first VAE before 800.
+    # GLO has a quarter of the steps; the first VAE has 400 epochs before the second's 800.
     stages = {name: row["first_stage_steps"] for name, row in rows.items() if "first_stage_steps" in row}
-    assert stages == {"glann": "300", "two_stage_vae": "110", "glf": "0", "glf_perceptual": "0"}
+    assert stages == {"glann": "82", "two_stage_vae": "110", "glf": "0", "glf_perceptual": "0"}
     longer = dry_run("--table=glf", "--image_size=28", "--budget_steps=110", "--rows=glann", "--first_stage_steps=9")
     assert longer["glann"]["first_stage_steps"] == "9"
     assert dry_run("--table=glf", "--image_size=28", "--budget_steps=99", "--rows=glf", "--first_stage_steps=9")["glf"][
