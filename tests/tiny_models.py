@@ -98,7 +98,7 @@ def compiled(config, channels=1, optimizer=fused_optimizers.Adamax, learning_rat
     model = build(config, channels)
     model.attach(dataset(model.image_shape), config.training.batch_size)
     model.compile(
-        {player.name: optimizer(learning_rate) for player in model.players()},
+        {name: optimizer(learning_rate) for name in model.optimized_variables()},
         jit_compile=config.training.jit_compile,
         clip_norm=config.training.clip_norm,
         ema_decay=config.training.ema_decay,
@@ -148,7 +148,7 @@ def make_workdir(folder, config):
     model = models.build(config, source.image_shape)
     model.attach(source, config.training.batch_size)
     workdir.keep_data(folder, source, digests=model.files_read)
-    model.compile({player.name: keras.optimizers.Adamax() for player in model.players()})
+    model.compile({name: keras.optimizers.Adamax() for name in model.optimized_variables()})
     model.initialize(images(model.image_shape))
     perturb(model.trainable_variables)
     model.step.assign(1)

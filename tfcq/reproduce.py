@@ -27,8 +27,9 @@ from tfcq.metrics.registry import LATENT_LIKELIHOODS, LIKELIHOODS
 from tfcq.picture_files import check_name
 from tfcq.reproduction.plane import labels_of, write_plane
 from tfcq.reproduction.report import verdicts, write_report
+from tfcq.reproduction.rows import WIDTHS
 from tfcq.reproduction.run import Ablation, Budget, Job
-from tfcq.reproduction.tables import TABLES, WIDTHS
+from tfcq.reproduction.tables import TABLES
 from tfcq.reproduction.timing import steps_in
 
 

@@ -76,7 +76,10 @@ GOLDENS = {
         tiny.config(model="realnvp", quality_weight=2.0, flow_normalization="batch", flow_scales=1), channels=3
     ),
     "glf": Golden(tiny.config(model="glf", regularized=True)),
-    "glf_two_stages": Golden(tiny.config(model="glf", first_stage_steps=2), channels=3, steps=4),
+    "glf_two_stages": Golden(
+        tiny.config(8, model="glf", first_stage_steps=2, latent_flow_optimizer="own", autoencoder_network="dcgan"),
+        channels=3, steps=4,
+    ),  # fmt: skip
     "vae": Golden(tiny.config(model="vae")),
     "vae_learned_scale": Golden(tiny.config(model="vae", learn_decoder_sigma=True, training={"ema_decay": 0.9}), channels=3),
     # A weight-normalised kernel of one entry has a direction without a gradient: a narrow attention's.
@@ -97,7 +100,9 @@ GOLDENS = {
         steps=3,
     ),
     "vae_flow_prior": Golden(tiny.config(model="vae_flow_prior")),
-    "vae_flow_posterior": Golden(tiny.config(model="vae_flow_posterior")),
+    "vae_flow_posterior": Golden(
+        tiny.config(model="vae_flow_posterior", latent_flow_optimizer="own", latent_flow_normalization="batch")
+    ),
     "wae_gan": Golden(tiny.config(model="wae_gan"), steps=3),
     "wae_mmd": Golden(tiny.config(model="wae_mmd"), steps=3),
     "two_stage_vae": Golden(tiny.config(model="two_stage_vae", first_stage_steps=2), steps=4),

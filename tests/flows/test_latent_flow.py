@@ -99,6 +99,33 @@ def test_one_block_is_the_formula_in_numpy():
     np.testing.assert_allclose(flow.distribution().log_prob(latents), expected, rtol=1e-10)
 
 
+def test_batch_normalisation_follows_each_relu_of_the_couplings_networks():
+    """In NumPy, with the batch's statistics in training and the moving ones otherwise; the density stays one either way."""
+    flow = LatentFlow(5, 1, units=6, layers=2, seed=3, dtype="float64", normalized=True)
+    random, latents = np.random.RandomState(0), rows(20, 5, seed=1)
+    for variable in flow.weights:
+        if "permutation" not in variable.path:
+            variable.assign(np.abs(variable.numpy() + 0.2 * random.standard_normal(variable.shape)))
+    moving = layers(flow, 0)["normalization_0/moving_mean"].numpy()
+    for training in (False, True):
+        inputs = latents[:, :2]
+        weights = {name: value.numpy() for name, value in layers(flow, 0).items()}
+        for number in range(2):
+            inputs = np.maximum(inputs @ weights[f"hidden_{number}/kernel"] + weights[f"hidden_{number}/bias"], 0.0)
+            one = {name.split("/")[1]: value for name, value in weights.items() if f"normalization_{number}/" in name}
+            mean, variance = (inputs.mean(0), inputs.var(0)) if training else (one["moving_mean"], one["moving_variance"])
+            inputs = (inputs - mean) / np.sqrt(variance + 1e-5) * one["gamma"] + one["beta"]
+        raw = np.split(inputs @ weights["outputs/kernel"] + weights["outputs/bias"], 2, axis=1)[1]
+        bijector = tfp.bijectors.Chain(flow.bijector(training).bijectors[:1])
+        log_det = bijector.inverse_log_det_jacobian(tf.constant(latents), 1)
+        np.testing.assert_allclose(log_det, -(LOG_SCALE_LIMIT * np.tanh(raw / LOG_SCALE_LIMIT)).sum(1), rtol=1e-9)
+        density = flow.distribution(training=training).log_prob(tf.constant(latents))
+        other = flow.bijector(training)
+        expected = other.inverse_log_det_jacobian(tf.constant(latents), 1) - 2.5 * np.log(2.0 * np.pi)
+        np.testing.assert_allclose(density, expected - 0.5 * tf.reduce_sum(other.inverse(latents) ** 2, -1), rtol=1e-9)
+    assert np.any(layers(flow, 0)["normalization_0/moving_mean"].numpy() != moving)
+
+
 def layers(flow, index):
     network = getattr(flow, f"coupling_0_{index}")
     return {variable.path.split(f"{network.name}/")[1]: variable.value for variable in network.variables}

@@ -1,5 +1,7 @@
 """The one train_step, on a model whose losses and gradients are known by hand."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ import tensorflow as tf
 import tiny_models as tiny
 
 from tfcq.endpoints import ENDPOINTS
-from tfcq.engine.players import Objective, Player, Terms
+from tfcq.engine.players import Objective, OptimizerGroup, Player, Terms
 from tfcq.errors import UserError
 from tfcq.models.base import GenerativeModel
 from tfcq.randomness import StepNoise
@@ -65,12 +67,15 @@ class Toy(GenerativeModel):
         return Terms(total, {"second": total, "scalar": self.v.value})
 
 
-def compiled(optimizer=keras.optimizers.SGD, rate=1.0, policy="float32", turns=1, noisy=False, **options):
+def compiled(
+    optimizer=keras.optimizers.SGD, rate=1.0, policy="float32", turns=1, noisy=False, kind=Toy, rates=None, **options
+):
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:
-        model = Toy(turns, noisy)
-        model.compile({"critic": optimizer(rate), "maker": optimizer(rate)}, **options)
+        model = kind(turns, noisy)
+        rates = {"critic": rate, "maker": rate} | (rates or {})
+        model.compile({name: optimizer(value) for name, value in rates.items()}, **options)
     finally:
         keras.config.set_dtype_policy(before)
     return model
@@ -259,6 +264,29 @@ def test_clip_norm_scales_a_players_gradient_down_and_never_up():
     np.testing.assert_allclose(np.linalg.norm(step["clipped"]), 0.5, rtol=1e-5)
     np.testing.assert_allclose(step["clipped"], step["free"] * 0.5 / norm, rtol=1e-5)
     np.testing.assert_array_equal(step["loose"], step["free"])
+
+
+class Grouped(Toy):
+    """The toy whose v has an optimizer of its own."""
+
+    def players(self):
+        critic, maker = super().players()
+        return [critic, dataclasses.replace(maker, groups=(OptimizerGroup("own", [self.v], "v_optimizer=own"),))]
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+def test_a_group_of_variables_has_an_optimizer_of_its_own_and_the_players_gradients(policy):
+    with pytest.raises(UserError, match="expected one for each of critic, maker, own, received"):
+        Grouped().compile({name: keras.optimizers.SGD(1.0) for name in ("critic", "maker")})
+    model = compiled(policy=policy, kind=Grouped, rates={"own": 0.25}, clip_norm=0.5)
+    if policy == "mixed_float16":
+        model.player_optimizers["own"].dynamic_scale.assign(2.0)  # not the maker's
+    model.train_step(tf.constant(IMAGES))
+    slope = 3.0 * level(IMAGES).mean()
+    factor = 0.5 / np.hypot(slope, 1.0)  # one norm, of all of the player's gradients
+    np.testing.assert_allclose(model.w, 1.0 - factor * slope, rtol=1e-5)
+    np.testing.assert_allclose(model.v, 1.0 - 0.25 * factor, rtol=1e-5)
+    assert [variable.path for variable in model.optimized_variables()["maker"]] == ["toy/w"]
 
 
 @pytest.mark.parametrize("poison", [np.nan, np.inf])

@@ -6,7 +6,8 @@ import math
 from markdown_tables import unpadded
 
 from tfcq.reproduction import report
-from tfcq.reproduction.tables import TABLES, Order
+from tfcq.reproduction.rows import Order
+from tfcq.reproduction.tables import TABLES
 
 
 def record(distance, bits=None, step=100, **more):

@@ -11,8 +11,9 @@ import pytest
 from commands import REPOSITORY, config_from
 
 from tfcq.command_line.configuration import config_of
+from tfcq.reproduction.rows import WIDTHS
 from tfcq.reproduction.run import ENDLESS, Budget
-from tfcq.reproduction.tables import TABLES, WIDTHS
+from tfcq.reproduction.tables import TABLES
 
 
 def command_line(*arguments):
@@ -128,7 +129,7 @@ def test_the_papers_numbers_show_the_orders_that_are_expected(name):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--dataset=digits", "--budget_steps=1"], "expected --table=1|2|3a|3b|4|lambda|glf"),
+        (["--dataset=digits", "--budget_steps=1"], "expected --table=1|2|3a|3b|4|lambda|glf|glf_mnist|glf_cifar10|"),
         (["--table=1", "--budget_steps=1"], "expected --dataset="),
         (["--table=1", "--dataset=digits"], "expected one of --budget_minutes and --budget_steps, received neither"),
         (["--table=1", "--dataset=digits", "--budget_steps=1", "--budget_minutes=1"], "received both"),

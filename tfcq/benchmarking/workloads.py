@@ -97,7 +97,7 @@ def _measure_parts(model: Any, images: Any, stage: int, step_seconds: float, cal
         def update():
             # Gradients of zero: the update costs the same, and the weights hardly change.
             gradients = [tf.zeros_like(variable.value) for variable in player.variables]
-            model.player_optimizers[player.name].apply(gradients, player.variables)
+            model.apply_gradients(player, gradients)
             return tf.constant(0)
 
         part(f"part: {player.name}, forward", forward, 0, player.turns)

@@ -142,24 +142,45 @@ def num_halvings(image_size: int, section: Section, name: str) -> int:
     return int(halvings)
 
 
+DCGAN_SIZES = (8, 16, 32, 64, 128, 256, 512, 1024)
+"""Sides of images for autoencoder_network=dcgan, pixels."""
+
+
 @dataclasses.dataclass(frozen=True, repr=False)
 class AutoencoderOptions(Section):
     """The auto-encoder's networks.
 
-    InfoGAN's, as in the GLF family (Xiao et al. 2019, Appendix A, Table 3).
+    InfoGAN's, as in the GLF family (Xiao et al. 2019, Appendix A, Table 3), or DCGAN's for large images (Appendix B).
     """
 
+    autoencoder_network: str = option(
+        "infogan",
+        "the auto-encoder's networks: infogan, two convolutions and fully connected layers | dcgan, convolutions down to 4x4, "
+        "for large images",
+        choices=("infogan", "dcgan"),
+    )
     latent_dim: int = option(20, "the number of values of a latent vector", minimum=2, maximum=4096)
     autoencoder_width: int = option(
         64,
-        "the channels of the auto-encoder's convolution next to the images; its other convolution has twice as many",
+        "the channels of the auto-encoder's convolution next to the images; each one after it has twice as many",
         minimum=1, maximum=4096,
     )
-    hidden_units: int = option(1024, "the units of the auto-encoder's fully connected layers", minimum=1, maximum=65536)
+    hidden_units: int = option(
+        1024, "the units of the auto-encoder's fully connected layers, with autoencoder_network=infogan", minimum=1, maximum=65536
+    )
+
+    def without_effect(self) -> frozenset[str]:
+        """The fully connected layers' size, where there are none."""
+        return super().without_effect() | (frozenset({"hidden_units"}) if self.autoencoder_network == "dcgan" else frozenset())
 
     def check_run(self, data: DataConfig, training: TrainingConfig) -> None:
-        """Raises UserError if the networks cannot halve image_size twice."""
+        """Raises UserError if the networks cannot halve image_size twice, or down to 4."""
         super().check_run(data, training)
+        if self.autoencoder_network == "dcgan" and data.image_size not in DCGAN_SIZES:
+            raise UserError(
+                f"image_size={data.image_size} with autoencoder_network=dcgan: expected one of "
+                f"{', '.join(map(str, DCGAN_SIZES))}, as the networks halve images down to 4x4"
+            )
         if data.image_size % 4:
             raise UserError(
                 f"image_size={data.image_size}: expected a multiple of 4, as the auto-encoder halves images twice"
@@ -266,6 +287,32 @@ class LatentFlowOptions(Section):
         "the weight decay of the latents' flow: half of this, times the sum of its squared weights, is added to its loss",
         minimum=0.0, maximum=1.0,
     )
+    latent_flow_normalization: str = option(
+        "none",
+        "the normalisation of the hidden layers of the latent flow's couplings: none, as in the paper | batch, after each ReLU, "
+        "as in the authors' code",
+        choices=("none", "batch"),
+    )
+    latent_flow_optimizer: str = option(
+        "shared",
+        "what updates the latents' flow: shared, the optimizer of the auto-encoder | own, one of its own, as in the authors' "
+        "code, with latent_flow_beta_1, latent_flow_beta_2 and latent_flow_learning_rate",
+        choices=("shared", "own"),
+    )
+    latent_flow_learning_rate: float = option(
+        0.0, "the learning rate of the flow's own optimizer; 0: learning_rate", minimum=0.0, maximum=1.0
+    )
+    latent_flow_beta_1: float = option(
+        0.8, "the decay of the first moment in the flow's own optimizer", minimum=0.0, maximum=0.999999
+    )
+    latent_flow_beta_2: float = option(
+        0.9, "the decay of the second moment in the flow's own optimizer", minimum=0.0, maximum=0.999999
+    )
+
+    def without_effect(self) -> frozenset[str]:
+        """Those of the flow's own optimizer, where it has none."""
+        own = {"latent_flow_learning_rate", "latent_flow_beta_1", "latent_flow_beta_2"}
+        return super().without_effect() | (frozenset() if self.latent_flow_optimizer == "own" else own)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import math
@@ -95,7 +96,8 @@ def compile_model(model: Trainer, training: TrainingConfig) -> None:
     ends = [*model.stage_starts[1:], training.train_steps]
     lengths = [max(1, end - start) for start, end in zip(model.stage_starts, ends, strict=True)]
     optimizers = {
-        player.name: _optimizer(training, player, lengths[player.stage], drops[player.stage]) for player in model.players()
+        name: _optimizer(training, player, name, lengths[player.stage], drops[player.stage])
+        for player in model.players() for name in player.optimized()
     }
     model.compile(
         optimizers,
@@ -118,13 +120,23 @@ def _drops(model: Trainer, training: TrainingConfig) -> list[list[tuple[float, f
 
 
 def _optimizer(
-    training: TrainingConfig, player: Player, num_steps: int, drops: Iterable[tuple[float, ...]]
+    training: TrainingConfig, player: Player, name: str, num_steps: int, drops: Iterable[tuple[float, ...]]
 ) -> keras.optimizers.Optimizer:
-    """The optimizer of a player whose stage has `num_steps` steps and these `drops` of the learning rate."""
-    rate = training.discriminator_learning_rate if player.name == "discriminator" else training.learning_rate
+    """The optimizer `name` of a player whose stage has `num_steps` steps and these `drops` of the learning rate."""
+    rate: Any = training.discriminator_learning_rate if player.name == "discriminator" else training.learning_rate
+    group = next((group for group in player.groups if group.name == name), None)
+    if group and group.learning_rate is not None:
+        rate = group.learning_rate
     if training.learning_rate_schedule != "constant" or training.warmup_steps or drops:
         rate = LearningRate(*_course(training, rate, num_steps, drops, player.turns))
-    return _maker(training)(rate, name=f"{player.name}_optimizer")
+    if group and group.betas is not None:
+        training = dataclasses.replace(training, beta_1=group.betas[0], beta_2=group.betas[1])
+    try:
+        return _maker(training)(rate, name=f"{name}_optimizer")
+    except UserError as error:
+        if group is None:
+            raise
+        raise UserError(f"{group.asked_by}: {error}") from error
 
 
 def _course(

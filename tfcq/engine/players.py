@@ -53,16 +53,36 @@ class Objective:
 
 
 @dataclasses.dataclass(frozen=True)
-class Player:
-    """One or several networks that are trained together, by one optimizer.
+class OptimizerGroup:
+    """Variables of a player that an optimizer of their own updates, by the same gradients.
 
     Attributes:
-        name: the name in logs and of the optimizer.
+        name: the name of the optimizer, also in logs.
+        variables: Keras variables of the player.
+        asked_by: the option with its value that asks for it, for errors.
+        learning_rate: the learning rate, which follows the run's schedule and drops; None: the player's.
+        betas: the decays of the first and the second moment; None: the run's.
+    """
+
+    name: str
+    variables: list[keras.Variable]
+    asked_by: str
+    learning_rate: float | None = None
+    betas: tuple[float, float] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Player:
+    """One or several networks that are trained together, by one optimizer or by one for each group of variables.
+
+    Attributes:
+        name: the name in logs, and of the optimizer of all variables that are in no group.
         objectives: the losses; their gradients are added.
         turns: updates in each step.
         stage: the stage of training in which it takes part; see `Trainer.stage_starts`.
         uses_shared_tensors: whether its losses use `Trainer.shared_tensors`, which are computed only in stages with such a
             player.
+        groups: the variables that have optimizers of their own.
     """
 
     name: str
@@ -70,6 +90,7 @@ class Player:
     turns: int = 1
     stage: int = 0
     uses_shared_tensors: bool = True
+    groups: tuple[OptimizerGroup, ...] = ()
 
     @property
     def variables(self) -> list[keras.Variable]:
@@ -77,3 +98,9 @@ class Player:
         return list(
             {id(variable): variable for objective in self.objectives for variable in objective.variables}.values()
         )
+
+    def optimized(self) -> dict[str, list[keras.Variable]]:
+        """{name of an optimizer: the variables that it updates}; together they are `variables`."""
+        own = {id(variable) for group in self.groups for variable in group.variables}
+        others = [variable for variable in self.variables if id(variable) not in own]
+        return ({self.name: others} if others else {}) | {group.name: group.variables for group in self.groups}

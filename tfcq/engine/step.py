@@ -195,28 +195,40 @@ class Step:
         return tf.map_fn(keep, tf.range(parts), fn_output_signature=specs, parallel_iterations=1)
 
     def _scale(self, player: Player) -> Any:
-        """The loss scale of a player's optimizer: 1.0 except in float16."""
-        optimizer = self.player_optimizers[player.name]
-        return optimizer.scale_loss(1.0) if isinstance(optimizer, keras.optimizers.LossScaleOptimizer) else 1.0
+        """The loss scale of a player's optimizer, the first one of several: 1.0 except in float16."""
+        return _scale_of(self.player_optimizers[next(iter(player.optimized()))])
 
     def _update(self, player: Player, gradients: list[tf.Tensor], logs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Applies the sum of all replicas' gradients; returns the logs, with the player's name before all but measures."""
         context = tf.distribute.get_replica_context()
-        optimizer, scale = self.player_optimizers[player.name], self._scale(player)
+        scale = self._scale(player)
         if context.num_replicas_in_sync > 1:
             gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
         norm = tf.linalg.global_norm(gradients) / scale
         finite = tf.math.is_finite(logs["loss"])
-        if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        if self._has_loss_scale(player):
             finite &= scale >= 1.0  # it skips steps that overflow; below 1 the scale is not the cause
         else:
             finite &= tf.math.is_finite(norm)
         if self._clip_norm:
             factor = tf.minimum(1.0, self._clip_norm / norm)
             gradients = [gradient * factor for gradient in gradients]
-        optimizer.apply(gradients, player.variables)  # without another sum: `use_gradients_as_they_are`
+        self.apply_gradients(player, gradients, scale)
         logs |= {"gradient_norm": norm, "finite": tf.cast(finite, tf.float32)}
         return {name[1:] if name.startswith("/") else f"{player.name}/{name}": value for name, value in logs.items()}
+
+    def apply_gradients(self, player: Player, gradients: Sequence[tf.Tensor], scale: Any = 1.0) -> None:
+        """Updates a player's variables by their gradients, [gradient of each of `Player.variables`] times `scale`."""
+        known = {id(variable): gradient for variable, gradient in zip(player.variables, gradients, strict=True)}
+        for number, (name, variables) in enumerate(player.optimized().items()):
+            optimizer, own = self.player_optimizers[name], [known[id(variable)] for variable in variables]
+            if number and self._has_loss_scale(player):  # optimizers' scales move apart, each by its own overflows
+                own = [gradient * (_scale_of(optimizer) / scale) for gradient in own]
+            optimizer.apply(own, variables)  # without another sum: `use_gradients_as_they_are`
+
+    def _has_loss_scale(self, player: Player) -> bool:
+        optimizer = self.player_optimizers[next(iter(player.optimized()))]
+        return isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
 
     def _gradients(
         self, player: Player, images: Any, noise: StepNoise, scale: Any, shared: Any = ()
@@ -280,6 +292,11 @@ class Step:
         if missing:
             raise ValueError(f"player {player.name}: no gradient reaches {', '.join(missing)}")
         return [total[id(variable)] for variable in player.variables]
+
+
+def _scale_of(optimizer: keras.optimizers.Optimizer) -> Any:
+    """The loss scale of an optimizer: 1.0 except in float16."""
+    return optimizer.scale_loss(1.0) if isinstance(optimizer, keras.optimizers.LossScaleOptimizer) else 1.0
 
 
 def _num_rows(batch: Any) -> int:

@@ -89,6 +89,10 @@ class Trainer(Step, keras.Model):
         """The players of all stages, in the order of their turns."""
         raise NotImplementedError
 
+    def optimized_variables(self) -> dict[str, list[keras.Variable]]:
+        """{name of an optimizer: the variables that it updates}, of all players."""
+        return {name: variables for player in self.players() for name, variables in player.optimized().items()}
+
     @property
     def stage_starts(self) -> tuple[int, ...]:
         """The step at which each stage of training begins; the first is 0."""
@@ -186,7 +190,7 @@ class Trainer(Step, keras.Model):
         """Gives each player its optimizer, built now so that a checkpoint restores its slots.
 
         Args:
-            optimizer: {player's name: optimizer}, one for each player.
+            optimizer: {player's or optimizer group's name: optimizer}, one for each of `optimized_variables`.
             jit_compile: whether losses and gradients (not the updates) are compiled with XLA.
             clip_norm: the norm that a player's gradient is scaled down to if it is larger; 0: never.
             ema_decay: decay of the running mean of the trained weights, `averages`; 0: no mean.
@@ -194,15 +198,15 @@ class Trainer(Step, keras.Model):
             **kwargs: further arguments of `keras.Model.compile`.
 
         Raises:
-            ValueError: the names are not those of the players.
+            ValueError: the names are not those of the players and their groups.
         """
-        players = {player.name: player for player in self.players()}
-        if players.keys() != optimizer.keys():
-            raise ValueError(f"compile: expected optimizers for {sorted(players)}, received {sorted(optimizer)}")
+        wanted = self.optimized_variables()
+        if wanted.keys() != optimizer.keys():
+            raise ValueError(f"compile: expected optimizers for {sorted(wanted)}, received {sorted(optimizer)}")
         scaled = self.dtype_policy.name == "mixed_float16"
-        for name, player in players.items():
+        for name, variables in wanted.items():
             own = keras.optimizers.LossScaleOptimizer(optimizer[name]) if scaled else optimizer[name]
-            own.build(player.variables)
+            own.build(variables)
             use_gradients_as_they_are(own)
             self.player_optimizers[name] = own
         self._jit_players, self._clip_norm, self.micro_batches = jit_compile, clip_norm, micro_batches

@@ -6,6 +6,9 @@ Couplings are `tfb.RealNVP` (Dinh et al. 2017). For a vector (a, b), forward, fr
 
 and the second coupling of a block keeps b and changes a. s and t are the two halves of a perceptron's outputs. Unlike in the
 paper, s is limited to (-3, 3) by 3 tanh(s / 3): without a limit, one bad batch overflows exp. At first both are small.
+
+The authors' code normalises the perceptrons' hidden layers by their batch, which the paper does not mention; here it is an
+option. In training, the log-determinants are then those of the map with the batch's statistics held fixed.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import tensorflow_probability as tfp
 from tfcq.flows.permutation import Permute
 from tfcq.networks.convolutions import spawn_seeds
 from tfcq.networks.dense import Perceptron
+from tfcq.networks.normalization import frozen_statistics
 
 tfb = tfp.bijectors
 tfd = tfp.distributions
@@ -49,6 +53,7 @@ class LatentFlow(keras.layers.Layer):
         seed: an integer that fixes permutations and initial values.
         name: the layer's name.
         dtype: dtype of weights, vectors and densities; the tests' reference is float64.
+        normalized: whether the hidden layers of the couplings' networks have batch normalisation.
     """
 
     def __init__(
@@ -60,17 +65,20 @@ class LatentFlow(keras.layers.Layer):
         seed: int | None = 0,
         name: str = "latent_flow",
         dtype: str = "float32",
+        normalized: bool = False,
     ):
         super().__init__(name=name, dtype=dtype)
         self.dim, self.blocks, self.units, self.layers, self.seed = dim, blocks, units, layers, seed
+        self.normalized = normalized
         self.build()
 
     @classmethod
     def of(cls, options: Any, seed: int | None) -> LatentFlow:
         """The flow that `options`, which are `LatentFlowOptions` and `AutoencoderOptions` at once, describe."""
         return cls(
-            options.latent_dim, options.latent_flow_blocks, options.latent_flow_units, options.latent_flow_layers, seed
-        )
+            options.latent_dim, options.latent_flow_blocks, options.latent_flow_units, options.latent_flow_layers, seed,
+            normalized=options.latent_flow_normalization == "batch",
+        )  # fmt: skip
 
     def build(self, latents_shape: tuple[int | None, int] | None = None) -> None:
         """Makes all weights; called by the constructor."""
@@ -87,6 +95,7 @@ class LatentFlow(keras.layers.Layer):
                     seed=next(seeds),
                     name=f"coupling_{block}_{index}",
                     dtype=self.dtype_policy,
+                    normalization="after" if self.normalized else "",
                 )
                 setattr(self, network.name, network)
             order = np.random.default_rng(next(seeds)).permutation(self.dim)
@@ -99,29 +108,38 @@ class LatentFlow(keras.layers.Layer):
             )
             setattr(self, f"permutation_{block}", weight)
 
-    def bijector(self) -> tfp.bijectors.Bijector:
-        """A fresh `tfb.Chain` over the weights. Do not store it."""
+    def bijector(self, training: bool = False) -> tfp.bijectors.Bijector:
+        """A fresh `tfb.Chain` over the weights. Do not store it.
+
+        In `training`, batch normalisations use a batch's statistics, and move their own once: do not use it for two batches.
+        """
         chain: list[tfp.bijectors.Bijector] = []
         for block in range(self.blocks):
-            chain += [self._coupling(block, 0), self._coupling(block, 1)]
+            chain += [self._coupling(block, 0, training), self._coupling(block, 1, training)]
             chain += [Permute(permutation=tf.convert_to_tensor(getattr(self, f"permutation_{block}")))]
         return tfb.Chain(chain)
 
-    def distribution(self, temperature: float = 1.0) -> tfp.distributions.Distribution:
-        """The distribution of latents: N(0, temperature^2 I) transformed by the flow, a `tfd.TransformedDistribution`."""
+    def distribution(self, temperature: float = 1.0, training: bool = False) -> tfp.distributions.Distribution:
+        """The distribution of latents: N(0, temperature^2 I) transformed by the flow, a `tfd.TransformedDistribution`.
+
+        `training` is that of `bijector`.
+        """
         noise = tfd.MultivariateNormalDiag(scale_diag=temperature * tf.ones(self.dim, self.compute_dtype))
-        return tfd.TransformedDistribution(noise, self.bijector())
+        return tfd.TransformedDistribution(noise, self.bijector(training))
 
     def _num_kept(self, index):
         """The number of values that a block's coupling number `index` leaves unchanged."""
         return self.dim // 2 if index == 0 else self.dim - self.dim // 2
 
-    def _coupling(self, block, index):
+    def _coupling(self, block, index, training):
         network = getattr(self, f"coupling_{block}_{index}")
-        kept = self._num_kept(index)
+        kept, called = self._num_kept(index), False
 
         def shift_and_log_scale(inputs, moved, **_):
-            shift, raw = tf.split(network(inputs), 2, axis=-1)
+            nonlocal called
+            with frozen_statistics(called):  # TFP runs it for the value, and again for the log-determinant
+                shift, raw = tf.split(network(inputs, training=training), 2, axis=-1)
+            called = True
             return shift, LOG_SCALE_LIMIT * tf.tanh(raw / LOG_SCALE_LIMIT)
 
         # A negative number keeps the last values.

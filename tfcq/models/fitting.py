@@ -40,8 +40,9 @@ class FittedModel(Trainer):
         """Sets how `fit` trains.
 
         Args:
-            optimizer: a Keras optimizer or its name, of which each player gets its own copy; or {player's name: optimizer};
-                None: the one of `config.training`, with its schedule.
+            optimizer: a Keras optimizer or its name, of which each player (and each group of a player's variables, such as
+                "flow" with latent_flow_optimizer=own) gets its own copy; or {name of player or group: optimizer}; None: the
+                one of `config.training`, with its schedule.
             **options: jit_compile, clip_norm, ema_decay, micro_batches, run_eagerly (`tfcq.engine.trainer.Trainer.compile`).
 
         Raises:
@@ -52,9 +53,9 @@ class FittedModel(Trainer):
                 own = "; the system itself defines its losses and what is logged" if name in ("loss", "metrics") else ""
                 raise UserError(f"compile({name}): expected some of {', '.join(_COMPILE_OPTIONS)}{own}")
         if isinstance(optimizer, dict):
-            players = [player.name for player in self.players()]
-            if set(optimizer) != set(players):
-                raise UserError(f"compile(optimizer): expected one for each of {', '.join(players)}, received {list(optimizer)}")
+            wanted = list(self.optimized_variables())
+            if set(optimizer) != set(wanted):
+                raise UserError(f"compile(optimizer): expected one for each of {', '.join(wanted)}, received {list(optimizer)}")
             optimizers = {name: _optimizer(one) for name, one in optimizer.items()}
             super().compile(optimizers, **options)
             self._compiled_by = None
@@ -144,7 +145,7 @@ class FittedModel(Trainer):
             compile_model(self, dataclasses.replace(self.training_config, train_steps=self.steps_taken + steps, **own))
             self.run_eagerly = options.get("run_eagerly", False)
         else:
-            optimizers = {player.name: type(one).from_config(one.get_config()) for player in self.players()}
+            optimizers = {name: type(one).from_config(one.get_config()) for name in self.optimized_variables()}
             super().compile(optimizers, **options)
         self._compiled_by = None
 

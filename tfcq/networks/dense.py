@@ -22,10 +22,10 @@ class Perceptron(keras.layers.Layer):
         output_gain: initial size of the linear layer's weights, relative to weights that preserve the variance; 0: all
             outputs are 0.
         input_skip: whether the linear layer also reads the inputs, besides the last hidden layer.
-        batch_normalization: whether the hidden layers' values are normalised before ReLU, in place of a bias.
         seed: an integer that fixes the initial values.
         name: the layer's name.
         dtype: dtype or policy of the hidden layers; None: the precision policy.
+        normalization: the batch normalisation of hidden layers: "" (none) | "before" each ReLU, in place of a bias | "after" it.
     """
 
     def __init__(
@@ -36,15 +36,14 @@ class Perceptron(keras.layers.Layer):
         layers: int,
         output_gain: float = 1.0,
         input_skip: bool = False,
-        batch_normalization: bool = False,
         seed: int | None = 0,
         name: str = "perceptron",
         dtype: str | keras.DTypePolicy | None = None,
+        normalization: str = "",
     ):
         super().__init__(name=name, dtype=dtype)
         self.inputs, self.outputs, self.units, self.layers = inputs, outputs, units, layers
-        self.output_gain, self.input_skip, self.seed = output_gain, input_skip, seed
-        self.batch_normalization = batch_normalization
+        self.output_gain, self.input_skip, self.seed, self.normalization = output_gain, input_skip, seed, normalization
         self.build()
 
     def build(self, inputs_shape: tuple[int | None, int] | None = None) -> None:
@@ -53,21 +52,22 @@ class Perceptron(keras.layers.Layer):
         size = self.inputs
         for index, seed in enumerate(seeds[:-1]):
             initializer = keras.initializers.HeNormal(seed)
+            before = self.normalization == "before"
             hidden = keras.layers.Dense(
                 self.units,
-                None if self.batch_normalization else "relu",
-                use_bias=not self.batch_normalization,
+                None if before else "relu",
+                use_bias=not before,
                 kernel_initializer=initializer,
                 name=f"hidden_{index}",
                 dtype=self.dtype_policy,
             )
             hidden.build((None, size))
             setattr(self, hidden.name, hidden)
-            if self.batch_normalization:
-                normalization = BatchNormalization(name=f"normalization_{index}", dtype=self.dtype_policy)
-                normalization.build((None, self.units))
-                setattr(self, normalization.name, normalization)
             size = self.units
+            if self.normalization:
+                normalization = BatchNormalization(name=f"normalization_{index}", dtype=self.dtype_policy)
+                normalization.build((None, size))
+                setattr(self, normalization.name, normalization)
         # VarianceScaling does not take a scale of 0.
         gain = self.output_gain
         initializer = keras.initializers.VarianceScaling(gain**2, seed=seeds[-1]) if gain else "zeros"
@@ -75,12 +75,14 @@ class Perceptron(keras.layers.Layer):
         self.last.build((None, size + self.inputs if self.input_skip else size))
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Vectors [N, inputs] to [N, outputs]; `training`: whether batch normalisation is in training mode."""
+        """Vectors [N, inputs] to [N, outputs]; in `training`, hidden layers are normalised by the batch's statistics."""
         hidden = inputs
         for index in range(self.layers):
             hidden = getattr(self, f"hidden_{index}")(hidden)
-            if self.batch_normalization:
-                hidden = tf.nn.relu(getattr(self, f"normalization_{index}")(hidden, training=training))
+            if self.normalization:
+                hidden = getattr(self, f"normalization_{index}")(hidden, training=training)
+            if self.normalization == "before":
+                hidden = tf.nn.relu(hidden)
         if self.input_skip:
             hidden = tf.concat([hidden, tf.cast(inputs, hidden.dtype)], axis=-1)
         return self.last(hidden)

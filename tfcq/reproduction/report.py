@@ -14,10 +14,10 @@ from tfcq.evaluation.tables import markdown_table
 from tfcq.machine import paths
 from tfcq.machine.files import replacing, write_text
 from tfcq.metrics.registry import is_number
-from tfcq.reproduction.tables import Table
+from tfcq.reproduction.rows import Table
 
 PAPER_NAMES = {"bits_per_dim": "BPD", "classifier_score": "IS", "frechet_distance": "FID"}
-"""The paper's names of the numbers of `tfcq.reproduction.tables.BETTER`."""
+"""The paper's names of the numbers of `tfcq.reproduction.rows.BETTER`."""
 
 _WORDS = {"bits_per_dim": "bits/dim", "classifier_score": "classifier score", "frechet_distance": "Frechet distance"}
 _FIRST = ("bits_per_dim", "elbo", "classifier_score", "frechet_distance", "kernel_distance")

@@ -1,10 +1,15 @@
 """GLF: which networks the latents' likelihood trains, the terms of the loss, and that regularisation shrinks latents."""
 
+import unittest.mock
+
 import numpy as np
 import pytest
 import tensorflow as tf
 import tiny_models as tiny
 
+from tfcq.config import TrainingConfig
+from tfcq.engine.optimizers import compile_model
+from tfcq.errors import UserError
 from tfcq.randomness import RowNoise, row_seeds
 
 SHAPE = (8, 8, 1)
@@ -52,6 +57,72 @@ def test_the_loss_is_made_of_squares_and_the_latents_likelihood():
     decay = 0.25 * sum((variable.numpy().astype(np.float64) ** 2).sum() for variable in model.flow.trainable_variables)
     np.testing.assert_allclose(terms.measures["reconstruction_error"], squares, rtol=1e-4)
     np.testing.assert_allclose(terms.total, 3.0 * squares + nll + decay, rtol=1e-4)
+
+
+def test_the_flows_own_optimizer_is_adam_with_its_own_decays_and_leaves_the_others_alone():
+    """The flow against Adam in NumPy; the auto-encoder against a model whose flow shares its optimizer, to the bit."""
+    own = {"latent_flow_optimizer": "own", "latent_flow_beta_1": 0.7, "latent_flow_beta_2": 0.9}
+    drops = {"learning_rate_drops": "0.5:0.1"}
+    training = TrainingConfig(train_steps=4, optimizer="adam", learning_rate=1e-2, **drops)
+    models = []
+    for options in ({}, own | {"latent_flow_learning_rate": 4e-2}):
+        model = tiny.build(tiny.config(8, model="glf", **options))
+        compile_model(model, training)
+        tiny.perturb(model.trainable_variables, 0.1)
+        models.append(model)
+    shared, model = models
+    assert list(shared.player_optimizers) == ["autoencoder"] and list(model.player_optimizers) == ["autoencoder", "flow"]
+    variables, loss = model.flow.trainable_variables, model.players()[0].objectives[0].loss
+    weights = [value.astype(np.float64) for value in tiny.values(variables)]
+    first, second = ([np.zeros_like(value) for value in weights] for _ in range(2))
+    for step in range(1, 5):
+        slopes = gradients(model, lambda: loss(IMAGES, model._noise((0, 0, 0), 8), ()).total, variables)
+        rate = 4e-2 * (1.0 if step <= 2 else 0.1)  # the drops are the run's
+        for index, slope in enumerate(np.asarray(slope, np.float64) for slope in slopes):
+            first[index] = 0.7 * first[index] + 0.3 * slope
+            second[index] = 0.9 * second[index] + 0.1 * slope**2
+            deviation = np.sqrt(second[index] / (1.0 - 0.9**step)) + 1e-7 / np.sqrt(1.0 - 0.9**step)
+            weights[index] -= rate * first[index] / (1.0 - 0.7**step) / deviation
+        for one in models:
+            tiny.fit(one, IMAGES, 1)
+    for variable, expected in zip(variables, weights, strict=True):
+        np.testing.assert_allclose(variable.numpy(), expected, rtol=1e-3, atol=1e-4)
+    before = tiny.values([*shared.encoder.trainable_variables, *shared.decoder.trainable_variables])
+    assert not tiny.changed(before, [*model.encoder.trainable_variables, *model.decoder.trainable_variables])
+
+
+def test_an_optimizer_without_such_moments_is_refused_with_the_option_that_asks():
+    model = tiny.build(tiny.config(8, model="vae_flow_prior", latent_flow_optimizer="own"))
+    with pytest.raises(UserError, match="^latent_flow_optimizer=own: beta_1=0.8 with optimizer=sgd, which has no beta_1"):
+        compile_model(model, TrainingConfig(optimizer="sgd"))
+
+
+@pytest.mark.parametrize("name", ["glf", "glf_two_stages", "vae_flow_prior", "vae_flow_posterior"])
+def test_a_flow_with_batch_normalisation_is_trained_by_the_batchs_statistics_which_move_once_a_step(name):
+    stages = {"first_stage_steps": 1} if name == "glf_two_stages" else {}
+    kind = "glf" if stages else name
+    model = tiny.compiled(tiny.config(8, model=kind, latent_flow_normalization="batch", **stages))
+    if stages:
+        tiny.fit(model, IMAGES, 1)
+    layer = model.flow.coupling_0_0.normalization_0
+    seen = []
+    call = type(layer).call
+
+    def watched(self, inputs, training=False):
+        if self is layer:
+            seen.append((tf.reduce_mean(inputs, 0), training))
+        return call(self, inputs, training=training)
+
+    model.run_eagerly = True
+    model.train_function = None
+    with unittest.mock.patch.object(type(layer), "call", watched):
+        tiny.fit(model, IMAGES, 1)
+    assert seen and all(training for _, training in seen)
+    np.testing.assert_allclose(layer.moving_mean, 0.1 * seen[0][0], rtol=1e-4, atol=1e-7)
+    model.sample(row_seeds(2))
+    moved = tiny.values(model.flow.non_trainable_variables)
+    model.latent_likelihood(IMAGES, row_seeds(8)) if kind == "glf" else model.elbo_terms(IMAGES, row_seeds(8))
+    assert not tiny.changed(moved, model.flow.non_trainable_variables)
 
 
 def test_in_two_stages_each_part_is_trained_alone():

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from tfcq import images as units
 from tfcq.models.base import Array, GenerativeModel, Noise
-from tfcq.networks import infogan
+from tfcq.networks import dcgan, infogan
 from tfcq.randomness import RowNoise
 
 LEVELS = 256.0
@@ -45,6 +45,9 @@ class Autoencoder(GenerativeModel):
     def make_networks(self, outputs: int, seed: int) -> tuple[keras.Sequential | None, keras.Sequential]:
         """Makes the encoder (None for 0 outputs) and the decoder; by default those of GLF's paper."""
         config = self.config
+        if config.autoencoder_network == "dcgan":
+            encoder = dcgan.encoder(self.image_shape, outputs, config.autoencoder_width, seed) if outputs else None
+            return encoder, dcgan.decoder(self.image_shape, config.latent_dim, config.autoencoder_width, seed + 1)
         options = {"width": config.autoencoder_width, "hidden_units": config.hidden_units}
         encoder = infogan.encoder(self.image_shape, outputs, seed=seed, **options) if outputs else None
         return encoder, infogan.decoder(self.image_shape, config.latent_dim, seed=seed + 1, **options)

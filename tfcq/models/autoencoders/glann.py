@@ -83,7 +83,7 @@ class GLANN(Autoencoder):
             config.imle_units,
             config.imle_layers,
             output_gain=config.latent_dim**-0.5,
-            batch_normalization=config.imle_batch_normalization,
+            normalization="before" if config.imle_batch_normalization else "",
             seed=seed + 2,
             name="code_network",
         )

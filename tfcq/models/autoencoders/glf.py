@@ -13,7 +13,8 @@ The flow is a density of latents. It has no meaning for images that the decoder 
 
 Departures from the paper: couplings scale and shift in the direction from noise to latents, the paper's in the other direction;
 their log-scale is limited (`tfcq.flows.latent_flow`); in the second of two stages the encoder's batch normalisation uses its
-moving statistics.
+moving statistics. The authors' code gives the flow an Adam of its own and batch normalisation, of which the paper does not
+speak: `latent_flow_optimizer`, `latent_flow_normalization`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from tfcq.config import GLFConfig
 from tfcq.engine.players import Objective, Player, Terms
 from tfcq.flows.latent_flow import LatentFlow, weight_decay
 from tfcq.models.autoencoders.autoencoder import Autoencoder
+from tfcq.models.autoencoders.flow_optimizer import optimizer_groups
 from tfcq.models.autoencoders.reconstruction import ReconstructionError
 from tfcq.models.base import Array, Noise
 
@@ -72,13 +74,13 @@ class GLF(Autoencoder):
 
     def players(self) -> list[Player]:
         autoencoder = [*self.encoder.trainable_variables, *self.decoder.trainable_variables]
-        flow = self.flow.trainable_variables
+        flow, groups = self.flow.trainable_variables, optimizer_groups(self.flow, self.config)
         if self.config.first_stage_steps:
             return [
                 Player("autoencoder", [Objective(self._reconstruction_loss, autoencoder)]),
-                Player("flow", [Objective(self._flow_loss, flow)], stage=1),
+                Player("flow", [Objective(self._flow_loss, flow)], stage=1, groups=groups),
             ]
-        return [Player("autoencoder", [Objective(self._loss, autoencoder + flow)])]
+        return [Player("autoencoder", [Objective(self._loss, autoencoder + flow)], groups=groups)]
 
     # The losses.
 
@@ -105,7 +107,7 @@ class GLF(Autoencoder):
         return Terms(self.config.reconstruction_weight * error, {"latents_mean_square": scale}, measures)
 
     def _flow_terms(self, latents):
-        log_prob = self.latent_log_prob(latents)
+        log_prob = self.flow.distribution(training=True).log_prob(latents)
         decay = weight_decay(self.flow, self.config.latent_flow_weight_decay)
         return Terms(decay - log_prob, {"latent_flow_weight_decay": decay}, {"latent_log_prob": log_prob})
 

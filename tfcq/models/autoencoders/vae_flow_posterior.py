@@ -37,7 +37,7 @@ class VAEFlowPosterior(FlowVariationalAutoencoder):
     def infer(
         self, pixels: tf.Tensor, noise: Noise, training: bool = False
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]:
-        base, bijector = self._gaussian(pixels, training), self.flow.bijector()
+        base, bijector = self._gaussian(pixels, training), self.flow.bijector(training)
         drawn = base.mean() + base.stddev() * noise.normal(self.latent_shape, LATENT)
         latents = bijector.forward(drawn)
         log_posterior = base.log_prob(drawn) - bijector.forward_log_det_jacobian(drawn, event_ndims=1)

@@ -38,7 +38,7 @@ class VAEFlowPrior(FlowVariationalAutoencoder):
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]:
         posterior = self._gaussian(pixels, training)
         latents = posterior.mean() + posterior.stddev() * noise.normal(self.latent_shape, LATENT)
-        log_prior = self.flow.distribution().log_prob(latents)
+        log_prior = self.flow.distribution(training=training).log_prob(latents)
         # As in the paper's Figure 3b: without the constant of the entropy.
         entropy_loss = 0.5 * self.latent_shape[0] * math.log(2.0 * math.pi * math.e) - posterior.entropy()
         logs = {"latent_nll": -log_prior, "entropy_loss": entropy_loss}

@@ -12,6 +12,7 @@ both.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import keras
@@ -22,6 +23,7 @@ from tfcq.config import TwoStageVAEConfig, VAEConfig, VAEFlowPosteriorConfig, VA
 from tfcq.engine.players import Objective, Player, Terms
 from tfcq.flows.latent_flow import LatentFlow, weight_decay
 from tfcq.models.autoencoders.autoencoder import LEVELS, Autoencoder
+from tfcq.models.autoencoders.flow_optimizer import optimizer_groups
 from tfcq.models.base import Array, Noise, log_mean_exp
 from tfcq.randomness import RowNoise
 
@@ -201,6 +203,10 @@ class FlowVariationalAutoencoder(VariationalAutoencoder):
 
     def autoencoder_variables(self) -> list[keras.Variable]:
         return [*super().autoencoder_variables(), *self.flow.trainable_variables]
+
+    def players(self) -> list[Player]:
+        (player,) = super().players()
+        return [dataclasses.replace(player, groups=optimizer_groups(self.flow, self.config))]
 
     def penalty(self) -> tf.Tensor:
         return weight_decay(self.flow, self.config.latent_flow_weight_decay)
