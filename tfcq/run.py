@@ -227,6 +227,7 @@ class Run:
         model.require("interpolate" if mode == "interpolate" else mode)
         count = 2 * num_samples if mode == "interpolate" else num_samples
         dataset = self.data(place)
+        dataset.require_images(split)
         available = dataset.num_images(split)
         if count > available:
             raise UserError(
