@@ -213,6 +213,9 @@ def test_a_picture_is_of_the_split_and_the_seed(run):
     np.testing.assert_array_equal(picture, Pictures(run.trained).reconstruction_grid(images, 3, "reconstruct"))
     picture = run.picture("interpolate", 3, split="validation", spherical=True, checkpoint="last")
     np.testing.assert_array_equal(picture, Pictures(run.trained).interpolation_grid(images, seed=0, spherical=True))
+    picture = run.picture("interpolate_noise", 3, seed=2, spherical=True, temperature=0.5, checkpoint="last")
+    expected = Pictures(run.trained).noise_interpolation_grid(3, seed=2, spherical=True, temperature=0.5)
+    np.testing.assert_array_equal(picture, expected)
 
 
 @pytest.mark.parametrize(("arguments", "said"), [

@@ -46,8 +46,10 @@ INPUTS = {
     "latents": Input("float32", "latent_shape", "latents"),
     "noise": Input("float32", "latent_shape", "noise that latents are made from"),
     "seeds": Input("int32", (2,), "seeds of rows", endpoint_name="seed"),
+    "first_seeds": Input("int32", (2,), "seeds of the samples at share 0", endpoint_name="first_seed"),
+    "second_seeds": Input("int32", (2,), "seeds of the samples at share 1", endpoint_name="second_seed"),
     "temperature": Input("float32", (), "scales the prior's standard deviation", minimum=0, one_for_all=True, default=1.0),
-    "share": Input("float32", (), "in [0, 1]: 0 at the first image, 1 at the other", minimum=0, maximum=1, one_for_all=True),
+    "share": Input("float32", (), "in [0, 1]: 0 at the first of the two, 1 at the other", minimum=0, maximum=1, one_for_all=True),
     "spherical": Input("bool", (), "True: along a great circle (Shoemake); False: straight", one_for_all=True, default=False),
     "num_importance_samples": Input("int32", None, "K, the draws of a likelihood", minimum=1),
 }
@@ -136,6 +138,12 @@ ENDPOINTS = {
         _IMAGES,
         "an image at a fraction `share` (0 to 1) of the way between two images, straight or spherical, in the space of the "
         "noise that latents are made from, or of the latents if they are not made from noise",
+    ),
+    "interpolate_noise": Endpoint(
+        ("first_seeds", "second_seeds", "share", "spherical", "temperature"),
+        _IMAGES,
+        "an image at a fraction `share` (0 to 1) of the way between two samples, straight or spherical, in the space of the "
+        "noise that samples are made from; the ends are those of `sample`",
     ),
     "super_resolve": Endpoint(
         ("compressed", "seeds"), _IMAGES, "images from compressed ones (8-bit copies, smaller or grey)"

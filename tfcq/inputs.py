@@ -107,7 +107,7 @@ class Argument:
         argument = self.name[self.name.index("(") + 1 : -1]
         if self._wanted.dtype == "uint8":
             return image_advice(array, argument, self._row or (None, None, None))
-        if argument == "seeds":
+        if argument.endswith("seeds"):
             return "tfcq.row_seeds(N) makes seeds of N rows"
         if array.ndim and not len(array):
             return "pass at least one row"
@@ -142,6 +142,6 @@ def checked(
             if count is None:
                 leader, count = argument, one.num_rows
             elif one.num_rows != count:
-                mend = f"tfcq.row_seeds({count}) makes them" if argument == "seeds" else "pass one for each"
+                mend = f"tfcq.row_seeds({count}) makes them" if argument.endswith("seeds") else "pass one for each"
                 raise UserError(f"{one.name}: expected {count} rows, as many as {leader}, received {one.num_rows}; {mend}")
     return values

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 REBUILT = [name for name, one in ENDPOINTS.items() if one.inputs == ("images", "seeds") and "images" in one.outputs]
 """The endpoints that make an image of an image."""
 
-MODES = ["prior", *REBUILT, "super_resolve", "interpolate"]
+MODES = ["prior", *REBUILT, "super_resolve", "interpolate", "interpolate_noise"]
 """What `Run.picture` shows."""
 
 
@@ -200,11 +200,11 @@ class Run:
         Args:
             mode: "prior": new images; "reconstruct" or "generative_reconstruct": images of `split`, and beside each what the
                 model makes of it; "super_resolve": images, their compressed images, and images drawn from those;
-                "interpolate": rows between pairs of images.
+                "interpolate": rows between pairs of images; "interpolate_noise": rows between pairs of new images.
             num_samples: how many images, or rows.
             seed: of what is random; image i of a seed is always the same.
-            temperature: scales the prior's standard deviation ("prior").
-            spherical: whether "interpolate" goes along a great circle.
+            temperature: scales the prior's standard deviation ("prior", "interpolate_noise").
+            spherical: whether "interpolate" and "interpolate_noise" go along a great circle.
             split: of the real images.
             checkpoint, image_draw: as for `model`.
             place: as for `data`.
@@ -224,9 +224,12 @@ class Run:
         pictures = Pictures(model)
         if mode == "prior":
             return pictures.sample_grid(num_samples, seed, temperature)
+        if mode == "interpolate_noise":
+            return pictures.noise_interpolation_grid(num_samples, seed=seed, spherical=spherical, temperature=temperature)
         model.require("interpolate" if mode == "interpolate" else mode)
         count = 2 * num_samples if mode == "interpolate" else num_samples
         dataset = self.data(place)
+        dataset.require_images(split)
         available = dataset.num_images(split)
         if count > available:
             raise UserError(

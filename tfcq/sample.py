@@ -27,7 +27,8 @@ def define(flags: Flags) -> None:
         "prior",
         MODES,
         "What the picture shows. prior: new images | super_resolve: test images, their compressed images, and images drawn from "
-        "those | interpolate: rows between pairs of test images | others: test images, and beside them "
+        "those | interpolate: rows between pairs of test images | interpolate_noise: rows between pairs of new images, 0 and 1, "
+        "2 and 3, ... of mode prior | others: test images, and beside them "
         + "; ".join(f"{name}: {ENDPOINTS[name].meaning}" for name in REBUILT),
     )
     flags.integer("num_samples", 64, "How many new images, reconstructed images, or rows the picture has", minimum=1)
@@ -39,12 +40,13 @@ def define(flags: Flags) -> None:
         "FILE|DIR",
     )
     flags.integer("seed", 0, "The seed of the images; image i of a seed is always the same", minimum=0)
-    flags.number("temperature", 1.0, "The factor of the prior's standard deviation (mode prior)", minimum=0.0)
+    flags.number("temperature", 1.0, "The factor of the prior's standard deviation (modes prior, interpolate_noise)", minimum=0.0)
     flags.choice(
         "interpolation",
         "linear",
         ["linear", "spherical"],
-        "The path of mode interpolate, in the space of the noise that latents are made from (of the latents, if they are not)",
+        "The path of mode interpolate, in the space of the noise that latents are made from (of the latents, if they are not), "
+        "and of mode interpolate_noise",
     )
     flags.choice(
         "image_draw",

@@ -117,7 +117,9 @@ def test_sample_asks_the_model_for_what_its_mode_says(monkeypatch, tmp_path, mod
         return types.SimpleNamespace(require=asked.append)
 
     held = np.zeros((9, 8, 8, 3), np.uint8)
-    images = types.SimpleNamespace(num_images=lambda _: len(held), images=lambda _, indices: held[indices])
+    images = types.SimpleNamespace(
+        require_images=lambda _: None, num_images=lambda _: len(held), images=lambda _, indices: held[indices]
+    )
     monkeypatch.setitem(sys.modules, "tfcq.evaluation.pictures", types.SimpleNamespace(Pictures=Pictures))
     monkeypatch.setattr(starting, "start_tensorflow", lambda: None)
     monkeypatch.setattr(workdir, "read_config", lambda _: None)

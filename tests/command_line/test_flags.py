@@ -9,7 +9,7 @@ from absl import flags as absl_flags
 from commands import command_of, config_from, flags_of
 
 from tfcq import config as configs
-from tfcq.command_line.flags import Flags
+from tfcq.command_line.flags import Flags, IntegerOrWord
 from tfcq.config import fields
 from tfcq.config.evaluation import EvaluationConfig
 from tfcq.errors import UserError
@@ -22,7 +22,7 @@ def test_every_option_is_a_flag_of_its_type():
     flags = command_of("train").flags()
     kinds = {
         bool: absl_flags.BooleanParser, int: absl_flags.IntegerParser,
-        float: absl_flags.FloatParser, str: absl_flags.ArgumentParser,
+        float: absl_flags.FloatParser, str: absl_flags.ArgumentParser, int | str: IntegerOrWord,
     }  # fmt: skip
     sections = (configs.DataConfig, configs.TrainingConfig, *configs.SYSTEMS.values())
     for section in sections:
@@ -82,7 +82,7 @@ def test_every_option_can_be_set():
         "coverage": "true", "flow_scales": "2", "train_split": "unlabelled", "test_split": "validation",
         "network": "residual", "generator_loss": "saturating", "discriminator_network": "residual",
         "gradient_penalty_form": "real", "posterior": "iaf", "eval_metrics": "prd", "eval_features": "pixels",
-        "best_metric": "coverage",
+        "best_metric": "coverage", "eval_split": "train",
         "held_out": "last", "micro_batches": "1",
         "learning_rate_drops": "0.5:0.5", "learning_rate_decay": "0.75", "learning_rate_floor": "0.25",
     }  # fmt: skip
@@ -100,6 +100,13 @@ def test_every_option_can_be_set():
         assert read[name] == (value == "true" if kind is bool else kind(value))
         # Without coverage nothing is left of CQF, and with free bits a batch has one part.
         assert name in ("coverage", "micro_batches") or read[name] != OPTIONS[name].default
+
+
+def test_a_number_may_be_a_word():
+    for text, value in (("none", "none"), ("12", 12)):
+        assert config_from(f"--num_validation={text}").data.num_validation == value
+    with pytest.raises(UserError, match="^num_validation: expected int or none, received '1.5'"):
+        config_from("--num_validation=1.5")
 
 
 def test_flagfiles_and_what_comes_after_them(tmp_path):

@@ -15,7 +15,8 @@ SECTIONS = (DataConfig, TrainingConfig, *configs.SYSTEMS.values())
 # An option that several systems inherit unchanged is tested once.
 FIELDS = list({id(field): (section, field) for section in SECTIONS for field in dataclasses.fields(section)}.values())
 SYSTEM_NAMES = ", ".join(configs.SYSTEMS)
-KINDS = {section: typing.get_type_hints(section) for section in SECTIONS}
+HINTS = {section: typing.get_type_hints(section) for section in SECTIONS}
+KINDS = {section: {name: int if kind == int | str else kind for name, kind in hints.items()} for section, hints in HINTS.items()}
 # No value here is its option's default.
 UNUSUAL = {
     "model": "cqf",
@@ -107,6 +108,7 @@ UNUSUAL = {
         "validation_images": 0,
         "grid_images": 6,
         "eval_metrics": "prd,ms_ssim",
+        "eval_split": "train",
         "eval_samples": 7,
         "eval_features": "pixels",
         "best_metric": "prd_f8",
@@ -162,7 +164,10 @@ def test_every_option_refuses_other_types(section, field):
     accepted = {bool: (bool,), int: (int,), float: (int, float), str: (str,)}[KINDS[section][field.name]]
     for value in [candidate for candidate in candidates if type(candidate) not in accepted]:
         message = message_of(section, **{field.name: value})
-        assert message == f"{field.name}: expected {KINDS[section][field.name].__name__}, received {value!r}"
+        kinds = [KINDS[section][field.name].__name__]
+        if HINTS[section][field.name] == int | str:
+            kinds += field.metadata["words"]
+        assert message == f"{field.name}: expected {' or '.join(kinds)}, received {value!r}"
 
 
 @pytest.mark.parametrize(("section", "field"), FIELDS, ids=identifier)
@@ -276,6 +281,41 @@ def test_sections_of_the_wrong_class():
     assert message_of(Config, "cqf", system=DataConfig()) == "system: expected CQFConfig with model=cqf, received DataConfig"
     assert message_of(Config, training=None) == "training: expected TrainingConfig, received NoneType"
     assert message_of(Config, model="gan").startswith("model: expected one of cqf")
+
+
+def test_validation_images_may_be_none():
+    none = Config(data=DataConfig(num_validation="none"))
+    assert none.to_dict()["data"]["num_validation"] == "none" and Config.from_json(none.to_json()) == none
+    assert none.differences(Config()) == ["data.num_validation: 'none' -> 0"]
+    assert message_of(DataConfig, num_validation="all") == "num_validation: expected int or none, received 'all'"
+    assert Config.from_json('{"data": {"num_validation": 7}}', of_a_run=True).training.eval_split == "validation"
+
+
+@pytest.mark.parametrize(
+    ("data", "training", "expected"),
+    [
+        ("none", {"eval_metrics": "prd"}, "eval_metrics=prd with num_validation=none: .*; expected eval_split=train or test$"),
+        ("none", {"best_metric": "kid"}, "best_metric=kid with num_validation=none: .*; expected eval_split=train$"),
+        ("none", {"best_metric": "latent_log_prob", "eval_split": "train"}, "^best_metric=latent_log_prob with num_validation="),
+        (0, {"best_metric": "prd_f8", "eval_split": "test"}, "^best_metric=prd_f8 with eval_split=test: .* the test images"),
+        (0, {"eval_split": "tests"}, "^eval_split: expected one of validation, test, train, received 'tests'"),
+        ("none", {"best_metric": "frechet_distance", "eval_split": "train", "eval_metrics": "prd"}, None),
+        ("none", {"eval_metrics": "prd", "eval_split": "test"}, None),
+        ("none", {"eval_split": "test"}, None),
+        ("none", {}, None),
+        (0, {"best_metric": "latent_log_prob", "eval_metrics": "prd", "eval_split": "test"}, None),
+    ],
+)
+def test_numbers_are_measured_on_images_that_there_are_and_the_best_on_no_test_image(data, training, expected):
+    def configuration():
+        return Config(data=DataConfig(num_validation=data), training=TrainingConfig(**training))
+
+    if expected is None:
+        assert configuration().training.best_metric == training.get("best_metric", "elbo")
+        return
+    with pytest.raises(UserError, match=expected) as raised:
+        configuration()
+    assert "\n" not in str(raised.value)
 
 
 def test_differences_name_each_option_once():

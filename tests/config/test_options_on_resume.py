@@ -22,6 +22,7 @@ FREE = {
     "training.grid_images",
     "training.eval_metrics",
     "training.eval_samples",
+    "training.eval_split",
     "training.eval_features",
     "training.best_metric",
     "system.image_draw",

@@ -24,8 +24,11 @@ from tfcq.randomness import row_seeds
 def values(model, count, seed=4):
     """{argument: what is asked} of every key of `INPUTS`, as arrays of `count` rows."""
     images, other = tiny.images(model.image_shape, count), tiny.images(model.image_shape, count, seed=1)
+    seeds = row_seeds(count, seed=seed)
     return {
-        "seeds": row_seeds(count, seed=seed),
+        "seeds": seeds,
+        "first_seeds": seeds[:1].repeat(count, axis=0),  # from the first row of `sample` to its last
+        "second_seeds": seeds[-1:].repeat(count, axis=0),
         "temperature": np.linspace(1.0, 0.0, count, dtype=np.float32),
         "images": images,
         "other_images": other,
@@ -189,6 +192,14 @@ def all_variables(model):
     return [*model.variables, *optimizers]
 
 
+def test_between_the_noise_of_two_samples_the_ends_are_the_samples(trained):
+    model, first, second = trained.model, row_seeds(4, seed=1), row_seeds(4, seed=2)
+    share, spherical = np.float32([0, 1, 0, 1]), np.array([True, True, False, False])
+    temperature = np.float32([1.0, 0.5, 0.5, 1.0])
+    samples = model.sample(np.where(share[:, None] == 0, first, second), temperature)
+    np.testing.assert_array_equal(model.interpolate_noise(first, second, share, spherical, temperature), samples)
+
+
 @pytest.mark.parametrize("ability", ENDPOINTS)
 def test_abilities_are_what_works_and_the_others_say_so(trained, ability):
     model = trained.model
@@ -230,7 +241,7 @@ def test_a_saved_model_answers_as_the_live_one(trained, tmp_path):
     assert operations.lacking(graph) == []  # in TF Serving's stock image
     assert_holds_each_variable_once(tmp_path, model)
     reloaded = tf.saved_model.load(str(tmp_path)).signatures
-    given = values(model, 3)
+    given, found = values(model, 3), {}
     for name in (*model.abilities, "serving_default"):  # those of picture files: tests/exporting/test_pictures.py
         signature = SIGNATURES["sample" if name == "serving_default" else name]
         inputs = {tensor: tf.constant(given[argument]) for tensor, argument in signature.inputs.items()}
@@ -239,7 +250,10 @@ def test_a_saved_model_answers_as_the_live_one(trained, tmp_path):
             for function in (live[name], reloaded[name])
         ]
         check_equal_answers(*answers)
+        found[name] = answers[1]
         assert answers[0].keys() == signature.outputs.keys() and all(len(value) == 3 for value in answers[0].values())
+    between, samples = found["interpolate_noise"]["images"], found["sample"]["images"]
+    np.testing.assert_array_equal(between[[0, -1]], samples[[0, -1]])  # which `values` go between
 
 
 def assert_holds_each_variable_once(folder, model):

@@ -22,6 +22,8 @@ def test_the_permutation_never_changes():
     ({"train": 60, "validation": 7, "test": 9}, 0, (60, 7, 9)),
     ({"train": 3}, 0, (1, 1, 1)),
     ({"train": 2, "test": 1}, 0, (1, 1, 1)),
+    ({"train": 60, "test": 10}, "none", (60, 0, 10)),
+    ({"train": 60}, "none", (54, 0, 6)),
 ])
 def test_sizes_and_disjointness(counts, num_validation, sizes):
     chosen, how = assign(counts, num_validation, "toy")
@@ -31,7 +33,8 @@ def test_sizes_and_disjointness(counts, num_validation, sizes):
     assert len(set(used)) == len(used) == sum(counts.values())
     for split in ("validation", "test"):
         assert chosen[split][0] == (split if split in counts else "train")
-        assert f"{split} {len(chosen[split][1])} (" + ("the source's own" if split in counts else "held out") in how
+        whence = "none)" if num_validation == "none" and split == "validation" else "held out"
+        assert f"{split} {len(chosen[split][1])} (" + ("the source's own" if split in counts else whence) in how
 
 
 def test_held_out_images_are_a_random_subset_and_train_keeps_the_source_order():
@@ -58,6 +61,8 @@ def test_the_last_images_may_be_held_out(counts, validation, test):
     ({"train": 0, "test": 10}, 0, "toy: expected images in its train split, received none"),
     ({"train": 9, "test": 0}, 0, "toy: expected images in its test split, received none"),
     ({"train": 60, "validation": 7}, 5, "num_validation=5: toy has its own validation split of 7"),
+    ({"train": 60, "validation": 7}, "none", "num_validation=none: toy has its own validation split of 7"),
+    ({"train": 1}, "none", "hold 0 images out for validation and 1 for test: expected fewer than its 1 train images"),
 ])
 def test_impossible_splits(counts, num_validation, expected):
     with pytest.raises(UserError, match=expected):

@@ -53,6 +53,19 @@ def fixture_folder(tmp_path):
     return tmp_path / "images"
 
 
+def test_a_run_without_validation_images_finds_its_images_again(folder):
+    config = DataConfig(dataset=f"folder:{folder}", image_size=8, num_validation="none")
+    first = load(config)
+    assert {split: first.num_images(split) for split in SPLITS} == {"train": 36, "validation": 0, "test": 4}
+    manifest = Manifest.from_bytes(first.manifest.to_bytes())
+    assert contents(load(config, manifest)) == contents(first) and manifest == first.manifest
+    assert message_of(first.require_images, "validation") == (
+        "split: expected train or test, received validation, of which the run has no images (num_validation=none)"
+    )
+    (folder / "a" / "00.png").rename(folder / "b" / "moved.png")
+    assert contents(load(config, manifest)) == contents(first)
+
+
 def add(folder):
     write(folder / "a" / "00-new.png", 100)
 

@@ -150,7 +150,7 @@ def test_evaluate_refuses_what_it_cannot(run, tmp_path):
     with pytest.raises(UserError, match="expected a trained run"):
         evaluate(tmp_path)
     tiny.make_workdir(tmp_path, tiny.config(8, latent_size=4, **tiny.ROWS["gan"]))
-    with pytest.raises(UserError, match="does not support likelihood; it supports: decode, sample"):
+    with pytest.raises(UserError, match="does not support likelihood; it supports: decode, interpolate_noise, sample"):
         evaluate(tmp_path, ["elbo"])
     with pytest.raises(UserError, match="has no likelihood; expected --metrics=frechet_distance,"):
         evaluate(tmp_path)
@@ -248,6 +248,18 @@ def test_a_spherical_interpolation_takes_another_way_between_the_same_ends(pictu
     assert np.abs(ways[0][2].astype(int) - ways[1][2]).max() > 2
 
 
+def test_between_new_images_each_row_goes_from_one_to_the_next(pictures):
+    found = cells(pictures.noise_interpolation_grid(2, num_steps=6, seed=1, temperature=0.8), 6).reshape(2, 6, *SHAPE)
+    samples = pictures.samples(4, seed=1, temperature=0.8)
+    near(found[:, 0], samples[0::2])
+    near(found[:, -1], samples[1::2])
+    ways = [cells(pictures.noise_interpolation_grid(2, num_steps=5, spherical=way), 5) for way in (False, True)]
+    assert np.abs(ways[0][2].astype(int) - ways[1][2]).max() > 0
+    for pairs, steps in ((0, 8), (4, 1)):
+        with pytest.raises(UserError, match=f"at least 1 pair and 2 steps, received {pairs} and {steps}"):
+            pictures.noise_interpolation_grid(pairs, steps)
+
+
 def test_interpolation_refuses_too_little(pictures):
     for count, steps in ((1, 8), (4, 1)):
         with pytest.raises(UserError, match=f"at least 2 images and 2 steps, received {count} and {steps}"):
@@ -277,5 +289,5 @@ def test_a_model_without_an_encoder_draws_what_it_can():
     pictures = Pictures(tiny.build(tiny.config(8, **tiny.ROWS["gan"])))
     np.testing.assert_array_equal(pictures.sample_grid(2), grid(pictures.samples(2)))
     for call in (pictures.reconstruction_grid, pictures.interpolation_grid, pictures.super_resolution_grid):
-        with pytest.raises(UserError, match="it supports: decode, sample"):
+        with pytest.raises(UserError, match="it supports: decode, interpolate_noise, sample"):
             call(tiny.images(SHAPE, 2))

@@ -1,5 +1,6 @@
 """`tfcq.train` from a Config to a workdir, on real digits: what lies in the folder, what trains, what stops it."""
 
+import dataclasses
 import json
 import math
 import os
@@ -11,6 +12,7 @@ import pytest
 import tensorflow as tf
 import tiny_models as tiny
 
+import tfcq
 from tfcq import data
 from tfcq import workdir as workdirs
 from tfcq.engine.checkpoints import Checkpoints
@@ -195,7 +197,7 @@ def test_rows_of_table_1_train_evaluate_and_sample(row, tmp_path):
     if row == "gan":
         assert "elbo" not in json.loads((tmp_path / "metrics.json").read_text())
         assert {path.name[:7] for path in (tmp_path / "samples").iterdir()} == {"samples"}
-        with pytest.raises(UserError, match="does not support likelihood; it supports: decode, sample"):
+        with pytest.raises(UserError, match="does not support likelihood; it supports: decode, interpolate_noise, sample"):
             evaluate(tmp_path, ["elbo"])
     else:
         assert 1.0 < evaluate(tmp_path, ["elbo"], num_images=16)["elbo"]["bits_per_dim"] < 20.0
@@ -247,6 +249,41 @@ def test_samples_are_measured_during_training_where_it_is_asked_for(devices, tmp
     assert "fd_pixels: " in said and f"step {best['step']}: grids in {tmp_path}/samples, best so far by density_pixels" in said
     with pytest.raises(UserError, match=r"eval_metrics: expected some of .*, received 'fidd'"):
         config(eval_metrics="frechet_distance,fidd")
+
+
+def test_a_training_on_all_images_measures_its_samples_on_the_test_images(tmp_path, capsys):
+    settings = tiny.config(
+        8,
+        data={"num_validation": "none"},
+        training={
+            "train_steps": 2, "evaluate_every": 1, "eval_metrics": "frechet_distance", "eval_split": "test",
+            "eval_samples": 24, "eval_features": "pixels",
+        },
+        **SMALL,
+        **tiny.ROWS["vae"],
+    )  # fmt: skip
+    model = train(settings, tmp_path)
+    said = capsys.readouterr().out
+    assert "warning: frechet_distance compares 24 generated images (eval_samples) with 24 test images: " in said
+    assert "below 2,048" in said and "validation 0 (none)" in said
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(row["step"], row["split"], "elbo" in row) for row in rows] == [(step, "test", False) for step in (0, 1, 2)]
+    assert [row["fd_pixels"]["split"] for row in rows[1:]] == ["test"] * 2
+    scalars, _ = events(tmp_path / "tensorboard" / "validation")
+    assert scalars["test/fd_pixels"] == pytest.approx({row["step"]: row["fd_pixels"]["value"] for row in rows[1:]})
+    assert scalars.keys() == {"test/fd_pixels"}
+    dataset, pictures = data.load(settings.data), Pictures(model)
+    assert (dataset.num_images("train"), dataset.num_images("validation")) == (1797 - 179, 0)
+    shown = tf.io.decode_png((tmp_path / "samples" / "reconstructions-00000002.png").read_bytes()).numpy()
+    np.testing.assert_array_equal(shown, pictures.reconstruction_grid(dataset.images("train", range(2)), 0))
+    run = tfcq.Run(tmp_path)
+    assert run.model().checkpoint_of_run == "last"  # no checkpoint is the best without a number to choose it by
+    for call in (lambda: run.evaluate("elbo", split="validation"), lambda: run.picture("reconstruct", 4, split="validation")):
+        with pytest.raises(UserError, match="^split: expected train or test, received validation, of which the run has no"):
+            call()
+    longer = dataclasses.replace(settings, training=dataclasses.replace(settings.training, train_steps=3, eval_split="train"))
+    train(longer, tmp_path)
+    assert workdirs.read_metrics(tmp_path)[-1]["fd_pixels"]["split"] == "train"
 
 
 def test_devices_must_share_the_batch(tmp_path):

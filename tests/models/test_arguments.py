@@ -92,14 +92,14 @@ WRONG = {
         "negative": (lambda x: -0.5, "expected one number or float32 .N. of at least 0, finite, received float -0.5"),
         "a negative one": (lambda x: np.float32([1, 1, -1]), "with values -1 to 1"),
         "NaN": (lambda x: float("nan"), "received float nan"),
-        "two": (lambda x: x[:2], "received 2; tfcq.row_seeds|expected 2 rows"),
+        "two": (lambda x: x[:2], r"expected 3 rows, as many as \w+, received 2; pass one for each"),
         "a column": (lambda x: x[:, None], r"received float32 \[3, 1\]"),
         "text": (lambda x: "hot", "received str"),
     },
     "share": {
         "beyond": (lambda x: 1.5, "expected one number or float32 .N. in 0..1, finite, received float 1.5"),
         "before": (lambda x: x - 1, "in 0..1"),
-        "two": (lambda x: x[:2], "expected 3 rows, as many as images, received 2; pass one for each"),
+        "two": (lambda x: x[:2], r"expected 3 rows, as many as \w+, received 2; pass one for each"),
     },
     "spherical": {"numbers": (lambda x: x.astype(np.float32), "expected bool"), "one number": (lambda x: 1, "received int 1")},
     "num_importance_samples": {
@@ -110,6 +110,8 @@ WRONG = {
     },
 }
 WRONG |= {"other_images": IMAGES, "compressed": IMAGES, "noise": WRONG["latents"]}
+ROWS = {"two": 2, "too few": 2, "too many": 6}
+WRONG |= {"first_seeds": WRONG["seeds"], "second_seeds": WRONG["seeds"]}
 
 
 def public_methods(model):
@@ -135,8 +137,8 @@ def test_every_wrong_kind_is_refused_by_every_method(model, monkeypatch):
         for argument, cases in ((argument, WRONG[argument]) for argument in arguments):
             for case, (spoil, wanted) in cases.items():
                 wrong = arguments | {argument: spoil(arguments[argument])}
-                if argument == "temperature" and case == "two":
-                    wanted = "expected 2 rows, as many as temperature, received 3"
+                if case in ROWS and argument == endpoints.blamed_last(arguments)[0]:  # the others are then blamed
+                    wanted = f"expected {ROWS[case]} rows, as many as {argument}, received 3"
                 with pytest.raises(UserError, match=f"^{name}\\([a-z_]+\\): .*{wanted}") as raised:
                     getattr(model, name)(**wrong)
                 assert "\n" not in str(raised.value), (name, argument, case)

@@ -183,6 +183,6 @@ def test_weights_are_saved_and_loaded(tmp_path):
 
 def test_a_model_says_what_it_is(glf):
     assert repr(glf) == (
-        f"<GLF: 8x8x1 images, {glf.count_params():,} weights, 0 steps; decode, encode, interpolate, latent_likelihood, "
-        "reconstruct, sample>"
+        f"<GLF: 8x8x1 images, {glf.count_params():,} weights, 0 steps; decode, encode, interpolate, "
+        "interpolate_noise, latent_likelihood, reconstruct, sample>"
     )

@@ -1,8 +1,9 @@
-"""Ways between points, against Shoemake's formula in NumPy and what it owes at its ends."""
+"""Ways between points and between noise, against Shoemake's formula in NumPy and what it owes at its ends."""
 
 import numpy as np
 
-from tfcq.models.interpolation import between
+from tfcq.models.interpolation import NoisePath, between
+from tfcq.randomness import RowNoise, row_seeds
 
 RANDOM = np.random.RandomState(0)
 FIRST, SECOND = RANDOM.standard_normal((2, 5, 2, 3)).astype(np.float32)
@@ -42,3 +43,34 @@ def test_rows_choose_for_themselves_and_directions_without_a_circle_are_joined_s
     for other in (FIRST[:1], -FIRST[:1], 0.0 * FIRST[:1], 3.0 * FIRST[:1]):
         found = between(FIRST[:1], other, share, np.ones(1, bool)).numpy()
         np.testing.assert_allclose(found, 0.75 * FIRST[:1] + 0.25 * other, rtol=1e-4, atol=1e-5)
+
+
+def test_the_ends_are_the_points_to_the_bit():
+    ends = np.float32([0, 1, 0, 1, 0])
+    expected = np.where(ends[:, None, None] == 0, FIRST, SECOND)
+    for kind in (True, False):
+        np.testing.assert_array_equal(between(FIRST, SECOND, ends, np.full(5, kind)), expected)
+
+
+def test_noise_goes_from_one_samples_to_the_others_and_choices_change_half_way():
+    first, second = (RowNoise(row_seeds(5, seed=seed)) for seed in (1, 2))
+    kinds = np.array([True, False, True, False, True])
+    for path, one, other in (
+        (NoisePath(first, second, SHARE, kinds), first, second),
+        (NoisePath(first, second, SHARE, kinds).fold(3, 4), first.fold(3, 4), second.fold(3, 4)),
+    ):
+        for tag in (0, 7):
+            expected = between(one.normal((3, 2), tag), other.normal((3, 2), tag), SHARE, kinds)
+            np.testing.assert_array_equal(path.normal((3, 2), tag), expected)
+            for shape in ((), (2, 3)):
+                choices = one.uniform(shape, tag), other.uniform(shape, tag)
+                expected = np.where(np.reshape(SHARE < 0.5, (5, *[1] * len(shape))), *choices)
+                np.testing.assert_array_equal(path.uniform(shape, tag), expected)
+    half = NoisePath(first, second, 0.5, False).normal((2,), 0)  # one number for all
+    np.testing.assert_allclose(half, 0.5 * (first.normal((2,), 0) + second.normal((2,), 0)), rtol=1e-6)
+
+
+def test_a_great_circle_keeps_noise_as_large_as_it_is():
+    path = [NoisePath(*(RowNoise(row_seeds(200, seed=seed)) for seed in (1, 2)), 0.5, kind) for kind in (True, False)]
+    curved, straight = (float(np.mean(np.square(noise.normal((64,), 0)))) for noise in path)
+    assert abs(curved - 1.0) < 0.06 and abs(straight - 0.5) < 0.03  # five standard errors of 12,800 squares

@@ -52,6 +52,15 @@ def test_points_are_in_the_order_of_steps_and_the_newest_measurement_counts(make
     assert (found.bits, found.distance, found.remarks, found.num_points) == ("bits_per_dim", "fd_lite", [], 2)
 
 
+def test_a_distance_on_another_split_is_no_point_of_the_rows_split(make):
+    mixed = row(10, elbo=5.0, distance=90.0, split="validation", checkpoint="")
+    mixed["fd_lite"]["split"] = "test"  # --eval_split=test
+    found = plane(make("cqf", [mixed, row(10, distance=80.0, elbo=4.9, split="validation", checkpoint="last")]))
+    assert found.curves == {("cqf", "validation"): [(10, 4.9, 80.0)]}
+    found = plane(make("other", [mixed, row(10, elbo=4.8)]))
+    assert found.curves == {("other", "test"): [(10, 4.8, 90.0)]}
+
+
 def test_a_training_that_measures_distances_is_a_curve_of_its_own(make):
     training = [row(step, elbo=5.0 - step / 1e3, distance=90.0 - step, split="validation", checkpoint="") for step in (0, 10, 20)]
     found = plane(make("cqf", [*training, row(20, 4.8, 60.0, elbo=4.9)]))

@@ -31,6 +31,9 @@ SIGNATURES = {
     "interpolate": {"inputs": {"images": IMAGES, "other_images": IMAGES, "share": _tensor("DT_FLOAT"),
                                "spherical": _tensor("DT_BOOL"), "seed": SEEDS},
                     "outputs": {"images": IMAGES}},
+    "interpolate_noise": {"inputs": {"first_seed": SEEDS, "second_seed": SEEDS, "share": _tensor("DT_FLOAT"),
+                                     "spherical": _tensor("DT_BOOL"), "temperature": _tensor("DT_FLOAT")},
+                          "outputs": {"images": IMAGES}},
     "super_resolve": {"inputs": {"compressed": _tensor("DT_UINT8", 1, 1, 3), "seed": SEEDS}, "outputs": {"images": IMAGES}},
     "generative_reconstruct": {"inputs": {"images": IMAGES, "seed": SEEDS}, "outputs": {"images": IMAGES}},
     "__saved_model_init_op": {"inputs": {}, "outputs": {"op": {"dtype": "DT_INVALID"}}},
@@ -88,6 +91,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             chosen = [other if share > 0.5 else one
                       for one, other, share in zip(rows["images"], rows["other_images"], rows["share"])]
             self.answer(200, {"outputs": chosen})
+        elif body.get("signature_name") == "interpolate_noise":
+            chosen = [other if share > 0.5 else one
+                      for one, other, share in zip(rows["first_seed"], rows["second_seed"], rows["share"])]
+            self.answer(200, {"outputs": [np.full(IMAGE_SHAPE, row[1]).tolist() for row in chosen]})
         elif body.get("signature_name") == "super_resolve":
             self.answer(200, {"outputs": np.tile(rows["compressed"], (1, 2, 2, 1)).tolist()})
         elif body.get("signature_name") == "generative_reconstruct":

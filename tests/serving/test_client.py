@@ -76,6 +76,17 @@ def test_interpolation_sends_both_images_and_the_way(server, client):
     assert inputs[1]["seed"] == [[3, 3], [3, 4]]
 
 
+def test_between_two_samples_the_seeds_of_both_are_sent(server, client):
+    first, second = np.int32([[0, row] for row in range(5)]), np.int32([[1, 10 + row] for row in range(5)])
+    between = client.interpolate_noise(first, second, np.linspace(0.0, 1.0, 5), temperature=0.5)
+    np.testing.assert_array_equal(between[:, 0, 0, 0], [0, 1, 2, 13, 14])
+    inputs = server.bodies[1]["inputs"]
+    assert inputs["first_seed"] == [[0, 3], [0, 4]] and inputs["second_seed"] == [[1, 13], [1, 14]]
+    assert inputs["share"] == [0.75, 1.0] and inputs["spherical"] == [False] * 2 and inputs["temperature"] == [0.5] * 2
+    with pytest.raises(UserError, match=r"interpolate_noise\(second_seeds\): expected 5 rows, as many as first_seeds"):
+        client.interpolate_noise(first, second[:3], 0.5)
+
+
 def test_compressed_images_have_a_shape_of_their_own(server, client):
     compressed = np.arange(12, dtype=np.uint8).reshape(4, 1, 1, 3)
     images = client.super_resolve(compressed, seed=3)

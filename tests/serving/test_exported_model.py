@@ -110,13 +110,18 @@ def test_endpoints_of_a_model_of_latents_answer_the_same_by_both_transports(late
     images, other_images = tiny.images(model.image_shape, 4), tiny.images(model.image_shape, 4, seed=1)
     share, spherical = np.float32([0.0, 0.3, 0.6, 1.0]), np.array([True, False, True, False])
     expected = model.interpolate(images, other_images, share, spherical, seeds)
-    likelihood = model.latent_likelihood(images, seeds)
+    likelihood, other_seeds = model.latent_likelihood(images, seeds), tfcq.row_seeds(4, seed=5)
+    of_noise = model.interpolate_noise(seeds, other_seeds, share, spherical)
     for client in (
         Client.grpc(server.grpc_address, model="introvae"),
         Client.rest(server.rest_url, model="introvae"),
     ):
         between = client.interpolate(images, other_images, share, spherical, seeds=seeds)
         assert np.abs(between.astype(int) - expected).max() <= 1
+        between = client.interpolate_noise(seeds, other_seeds, share, spherical)
+        assert np.abs(between.astype(int) - of_noise).max() <= 1
+        ends, samples = between[[0, -1]], client.sample(seeds=np.stack([seeds[0], *other_seeds[1:]]))[[0, -1]]
+        np.testing.assert_array_equal(ends, samples)
         log_prob, error = client.latent_likelihood(images, seeds=seeds)
         np.testing.assert_allclose(log_prob, likelihood["latent_log_prob"], rtol=1e-4)
         np.testing.assert_allclose(error, likelihood["reconstruction_error"], rtol=1e-4)

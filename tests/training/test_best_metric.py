@@ -35,6 +35,13 @@ def test_every_number_is_found_in_a_row_with_its_direction(number):
     meaning = registry.numbers_of(metric).get(own, registry.Number()).meaning or registry.TABLE[metric].meaning
     assert criterion.better in ("lower", "higher") and re.search(rf"\b{criterion.better}\b.* (is|are) (better|likelier)", meaning)
     assert BestNumber(number).of({"step": 3, "other": {"value": 1.0}}) is None
+    if "num_generated" in entries[criterion.number]:  # numbers on different splits do not compare
+        on = {
+            split: BestNumber(number).of({criterion.number: entries[criterion.number] | {"split": split}})[1]
+            for split in ("validation", "train")
+        }
+        assert on["validation"] == criterion or number == "elbo"
+        assert on["train"] != criterion or number == "elbo"
 
 
 def test_numbers_without_a_direction_and_unknown_ones_are_refused_with_those_possible():

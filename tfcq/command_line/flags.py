@@ -15,11 +15,32 @@ from tfcq.config.fields import Section
 from tfcq.errors import UserError
 from tfcq.machine import paths
 
-_DEFINE: dict[type, Callable] = {
+
+class IntegerOrWord(absl_flags.ArgumentParser):
+    """The parser of an option of type `int | str`; its section knows which words there are."""
+
+    syntactic_help = "an integer or a word"
+
+    def parse(self, argument):
+        try:
+            return int(argument)
+        except ValueError:
+            return argument
+
+    def flag_type(self):
+        return "int or word"
+
+
+def _define_integer_or_word(name, default, meaning, flag_values):
+    absl_flags.DEFINE(IntegerOrWord(), name, default, meaning, flag_values)
+
+
+_DEFINE: dict[Any, Callable] = {
     bool: absl_flags.DEFINE_bool,
     int: absl_flags.DEFINE_integer,
     float: absl_flags.DEFINE_float,
     str: absl_flags.DEFINE_string,
+    int | str: _define_integer_or_word,
 }
 _Section = typing.TypeVar("_Section", bound=Section)
 

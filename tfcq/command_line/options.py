@@ -1,13 +1,18 @@
 """Options of `tfcq.config` as flags: type, place holder and text in the help."""
 
 import dataclasses
+import types
 import typing
 from collections.abc import Sequence
+from typing import TypeAlias
 
 from tfcq import config
 from tfcq.config.fields import Section
 
-PLACE_HOLDERS = {int: "N", float: "X", str: "TEXT"}
+Kind: TypeAlias = type | types.UnionType
+"""The type of an option: bool, int, float, str, or `int | str`, a number or one of the option's words."""
+
+PLACE_HOLDERS: dict[Kind, str] = {int: "N", float: "X", str: "TEXT", int | str: "N"}
 LONGEST_PLACE_HOLDER = 24  # of choices; longer lists of them are in the text
 
 
@@ -31,7 +36,7 @@ class Entry:
         return f"--{self.name}={self.place_holder}" if self.place_holder else f"--[no]{self.name}"
 
 
-def kinds_of(section: type[Section]) -> dict[str, type]:
+def kinds_of(section: type[Section]) -> dict[str, Kind]:
     """{option: its type} of a section."""
     kinds = typing.get_type_hints(section)
     return {field.name: kinds[field.name] for field in dataclasses.fields(section)}
@@ -41,6 +46,8 @@ def entry_of(section: type[Section], name: str) -> Entry:
     """The help of one option of a section."""
     field, kind = section.__dataclass_fields__[name], kinds_of(section)[name]
     place_holder = "" if kind is bool else place_holder_of(field.metadata["choices"] or (), PLACE_HOLDERS[kind])
+    if kind == int | str:
+        place_holder = "|".join([place_holder, *field.metadata["words"]])
     return Entry(name, place_holder, _text(field))
 
 
@@ -49,17 +56,18 @@ def run_sections() -> dict[str, type[Section]]:
     return {"data": config.DataConfig, "training": config.TrainingConfig, **config.SYSTEMS}
 
 
-def run_options() -> dict[str, type]:
+def run_options() -> dict[str, Kind]:
     """{option: its type} of all sections of a run's configuration.
 
     Raises:
         TypeError: two systems have options of the same name but of different types, which one flag cannot represent.
     """
-    options: dict[str, type] = {}
+    options: dict[str, Kind] = {}
     for section in run_sections().values():
         for name, kind in kinds_of(section).items():
-            if options.setdefault(name, kind) is not kind:
-                raise TypeError(f"option {name} is {options[name].__name__} in one system and {kind.__name__} in another")
+            if options.setdefault(name, kind) != kind:
+                one, other = (getattr(kind, "__name__", kind) for kind in (options[name], kind))
+                raise TypeError(f"option {name} is {one} in one system and {other} in another")
     return options
 
 

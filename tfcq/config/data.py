@@ -63,8 +63,11 @@ class DataConfig(Section):
         "the split of the data set with the test images, which are held out of the training images if there is none; other "
         "names than test need a TFDS data set that has them (lsun: validation)",
     )
-    num_validation: int = option(
-        0, "how many images are held out of the training split for validation; 0: a tenth of them", minimum=0, unit="images"
+    num_validation: int | str = option(
+        0,
+        "how many images are held out of the training split for validation; 0: a tenth of them; none: no image, so that all "
+        "are trained on; evaluations during training then measure eval_metrics alone, on another eval_split",
+        minimum=0, unit="images", words=("none",),
     )
     held_out: str = option(
         "random",

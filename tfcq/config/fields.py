@@ -10,6 +10,7 @@ import difflib
 import math
 import os
 import pathlib
+import types
 import typing
 from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Self
@@ -57,7 +58,7 @@ def option(
         unit: of a number; None: it has none.
         on_resume: one of `ON_RESUME`.
         paths: prefixes of a value, such as "folder:", that are followed by a path; "": the whole value is a path.
-        words: values of an option with `paths` that are no paths.
+        words: values of an option with `paths` that are no paths, or of one of type `int | str` that are no numbers.
     """
     if on_resume not in ON_RESUME:
         raise ValueError(f"on_resume: expected one of {', '.join(ON_RESUME)}, received {on_resume!r}")
@@ -122,8 +123,8 @@ class Section(KnownNames):
         """Raises UserError for combinations with the options of the other sections that cannot work."""
 
 
-def checked(field: dataclasses.Field, kind: type, value: Any) -> Any:
-    """`value` as `kind`, within the field's bounds.
+def checked(field: dataclasses.Field, kind: type | types.UnionType, value: Any) -> Any:
+    """`value` as `kind`, within the field's bounds; of `int | str` a text is one of the field's `words`.
 
     An int is accepted for a float, a NumPy scalar for a number, and a pathlib.Path for an option that is a path.
 
@@ -140,8 +141,13 @@ def checked(field: dataclasses.Field, kind: type, value: Any) -> Any:
             value = float(value)
         except OverflowError as error:
             raise UserError(f"{name}: expected a finite number, received one of {value.bit_length()} bits") from error
+    words = ()
+    if isinstance(kind, types.UnionType):
+        kind, words = int, field.metadata["words"]
+        if isinstance(value, str) and value in words:
+            return value
     if type(value) is not kind:
-        raise UserError(f"{name}: expected {kind.__name__}, received {value!r}")
+        raise UserError(f"{name}: expected {' or '.join([kind.__name__, *words])}, received {value!r}")
     bounds = field.metadata
     if isinstance(value, str) and not is_one_line(value):
         raise UserError(f"{name}: expected text of one line in UTF-8, received {value!r}")

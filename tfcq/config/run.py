@@ -58,7 +58,8 @@ class Config(KnownNames):
             if not isinstance(getattr(self, name), kind):
                 where = f" with model={self.model}" if name == "system" else ""
                 raise UserError(f"{name}: expected {kind.__name__}{where}, received {type(getattr(self, name)).__name__}")
-        self.system.check_run(self.data, self.training)
+        for section in (self.system, self.training):
+            section.check_run(self.data, self.training)
 
     def absolute(self) -> Config:
         """A copy with absolute paths, which do not depend on the current folder."""

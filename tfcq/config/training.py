@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import TYPE_CHECKING
 
 from tfcq.config.evaluation import check_metrics
 from tfcq.config.fields import Section, option
 from tfcq.errors import UserError
-from tfcq.metrics.registry import INCEPTION_NAMES, LATENT_LIKELIHOODS, OF_SAMPLES, better, numbers_of
+from tfcq.metrics.registry import INCEPTION_NAMES, LATENT_LIKELIHOODS, OF_SAMPLES, better, metric_of, numbers_of
+
+if TYPE_CHECKING:
+    from tfcq.config.data import DataConfig
 
 DECIDED_ELSEWHERE = {
     "learning_rate": "the options learning_rate and discriminator_learning_rate decide it",
@@ -137,12 +141,20 @@ class TrainingConfig(Section):
     )
     eval_metrics: str = option(
         "",
-        "the metrics of tfcq.evaluate that each periodic evaluation measures on samples, against the validation split, "
+        "the metrics of tfcq.evaluate that each periodic evaluation measures on samples, against the images of eval_split, "
         "separated by commas (frechet_distance,prd); empty: none",
         on_resume="free",
     )
+    eval_split: str = option(
+        "validation",
+        "the split that eval_metrics compare samples with: validation | test | train; likelihoods are always those of the "
+        "validation split",
+        choices=("validation", "test", "train"), on_resume="free",
+    )
     eval_samples: int = option(
-        1000, "how many images are generated for eval_metrics", minimum=2, unit="images", on_resume="free"
+        1000,
+        "how many images are generated for eval_metrics, and with how many real ones they are compared at most",
+        minimum=2, unit="images", on_resume="free",
     )
     eval_features: str = option(
         "efficientnet_lite0",
@@ -194,6 +206,30 @@ class TrainingConfig(Section):
                 "or auto, or one device"
             )
         check_metrics("eval_metrics", self.eval_metrics.split(",") if self.eval_metrics else (), OF_SAMPLES)
+        if self.eval_split == "test" and self._best_is_of_samples():
+            raise UserError(
+                f"best_metric={self.best_metric} with eval_split=test: the best checkpoint would be chosen by the test images; "
+                "expected eval_split=validation or train, or best_metric=elbo"
+            )
+
+    def check_run(self, data: DataConfig, training: TrainingConfig) -> None:
+        """Raises UserError for numbers of the validation split if the run has none."""
+        if data.num_validation != "none":
+            return
+        if self.best_metric != "elbo" and not self._best_is_of_samples():
+            raise UserError(
+                f"best_metric={self.best_metric} with num_validation=none: it is measured on validation images; expected a "
+                "metric of samples with eval_split=train, or best_metric=elbo, by which no checkpoint is the best then"
+            )
+        if self.eval_split == "validation" and (self.eval_metrics or self._best_is_of_samples()):
+            asked = f"eval_metrics={self.eval_metrics}" if self.eval_metrics else f"best_metric={self.best_metric}"
+            raise UserError(
+                f"{asked} with num_validation=none: there are no validation images; expected eval_split=train"
+                + ("" if self._best_is_of_samples() else " or test")
+            )
+
+    def _best_is_of_samples(self):
+        return metric_of(self.best_metric) in OF_SAMPLES
 
     def arguments_of_optimizer(self) -> dict[str, bool | int | float | str]:
         """optimizer_arguments as {name: value}; whether the optimizer accepts them is checked by `tfcq.engine.optimizers`.

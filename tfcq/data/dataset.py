@@ -177,6 +177,12 @@ class ImageDataset:
         """How many images "train", "validation" or "test" has."""
         return len(self._split(split)[1])
 
+    def require_images(self, split: str) -> None:
+        """Raises UserError if a split has no images: a run of num_validation=none has none for validation."""
+        if not self.num_images(split):
+            others = " or ".join(one for one in SPLITS if self.num_images(one))
+            raise UserError(f"split: expected {others}, received {split}, of which the run has no images (num_validation=none)")
+
     def num_images_at_start(self, split: str) -> int:
         """How many images a split had when the run began: `num_images` plus the missing images, whose numbers stay unused."""
         return self.manifest.count_at_start(split) if self.manifest else self.num_images(split)
@@ -361,7 +367,7 @@ def open_source(config: DataConfig, begun: bool = False) -> Source:
 
 
 def _warn_of_few(name, counts):
-    few = [f"{count} {split}" for split, count in counts.items() if count < FEW]
+    few = [f"{count} {split}" for split, count in counts.items() if 0 < count < FEW]
     if few:
         print(f"warning: {name} has only {', '.join(few)} images: with fewer than {FEW}, a model memorises its training "
               "images, and metrics on the others are mostly noise", flush=True)

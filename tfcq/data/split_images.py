@@ -80,9 +80,9 @@ def by_content(
         refuse_changes(match, config.dataset)
     images = {}
     for split, found in match.splits.items():
-        if not found:
+        if not found and manifest.splits[split]:  # a run of num_validation=none has no validation images
             raise UserError(f"dataset {config.dataset}: none of the run's {len(manifest.splits[split])} {split} images is there")
-        origins = sorted({origin for origin, _, _ in found})
+        origins = sorted({origin for origin, _, _ in found or match.splits["train"]})  # of an empty split: one that is kept
         of_origin = np.array([origins.index(origin) for origin, _, _ in found], np.int64)
         images[split] = SplitImages(origins, of_origin, np.array([index for _, index, _ in found], np.int64))
     differences = match.differences()

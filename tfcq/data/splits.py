@@ -3,7 +3,7 @@
 - A source's own test split is the test split. Without one, a tenth of the source's train images (at least 1) is held out.
   (Which of a TFDS data set's splits are its train and test: `tfds.roles`.)
 - A source's own validation split is the validation split. Otherwise `num_validation` images are held out of the
-  source's train images, or a tenth of them (at least 1) if `num_validation` is 0.
+  source's train images, or a tenth of them (at least 1) if `num_validation` is 0, or none at all if it is "none".
 - Held-out images are the first of one fixed permutation (`held_out` "random"), or the source's last ones ("last", from the
   end): test, then validation. The rest, in the source's order, is the train split.
 """
@@ -24,13 +24,13 @@ def fixed_permutation(count: int) -> np.ndarray:
 
 
 def assign(
-    counts: dict[str, int], num_validation: int, name: str, held_out: str = "random"
+    counts: dict[str, int], num_validation: int | str, name: str, held_out: str = "random"
 ) -> tuple[dict[str, tuple[str, np.ndarray]], str]:
     """The images of each split.
 
     Args:
         counts: number of images of each split of the source, {"train": n, ...}; "train" must be there.
-        num_validation: images to hold out for validation; 0: a tenth of the source's train images.
+        num_validation: images to hold out for validation; 0: a tenth of the source's train images; "none": none.
         name: name of the source, for messages.
         held_out: which images are held out, "random" or "last".
 
@@ -38,7 +38,8 @@ def assign(
         ({split: (split of the source, int64 indices into it)} for train, validation and test, how they were chosen, in words).
 
     Raises:
-        UserError: an empty split, or too few images to hold so many out.
+        UserError: an empty split of the source, its own validation split where `num_validation` decides, or too few images to
+            hold so many out.
     """
     for split, count in counts.items():
         if not count:
@@ -49,20 +50,19 @@ def assign(
     count = counts["train"]
     tenth = max(1, count // 10)
     num_test = 0 if "test" in counts else tenth
-    if "validation" in counts:
-        num_validation = 0
-    else:
-        num_validation = num_validation or tenth
-    if num_test + num_validation >= count:
-        raise UserError(f"{name}: cannot hold {num_validation} images out for validation and {num_test} for test: "
+    held_for_validation = 0 if "validation" in counts or num_validation == "none" else int(num_validation) or tenth
+    if num_test + held_for_validation >= count:
+        raise UserError(f"{name}: cannot hold {held_for_validation} images out for validation and {num_test} for test: "
                         f"expected fewer than its {count} train images together; lower num_validation or add images")
     order = fixed_permutation(count) if held_out == "random" else np.arange(count)[::-1]
-    chosen_out = order[:num_test + num_validation]
+    chosen_out = order[:num_test + held_for_validation]
     chosen = {"train": ("train", np.setdiff1d(np.arange(count), chosen_out, assume_unique=True))}
     for split, held in (("validation", chosen_out[num_test:]), ("test", chosen_out[:num_test])):
         own = split in counts
         chosen[split] = (split, np.arange(counts[split])) if own else ("train", held)
     from_train = "(held out of train)" if held_out == "random" else "(held out, the last of train)"
     origin = {split: "(the source's own)" if split in counts else from_train for split in chosen}
+    if num_validation == "none":
+        origin["validation"] = "(none)"
     sizes = [f"{split} {len(chosen[split][1])} {origin[split]}" for split in ("validation", "test")]
     return chosen, f"train {len(chosen['train'][1])}, {', '.join(sizes)}"

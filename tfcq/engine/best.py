@@ -15,6 +15,9 @@ from tfcq.machine.files import write_text
 
 FILE = "record.json"
 
+VALIDATION = "validation"
+"""The split by which the best checkpoint is chosen, where a criterion's protocol names no other."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Criterion:
@@ -75,7 +78,8 @@ def chosen_by(folder: paths.AnyPath, step: int) -> str:
         if entry["step"] == step:
             criterion = _criterion(entry)
             unit = " bits/dim" if criterion == ELBO else ""
-            return f"{criterion} {entry['value']:.5g}{unit} on the validation split ({criterion.better} is better)"
+            split = criterion.protocol.get("split", VALIDATION)
+            return f"{criterion} {entry['value']:.5g}{unit} on the {split} split ({criterion.better} is better)"
     return ""
 
 

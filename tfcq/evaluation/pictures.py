@@ -97,6 +97,31 @@ class Pictures:
         between = self._run("interpolate", first, second, fractions, np.full(len(fractions), spherical), seeds)
         return grid(between, num_steps)
 
+    def noise_interpolation_grid(
+        self, num_pairs: int, num_steps: int = 8, seed: int = 0, spherical: bool = False, temperature: float = 1.0
+    ) -> np.ndarray:
+        """A row for each pair of neighbours among `samples` (0 and 1, 2 and 3, ...): the way between their noise, both ends
+        included.
+
+        Args:
+            num_pairs: number of rows.
+            num_steps: number of images in a row, at least 2.
+            seed: sample i has the seed (seed, i).
+            spherical: see `GenerativeModel.interpolate`.
+            temperature: scales the prior's standard deviation.
+
+        Raises:
+            UserError: a model without samples, or fewer than two steps.
+        """
+        if num_pairs < 1 or num_steps < 2:
+            raise UserError(f"interpolate_noise: expected at least 1 pair and 2 steps, received {num_pairs} and {num_steps}")
+        count = num_pairs * num_steps
+        fractions = np.tile(np.linspace(0.0, 1.0, num_steps, dtype=np.float32), num_pairs)
+        first, second = np.repeat(row_seeds(2 * num_pairs, seed).reshape(num_pairs, 2, 2), num_steps, axis=0).swapaxes(0, 1)
+        temperatures = np.full(count, temperature, np.float32)
+        between = self._run("interpolate_noise", first, second, fractions, np.full(count, spherical), temperatures)
+        return grid(between, num_steps)
+
     def _run(self, ability, *arrays):
         if ability not in self._model.abilities:
             raise self._model.cannot(ability)

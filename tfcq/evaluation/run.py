@@ -57,6 +57,7 @@ def evaluate(
         extractor = _extractor(asked, model, config)
     chosen = _possible(asked, model, extractor)
     dataset = workdirs.load_data(workdir, config)
+    dataset.require_images(config.split)
     run = _Run(workdir, model, dataset, config, strategy, extractor)
     row = {
         "step": model.steps_taken,

@@ -25,6 +25,8 @@ def requests(model: GenerativeModel) -> dict[str, Arrays]:
     images = model.sample(seeds)
     values = {
         "seeds": seeds,
+        "first_seeds": seeds,
+        "second_seeds": seeds[::-1].copy(),
         "temperature": np.linspace(1.0, 0.0, _ROWS, dtype=np.float32),
         "images": images,
         "other_images": images[::-1].copy(),

@@ -1,7 +1,7 @@
 """The interface of a generative model. For its training see `tfcq.engine.trainer` and `tfcq.models.fitting`.
 
 A system subclasses `GenerativeModel`, makes its networks in `__init__` (with all weights, and then sets `built`), defines its
-`players`, overrides the methods that it supports (`sample`, `elbo_terms` and `log_prob`, `latent_likelihood`, `encode`,
+`players`, overrides the methods that it supports (`draw_images`, `elbo_terms` and `log_prob`, `latent_likelihood`, `encode`,
 `decode`, ...), and names these abilities in `abilities`.
 """
 
@@ -17,8 +17,9 @@ import tensorflow_probability as tfp
 from tfcq import images as units
 from tfcq.endpoints import ENDPOINTS, METHODS
 from tfcq.errors import UserError
-from tfcq.models import arguments, interpolation
+from tfcq.models import arguments
 from tfcq.models.fitting import FittedModel
+from tfcq.models.interpolation import NoisePath, between
 from tfcq.randomness import RowNoise, StepNoise
 
 ABILITIES = tuple(ENDPOINTS)
@@ -77,6 +78,13 @@ class GenerativeModel(FittedModel):
         """Generates images uint8 [N, H, W, C], one for each row of `seeds` (int32 [N, 2]).
 
         `temperature` (float or [N], at least 0) multiplies the standard deviation of the prior.
+        """
+        return self.draw_images(RowNoise(seeds), temperature)
+
+    def draw_images(self, noise: Noise, temperature: float | Array = 1.0) -> Array:
+        """Images uint8 [N, H, W, C] made of `noise` alone: what `sample` and `interpolate_noise` answer.
+
+        `temperature` (float or [N]) multiplies the standard deviation of the prior.
         """
         raise self.cannot("sample")
 
@@ -171,7 +179,30 @@ class GenerativeModel(FittedModel):
             uint8 [N, H, W, C].
         """
         first, second = (self.noise_of(self.encode(one, seeds)) for one in (images, other_images))
-        return self.decode(self.latents_of(interpolation.between(first, second, share, spherical)))
+        return self.decode(self.latents_of(between(first, second, share, spherical)))
+
+    def interpolate_noise(
+        self,
+        first_seeds: Array,
+        second_seeds: Array,
+        share: float | Array,
+        spherical: bool | Array = False,
+        temperature: float | Array = 1.0,
+    ) -> Array:
+        """Images between two samples, made of the noise on a path between theirs (`tfcq.models.interpolation.NoisePath`).
+
+        Args:
+            first_seeds, second_seeds: int32 [N, 2], as of `sample`.
+            share: float32 [N], or one number for all, from 0 to 1: the fraction of the path. 0 is the first sample, 1 the
+                second: the images of `sample` with the same temperature.
+            spherical: as of `interpolate`.
+            temperature: as of `sample`.
+
+        Returns:
+            uint8 [N, H, W, C].
+        """
+        noise = NoisePath(RowNoise(first_seeds), RowNoise(second_seeds), share, spherical)
+        return self.draw_images(noise, temperature)
 
     def require(self, ability: str) -> None:
         """Raises the UserError of `cannot` if this model lacks `ability`."""

@@ -107,9 +107,10 @@ def read_run(folder: str | os.PathLike, label: str) -> MeasuredRun:
         rows = [_read_object(place / "metrics.json")]
     merged: dict[tuple[int, str], dict[str, dict]] = {}
     for row in rows:  # the newest entry of a step counts
-        split = row.get("split", "test")
-        of_row = {name: entry | {"split": split} for name, entry in row.items() if isinstance(entry, dict) and _is_drawn(name)}
-        merged.setdefault((row.get("step", 0), split), {}).update(of_row)
+        of_row = {name: entry for name, entry in row.items() if isinstance(entry, dict) and _is_drawn(name)}
+        for name, entry in of_row.items():
+            split = entry.get("split", row.get("split", "test"))
+            merged.setdefault((row.get("step", 0), split), {})[name] = entry | {"split": split}
     points = tuple(Point(step, split, entries) for (step, split), entries in sorted(merged.items()) if entries)
     weight, others = None, ""
     if paths.exists(place / "config.json"):

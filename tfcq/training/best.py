@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tfcq.engine.best import ELBO, Criterion
+from tfcq.engine.best import ELBO, VALIDATION, Criterion
 from tfcq.errors import UserError
 from tfcq.metrics import registry
 
@@ -42,5 +42,7 @@ class BestNumber:
                 if name == ELBO.number:
                     return entry["bits_per_dim"], ELBO
                 protocol = {key: entry[key] for key in ("num_generated", "checksum") if key in entry}
+                if entry.get("split", VALIDATION) != VALIDATION:  # records of earlier versions have no split
+                    protocol["split"] = entry["split"]
                 return entry["value"], Criterion(name, registry.better(self._name), protocol)
         return None

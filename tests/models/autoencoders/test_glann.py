@@ -132,6 +132,6 @@ def test_samples_are_decoded_codes_on_the_sphere_and_there_is_no_encoder():
     np.testing.assert_allclose(np.linalg.norm(latents, axis=-1), 1.0, rtol=1e-5)
     np.testing.assert_array_equal(model.sample(seeds), model.decode(latents))
     for ask in (model.encode, model.reconstruct, model.log_prob, model.latent_likelihood):
-        with pytest.raises(UserError, match="it supports: decode, sample"):
+        with pytest.raises(UserError, match="it supports: decode, interpolate_noise, sample"):
             ask(IMAGES, seeds)
     assert isinstance(model.sample(seeds), np.ndarray)

@@ -170,6 +170,14 @@ def test_interpolation_is_straight_in_the_space_of_noise():
     assert np.abs(at_the_end - model.reconstruct(second, seeds).astype(int)).max() <= 1
 
 
+def test_between_two_samples_the_way_is_that_of_the_noise_that_the_flow_takes():
+    model, (first, second) = model_of(), (row_seeds(4, seed=seed) for seed in (1, 2))
+    noise = [RowNoise(seeds).normal((3,), 0) for seeds in (first, second)]
+    halfway = model.decode(model.flow.bijector().forward(0.4 * (0.75 * noise[0] + 0.25 * noise[1])))
+    between = model.interpolate_noise(first, second, 0.25, temperature=0.4).astype(int)
+    assert np.abs(between - halfway.numpy().astype(int)).max() <= 1
+
+
 def test_regularized_latents_shrink_and_glfs_do_not():
     """The paper's Figure 4 in small: without the stop-gradient the likelihood is raised by making latents small."""
     scales, images = {}, tiny.images(SHAPE, 32)

@@ -314,5 +314,5 @@ def test_a_gan_samples_and_says_what_it_cannot():
     assert model.abilities == {"sample", "decode"}
     assert model.sample(seeds).shape == (2, *SHAPE)
     for call in (model.elbo, model.log_prob, model.encode, model.reconstruct):
-        with pytest.raises(UserError, match="it supports: decode, sample"):
+        with pytest.raises(UserError, match="it supports: decode, interpolate_noise, sample"):
             call(images, seeds)

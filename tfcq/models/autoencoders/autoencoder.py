@@ -15,7 +15,6 @@ import tensorflow as tf
 from tfcq import images as units
 from tfcq.models.base import Array, GenerativeModel, Noise
 from tfcq.networks import dcgan, infogan
-from tfcq.randomness import RowNoise
 
 LEVELS = 256.0
 """The number of 8-bit values: pixels in [0, 256) are divided by it."""
@@ -54,7 +53,7 @@ class Autoencoder(GenerativeModel):
 
     @property
     def abilities(self) -> frozenset[str]:
-        both = {"sample", "decode"}
+        both = {"sample", "interpolate_noise", "decode"}
         return frozenset(both | {"encode", "reconstruct", "interpolate"} if self.encoder else both)
 
     # Hooks that a system defines.
@@ -80,9 +79,9 @@ class Autoencoder(GenerativeModel):
         """Pixels float32 in [0, 1) of images uint8 [N, H, W, C]; `noise` in [0, 1) is added to the 8-bit values."""
         return units.dequantize(images, noise) / LEVELS
 
-    def sample(self, seeds: Array, temperature: float | Array = 1.0) -> Array:
+    def draw_images(self, noise: Noise, temperature: float | Array = 1.0) -> Array:
         """Images uint8 [N, H, W, C] decoded from drawn latents."""
-        return self.decode(self.draw_latents(RowNoise(seeds), temperature))
+        return self.decode(self.draw_latents(noise, temperature))
 
     def encode(self, images: Array, seeds: Array) -> Array:
         """Latents float32 [N, latent_dim]; they are deterministic, so `seeds` have no effect."""

@@ -23,6 +23,8 @@ from tfcq.errors import UserError
 from tfcq.models.autoencoders.autoencoder import Autoencoder
 from tfcq.models.autoencoders.reconstruction import ReconstructionError
 from tfcq.models.base import Array, Noise
+from tfcq.models.interpolation import between
+from tfcq.randomness import RowNoise
 
 if TYPE_CHECKING:
     from tfcq.data import ImageDataset
@@ -146,6 +148,21 @@ class RAEGMM(Autoencoder):
         return tf.gather(self.mixture_means.value, component) + tf.linalg.matvec(
             tf.gather(self.mixture_scales.value, component), normal
         )
+
+    def interpolate_noise(
+        self,
+        first_seeds: Array,
+        second_seeds: Array,
+        share: float | Array,
+        spherical: bool | Array = False,
+        temperature: float | Array = 1.0,
+    ) -> Array:
+        """As `GenerativeModel.interpolate_noise`, on a path between the samples' latents.
+
+        Noise alone has no path between two components of the mixture: half way it would jump from one to the other.
+        """
+        first, second = (self.draw_latents(RowNoise(seeds), temperature) for seeds in (first_seeds, second_seeds))
+        return self.decode(between(first, second, share, spherical))
 
 
 MODEL = RAEGMM

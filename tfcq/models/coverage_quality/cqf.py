@@ -96,7 +96,7 @@ class CQF(FlowModel):
 
     @property
     def abilities(self) -> frozenset[str]:
-        both = {"sample", "decode"}
+        both = {"sample", "interpolate_noise", "decode"}
         more = {"likelihood", "encode", "reconstruct", "interpolate"}
         return frozenset(both | more if self.config.coverage else both)
 
@@ -200,9 +200,9 @@ class CQF(FlowModel):
 
     # Abilities.
 
-    def sample(self, seeds: Array, temperature: float | Array = 1.0) -> Array:
+    def draw_images(self, noise: Noise, temperature: float | Array = 1.0) -> Array:
         """Images uint8 [N, H, W, C]: the decoder's means through the flow, like those that the discriminator is trained on."""
-        return units.quantize(self.pixels(self.decoder.generate(RowNoise(seeds), LATENT, temperature)))
+        return units.quantize(self.pixels(self.decoder.generate(noise, LATENT, temperature)))
 
     def elbo_terms(self, images: Array, seeds: Array) -> dict[str, Array]:
         """-L_C with one draw of (u, z): elbo = log_det - reconstruction - kl, and kl/i of layer i from the top.

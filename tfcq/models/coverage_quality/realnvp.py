@@ -51,7 +51,7 @@ class RealNVP(FlowModel):
 
     @property
     def abilities(self) -> frozenset[str]:
-        return frozenset({"sample", "likelihood", "encode", "decode", "reconstruct", "interpolate"})
+        return frozenset({"sample", "interpolate_noise", "likelihood", "encode", "decode", "reconstruct", "interpolate"})
 
     def coverage_variables(self) -> list[keras.Variable]:
         return self.flow.trainable_variables
@@ -80,9 +80,9 @@ class RealNVP(FlowModel):
 
     # Abilities.
 
-    def sample(self, seeds: Array, temperature: float | Array = 1.0) -> Array:
+    def draw_images(self, noise: Noise, temperature: float | Array = 1.0) -> Array:
         """Images uint8 [N, H, W, C]; `temperature`, float or [N], scales the prior's deviation."""
-        latents = RowNoise(seeds).normal(self.latent_shape, LATENT)
+        latents = noise.normal(self.latent_shape, LATENT)
         return self.decode(latents * tf.reshape(tf.cast(temperature, tf.float32), [-1, 1, 1, 1]))
 
     def elbo_terms(self, images: Array, seeds: Array) -> dict[str, Array]:

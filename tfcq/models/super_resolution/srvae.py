@@ -89,7 +89,7 @@ class SRVAE(LogisticVAE):
     @property
     def abilities(self) -> frozenset[str]:
         more = {"encode", "decode", "reconstruct", "interpolate", "super_resolve", "generative_reconstruct"}
-        return frozenset({"sample", "likelihood"} | more)
+        return frozenset({"sample", "interpolate_noise", "likelihood"} | more)
 
     def compress(self, images: Array) -> tf.Tensor:
         """d: uint8 [N, H, W, C] to the compressed images, uint8 [N, *compressed_shape]."""
@@ -138,9 +138,8 @@ class SRVAE(LogisticVAE):
 
     # Abilities.
 
-    def sample(self, seeds: Array, temperature: float | Array = 1.0) -> Array:
-        """Generates images uint8 [N, H, W, C]; `temperature` scales the noise of u and z."""
-        noise = RowNoise(seeds)
+    def draw_images(self, noise: Noise, temperature: float | Array = 1.0) -> Array:
+        """Images uint8 [N, H, W, C]; `temperature` scales the noise of u and z."""
         outer = self.draw_prior(noise, _OUTER, temperature)
         return self._image_given(self._compressed(outer, noise), outer, noise, temperature)
 

@@ -52,7 +52,7 @@ class VAEBijectivePrior(LogisticVAE):
 
     @property
     def abilities(self) -> frozenset[str]:
-        return frozenset({"sample", "likelihood", "encode", "decode", "reconstruct", "interpolate"})
+        return frozenset({"sample", "interpolate_noise", "likelihood", "encode", "decode", "reconstruct", "interpolate"})
 
     def observe(self, images: Array) -> tuple[tf.Tensor, ...]:
         return (self.encoder(self.unit_values(images)),)
@@ -68,9 +68,8 @@ class VAEBijectivePrior(LogisticVAE):
 
     # Abilities.
 
-    def sample(self, seeds: Array, temperature: float | Array = 1.0) -> Array:
-        """Generates images uint8 [N, H, W, C]; see image_draw."""
-        noise = RowNoise(seeds)
+    def draw_images(self, noise: Noise, temperature: float | Array = 1.0) -> Array:
+        """Images uint8 [N, H, W, C]; see image_draw."""
         return self._image(self.draw_prior(noise, _LATENT, temperature), noise)
 
     def encode(self, images: Array, seeds: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Evaluation between steps, on the validation split."""
+"""Evaluation between steps: likelihoods on the validation split, samples against the split that is asked for."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from tfcq.evaluation.likelihood import LatentLikelihoodEvaluator, LikelihoodEval
 from tfcq.evaluation.pictures import Pictures
 from tfcq.machine.interruption import Stopped
 from tfcq.machine.terminal import clear, say
+from tfcq.metrics import registry
 from tfcq.training.best import BestNumber
 from tfcq.training.callbacks.step import StepCallback
 
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from tfcq.machine.interruption import Signals
     from tfcq.models.base import GenerativeModel
     from tfcq.training.likelihood_guard import LikelihoodGuard
+
+ENOUGH = 2048
+"""The number of images, generated and real, below which the bias of a Frechet distance is warned of."""
 
 _PICTURE_SEED = 0  # the same for every evaluation, so that grids of one run can be compared
 
@@ -104,8 +108,9 @@ class Evaluation(StepCallback):
         self._checkpoints, self._signals = checkpoints, signals
         available = self._dataset.num_images("validation")
         self._num_images = min(self._training.validation_images or available, available)
-        self._likelihood = LikelihoodEvaluator(self.model) if "likelihood" in self.model.abilities else None
-        latents = "latent_likelihood" in self.model.abilities
+        likelihoods = self.model.abilities if available else ()  # without such images (num_validation=none) there are none
+        self._likelihood = LikelihoodEvaluator(self.model) if "likelihood" in likelihoods else None
+        latents = "latent_likelihood" in likelihoods
         self._latent_likelihood = LatentLikelihoodEvaluator(self.model) if latents else None
         self._pictures = Pictures(self.model)
         self._best = BestNumber(training.best_metric)
@@ -132,7 +137,7 @@ class Evaluation(StepCallback):
             say(f"step {step}: the evaluation was interrupted; it is made when the run is resumed")
 
     def _distribution_evaluator(self):
-        """Compares samples with the validation split; imported only when it is needed, as it imports much of SciPy."""
+        """Compares samples with images of eval_split; imported only when it is needed, as it imports much of SciPy."""
         from tfcq import features
         from tfcq.evaluation.distributions import DistributionEvaluator, check_name
 
@@ -140,7 +145,7 @@ class Evaluation(StepCallback):
         if self.model.workers.count > 1:
             strategy = tf.distribute.get_strategy()  # the other workers do not evaluate
         protocol = EvaluationConfig(
-            split="validation",
+            split=training.eval_split,
             num_samples=training.eval_samples,
             seed=_PICTURE_SEED,
             features=training.eval_features,
@@ -153,6 +158,14 @@ class Evaluation(StepCallback):
         if self._best.of_samples:
             check_name(self._best.metric, extractor, "best_metric", "eval_features")
             self._of_samples.append(self._best.metric)  # where it is there already, it is measured once
+        real = min(training.eval_samples, self._dataset.num_images(protocol.split))
+        own = {registry.INCEPTION_NAMES.get(name, name) for name in self._of_samples}
+        if real < ENOUGH and "frechet_distance" in own:
+            say(
+                f"warning: frechet_distance compares {training.eval_samples:,} generated images (eval_samples) with {real:,} "
+                f"{protocol.split} images: its bias falls with their number, and below {ENOUGH:,} it may exceed the differences "
+                "between models"
+            )
         return DistributionEvaluator(self.model, self._dataset, extractor, protocol, strategy)
 
     def _keep_if_best(self, step, row):
@@ -186,7 +199,8 @@ class Evaluation(StepCallback):
 
     def _measure(self, step):
         """The row of metrics of the model that would be served now; writes it to TensorBoard, with the grids."""
-        row: dict[str, Any] = {"step": step, "split": "validation", "seed": self._training.seed}
+        split = "validation" if self._num_images else self._training.eval_split  # of what does not name its own
+        row: dict[str, Any] = {"step": step, "split": split, "seed": self._training.seed}
         with self.writer.as_default(step):
             if self._likelihood:
                 batches = self._dataset.eval_batches("validation", self._training.batch_size, self._num_images)
@@ -206,7 +220,8 @@ class Evaluation(StepCallback):
                 entries, _ = self._distributions.measure(self._of_samples)
                 row |= entries
                 for name, entry in entries.items():
-                    tf.summary.scalar(name, entry["value"])
+                    of_split = "" if entry["split"] == "validation" else f"{entry['split']}/"
+                    tf.summary.scalar(of_split + name, entry["value"])
             for name, picture in self._grids().items():
                 tf.summary.image(name, picture[None])
                 units.write_png(f"{self._workdir}/samples/{name}-{step:08d}.png", picture)
@@ -216,7 +231,8 @@ class Evaluation(StepCallback):
     def _grids(self):
         count = self._training.grid_images
         grids = {"samples": self._pictures.sample_grid(count, _PICTURE_SEED)}
-        images = self._dataset.images("validation", range(min(count // 2 or 1, self._dataset.num_images("validation"))))
+        split = "validation" if self._num_images else "train"  # test images are not looked at while a model is made
+        images = self._dataset.images(split, range(min(count // 2 or 1, self._dataset.num_images(split))))
         for ability, name in (
             ("reconstruct", "reconstructions"),
             ("generative_reconstruct", "generative_reconstructions"),
