@@ -50,4 +50,4 @@ def test_rows_of_two_systems_are_trained_measured_and_set_beside_the_papers(tmp_
     glf = next(line for line in table.splitlines() if line.startswith("| glf "))
     assert f"| {times['glf'][0]:.4g} |" in glf
     assert f"| 21.3 | n/a | {measured['glf']['latent_log_prob']['value']:.5g} +- " in glf and "| measured |" in glf
-    assert "Row two_stage_vae: --model=two_stage_vae --batch_size=100 " in table
+    assert "Row two_stage_vae: --model=two_stage_vae --latent_dim=20 --batch_size=100 " in table

@@ -21,13 +21,15 @@ class IntegerOrWord(absl_flags.ArgumentParser):
 
     syntactic_help = "an integer or a word"
 
-    def parse(self, argument):
+    def parse(self, argument: int | str) -> int | str:
+        """The integer that the text is; another text as it is."""
         try:
             return int(argument)
         except ValueError:
             return argument
 
-    def flag_type(self):
+    def flag_type(self) -> str:
+        """The name of the type in help texts."""
         return "int or word"
 
 

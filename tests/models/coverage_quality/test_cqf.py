@@ -311,7 +311,7 @@ def test_xla_gives_the_same_losses():
 def test_a_gan_samples_and_says_what_it_cannot():
     model = tiny.build(tiny.config(**tiny.ROWS["gan"]))
     images, seeds = tiny.images(SHAPE, 2), row_seeds(2)
-    assert model.abilities == {"sample", "decode"}
+    assert model.abilities == {"sample", "decode", "interpolate_noise"}
     assert model.sample(seeds).shape == (2, *SHAPE)
     for call in (model.elbo, model.log_prob, model.encode, model.reconstruct):
         with pytest.raises(UserError, match="it supports: decode, interpolate_noise, sample"):
