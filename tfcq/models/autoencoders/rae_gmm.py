@@ -108,7 +108,7 @@ class RAEGMM(Autoencoder):
             raise UserError(f"rae_gmm: expected at least 2 training images to fit the mixture to, received {len(latents)}")
         components = min(self.config.mixture_components, len(latents))
         mixture = GaussianMixture(components, covariance_type="full", random_state=self.seed)
-        # Its matrices are too small to divide: threads that wait for one another took 30.7 s of processor time instead of 3.7.
+        # Its matrices are too small to divide: threads that wait for one another take three times the processor time
         with threadpoolctl.threadpool_limits(1):
             mixture.fit(latents)
         self.set_mixture(mixture.weights_, mixture.means_, mixture.covariances_)
