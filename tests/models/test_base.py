@@ -289,6 +289,19 @@ def test_a_group_of_variables_has_an_optimizer_of_its_own_and_the_players_gradie
     assert [variable.path for variable in model.optimized_variables()["maker"]] == ["toy/w"]
 
 
+@pytest.mark.parametrize("clip_norm", [0.0, 0.5])
+def test_where_the_gradients_of_one_group_overflow_no_optimizer_of_the_player_updates(clip_norm):
+    model = compiled(policy="mixed_float16", kind=Grouped, rates={"own": 0.25}, clip_norm=clip_norm)
+    scales = [model.player_optimizers[name].dynamic_scale for name in ("maker", "own")]
+    model.factor.assign(1e35)  # of the loss by w; that by v, in a group of its own, stays what it is
+    before = tiny.values([model.v, model.w])
+    logs = model.train_step(tf.constant(IMAGES))
+    assert not tiny.changed(before, [model.v, model.w])
+    assert [float(scale) for scale in scales] == [2.0**14, 2.0**14] and float(logs["maker/finite"]) == 1.0
+    scales[1].assign(0.5)  # exhausted, and not that of the player's first optimizer
+    assert float(model.train_step(tf.constant(IMAGES))["maker/finite"]) == 0.0
+
+
 @pytest.mark.parametrize("poison", [np.nan, np.inf])
 def test_what_is_not_finite_is_logged_for_its_player(poison):
     model = compiled()

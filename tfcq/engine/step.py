@@ -201,18 +201,21 @@ class Step:
     def _update(self, player: Player, gradients: list[tf.Tensor], logs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Applies the sum of all replicas' gradients; returns the logs, with the player's name before all but measures."""
         context = tf.distribute.get_replica_context()
-        scale = self._scale(player)
+        scale, scales = self._scale(player), self._loss_scales(player)
         if context.num_replicas_in_sync > 1:
             gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
         norm = tf.linalg.global_norm(gradients) / scale
         finite = tf.math.is_finite(logs["loss"])
-        if self._has_loss_scale(player):
-            finite &= scale >= 1.0  # it skips steps that overflow; below 1 the scale is not the cause
+        if scales:  # optimizers that have one skip steps that overflow; below 1 it is not the scale that makes them
+            finite &= tf.reduce_all(tf.stack(scales) >= 1.0)
         else:
             finite &= tf.math.is_finite(norm)
         if self._clip_norm:
             factor = tf.minimum(1.0, self._clip_norm / norm)
             gradients = [gradient * factor for gradient in gradients]
+        if len(scales) > 1:  # an overflow in one optimizer's gradients is one for all: none of them updates alone
+            blank = tf.where(tf.math.is_finite(norm), 0.0, float("nan"))
+            gradients = [gradient + blank for gradient in gradients]
         self.apply_gradients(player, gradients, scale)
         logs |= {"gradient_norm": norm, "finite": tf.cast(finite, tf.float32)}
         return {name[1:] if name.startswith("/") else f"{player.name}/{name}": value for name, value in logs.items()}
@@ -222,13 +225,14 @@ class Step:
         known = {id(variable): gradient for variable, gradient in zip(player.variables, gradients, strict=True)}
         for number, (name, variables) in enumerate(player.optimized().items()):
             optimizer, own = self.player_optimizers[name], [known[id(variable)] for variable in variables]
-            if number and self._has_loss_scale(player):  # optimizers' scales move apart, each by its own overflows
+            if number and self._loss_scales(player):  # scales may differ, as after a resumption of an earlier version's run
                 own = [gradient * (_scale_of(optimizer) / scale) for gradient in own]
             optimizer.apply(own, variables)  # without another sum: `use_gradients_as_they_are`
 
-    def _has_loss_scale(self, player: Player) -> bool:
-        optimizer = self.player_optimizers[next(iter(player.optimized()))]
-        return isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+    def _loss_scales(self, player: Player) -> list[tf.Tensor]:
+        """The loss scale of each of a player's optimizers; empty except in float16."""
+        optimizers = [self.player_optimizers[name] for name in player.optimized()]
+        return [_scale_of(one) for one in optimizers if isinstance(one, keras.optimizers.LossScaleOptimizer)]
 
     def _gradients(
         self, player: Player, images: Any, noise: StepNoise, scale: Any, shared: Any = ()

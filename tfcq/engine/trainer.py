@@ -2,9 +2,9 @@
 
 A system (`tfcq.models.base.GenerativeModel`) defines:
 
-* `players()`: which networks are trained, in which order and how often. A player has one optimizer and objectives. An objective
-  is a loss, with one value per example, and the variables that its gradient trains. If a loss must pass *through* a network
-  without training it, the objective leaves out that network's variables.
+* `players()`: which networks are trained, in which order and how often. A player has objectives and one optimizer, or one for
+  each group of its variables. An objective is a loss, with one value per example, and the variables that its gradient trains. If
+  a loss must pass *through* a network without training it, the objective leaves out that network's variables.
 * `stage_starts`: the steps at which the stages of training begin; each player belongs to one stage.
 * `attach`, `begin_step`, `fit_to_data`: hooks for what is not learned from a batch by gradients (a mixture that is fitted, codes
   of training images, a matching that is computed anew each epoch).
