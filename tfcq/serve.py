@@ -242,7 +242,7 @@ def _import_server(flags=None):
     variables of the user say otherwise.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    with settings.without_garbage_collection():
+    with settings.without_garbage_collection(), settings.without_optional_imports():
         import tensorflow as tf
 
         from tfcq.serving.server.local_server import LocalServer

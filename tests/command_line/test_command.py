@@ -37,7 +37,16 @@ def test_a_flag_that_a_method_would_hide_is_refused():
 
 
 def test_entry_points_can_be_imported_together():
-    program = "import tfcq.train, tfcq.evaluate, tfcq.sample, tfcq.score, tfcq.export, tfcq.serve, tfcq.reproduce, tfcq.benchmark"
+    program = """if True:
+        import sys
+        import tfcq.train, tfcq.evaluate, tfcq.sample, tfcq.score, tfcq.export, tfcq.serve, tfcq.reproduce, tfcq.benchmark
+        from tfcq.command_line import starting
+
+        starting.start_tensorflow()
+        unused = ("sklearn", "matplotlib")  # Keras would import them; see `tfcq.machine.settings.without_optional_imports`
+        assert "keras" in sys.modules and not sys.modules.keys() & unused, sys.modules.keys() & unused
+        import matplotlib.pyplot, sklearn.base
+    """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=600, cwd=REPOSITORY)
 
 

@@ -61,7 +61,9 @@ def runnable(page):
     ("page", "written"),
     [
         ("README.md", ["exports/cqf/1/saved_model.pb"]),
-        ("docs/getting-started.md", ["samples.png", "exports/cqf/1", "runs/first/report.md"]),
+        pytest.param(
+            "docs/getting-started.md", ["samples.png", "exports/cqf/1", "runs/first/report.md"], marks=pytest.mark.long
+        ),
     ],
 )
 def test_what_a_page_shows_runs(page, written, tmp_path):

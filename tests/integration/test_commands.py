@@ -45,7 +45,7 @@ def state(workdir):
     return {name: reader.get_tensor(name) for name in names if not name.startswith("save_counter")}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_a_training_that_is_stopped_twice_ends_as_one_that_is_not(tmp_path):
     stopped, whole = tmp_path / "stopped", tmp_path / "whole"

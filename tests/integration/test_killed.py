@@ -70,7 +70,7 @@ def curves(workdir):
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(300 + 60 * KILLS)
 def test_killed_at_random_a_run_loses_and_doubles_nothing(tmp_path):
     for number in range(40):

@@ -74,7 +74,7 @@ def compiled(config):
     return model
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.long) if name in ALIKE else name for name in ROWS])
 def test_a_row_trains_and_resumes_and_its_kind_is_replicated_and_exported(name, two_replicas, tmp_path, monkeypatch):
     # The other endpoints are the same functions of the same networks; the conformance suite exports them too.
     few = {name: exported.SIGNATURES[name] for name in ("sample", "likelihood")}

@@ -36,7 +36,7 @@ class Means(tf.Module):
         return self.scale * tf.reduce_mean(images, (1, 2))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_a_run_works_in_folders_of_any_name(tmp_path, monkeypatch, capsys):
     home = tmp_path / NASTY

@@ -106,7 +106,7 @@ def test_resumed_from_the_checkpoint_before_a_truncated_one(uninterrupted, stopp
     assert not differing(state(folder), uninterrupted)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_at_full_size_a_resumed_run_has_the_bits_of_an_uninterrupted_one(tmp_path):
     # In processes of their own and side by side: threads that are short of cores show what depends on their order. Sums

@@ -64,7 +64,8 @@ def start_tensorflow() -> None:
     with tempfile.TemporaryFile() as output:
         os.dup2(output.fileno(), 2)
         try:
-            settings.import_tensorflow()
+            with settings.without_optional_imports():
+                settings.import_tensorflow()
             import tensorflow as tf
 
             tf.config.list_physical_devices()

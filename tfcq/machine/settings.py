@@ -89,6 +89,23 @@ def without_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
+@contextlib.contextmanager
+def without_optional_imports() -> Iterator[None]:
+    """A context for a command's first import of TensorFlow or Keras: it then takes a second less, a third.
+
+    Keras imports scikit-learn and Matplotlib, if they can be imported, for its wrappers and galleries, which tfcq does not use and
+    which then say in this process that these packages are needed. After the context both are imported as always.
+    """
+    left_out = () if {"keras", "tensorflow"} & sys.modules.keys() else ("sklearn", "matplotlib")
+    left_out = tuple(name for name in left_out if name not in sys.modules)
+    sys.modules.update(dict.fromkeys(left_out))  # None: importing it raises ImportError
+    try:
+        yield
+    finally:
+        for name in left_out:
+            del sys.modules[name]
+
+
 def check_environment() -> None:
     """Checks the environment variables that no later setting overrides; without TensorFlow.
 
