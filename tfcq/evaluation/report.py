@@ -4,8 +4,8 @@ It is made from the numbers of an evaluation (`row`) and the data that it kept f
 
     likelihoods       {"elbo" | "bits_per_dim": {data set: bits/dim [N]}}
     prd_curve         {"precision": [A], "recall": [A]}
-    nearest           (generated uint8 [n, H, W, C], {space: their nearest training images uint8 [k n, H, W, C]}, among how many
-                      training images)
+    nearest           (generated uint8 [n, H, W, C], {space: their nearest training images uint8 [k n, H, W, C]},
+                      among how many training images)
 """
 
 from __future__ import annotations

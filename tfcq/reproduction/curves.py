@@ -1,7 +1,8 @@
 """The course of a Frechet distance through the trainings of several runs, and when it is first at most so much.
 
-Xiao et al. 2019 compare methods by it: FID against epochs (Figure 3a), epochs until a FID is reached (Table 2). The numbers are
-those of the periodic evaluations of trainings with --eval_metrics=frechet_distance; `tfcq.reproduction.measured` reads them.
+Xiao et al. 2019 compare methods by it: FID against epochs (Figure 3a), epochs until a FID is reached (Table 2). The numbers
+are those of the periodic evaluations of trainings with --eval_metrics=frechet_distance, which
+`tfcq.reproduction.measured` reads.
 
 Distances compare only if they were measured alike: on one split of the same images, with the same numbers of images and the
 same features. What was measured unlike the most is drawn dashed, named, and left out of the table.
@@ -130,7 +131,7 @@ def curves_of(
     if unknown := [run.label for run in drawn if run.steps_per_epoch is None]:
         remarks.append(f"{', '.join(unknown)}: the number of training images is unknown, hence steps in place of epochs")
     elif drawn:
-        axes.append(Axis("epochs", lambda run, step: step / run.steps_per_epoch))
+        axes.append(Axis("epochs", MeasuredRun.epochs))
     timed = dict(ms_per_step or {})
     if drawn and all(run.label in timed for run in drawn):
         axes.append(Axis("minutes of steps", lambda run, step: _minutes(run.first_stage_steps, timed[run.label], step)))

@@ -71,6 +71,10 @@ class MeasuredRun:
         """Its points of one split."""
         return [point for point in self.points if point.split == split]
 
+    def epochs(self, step: int) -> float:
+        """The epochs of so many steps; NaN: unknown."""
+        return step / self.steps_per_epoch if self.steps_per_epoch else math.nan
+
 
 def read_run(folder: str | os.PathLike, label: str) -> MeasuredRun:
     """Reads what was measured of a run.
