@@ -25,7 +25,9 @@ from tfcq.errors import UserError
 from tfcq.machine import paths
 from tfcq.metrics.registry import LATENT_LIKELIHOODS, LIKELIHOODS
 from tfcq.picture_files import check_name
-from tfcq.reproduction.plane import labels_of, write_plane
+from tfcq.reproduction.curves import lines_of, thresholds_from, write_curves
+from tfcq.reproduction.measured import labels_of
+from tfcq.reproduction.plane import write_plane
 from tfcq.reproduction.report import verdicts, write_report
 from tfcq.reproduction.rows import WIDTHS
 from tfcq.reproduction.run import Ablation, Budget, Job
@@ -42,9 +44,16 @@ def define(flags: Flags) -> None:
     flags.folder("output", None, "The folder of the rows and their table (default: runs/ablation_TABLE)")
     flags.number("narrow", 1.0, "The factor of every default width of the networks", minimum=1e-3)
     flags.boolean("dry_run", False, "Prints the commands and stops")
-    flags.group("The coverage-quality plane, instead of a table")
-    flags.file("plane", None, "The picture of --runs: bits/dim against Frechet distance (a table draws that of its rows itself)")
-    flags.folders("runs", [], "Evaluated workdirs for --plane; one with a comma in its name stands in double quotes")
+    flags.group("Pictures of any runs, instead of a table (which draws those of its rows itself)")
+    flags.file("plane", None, "The picture of --runs in the coverage-quality plane: bits/dim against Frechet distance")
+    flags.file("curves", None, "The picture of --runs over their trainings: Frechet distance against epochs")
+    flags.folders("runs", [], "Workdirs for --plane and --curves; one with a comma in its name stands in double quotes")
+    flags.several(
+        "thresholds",
+        [],
+        "Distances of the table of epochs until the distance is at most so much, of --curves and of a table with curves "
+        "(default: round ones)",
+    )
     flags.group("The budget of a row")
     flags.number(
         "budget_minutes",
@@ -149,27 +158,42 @@ def _larger(row):
     return "".join(f", {name} times {factor:g}" for name, factor in row.factors.items())
 
 
-def _draw_plane(flags):
-    if not flags.plane or not flags.runs or flags.table:
-        received = " ".join(f"--{name}" for name in ("table", "plane", "runs") if getattr(flags, name))
-        raise UserError(f"expected --plane=FILE.png with --runs=DIR,DIR,... and no --table, received {received}")
-    check_name(flags.plane)
-    starting.reach(flags.plane, *flags.runs)
+def _draw_runs(flags):
+    if not (flags.plane or flags.curves) or not flags.runs or flags.table:
+        received = " ".join(f"--{name}" for name in ("table", "plane", "curves", "runs") if getattr(flags, name))
+        raise UserError(
+            f"expected --plane=FILE.png or --curves=FILE.png with --runs=DIR,DIR,... and no --table, received {received}"
+        )
+    pictures = [path for path in (flags.plane, flags.curves) if path]
+    for path in pictures:
+        check_name(path)
+    thresholds = thresholds_from(flags.thresholds)
+    starting.reach(*pictures, *flags.runs)
     for folder in flags.runs:
         if not any(paths.exists(folder / name) for name in ("metrics.jsonl", "metrics.json")):
             raise UserError(f"runs: expected folders with metrics.json, as tfcq evaluate writes it, received {folder}")
-    plane = write_plane(flags.plane, labels_of(flags.runs))
-    print(*plane.remarks, sep="\n", end="\n" if plane.remarks else "")
-    if not plane.num_points:
-        raise UserError(f"plane {flags.plane}: nothing to draw: no run has a bits/dim and a Frechet distance of one step")
-    print(f"wrote {flags.plane}: {plane.num_points} points", flush=True)
+    folders = labels_of(flags.runs)
+    if flags.plane:
+        plane = write_plane(flags.plane, folders)
+        print(*plane.remarks, sep="\n", end="\n" if plane.remarks else "")
+        if not plane.num_points:
+            raise UserError(f"plane {flags.plane}: nothing to draw: no run has a bits/dim and a Frechet distance of one step")
+        print(f"wrote {flags.plane}: {plane.num_points} points", flush=True)
+    if flags.curves:
+        curves = write_curves(flags.curves, folders, thresholds)
+        if not curves.curves:
+            raise UserError(
+                f"curves {flags.curves}: nothing to draw: no run has Frechet distances of its training; expected runs trained "
+                "with --evaluate_every=STEPS --eval_metrics=frechet_distance"
+            )
+        print(*lines_of(curves), f"wrote {flags.curves}", sep="\n", flush=True)
     return 0
 
 
 def main(flags: Flags) -> int:
-    """Runs the rows, and writes the table after each of them; or draws the plane of runs."""
-    if flags.plane or flags.runs:
-        return _draw_plane(flags)
+    """Runs the rows, and writes the table after each of them; or draws pictures of runs."""
+    if flags.plane or flags.curves or flags.runs:
+        return _draw_runs(flags)
     if not flags.table:
         raise UserError(f"expected --table={'|'.join(TABLES)}, received none")
     given = flags.given()
@@ -177,7 +201,7 @@ def main(flags: Flags) -> int:
         raise UserError(f"--model={flags.model}: the rows of a table name their model; leave the flag out")
     if not given.get("dataset"):
         raise UserError("expected --dataset=..., as that of tfcq.train, received none")
-    table = TABLES[flags.table]
+    table, thresholds = TABLES[flags.table], thresholds_from(flags.thresholds)
     budget = Budget(flags.budget_minutes, flags.budget_steps, _row_steps(flags, table))
     jobs = _jobs(flags, table, given, budget)
     output = flags.output or f"runs/ablation_{flags.table}"
@@ -199,7 +223,10 @@ def main(flags: Flags) -> int:
     def report() -> paths.AnyPath:
         folders = {row.name: ablation.output / row.name for row in table.rows if row.name in ablation.rows}
         plane = write_plane(ablation.output / "plane.png", folders, fewest=2)
-        return write_report(table, ablation.rows, output, protocol, has_plane=plane.num_points > 1)
+        timed = {name: times["ms_per_step"] for name, times in ablation.timing.items()}
+        curves = write_curves(ablation.output / "curves.png", folders, thresholds, timed, fewest=2)
+        has_curves = curves.num_courses > 1
+        return write_report(table, ablation.rows, output, protocol, plane.num_points > 1, curves if has_curves else None)
 
     failed = ablation.run(jobs, after_row=report)
     print(f"wrote {report()}", *verdicts(table, ablation.rows), sep="\n", flush=True)

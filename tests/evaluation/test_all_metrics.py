@@ -44,6 +44,8 @@ def test_all_metrics_into_one_row_and_report(run, tmp_path, capsys):
     for name in ("elbo", "elbo_other"):
         for term, nats in row[name]["terms"].items():
             assert f"| {term} | {nats:.5g} | {nats / (np.prod(SHAPE) * np.log(2.0)):.5g} |" in text
+    train = workdirs.load_data(run).num_images("train")
+    assert f"its 3 nearest in pixel space among the first 40 of {train:,} training images" in text
     for line in text.splitlines():
         if line.startswith("!["):
             picture = tf.io.decode_png((run / line.split("(")[1].rstrip(")")).read_bytes())
@@ -51,9 +53,16 @@ def test_all_metrics_into_one_row_and_report(run, tmp_path, capsys):
     pictures = {path.stem for path in (run / "report").glob("*.png")}
     assert pictures >= {
         *("samples", "reconstructions", "interpolations", "nearest_neighbours_feature", "prd", "histogram_elbo"),
-        *("nearest_neighbours_pixel", "histogram_bits_per_dim"),
+        *("nearest_neighbours_pixel", "histogram_bits_per_dim", "noise_interpolations"),
     }
     assert any((run / "tensorboard" / "evaluation").iterdir())
+
+
+def test_the_report_says_among_which_training_images_the_nearest_are():
+    assert report.nearest_caption(3, "pixel space", 1439, 1439).endswith("in pixel space among all 1,439 training images.")
+    assert report.nearest_caption(3, "pixel space", 1438, 1439).endswith(
+        "its 3 nearest in pixel space among the first 1,438 of 1,439 training images (--num_train_images)."
+    )
 
 
 def test_an_introspective_encoders_balance_is_one_figure(tmp_path):
@@ -109,7 +118,15 @@ def test_a_model_without_likelihood_has_all_the_rest(tmp_path):
     tiny.make_workdir(tmp_path, tiny.config(8, latent_size=4, **tiny.ROWS["gan"]))
     row = evaluate(tmp_path, "all", num_samples=30, features="pixels", cache_dir="none")
     assert "fd_pixels" in row and "elbo" not in row
-    assert (tmp_path / "report" / "samples.png").exists() and not (tmp_path / "report" / "reconstructions.png").exists()
+    assert not (tmp_path / "report" / "reconstructions.png").exists()  # there is no encoder
+
+    def cells(name):
+        picture = tf.io.decode_png((tmp_path / "report" / f"{name}.png").read_bytes())[::4, ::4]  # 8 pixels are shown as 32
+        return np.reshape(picture, (8, 8, 8, 8)).swapaxes(1, 2)
+
+    samples, between = cells("samples").reshape(32, 2, 8, 8), cells("noise_interpolations")
+    np.testing.assert_array_equal(between[:, [0, -1]], samples[:8])
+    assert (between[:, 3] != samples[:8, 0]).any((1, 2)).all()
 
 
 def test_numbers_and_pictures_of_one_evaluation_do_not_mix_with_another(run):

@@ -264,8 +264,8 @@ def test_the_nearest_training_images_are_found_in_features_and_in_pixels(dataset
     config = EvaluationConfig(num_samples=30, num_train_images=300, cache_dir="none", batch_size=7)
     copied = dataset.images("train", range(250, 280))  # of those that are beyond the first num_samples
     _, drawn = DistributionEvaluator(Painter(copied), dataset, pixels, config).measure(["kernel_distance"], draw=True)
-    shown, spaces = drawn["nearest"]
-    assert shown.shape == (16, *SHAPE) and list(spaces) == ["feature space", "pixel space"]
+    shown, spaces, searched = drawn["nearest"]
+    assert searched == 300 and shown.shape == (16, *SHAPE) and list(spaces) == ["feature space", "pixel space"]
     for nearest in spaces.values():
         assert nearest.shape == (3 * 16, *SHAPE) and nearest.dtype == np.uint8
         np.testing.assert_array_equal(nearest[::3], shown)  # a copy's nearest is what it copies

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from tfcq.config import Config, DataConfig, TrainingConfig
-from tfcq.reproduction.plane import draw, labels_of, plane_of, read_run, write_plane
+from tfcq.reproduction.measured import labels_of, read_run
+from tfcq.reproduction.plane import draw, plane_of, write_plane
 
 PROTOCOL = {"num_generated": 50, "num_real": 30, "extractor": "lite", "seed": 0}
 
@@ -168,8 +169,10 @@ def test_a_configuration_that_is_none_is_one_line(make, tmp_path, content):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--plane=p.png"], "expected --plane=FILE.png with --runs=DIR,DIR,... and no --table, received --plane"),
+        (["--plane=p.png"], "or --curves=FILE.png with --runs=DIR,DIR,... and no --table, received --plane"),
         (["--runs=a", "--table=1"], "received --table --runs"),
+        (["--curves=c.png", "--table=1"], "received --table --curves"),
+        (["--curves=c.txt", "--runs=a"], "ends in .png"),
         (["--plane=p.txt", "--runs=a"], "ends in .png"),
         (["--plane=p.png", "--runs=nowhere"], "expected folders with metrics.json, as tfcq evaluate writes it, received"),
     ],

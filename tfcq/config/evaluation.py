@@ -115,8 +115,8 @@ class EvaluationConfig(ImagesPlace):
     )
     num_train_images: int = option(
         0,
-        "how many training images memorisation searches for the nearest ones; at least num_samples, if there are so many; "
-        "0: num_samples",
+        "how many training images memorisation and the report search for the nearest ones; at least num_samples, if there are "
+        "so many; 0: num_samples",
         minimum=0, unit="images",
     )
     num_pairs: int = option(

@@ -93,14 +93,15 @@ class DistributionEvaluator:
         return entries, {key: value for key, value in drawn.items() if value is not None}
 
     def _nearest(self, generated, train, split):
-        """(generated images, {space: their nearest training images, grouped by generated image})."""
+        """(generated images, {space: their nearest training images, grouped by generated image}, how many were searched)."""
         shown = generated.images[:IMAGES_SHOWN]
         batches = self._dataset.eval_batches(split, self._config.batch_size, len(train))
         found = {
             "feature space": nearest_neighbours(generated.features[: len(shown)], train.features, _NEAREST),
             "pixel space": nearest_in_pixels(shown, batches, _NEAREST),
         }
-        return shown, {space: self._dataset.images(split, places.reshape(-1)) for space, (_, places) in found.items()}
+        nearest = {space: self._dataset.images(split, places.reshape(-1)) for space, (_, places) in found.items()}
+        return shown, nearest, len(train)
 
     def _real_activations(self, num_kept):
         """Activations of (the reference, the floor, training images, held-out images), with `num_kept` images each."""

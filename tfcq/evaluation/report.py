@@ -4,7 +4,8 @@ It is made from the numbers of an evaluation (`row`) and the data that it kept f
 
     likelihoods       {"elbo" | "bits_per_dim": {data set: bits/dim [N]}}
     prd_curve         {"precision": [A], "recall": [A]}
-    nearest           (generated uint8 [n, H, W, C], {space: their nearest training images uint8 [k n, H, W, C]})
+    nearest           (generated uint8 [n, H, W, C], {space: their nearest training images uint8 [k n, H, W, C]},
+                      among how many training images)
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ CURVES = "curves.npz"
 """File beside the pictures with the curves that --compare draws, and the time of the row that they belong to."""
 
 _GRID = 64
+_NOISE_ROWS = 8
 _BALANCE_FIGURE = "balance"
 _BALANCE = {
     "kl_real": "KL of real images, nats",
@@ -113,12 +115,19 @@ def _pictures(folder, model, dataset, drawn, config):
             "of the latents where they are made of none."
         )
         found["interpolations"] = (artist.interpolation_grid(held_out[:16], seed=config.seed), caption)
+    if "interpolate_noise" in model.abilities:
+        caption = (
+            f"Rows from one sample to another, straight through the noise that they are made of; row i from seed "
+            f"({config.seed}, 2i) to ({config.seed}, 2i + 1), temperature {config.temperature:g}."
+        )
+        picture = artist.noise_interpolation_grid(_NOISE_ROWS, seed=config.seed, temperature=config.temperature)
+        found["noise_interpolations"] = (picture, caption)
     if "nearest" in drawn:
-        generated, spaces = drawn["nearest"]
+        generated, spaces, searched = drawn["nearest"]
         for space, nearest in spaces.items():
             nearest = nearest.reshape(len(generated), -1, *generated.shape[1:])
             rows = np.concatenate([generated[:, None], nearest], axis=1)
-            caption = f"Generated images, each followed by its {nearest.shape[1]} nearest training images in {space}."
+            caption = nearest_caption(nearest.shape[1], space, searched, dataset.num_images("train"))
             name = f"nearest_neighbours_{space.split()[0]}"
             found[name] = (units.grid(rows.reshape(-1, *generated.shape[1:]), 4 * rows.shape[1]), caption)
     for name, values in drawn.get("likelihoods", {}).items():
@@ -132,6 +141,13 @@ def _pictures(folder, model, dataset, drawn, config):
         picture = figures.lines(series, "step", name, shown=1.0 if name == _BALANCE_FIGURE else 0.95)
         found[f"training_{name}"] = (picture, f"Training: {name}.")
     return found
+
+
+def nearest_caption(count: int, space: str, searched: int, total: int) -> str:
+    """The caption of generated images beside the `count` nearest of the first `searched` of `total` training images."""
+    among = f"all {total:,} training images" if searched == total else f"the first {searched:,} of {total:,} training images"
+    more = "" if searched == total else " (--num_train_images)"
+    return f"Generated images, each followed by its {count} nearest in {space} among {among}{more}."
 
 
 def training_curves(

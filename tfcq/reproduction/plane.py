@@ -4,69 +4,24 @@ Coverage is measured by bits/dim, quality by the distance (Shmelkov et al. 2018,
 points of a run are joined in the order of their steps. Runs that differ in the weight of the quality loss alone are joined by a
 dashed curve, in the order of that weight (lambda). A run without a likelihood is a line at its distance.
 
-Nothing is measured here. The numbers are those that `tfcq.evaluate` recorded in the run's folder, and those of the periodic
-evaluations of a training with --eval_metrics=frechet_distance, which are of the validation images. Of a folder without
-metrics.jsonl, metrics.json is read.
+Nothing is measured here: `tfcq.reproduction.measured` reads the numbers.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tfcq import workdir as workdirs
-from tfcq.config import SYSTEMS, DataConfig, TrainingConfig
 from tfcq.errors import UserError
 from tfcq.evaluation import figures
 from tfcq.evaluation.comparable import differences
-from tfcq.machine import paths
-from tfcq.metrics.registry import is_number
 from tfcq.picture_files import write
-
-BITS = {"bits_per_dim": "importance-weighted", "elbo": "ELBO"}
-"""{number that may be the horizontal axis: its estimator}, the preferred one first."""
+from tfcq.reproduction.measured import BITS, WEIGHT, MeasuredRun, distances_of, read_runs
 
 _INCHES = (9.0, 5.6)
-_WEIGHT = "quality_weight"
-
-
-@dataclasses.dataclass(frozen=True)
-class Point:
-    """What was measured at one step on one split: {name in metrics.json: entry}, of likelihoods and Frechet distances."""
-
-    step: int
-    split: str
-    entries: dict[str, dict]
-
-    def value(self, name: str) -> float | None:
-        """A number; None if it was not measured."""
-        entry = self.entries.get(name)
-        return None if entry is None else float(entry.get("bits_per_dim", entry.get("value", math.nan)))
-
-
-@dataclasses.dataclass(frozen=True)
-class MeasuredRun:
-    """A run, for the plane.
-
-    Attributes:
-        label: in the legend.
-        points: in the order of their steps.
-        weight: its quality_weight; None: unknown, or it has no such option.
-        others: its other options that decide the numbers of training, equal for runs that may be joined by the weight.
-    """
-
-    label: str
-    points: tuple[Point, ...]
-    weight: float | None = None
-    others: str = ""
-
-    def of_split(self, split: str) -> list[Point]:
-        """Its points of one split."""
-        return [point for point in self.points if point.split == split]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,71 +50,10 @@ class Plane:
         return sum(len(points) for points in self.curves.values())
 
 
-def read_run(folder: str | os.PathLike, label: str) -> MeasuredRun:
-    """Reads what was measured of a run.
-
-    Raises:
-        UserError: a file of the folder cannot be read.
-    """
-    place = paths.as_path(folder)
-    rows = workdirs.read_metrics(place)
-    if not rows and paths.exists(place / "metrics.json"):
-        rows = [_read_object(place / "metrics.json")]
-    merged: dict[tuple[int, str], dict[str, dict]] = {}
-    for row in rows:  # the newest entry of a step counts
-        of_row = {name: entry for name, entry in row.items() if isinstance(entry, dict) and _is_drawn(name)}
-        for name, entry in of_row.items():
-            split = entry.get("split", row.get("split", "test"))
-            merged.setdefault((row.get("step", 0), split), {})[name] = entry | {"split": split}
-    points = tuple(Point(step, split, entries) for (step, split), entries in sorted(merged.items()) if entries)
-    weight, others = None, ""
-    if paths.exists(place / "config.json"):
-        options = _read_object(place / "config.json", ("system", "data", "training"))
-        weight, others = options.get("system", {}).get(_WEIGHT), _others(options)
-    return MeasuredRun(label, points, weight, others)
-
-
-def _others(options):
-    """JSON of the options that decide the numbers of training, but the weight."""
-    kinds = {"system": SYSTEMS.get(str(options.get("model"))), "data": DataConfig, "training": TrainingConfig}
-    found = {name: value for name, value in options.items() if name not in kinds}
-    for section, kind in kinds.items():
-        rules = {field.name: field.metadata["on_resume"] for field in dataclasses.fields(kind)} if kind else {}
-        found[section] = {
-            name: value
-            for name, value in options.get(section, {}).items()
-            if name != _WEIGHT and rules.get(name) not in ("free", "extends", "layout")  # those may change within a run
-        }
-    return json.dumps(found, sort_keys=True)
-
-
-def _read_object(path, sections=()):
-    """The JSON object of a file, whose sections, where it has them, are objects too."""
-    try:
-        found = json.loads(path.read_text())
-        if not isinstance(found, dict):
-            raise ValueError("no JSON object")
-        if broken := [name for name in sections if not isinstance(found.get(name, {}), dict)]:
-            raise ValueError(f"no JSON object: {', '.join(broken)}")
-        return found
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read: {error}; expected a JSON object") from error
-
-
-def _is_drawn(name):
-    return name in BITS or is_number(name, "frechet_distance")
-
-
-def labels_of(folders: Sequence[paths.AnyPath]) -> dict[str, paths.AnyPath]:
-    """{label: folder}: the names of the folders, or their whole paths if two have one name."""
-    names = [folder.name for folder in folders]
-    return {name if names.count(name) == 1 else str(folder): folder for name, folder in zip(names, folders)}
-
-
 def plane_of(runs: Iterable[MeasuredRun]) -> Plane:
     """Chooses the two numbers that most points have, and the points that have both."""
     runs = list(runs)
-    distances = list(dict.fromkeys(name for run in runs for one in run.points for name in one.entries if name not in BITS))
+    distances = distances_of(point for run in runs for point in run.points)
     axes = [(bits, distance) for bits in BITS for distance in distances] or [("bits_per_dim", "frechet_distance")]
 
     def count(pair: tuple[str, str]) -> int:
@@ -217,7 +111,7 @@ def _by_weight(runs, plane):
     equal = [(", ".join(one), weight) for curve in curves for weight, one in curve.items() if len(one) > 1]
     for labels, weight in dict.fromkeys(equal):  # once, not for each split
         plane.remarks.append(
-            f"{labels}: the same options, with {_WEIGHT}={weight:g}; the curve by lambda passes through all of them"
+            f"{labels}: the same options, with {WEIGHT}={weight:g}; the curve by lambda passes through all of them"
         )
     return [[(weight, *point) for weight in sorted(curve) for point in curve[weight].values()] for curve in curves]
 
@@ -273,7 +167,7 @@ def write_plane(path: str | os.PathLike, folders: Mapping[str, str | os.PathLike
     Raises:
         UserError: a file cannot be read or written.
     """
-    plane = plane_of(read_run(folder, label) for label, folder in folders.items())
+    plane = plane_of(read_runs(folders))
     if plane.num_points >= fewest:
         picture = figures.rendered(lambda figure: draw(figure.add_subplot(), plane), _INCHES)
         try:

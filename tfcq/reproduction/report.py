@@ -14,6 +14,7 @@ from tfcq.evaluation.tables import markdown_table
 from tfcq.machine import paths
 from tfcq.machine.files import replacing, write_text
 from tfcq.metrics.registry import is_number
+from tfcq.reproduction.curves import Curves, json_of, lines_of
 from tfcq.reproduction.rows import Table
 
 PAPER_NAMES = {"bits_per_dim": "BPD", "classifier_score": "IS", "frechet_distance": "FID"}
@@ -46,7 +47,12 @@ _PROTOCOL = (
 
 
 def write_report(
-    table: Table, rows: Mapping[str, dict], output: str | os.PathLike, sentences: Iterable[str], has_plane: bool = False
+    table: Table,
+    rows: Mapping[str, dict],
+    output: str | os.PathLike,
+    sentences: Iterable[str],
+    has_plane: bool = False,
+    curves: Curves | None = None,
 ) -> paths.AnyPath:
     """Writes OUTPUT/table.md and its figure OUTPUT/table.png, and for programs OUTPUT/report.json
     (JSON, with null for numbers that are not finite).
@@ -57,6 +63,7 @@ def write_report(
         output: folder.
         sentences: how the rows were trained, for the protocol.
         has_plane: whether OUTPUT/plane.png (`tfcq.reproduction.plane`) is there, to be shown.
+        curves: what OUTPUT/curves.png (`tfcq.reproduction.curves`) shows; None: there is no such picture.
 
     Returns:
         The path of table.md.
@@ -69,8 +76,8 @@ def write_report(
         output.mkdir(parents=True, exist_ok=True)
         with default_style():
             _draw(table, rows, output / "table.png")
-        write_text(output / "table.md", _text(table, rows, sentences, has_plane))
-        values = _finite(_values(table, rows, sentences))
+        write_text(output / "table.md", _text(table, rows, sentences, has_plane, curves))
+        values = _finite(_values(table, rows, sentences) | ({"curves": json_of(curves)} if curves else {}))
         write_text(output / "report.json", json.dumps(values, indent=2, allow_nan=False) + "\n")
     except OSError as error:
         raise UserError(f"output {output}: cannot be written: {error.strerror}") from error
@@ -99,7 +106,7 @@ def _columns(rows):
     return known + [name for name in names if name not in known]
 
 
-def _text(table, rows, sentences, has_plane):
+def _text(table, rows, sentences, has_plane, curves):
     names = _columns(rows)
     differing = {name: _differing(rows, name) for name in names}
     paper = [kind for kind in PAPER_NAMES if any(kind in row.paper for row in table.rows)]
@@ -136,6 +143,9 @@ def _text(table, rows, sentences, has_plane):
     lines += ["", "n/a: not measured (not every model has a likelihood).", "", "![ours and the paper's](table.png)", ""]
     if has_plane:
         lines += ["![bits/dim against Frechet distance, each row at each step that was measured](plane.png)", ""]
+    if curves:
+        lines += ["## The distance during training", "", "![Frechet distance against epochs](curves.png)", ""]
+        lines += [*lines_of(curves), ""]
     if table.orders:
         lines += ["## The paper's orders", "", *(f"- {line}" for line in verdicts(table, rows)), ""]
     protocol = [f"- {paths.markdown(sentence)}" for sentence in sentences]
