@@ -62,6 +62,7 @@ setup(
         "numpy>=1.26",
         "pillow>=10",
         "scikit-learn>=1.5",  # the digits and two photographs; clusters, the area under a ROC curve
+        "threadpoolctl>=3.2",  # threads of those clusters and mixtures; scikit-learn brings it too
         "scikit-image>=0.24",  # more photographs
         "scipy>=1.13",
         "matplotlib>=3.9",  # the report's figures

@@ -1,5 +1,6 @@
 """The package's front: its names, its version, and that it starts without TensorFlow."""
 
+import ast
 import email
 import hashlib
 import pathlib
@@ -54,6 +55,23 @@ except AttributeError as error: print(error)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=600, cwd=ROOT)
     said = "module 'tfcq' has no attribute 'load'; in Python it is tfcq.Run(workdir, config).model(...)"
     assert (done.returncode, done.stdout.strip()) == (0, said), done.stderr
+
+
+def test_what_is_imported_is_declared():
+    """In setup.py, even if another package brings it too; but for protobuf, which is TensorFlow's, and h11, uvicorn's."""
+    quoted = re.findall(r'"([a-zA-Z][\w-]*)(?:\[[\w-]+\])?(?:[<>=][^"]*)?"', (ROOT / "setup.py").read_text(encoding="utf-8"))
+    declared, owners = {name.lower() for name in quoted}, metadata.packages_distributions()
+    imported: set[str] = set()
+    for path in (ROOT / "tfcq").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {one.name.partition(".")[0] for one in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                imported.add(node.module.partition(".")[0])
+    foreign = imported - sys.stdlib_module_names - {"tfcq", "google", "h11"}
+    names = {one: {owner.lower().replace("_", "-") for owner in owners.get(one, [one])} for one in foreign}
+    assert "scikit-learn" in declared and "sklearn" in foreign
+    assert [one for one, known in names.items() if not known & declared] == []
 
 
 def test_the_version_is_that_of_setup():

@@ -82,7 +82,8 @@ def _jobs(flags, table, given, budget):
     for row in [table.row(name) for name in flags.rows] or table.rows:
         train = table.flags(row, given, flags.narrow)
         train |= _of_row(row, budget.flags, train, row.name, row.first_stage_fraction)
-        _of_row(row, config_of, train)  # as the row's own command will parse it
+        config = _of_row(row, config_of, train)  # as the row's own command will parse it
+        train = {name: value for name, value in train.items() if name in given or name not in config.unused()}  # by --narrow
         likelihoods = {"images": LIKELIHOODS, "latents": LATENT_LIKELIHOODS}
         missing = [name for kind, names in likelihoods.items() if kind != row.likelihood for name in names]
         chosen = [name for name in metrics if name not in missing]

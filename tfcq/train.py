@@ -13,7 +13,7 @@ import sys
 from tfcq import workdir as workdirs
 from tfcq.command_line import starting
 from tfcq.command_line.command import Command
-from tfcq.command_line.configuration import config_of
+from tfcq.command_line.configuration import config_of, warn_of_unused
 from tfcq.command_line.flags import Flags
 from tfcq.errors import UserError
 from tfcq.run import Run
@@ -47,6 +47,7 @@ def main(flags: Flags) -> None:
     if flags.workdir and not name and (not given or workdirs.exists(flags.workdir)):
         held = workdirs.read_config(flags.workdir)  # reports a folder that has nothing to resume
     config = config_of({"model": flags.model} | options, held)
+    warn_of_unused(config, options)
     workdir = flags.workdir or f"runs/{name or config.model}"
 
     starting.start_tensorflow()

@@ -2,13 +2,15 @@
 
 import dataclasses
 import pathlib
+import types
 import typing
 
 import pytest
 from absl import flags as absl_flags
-from commands import command_of, config_from, flags_of
+from commands import command_of, config_from, flags_of, run_here
 
 from tfcq import config as configs
+from tfcq import train
 from tfcq.command_line.flags import Flags, IntegerOrWord
 from tfcq.config import fields
 from tfcq.config.evaluation import EvaluationConfig
@@ -135,6 +137,36 @@ def test_an_option_of_another_system_names_its_owner(monkeypatch):
     assert config_from("--model=other", "--width=3").system == OtherConfig(width=3)
     with pytest.raises(UserError, match="--flow_scales: model=other has no such flag; it belongs to model=cqf"):
         config_from("--model=other", "--flow_scales=2")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("--model=glf --latent_flow_beta_1=0.5", "latent_flow_beta_1=0.5 has no effect without latent_flow_optimizer=own"),
+        ("--model=glf --latent_flow_beta_1=0.5 --latent_flow_optimizer=own", None),
+        ("--model=vae --sigma_rate=3", "sigma_rate=3.0 has no effect without learn_decoder_sigma=true"),
+        ("--model=vae --sigma_rate=3 --learn_decoder_sigma", None),
+        ("--model=two_stage_vae --sigma_rate=3 --nolearn_decoder_sigma", None),  # it is the rate of gamma, too
+        ("--model=vae --hidden_units=9 --autoencoder_network=dcgan", "hidden_units=9 has no effect without "
+         "autoencoder_network=infogan"),
+        ("--num_validation=none --validation_images=5", "validation_images=5 has no effect without images that validate "
+         "(num_validation)"),
+        ("--validation_images=5 --iaf_layers=2", "iaf_layers=2 has no effect without posterior=iaf"),
+        ("--model=wae_mmd --reconstruction=perceptual --reconstruction_weight=0.1",
+         "reconstruction_weight=0.1 has no effect without reconstruction=mse"),
+        ("--model=wae_mmd --perceptual_error_weight=2", "perceptual_error_weight=2.0 has no effect without "
+         "reconstruction=perceptual"),
+        ("--model=wae_mmd --reconstruction=perceptual --perceptual_error_weight=2", None),
+    ],
+)  # fmt: skip
+def test_a_given_option_without_effect_is_named_in_a_line(arguments, said, monkeypatch, tmp_path):
+    monkeypatch.setattr(train, "Run", lambda workdir, config: types.SimpleNamespace(train=lambda **_: None))
+    monkeypatch.setattr(train.starting, "start_tensorflow", lambda: None)
+    flagfile = tmp_path / "a.cfg"
+    flagfile.write_text("--image_size=32\n" + arguments.replace(" ", "\n"))
+    for given in ([f"--flagfile={flagfile}"], arguments.split()):
+        status, output, errors = run_here("train", *given)
+        assert (status, output, errors) == (0, f"warning: --{said}\n" if said else "", "")
 
 
 def test_options_that_systems_share_must_be_of_one_type(monkeypatch):

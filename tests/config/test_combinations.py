@@ -208,6 +208,20 @@ def test_a_run_of_an_earlier_version_keeps_what_there_was_no_option_for(model, o
     assert getattr(Config.from_dict(values, of_a_run=True).system, option) == values["system"][option]
 
 
+@pytest.mark.parametrize(
+    ("values", "weights"),
+    [
+        ({"reconstruction": "perceptual"}, (1.0, 1.0)),  # before there was any weight
+        ({"reconstruction": "perceptual", "reconstruction_weight": 0.25}, (0.25, 0.25)),
+        ({"reconstruction": "perceptual", "reconstruction_weight": 0.25, "perceptual_error_weight": 3.0}, (0.25, 3.0)),
+        ({"reconstruction": "mse", "reconstruction_weight": 0.25}, (0.25, 1.0)),
+    ],
+)
+def test_a_perceptual_error_of_an_earlier_version_keeps_the_weight_of_either_error(values, weights):
+    system = Config.from_dict({"model": "wae_gan", "data": {"image_size": 28}, "system": values}, of_a_run=True).system
+    assert (system.reconstruction_weight, system.perceptual_error_weight) == weights
+
+
 @pytest.mark.parametrize("model", ["cqf", "realnvp"])
 @pytest.mark.parametrize(("scales", "factor"), [(1, 2), (2, 1), (3, 1)])
 def test_a_run_of_an_earlier_version_keeps_the_width_of_its_channel_couplings(model, scales, factor):

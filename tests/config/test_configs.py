@@ -71,9 +71,11 @@ def test_there_are_flagfiles():
 
 
 @pytest.mark.parametrize("name", FLAGFILES)
-def test_a_flagfile_parses_to_a_config_that_survives_json(name, config_of):
+def test_a_flagfile_parses_to_a_config_that_survives_json_and_gives_no_option_without_effect(name, config_of):
     config = config_of(name)
     assert Config.from_json(config.to_json()) == config
+    lines = FLAGFILES[name].read_text(encoding="utf-8").splitlines()
+    assert not config.unused().keys() & {line.partition("=")[0].removeprefix("--") for line in lines}
 
 
 @pytest.mark.parametrize("name", FLAGFILES)

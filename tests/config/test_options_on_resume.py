@@ -47,6 +47,7 @@ IDLE = {
         for model in ("glf", "vae_flow_prior", "vae_flow_posterior")
         for name in ("learning_rate", "beta_1", "beta_2")
     },
+    **{(model, "system.perceptual_error_weight"): {"reconstruction": "perceptual"} for model in ("wae_gan", "wae_mmd")},
 }
 """Options of what a system does not have by default, and the values with which it has it."""
 

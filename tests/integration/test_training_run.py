@@ -199,12 +199,13 @@ def test_rows_of_table_1_train_evaluate_and_sample(row, tmp_path):
         assert 1.0 < evaluate(tmp_path, ["elbo"], num_images=16)["elbo"]["bits_per_dim"] < 20.0
 
 
-def test_a_model_of_latents_is_told_and_recorded_while_it_trains(tmp_path, capsys):
+def test_a_model_of_latents_is_told_and_recorded_while_it_trains(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("tfcq.models.autoencoders.glf.GLF.training_note", "a part stays random")
     settings = tiny.config(8, model="glf", training={"train_steps": 2})
     model = train(settings, tmp_path)
     row = json.loads((tmp_path / "metrics.json").read_text())
     lines = capsys.readouterr().out.splitlines()
-    assert "" not in lines
+    assert "" not in lines and lines.count("warning: a part stays random") == 1
     assert [line for line in lines if line.startswith("step 2: validation ")] == [
         f"step 2: validation latent_log_prob {row['latent_log_prob']['value']:.4g}, reconstruction_error "
         f"{row['reconstruction_error']['value']:.4g} (16 images)"

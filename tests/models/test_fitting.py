@@ -158,6 +158,19 @@ def test_compile_gives_each_player_an_optimizer_of_its_own():
     assert model.player_optimizers["discriminator"] is again  # moments stay
 
 
+def test_one_optimizer_for_a_flow_that_has_options_of_its_own_is_warned_of(recwarn):
+    config = tiny.config(8, model="glf", latent_flow_optimizer="own", latent_flow_beta_1=0.7)
+    for optimizer in (None, {"autoencoder": "adam", "flow": "sgd"}, "adam"):
+        said = [str(one.message) for one in recwarn.list if "compile" in str(one.message)]
+        assert said == []
+        models.build(config, (8, 8, 1)).compile(optimizer)
+    (said,) = (str(one.message) for one in recwarn.list if "compile" in str(one.message))
+    assert said == (
+        "compile(optimizer): flow gets a copy of it, so that the rate and decays of its own (latent_flow_optimizer=own) are not "
+        "used; expected one for each of autoencoder, flow, or none"
+    )
+
+
 def test_an_eager_step_has_gradients():
     model = built("vae")
     model.compile("adam", run_eagerly=True)

@@ -41,6 +41,14 @@ def dry_run(*arguments, which="train"):
 
 
 @pytest.mark.parametrize("name", TABLES)
+def test_no_row_has_an_option_of_its_own_without_effect(name):
+    """tfcq.train would warn of it."""
+    for row in TABLES[name].rows:
+        flags = TABLES[name].flags(row, {})
+        assert not config_of(flags | {"train_steps": 10**6}).unused().keys() & flags.keys(), row.name
+
+
+@pytest.mark.parametrize("name", TABLES)
 def test_every_row_makes_a_valid_config(name):
     size = 48 if name == "4" else 32
     rows = dry_run(f"--table={name}", f"--image_size={size}", "--budget_steps=300", "--batch_size=5")
@@ -89,6 +97,11 @@ def test_narrow_multiplies_the_widths_that_are_not_given():
         "autoencoder_width": 32, "hidden_units": 512, "latent_flow_units": 32}  # fmt: skip
     assert table.flags(large, {"discriminator_width": 20})["discriminator_width"] == 40
     assert TABLES["1"].flags(TABLES["1"].row("cq"), {"width_scale": 1.2})["width_scale"] == pytest.approx(1.212)
+
+
+def test_narrow_multiplies_no_width_that_has_no_effect():
+    rows = dry_run("--table=glf", "--image_size=32", "--budget_steps=300", "--narrow=0.5", "--autoencoder_network=dcgan")
+    assert all("hidden_units" not in row and row["autoencoder_width"] == "32" for row in rows.values())
 
 
 def test_rows_that_stand_in_two_tables_are_the_same_models():

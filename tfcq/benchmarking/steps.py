@@ -102,9 +102,11 @@ def in_turns(calls: Mapping[str, Callable[[], Any]], rounds: int, warm_up: int =
 def step_times(
     configs: Mapping[str, Config], image_shape: tuple[int, ...], training_images: int, rounds: int = 15
 ) -> dict[str, list[float]]:
-    """{name: median milliseconds of a train step in each stage of training} of several configurations, timed in turns.
+    """{name: milliseconds of a train step in each stage of training} of several configurations, timed in turns.
 
-    All models are in memory together. Later stages are timed after all first ones, in turns with one another.
+    They are the median of steps, and the mean of what a model does only now and then, such as once an epoch
+    (`Trainer.long_begin_every`). All models are in memory together. Later stages are timed after all first ones, in turns with
+    one another.
 
     Args:
         configs: {name: configuration}.
@@ -119,5 +121,26 @@ def step_times(
         for step in steps.values():
             step()  # traces and compiles
         for name, seconds in in_turns(steps, rounds).items():
-            found[name].append(round(1e3 * statistics.median(seconds), 3))
+            found[name].append(round(1e3 * _seconds_of_a_step(ready[name].model, stage, seconds), 3))
     return found
+
+
+def _seconds_of_a_step(model, stage, seconds):
+    """Seconds of a step of a stage, with the part that falls to it of what `begin_step` does now and then.
+
+    Args:
+        model: whose step was taken.
+        stage: the stage of training.
+        seconds: those of its steps that followed the first one and the warm-up.
+    """
+    every = model.long_begin_every(stage)
+    if every:
+        # Such a step may be among the timed ones; they are numbered from that after the first one on.
+        numbered = enumerate(seconds, start=1 + WARM_UP)
+        seconds = [one for number, one in numbered if number % every] or seconds
+    between = statistics.median(seconds)
+    if every < 2:  # each step has it
+        return between
+    begin = time.perf_counter()
+    model.begin_step(model.stage_starts[stage])
+    return between + (time.perf_counter() - begin) / every

@@ -37,5 +37,18 @@ def config_of(given: Mapping[str, Any], base: config.Config | None = None) -> co
     return config.Config.from_dict(values)
 
 
+def warn_of_unused(run: config.Config, given: Mapping[str, Any]) -> None:
+    """Prints a line for each given option that has no effect in the run.
+
+    Args:
+        run: the Config that `config_of` made of them.
+        given: {option: value}, as of `config_of`.
+    """
+    for name, needed in run.unused().items():
+        if name in given:
+            value = str(given[name]).lower() if isinstance(given[name], bool) else given[name]
+            print(f"warning: --{name}={value} has no effect without {needed}", flush=True)
+
+
 def _names(section: type[Section]) -> set[str]:
     return {field.name for field in dataclasses.fields(section)}

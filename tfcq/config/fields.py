@@ -98,9 +98,16 @@ class Section(KnownNames):
     def check(self) -> None:
         """Raises UserError for combinations of options of this section that cannot work."""
 
-    def without_effect(self) -> frozenset[str]:
-        """Names of the options that decide nothing with the values that the others have."""
-        return frozenset()
+    def without_effect(self) -> dict[str, str]:
+        """{option that decides nothing with the values of the others: what it needs, such as "posterior=iaf"}.
+
+        Such an option may change when a run goes on.
+        """
+        return {}
+
+    def unused(self) -> dict[str, str]:
+        """`without_effect`, and the options that decide nothing either but must stay as they are when a run goes on."""
+        return self.without_effect()
 
     @classmethod
     def of_earlier(cls, values: dict[str, Any]) -> dict[str, Any]:

@@ -142,8 +142,11 @@ def num_halvings(image_size: int, section: Section, name: str) -> int:
     return int(halvings)
 
 
-DCGAN_SIZES = (8, 16, 32, 64, 128, 256, 512, 1024)
-"""Sides of images for autoencoder_network=dcgan, pixels."""
+DCGAN_SMALLEST = 4
+"""The side of the smallest maps with autoencoder_network=dcgan, pixels."""
+
+DCGAN_SIZES = tuple(DCGAN_SMALLEST * 2**halvings for halvings in range(1, 9))
+"""Sides of images for autoencoder_network=dcgan, pixels: 8 to 1024."""
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -169,9 +172,10 @@ class AutoencoderOptions(Section):
         1024, "the units of the auto-encoder's fully connected layers, with autoencoder_network=infogan", minimum=1, maximum=65536
     )
 
-    def without_effect(self) -> frozenset[str]:
+    def without_effect(self) -> dict[str, str]:
         """The fully connected layers' size, where there are none."""
-        return super().without_effect() | (frozenset({"hidden_units"}) if self.autoencoder_network == "dcgan" else frozenset())
+        needs = {"hidden_units": "autoencoder_network=infogan"} if self.autoencoder_network == "dcgan" else {}
+        return super().without_effect() | needs
 
     def check_run(self, data: DataConfig, training: TrainingConfig) -> None:
         """Raises UserError if the networks cannot halve image_size twice, or down to 4."""
@@ -179,7 +183,7 @@ class AutoencoderOptions(Section):
         if self.autoencoder_network == "dcgan" and data.image_size not in DCGAN_SIZES:
             raise UserError(
                 f"image_size={data.image_size} with autoencoder_network=dcgan: expected one of "
-                f"{', '.join(map(str, DCGAN_SIZES))}, as the networks halve images down to 4x4"
+                f"{', '.join(map(str, DCGAN_SIZES))}, as the networks halve images down to {DCGAN_SMALLEST}x{DCGAN_SMALLEST}"
             )
         if data.image_size % 4:
             raise UserError(
@@ -226,47 +230,7 @@ class StageOptions(Section):
         return {name: getattr(self, name) for name in FIRST_STAGES if hasattr(self, name)}
 
 
-@dataclasses.dataclass(frozen=True, repr=False)
-class WAEOptions(StageOptions, ReconstructionOptions, AutoencoderOptions):
-    """The distance between latents and prior.
-
-    For Wasserstein auto-encoders (Tolstikhin et al. 2018): deterministic, with latents pulled towards N(0, sigma^2 I).
-    """
-
-    divergence_weight: float = option(
-        10.0, "the weight (lambda) of the distance between latents and prior (Tolstikhin et al.: 10 on MNIST)", minimum=0.0
-    )
-    reconstruction_weight: float = option(
-        0.05,
-        "the weight of the reconstruction's error, for pixels in [0, 1]. Tolstikhin et al. weigh squared errors by 0.05, for "
-        "pixels in [0, 1] on MNIST and in [-1, 1] on CelebA, which is 0.2 here",
-        minimum=0.0,
-    )
-    prior_sigma: float = option(1.0, "the standard deviation of the latents' prior", minimum=1e-4, maximum=1e4)
-    pretraining_steps: int = option(
-        200,
-        "the steps at the beginning in which only the encoder is trained, to match the prior's mean and covariance",
-        minimum=0, unit="steps",
-    )
-
-    @classmethod
-    def of_earlier(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """See `Section.of_earlier`: the reconstruction's error had the weight 1."""
-        return super().of_earlier({"reconstruction_weight": 1.0} | values)
-
-    def check_run(self, data: DataConfig, training: TrainingConfig) -> None:
-        """Raises UserError also if the batches have no covariance."""
-        super().check_run(data, training)
-        if training.batch_size < 2:
-            raise UserError(
-                f"batch_size={training.batch_size} with a Wasserstein auto-encoder: expected at least 2, as latents are "
-                "compared with the prior over a batch"
-            )
-        if training.micro_batches > 1:
-            raise UserError(
-                f"micro_batches={training.micro_batches} with a Wasserstein auto-encoder: expected 1, as latents are compared "
-                "with the prior over a batch"
-            )
+_OF_THE_FLOWS_OPTIMIZER = ("latent_flow_learning_rate", "latent_flow_beta_1", "latent_flow_beta_2")
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -309,10 +273,10 @@ class LatentFlowOptions(Section):
         0.9, "the decay of the second moment in the flow's own optimizer", minimum=0.0, maximum=0.999999
     )
 
-    def without_effect(self) -> frozenset[str]:
+    def without_effect(self) -> dict[str, str]:
         """Those of the flow's own optimizer, where it has none."""
-        own = {"latent_flow_learning_rate", "latent_flow_beta_1", "latent_flow_beta_2"}
-        return super().without_effect() | (frozenset() if self.latent_flow_optimizer == "own" else own)
+        own = dict.fromkeys(_OF_THE_FLOWS_OPTIMIZER, "latent_flow_optimizer=own")
+        return super().without_effect() | ({} if self.latent_flow_optimizer == "own" else own)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -335,6 +299,10 @@ class DecoderScaleOptions(Section):
         "the learning rate of decoder_sigma's logarithm, if it is learned, as a multiple of the networks'",
         minimum=1e-3, maximum=1e3,
     )
+
+    def unused(self) -> dict[str, str]:
+        """Also the rate of a fixed scale, which must stay: the weight that is the scale is in units of it."""
+        return super().unused() | ({} if self.learn_decoder_sigma else {"sigma_rate": "learn_decoder_sigma=true"})
 
     def bits_per_dim_floor(self) -> float | None:
         """The lowest possible bits/dim of an image, log2(256 sigma sqrt(2 pi)); None if the standard deviation is learned.

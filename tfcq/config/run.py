@@ -117,13 +117,20 @@ class Config(KnownNames):
             held: names of options of places, such as "data.dataset", whose content is known, so that the place may change.
         """
 
-        idle = {f"system.{name}" for name in self.system.without_effect() & other.system.without_effect()}
+        idle = {f"system.{name}" for name in self.system.without_effect().keys() & other.system.without_effect().keys()}
 
         def decides(name):
             rule = "free" if name in idle else self._on_resume(name)
             return rule == "fixed" or (rule == "place" and name not in held)
 
         return self._differing(other, decides)
+
+    def unused(self) -> dict[str, str]:
+        """{option of any section that decides nothing with the values of the others: what it needs}; `Section.unused`."""
+        found = self.data.unused() | self.system.unused() | self.training.unused()
+        if self.data.num_validation == "none":
+            found["validation_images"] = "images that validate (num_validation)"
+        return found
 
     def changes(self, other: Config) -> dict[str, list]:
         """{'section.option': [mine, theirs]} of the differing options that may change when a run is resumed."""

@@ -15,10 +15,10 @@ from tfcq.config.groups import (
     LogisticVAEOptions,
     ReconstructionOptions,
     StageOptions,
-    WAEOptions,
     num_halvings,
 )
 from tfcq.config.introspective import IntroVAEConfig, SoftIntroVAEConfig
+from tfcq.config.wasserstein import WAEGANConfig, WAEMMDConfig
 from tfcq.errors import UserError
 
 if TYPE_CHECKING:
@@ -103,9 +103,10 @@ class CQFConfig(AdversaryOptions, FlowOptions):
                 "expected flow_scales=0"
             )
 
-    def without_effect(self) -> frozenset[str]:
+    def without_effect(self) -> dict[str, str]:
         """Those of the flows that a diagonal posterior does not have."""
-        return frozenset() if self.posterior == "iaf" else frozenset({"iaf_width", "iaf_layers"})
+        needs = {} if self.posterior == "iaf" else dict.fromkeys(("iaf_width", "iaf_layers"), "posterior=iaf")
+        return super().without_effect() | needs
 
     def num_halvings(self, image_size: int) -> int:
         """How many times `image_size` is halved to reach latent_size; UserError if that is impossible."""
@@ -186,6 +187,7 @@ class GLFConfig(StageOptions, LatentFlowOptions, ReconstructionOptions, Autoenco
 
     def check(self) -> None:
         """Raises UserError for a regularized system with two stages."""
+        super().check()
         if self.regularized and self.first_stage_steps:
             raise UserError(
                 f"regularized with first_stage_steps={self.first_stage_steps}: the encoder is trained before the flow, which "
@@ -209,31 +211,6 @@ class VAEFlowPriorConfig(LatentFlowOptions, DecoderScaleOptions, AutoencoderOpti
 @dataclasses.dataclass(frozen=True, repr=False)
 class VAEFlowPosteriorConfig(LatentFlowOptions, DecoderScaleOptions, AutoencoderOptions):
     """A VAE whose posterior is a flow (Rezende, Mohamed 2015)."""
-
-
-@dataclasses.dataclass(frozen=True, repr=False)
-class WAEGANConfig(WAEOptions):
-    """A Wasserstein auto-encoder with an adversary.
-
-    WAE-GAN: an adversary distinguishes latents from draws of the prior.
-    """
-
-    adversary_units: int = option(
-        512, "the units of each of the four hidden layers of the latents' adversary", minimum=1, maximum=65536
-    )
-    input_noise: float = option(
-        0.01,
-        "the standard deviation of the noise on the pixels, in [0, 1], that the encoder sees in training",
-        minimum=0.0, maximum=1.0,
-    )
-
-
-@dataclasses.dataclass(frozen=True, repr=False)
-class WAEMMDConfig(WAEOptions):
-    """A Wasserstein auto-encoder with a kernel distance.
-
-    WAE-MMD: latents and draws of the prior are compared by a kernel.
-    """
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -268,6 +245,10 @@ class TwoStageVAEConfig(StageOptions, DecoderScaleOptions, AutoencoderOptions):
     def of_earlier(cls, values: dict[str, Any]) -> dict[str, Any]:
         """See `Section.of_earlier`: sigma and gamma were learned at the rate of the networks."""
         return super().of_earlier({"sigma_rate": 1.0} | values)
+
+    def unused(self) -> dict[str, str]:
+        """Without sigma_rate, which is also the rate of gamma, which is always learned."""
+        return {name: needed for name, needed in super().unused().items() if name != "sigma_rate"}
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

@@ -132,6 +132,18 @@ class Trainer(Step, keras.Model):
         """
         return {}
 
+    def long_begin_every(self, stage: int) -> int:
+        """After how many steps of a stage, from its first one on, `begin_step` does what takes long; 0, also by default: never.
+
+        Who times steps adds its time to that of a step, by its part.
+        """
+        return 0
+
+    @property
+    def training_note(self) -> str | None:
+        """A sentence on options that leave a part untrained, known after `attach`; None, also by default: all is well."""
+        return None
+
     def balance_warning(self, logs: dict[str, float]) -> BalanceWarning | None:
         """Returns a warning if the players have lost their balance; None, also by default, if all is well.
 

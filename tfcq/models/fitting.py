@@ -41,8 +41,9 @@ class FittedModel(Trainer):
 
         Args:
             optimizer: a Keras optimizer or its name, of which each player (and each group of a player's variables, such as
-                "flow" with latent_flow_optimizer=own) gets its own copy; or {name of player or group: optimizer}; None: the
-                one of `config.training`, with its schedule.
+                "flow" with latent_flow_optimizer=own) gets its own copy: the rate and the decays that the options give a group
+                are not used then, and a warning says so; or {name of player or group: optimizer}; None: the one of
+                `config.training`, with its schedule, and those of the groups' options.
             **options: jit_compile, clip_norm, ema_decay, micro_batches, run_eagerly (`tfcq.engine.trainer.Trainer.compile`).
 
         Raises:
@@ -61,6 +62,13 @@ class FittedModel(Trainer):
             self._compiled_by = None
         else:
             self._compiled_by = (None if optimizer is None else _optimizer(optimizer), options)
+            groups = [group for player in self.players() for group in player.groups] if optimizer is not None else []
+            for group in groups:
+                warnings.warn(
+                    f"compile(optimizer): {group.name} gets a copy of it, so that the rate and decays of its own "
+                    f"({group.asked_by}) are not used; expected one for each of {', '.join(self.optimized_variables())}, or none",
+                    stacklevel=2,
+                )
 
     def fit(
         self, x: Any, y: None = None, batch_size: int | None = None, epochs: int = 1, **options: Any

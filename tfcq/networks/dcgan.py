@@ -18,11 +18,9 @@ import math
 
 import keras
 
+from tfcq.config.groups import DCGAN_SMALLEST
 from tfcq.networks.convolutions import Convolution, TransposedConvolution, spawn_seeds
 from tfcq.networks.normalization import BatchNormalization
-
-SMALLEST = 4
-"""The side of the smallest maps, pixels."""
 
 _SLOPE = 0.2  # of the leaky ReLU below 0
 
@@ -60,7 +58,7 @@ def decoder(
     """A network from latents float32 [N, latent_dim] to images float32 [N, H, W, C] in (0, 1); arguments as of `encoder`."""
     halvings = _halvings(image_shape)
     seeds = spawn_seeds(seed, halvings + 1)
-    state = (SMALLEST, SMALLEST, width * 2 ** (halvings - 1))
+    state = (DCGAN_SMALLEST, DCGAN_SMALLEST, width * 2 ** (halvings - 1))
     initializer = keras.initializers.HeNormal(seeds[0])
     layers: list[keras.layers.Layer | keras.KerasTensor] = [
         keras.Input((latent_dim,)),
@@ -80,4 +78,4 @@ def decoder(
 
 def _halvings(image_shape):
     """How many times images are halved to reach the smallest maps."""
-    return round(math.log2(image_shape[0] / SMALLEST))
+    return round(math.log2(image_shape[0] / DCGAN_SMALLEST))

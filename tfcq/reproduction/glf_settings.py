@@ -3,9 +3,9 @@
 This is the one place of these settings: `tfcq.reproduction.glf_tables` makes the tables of `tfcq.reproduce` of it, and
 `tools/flagfiles.py` the flagfiles of `configs/`, whose text is `Experiment.flagfile`.
 
-Lengths, batches, drops and sizes are those of Appendix B and Section 4. The text that we have of the paper has lost some of its
-numbers; `Experiment.notes` say what stands for them, from the code of the authors cited, or ours. WAE-GAN's rates and lambdas,
-and the FID of all rows but GLF's, are as reported elsewhere, unverified.
+Lengths, batches, drops and sizes are those of Appendix B and Section 4. `Experiment.notes` say what is not: numbers of the code
+of the authors cited, or ours where none was verified against the published paper. WAE-GAN's rates and lambdas, and the FID of
+all rows but GLF's, are as reported elsewhere, unverified.
 """
 
 from __future__ import annotations
@@ -72,6 +72,20 @@ DATA_SETS = {
 }  # fmt: skip
 """{name in flagfiles: data set}; the first four are the table's columns."""
 
+NAMES = {
+    "vae": "VAE",
+    "wae_gan": "WAE-GAN",
+    "wae_mmd": "WAE-MMD",
+    "two_stage_vae": "Two-stage VAE",
+    "rae_gmm": "RAE + GMM",
+    "vae_flow_prior": "VAE with a flow prior",
+    "vae_flow_posterior": "VAE with a flow posterior",
+    "glann": "GLANN",
+    "glf": "GLF",
+    "glf_perceptual": "GLF with the perceptual loss",
+}
+"""{method: its name in texts}."""
+
 COLUMNS = ("mnist", "fashion_mnist", "cifar10", "celeba")
 
 
@@ -112,7 +126,9 @@ _TWO_STAGES = {
 }
 _GLANN = (halved(500, 50), halved(50))
 
-_ADAM = {"batch_size": 256, "optimizer": "adam", "learning_rate": 1e-3}
+ADAM = {"batch_size": 256, "optimizer": "adam", "learning_rate": 1e-3}
+"""The options of training that most cells have."""
+
 # Tolstikhin et al. 2018; the digits are as reported, unverified.
 _WAE_OPTIONS = {
     "mnist": {"learning_rate": 1e-3, "discriminator_learning_rate": 5e-4, "divergence_weight": 10.0},
@@ -137,7 +153,7 @@ FID = {
 """{method: the table's numbers}, by `COLUMNS`."""
 
 IN_THE_TEXT = ("glf", "glf_perceptual")
-"""The rows whose numbers the copy of the paper's text has; those of the others are as reported elsewhere, unverified."""
+"""The rows whose numbers are the paper's; those of the others are as reported elsewhere, not verified against it."""
 
 _WITH_FLOWS = ("glf", "glf_perceptual", "vae_flow_prior", "vae_flow_posterior")
 _VGG = "VGG16: --perceptual_weights=FILE, or Keras's own download."
@@ -211,8 +227,9 @@ class Experiment:
         images = "1000 of the training images validate; an" if "num_validation" in data.options else "An"
         epochs = ", then ".join(str(stage.epochs) for stage in self.stages)
         after = " after the pre-training" if self.extra_steps else ""
+        source = ("Hoshen et al. 2019, cited by " if self.method == "glann" else "") + f"Xiao et al. 2019, {self.where}"
         comments = [
-            f"{self.method} of Xiao et al. (2019, {self.where}) on {data.title}; {self._figure()}{result}",
+            f"{NAMES[self.method]} ({source}) on {data.title}; {self._figure()}{result}",
             f"python -m tfcq.train --flagfile=configs/{self.name}.cfg{' --data_dir=DIR' if data.data_dir else ''}",
             f"The data: {data.comment}",
             f"{images} epoch is {self.steps_per_epoch} steps. {epochs} epochs{after}.",
@@ -245,7 +262,7 @@ def experiment(method: str, data: str) -> Experiment:
     options: dict[str, Any] = {"latent_dim": settings.latent_dim}
     if method in _WITH_FLOWS:
         options["latent_flow_units"] = settings.flow_units
-    options |= _ADAM
+    options |= ADAM
     notes: tuple[str, ...] = ()
     extra = 0
     stages: tuple[Stage, ...]
@@ -253,35 +270,44 @@ def experiment(method: str, data: str) -> Experiment:
         options |= {"batch_size": 100, "beta_1": 0.5} | _WAE_OPTIONS[like]
         if method == "wae_mmd":
             options.pop("discriminator_learning_rate")
-            notes = ("As wae_gan; the paper found WAE-GAN better and reports that alone.",)
+            notes = ("As WAE-GAN; the paper found WAE-GAN better and reports that alone.",)
         stages, extra = (_WAE[like],), 200
         notes += ("Rates, lambda and sigma are as reported (Tolstikhin et al. 2018), unverified.",)
         if like == "cifar10":
-            notes = ("Rates, lambda and sigma are those of MNIST; the text at hand has no lambda and sigma for CIFAR-10.",)
+            notes = ("Rates, lambda and sigma are those of MNIST; lambda and sigma are ours for CIFAR-10.",)
     elif method == "two_stage_vae":
-        options |= {"batch_size": 100, "learning_rate": 1e-4}
+        options |= {"batch_size": 100, "learning_rate": 1e-4, "sigma_rate": 1.0}
         stages = _TWO_STAGES[like]
+        notes = ("sigma_rate is that of the code of Dai and Wipf (2019); the default, 10, is ours, for shorter runs.",)
     elif method == "glann":
         options |= {"latent_dim": 64, "batch_size": 128, "beta_1": 0.5, "reconstruction": "perceptual"}
+        options["imle_batch_normalization"] = True
         stages = _GLANN
         notes = (
-            "GLO, then IMLE, as in the code of Hoshen et al. (2019), whose FID the paper cites. The generator is the paper's.",
+            "GLO, then IMLE, as in the code of Hoshen et al. (2019), whose FID the paper cites, but for two things: the",
+            "generator is that of Xiao et al., and the network from noise to codes has no weight decay.",
             _VGG,
         )
     elif method.startswith("vae"):
         stages = (_VAE[like],)
-        notes = ("Twice the epochs of GLF. decoder_sigma is the default, beta = 1; the text at hand has no number for it.",)
+        notes = ("Twice the epochs of GLF, as in the paper. decoder_sigma, the default, beta = 1, is ours.",)
         if like == "celeba":
-            notes += ("The rate drops once, as in the paper; epoch (40) and factor are ours, as the text at hand has neither.",)
+            notes += ("The rate drops once, as in the paper; epoch (40) and factor are ours.",)
+        else:
+            notes += ("The rate drops at twice the epochs of GLF's drops, which is ours.",)
+        if method in _WITH_FLOWS:
+            notes += ("The rate, and the flow's width and weight decay, are those of the code of Xiao et al.",)
     else:
         stages = (_GLF[like],)
         if method == "rae_gmm":
             notes = (
-                "The paper searched for latent_penalty, and its value is not in the text at hand; the default is ours.",
+                "The paper searched for latent_penalty; the default is ours. The rate and its course are GLF's.",
                 "The mixture is fitted at each evaluation and each checkpoint; hence both at the same, few steps.",
             )
+        else:
+            notes = ("The rate and its course, and the flow's width and weight decay, are those of the authors' code.",)
         if method == "glf_perceptual":
-            options["reconstruction"], notes = "perceptual", (_VGG,)
+            options["reconstruction"], notes = "perceptual", (*notes, _VGG)
     where = "Table 1" if method in FID else "Appendix B.3"
     return Experiment(name_of(method, data), method, data, options, stages, extra, notes, where)
 
@@ -291,10 +317,10 @@ def _of_celeba_hq(method):
     networks = {"autoencoder_network": "dcgan", "latent_dim": 64, "latent_flow_units": 256, "autoencoder_width": 32}
     # At 1e-3, without a warm-up, the layer from 16,384 values to the latents moved these by several units in the second step: the
     # flow's loss came to 1e13 nats, and Adam's second moments did not forget it.
-    options = networks | _ADAM | {"batch_size": 64, "learning_rate": 2e-4, "warmup_steps": 1000}
+    options = networks | ADAM | {"batch_size": 64, "learning_rate": 2e-4, "warmup_steps": 1000}
     notes: tuple[str, ...] = (
         "The batch of 64 and a DCGAN auto-encoder are the paper's; its width, the latents, the rate (DCGAN's), the warm-up, the",
-        "epochs and the drop are ours: the text at hand has no numbers for them. A tenth of the 30,000 images test.",
+        "epochs and the drop are ours. The flow is CelebA's of Table 1. A tenth of the 30,000 images test.",
     )
     if method == "glf_perceptual":
         options["reconstruction"], notes = "perceptual", (*notes, _VGG)

@@ -174,6 +174,8 @@ def _train_with(workers, distribution, config, workdir, accept_changed_data, on_
         )
         if model.likelihood_note:
             print(f"note: {model.likelihood_note}", flush=True)
+        if model.training_note:
+            print(f"warning: {model.training_note}", flush=True)
         if start >= training.train_steps:
             print(f"nothing to do: {start} steps are done and train_steps={training.train_steps}", flush=True)
             if workers.is_chief:

@@ -1,13 +1,18 @@
 """GLANN: codes on the sphere at their own rate, the matching against a search in NumPy, resuming to the bit."""
 
+import time
+
 import keras
 import numpy as np
 import pytest
 import tiny_models as tiny
 
+from tfcq.benchmarking import steps as timing
 from tfcq.config import SYSTEMS
 from tfcq.engine.checkpoints import Checkpoints
 from tfcq.errors import UserError
+from tfcq.models.autoencoders.glann import GLANN
+from tfcq.networks.normalization import frozen_statistics
 from tfcq.randomness import RowNoise, row_seeds
 
 SHAPE = (4, 4, 1)
@@ -59,14 +64,17 @@ def test_each_image_gets_the_noise_of_the_nearest_code():
     assert len(set(nearest)) > 3
 
 
-def test_what_the_network_draws_starts_with_the_norm_of_codes_and_so_many_noises_are_matched():
+@pytest.mark.parametrize("normalized", [False, True])
+def test_what_the_network_draws_starts_with_the_norm_of_codes_and_so_many_noises_are_matched(normalized):
     """With the default networks. With 8 times that norm the same search finds 3 noises for 1000 codes."""
     kind = SYSTEMS["glann"]
-    config = tiny.config(4, model="glann", first_stage_steps=1, latent_dim=64, **{name: kind.__dataclass_fields__[name].default
-                         for name in ("noise_dim", "imle_units", "imle_layers")})  # fmt: skip
-    model = tiny.build(config)
+    options = {name: kind.__dataclass_fields__[name].default for name in ("noise_dim", "imle_units", "imle_layers")}
+    options |= {"latent_dim": 64, "imle_batch_normalization": normalized}
+    model = tiny.build(tiny.config(4, model="glann", first_stage_steps=1, **options))
     model.attach(tiny.dataset(SHAPE, 1000), 8)
-    drawn = model.code_network(np.random.RandomState(0).standard_normal((1000, 32)).astype(np.float32)).numpy()
+    pool = np.random.RandomState(0).standard_normal((1000, 32)).astype(np.float32)
+    with frozen_statistics():
+        drawn = model.code_network(pool, training=True).numpy()
     assert np.mean(drawn.astype(np.float64) ** 2) * 64 == pytest.approx(1.0, rel=0.2)
     logs = model.begin_step(1)
     distinct = len(np.unique(model.matched_noise.numpy(), axis=0))
@@ -103,6 +111,51 @@ def test_matching_is_anew_each_epoch_of_the_second_stage_and_not_before():
     rows = tiny.fit(model, (IMAGES, NUMBERS), 8)  # 20 images, 8 a step: two steps an epoch
     assert matched == [0, 1, 2]
     assert [row.get("imle/distinct_noises") for row in rows] == [None, None, None, 10.0, None, 11.0, None, 12.0]
+
+
+def test_the_search_of_an_epoch_is_in_the_time_of_its_steps(monkeypatch):
+    """It takes half a second, its epoch has 20 steps; a search among the timed steps is not counted twice."""
+    monkeypatch.setattr(GLANN, "_match", lambda self, epoch: time.sleep(0.5) or 7)
+    config = tiny.config(4, model="glann", first_stage_steps=3, training={"batch_size": 8})
+    (times,) = timing.step_times({"a": config}, SHAPE, 20 * 8, rounds=2).values()
+    first, second = times  # milliseconds
+    assert second > 25.0 and first > 0.0
+
+
+@pytest.mark.parametrize(
+    ("every", "seconds", "expected"),
+    [
+        (0, [0.1, 0.1, 0.1], 0.1),
+        (4, [4.1, 0.1, 0.1, 0.1, 4.1], 0.1 + 4.0 / 4),  # the fourth, and the eighth, begin with a search
+        (2, [4.1, 0.1, 4.1], 0.1 + 4.0 / 2),
+        (1, [4.1, 4.1, 4.1], 4.1),
+    ],
+)
+def test_a_step_has_its_part_of_what_is_done_now_and_then(every, seconds, expected, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
+
+    class Searching:
+        stage_starts = (0, 30)
+
+        def long_begin_every(self, stage):
+            return every if stage == 1 else 0
+
+        def begin_step(self, step):
+            assert step == 30
+            clock[0] += 4.0
+
+    assert timing._seconds_of_a_step(Searching(), 1, seconds) == pytest.approx(expected)
+
+
+def test_codes_that_a_short_first_stage_leaves_random_are_said():
+    """20 images in batches of 8 are an epoch of 2 steps."""
+    note = model_of(first_stage_steps=1).training_note
+    assert note == (
+        "first_stage_steps=1: the codes of about 50% of the images stay random, as an epoch is 2 steps; expected at least that "
+        "many"
+    )
+    assert model_of(first_stage_steps=2).training_note is None
 
 
 def test_the_second_stage_trains_the_code_network_alone():

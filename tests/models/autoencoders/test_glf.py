@@ -2,6 +2,7 @@
 
 import unittest.mock
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -89,6 +90,25 @@ def test_the_flows_own_optimizer_is_adam_with_its_own_decays_and_leaves_the_othe
         np.testing.assert_allclose(variable.numpy(), expected, rtol=1e-3, atol=1e-4)
     before = tiny.values([*shared.encoder.trainable_variables, *shared.decoder.trainable_variables])
     assert not tiny.changed(before, [*model.encoder.trainable_variables, *model.decoder.trainable_variables])
+
+
+def test_micro_batches_take_the_step_of_one_batch_with_several_optimizers():
+    """SGD, whose steps are the gradients themselves, at another rate for the flow; batches alike have equal statistics."""
+    batch, moved = np.concatenate([IMAGES[:4], IMAGES[:4]]), []
+    for parts in (1, 2):
+        model = tiny.build(tiny.config(8, model="glf", latent_flow_optimizer="own"))
+        rates = {"autoencoder": 1e-3, "flow": 4e-3}
+        model.compile({name: keras.optimizers.SGD(rate) for name, rate in rates.items()}, micro_batches=parts)
+        before = tiny.values(model.trainable_variables)
+        slopes = gradients(model, lambda model=model: model.players()[0].objectives[0].loss(
+            batch, model._noise((0, 0, 0), 8), ()).total, model.flow.trainable_variables)  # fmt: skip
+        flow = tiny.values(model.flow.trainable_variables)
+        model.train_step(tf.constant(batch))
+        for old, slope, variable in zip(flow, slopes, model.flow.trainable_variables, strict=True):
+            np.testing.assert_allclose(variable.numpy() - old, -4e-3 * np.asarray(slope), rtol=1e-3, atol=1e-7)
+        moved.append([new - old for new, old in zip(tiny.values(model.trainable_variables), before, strict=True)])
+    for one, two in zip(*moved, strict=True):
+        np.testing.assert_allclose(two, one, rtol=1e-3, atol=1e-7)
 
 
 def test_an_optimizer_without_such_moments_is_refused_with_the_option_that_asks():

@@ -48,6 +48,15 @@ def test_the_defaults_are_the_scaling_of_tolstikhin_et_al(name):
     np.testing.assert_allclose(terms.total, 0.05 * terms.measures["reconstruction_error"] + 25.0, rtol=1e-5)
 
 
+@pytest.mark.parametrize(("given", "weight"), [({}, 1.0), ({"reconstruction_weight": 9.0, "perceptual_error_weight": 3.0}, 3.0)])
+def test_the_scaling_of_squares_is_not_that_of_a_perceptual_error(given, weight, monkeypatch):
+    model = tiny.build(tiny.config(4, model="wae_mmd", pretraining_steps=0, reconstruction="perceptual", **given))
+    model.divergence = lambda latents, noise: tf.fill([8], 2.5)
+    monkeypatch.setattr(type(model.reconstruction_error), "__call__", lambda *_: tf.range(8.0))  # without VGG16
+    terms = model.players()[0].objectives[0].loss(IMAGES, model._noise((0, 0, 0), 8), ())
+    np.testing.assert_allclose(terms.total, weight * np.arange(8.0) + 25.0, rtol=1e-6)
+
+
 def test_the_adversary_is_trained_by_its_own_turn_alone_and_leaves_the_encoders_statistics():
     model = model_of("wae_gan")
     autoencoder, adversary = model.players()

@@ -4,9 +4,9 @@
     IMLE    trains T from noise e to codes. Each epoch draws a pool of `pool_factor` times as many e as there are images;
             image i gets the e_i whose T(e_i) is nearest to c_i. L = |T(e_i) - c_i|^2, without projecting T(e_i)
 
-T starts with outputs whose mean squared norm is 1, that of a code. With larger ones the shortest few are nearest to all codes,
-whatever their directions: one noise served 6,000 codes. How many different noises a matching has found is logged as
-imle/distinct_noises.
+T starts with outputs whose mean squared norm is 1, that of a code, with and without batch normalisation. With larger ones the
+shortest few are nearest to all codes, whatever their directions: one noise served 6,000 codes. How many different noises a
+matching has found is logged as imle/distinct_noises.
 
 To sample: e ~ N(0, I), T(e) projected to the unit sphere, G. There is no encoder and no density. The paper trains with the
 perceptual loss (`--reconstruction=perceptual`).
@@ -77,13 +77,15 @@ class GLANN(Autoencoder):
     def __init__(self, config: GLANNConfig, image_shape: tuple[int, int, int], seed: int = 0, name: str = "glann"):
         super().__init__(config, image_shape, seed, name, encoder_outputs=0)
         self.reconstruction_error = ReconstructionError(config)
+        normalized = config.imle_batch_normalization
         self.code_network = Perceptron(
             config.noise_dim,
             config.latent_dim,
             config.imle_units,
             config.imle_layers,
-            output_gain=config.latent_dim**-0.5,
-            normalization="before" if config.imle_batch_normalization else "",
+            # The mean square of a hidden unit is 1; of one that is normalised before its ReLU, a half.
+            output_gain=((2.0 if normalized else 1.0) / config.latent_dim) ** 0.5,
+            normalization="before" if normalized else "",
             seed=seed + 2,
             name="code_network",
         )
@@ -165,6 +167,20 @@ class GLANN(Autoencoder):
         elif (step - first) % self._steps_per_epoch == 0:
             return {"imle/distinct_noises": float(self._match((step - first) // self._steps_per_epoch))}
         return {}
+
+    def long_begin_every(self, stage: int) -> int:
+        """An epoch of the second stage, which begins with a search for each code."""
+        return self._steps_per_epoch if stage == 1 else 0
+
+    @property
+    def training_note(self) -> str | None:
+        first, epoch = self.config.first_stage_steps, self._steps_per_epoch
+        if self.codes is None or first >= epoch:
+            return None
+        return (
+            f"first_stage_steps={first}: the codes of about {1 - first / epoch:.0%} of the images stay random, as an epoch is "
+            f"{epoch} steps; expected at least that many"
+        )
 
     def _project_codes(self):
         """Projects the codes to the unit sphere; their weights are in units of codes_rate."""

@@ -15,7 +15,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
-import threadpoolctl
 
 from tfcq.config import RAEGMMConfig
 from tfcq.engine.players import Objective, Player, Terms
@@ -96,6 +95,7 @@ class RAEGMM(Autoencoder):
         """Fits the mixture to the latents of the attached training images; without them it does not change."""
         if self._dataset is None:
             return False
+        import threadpoolctl
         from sklearn.mixture import GaussianMixture
 
         if self._means_of is None:

@@ -16,7 +16,7 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfcq.config.groups import WAEOptions
+from tfcq.config.wasserstein import WAEOptions
 from tfcq.engine.players import Objective, Player, Terms
 from tfcq.engine.trainer import of_all_replicas
 from tfcq.models.autoencoders.autoencoder import Autoencoder
@@ -94,7 +94,7 @@ class WassersteinAutoencoder(Autoencoder):
         pixels, latents = self.training_latents(images, noise)
         error = self.reconstruction_error(pixels, self.decoder(latents, training=True))
         divergence = self.divergence(latents, noise)
-        total = self.config.reconstruction_weight * error + self.config.divergence_weight * divergence
+        total = self.config.error_weight * error + self.config.divergence_weight * divergence
         return Terms(total, {"divergence": divergence}, {self.reconstruction_error.name: error})
 
     def _moments_loss(self, images, noise, shared):
