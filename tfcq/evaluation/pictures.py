@@ -100,7 +100,7 @@ class Pictures:
     def noise_interpolation_grid(
         self, num_pairs: int, num_steps: int = 8, seed: int = 0, spherical: bool = False, temperature: float = 1.0
     ) -> np.ndarray:
-        """A row for each pair of neighbours among `samples` (0 and 1, 2 and 3, ...): the way between their noise, both ends
+        """A row for each pair of neighbours among `samples` (0 and 1, 2 and 3, ...): the path between their noise, both ends
         included.
 
         Args:

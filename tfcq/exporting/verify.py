@@ -30,7 +30,8 @@ def answer(model_dir: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarra
 
 def main() -> None:
     """Answers the arrays of INPUTS.npz into OUTPUTS.npz."""
-    sys.modules.update(dict.fromkeys(("sklearn", "matplotlib")))  # as in `tfcq.machine.settings.without_optional_imports`
+    unused: dict[str, Any] = {"sklearn": None, "matplotlib": None}  # as in `tfcq.machine.settings.without_optional_imports`
+    sys.modules.update(unused)
     gc.disable()  # what is imported and loaded stays to the end, and looking for garbage takes a quarter of the time
     model_dir, inputs_path, outputs_path = sys.argv[1:]
     with np.load(inputs_path) as inputs:

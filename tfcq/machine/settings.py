@@ -93,12 +93,12 @@ def without_garbage_collection() -> Iterator[None]:
 def without_optional_imports() -> Iterator[None]:
     """A context for a command's first import of TensorFlow or Keras: it then takes a second less, a third.
 
-    Keras imports scikit-learn and Matplotlib, if they can be imported, for its wrappers and galleries, which tfcq does not use and
-    which then say in this process that these packages are needed. After the context both are imported as always.
+    Keras imports scikit-learn and Matplotlib, if it can, for wrappers and galleries that tfcq does not use; in this process these
+    then say that the packages are missing. After the context both are imported as always.
     """
-    left_out = () if {"keras", "tensorflow"} & sys.modules.keys() else ("sklearn", "matplotlib")
-    left_out = tuple(name for name in left_out if name not in sys.modules)
-    sys.modules.update(dict.fromkeys(left_out))  # None: importing it raises ImportError
+    first = not {"keras", "tensorflow"} & sys.modules.keys()
+    left_out: dict[str, Any] = {name: None for name in ("sklearn", "matplotlib") if first and name not in sys.modules}
+    sys.modules.update(left_out)  # None: importing it raises ImportError
     try:
         yield
     finally:
