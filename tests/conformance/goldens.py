@@ -112,3 +112,6 @@ GOLDENS = {
         attached=("codes", "matched_noise"),
     ),
 }
+
+VARIANTS = {"cqf_vae_vector", "cqf_cq_rgb", "cqf_ladder", "realnvp_flow_gan", "glf_two_stages", "vae_learned_scale"}
+"""Goldens whose parts other goldens and the rows of the paper's tables have, too: proved with `tools/test -m long`."""

@@ -75,7 +75,10 @@ class Trained:
     rows: list  # logs of each step
 
 
-@pytest.fixture(scope="module", params=goldens.GOLDENS)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=pytest.mark.long) if name in goldens.VARIANTS else name for name in goldens.GOLDENS],
+)
 def trained(request):
     golden = goldens.GOLDENS[request.param]
     model = compiled(golden.config, golden.channels)

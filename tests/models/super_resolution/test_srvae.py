@@ -193,6 +193,7 @@ def test_grey_compression_has_a_grey_image_of_full_size_between():
     assert np.isfinite(model.elbo_terms(IMAGES, seeds)["reconstruction_y"]).all()
 
 
+@pytest.mark.long
 def test_after_training_images_given_a_compressed_one_compress_to_it():
     images = tiny.images(SHAPE, 512, seed=3)
     model = tiny.build(tiny.config(16, model="srvae", growth_scale=0.06, mixture_components=3), 3)
