@@ -13,6 +13,7 @@ import keras
 import tensorflow as tf
 
 from tfcq.engine.players import Player
+from tfcq.networks import host_variables
 from tfcq.networks.normalization import frozen_statistics, statistics_of
 from tfcq.randomness import StepNoise
 
@@ -36,6 +37,7 @@ class Step:
 
     seed: int
     step: keras.Variable
+    variables: list[keras.Variable]
     micro_batches: int
     player_optimizers: dict[str, keras.optimizers.Optimizer]
     players: Callable[[], list[Player]]
@@ -62,7 +64,7 @@ class Step:
         Returns:
             {"player/term", or the name of a measure of the model: scalar} of this replica.
         """
-        step, several = self.step.value, self.batches_per_step > 1
+        step, several = host_variables.value_of(self.step), self.batches_per_step > 1
         players = [player for player in self.players() if player.stage == stage]
         if _num_rows(batch) % self.micro_batches:
             raise ValueError(f"micro_batches={self.micro_batches}: expected a divisor of {_num_rows(batch)}, a replica's images")
@@ -131,9 +133,7 @@ class Step:
         ):
             tape.watch([variable.value for player in players for variable in player.variables])
             if self._jit_players:
-                shared = tf.function(
-                    lambda images: self.shared_tensors(images, noise, kept), autograph=False, jit_compile=True
-                )(images)
+                shared = self._compiled(lambda images: self.shared_tensors(images, noise, kept))(images)
             else:
                 shared = self.shared_tensors(images, noise, kept)
         return shared, tape
@@ -152,9 +152,21 @@ class Step:
             return self._gradients(player, images, self._noise(path, num_rows, part), scale, shared)
 
         if self._jit_players:
-            compute = tf.function(compute, autograph=False, jit_compile=True)
+            compute = self._compiled(compute)
         gradients, slopes, logs = compute(images, shared, scale, part, *path)
         return self._pass_through(player, gradients, slopes, shared, tape), logs
+
+    def _compiled(self, compute: Callable[..., Any]) -> Callable[..., Any]:
+        """`compute`, a function of tensors, compiled by XLA; it gets the values that int32 variables have now."""
+        variables = host_variables.on_host(self.variables)
+
+        @tf.function(autograph=False, jit_compile=True)
+        def compiled(values, arguments):
+            with host_variables.given(variables, values):
+                return compute(*arguments)
+
+        values = [host_variables.value_of(variable) for variable in variables]
+        return lambda *arguments: compiled(values, arguments)
 
     def _turn_gradients_in_parts(
         self, player: Player, images: Any, path: tuple[Any, ...], origin: Origin

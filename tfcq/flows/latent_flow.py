@@ -23,6 +23,7 @@ import tensorflow_probability as tfp
 from tfcq.flows.permutation import Permute
 from tfcq.networks.convolutions import spawn_seeds
 from tfcq.networks.dense import Perceptron
+from tfcq.networks.host_variables import value_of
 from tfcq.networks.normalization import frozen_statistics
 
 tfb = tfp.bijectors
@@ -116,7 +117,7 @@ class LatentFlow(keras.layers.Layer):
         chain: list[tfp.bijectors.Bijector] = []
         for block in range(self.blocks):
             chain += [self._coupling(block, 0, training), self._coupling(block, 1, training)]
-            chain += [Permute(permutation=tf.convert_to_tensor(getattr(self, f"permutation_{block}")))]
+            chain += [Permute(permutation=value_of(getattr(self, f"permutation_{block}")))]
         return tfb.Chain(chain)
 
     def distribution(self, temperature: float = 1.0, training: bool = False) -> tfp.distributions.Distribution:

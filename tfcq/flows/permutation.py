@@ -7,6 +7,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfcq.flows.base import Flow, ImagesShape, zero_log_det
+from tfcq.networks.host_variables import value_of
 
 
 @tf.custom_gradient
@@ -66,5 +67,5 @@ class ChannelPermutation(Flow):
 
     def _orders(self):
         """The permutation, and its inverse."""
-        order = tf.convert_to_tensor(self.permutation.value)
+        order = value_of(self.permutation)
         return order, tf.math.invert_permutation(order)

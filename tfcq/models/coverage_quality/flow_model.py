@@ -20,6 +20,7 @@ from tfcq.flows.image_flow import ImageFlow
 from tfcq.models.base import Array, GenerativeModel, Noise
 from tfcq.models.coverage_quality import adversary
 from tfcq.networks.convolutions import data_dependent_initialization
+from tfcq.networks.host_variables import value_of
 from tfcq.randomness import StepNoise
 
 DEQUANTIZATION, LATENT = 0, 1
@@ -140,7 +141,7 @@ class FlowModel(GenerativeModel):
 
     def _quality_loss(self, images, noise, shared):
         assert self.discriminator is not None  # otherwise there is no such objective
-        return adversary.quality_terms(self.config, self.discriminator, shared["generated"], self.step.value)
+        return adversary.quality_terms(self.config, self.discriminator, shared["generated"], value_of(self.step))
 
     def _discriminator_loss(self, images, noise, shared):
         assert self.discriminator is not None  # otherwise there is no such objective
