@@ -43,6 +43,12 @@ def define(flags: Flags) -> None:
     flags.several("rows", [], "The rows that are run (default: all)")
     flags.folder("output", None, "The folder of the rows and their table (default: runs/ablation_TABLE)")
     flags.number("narrow", 1.0, "The factor of every default width of the networks", minimum=1e-3)
+    flags.integer(
+        "rows_at_once",
+        1,
+        "The rows that are trained or evaluated at a time, where a device has capacity to spare",
+        minimum=1,
+    )
     flags.boolean("dry_run", False, "Prints the commands and stops")
     flags.group("Pictures of any runs, instead of a table (which draws those of its rows itself)")
     flags.file("plane", None, "The picture of --runs in the coverage-quality plane: bits/dim against Frechet distance")
@@ -125,12 +131,13 @@ def _in_minutes(budget, table, given, jobs, ablation):
     return dataclasses.replace(budget, timed=ablation.time({job.name: job.train for job in jobs}, steps_of))
 
 
-def _protocol(flags, table, given, budget, timing):
+def _protocol(flags, table, given, budget, ablation):
     """Sentences for the protocol."""
+    shared = [name for name, record in ablation.rows.items() if record.get("shared")]
     taken = f"{budget.steps} steps" if budget.steps else f"{budget.minutes:g} minutes of steps"
     others = "".join(f", {name} {steps}" for name, steps in budget.row_steps.items())
     by_time: dict[tuple[str, str], list[str]] = {}
-    for name, timed in timing.items():
+    for name, timed in ablation.timing.items():
         by_time.setdefault((timed["time"], timed["machine"]), []).append(name)
     return [
         f"Budget: {taken} per row{others}, in batches of the row's size.",
@@ -139,6 +146,7 @@ def _protocol(flags, table, given, budget, timing):
             "not in the minutes of the budget, but in those of the table, which other work on the machine lengthens too."
             for (when, machine), names in by_time.items()
         ),
+        *([f"Trained beside other rows, which lengthens their minutes: {', '.join(shared)}."] if shared else []),
         f"Widths ({', '.join(WIDTHS)}): {flags.narrow:g} times their defaults, unless given here.",
         f"All rows: {_written(table.options | given)}.",
         *(f"Row {row.name}: {_made(table, row, given)}{_larger(row)}." for row in table.rows),
@@ -219,7 +227,6 @@ def main(flags: Flags) -> int:
     if budget.minutes:
         budget = _in_minutes(budget, table, given, jobs, ablation)
         jobs = _jobs(flags, table, given, budget)
-    protocol = _protocol(flags, table, given, budget, ablation.timing)
 
     def report() -> paths.AnyPath:
         folders = {row.name: ablation.output / row.name for row in table.rows if row.name in ablation.rows}
@@ -227,9 +234,10 @@ def main(flags: Flags) -> int:
         timed = {name: times["ms_per_step"] for name, times in ablation.timing.items()}
         curves = write_curves(ablation.output / "curves.png", folders, thresholds, timed, fewest=2)
         has_curves = curves.num_courses > 1
+        protocol = _protocol(flags, table, given, budget, ablation)
         return write_report(table, ablation.rows, output, protocol, plane.num_points > 1, curves if has_curves else None)
 
-    failed = ablation.run(jobs, after_row=report)
+    failed = ablation.run(jobs, after_row=report, at_once=flags.rows_at_once)
     print(f"wrote {report()}", *verdicts(table, ablation.rows), sep="\n", flush=True)
     if failed:
         print(f"error: {len(failed)} of {len(jobs)} rows failed: {', '.join(failed)}; see the table", file=sys.stderr)

@@ -38,6 +38,8 @@ steps = [int(path.stem.removeprefix("step-")) for path in folder.glob("step-*.in
 step, received = max(steps, default=0), []
 for number in (signal.SIGTERM, signal.SIGINT):
     signal.signal(number, lambda number, frame: received.append(number))
+while "meets" in flags and not (workdir.parent / flags["meets"] / "starts").exists():
+    time.sleep(0.01)
 print("training", flush=True)
 print("a warning", file=sys.stderr)
 try:
@@ -54,6 +56,8 @@ try:
                 (folder / f"step-{step}.index").touch()
             if received:
                 time.sleep(float(flags.get("saving", 0.0)))
+                if len(received) > 1:
+                    sys.exit("error: asked twice")
                 raise TrainingInterrupted(received[0], step)
 except TrainingDiverged as error:
     print("Traceback", f"error: {error}", "a library: goodbye", sep="\\n", file=sys.stderr)
@@ -293,6 +297,47 @@ def test_an_output_that_is_a_file_is_one_line(make, tmp_path):
     budget = Budget(steps=1)
     with pytest.raises(UserError, match="out: cannot be written"):
         make().run([job("cqf", budget)])
+
+
+# Several rows at a time.
+
+
+def test_rows_at_once_are_trained_beside_each_other(make, tmp_path, capfd):
+    budget, seen = Budget(steps=30), []
+    jobs = [job("gan", budget, meets="cq"), job("cq", budget, meets="gan"), job("cqf", budget, fail_at=20)]
+    assert make().run(jobs, after_row=lambda: seen.append(1), at_once=2) == ["cqf"] and len(seen) == 3
+    rows = state(tmp_path)
+    assert list(rows) == ["gan", "cq", "cqf"] and all(rows[name]["shared"] and rows[name]["evaluation"] for name in ("gan", "cq"))
+    written = capfd.readouterr()
+    assert {"gan: training", "cq: training", "cqf: training"} <= set(written.out.splitlines())
+    assert "cqf: Traceback" in written.err.splitlines()
+    (tmp_path / "out" / "cqf" / "mended").touch()
+    assert make().run(jobs) == [] and state(tmp_path)["cqf"]["shared"]  # 20 of its steps were
+
+
+def test_a_signal_lets_each_of_the_rows_save(make, tmp_path, capfd):
+    budget = Budget(steps=400)
+    jobs = [job("cq", budget, seconds=0.02, saving=0.1), job("gan", budget, seconds=0.02, saving=1.0), job("cqf", budget)]
+    interrupt_after(tmp_path / "out" / "cq", 25)
+    with pytest.raises(TrainingInterrupted) as caught:
+        make().run(jobs, at_once=2)
+    rows = state(tmp_path)
+    assert caught.value.exit_status == 128 + signal.SIGTERM and set(rows) == {"cq", "gan"}
+    assert "asked twice" not in capfd.readouterr().err
+    for name, row in rows.items():
+        assert "failure" not in row and 0 < row["step"] == saved_step(tmp_path / "out" / name) < 400
+
+
+def test_an_error_ends_the_rows_beside_it(make, tmp_path):
+    def report():
+        raise UserError("no space left")
+
+    jobs = [job("cq", Budget(steps=30)), job("gan", Budget(steps=3000), meets="cq"), job("cqf", Budget(steps=30))]
+    with pytest.raises(UserError, match="no space left"):
+        make().run(jobs, after_row=report, at_once=2)
+    rows = state(tmp_path)
+    assert set(rows) == {"cq", "gan"} and rows["cq"]["evaluation"]
+    assert "failure" not in rows["gan"] and rows["gan"]["step"] == saved_step(tmp_path / "out" / "gan") < 3000
 
 
 # Rows that fail.

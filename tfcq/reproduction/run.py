@@ -6,17 +6,20 @@ OUTPUT/ROW/          the workdir of a row
 
 The state is written whole at each change and every few seconds of training. A training that is asked to end saves a
 checkpoint; after a crash the last checkpoint may be older than the seconds in the state, and the seconds of the lost steps are
-subtracted.
+subtracted. Each row has a thread that follows its commands, so that several rows can be trained at a time; the state is changed
+and written under a lock.
 """
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import json
 import os
 import pathlib
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -24,7 +27,7 @@ from typing import Any
 from tfcq import workdir as workdirs
 from tfcq.errors import UserError, signal_name
 from tfcq.machine import files, paths
-from tfcq.reproduction.process import SAVED_ON_REQUEST, Interrupts, follow
+from tfcq.reproduction.process import SAVED_ON_REQUEST, Ended, Interrupts, follow
 from tfcq.training import progress as training_progress
 from tfcq.workdir.history import now
 
@@ -131,7 +134,7 @@ class Ablation:
         commands: {"train": [...], "evaluate": [...], "time": [...]}, the commands before their flags; None: those of tfcq.
 
     Attributes:
-        rows: {row name: record}, the state.
+        rows: {row name: record}, the state. A record with "shared" is of a row whose minutes were beside other rows.
         timing: {row name: {"ms_per_step": of each stage, "steps", "machine", "time"}} of the rows whose steps are timed.
 
     Raises:
@@ -151,6 +154,7 @@ class Ablation:
         self._path = self.output / "state.json"
         self.rows: dict[str, dict[str, Any]] = {}
         self.timing: dict[str, dict[str, Any]] = {}
+        self._lock = threading.RLock()
         self._open()
         self._saved = 0.0
 
@@ -187,12 +191,14 @@ class Ablation:
                 raise UserError(f"the steps cannot be timed: {_failure(status, _last_line(errors))}; expected --budget_steps")
             return json.loads(result.read_text())
 
-    def run(self, jobs: Sequence[Job], after_row: Callable[[], object] = lambda: None) -> list[str]:
+    def run(self, jobs: Sequence[Job], after_row: Callable[[], object] = lambda: None, at_once: int = 1) -> list[str]:
         """Trains and evaluates the rows that are not done; a row that fails is recorded, and retried by the next run.
 
         Args:
             jobs: the rows.
-            after_row: called after each row.
+            after_row: called after each row, not for two at a time.
+            at_once: number of rows that are trained or evaluated at a time, at least 1; what they write is then prefixed with
+                their names.
 
         Returns:
             The names of the rows that failed.
@@ -200,24 +206,45 @@ class Ablation:
         Raises:
             TrainingInterrupted: SIGTERM, SIGHUP or Ctrl-C; the state is saved.
         """
-        with Interrupts() as interrupts:
-            for number, job in enumerate(jobs, start=1):
-                record = self.rows.setdefault(job.name, {"step": 0, "seconds": 0.0})
-                record.pop("failure", None)
-                if job.name in self.timing:
-                    record["ms_per_step"] = self.timing[job.name]["ms_per_step"]
-                print(f"== row {job.name} [{number}/{len(jobs)}]", flush=True)
-                try:
-                    self._train(job, record, interrupts)
-                    self._evaluate(job, record, interrupts)
-                except RowFailed as failure:
-                    record["failure"] = str(failure)
-                    print(f"row {job.name} failed: {failure}", flush=True)
-                finally:
-                    self._save()
-                after_row()
-                interrupts.check(record["step"])  # a signal between two commands
+        places = {job.name: f"[{number}/{len(jobs)}]" for number, job in enumerate(jobs, start=1)}
+        with Interrupts() as interrupts, concurrent.futures.ThreadPoolExecutor(at_once) as threads:
+            rows = [
+                threads.submit(self._row, job, places[job.name], interrupts, after_row, f"{job.name}: " if at_once > 1 else "")
+                for job in jobs
+            ]
+        errors = [error for row in rows if (error := row.exception())]
+        for error in sorted(errors, key=lambda error: isinstance(error, Ended)):  # the cause, not what it ended
+            raise error
         return [job.name for job in jobs if "failure" in self.rows[job.name]]
+
+    def _row(self, job, place, interrupts, after_row, prefix):
+        """Trains and evaluates a row; an error ends the other rows, too."""
+        try:
+            interrupts.check(None)  # of a row before
+            self._row_to_its_end(job, place, interrupts, after_row, prefix)
+        except BaseException:
+            interrupts.end_all()
+            raise
+
+    def _row_to_its_end(self, job, place, interrupts, after_row, prefix):
+        with self._lock:
+            record = self.rows.setdefault(job.name, {"step": 0, "seconds": 0.0})
+            record.pop("failure", None)
+            if job.name in self.timing:
+                record["ms_per_step"] = self.timing[job.name]["ms_per_step"]
+        print(f"== row {job.name} {place}", flush=True)
+        try:
+            self._train(job, record, interrupts, prefix)
+            self._evaluate(job, record, interrupts, prefix)
+        except RowFailed as failure:
+            with self._lock:
+                record["failure"] = str(failure)
+            print(f"row {job.name} failed: {failure}", flush=True)
+        finally:
+            self._save()
+        with self._lock:
+            after_row()
+        interrupts.check(record["step"])  # a signal between two commands
 
     def _open(self):
         if not self._path.exists():
@@ -242,23 +269,27 @@ class Ablation:
             )
 
     def _save(self):
-        state = {"plan": self._plan, "rows": self.rows} | ({"timing": self.timing} if self.timing else {})
-        try:
-            self.output.mkdir(parents=True, exist_ok=True)
-            files.write_text(self._path, json.dumps(state, indent=2) + "\n")
-        except OSError as error:
-            raise UserError(f"output {self.output}: cannot be written: {error.strerror}") from error
-        self._saved = time.monotonic()
+        with self._lock:
+            state = {"plan": self._plan, "rows": self.rows} | ({"timing": self.timing} if self.timing else {})
+            try:
+                self.output.mkdir(parents=True, exist_ok=True)
+                files.write_text(self._path, json.dumps(state, indent=2) + "\n")
+            except OSError as error:
+                raise UserError(f"output {self.output}: cannot be written: {error.strerror}") from error
+            self._saved = time.monotonic()
 
-    def _train(self, job, record, interrupts):
+    def _train(self, job, record, interrupts, prefix):
         """Trains to the row's last step; `record` has the steps and seconds of the checkpoint."""
         workdir = self.output / job.name
         saved = workdirs.saved_step(workdir)
         before = record["seconds"] * min(1.0, saved / record["step"]) if record["step"] else 0.0
-        record |= {"step": saved, "seconds": before}
+        with self._lock:
+            record |= {"step": saved, "seconds": before}
         if saved >= job.train["train_steps"]:
             return
-        self._save()
+        with self._lock:
+            record |= {"shared": True} if prefix else {}
+            self._save()
         with files.writing("output", workdir):
             (workdir / training_progress.FILE).unlink(missing_ok=True)  # of an earlier process
         progress: training_progress.Progress | None = None
@@ -276,13 +307,15 @@ class Ablation:
             if latest is None or latest == progress:
                 return
             progress = latest
-            record.update(step=progress.step, seconds=before + progress.seconds, weights=progress.weights)
+            with self._lock:
+                record.update(step=progress.step, seconds=before + progress.seconds, weights=progress.weights)
             if time.monotonic() - self._saved >= _SAVE_SECONDS:
                 self._save()
 
-        status, errors = follow([*self._commands["train"], *job.arguments("train", workdir)], interrupts, poll)
+        status, errors = follow([*self._commands["train"], *job.arguments("train", workdir)], interrupts, poll, prefix)
         if status in (0, SAVED_ON_REQUEST):
-            record["step"] = workdirs.saved_step(workdir)
+            with self._lock:
+                record["step"] = workdirs.saved_step(workdir)
         interrupts.check(workdirs.saved_step(workdir))
         if status:
             failed = progress is not None and progress.state == "failed" and progress.error
@@ -290,17 +323,18 @@ class Ablation:
             raise RowFailed(f"train: {_failure(status, line)}")
         print(f"row {job.name}: {record['step']} steps in {record['seconds'] / 60:.2f} min of training", flush=True)
 
-    def _evaluate(self, job, record, interrupts):
+    def _evaluate(self, job, record, interrupts, prefix):
         """Measures the last checkpoint, unless this was done already."""
         asked = {"flags": job.evaluate, "step": record["step"]}
         done = record.get("evaluation", {})
         if {name: done.get(name) for name in asked} == asked:
             return
-        record.pop("evaluation", None)
+        with self._lock:
+            record.pop("evaluation", None)
         if not job.evaluate:
             return
         workdir = self.output / job.name
-        status, errors = follow([*self._commands["evaluate"], *job.arguments("evaluate", workdir)], interrupts)
+        status, errors = follow([*self._commands["evaluate"], *job.arguments("evaluate", workdir)], interrupts, prefix=prefix)
         interrupts.check(record["step"])
         if status:
             raise RowFailed(f"evaluate: {_failure(status, _last_line(errors))}")
@@ -309,7 +343,8 @@ class Ablation:
             shown = json.loads((workdir / "data.json").read_text())["description"]
         except (OSError, ValueError, KeyError) as error:
             raise RowFailed(f"evaluate: {workdir} has no numbers: {error}") from error
-        record["evaluation"] = asked | {"measured": measured, "data": shown}
+        with self._lock:
+            record["evaluation"] = asked | {"measured": measured, "data": shown}
 
 
 def _failure(status, line):
