@@ -47,19 +47,19 @@ class Interrupts:
             signal.signal(number, handler)
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
-        if self._number is None:
+        first, self._number = self._number is None, number  # before `end_all`: a thread that looks now must find the signal
+        if first:
             self.end_all()
         else:
             for process in self._running():
                 process.kill()
-        self._number = number
 
     def _running(self):
         return [process for process in self._processes if process.poll() is None]
 
     def watch(self, process: subprocess.Popen) -> None:
         """Adds a command to which signals are passed on, also one that was received just before it started."""
-        self._processes = [*self._running(), process]
+        self._processes.append(process)  # atomic: other threads add theirs
         if self._asked:
             process.terminate()
 
@@ -119,7 +119,7 @@ def follow(
                 process.kill()
                 process.wait()
             if prefix:
-                copying.join()
+                copying.join(_POLL_SECONDS * 25)  # not for ever: what a killed command started may hold its output open
         errors.seek(0)
         text = errors.read().decode(errors="replace")
     print("".join(prefix + line for line in text.splitlines(keepends=True)), end="", file=sys.stderr, flush=True)
