@@ -267,7 +267,7 @@ def test_the_protocols_of_paper_000_are_those_of_its_section_5():
 def test_the_protocols_of_paper_002_are_those_of_its_table_2():
     assert {name for name in PROTOCOLS if name.startswith("introvae_")} == {"introvae_ms_ssim", "introvae_fid"}
     pairs, fid = (PROTOCOLS[name].read_text(encoding="utf-8").splitlines() for name in ("introvae_ms_ssim", "introvae_fid"))
-    assert {"--metrics=ms_ssim", "--num_pairs=10000"} <= set(pairs)
+    assert {"--metrics=ms_ssim_pggan", "--num_pairs=10000", "--num_samples=20000"} <= set(pairs)
     assert {"--metrics=fid", "--features=inception", "--num_samples=50000", "--split=train"} <= set(fid)
 
 

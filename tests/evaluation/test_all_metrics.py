@@ -125,7 +125,7 @@ def test_a_model_without_likelihood_has_all_the_rest(tmp_path):
         return np.reshape(picture, (8, 8, 8, 8)).swapaxes(1, 2)
 
     samples, between = cells("samples").reshape(32, 2, 8, 8), cells("noise_interpolations")
-    np.testing.assert_array_equal(between[:, [0, -1]], samples[:8])
+    assert np.abs(between[:, [0, -1]].astype(int) - samples[:8]).max() <= 1  # other places in a batch of another graph
     assert (between[:, 3] != samples[:8, 0]).any((1, 2)).all()
 
 

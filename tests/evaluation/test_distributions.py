@@ -1,5 +1,6 @@
 """Generated beside real images: streaming, cache, protocol, names, and directions through the whole way."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -12,9 +13,10 @@ from tfcq import workdir as workdirs
 from tfcq.config import DataConfig
 from tfcq.config.evaluation import EvaluationConfig
 from tfcq.errors import UserError
-from tfcq.evaluation import activations, distributions
+from tfcq.evaluation import distributions
 from tfcq.evaluation.activations import Activations, Activator
 from tfcq.evaluation.distributions import DistributionEvaluator
+from tfcq.metrics import registry
 from tfcq.randomness import row_seeds
 
 SHAPE = (8, 8, 1)
@@ -56,7 +58,7 @@ def protocol(**options):
 
 
 def test_real_features_are_those_of_the_first_images(dataset, pixels):
-    found = Activator(pixels, SHAPE, batch_size=7).real(dataset, "test", 30)
+    found = Activator(pixels, SHAPE, batch_size=7).real(dataset, "test", 30, num_kept=30)
     images = dataset.images("test", range(30))
     np.testing.assert_array_equal(found.images, images)
     np.testing.assert_allclose(found.features, images.reshape(30, -1) / 255.0, rtol=1e-6)
@@ -73,12 +75,11 @@ def test_image_i_is_of_seed_i_whatever_the_batch(pixels, run, batch_size):
     np.testing.assert_allclose(found.features, found.images.reshape(11, -1) / 255.0, rtol=1e-6)
 
 
-def test_images_are_not_held_beyond_the_limit(dataset, pixels, monkeypatch):
-    monkeypatch.setattr(activations, "IMAGES_KEPT", 10)
+def test_images_are_not_held_beyond_the_limit(dataset, pixels):
     activator = Activator(pixels, SHAPE, batch_size=4)
     for found in (
-        activator.real(dataset, "test", 30),
-        activator.generated(Painter(dataset.images("train", range(50))), 30, seed=0),
+        activator.real(dataset, "test", 30, num_kept=10),
+        activator.generated(Painter(dataset.images("train", range(50))), 30, seed=0, num_kept=10),
     ):
         assert len(found.images) == 10 and len(found.features) == 30
         np.testing.assert_allclose(found.features[:10], found.images.reshape(10, -1) / 255.0, rtol=1e-6)
@@ -117,7 +118,7 @@ class Counting:
 
 def seen_by(dataset, folder, split="test", count=40, **facts):
     extractor = Counting(**facts)
-    found = Activator(extractor, dataset.image_shape, 16, cache_dir=folder).real(dataset, split, count)
+    found = Activator(extractor, dataset.image_shape, 16, cache_dir=folder).real(dataset, split, count, num_kept=count)
     assert len(found) == len(found.logits) == len(found.images) == count
     images = dataset.images(split, range(count))
     np.testing.assert_array_equal(found.features, images.reshape(count, -1))
@@ -236,7 +237,7 @@ def test_only_inception_is_called_fid(dataset):
     evaluator = DistributionEvaluator(painter, dataset, Inception(name="inception"), protocol(num_samples=70))
     assert set(evaluator.measure(names)[0]) == {"fid", "kid", "inception_score", "prd_f8_inception", "prd_f1_8_inception"}
     with pytest.raises(UserError, match="the Inception graph only, received the features counting; expected frechet_distance"):
-        distributions.check_name("fid", Counting())
+        distributions.check_name("fid", Counting(), SHAPE)
 
 
 def test_directions_through_the_whole_way(dataset, pixels):
@@ -280,6 +281,27 @@ def test_images_are_kept_where_a_metric_looks_at_them(dataset, pixels):
         assert len(drawn["nearest"][0]) == 16
         (activations,) = evaluator._real.values()
         assert [len(one.images) for one in activations] == [expected] * 4
+
+
+def test_a_metric_looks_at_its_own_number_of_images(dataset, pixels, monkeypatch):
+    """What is kept for another metric besides changes no number."""
+    wanted, load = {"ms_ssim": 20, "sliced_wasserstein": 50}, registry.load
+    monkeypatch.setattr(registry, "load", lambda name: dataclasses.replace(load(name), num_images=lambda **_: wanted[name]))
+    evaluator = DistributionEvaluator(Painter(dataset.images("test", range(60))), dataset, pixels, protocol(num_samples=60))
+    alone, both = (evaluator.measure(names)[0] for names in (["ms_ssim"], ["ms_ssim", "sliced_wasserstein"]))
+    assert {name: entry["num_compared"] for name, entry in both.items()} == wanted
+    assert alone["ms_ssim"] | {"seconds": 0} == both["ms_ssim"] | {"seconds": 0}
+    (activations,) = (kept for number, kept in evaluator._real.items() if number == 50)
+    assert [len(one.images) for one in activations] == [50] * 4
+
+
+@pytest.mark.parametrize(
+    "name, side, message",
+    [("ms_ssim_pggan", 8, "divisible by 16, received 8 x 8"), ("ms_ssim", 6, "7 x 7"), ("sliced_wasserstein", 6, "7 x 7")],
+)
+def test_a_size_that_cannot_be_measured_is_refused_before_anything_is_drawn(pixels, name, side, message):
+    with pytest.raises(UserError, match=message):
+        distributions.check_name(name, pixels, (side, side, 1))
 
 
 def test_ms_ssim_is_over_as_many_pairs_as_asked(dataset, pixels):

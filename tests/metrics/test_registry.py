@@ -18,7 +18,7 @@ class Extractor:
 
 def activations(seed, count=40):
     random = np.random.default_rng(seed)
-    images = random.integers(0, 256, (count, 8, 8, 1), dtype=np.uint8)
+    images = random.integers(0, 256, (count, 16, 16, 1), dtype=np.uint8)
     features, logits = random.normal(size=(count, 3)), random.normal(size=(count, 5))
     return Activations(features.astype(np.float32), logits.astype(np.float32), images)
 

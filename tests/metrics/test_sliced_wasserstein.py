@@ -206,7 +206,7 @@ def test_the_seed_repeats_and_no_global_generator_is_touched():
         (noise(4, 8, 8), noise(5, 8, 8), {}, r"uint8 \[4, 8, 8, 3\] and uint8 \[5, 8, 8, 3\]"),
         (noise(4, 8, 8), noise(4, 8, 8).astype(np.float32), {}, r"float32 \[4, 8, 8, 3\]"),
         (noise(4, 8, 8)[0], noise(4, 8, 8)[0], {}, r"uint8 \[8, 8, 3\]"),
-        (noise(4, 6, 8), noise(4, 6, 8), {}, r"7 x 7 pixels or more, received \[4, 6, 8, 3\]"),
+        (noise(4, 6, 8), noise(4, 6, 8), {}, r"7 x 7 pixels or more, received 6 x 8"),
         (noise(0, 8, 8), noise(0, 8, 8), {}, r"received \[0, 8, 8, 3\]"),
         (noise(4, 8, 8), noise(4, 8, 8), {"smallest_level": 6}, "received 6, 64, 128"),
         (noise(4, 8, 8), noise(4, 8, 8), {"num_directions": 0}, "received 16, 64, 0"),

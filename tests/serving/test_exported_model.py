@@ -71,7 +71,10 @@ def test_endpoints_answer_what_the_trained_model_answers(run, server, transport)
 
 
 def test_joined_rows_have_the_bits_that_they_have_alone(run, server):
-    """Where all runs have one size. (Another number of rows may round otherwise, with batching and without.)"""
+    """Where all runs have one size. (Another number of rows may round otherwise, with batching and without.)
+
+    That a row's place changes nothing is a property of the kernels on the CPUs where it was looked at: serving/README.md.
+    """
     model, count = Servable(str(run.parent / "exports" / "cqf" / "1")), 16
     check_bits(model, {"images": tiny.images((8, 8, 1), count)}, count, {"max_batch_size": 8, "allowed_batch_sizes": (8,)})
 

@@ -121,7 +121,8 @@ class EvaluationConfig(ImagesPlace):
     )
     num_pairs: int = option(
         2000,
-        "the number of random pairs of generated images over which ms_ssim is averaged, if there are so many",
+        "the number of pairs of generated images over which ms_ssim (random pairs) and ms_ssim_pggan (disjoint ones) are averaged, "
+        "if there are so many",
         minimum=2, unit="pairs",
     )
     num_seeds: int = option(1, "how many times images are generated anew, with seed, seed + 1, ...", minimum=1, maximum=100)

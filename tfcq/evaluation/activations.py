@@ -25,11 +25,8 @@ if TYPE_CHECKING:
     from tfcq.features import FeatureExtractor
     from tfcq.models.base import GenerativeModel
 
-IMAGES_KEPT = 8192
-"""How many images are kept for metrics of pixels; features are kept of all images."""
-
 IMAGES_SHOWN = 16
-"""How many images are kept if there is no such metric: those that the report shows."""
+"""How many images are kept if no metric looks at pixels: those that the report shows."""
 
 _FINGERPRINTED = 256  # number of images that represent their data set in the cache's key
 
@@ -41,7 +38,7 @@ class Activations:
     Attributes:
         features: float32 [N, D].
         logits: float32 [N, classes], or None if the extractor has no classes.
-        images: uint8 [min(N, IMAGES_KEPT or IMAGES_SHOWN), H, W, C], the first images.
+        images: uint8 [at most N, H, W, C], the first images.
     """
 
     features: np.ndarray
@@ -55,6 +52,10 @@ class Activations:
         """The Activations of the first `count` images."""
         logits = None if self.logits is None else self.logits[:count]
         return Activations(self.features[:count], logits, self.images[:count])
+
+    def with_images(self, count: int) -> Activations:
+        """These Activations, with the first `count` of their images alone."""
+        return dataclasses.replace(self, images=self.images[:count])
 
 
 class Activator:
@@ -87,13 +88,13 @@ class Activator:
         features, logits = self.extractor(images)
         return (features,) if logits is None else (features, logits)
 
-    def real(self, dataset: ImageDataset, split: str, count: int, num_kept: int | None = None) -> Activations:
+    def real(self, dataset: ImageDataset, split: str, count: int, num_kept: int = IMAGES_SHOWN) -> Activations:
         """Activations of the first `count` images of a split of an `ImageDataset` (of all, if there are fewer).
 
-        `num_kept` images themselves are kept; None: IMAGES_KEPT.
+        `num_kept` images themselves are kept.
         """
         count = min(count, dataset.num_images(split))
-        kept = dataset.images(split, range(min(count, IMAGES_KEPT if num_kept is None else num_kept)))
+        kept = dataset.images(split, range(min(count, num_kept)))
         key = self._key(dataset, split, count)
         outputs = self._cache.read(key) if self._cache else None
         if outputs is None:
@@ -105,10 +106,9 @@ class Activator:
         return self._activations(outputs, kept)
 
     def generated(
-        self, model: GenerativeModel, count: int, seed: int, temperature: float = 1.0, num_kept: int | None = None
+        self, model: GenerativeModel, count: int, seed: int, temperature: float = 1.0, num_kept: int = IMAGES_SHOWN
     ) -> Activations:
         """Activations of images that `model` draws: image i has the seed (seed, i). `num_kept`: as in `real`."""
-        num_kept = IMAGES_KEPT if num_kept is None else num_kept
         if model not in self._samplers:
 
             def sample(seeds, temperatures):

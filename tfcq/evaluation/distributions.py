@@ -64,9 +64,10 @@ class DistributionEvaluator:
         Returns:
             ({name of number: entry}, data for the report's figures: {"prd_curve", "nearest"}).
         """
-        config, names = self._config, [check_name(name, self._extractor) for name in names]
+        config, names = self._config, [check_name(name, self._extractor, self._model.image_shape) for name in names]
         metrics = {name: registry.load(name) for name in names}
-        num_kept = None if any(metric.needs == "images" for metric in metrics.values()) else IMAGES_SHOWN
+        options = {name: {option: getattr(config, option) for option in metric.options} for name, metric in metrics.items()}
+        num_kept = max([IMAGES_SHOWN] + [m.num_images(**options[name]) for name, m in metrics.items() if m.needs == "images"])
         if num_kept not in self._real:
             self._real = {num_kept: self._real_activations(num_kept)}  # the same for every call
         real, floor, train, held_out = self._real[num_kept]
@@ -78,7 +79,7 @@ class DistributionEvaluator:
         entries: dict[str, dict] = {}
         drawn: dict[str, Any] = {}
         for name, metric in metrics.items():
-            more = {option: getattr(config, option) for option in metric.options}
+            more: dict[str, Any] = options[name]
             reference, protocol = real, facts
             if metric.train:
                 reference, protocol = held_out, facts | {"split": "test" if train is real else config.split}
@@ -144,6 +145,10 @@ def measured_entries(
         ({name of number: its entry, plain values}, the first seed's curve for the report, or None).
     """
     metric = registry.load(name)
+    if metric.needs == "images":  # kept for another metric may be more
+        count = metric.num_images(**{option: more[option] for option in metric.options if option in more})
+        real, floor = real.with_images(count), floor and floor.with_images(count)
+        generated = [one.with_images(count) for one in generated]
     start = time.monotonic()
     measured = [metric.measure(real, one, seed + number, **more) for number, one in enumerate(generated)]
     floor = floor if metric.floor else None
@@ -180,18 +185,25 @@ def line(name: str, entry: dict) -> str:
     return f"{text} [{entry['num_generated']} generated, {entry['num_real']} real]"
 
 
-def check_name(name: str, extractor: FeatureExtractor, option: str = "metrics", features: str = "features") -> str:
-    """The own name of a metric of samples, if the extractor suits it.
+def check_name(
+    name: str,
+    extractor: FeatureExtractor,
+    image_shape: Sequence[int],
+    option: str = "metrics",
+    features: str = "features",
+) -> str:
+    """The own name of a metric of samples, if the extractor and the images suit it.
 
     Args:
         name: a name in `registry.OF_SAMPLES`, or of a metric of the Inception graph.
         extractor: the extractor.
+        image_shape: (H, W, C).
         option: the option that names the metric, for messages.
         features: the option that names the extractor, for messages.
 
     Raises:
         UserError: `fid`, `inception_score` or `kid` with another extractor than the Inception graph; a metric of class
-            logits with an extractor without classes.
+            logits with an extractor without classes; a metric that cannot measure images of that size.
     """
     if name in registry.INCEPTION_NAMES:
         own = registry.INCEPTION_NAMES[name]
@@ -201,14 +213,11 @@ def check_name(name: str, extractor: FeatureExtractor, option: str = "metrics", 
                 f"expected {own}, or --{features}=inception"
             )
         name = own
-    if not has_classes_for(name, extractor):
+    metric = registry.load(name)
+    if metric.needs == "logits" and not extractor.num_classes:
         raise UserError(
             f"{option}: {name} needs classes, which the features {extractor.name} do not have; expected other --{features}, or "
             f"{'another' if option == 'best_metric' else f'{option} without it'}"
         )
+    metric.check_size(*image_shape[:2])
     return name
-
-
-def has_classes_for(name: str, extractor: FeatureExtractor) -> bool:
-    """Whether the extractor has classes, or a metric of samples does not need them."""
-    return registry.load(name).needs != "logits" or bool(extractor.num_classes)

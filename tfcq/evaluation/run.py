@@ -143,12 +143,24 @@ def _extractor(asked, model, config):
 def _possible(asked, model, extractor):
     """The metrics to measure. "all" omits unsupported metrics; a metric that is asked for by name must be supported."""
     if asked == ["all"]:
-        known = [name for name in registry.TABLE if _ability(name) in model.abilities]
-        return [name for name in known if _ability(name) != "sample" or distributions.has_classes_for(name, extractor)]
+        return [name for name in registry.TABLE if _ability(name) in model.abilities and _fits(name, model, extractor)]
     for name in asked:
         if _ability(name) not in model.abilities:
             raise model.cannot(_ability(name))
-    return [distributions.check_name(name, extractor) if _ability(name) == "sample" else name for name in asked]
+    return [_check_name(name, model, extractor) for name in asked]
+
+
+def _fits(name, model, extractor):
+    try:
+        _check_name(name, model, extractor)
+    except UserError:
+        return False
+    return True
+
+
+def _check_name(name, model, extractor):
+    """The metric's own name; UserError if the extractor or the size of the images does not suit it."""
+    return distributions.check_name(name, extractor, model.image_shape) if _ability(name) == "sample" else name
 
 
 class _Run:

@@ -168,4 +168,4 @@ def _measure(real, generated, seed, num_pairs=2000):
     return Measured({"ms_ssim": result.pop("mean")}, {"ms_ssim": result})
 
 
-METRIC = Metric(_measure, needs="images", options=("num_pairs",))
+METRIC = Metric(_measure, needs="images", options=("num_pairs",), check_size=scales)

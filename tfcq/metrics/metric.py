@@ -3,6 +3,9 @@
 import dataclasses
 from collections.abc import Callable
 
+IMAGES_KEPT = 8192
+"""How many images are kept for a metric of pixels that does not say how many it needs; features are kept of all images."""
+
 
 @dataclasses.dataclass
 class Measured:
@@ -33,6 +36,8 @@ class Metric:
         floor: whether to measure other real images in place of the generated ones, too.
         train: whether it compares with the training images: they are passed as `train`, and `real` is then held-out images.
         options: names of options of `EvaluationConfig` that are passed to it.
+        check_size: function (height, width), which raises UserError if images of that size cannot be measured.
+        num_images: function of those options -> how many images it looks at, the first ones, if it needs images.
     """
 
     measure: Callable[..., Measured]
@@ -40,3 +45,5 @@ class Metric:
     floor: bool = True
     train: bool = False
     options: tuple[str, ...] = ()
+    check_size: Callable[[int, int], object] = lambda height, width: None
+    num_images: Callable[..., int] = lambda **_: IMAGES_KEPT

@@ -128,6 +128,12 @@ TABLE = {
     "ms_ssim": Listed(
         "sample", "mean similarity of pairs of generated images (Odena et al. 2017); near the real one is better", "diversity"
     ),
+    "ms_ssim_pggan": Listed(
+        "sample",
+        "mean similarity of disjoint pairs of generated images as Karras et al. 2018 define it, at sides divisible by 16; near "
+        "the real one is better",
+        "ms_ssim_pggan",
+    ),
     "sliced_wasserstein": Listed(
         "sample",
         "sliced Wasserstein distance of patches of Laplacian pyramids (Karras et al. 2018); lower is better",

@@ -63,11 +63,9 @@ def sliced_wasserstein(
             f"sliced Wasserstein: expected as many generated as real images, received uint8 {list(real.shape)} and uint8 "
             f"{list(generated.shape)}; cut the larger set"
         )
-    if not len(real) or min(real.shape[1:3]) < _PATCH:
-        raise UserError(
-            f"sliced Wasserstein: expected images of {_PATCH} x {_PATCH} pixels or more, received {list(real.shape)}: "
-            "leave this metric out"
-        )
+    if not len(real):
+        raise UserError(f"sliced Wasserstein: expected images, received {list(real.shape)}")
+    check_size(*real.shape[1:3])
     if smallest_level < _PATCH or patches_per_image < 1 or num_directions < 1:
         raise UserError(
             f"sliced Wasserstein: expected smallest_level of {_PATCH} or more, patches_per_image and num_directions "
@@ -155,6 +153,15 @@ def point_distance(first: np.ndarray, second: np.ndarray, random: np.random.Gene
     return float(total / num_directions)
 
 
+def check_size(height: int, width: int) -> None:
+    """UserError unless both sides have 7 pixels or more."""
+    if min(height, width) < _PATCH:
+        raise UserError(
+            f"sliced Wasserstein: expected images of {_PATCH} x {_PATCH} pixels or more, received {height} x {width}: "
+            "leave this metric out"
+        )
+
+
 def _blur(images):
     """Burt and Adelson's 5 x 5 kernel; the rim mirrors without repeating the edge."""
     for axis in (1, 2):
@@ -176,4 +183,4 @@ def _measure(real, generated, seed):
     return Measured({"sliced_wasserstein": result["mean"]}, {"sliced_wasserstein": detail})
 
 
-METRIC = Metric(_measure, needs="images")
+METRIC = Metric(_measure, needs="images", check_size=check_size)

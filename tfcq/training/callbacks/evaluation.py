@@ -154,9 +154,9 @@ class Evaluation(StepCallback):
         with strategy.scope():
             extractor = features.load(training.eval_features)
         for name in self._of_samples:
-            check_name(name, extractor, "eval_metrics", "eval_features")
+            check_name(name, extractor, self._dataset.image_shape, "eval_metrics", "eval_features")
         if self._best.of_samples:
-            check_name(self._best.metric, extractor, "best_metric", "eval_features")
+            check_name(self._best.metric, extractor, self._dataset.image_shape, "best_metric", "eval_features")
             self._of_samples.append(self._best.metric)  # where it is there already, it is measured once
         real = min(training.eval_samples, self._dataset.num_images(protocol.split))
         own = {registry.INCEPTION_NAMES.get(name, name) for name in self._of_samples}
