@@ -35,6 +35,7 @@ UNUSUAL = {
         "train_split": "unlabelled",
         "test_split": "validation",
         "num_validation": 7,
+        "num_test": 5,
     },
     "system": {
         "coverage": False,

@@ -54,6 +54,25 @@ def test_the_last_images_may_be_held_out(counts, validation, test):
     np.testing.assert_array_equal(chosen["train"][1], np.arange(validation[0]))
 
 
+@pytest.mark.parametrize("counts, held_out, validation, test", [
+    ({"train": 30000}, "last", range(28000, 29000), range(29000, 30000)),  # CelebA-HQ's last 1000 test (Huang et al. 2018)
+    ({"train": 60}, "random", None, None),
+])
+def test_the_number_of_test_images_may_be_given(counts, held_out, validation, test):
+    number = 1000 if held_out == "last" else 13
+    chosen, _ = assign(counts, number, "toy", held_out, num_test=number)
+    assert [len(chosen[split][1]) for split in ("train", "validation", "test")] == [counts["train"] - 2 * number, number, number]
+    if held_out == "last":
+        assert sorted(chosen["validation"][1]) == list(validation) and sorted(chosen["test"][1]) == list(test)
+    # A larger validation split takes nothing from the test split.
+    assert set(chosen["test"][1]) == set(assign(counts, number + 5, "toy", held_out, num_test=number)[0]["test"][1])
+
+
+def test_a_source_with_test_images_keeps_them():
+    with pytest.raises(UserError, match="num_test=5: toy has its own test split of 9 images; expected num_test=0"):
+        assign({"train": 60, "test": 9}, 0, "toy", num_test=5)
+
+
 @pytest.mark.parametrize("counts, num_validation, expected", [
     ({"train": 60, "test": 10}, 60, "hold 60 images out for validation and 0 for test.*fewer than its 60 train images"),
     ({"train": 60}, 54, "hold 54 images out for validation and 6 for test"),

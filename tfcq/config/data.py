@@ -69,6 +69,11 @@ class DataConfig(Section):
         "are trained on; evaluations during training then measure eval_metrics alone, on another eval_split",
         minimum=0, unit="images", words=("none",),
     )
+    num_test: int = option(
+        0,
+        "how many images are held out of the training split for test, if the source has no test split; 0: a tenth of them",
+        minimum=0, unit="images",
+    )
     held_out: str = option(
         "random",
         "which images are held out if a source has no such split: random (by one fixed permutation) | last (the source's "

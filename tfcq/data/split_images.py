@@ -60,7 +60,7 @@ class SplitImages:
 def by_position(source: Source, config: DataConfig) -> tuple[dict[str, SplitImages], str]:
     """({split: SplitImages}, how they were chosen, in words) of a new run, by `splits.assign`."""
     counts = {split: len(raw) for split, raw in source.splits.items()}
-    chosen, how = assign(counts, config.num_validation, config.dataset, config.held_out)
+    chosen, how = assign(counts, config.num_validation, config.dataset, config.held_out, config.num_test)
     images = {
         split: SplitImages([origin], np.zeros(len(indices), np.int64), indices) for split, (origin, indices) in chosen.items()
     }

@@ -1,6 +1,7 @@
 """Which images are for training, validation and test: fixed, whatever the training seed.
 
-- A source's own test split is the test split. Without one, a tenth of the source's train images (at least 1) is held out.
+- A source's own test split is the test split. Without one, `num_test` of the source's train images are held out, or a tenth of
+  them (at least 1) if `num_test` is 0.
   (Which of a TFDS data set's splits are its train and test: `tfds.roles`.)
 - A source's own validation split is the validation split. Otherwise `num_validation` images are held out of the
   source's train images, or a tenth of them (at least 1) if `num_validation` is 0, or none at all if it is "none".
@@ -24,7 +25,7 @@ def fixed_permutation(count: int) -> np.ndarray:
 
 
 def assign(
-    counts: dict[str, int], num_validation: int | str, name: str, held_out: str = "random"
+    counts: dict[str, int], num_validation: int | str, name: str, held_out: str = "random", num_test: int = 0
 ) -> tuple[dict[str, tuple[str, np.ndarray]], str]:
     """The images of each split.
 
@@ -33,13 +34,14 @@ def assign(
         num_validation: images to hold out for validation; 0: a tenth of the source's train images; "none": none.
         name: name of the source, for messages.
         held_out: which images are held out, "random" or "last".
+        num_test: images to hold out for test; 0: a tenth of the source's train images.
 
     Returns:
         ({split: (split of the source, int64 indices into it)} for train, validation and test, how they were chosen, in words).
 
     Raises:
-        UserError: an empty split of the source, its own validation split where `num_validation` decides, or too few images to
-            hold so many out.
+        UserError: an empty split of the source, its own validation or test split where `num_validation` or `num_test` decides, or too
+            few images to hold so many out.
     """
     for split, count in counts.items():
         if not count:
@@ -47,13 +49,15 @@ def assign(
     if num_validation and "validation" in counts:
         raise UserError(f"num_validation={num_validation}: {name} has its own validation split of "
                         f"{counts['validation']} images; expected num_validation=0")
+    if num_test and "test" in counts:
+        raise UserError(f"num_test={num_test}: {name} has its own test split of {counts['test']} images; expected num_test=0")
     count = counts["train"]
     tenth = max(1, count // 10)
-    num_test = 0 if "test" in counts else tenth
+    num_test = 0 if "test" in counts else num_test or tenth
     held_for_validation = 0 if "validation" in counts or num_validation == "none" else int(num_validation) or tenth
     if num_test + held_for_validation >= count:
         raise UserError(f"{name}: cannot hold {held_for_validation} images out for validation and {num_test} for test: "
-                        f"expected fewer than its {count} train images together; lower num_validation or add images")
+                        f"expected fewer than its {count} train images together; lower num_validation or num_test, or add images")
     order = fixed_permutation(count) if held_out == "random" else np.arange(count)[::-1]
     chosen_out = order[:num_test + held_for_validation]
     chosen = {"train": ("train", np.setdiff1d(np.arange(count), chosen_out, assume_unique=True))}
