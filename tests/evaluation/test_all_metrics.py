@@ -114,6 +114,16 @@ def test_what_cannot_be_measured_is_refused(run):
         evaluate(run, ["elbo"], num_sample=3)
 
 
+def test_samples_are_compared_with_another_data_set(run):
+    names, protocol = ["frechet_distance", "ms_ssim"], {"num_samples": 30, "features": "pixels", "cache_dir": "none"}
+    entry = evaluate(run, names, reference_dataset="photo_patches", report=False, **protocol)["fd_pixels"]
+    assert (entry["reference_dataset"], entry["data"]["dataset"], entry["num_real"]) == ("photo_patches", "photo_patches", 30)
+    own = evaluate(run, names, report=False, **protocol)["fd_pixels"]
+    assert entry["value"] != own["value"] and entry["data"]["content"] != own["data"]["content"]
+    with pytest.raises(UserError, match="memorisation compares with the run's own images; expected it without"):
+        evaluate(run, ["memorisation"], reference_dataset="photo_patches", **protocol)
+
+
 def test_a_model_without_likelihood_has_all_the_rest(tmp_path):
     tiny.make_workdir(tmp_path, tiny.config(8, latent_size=4, **tiny.ROWS["gan"]))
     row = evaluate(tmp_path, "all", num_samples=30, features="pixels", cache_dir="none")

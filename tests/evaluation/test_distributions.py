@@ -283,6 +283,40 @@ def test_images_are_kept_where_a_metric_looks_at_them(dataset, pixels):
         assert [len(one.images) for one in activations] == [expected] * 4
 
 
+def test_training_and_validation_images_together_are_the_reference(dataset, pixels):
+    """The distance to both is the distance to their features in a row; the floor is the test images'."""
+    count = dataset.num_images("train") + dataset.num_images("validation")
+    both = [dataset.images(split, range(dataset.num_images(split))) for split in ("train", "validation")]
+    images = np.concatenate(both)
+    evaluator = DistributionEvaluator(
+        Painter(dataset.images("test", range(60))), dataset, pixels, protocol(split="train_and_validation", num_samples=2000)
+    )
+    entry = evaluator.measure(["frechet_distance", "memorisation"])[0]
+    (kept,) = evaluator._real.values()
+    assert len(kept[0]) == count == entry["fd_pixels"]["num_real"]
+    np.testing.assert_allclose(kept[0].features, images.reshape(count, -1) / 255.0, rtol=1e-6)
+    np.testing.assert_allclose(kept[2].features, both[0].reshape(len(both[0]), -1) / 255.0, rtol=1e-6)
+    assert entry["fd_pixels"]["split"] == "train_and_validation" and entry["memorisation_pixels"]["split"] == "test"
+
+
+def test_another_data_set_is_the_reference(dataset, pixels):
+    images = dataset.images("test", range(100))
+    other = 255 - images  # the samples are the other set's images: their distance to it is small, to the run's large
+    splits = {split: (lambda positions: other[positions], np.arange(100)) for split in ("train", "validation", "test")}
+    reference = data.ImageDataset("other", SHAPE, splits, False)
+
+    def distance(**options):
+        painter = Painter(other)
+        evaluator = DistributionEvaluator(painter, dataset, pixels, protocol(num_samples=100), **options)
+        entries, drawn = evaluator.measure(["frechet_distance"], draw=True)
+        return entries["fd_pixels"], drawn["nearest"][1]["pixel space"]
+
+    own, nearest = distance()
+    other_distance, nearest_too = distance(reference=reference)
+    assert other_distance["value"] < 1e-3 * own["value"] and other_distance["real"] < 1e-3 * own["value"]
+    np.testing.assert_array_equal(nearest, nearest_too)  # among the run's training images
+
+
 def test_a_metric_looks_at_its_own_number_of_images(dataset, pixels, monkeypatch):
     """What is kept for another metric besides changes no number."""
     wanted, load = {"ms_ssim": 20, "sliced_wasserstein": 50}, registry.load

@@ -145,7 +145,7 @@ def test_evaluate_refuses_what_it_cannot(run, tmp_path):
         UserError, match=r"expected all or some of elbo, bits_per_dim, .*, received 'elbow' \(did you mean elbo\?\)"
     ):
         evaluate(run[0], ["elbow"])
-    with pytest.raises(UserError, match="split: expected one of train, validation, test, received 'tset'"):
+    with pytest.raises(UserError, match="split: expected one of train, validation, test, train_and_validation, received 'tset'"):
         evaluate(run[0], ["elbo"], split="tset")
     with pytest.raises(UserError, match="expected a trained run"):
         evaluate(tmp_path)

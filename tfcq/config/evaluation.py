@@ -77,7 +77,9 @@ class EvaluationConfig(ImagesPlace):
     """The protocol of an evaluation: what is compared with what, and how. Recorded with every number."""
 
     split: str = option(
-        "test", "the split of the real images that are measured or compared with", choices=("train", "validation", "test")
+        "test",
+        "the split of the real images that are measured or compared with",
+        choices=("train", "validation", "test", "train_and_validation"),
     )
     num_images: int = option(
         0, "how many real images, the first of the split, the likelihoods are measured on; 0: all", minimum=0, unit="images"
@@ -97,6 +99,13 @@ class EvaluationConfig(ImagesPlace):
     likelihood_test_split: str = option(
         "test", "the test split of --likelihood_dataset, as --test_split (downsampled_imagenet: validation)"
     )
+    reference_dataset: str = option(
+        "",
+        "another data set, named as in --dataset and prepared as the run's, with whose images (of the same split) samples are "
+        "compared in place of the run's; empty: the run's",
+        paths=("idx:", "folder:", "npz:"),
+    )
+    reference_test_split: str = option("test", "the test split of --reference_dataset, as --test_split")
     image_draw: str = option(
         "",
         "how images are drawn from logistic mixtures, instead of the run's --image_draw: sample | mode; empty: as in the run",
@@ -121,8 +130,8 @@ class EvaluationConfig(ImagesPlace):
     )
     num_pairs: int = option(
         2000,
-        "the number of pairs of generated images over which ms_ssim (random pairs) and ms_ssim_pggan (disjoint ones) are averaged, "
-        "if there are so many",
+        "the number of pairs of generated images over which ms_ssim (random pairs) and ms_ssim_pggan (disjoint ones) are "
+        "averaged, if there are so many",
         minimum=2, unit="pairs",
     )
     num_seeds: int = option(1, "how many times images are generated anew, with seed, seed + 1, ...", minimum=1, maximum=100)

@@ -29,7 +29,7 @@ from tfcq.data.manifest import Manifest
 from tfcq.data.npz import npz
 from tfcq.data.sources import Source
 from tfcq.data.split_images import Gather, by_content, by_position, without_others
-from tfcq.data.splits import SPLITS
+from tfcq.data.splits import JOINED, SPLITS
 from tfcq.data.tfds import tfds
 from tfcq.data.transforms import Transform, translate
 from tfcq.errors import UserError
@@ -174,7 +174,7 @@ class ImageDataset:
         return error
 
     def num_images(self, split: str) -> int:
-        """How many images "train", "validation" or "test" has."""
+        """How many images "train", "validation" or "test" has, or "train_and_validation", both together."""
         return len(self._split(split)[1])
 
     def require_images(self, split: str) -> None:
@@ -281,7 +281,7 @@ class ImageDataset:
         """A split once, in its fixed order, without flips.
 
         Args:
-            split: "train", "validation" or "test".
+            split: as in `num_images`.
             batch_size: images of a batch; the last batch may have fewer.
             num_images: at most this many images, the first ones; None or 0: all.
 
@@ -301,10 +301,25 @@ class ImageDataset:
         return self._pipeline(tf.data.Dataset.range(-(-count // batch_size)), batch, None)
 
     def _split(self, split):
-        if split not in list(self._splits):  # a list, as `split` may be unhashable
+        if split in list(JOINED):  # a list, as `split` may be unhashable
+            return self._joined([self._splits[one] for one in JOINED[split]])
+        if split not in list(self._splits):
             raise UserError(f"split: expected one of {', '.join(SPLITS)}, received "
                             f"{split!r}{suggestion(split, SPLITS)}")
         return self._splits[split]
+
+    def _joined(self, splits):
+        starts = np.cumsum([0, *(len(indices) for _, indices in splits)])
+
+        def gather(positions):
+            images = np.empty((len(positions), *self.image_shape), np.uint8)
+            for (gather_one, indices), start, stop in zip(splits, starts[:-1], starts[1:]):
+                here = (start <= positions) & (positions < stop)
+                if here.any():
+                    images[here] = gather_one(indices[positions[here] - start])
+            return images
+
+        return gather, np.arange(starts[-1])
 
     def _take(self, split, positions):
         gather, indices = self._split(split)

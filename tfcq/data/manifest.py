@@ -28,7 +28,7 @@ import zlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from tfcq.data.splits import SPLITS
+from tfcq.data.splits import JOINED, SPLITS
 from tfcq.errors import UserError
 
 if TYPE_CHECKING:
@@ -134,9 +134,10 @@ class Manifest:
         return {split: self.fingerprint(split) for split in self.splits}
 
     def fingerprint(self, split: str, count: int | None = None) -> str:
-        """Hexadecimal digest of the first `count` images of a split (None: of all), in their order."""
+        """Hexadecimal digest of the first `count` images of a split (None: of all), also a joined one, in their order."""
         digest = hashlib.blake2b(digest_size=16)
-        for entry in itertools.islice(self.splits[split], count):
+        expected = itertools.chain.from_iterable(self.splits[one] for one in JOINED.get(split, (split,)))
+        for entry in itertools.islice(expected, count):
             digest.update(bytes.fromhex(entry.digest))
         return digest.hexdigest()
 

@@ -15,6 +15,9 @@ from tfcq.errors import UserError
 
 SPLITS = ("train", "validation", "test")
 
+JOINED = {"train_and_validation": ("train", "validation")}
+"""{name: the splits whose images, one after the other, it has}; named where real images are compared with, never trained on."""
+
 # Any constant would do, but a change would move images between the splits of every model trained so far.
 SEED = 20190106
 
@@ -40,8 +43,8 @@ def assign(
         ({split: (split of the source, int64 indices into it)} for train, validation and test, how they were chosen, in words).
 
     Raises:
-        UserError: an empty split of the source, its own validation or test split where `num_validation` or `num_test` decides, or too
-            few images to hold so many out.
+        UserError: an empty split of the source, its own validation or test split where `num_validation` or `num_test` decides,
+            or too few images to hold so many out.
     """
     for split, count in counts.items():
         if not count:

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfcq.config.evaluation import EvaluationConfig
+from tfcq.data.splits import JOINED
 from tfcq.errors import UserError
 from tfcq.evaluation.activations import IMAGES_SHOWN, Activations, Activator
 from tfcq.metrics import registry
@@ -39,6 +40,8 @@ class DistributionEvaluator:
         extractor: `FeatureExtractor`, made in the strategy's scope.
         config: `EvaluationConfig`.
         strategy: its replicas divide the work; None: one device does it.
+        reference: `ImageDataset` that samples are compared with in place of `dataset`, in which training images are still looked
+            for; None: `dataset`.
     """
 
     def __init__(
@@ -48,7 +51,9 @@ class DistributionEvaluator:
         extractor: FeatureExtractor,
         config: EvaluationConfig,
         strategy: tf.distribute.Strategy | None = None,
+        reference: ImageDataset | None = None,
     ) -> None:
+        self._reference = reference or dataset
         self._model, self._dataset, self._extractor, self._config = model, dataset, extractor, config
         cache = {"": "~/.cache/tfcq", "none": None}.get(config.cache_dir, config.cache_dir)
         self._activator = Activator(extractor, model.image_shape, config.batch_size, strategy, cache)
@@ -82,7 +87,7 @@ class DistributionEvaluator:
             more: dict[str, Any] = options[name]
             reference, protocol = real, facts
             if metric.train:
-                reference, protocol = held_out, facts | {"split": "test" if train is real else config.split}
+                reference, protocol = held_out, facts | {"split": "test" if held_out is floor else config.split}
                 more["train"] = train
             found, curve = measured_entries(name, reference, generated, floor, config.seed, self._extractor, protocol, **more)
             drawn[f"{name}_curve"] = curve
@@ -106,17 +111,22 @@ class DistributionEvaluator:
 
     def _real_activations(self, num_kept):
         """Activations of (the reference, the floor, training images, held-out images), with `num_kept` images each."""
-        config = self._config
+        config, of_training = self._config, self._config.split in ("train", *JOINED)
 
-        def activations(split, count):
-            return self._activator.real(self._dataset, split, count, num_kept)
+        def activations(split, count=config.num_samples, dataset=self._reference):
+            return self._activator.real(dataset, split, count, num_kept)
 
-        real = activations(config.split, config.num_samples)
-        if config.split == "train":
-            test = activations("test", config.num_samples)
-            return real, test, real, test
-        train = activations("train", max(config.num_train_images, config.num_samples))
-        return real, train.first(config.num_samples), train, real
+        def training_images():
+            return activations("train", max(config.num_train_images, config.num_samples), self._dataset)
+
+        real = activations(config.split)
+        if of_training:
+            test = activations("test")
+            own = config.split == "train" and self._reference is self._dataset and not config.num_train_images
+            return real, test, real if own else training_images(), test
+        train = training_images()
+        floor = train.first(config.num_samples) if self._reference is self._dataset else activations("train")
+        return real, floor, train, real
 
 
 def measured_entries(

@@ -55,7 +55,7 @@ def evaluate(
         model = workdirs.load(workdir, config.checkpoint, config.image_draw)
         asked = asked or _default_metrics(model)
         extractor = _extractor(asked, model, config)
-    chosen = _possible(asked, model, extractor)
+    chosen = _possible(asked, model, extractor, config)
     dataset = workdirs.load_data(workdir, config)
     dataset.require_images(config.split)
     run = _Run(workdir, model, dataset, config, strategy, extractor)
@@ -140,27 +140,32 @@ def _extractor(asked, model, config):
     return features.load(config.features, config.feature_weights or None)
 
 
-def _possible(asked, model, extractor):
+def _possible(asked, model, extractor, config):
     """The metrics to measure. "all" omits unsupported metrics; a metric that is asked for by name must be supported."""
     if asked == ["all"]:
-        return [name for name in registry.TABLE if _ability(name) in model.abilities and _fits(name, model, extractor)]
+        return [name for name in registry.TABLE if _ability(name) in model.abilities and _fits(name, model, extractor, config)]
     for name in asked:
         if _ability(name) not in model.abilities:
             raise model.cannot(_ability(name))
-    return [_check_name(name, model, extractor) for name in asked]
+    return [_check_name(name, model, extractor, config) for name in asked]
 
 
-def _fits(name, model, extractor):
+def _fits(name, model, extractor, config):
     try:
-        _check_name(name, model, extractor)
+        _check_name(name, model, extractor, config)
     except UserError:
         return False
     return True
 
 
-def _check_name(name, model, extractor):
-    """The metric's own name; UserError if the extractor or the size of the images does not suit it."""
-    return distributions.check_name(name, extractor, model.image_shape) if _ability(name) == "sample" else name
+def _check_name(name, model, extractor, config):
+    """The metric's own name; UserError if the extractor, the size of the images or another reference does not suit it."""
+    if _ability(name) != "sample":
+        return name
+    own = distributions.check_name(name, extractor, model.image_shape)
+    if config.reference_dataset and registry.load(own).train:
+        raise UserError(f"metrics: {name} compares with the run's own images; expected it without --reference_dataset")
+    return own
 
 
 class _Run:
@@ -170,19 +175,19 @@ class _Run:
         self.workdir, self.model, self.dataset, self.config = workdir, model, dataset, config
         self.strategy, self.extractor = strategy, extractor
         self.data_config = config.absolute().of(model.config_of_run.data)  # names the place where the images were found
-        self._other = None
+        self._others: list[data.ImageDataset] = []
 
     def data_error(self) -> UserError | None:
         """The error of an image that could not be read while something was measured; None: there was none."""
-        errors = [dataset.take_error() for dataset in (self.dataset, self._other) if dataset]
+        errors = [dataset.take_error() for dataset in (self.dataset, *self._others)]
         return next(filter(None, errors), None)
 
     def measure_likelihoods(self, names, row, drawn):
         """Adds entries to `row`, and per-image bits/dim to `drawn["likelihoods"]`."""
         if not names:
             return
-        other, other_config = self._other_data()  # before the first number, as it may raise
-        self._other = other
+        # Before the first number, as it may raise.
+        other, other_config = self._other_data(self.config.likelihood_dataset, self.config.likelihood_test_split)
         evaluator = LikelihoodEvaluator(self.model, self.strategy)
         if self.model.likelihood_note:
             print(f"note: {self.model.likelihood_note}", flush=True)
@@ -200,23 +205,24 @@ class _Run:
             # How well the likelihood separates the two data sets; 1/2 is chance.
             row[f"{name}_other"]["auroc"] = likelihood_auroc(own, bits)
 
-    def _other_data(self):
-        """The `ImageDataset` of likelihood_dataset and its DataConfig, or (None, None)."""
-        if not self.config.likelihood_dataset:
+    def _other_data(self, dataset, test_split):
+        """The `ImageDataset` of a data set other than the run's and its DataConfig, or (None, None) if it has no name."""
+        if not dataset:
             return None, None
         settings = self.model.config_of_run.data  # cut and resized like the run's images, but with splits of its own
         config = DataConfig(
-            dataset=self.config.likelihood_dataset,
+            dataset=dataset,
             data_dir=self.config.data_dir or settings.data_dir,
             data_cache=self.config.data_cache or settings.data_cache,
             image_size=settings.image_size,
             center_crop=settings.center_crop,
             resize=settings.resize,
             color={1: "grey", 3: "rgb"}[self.model.image_shape[-1]],  # as in the run's images, whatever the files have
-            test_split=self.config.likelihood_test_split,
+            test_split=test_split,
             skip_broken_images=settings.skip_broken_images,
         )
-        return data.load(config), config
+        self._others.append(data.load(config))
+        return self._others[-1], config
 
     def _facts(self, split, dataset=None, settings=None):
         """The facts in every entry that make it comparable: see `tfcq.evaluation.comparable`.
@@ -281,10 +287,12 @@ class _Run:
         if not names:
             return
         config = self.config
-        evaluator = distributions.DistributionEvaluator(self.model, self.dataset, self.extractor, config, self.strategy)
+        other, settings = self._other_data(config.reference_dataset, config.reference_test_split)
+        evaluator = distributions.DistributionEvaluator(self.model, self.dataset, self.extractor, config, self.strategy, other)
         entries, pictures = evaluator.measure(names, draw=True)
         how = {"image_draw": row["image_draw"]} if "image_draw" in row else {}
-        row |= {name: entry | self._facts(entry["split"]) | how for name, entry in entries.items()}
+        how |= {"reference_dataset": config.reference_dataset} if other else {}
+        row |= {name: entry | self._facts(entry["split"], other, settings) | how for name, entry in entries.items()}
         for name, entry in entries.items():
             if "num_train" in entry and self.dataset.manifest:  # the metric compares with the training images, too
                 row[name]["data"]["train_content"] = self.dataset.manifest.fingerprint("train")
