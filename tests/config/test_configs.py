@@ -186,7 +186,8 @@ def test_the_papers_flagfile_differs_in_the_tuned_options_alone(name, config_of)
 
 
 def test_each_experiment_of_the_paper_has_two_flagfiles():
-    assert [name for name in FLAGFILES if name.endswith("_paper")] == [f"{name}_paper" for name in OF_THE_PAPER]
+    papers = [f"{name}_paper" for name in OF_THE_PAPER] + ["celeba_hq_1024_introvae_paper", "celeba_hq_256_introvae_paper"]
+    assert [name for name in FLAGFILES if name.endswith("_paper")] == sorted(papers)
 
 
 @pytest.mark.parametrize("name", ["cifar10_cqf", "cifar10_cqf_paper", "stl10_48_cqf_two_scales"])  # a second each
@@ -268,7 +269,7 @@ def test_the_protocols_of_paper_002_are_those_of_its_table_2():
     assert {name for name in PROTOCOLS if name.startswith("introvae_")} == {"introvae_ms_ssim", "introvae_fid"}
     pairs, fid = (PROTOCOLS[name].read_text(encoding="utf-8").splitlines() for name in ("introvae_ms_ssim", "introvae_fid"))
     assert {"--metrics=ms_ssim_pggan", "--num_pairs=10000", "--num_samples=20000"} <= set(pairs)
-    assert {"--metrics=fid", "--features=inception", "--num_samples=50000", "--split=train"} <= set(fid)
+    assert {"--metrics=fid", "--features=inception", "--num_samples=50000", "--split=train_and_validation"} <= set(fid)
 
 
 _ROWS = table("IntroVAE and Soft-IntroVAE (Huang et al. 2018)")
@@ -284,9 +285,18 @@ def test_introvae_at_its_sizes_is_that_of_the_table(name, config_of):
     assert config.data.image_size == int(row["resolution"]) and config.training.batch_size == int(row["batch"])
     system = config.system
     assert (system.latent_dim, system.reconstruction_weight) == (int(row["z"]), float(row["beta"]))
-    assert system.margin == row["margin"] and system.adversarial_weight == 0.25
+    assert system.margin == row["margin"]
+    weights = system.adversarial_weight, system.generator_adversarial_weight or system.adversarial_weight
+    assert weights == tuple(map(float, row["alpha of encoder, generator"].split(", ")))
+    assert system.margin_form == ("batch_mean" if name.endswith("_authors") else "per_sample")
+    # As the authors' program and the paper's Section 4.1: mirrored; of CelebA-HQ 29,000 images, the last 1000 test.
+    data = config.data
+    assert data.horizontal_flip
+    held_out = {"num_validation": "none", "num_test": 1000, "held_out": "last"} if "celeb_a_hq" in dataset else {"num_test": 0}
+    assert {option: getattr(data, option) for option in held_out} == held_out
     # Channels double at each halving up to 512; with these the largest maps are those of the paper's Appendix B.
     assert system.width == (16 if config.data.image_size > 256 else 32)
     # From 512 pixels on a batch does not fit into the memory of one device at once.
-    assert (config.training.micro_batches > 1) == system.recompute_gradients == (config.data.image_size > 256)
+    large = config.data.image_size > 256
+    assert system.recompute_gradients == large and (config.training.micro_batches > 1) == (large and "_authors" not in name)
     assert all(figure in comment(name) for figure in re.findall(r"\d+\.\d+", row["the paper's MS-SSIM / FID"]))
