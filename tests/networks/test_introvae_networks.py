@@ -34,6 +34,24 @@ def test_a_block_is_its_definition(channels):
     assert (block.skip is None) == (channels == 5) and block.first.bias is None
 
 
+@pytest.mark.parametrize("channels, groups", [(32, 2), (8, 1), (24, 1), (48, 3)])
+def test_a_block_with_groups_is_its_definition(channels, groups):
+    """16 channels a group where that divides them; the statistics are an image's own, in training too."""
+    block = introvae.Block(channels, "group", seed=1)
+    given = np.random.RandomState(0).standard_normal((3, 6, 6, channels)).astype(np.float32)
+    block.build(given.shape)
+
+    def normalized(values):
+        grouped = values.reshape(3, 6, 6, groups, channels // groups)
+        centred = grouped - grouped.mean((1, 2, 4), keepdims=True)
+        return (centred / np.sqrt(grouped.var((1, 2, 4), keepdims=True) + 1e-5)).reshape(values.shape)
+
+    first, second = (layer.kernel.numpy().astype(np.float64) for layer in (block.first, block.second))
+    hidden = convolve(leaky(normalized(convolve(given.astype(np.float64), first))), second) + given
+    np.testing.assert_allclose(block(given, training=True), leaky(normalized(hidden)), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(block(given[1:2]), block(given, training=True)[1:2], rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("size", [32, 64, 128, 256, 512, 1024])
 def test_every_size_has_its_networks(size, recompute):

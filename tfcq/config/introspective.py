@@ -31,9 +31,9 @@ class IntrospectiveOptions(StageOptions):
     )
     network_normalization: str = option(
         "batch",
-        "the normalisation in encoder and generator: batch (the paper's) | none, which lets the energy recognise single "
-        "generated images",
-        choices=("batch", "none"),
+        "the normalisation in encoder and generator: batch (the paper's) | group (by an image's own statistics) | none; without "
+        "batch the energy recognises single generated images",
+        choices=("batch", "group", "none"),
     )
     recompute_gradients: bool = option(
         False, "recomputes activations inside the blocks for their gradients instead of keeping them: less memory, more time"

@@ -9,7 +9,10 @@
 
 The paper's fully connected layer of 8192 values comes from 512 channels at 4x4; smaller images and widths have fewer. Widths
 start at `width` and double at each halving, up to 512: width 32 gives those of 256x256 images (32, 64, 128, 256, 512, 512),
-width 16 those of 1024x1024, as in the authors' code. Convolutions before a batch normalisation have no bias. Outputs are float32.
+width 16 those of 1024x1024, as in the authors' code. Convolutions before a normalisation have no bias. Outputs are float32.
+
+In place of batch normalisation there may be group normalisation (Wu and He, "Group normalization", 2018) of 16 channels each,
+whose statistics are an image's own: what the encoder says of an image does then not depend on the others. Or none.
 """
 
 import math
@@ -30,6 +33,8 @@ SMALLEST = 4
 
 _SLOPE = 0.2  # of LeakyReLU below 0
 
+_GROUP = 16  # channels of a group, if their number can be divided so (Wu and He 2018, Table 3)
+
 
 def widths(image_size: int, width: int) -> list[int]:
     """The channels at each resolution from `image_size` / 2 down to 4; the first is also that of the images' resolution."""
@@ -41,7 +46,7 @@ class Block(keras.layers.Layer):
 
     Args:
         filters: number of channels of the outputs.
-        normalization: "batch" or "none"; without normalisation the convolutions have biases.
+        normalization: "batch", "group" or "none"; without normalisation the convolutions have biases.
         seed: an integer that fixes the initial values.
         **kwargs: Keras's (`name`, `dtype`, `trainable`).
     """
@@ -53,8 +58,8 @@ class Block(keras.layers.Layer):
 
     def build(self, inputs_shape: MapShape) -> None:
         """Makes the weights for `inputs_shape`, `(N, H, W, channels)`."""
-        batch = self.normalization == "batch"
-        options: dict[str, Any] = {"weight_normalization": False, "use_bias": not batch, "dtype": self.dtype_policy}
+        use_bias = self.normalization == "none"
+        options: dict[str, Any] = {"weight_normalization": False, "use_bias": use_bias, "dtype": self.dtype_policy}
         inner = (*inputs_shape[:-1], self.filters)
         self.first = Convolution(self.filters, 3, seed=self._seeds[0], name="first", **options)
         self.second = Convolution(self.filters, 3, seed=self._seeds[1], name="second", **options)
@@ -65,12 +70,11 @@ class Block(keras.layers.Layer):
             options["use_bias"] = False
             self.skip = Convolution(self.filters, 1, gain=0.5**0.5, seed=self._seeds[2], name="skip", **options)
             self.skip.build(inputs_shape)
-        self.first_normalization = self.second_normalization = None
-        if batch:
-            self.first_normalization = BatchNormalization(name="first_normalization", dtype=self.dtype_policy)
-            self.second_normalization = BatchNormalization(name="second_normalization", dtype=self.dtype_policy)
-            self.first_normalization.build(inner)
-            self.second_normalization.build(inner)
+        self.first_normalization = normalization_of(self.normalization, self.filters, "first_normalization", self.dtype_policy)
+        self.second_normalization = normalization_of(self.normalization, self.filters, "second_normalization", self.dtype_policy)
+        for layer in (self.first_normalization, self.second_normalization):
+            if layer:
+                layer.build(inner)
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         """`inputs` `[N, H, W, channels]` to `[N, H, W, filters]`."""
@@ -85,6 +89,16 @@ class Block(keras.layers.Layer):
     def compute_output_shape(self, inputs_shape: MapShape) -> MapShape:
         """`(N, H, W, channels)` to `(N, H, W, filters)`."""
         return (*inputs_shape[:-1], self.filters)
+
+
+def normalization_of(
+    kind: str, channels: int, name: str, dtype: keras.DTypePolicy | None = None
+) -> keras.layers.Layer | None:
+    """A layer that normalises maps of so many channels: "batch", "group"; None for "none"."""
+    if kind == "group":
+        groups = math.gcd(channels, max(1, channels // _GROUP))
+        return keras.layers.GroupNormalization(groups, epsilon=1e-5, name=name, dtype=dtype)
+    return BatchNormalization(name=name, dtype=dtype) if kind == "batch" else None
 
 
 class Recomputed(keras.layers.Layer):
@@ -136,7 +150,7 @@ def encoder(
         image_shape: (S, S, C), S a power of two, at least 8.
         outputs: number of parameters of the latents' distribution.
         width: number of channels at the images' own resolution.
-        normalization: "batch" or "none".
+        normalization: "batch", "group" or "none".
         recompute: whether the blocks, and the layers before them, are `Recomputed`.
         seed: an integer that fixes the initial values.
         name: name of the network.
@@ -147,8 +161,8 @@ def encoder(
     first = Convolution(
         channels[0], 5, weight_normalization=False, use_bias=normalization == "none", seed=next(seeds), name="first"
     )
-    normalizations = [BatchNormalization(name="first_normalization")] if normalization == "batch" else []
-    stem = [first, *normalizations, keras.layers.LeakyReLU(_SLOPE), keras.layers.AveragePooling2D(2)]
+    normalizing = normalization_of(normalization, channels[0], "first_normalization")
+    stem = [first, *filter(None, [normalizing]), keras.layers.LeakyReLU(_SLOPE), keras.layers.AveragePooling2D(2)]
     layers = [keras.Input(image_shape), again(keras.Sequential(stem, name="stem"))]
     for index, filters in enumerate(channels[1:]):
         layers += [block(filters, next(seeds), f"block_{index}"), keras.layers.AveragePooling2D(2)]

@@ -68,7 +68,7 @@ def test_energy_is_the_kl_of_the_posterior(model):
     np.testing.assert_allclose(model.energy(IMAGES, row_seeds(8)), numpy_kl(mean, log_variance), rtol=1e-4)
 
 
-@pytest.mark.parametrize(("normalization", "agree"), [("none", True), ("batch", False)])
+@pytest.mark.parametrize(("normalization", "agree"), [("none", True), ("group", True), ("batch", False)])
 def test_energy_is_what_the_players_see_without_batch_normalisation(normalization, agree):
     model = model_of("introvae", away=0.03, network_normalization=normalization)
     generated = {name: model.unit_pixels(tiny.images(SHAPE, 8, seed)) for seed, name in ((5, "reconstructed"), (6, "sampled"))}

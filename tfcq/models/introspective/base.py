@@ -199,7 +199,7 @@ class IntrospectiveVAE(Autoencoder):
 
         In training, the encoder distinguishes real (low) from generated (high) images by this KL. With batch normalisation it
         does so by the statistics of a batch of generated images; a single image has no such statistics, so this score does
-        not distinguish them (see configs/README.md). With `network_normalization="none"` the score is the KL of training.
+        not distinguish them (see configs/README.md). With another `network_normalization` the score is the KL of training.
         """
         mean, log_variance = self.posterior_of(self.unit_pixels(images))
         return kl_of(mean, log_variance)
