@@ -121,6 +121,13 @@ ENDPOINTS = {
         "a score of images, nats: KL of the posterior, higher for those that look less real to an encoder without batch "
         "normalisation (with it, the KL does not recognise single generated images); not a log-density",
     ),
+    "unit_gaussian_likelihood": Endpoint(
+        ("images", "seeds"),
+        {"unit_gaussian_log_prob": _number("log p(pixels), nats, of pixels in [0, 1] under N(decoder(z), 1)")},
+        "a score of images, nats: an importance-weighted bound on log p(pixels) if pixels in [0, 1] had independent normal noise "
+        "of deviation 1 about the decoder's image; lower for less likely images; not log P(image), and of one model alone",
+        fixed=("num_importance_samples",),
+    ),
     "encode": Endpoint(
         ("images", "seeds"), {"latents": Output("float32", "latent_shape", "latents")}, "latents of images (posterior means)"
     ),

@@ -33,7 +33,7 @@ class ServingModule:
 
     Args:
         model: a `GenerativeModel`.
-        num_importance_samples: K of the likelihood endpoint.
+        num_importance_samples: K of the endpoints that take it (`likelihood`).
     """
 
     def __init__(self, model: GenerativeModel, num_importance_samples: int) -> None:
