@@ -69,12 +69,14 @@ def test_an_introspective_encoders_balance_is_one_figure(tmp_path):
     writer = tf.summary.create_file_writer(str(tmp_path / "tensorboard" / "train"))
     with writer.as_default():
         for step in (10, 20):
-            for number, term in enumerate(("kl_real", "kl_reconstructed", "kl_sampled", "margin", "loss")):
+            for number, term in enumerate(("kl_real", "kl_reconstructed", "kl_sampled", "margin", "loss", "squared_error")):
                 tf.summary.scalar(f"encoder/{term}", float(number + step), step=step)
                 tf.summary.scalar(f"generator/{term}", -1.0, step=step)
     writer.close()
     curves = report.training_curves(tmp_path)
-    assert curves.keys() == {"balance", "encoder_loss", "generator_loss"}
+    assert curves.keys() == {"balance", "encoder_loss", "generator_loss", "squared_error"}
+    errors = {label: (list(steps), list(values)) for label, (steps, values) in curves["squared_error"].items()}
+    assert errors == {"encoder": ([10, 20], [15.0, 25.0]), "generator": ([10, 20], [-1.0, -1.0])}
     found = {label: (list(steps), list(values)) for label, (steps, values) in curves["balance"].items()}
     assert found == {
         "KL of real images, nats": ([10, 20], [10.0, 20.0]),

@@ -272,6 +272,22 @@ def test_the_nearest_training_images_are_found_in_features_and_in_pixels(dataset
         np.testing.assert_array_equal(nearest[::3], shown)  # a copy's nearest is what it copies
 
 
+def test_the_nearest_training_images_by_the_angle_of_their_features(dataset, pixels):
+    dim = (dataset.images("train", range(40)) // 2).astype(np.uint8)  # the direction of an image, half its length
+    found = {}
+    for distance in ("euclidean", "cosine"):
+        config = protocol(num_samples=40, neighbour_distance=distance)
+        _, drawn = DistributionEvaluator(Painter(dim), dataset, pixels, config).measure(["kernel_distance"], draw=True)
+        shown, spaces, _ = drawn["nearest"]
+        found[distance] = next(nearest for space, nearest in spaces.items() if space.startswith("feature space"))
+    train = dataset.images("train", range(40)).reshape(40, -1).astype(np.float64)
+    own = shown.reshape(16, -1).astype(np.float64)
+    cosines = own @ train.T / np.linalg.norm(own, axis=1)[:, None] / np.linalg.norm(train, axis=1)
+    expected = train[cosines.argmax(axis=1)]
+    np.testing.assert_array_equal(found["cosine"][::3].reshape(16, -1), expected)
+    assert (found["euclidean"] != found["cosine"]).any()
+
+
 def test_images_are_kept_where_a_metric_looks_at_them(dataset, pixels):
     config = EvaluationConfig(num_samples=40, cache_dir="none")
     evaluator = DistributionEvaluator(Painter(dataset.images("test", range(40))), dataset, pixels, config)

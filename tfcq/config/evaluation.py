@@ -128,6 +128,12 @@ class EvaluationConfig(ImagesPlace):
         "so many; 0: num_samples",
         minimum=0, unit="images",
     )
+    neighbour_distance: str = option(
+        "euclidean",
+        "how the report compares features when it looks for the nearest training images: euclidean | cosine (their directions "
+        "alone)",
+        choices=("euclidean", "cosine"),
+    )
     num_pairs: int = option(
         2000,
         "the number of pairs of generated images over which ms_ssim (random pairs) and ms_ssim_pggan (disjoint ones) are "

@@ -102,8 +102,11 @@ class DistributionEvaluator:
         """(generated images, {space: their nearest training images, grouped by generated image}, how many were searched)."""
         shown = generated.images[:IMAGES_SHOWN]
         batches = self._dataset.eval_batches(split, self._config.batch_size, len(train))
+        features, bank, space = generated.features[: len(shown)], train.features, "feature space"
+        if self._config.neighbour_distance == "cosine":
+            features, bank, space = _directions(features), _directions(bank), "feature space by the angle"
         found = {
-            "feature space": nearest_neighbours(generated.features[: len(shown)], train.features, _NEAREST),
+            space: nearest_neighbours(features, bank, _NEAREST),
             "pixel space": nearest_in_pixels(shown, batches, _NEAREST),
         }
         nearest = {space: self._dataset.images(split, places.reshape(-1)) for space, (_, places) in found.items()}
@@ -127,6 +130,11 @@ class DistributionEvaluator:
         train = training_images()
         floor = train.first(config.num_samples) if self._reference is self._dataset else activations("train")
         return real, floor, train, real
+
+
+def _directions(features):
+    """Rows [N, D] at length 1, whose Euclidean distances grow with the angle between them; a row of zeros stays."""
+    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), np.finfo(np.float32).tiny)
 
 
 def measured_entries(

@@ -193,6 +193,8 @@ def _curve_of(tag, split, trained_bound):
     player, _, term = tag.rpartition("/")
     if term in _BALANCE and player in ("encoder", "discriminator"):
         return _BALANCE_FIGURE, _BALANCE[term]
+    if term == "squared_error":  # of reconstructions, in training (Huang et al. 2018, Fig. 5, beside the balance)
+        return term, player
     if term in ("loss", "gradient_norm"):  # each player has a scale of its own
         return f"{player}_{term}", split
     if term == "bits_per_dim":  # the name in earlier versions
