@@ -272,6 +272,21 @@ def test_the_protocols_of_paper_002_are_those_of_its_table_2():
     assert {"--metrics=fid", "--features=inception", "--num_samples=50000", "--split=train_and_validation"} <= set(fid)
 
 
+def test_the_protocols_of_paper_003_are_those_of_its_table_1():
+    expected = {
+        "srvae_nll": (["elbo", "bits_per_dim"], {"num_importance_samples": 500, "split": "test", "num_images": 0}),
+        "srvae_fid_test": (["fid"], {"features": "inception", "num_samples": 10000, "split": "test", "image_draw": "mode"}),
+        "srvae_fid_train": (
+            ["fid"], {"features": "inception", "num_samples": 50000, "split": "train_and_validation", "image_draw": "mode"}
+        ),
+    }
+    assert {name for name in PROTOCOLS if name.startswith("srvae_")} == expected.keys()
+    for name, (metrics, options) in expected.items():
+        flags = flags_of("evaluate", f"--flagfile={PROTOCOLS[name]}")
+        protocol = flags.section(EvaluationConfig)
+        assert flags.metrics == metrics and {option: getattr(protocol, option) for option in options} == options
+
+
 _ROWS = table("IntroVAE and Soft-IntroVAE (Huang et al. 2018)")
 INTROSPECTIVE = {row["flagfile"].strip("`").removesuffix(".cfg"): row for row in _ROWS}
 
