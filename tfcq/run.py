@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 REBUILT = [name for name, one in ENDPOINTS.items() if one.inputs == ("images", "seeds") and "images" in one.outputs]
 """The endpoints that make an image of an image."""
 
-MODES = ["prior", *REBUILT, "super_resolve", "interpolate", "interpolate_noise"]
+MODES = ["prior", "stages", *REBUILT, "super_resolve", "interpolate", "interpolate_outer", "interpolate_noise"]
 """What `Run.picture` shows."""
 
 
@@ -194,13 +194,17 @@ class Run:
         checkpoint: str = "best",
         image_draw: str = "",
         place: ImagesPlace | None = None,
+        other_dataset: str = "",
+        other_test_split: str = "test",
     ) -> np.ndarray:
         """A grid of images made by the model.
 
         Args:
-            mode: "prior": new images; "reconstruct" or "generative_reconstruct": images of `split`, and beside each what the
-                model makes of it; "super_resolve": images, their compressed images, and images drawn from those;
-                "interpolate": rows between pairs of images; "interpolate_noise": rows between pairs of new images.
+            mode: "prior": new images; "stages": new images, and before each what the first of two stages makes; "reconstruct" or
+                "generative_reconstruct": images of `split`, and beside each what the model makes of it; "super_resolve": images,
+                their compressed images, and images drawn from those; "interpolate": rows between pairs of images;
+                "interpolate_outer": the same of the latents of the first of two stages alone; "interpolate_noise": rows between
+                pairs of new images.
             num_samples: how many images, or rows.
             seed: of what is random; image i of a seed is always the same.
             temperature: scales the prior's standard deviation ("prior", "interpolate_noise").
@@ -208,6 +212,8 @@ class Run:
             split: of the real images.
             checkpoint, image_draw: as for `model`.
             place: as for `data`.
+            other_dataset: another data set, as --dataset, prepared as the run's, whose images are shown in place of the run's.
+            other_test_split: its test split, as --test_split.
 
         Returns:
             uint8 [height, width, C]; `from tfcq import picture_files` and `picture_files.write(path, picture)` make a file of it.
@@ -224,11 +230,14 @@ class Run:
         pictures = Pictures(model)
         if mode == "prior":
             return pictures.sample_grid(num_samples, seed, temperature)
+        if mode == "stages":
+            return pictures.stages_grid(num_samples, seed, temperature)
         if mode == "interpolate_noise":
             return pictures.noise_interpolation_grid(num_samples, seed=seed, spherical=spherical, temperature=temperature)
-        model.require("interpolate" if mode == "interpolate" else mode)
-        count = 2 * num_samples if mode == "interpolate" else num_samples
-        dataset = self.data(place)
+        interpolates = mode in ("interpolate", "interpolate_outer")
+        model.require("super_resolve" if mode == "interpolate_outer" else mode)
+        count = 2 * num_samples if interpolates else num_samples
+        dataset = self._other_data(model, other_dataset, other_test_split, place) if other_dataset else self.data(place)
         dataset.require_images(split)
         available = dataset.num_images(split)
         if count > available:
@@ -237,8 +246,8 @@ class Run:
                 f"expected num_samples={available * num_samples // count or 1} or fewer"
             )
         images = dataset.images(split, list(range(count)))
-        if mode == "interpolate":
-            return pictures.interpolation_grid(images, seed=seed, spherical=spherical)
+        if interpolates:
+            return pictures.interpolation_grid(images, seed=seed, spherical=spherical, outer=mode == "interpolate_outer")
         if mode == "super_resolve":
             return pictures.super_resolution_grid(images, seed=seed)
         return pictures.reconstruction_grid(images, seed, mode)
@@ -254,6 +263,12 @@ class Run:
         """
         settings.import_tensorflow()
         return workdirs.load_data(self.workdir, place)
+
+    def _other_data(self, model, dataset, test_split, place):
+        from tfcq import data
+
+        folders = {name: getattr(place, name) for name in ("data_dir", "data_cache")} if place else {}
+        return data.load(model.config_of_run.data.other(model.image_shape[-1], dataset, test_split, **folders))
 
     def history(self, name: str = "train") -> History:
         """The curves of the run, as in TensorBoard, as a table.

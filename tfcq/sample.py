@@ -26,8 +26,10 @@ def define(flags: Flags) -> None:
         "mode",
         "prior",
         MODES,
-        "What the picture shows. prior: new images | super_resolve: test images, their compressed images, and images drawn from "
-        "those | interpolate: rows between pairs of test images | interpolate_noise: rows between pairs of new images, 0 and 1, "
+        "What the picture shows. prior: new images | stages: new images, and before each what the first of two stages makes | "
+        "super_resolve: test images, their compressed images, and images drawn from "
+        "those | interpolate: rows between pairs of test images | interpolate_outer: the same of the latents of the first of two "
+        "stages alone | interpolate_noise: rows between pairs of new images, 0 and 1, "
         "2 and 3, ... of mode prior | others: test images, and beside them "
         + "; ".join(f"{name}: {ENDPOINTS[name].meaning}" for name in REBUILT),
     )
@@ -40,7 +42,9 @@ def define(flags: Flags) -> None:
         "FILE|DIR",
     )
     flags.integer("seed", 0, "The seed of the images; image i of a seed is always the same", minimum=0)
-    flags.number("temperature", 1.0, "The factor of the prior's standard deviation (modes prior, interpolate_noise)", minimum=0.0)
+    flags.number(
+        "temperature", 1.0, "The factor of the prior's standard deviation (modes prior, stages, interpolate_noise)", minimum=0.0
+    )
     flags.choice(
         "interpolation",
         "linear",
@@ -58,6 +62,13 @@ def define(flags: Flags) -> None:
     flags.group("The run's images")
     flags.choice("split", "test", ["train", "validation", "test"], "The split of the images that are reconstructed or shown")
     flags.options(ImagesPlace)
+    flags.string(
+        "other_dataset",
+        "",
+        "Another data set, named as --dataset and prepared as the run's, whose images are shown in place of the run's",
+        "NAME",
+    )
+    flags.string("other_test_split", "test", "The test split of --other_dataset, as --test_split", "NAME")
     flags.group("Many images of mode prior, as arrays")
     bulk.define_export(flags)
     bulk.define_shards(flags)
@@ -88,6 +99,8 @@ def main(flags: Flags) -> None:
         checkpoint=flags.checkpoint,
         image_draw=flags.image_draw,
         place=flags.section(ImagesPlace),
+        other_dataset=flags.other_dataset,
+        other_test_split=flags.other_test_split,
     )
     with files.writing("output", path):
         picture_files.write(path, picture)

@@ -89,3 +89,25 @@ class DataConfig(Section):
             raise UserError(
                 f"train_split and test_split: expected two different splits, received {self.train_split!r} for both"
             )
+
+    def other(
+        self, channels: int, dataset: str, test_split: str = "test", data_dir: str = "", data_cache: str = ""
+    ) -> "DataConfig":
+        """The DataConfig of another data set, cut, resized and coloured like a run's images, with splits of its own.
+
+        Args:
+            channels: number of channels of the run's images, 1 or 3; the other images are read so, whatever their files have.
+            dataset, test_split: as the options.
+            data_dir, data_cache: as the options; empty: this one's.
+        """
+        return DataConfig(
+            dataset=dataset,
+            data_dir=data_dir or self.data_dir,
+            data_cache=data_cache or self.data_cache,
+            image_size=self.image_size,
+            center_crop=self.center_crop,
+            resize=self.resize,
+            color={1: "grey", 3: "rgb"}[channels],
+            test_split=test_split,
+            skip_broken_images=self.skip_broken_images,
+        )

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tfcq.errors import UserError
 from tfcq.images import grid
-from tfcq.randomness import row_seeds
+from tfcq.randomness import RowNoise, row_seeds
 
 if TYPE_CHECKING:
     from tfcq.models.base import GenerativeModel
@@ -67,14 +67,27 @@ class Pictures:
         rows, shape = len(images), images.shape[1:]
         repeated = np.repeat(compressed, num_draws, axis=0)
         drawn = self._run("super_resolve", repeated, row_seeds(len(repeated), seed)).reshape(rows, num_draws, *shape)
-        times = shape[0] // compressed.shape[1]
-        larger = compressed.repeat(times, 1).repeat(times, 2)
-        larger = np.broadcast_to(larger, (rows, *shape))  # a compressed image may have one channel
-        cells = np.concatenate([images[:, None], larger[:, None], drawn], axis=1)
+        cells = np.concatenate([images[:, None], _enlarged(compressed, shape)[:, None], drawn], axis=1)
         return grid(cells.reshape(-1, *shape), 2 + num_draws)
 
+    def stages_grid(self, num_images: int, seed: int = 0, temperature: float = 1.0) -> np.ndarray:
+        """Pairs of a generated compressed image, enlarged, and the image that is generated of it: those of `samples`.
+
+        Raises:
+            UserError: a model that generates in one stage.
+        """
+        self._model.require("super_resolve")
+
+        def stages(seeds, temperatures):
+            return self._model.draw_stages(RowNoise(seeds), temperatures)
+
+        arrays = row_seeds(num_images, seed), np.full(num_images, temperature, np.float32)
+        compressed, images = self._batches(tf.function(stages, autograph=False, reduce_retracing=True), *arrays)
+        pairs = np.stack([_enlarged(compressed, images.shape[1:]), images], axis=1)
+        return grid(pairs.reshape(-1, *images.shape[1:]), 2 * max(1, round(np.sqrt(num_images / 2))))
+
     def interpolation_grid(
-        self, images: np.ndarray, num_steps: int = 8, seed: int = 0, spherical: bool = False
+        self, images: np.ndarray, num_steps: int = 8, seed: int = 0, spherical: bool = False, outer: bool = False
     ) -> np.ndarray:
         """A row for each pair of neighbours (0 and 1, 2 and 3, ...): the model's interpolation between them, both ends
         included.
@@ -84,9 +97,10 @@ class Pictures:
             num_steps: number of images in a row.
             seed: seed of the dequantisation.
             spherical: see `GenerativeModel.interpolate`.
+            outer: whether to change u alone, the latents of the first of two stages (`SRVAE.interpolate_outer`).
 
         Raises:
-            UserError: fewer than two images or steps, or a model without latents of images.
+            UserError: fewer than two images or steps, or a model without latents of images, or of one stage.
         """
         if len(images) < 2 or num_steps < 2:
             raise UserError(f"interpolate: expected at least 2 images and 2 steps, received {len(images)} and {num_steps}")
@@ -94,8 +108,12 @@ class Pictures:
         pairs = len(first)
         fractions = np.tile(np.linspace(0.0, 1.0, num_steps, dtype=np.float32), pairs)
         first, second, seeds = (np.repeat(rows, num_steps, axis=0) for rows in (first, second, row_seeds(pairs, seed)))
-        between = self._run("interpolate", first, second, fractions, np.full(len(fractions), spherical), seeds)
-        return grid(between, num_steps)
+        paths = np.full(len(fractions), spherical)
+        if not outer:
+            return grid(self._run("interpolate", first, second, fractions, paths, seeds), num_steps)
+        self._model.require("super_resolve")
+        function = tf.function(self._model.interpolate_outer, autograph=False, reduce_retracing=True)
+        return grid(self._batches(function, first, second, fractions, paths), num_steps)
 
     def noise_interpolation_grid(
         self, num_pairs: int, num_steps: int = 8, seed: int = 0, spherical: bool = False, temperature: float = 1.0
@@ -127,6 +145,20 @@ class Pictures:
             raise self._model.cannot(ability)
         if ability not in self._compiled:
             self._compiled[ability] = tf.function(getattr(self._model, ability), autograph=False, reduce_retracing=True)
-        function, count = self._compiled[ability], len(arrays[0])
-        starts = range(0, count, _BATCH)
-        return np.concatenate([function(*(array[start : start + _BATCH] for array in arrays)).numpy() for start in starts])
+        return self._batches(self._compiled[ability], *arrays)
+
+    @staticmethod
+    def _batches(function, *arrays):
+        """What a function answers to the rows of arrays, a batch at a time: an array, or a tuple of several."""
+        starts = range(0, len(arrays[0]), _BATCH)
+        answers = [function(*(array[start : start + _BATCH] for array in arrays)) for start in starts]
+        joined = [np.concatenate(parts) for parts in zip(*map(tf.nest.flatten, answers))]
+        return joined if isinstance(answers[0], tuple) else joined[0]
+
+
+def _enlarged(compressed, shape):
+    """Compressed images uint8 [N, h, w, c], each pixel repeated, as images [N, *shape]."""
+    compressed = np.asarray(compressed)
+    times = shape[0] // compressed.shape[1]
+    larger = compressed.repeat(times, 1).repeat(times, 2)
+    return np.broadcast_to(larger, (len(larger), *shape))  # a compressed image may have one channel

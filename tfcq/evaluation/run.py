@@ -12,7 +12,6 @@ import tensorflow as tf
 from tfcq import data
 from tfcq import workdir as workdirs
 from tfcq.checks import check_bool
-from tfcq.config import DataConfig
 from tfcq.config.evaluation import EvaluationConfig, metric_names
 from tfcq.config.fields import suggestion
 from tfcq.engine import devices
@@ -209,18 +208,8 @@ class _Run:
         """The `ImageDataset` of a data set other than the run's and its DataConfig, or (None, None) if it has no name."""
         if not dataset:
             return None, None
-        settings = self.model.config_of_run.data  # cut and resized like the run's images, but with splits of its own
-        config = DataConfig(
-            dataset=dataset,
-            data_dir=self.config.data_dir or settings.data_dir,
-            data_cache=self.config.data_cache or settings.data_cache,
-            image_size=settings.image_size,
-            center_crop=settings.center_crop,
-            resize=settings.resize,
-            color={1: "grey", 3: "rgb"}[self.model.image_shape[-1]],  # as in the run's images, whatever the files have
-            test_split=test_split,
-            skip_broken_images=settings.skip_broken_images,
-        )
+        settings, place = self.model.config_of_run.data, self.config
+        config = settings.other(self.model.image_shape[-1], dataset, test_split, place.data_dir, place.data_cache)
         self._others.append(data.load(config))
         return self._others[-1], config
 

@@ -10,6 +10,7 @@ from scipy import special, stats
 from tfcq import images as units
 from tfcq.distributions.logistic_mixture import DiscretizedLogisticMixture
 from tfcq.errors import UserError
+from tfcq.evaluation.pictures import Pictures
 from tfcq.models.super_resolution.srvae import SRVAE
 from tfcq.randomness import RowNoise, StepNoise, row_seeds
 
@@ -182,6 +183,32 @@ def test_the_four_operations_are_made_of_their_draws(temperature):
     posterior = model.gaussian(model.inner_encoder(full))
     inner = posterior.mean() + posterior.stddev() * normal(1)
     np.testing.assert_array_equal(model.reconstruct(IMAGES, seeds), image_of_inner(compressed, inner))
+
+
+def test_the_stages_of_a_sample_are_its_compressed_image_and_itself():
+    model, seeds = model_of("srvae"), row_seeds(6, seed=2)
+    compressed, images = model.draw_stages(RowNoise(seeds), 0.8)
+    np.testing.assert_array_equal(images, model.sample(seeds, 0.8))
+    outer = model.draw_prior(RowNoise(seeds), 0, 0.8)
+    np.testing.assert_array_equal(compressed, model._compressed(outer, RowNoise(seeds)))
+    picture = Pictures(model).stages_grid(6, seed=2, temperature=0.8)[::2, ::2]  # 16 pixels are shown as 32
+    shown = picture.reshape(3, 16, 4, 16, 3).swapaxes(1, 2).reshape(6, 2, *SHAPE)
+    larger = np.repeat(np.repeat(compressed, 2, axis=1), 2, axis=2)
+    for place, expected in enumerate((larger, np.asarray(images))):  # a graph and eager may choose other components
+        assert (shown[:, place] == expected).mean() > 0.99
+
+
+def test_between_two_images_u_alone_changes():
+    """The ends are what u's means generate without noise, whatever the images' z."""
+    model = model_of("srvae")
+    found = model.interpolate_outer(IMAGES[:2], IMAGES[2:], np.float32([0.0, 1.0]), np.array([False, True])).numpy()
+    outer = model._outer_posterior(model.compress(IMAGES[[0, 3]])).mean()
+    compressed = model._compressed(outer)
+    expected = model._image(compressed, model._inner_prior(model._of_compressed(compressed), outer).mean()).numpy()
+    assert (np.abs(found.astype(int) - expected) <= 1).mean() > 0.99
+    flipped = IMAGES[:, :, ::-1]
+    other = model.interpolate_outer(IMAGES[:2], flipped[2:], np.float32([0.0, 0.0]), np.array([False, False])).numpy()
+    np.testing.assert_array_equal(other[0], found[0])  # at share 0 the other image plays no part
 
 
 def test_grey_compression_has_a_grey_image_of_full_size_between():

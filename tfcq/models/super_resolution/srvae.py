@@ -22,6 +22,7 @@ from tfcq import images as units
 from tfcq.config import SRVAEConfig
 from tfcq.errors import UserError
 from tfcq.models.base import Array, Noise
+from tfcq.models.interpolation import between
 from tfcq.models.super_resolution.logistic_vae import LogisticVAE
 from tfcq.networks import dense_blocks
 from tfcq.randomness import RowNoise
@@ -140,8 +141,26 @@ class SRVAE(LogisticVAE):
 
     def draw_images(self, noise: Noise, temperature: float | Array = 1.0) -> Array:
         """Images uint8 [N, H, W, C]; `temperature` scales the noise of u and z."""
+        return self.draw_stages(noise, temperature)[1]
+
+    def draw_stages(self, noise: Noise, temperature: float | Array = 1.0) -> tuple[tf.Tensor, Array]:
+        """Both stages of `draw_images`: y, uint8 [N, *compressed_shape], and x (the paper's Fig. 7)."""
         outer = self.draw_prior(noise, _OUTER, temperature)
-        return self._image_given(self._compressed(outer, noise), outer, noise, temperature)
+        compressed = self._compressed(outer, noise)
+        return compressed, self._image_given(compressed, outer, noise, temperature)
+
+    def interpolate_outer(self, images: Array, other_images: Array, share: Array, spherical: Array) -> Array:
+        """Images uint8 [N, H, W, C] of u alone, on the path between two images in the space of its noise, as of `interpolate`.
+
+        The rest is not drawn: y is the mode of p(y|u), z the mean of p(z|y, u), x the mode of p(x|y, z).
+        """
+
+        def noise_of_outer(given):
+            return self.prior_flow.inverse_and_log_det(self._outer_posterior(self.compress(given)).mean())[0]
+
+        path = between(noise_of_outer(images), noise_of_outer(other_images), share, spherical)
+        noise = tf.concat([path, tf.zeros_like(path)], axis=-1)
+        return self.decode(self.latents_of(noise))
 
     def super_resolve(self, compressed: Array, seeds: Array) -> Array:
         """Images uint8 [N, H, W, C] given compressed images, uint8 [N, *compressed_shape]."""
