@@ -273,7 +273,7 @@ def _text(model, dataset, row, pictures):
     entries = {name: entry for name, entry in row.items() if isinstance(entry, dict)}
     for name, entry in entries.items():
         value, error, _ = main_value(entry)
-        counts = f"{entry['num_generated']} / {entry['num_real']}" if "num_real" in entry else f"- / {entry['num_images']}"
+        counts = f"{entry.get('num_generated', '-')} / {entry['num_real'] if 'num_real' in entry else entry['num_images']}"
         uncertainty = "" if error is None else f"{error:.2g}"
         real = f"{entry['real']:.5g}" if "real" in entry else ""
         rows.append((name, f"{value:.5g}", uncertainty, unit_of(name, entry), real, counts, entry["seconds"]))

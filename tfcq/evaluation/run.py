@@ -18,6 +18,7 @@ from tfcq.engine import devices
 from tfcq.errors import UserError
 from tfcq.evaluation import distributions
 from tfcq.evaluation.comparable import data_facts
+from tfcq.evaluation.energy import NUMBER, EnergyEvaluator
 from tfcq.evaluation.likelihood import LatentLikelihoodEvaluator, LikelihoodEvaluator, likelihood_auroc
 from tfcq.machine import files, paths
 from tfcq.machine.terminal import ImageProgress
@@ -74,6 +75,7 @@ def evaluate(
     try:
         run.measure_likelihoods([name for name in chosen if name in registry.LIKELIHOODS], row, drawn)
         run.measure_latent_likelihood([name for name in chosen if name in registry.LATENT_LIKELIHOODS], row)
+        run.measure_energy([name for name in chosen if name in registry.OF_ENERGY], row)
         run.measure_distributions([name for name in chosen if name in registry.OF_SAMPLES], row, drawn)
     except tf.errors.OpError as error:
         raise run.data_error() or error from error
@@ -270,6 +272,18 @@ class _Run:
             row[name] = entry | self._facts(config.split) | {"seed": config.seed, "seconds": round(time.monotonic() - start, 1)}
             error = f" +- {entry['standard_error']:.2g}" if "standard_error" in entry else ""
             print(f"{name}: {entry['value']:.5g}{error} ({config.split}, {total} images)", flush=True)
+
+    def measure_energy(self, names, row):
+        """Adds an entry to `row`."""
+        if not names:
+            return
+        config, start = self.config, time.monotonic()
+        total = min(config.num_images or math.inf, config.num_samples, self.dataset.num_images(config.split))
+        batches = self.dataset.eval_batches(config.split, config.batch_size, total)
+        entry = EnergyEvaluator(self.model, self.strategy).entry(batches, config.seed, ImageProgress("energy", total))
+        entry |= self._facts(config.split) | {"seed": config.seed, "seconds": round(time.monotonic() - start, 1)}
+        row[NUMBER] = entry
+        print(f"{NUMBER}: {entry['value']:.4f} ({config.split}, {total} images, as many samples)", flush=True)
 
     def measure_distributions(self, names, row, drawn):
         """Adds entries to `row`, and data of the report's figures to `drawn`."""

@@ -16,6 +16,8 @@ from tfcq.config import Config
 from tfcq.endpoints import ENDPOINTS, SIGNATURES
 from tfcq.machine import paths
 
+_TELLS_FROM = 0.6  # the lowest AUROC at which an energy is said to tell anything; at 0.5 it is a coin
+
 
 def model_card(
     config: Config,
@@ -71,6 +73,7 @@ def model_card(
         "",
         "- Likelihoods compare models on one data set and one preprocessing; across data sets they order images by "
         "simplicity as much as by kind.",
+        *([f"- {energy_told(rows, step)}."] if "energy" in signatures else []),
         "- Samples repeat what is in the training data, its biases included, and may repeat single images of it.",
         "",
         "## Configuration",
@@ -105,6 +108,28 @@ def _tensors(specs):
     return ", ".join(
         f"{name} {spec.dtype.name} [{', '.join('N' if size is None else str(size) for size in spec.shape)}]"
         for name, spec in sorted(specs.items())
+    )
+
+
+def energy_told(rows: Sequence[dict], step: int) -> str:
+    """A sentence on what the endpoint `energy` tells, by the last of the rows of metrics.jsonl that measured it at this step.
+
+    It begins with "warning: " where the energy tells nothing.
+    """
+    measured = [row for row in rows if row.get("step") == step and "energy_auroc" in row]
+    if not measured:
+        return (
+            "how well `energy` tells generated images from real ones was not measured at this step: "
+            "tfcq evaluate --metrics=energy does it"
+        )
+    entry = measured[-1]["energy_auroc"]
+    split = entry.get("split", measured[-1].get("split", "validation"))
+    fact = f"an AUROC of {entry['value']:.2f} ({entry['num_images']:,} {split} images, as many samples)"
+    if entry["value"] >= _TELLS_FROM:
+        return f"`energy` tells generated images from real ones with {fact}"
+    return (
+        f"warning: `energy` tells nothing of single images: {fact}, 0.5 being a coin; with --network_normalization=group or none "
+        "it is what training sees"
     )
 
 

@@ -93,6 +93,9 @@ def export(
         progress.close()
         if lacking := operations.warning(staged / "saved_model.pb"):
             print(lacking, flush=True)
+        rows = workdirs.read_metrics(workdir)
+        if "energy" in model.abilities and (told := card.energy_told(rows, int(model.step))).startswith("warning"):
+            print(told, flush=True)
         extra = staged / "assets.extra"
         extra.mkdir(exist_ok=True)
         if not card.write_warmup(staged, inputs):
@@ -105,7 +108,7 @@ def export(
                 config,
                 environment,
                 data,
-                workdirs.read_metrics(workdir),
+                rows,
                 int(model.step),
                 signatures,
                 num_importance_samples,

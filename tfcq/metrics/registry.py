@@ -81,6 +81,11 @@ TABLE = {
             ),
         },
     ),
+    "energy": Listed(
+        "energy",
+        "AUROC of the model's energy, by which generated images are told from real ones, one by one; 0.5: it tells nothing",
+        numbers={"energy_auroc": Number()},
+    ),
     "frechet_distance": Listed(
         "sample",
         "Frechet distance of Gaussians fitted to features (Heusel et al. 2017); lower is better",
@@ -154,6 +159,9 @@ LIKELIHOODS = names("likelihood")
 
 LATENT_LIKELIHOODS = names("latent_likelihood")
 """Metrics of real images under models that are a density of latents and not of images."""
+
+OF_ENERGY = names("energy")
+"""Metrics of a model's energy, on real and generated images."""
 
 OF_SAMPLES = names("sample")
 """Metrics that compare generated with real images."""

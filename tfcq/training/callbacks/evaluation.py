@@ -10,6 +10,7 @@ from tfcq import images as units
 from tfcq import workdir as workdirs
 from tfcq.config.evaluation import EvaluationConfig
 from tfcq.engine.best import ELBO
+from tfcq.evaluation.energy import NUMBER, EnergyEvaluator
 from tfcq.evaluation.likelihood import LatentLikelihoodEvaluator, LikelihoodEvaluator
 from tfcq.evaluation.pictures import Pictures
 from tfcq.machine.interruption import Stopped
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 ENOUGH = 2048
 """The number of images, generated and real, below which the bias of a Frechet distance is warned of."""
 
+_ENERGIES = 1000  # validation images at most whose energies are compared with those of as many samples
 _PICTURE_SEED = 0  # the same for every evaluation, so that grids of one run can be compared
 
 
@@ -112,6 +114,7 @@ class Evaluation(StepCallback):
         self._likelihood = LikelihoodEvaluator(self.model) if "likelihood" in likelihoods else None
         latents = "latent_likelihood" in likelihoods
         self._latent_likelihood = LatentLikelihoodEvaluator(self.model) if latents else None
+        self._energy = EnergyEvaluator(self.model) if "energy" in likelihoods else None
         self._pictures = Pictures(self.model)
         self._best = BestNumber(training.best_metric)
         self._best.check(model)
@@ -215,6 +218,10 @@ class Evaluation(StepCallback):
                 row |= self._latent_likelihood.entries(batches, self._training.seed)
                 for name in LatentLikelihoodEvaluator.meanings:
                     tf.summary.scalar(name, row[name]["value"])
+            if self._energy and step:
+                batches = self._dataset.eval_batches("validation", self._training.batch_size, min(self._num_images, _ENERGIES))
+                row[NUMBER] = self._energy.entry(batches, self._training.seed) | {"split": "validation"}
+                tf.summary.scalar(NUMBER, row[NUMBER]["value"])
             if self._distributions and step:
                 clear()
                 entries, _ = self._distributions.measure(self._of_samples)
