@@ -23,7 +23,10 @@ def define(flags: Flags) -> None:
         "How images are drawn from logistic mixtures, instead of the run's --image_draw",
     )
     flags.integer(
-        "num_importance_samples", 10, "The draws per image (K) of the likelihood endpoint; it costs K times one draw", minimum=1
+        "num_importance_samples",
+        10,
+        "The draws per image (K) of the endpoints of likelihoods; they cost K times one draw",
+        minimum=1,
     )
     flags.boolean(
         "allow_other_signatures",

@@ -153,7 +153,8 @@ class Run:
 
         Args:
             export_dir: folder of all exported models.
-            num_importance_samples: K of the likelihood endpoint, which costs K decoder passes an image.
+            num_importance_samples: K of the endpoints likelihood and unit_gaussian_likelihood, which cost K decoder passes an
+                image.
             checkpoint: "best" or "last".
             image_draw: as in `model`.
             allow_other_signatures: whether the model may follow a version that takes or answers other tensors.
@@ -224,7 +225,13 @@ class Run:
         if mode not in MODES:
             raise UserError(f"mode: expected one of {', '.join(MODES)}, received {mode!r}{suggestion(mode, MODES)}")
         check_integer("num_samples", num_samples, 1)
+        if other_dataset and mode in ("prior", "stages", "interpolate_noise"):
+            raise UserError(f"other_dataset: mode={mode} shows no given images; expected it with another mode")
+        if other_dataset and place and (place.dataset or place.accept_changed_data):
+            raise UserError("other_dataset: expected it without dataset and accept_changed_data, which are of the run's images")
         model = self.model(checkpoint, image_draw)
+        if mode in ("stages", "interpolate_outer") and not hasattr(model, "draw_stages"):
+            raise UserError(f"mode={mode}: expected a run of a model of two stages (srvae), received one of {model.name}")
         from tfcq.evaluation.pictures import Pictures
 
         pictures = Pictures(model)
@@ -235,7 +242,7 @@ class Run:
         if mode == "interpolate_noise":
             return pictures.noise_interpolation_grid(num_samples, seed=seed, spherical=spherical, temperature=temperature)
         interpolates = mode in ("interpolate", "interpolate_outer")
-        model.require("super_resolve" if mode == "interpolate_outer" else mode)
+        model.require("interpolate" if interpolates else mode)
         count = 2 * num_samples if interpolates else num_samples
         dataset = self._other_data(model, other_dataset, other_test_split, place) if other_dataset else self.data(place)
         dataset.require_images(split)

@@ -110,6 +110,8 @@ def main(flags: Flags) -> None:
 def _draw_many(flags):
     if flags.mode != "prior":
         raise UserError(f"mode: expected prior with --shard and --ray, received {flags.mode}")
+    if flags.other_dataset:
+        raise UserError("other_dataset: --shard and --ray draw new images and show no given ones; expected it without them")
 
     def stage(place):
         from tfcq.bulk.stages import Sampling

@@ -99,6 +99,9 @@ GOLDENS = {
         ),
         steps=3,
     ),
+    "introvae_group": Golden(
+        tiny.config(8, model="introvae", reconstruction_weight=0.05, network_normalization="group"), steps=3
+    ),
     "vae_flow_prior": Golden(tiny.config(model="vae_flow_prior")),
     "vae_flow_posterior": Golden(
         tiny.config(model="vae_flow_posterior", latent_flow_optimizer="own", latent_flow_normalization="batch")
@@ -114,4 +117,5 @@ GOLDENS = {
 }
 
 VARIANTS = {"cqf_vae_vector", "cqf_cq_rgb", "cqf_ladder", "realnvp_flow_gan", "glf_two_stages", "vae_learned_scale"}
+VARIANTS |= {"introvae_group"}
 """Goldens whose parts other goldens and the rows of the paper's tables have, too: proved with `tools/test -m long`."""

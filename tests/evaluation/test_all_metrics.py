@@ -124,6 +124,11 @@ def test_samples_are_compared_with_another_data_set(run):
     assert entry["value"] != own["value"] and entry["data"]["content"] != own["data"]["content"]
     with pytest.raises(UserError, match="memorisation compares with the run's own images; expected it without"):
         evaluate(run, ["memorisation"], reference_dataset="photo_patches", **protocol)
+    assert report.scalars("fd_pixels", entry).keys() == {"fd_pixels of photo_patches"}
+    before = (run / "metrics.jsonl").read_text()
+    with pytest.raises(UserError, match="nowhere"):  # before anything is measured
+        evaluate(run, ["elbo"], reference_dataset="idx:/nowhere", **protocol)
+    assert (run / "metrics.jsonl").read_text() == before
 
 
 def test_a_model_without_likelihood_has_all_the_rest(tmp_path):

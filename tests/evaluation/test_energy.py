@@ -64,15 +64,33 @@ def test_it_is_measured_by_evaluate_and_during_training(tmp_path):
     assert row["energy_auroc"]["split"] == "test"
 
 
+def test_an_energy_that_is_not_finite_ends_nothing():
+    class Broken(Bright):
+        def energy(self, images, seeds):
+            return super().energy(images, seeds) * np.float32("nan")
+
+    assert np.isnan(EnergyEvaluator(Broken(0)).entry([tiny.images(SHAPE, 5)])["value"])
+
+
+def test_the_temperature_is_the_samples():
+    class Cold(Bright):
+        def sample(self, seeds, temperature=1.0):
+            return tf.cast(tf.cast(super().sample(seeds), tf.float32) * temperature[:, None, None, None], tf.uint8)
+
+    warm, cold = (EnergyEvaluator(Cold(100)).entry([tiny.images(SHAPE, 9)], temperature=one) for one in (1.0, 0.0))
+    assert cold["energy_generated"] == 0.0 < warm["energy_generated"] and cold["temperature"] == 0.0
+
+
 def test_the_card_says_what_it_tells():
     def row(step, value):
         return {"step": step, "split": "validation", "energy_auroc": {"value": value, "num_images": 1000, "split": "validation"}}
 
-    rows = [{"step": 5}, row(5, 0.98), row(7, 0.99), row(5, 0.48)]
-    assert energy_told(rows, 5) == (
-        "warning: `energy` tells nothing of single images: an AUROC of 0.48 (1,000 validation images, as many samples), 0.5 "
-        "being a coin; with --network_normalization=group or none it is what training sees"
-    )
-    told = "`energy` tells generated images from real ones with an AUROC of 0.99 (1,000 validation images, as many samples)"
-    assert energy_told(rows, 7) == told
-    assert "was not measured at this step" in energy_told(rows, 6)
+    rows = [{"step": 5}, row(5, 0.98), row(7, 0.99), row(5, 0.48), row(9, 0.05)]
+    fact = "an AUROC of {} (1,000 validation images, as many samples; 0.5 is chance)"
+    blind = f"warning: `energy` does not tell single generated images from real ones: {fact.format('0.48')}"
+    assert energy_told(rows, 5, "batch") == f"{blind}; with --network_normalization=group or none it is the KL that training sees"
+    assert energy_told(rows, 5, "group") == blind
+    assert energy_told(rows, 7, "batch") == f"`energy` tells generated images from real ones with {fact.format('0.99')}"
+    lower = f"warning: `energy` is lower for generated images than for real ones: {fact.format('0.05')}"
+    assert energy_told(rows, 9, "none") == lower
+    assert "was not measured at this step" in energy_told(rows, 6, "batch")

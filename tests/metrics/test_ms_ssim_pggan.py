@@ -96,6 +96,7 @@ def test_pairs_are_disjoint_and_in_order():
     values = [1.0, 1.0, apart]
     assert result["mean"] == pytest.approx(np.mean(values)) and result["num_pairs"] == 3
     assert result["standard_error"] == pytest.approx(np.std(values, ddof=1) / np.sqrt(3))
+    assert ms_ssim_pggan(images[:3]) == {"mean": 1.0, "num_pairs": 1}
     assert ms_ssim_pggan(images, num_pairs=2) == {"mean": 1.0, "standard_error": 0.0, "num_pairs": 2}
 
 
@@ -115,7 +116,7 @@ def test_it_is_another_number_than_ms_ssim():
         (np.zeros((4, 28, 28, 1), np.uint8), {}, "sides divisible by 16, received 28 x 28; ms_ssim takes others"),
         (np.zeros((4, 32, 40, 1), np.uint8), {}, "received 32 x 40"),
         (np.zeros((4, 16, 16, 1), np.float32), {}, r"received float32 \[4, 16, 16, 1\]"),
-        (np.zeros((3, 16, 16, 1), np.uint8), {}, "N of 4 or more"),
+        (np.zeros((1, 16, 16, 1), np.uint8), {}, "N of 2 or more"),
         (np.zeros((4, 16, 16, 1), np.uint8), {"num_pairs": 1}, "num_pairs of 2 or more"),
     ],
 )

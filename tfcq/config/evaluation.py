@@ -82,7 +82,9 @@ class EvaluationConfig(ImagesPlace):
         choices=("train", "validation", "test", "train_and_validation"),
     )
     num_images: int = option(
-        0, "how many real images, the first of the split, the likelihoods are measured on; 0: all", minimum=0, unit="images"
+        0,
+        "how many real images, the first of the split, likelihoods and energies are measured on; 0: all",
+        minimum=0, unit="images",
     )
     num_importance_samples: int = option(
         50,

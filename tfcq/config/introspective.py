@@ -32,7 +32,7 @@ class IntrospectiveOptions(StageOptions):
     network_normalization: str = option(
         "batch",
         "the normalisation in encoder and generator: batch (the paper's) | group (by an image's own statistics) | none; without "
-        "batch the energy recognises single generated images",
+        "batch the energy of an image is the KL that training sees",
         choices=("batch", "group", "none"),
     )
     recompute_gradients: bool = option(

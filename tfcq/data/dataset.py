@@ -304,8 +304,8 @@ class ImageDataset:
         if split in list(JOINED):  # a list, as `split` may be unhashable
             return self._joined([self._splits[one] for one in JOINED[split]])
         if split not in list(self._splits):
-            raise UserError(f"split: expected one of {', '.join(SPLITS)}, received "
-                            f"{split!r}{suggestion(split, SPLITS)}")
+            known = [*SPLITS, *JOINED]
+            raise UserError(f"split: expected one of {', '.join(known)}, received {split!r}{suggestion(split, known)}")
         return self._splits[split]
 
     def _joined(self, splits):

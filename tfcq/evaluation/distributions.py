@@ -92,8 +92,9 @@ class DistributionEvaluator:
             found, curve = measured_entries(name, reference, generated, floor, config.seed, self._extractor, protocol, **more)
             drawn[f"{name}_curve"] = curve
             entries |= found
+            other = f" of {config.reference_dataset}" if self._reference is not self._dataset else ""
             for key, entry in found.items():
-                print(line(key, entry), flush=True)
+                print(line(key + other, entry), flush=True)
         if draw:
             drawn["nearest"] = self._nearest(generated[0], train, config.split if train is real else "train")
         return entries, {key: value for key, value in drawn.items() if value is not None}
@@ -104,7 +105,7 @@ class DistributionEvaluator:
         batches = self._dataset.eval_batches(split, self._config.batch_size, len(train))
         features, bank, space = generated.features[: len(shown)], train.features, "feature space"
         if self._config.neighbour_distance == "cosine":
-            features, bank, space = _directions(features), _directions(bank), "feature space by the angle"
+            features, bank, space = _directions(features), _directions(bank), "feature space, by cosine distance,"
         found = {
             space: nearest_neighbours(features, bank, _NEAREST),
             "pixel space": nearest_in_pixels(shown, batches, _NEAREST),
@@ -125,8 +126,9 @@ class DistributionEvaluator:
         real = activations(config.split)
         if of_training:
             test = activations("test")
-            own = config.split == "train" and self._reference is self._dataset and not config.num_train_images
-            return real, test, real if own else training_images(), test
+            own = self._reference is self._dataset and not config.num_train_images  # its first images are the training images
+            train = real.first(self._dataset.num_images("train")) if own else training_images()
+            return real, test, train, test
         train = training_images()
         floor = train.first(config.num_samples) if self._reference is self._dataset else activations("train")
         return real, floor, train, real

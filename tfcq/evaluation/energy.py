@@ -31,20 +31,29 @@ class EnergyEvaluator:
     def __init__(self, model: GenerativeModel, strategy: tf.distribute.Strategy | None = None) -> None:
         images, seeds = tf.TensorSpec((None, *model.image_shape), tf.uint8), tf.TensorSpec((None, 2), tf.int32)
 
-        def of_generated(rows):
-            return model.energy(model.sample(rows), rows)
+        temperatures = tf.TensorSpec((None,), tf.float32)
+
+        def of_generated(rows, temperatures):
+            return model.energy(model.sample(rows, temperatures), rows)
 
         self._of_real = Sharded(model.energy, (images, seeds), strategy)
-        self._of_generated = Sharded(of_generated, (seeds,), strategy)
+        self._of_generated = Sharded(of_generated, (seeds, temperatures), strategy)
 
     def entry(
-        self, batches: Iterable[np.ndarray], seed: int = 0, progress: Callable[[int], None] = lambda count: None
+        self,
+        batches: Iterable[np.ndarray],
+        seed: int = 0,
+        temperature: float = 1.0,
+        progress: Callable[[int], None] = lambda count: None,
     ) -> dict:
         """{"value": the AUROC, mean energies and counts} of real images and as many samples; sample i has the seed (seed, i).
+
+        The AUROC is NaN if an energy is not finite.
 
         Args:
             batches: of real images, uint8 [n, H, W, C].
             seed: of the samples.
+            temperature: scales the prior's standard deviation.
             progress: called with the number of real images that are done.
         """
         real: list[np.ndarray] = []
@@ -53,15 +62,17 @@ class EnergyEvaluator:
         for images in batches:
             seeds = row_seeds(len(images), seed, count)
             real.append(np.asarray(self._of_real(images, seeds), np.float64))
-            generated.append(np.asarray(self._of_generated(seeds), np.float64))
+            generated.append(np.asarray(self._of_generated(seeds, np.full(len(seeds), temperature, np.float32)), np.float64))
             count += len(images)
             progress(count)
         of_real, of_generated = np.concatenate(real), np.concatenate(generated)
+        finite = np.isfinite(of_real).all() and np.isfinite(of_generated).all()
         return {
-            "value": likelihood_auroc(of_real, of_generated),
+            "value": likelihood_auroc(of_real, of_generated) if finite else float("nan"),
             "energy_real": float(of_real.mean()),
             "energy_generated": float(of_generated.mean()),
             "num_images": count,
             "num_generated": count,
+            "temperature": temperature,
             "meaning": TABLE["energy"].meaning,
         }

@@ -73,10 +73,8 @@ class Pictures:
     def stages_grid(self, num_images: int, seed: int = 0, temperature: float = 1.0) -> np.ndarray:
         """Pairs of a generated compressed image, enlarged, and the image that is generated of it: those of `samples`.
 
-        Raises:
-            UserError: a model that generates in one stage.
+        Only of a model with `draw_stages` (srVAE).
         """
-        self._model.require("super_resolve")
 
         def stages(seeds, temperatures):
             return self._model.draw_stages(RowNoise(seeds), temperatures)
@@ -97,10 +95,11 @@ class Pictures:
             num_steps: number of images in a row.
             seed: seed of the dequantisation.
             spherical: see `GenerativeModel.interpolate`.
-            outer: whether to change u alone, the latents of the first of two stages (`SRVAE.interpolate_outer`).
+            outer: whether to change u alone, the latents of the first of two stages; only of a model with `interpolate_outer`
+                (srVAE).
 
         Raises:
-            UserError: fewer than two images or steps, or a model without latents of images, or of one stage.
+            UserError: fewer than two images or steps, or a model without latents of images.
         """
         if len(images) < 2 or num_steps < 2:
             raise UserError(f"interpolate: expected at least 2 images and 2 steps, received {len(images)} and {num_steps}")
@@ -111,7 +110,6 @@ class Pictures:
         paths = np.full(len(fractions), spherical)
         if not outer:
             return grid(self._run("interpolate", first, second, fractions, paths, seeds), num_steps)
-        self._model.require("super_resolve")
         function = tf.function(self._model.interpolate_outer, autograph=False, reduce_retracing=True)
         return grid(self._batches(function, first, second, fractions, paths), num_steps)
 

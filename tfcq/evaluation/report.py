@@ -225,12 +225,17 @@ def scalars(name: str, entry: dict) -> dict[str, float]:
     A tag has one unit and one estimator: that of an importance-weighted estimate names K, that of other data names the data.
     """
     if "bits_per_dim" not in entry:
-        return {name: main_value(entry)[0]}
+        return {name + of_reference(entry): main_value(entry)[0]}
     other = f" of {entry['dataset']}" if name.endswith("_other") else ""
     if "num_importance_samples" in entry:
         return {f"importance_weighted_bits_per_dim/K={entry['num_importance_samples']}{other}": entry["bits_per_dim"]}
     terms = {f"elbo/{term}{other}": nats for term, nats in entry.get("terms", {}).items()}
     return {f"elbo_bits_per_dim{other}": entry["bits_per_dim"], f"elbo_nats{other}": entry["nats"]} | terms
+
+
+def of_reference(entry: dict) -> str:
+    """What the name of a number of samples ends with if they were compared with another data set than the run's; else ""."""
+    return f" of {entry['reference_dataset']}" if "reference_dataset" in entry else ""
 
 
 def unit_of(name: str, entry: dict) -> str:
@@ -276,7 +281,8 @@ def _text(model, dataset, row, pictures):
         counts = f"{entry.get('num_generated', '-')} / {entry['num_real'] if 'num_real' in entry else entry['num_images']}"
         uncertainty = "" if error is None else f"{error:.2g}"
         real = f"{entry['real']:.5g}" if "real" in entry else ""
-        rows.append((name, f"{value:.5g}", uncertainty, unit_of(name, entry), real, counts, entry["seconds"]))
+        named = paths.markdown(name + of_reference(entry))
+        rows.append((named, f"{value:.5g}", uncertainty, unit_of(name, entry), real, counts, entry["seconds"]))
     headings = ("number", "value", "+-", "unit", "real images in their place", "generated / real images", "seconds")
     lines.append(markdown_table(headings, rows))
     lines += [line for name, entry in entries.items() if "terms" in entry for line in _terms(name, entry)]

@@ -81,7 +81,7 @@ def evaluate(
         raise run.data_error() or error from error
     if notes := _notes_of(dataset):
         for name, entry in row.items():
-            if isinstance(entry, dict) and not name.endswith("_other"):
+            if isinstance(entry, dict) and not name.endswith("_other") and "reference_dataset" not in entry:
                 entry["notes"] = [*entry.get("notes", ()), *notes]
     try:
         row = workdirs.record_metrics(workdir, row)
@@ -177,6 +177,8 @@ class _Run:
         self.strategy, self.extractor = strategy, extractor
         self.data_config = config.absolute().of(model.config_of_run.data)  # names the place where the images were found
         self._others: list[data.ImageDataset] = []
+        # Before the first number, as it may raise.
+        self._reference = self._other_data(config.reference_dataset, config.reference_test_split)
 
     def data_error(self) -> UserError | None:
         """The error of an image that could not be read while something was measured; None: there was none."""
@@ -280,8 +282,10 @@ class _Run:
         config, start = self.config, time.monotonic()
         total = min(config.num_images or math.inf, config.num_samples, self.dataset.num_images(config.split))
         batches = self.dataset.eval_batches(config.split, config.batch_size, total)
-        entry = EnergyEvaluator(self.model, self.strategy).entry(batches, config.seed, ImageProgress("energy", total))
-        entry |= self._facts(config.split) | {"seed": config.seed, "seconds": round(time.monotonic() - start, 1)}
+        how = {"image_draw": row["image_draw"]} if "image_draw" in row else {}
+        evaluator, progress = EnergyEvaluator(self.model, self.strategy), ImageProgress("energy", total)
+        entry = evaluator.entry(batches, config.seed, config.temperature, progress)
+        entry |= how | self._facts(config.split) | {"seed": config.seed, "seconds": round(time.monotonic() - start, 1)}
         row[NUMBER] = entry
         print(f"{NUMBER}: {entry['value']:.4f} ({config.split}, {total} images, as many samples)", flush=True)
 
@@ -290,7 +294,7 @@ class _Run:
         if not names:
             return
         config = self.config
-        other, settings = self._other_data(config.reference_dataset, config.reference_test_split)
+        other, settings = self._reference
         evaluator = distributions.DistributionEvaluator(self.model, self.dataset, self.extractor, config, self.strategy, other)
         entries, pictures = evaluator.measure(names, draw=True)
         how = {"image_draw": row["image_draw"]} if "image_draw" in row else {}

@@ -16,7 +16,7 @@ from tfcq.config import Config
 from tfcq.endpoints import ENDPOINTS, SIGNATURES
 from tfcq.machine import paths
 
-_TELLS_FROM = 0.6  # the lowest AUROC at which an energy is said to tell anything; at 0.5 it is a coin
+_TELLS_FROM = 0.6  # the lowest AUROC at which an energy is said to tell images apart
 
 
 def model_card(
@@ -36,7 +36,7 @@ def model_card(
         rows: the rows of metrics.jsonl.
         step: number of training steps of the exported checkpoint.
         signatures: {name: concrete function}.
-        num_importance_samples: K of the endpoint `likelihood`.
+        num_importance_samples: K of the endpoints `likelihood` and `unit_gaussian_likelihood`.
     """
     lines = [
         f"# {config.model}",
@@ -73,7 +73,7 @@ def model_card(
         "",
         "- Likelihoods compare models on one data set and one preprocessing; across data sets they order images by "
         "simplicity as much as by kind.",
-        *([f"- {energy_told(rows, step)}."] if "energy" in signatures else []),
+        *([f"- {energy_told(rows, step, config.system.network_normalization)}."] if "energy" in signatures else []),
         "- Samples repeat what is in the training data, its biases included, and may repeat single images of it.",
         "",
         "## Configuration",
@@ -111,10 +111,15 @@ def _tensors(specs):
     )
 
 
-def energy_told(rows: Sequence[dict], step: int) -> str:
+def energy_told(rows: Sequence[dict], step: int, normalization: str) -> str:
     """A sentence on what the endpoint `energy` tells, by the last of the rows of metrics.jsonl that measured it at this step.
 
-    It begins with "warning: " where the energy tells nothing.
+    It begins with "warning: " where the energy does not tell generated images from real ones.
+
+    Args:
+        rows: rows of metrics.jsonl.
+        step: the number of training steps of the exported model.
+        normalization: its `network_normalization`.
     """
     measured = [row for row in rows if row.get("step") == step and "energy_auroc" in row]
     if not measured:
@@ -124,13 +129,13 @@ def energy_told(rows: Sequence[dict], step: int) -> str:
         )
     entry = measured[-1]["energy_auroc"]
     split = entry.get("split", measured[-1].get("split", "validation"))
-    fact = f"an AUROC of {entry['value']:.2f} ({entry['num_images']:,} {split} images, as many samples)"
+    fact = f"an AUROC of {entry['value']:.2f} ({entry['num_images']:,} {split} images, as many samples; 0.5 is chance)"
     if entry["value"] >= _TELLS_FROM:
         return f"`energy` tells generated images from real ones with {fact}"
-    return (
-        f"warning: `energy` tells nothing of single images: {fact}, 0.5 being a coin; with --network_normalization=group or none "
-        "it is what training sees"
-    )
+    if entry["value"] <= 1.0 - _TELLS_FROM:
+        return f"warning: `energy` is lower for generated images than for real ones: {fact}"
+    advice = "; with --network_normalization=group or none it is the KL that training sees" if normalization == "batch" else ""
+    return f"warning: `energy` does not tell single generated images from real ones: {fact}{advice}"
 
 
 def write_manifest(folder: str | os.PathLike) -> None:

@@ -49,7 +49,7 @@ def export(
     Args:
         workdir: folder of a run.
         export_dir: BASE; the model goes to BASE/<model name>/<next integer>/.
-        num_importance_samples: K of the likelihood endpoint, which costs K decoder passes per image.
+        num_importance_samples: K of the endpoints likelihood and unit_gaussian_likelihood, which cost K decoder passes an image.
         checkpoint: "best" or "last".
         image_draw: as in `tfcq.Run.model`.
         allow_other_signatures: whether the model may be the next version of one with other signatures.
@@ -94,8 +94,10 @@ def export(
         if lacking := operations.warning(staged / "saved_model.pb"):
             print(lacking, flush=True)
         rows = workdirs.read_metrics(workdir)
-        if "energy" in model.abilities and (told := card.energy_told(rows, int(model.step))).startswith("warning"):
-            print(told, flush=True)
+        if "energy" in model.abilities:
+            told = card.energy_told(rows, int(model.step), config.system.network_normalization)
+            if told.startswith("warning"):
+                print(told, flush=True)
         extra = staged / "assets.extra"
         extra.mkdir(exist_ok=True)
         if not card.write_warmup(staged, inputs):

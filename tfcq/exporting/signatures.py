@@ -33,7 +33,7 @@ class ServingModule:
 
     Args:
         model: a `GenerativeModel`.
-        num_importance_samples: K of the endpoints that take it (`likelihood`).
+        num_importance_samples: K of the endpoints `likelihood` and `unit_gaussian_likelihood`.
     """
 
     def __init__(self, model: GenerativeModel, num_importance_samples: int) -> None:

@@ -22,11 +22,11 @@ from tfcq.checks import check_images
 from tfcq.errors import UserError
 from tfcq.metrics.metric import Measured, Metric
 
-_POWERS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang et al.'s calibration across scales
-_WINDOW = 11
+POWERS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang et al.'s calibration across scales
+WINDOW = 11
 _SMALL_WINDOW = 7
-_WINDOW_DEVIATION = 1.5  # pixels
-_LUMINANCE_CONSTANT, _CONTRAST_CONSTANT = (0.01 * 255) ** 2, (0.03 * 255) ** 2  # Wang et al.: K1, K2 of the range
+WINDOW_DEVIATION = 1.5  # pixels
+LUMINANCE_CONSTANT, CONTRAST_CONSTANT = (0.01 * 255) ** 2, (0.03 * 255) ** 2  # Wang et al.: K1, K2 of the range
 _VALUES_AT_A_TIME = 2**21  # of a stack of images; about ten float64 arrays of this size are in memory
 
 
@@ -42,13 +42,13 @@ def scales(height: int, width: int) -> tuple[tuple[float, ...], int]:
             f"MS-SSIM: expected images of {_SMALL_WINDOW} x {_SMALL_WINDOW} pixels or more, "
             f"received {height} x {width}: leave this metric out"
         )
-    window = _WINDOW if side >= _WINDOW else _SMALL_WINDOW
+    window = WINDOW if side >= WINDOW else _SMALL_WINDOW
     powers: tuple[float, ...] = (1.0,)
-    for count in range(2, len(_POWERS) + 1):
+    for count in range(2, len(POWERS) + 1):
         side = (side + 1) // 2
         if side < window:
             break
-        powers = tuple((np.asarray(_POWERS[:count]) / sum(_POWERS[:count])).tolist())
+        powers = tuple((np.asarray(POWERS[:count]) / sum(POWERS[:count])).tolist())
     return powers, window
 
 
@@ -70,7 +70,7 @@ def ms_ssim(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     if first.shape != second.shape:
         raise UserError(f"MS-SSIM: expected stacks of one shape, received {list(first.shape)} and {list(second.shape)}")
     powers, window = scales(*first.shape[1:3])
-    weights = np.exp(-0.5 * (np.arange(-(window // 2), window // 2 + 1) / _WINDOW_DEVIATION) ** 2)
+    weights = np.exp(-0.5 * (np.arange(-(window // 2), window // 2 + 1) / WINDOW_DEVIATION) ** 2)
     weights /= weights.sum()
     count = max(1, _VALUES_AT_A_TIME // first[0].size)
     return np.concatenate(
@@ -99,8 +99,8 @@ def _luminance_and_contrast(first, second, weights):
     total, difference = first + second, first - second
     mean_s, mean_d = _local_mean(total, weights) ** 2, _local_mean(difference, weights) ** 2
     spread_s, spread_d = _local_mean(total**2, weights) - mean_s, _local_mean(difference**2, weights) - mean_d
-    luminance = ((mean_s - mean_d) / 2 + _LUMINANCE_CONSTANT) / ((mean_s + mean_d) / 2 + _LUMINANCE_CONSTANT)
-    return luminance, ((spread_s - spread_d) / 2 + _CONTRAST_CONSTANT) / ((spread_s + spread_d) / 2 + _CONTRAST_CONSTANT)
+    luminance = ((mean_s - mean_d) / 2 + LUMINANCE_CONSTANT) / ((mean_s + mean_d) / 2 + LUMINANCE_CONSTANT)
+    return luminance, ((spread_s - spread_d) / 2 + CONTRAST_CONSTANT) / ((spread_s + spread_d) / 2 + CONTRAST_CONSTANT)
 
 
 def _local_mean(images, weights):

@@ -18,12 +18,10 @@ import numpy as np
 
 from tfcq.checks import check_images
 from tfcq.errors import UserError
+from tfcq.metrics.diversity import CONTRAST_CONSTANT, LUMINANCE_CONSTANT, POWERS, WINDOW, WINDOW_DEVIATION
 from tfcq.metrics.metric import Measured, Metric
 
-_POWERS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang et al. 2003
-_WINDOW, _DEVIATION = 11, 1.5  # pixels
-_LUMINANCE_CONSTANT, _CONTRAST_CONSTANT = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-_DIVISOR = 2 ** (len(_POWERS) - 1)
+_DIVISOR = 2 ** (len(POWERS) - 1)
 _VALUES_AT_A_TIME = 2**21  # of a stack of images; about ten float64 arrays of this size are in memory
 
 
@@ -51,58 +49,57 @@ def ms_ssim_pggan(images: np.ndarray, num_pairs: int = 10000) -> dict[str, float
     """The mean similarity of the disjoint pairs (0, 1), (2, 3), ... of images.
 
     Args:
-        images: uint8 [N, H, W, C], N at least 4, H and W divisible by 16.
-        num_pairs: how many pairs, at least 2; with fewer than twice as many images, N // 2.
+        images: uint8 [N, H, W, C], N at least 2, H and W divisible by 16.
+        num_pairs: how many pairs at most, 2 or more; with fewer than twice as many images, N // 2.
 
     Returns:
-        dict: `mean`, from 0 to 1; `standard_error` of it as a mean of independent pairs; `num_pairs`.
+        dict: `mean`, from 0 to 1; `standard_error` of it as a mean of independent pairs, if there are two or more; `num_pairs`.
 
     Raises:
         UserError: for other types or shapes, or fewer than two pairs.
     """
-    images = _check(images, 4)
+    images = _check(images, 2)
     if num_pairs < 2:
         raise UserError(f"ms_ssim_pggan: expected num_pairs of 2 or more, received {num_pairs}")
     count = min(num_pairs, len(images) // 2)
     values = pairwise(images[: 2 * count : 2], images[1 : 2 * count : 2])
-    return {"mean": float(values.mean()), "standard_error": float(values.std(ddof=1) / np.sqrt(count)), "num_pairs": count}
+    error = {"standard_error": float(values.std(ddof=1) / np.sqrt(count))} if count > 1 else {}
+    return {"mean": float(values.mean()), **error, "num_pairs": count}
 
 
 def _similarity(first, second):
     first, second = first.astype(np.float64), second.astype(np.float64)
     similarity = np.ones(len(first))
-    for scale, power in enumerate(_POWERS):
+    for scale, power in enumerate(POWERS):
         if scale:
             first, second = _halve(first), _halve(second)
         with_luminance, contrast = _terms(first, second)
-        terms = with_luminance if scale == len(_POWERS) - 1 else contrast
+        terms = with_luminance if scale == len(POWERS) - 1 else contrast
         similarity *= np.maximum(terms.mean(axis=(1, 2, 3)), 0.0) ** power
     return np.minimum(similarity, 1.0)  # rounding can take equal images above 1
 
 
 def _terms(first, second):
     """(SSIM, contrast times structure) where all of the window lies inside, [N, h, w, C] each."""
-    weights = _window(min(_WINDOW, *first.shape[1:3]))
+    weights = _window(min(WINDOW, *first.shape[1:3]))
     mean_1, mean_2 = _local_mean(first, weights), _local_mean(second, weights)
     covariance = _local_mean(first * second, weights) - mean_1 * mean_2
     variances = _local_mean(first**2 + second**2, weights) - mean_1**2 - mean_2**2
-    contrast = (2 * covariance + _CONTRAST_CONSTANT) / (variances + _CONTRAST_CONSTANT)
-    luminance = (2 * mean_1 * mean_2 + _LUMINANCE_CONSTANT) / (mean_1**2 + mean_2**2 + _LUMINANCE_CONSTANT)
+    contrast = (2 * covariance + CONTRAST_CONSTANT) / (variances + CONTRAST_CONSTANT)
+    luminance = (2 * mean_1 * mean_2 + LUMINANCE_CONSTANT) / (mean_1**2 + mean_2**2 + LUMINANCE_CONSTANT)
     return luminance * contrast, contrast
 
 
 def _window(size):
     """The weights of a Gaussian along an axis: a window of an even size has its centre between two pixels."""
-    weights = np.exp(-0.5 * ((np.arange(size) - (size - 1) / 2) / (_DEVIATION * size / _WINDOW)) ** 2)
+    weights = np.exp(-0.5 * ((np.arange(size) - (size - 1) / 2) / (WINDOW_DEVIATION * size / WINDOW)) ** 2)
     return weights / weights.sum()
 
 
 def _local_mean(images, weights):
-    for axis in (1, 2):
-        inside = images.shape[axis] - len(weights) + 1
-        shifted = (np.take(images, range(start, start + inside), axis) for start in range(len(weights)))
-        images = sum(weight * image for weight, image in zip(weights, shifted))
-    return images
+    height, width = (side - len(weights) + 1 for side in images.shape[1:3])
+    images = sum(weight * images[:, start : start + height] for start, weight in enumerate(weights))
+    return sum(weight * images[:, :, start : start + width] for start, weight in enumerate(weights))
 
 
 def _halve(images):

@@ -39,9 +39,10 @@ class Listed:
     """A line of `TABLE`.
 
     Attributes:
-        ability: what a model must be able to do: "likelihood", "latent_likelihood" or "sample" (`GenerativeModel.abilities`).
+        ability: what a model must be able to do (`GenerativeModel.abilities`): "likelihood", "latent_likelihood", "energy" or
+            "sample".
         meaning: a sentence for --help and the report, which says which direction is better.
-        module: name of the module of tfcq.metrics that has its `METRIC`; "": a likelihood.
+        module: name of the module of tfcq.metrics that has its `METRIC`; "": a likelihood or an energy.
         numbers: {name: Number}; empty: one, of the metric's name.
         short: the number's name before that of the extractor (fd_pixels); "": its own.
         inception: name of metric and number with the Inception graph as extractor, and only then; "": the usual one.

@@ -6,10 +6,10 @@ import re
 import keras
 import numpy as np
 import pytest
-import scipy.stats
 import tensorflow as tf
 import tensorflow_probability as tfp
 import tiny_models as tiny
+from introspective_cases import IMAGES, SHAPE, SYSTEMS, model_of, numpy_kl
 
 from tfcq.engine.checkpoints import Checkpoints
 from tfcq.engine.step import Origin
@@ -18,18 +18,10 @@ from tfcq.models.introspective.base import kl_of, squared_error
 from tfcq.networks.introvae import Block
 from tfcq.randomness import StepNoise, row_seeds
 
-SHAPE = (16, 16, 3)
-IMAGES = tiny.images(SHAPE, 8)
-SYSTEMS = ("introvae", "soft_introvae")
 
-
-def model_of(name, training=None, optimizer=keras.optimizers.Adamax, away=0.1, **options):
-    """A model of 16x16 in colour, `away` from its first values."""
-    margin = {"margin": "5"} if name == "introvae" else {}
-    config = tiny.config(16, model=name, training=training, **({"pretraining_steps": 0} | margin | options))
-    model = tiny.compiled(config, 3, optimizer)
-    tiny.perturb(model.trainable_variables, away)
-    return model
+@pytest.fixture(scope="module", params=SYSTEMS)
+def model(request):
+    return model_of(request.param)
 
 
 def assert_updates_agree(model, other, before):
@@ -40,18 +32,8 @@ def assert_updates_agree(model, other, before):
         np.testing.assert_allclose(ours.numpy() - old, update, rtol=1e-3, atol=1e-3 * size, err_msg=one.path)
 
 
-@pytest.fixture(scope="module", params=SYSTEMS)
-def model(request):
-    return model_of(request.param)
-
-
 def shared_of(model, path=(0, 2, 0)):
     return model._shared(model.players(), IMAGES, model._noise(path, 8))
-
-
-def numpy_kl(mean, log_variance):
-    mean, log_variance = (np.asarray(value, np.float64) for value in (mean, log_variance))
-    return 0.5 * np.sum(-1.0 - log_variance + mean**2 + np.exp(log_variance), axis=-1)
 
 
 def test_the_kl_is_equation_9_and_tfps():
@@ -62,47 +44,6 @@ def test_the_kl_is_equation_9_and_tfps():
     posterior = tfd.Independent(tfd.Normal(mean, np.exp(0.5 * log_variance)), 1)
     prior = tfd.Independent(tfd.Normal(np.zeros(3, np.float32), 1.0), 1)
     np.testing.assert_allclose(kl_of(mean, log_variance), tfd.kl_divergence(posterior, prior), rtol=1e-5)
-
-
-def test_energy_is_the_kl_of_the_posterior(model):
-    mean, log_variance = tf.split(model.encoder((IMAGES + np.float32(0.5)) / np.float32(256.0)), 2, axis=-1)
-    np.testing.assert_allclose(model.energy(IMAGES, row_seeds(8)), numpy_kl(mean, log_variance), rtol=1e-4)
-
-
-def test_the_unit_gaussian_likelihood_of_a_linear_model_is_its_own(model, monkeypatch):
-    """A linear decoder with orthogonal columns, whose posterior is a diagonal Gaussian: every weight is p(x) itself."""
-    random, size, dim = np.random.RandomState(1), int(np.prod(SHAPE)), model.latent_shape[0]
-    columns = np.linalg.qr(random.standard_normal((size, dim)))[0] * random.uniform(0.5, 3.0, dim)
-    offset = random.uniform(0.0, 1.0, size)
-    matrix, constant = tf.constant(columns, tf.float32), tf.constant(offset, tf.float32)
-    pixels = (IMAGES.reshape(8, -1).astype(np.float64) + 0.5) / 256.0
-    variances = 1.0 / (1.0 + np.square(columns).sum(axis=0))
-    posterior = tf.constant((pixels - offset) @ columns * variances, tf.float32), tf.constant(
-        np.broadcast_to(np.log(variances), (8, dim)), tf.float32
-    )
-    monkeypatch.setattr(model, "posterior_of", lambda *_, **__: posterior)
-
-    def decoder(latents, **_):
-        return tf.reshape(tf.linalg.matmul(latents, matrix, transpose_b=True) + constant, (-1, *SHAPE))
-
-    monkeypatch.setattr(model, "decoder", decoder)
-    expected = scipy.stats.multivariate_normal(offset, np.eye(size) + columns @ columns.T).logpdf(pixels)
-    for count in (1, 3):
-        received = model.unit_gaussian_likelihood(IMAGES, row_seeds(8), count)
-        np.testing.assert_allclose(received, expected, rtol=1e-5)
-
-
-def test_more_draws_tighten_the_unit_gaussian_likelihood(model):
-    one, many = (np.mean(model.unit_gaussian_likelihood(IMAGES, row_seeds(8), count)) for count in (1, 200))
-    assert one < many
-
-
-@pytest.mark.parametrize(("normalization", "agree"), [("none", True), ("group", True), ("batch", False)])
-def test_energy_is_what_the_players_see_without_batch_normalisation(normalization, agree):
-    model = model_of("introvae", away=0.03, network_normalization=normalization)
-    generated = {name: model.unit_pixels(tiny.images(SHAPE, 8, seed)) for seed, name in ((5, "reconstructed"), (6, "sampled"))}
-    seen = kl_of(*model.posteriors_of_generated(generated)["sampled"])
-    assert np.allclose(model.energy(tiny.images(SHAPE, 8, 6), row_seeds(8)), seen, rtol=1e-4) == agree
 
 
 def parts_of(model, shared):
