@@ -69,7 +69,7 @@ FUNCTIONS = [
     (lambda: DATASET.images("train", [0.5]), r"indices: expected ints \[n\], received float64 .*0.5"),
     (lambda: DATASET.images("train", [True, False]), "indices: expected ints .*, received bool"),
     (lambda: DATASET.images("train", "all"), "indices: expected ints .*, received str"),
-    (lambda: DATASET.num_images([]), r"split: expected one of train, validation, test, received \[\]"),
+    (lambda: DATASET.num_images([]), r"split: expected one of train, validation, test, train_and_validation, received \[\]"),
     (lambda: DATASET.train_batches("8", 0), "batch_size: expected an int, received str '8'"),
     (lambda: DATASET.train_batches(8, None), "seed: expected an int, received NoneType"),
     (lambda: DATASET.eval_batches("train", 8.0), "batch_size: expected an int, received float 8.0"),
