@@ -187,7 +187,7 @@ def test_single_images(make):
     (lambda d: d.train_batches(4, seed=0, start_step=-1), "received 0 and -1"),
     (lambda d: d.eval_batches("test", 0), "batch_size of at least 1"),
     (lambda d: d.eval_batches("test", 4, -2), "num_images of at least 0, received 4 and -2"),
-    (lambda d: d.eval_batches("tset", 4), "expected one of train, validation, test, train_and_validation, received 'tset' .*mean test"),
+    (lambda d: d.eval_batches("tset", 4), "expected one of train, .*, received 'tset' .*mean test"),
     (lambda d: d.num_images("eval"), "received 'eval'"),
     (lambda d: d.images("test", [7]), "from 0 to 6 into the test split, received 7"),
     (lambda d: d.images("test", [-1, 2]), "received -1 to 2"),
