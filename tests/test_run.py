@@ -11,6 +11,8 @@ import tiny_models as tiny
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import tfcq
+from tfcq import data
+from tfcq.config.evaluation import ImagesPlace
 from tfcq.errors import UserError
 from tfcq.history import read
 
@@ -218,11 +220,26 @@ def test_a_picture_is_of_the_split_and_the_seed(run):
     np.testing.assert_array_equal(picture, expected)
 
 
+def test_a_picture_may_be_of_another_data_set(run):
+    from tfcq.evaluation.pictures import Pictures
+
+    size = run.trained.image_shape[0]
+    images = data.load(tfcq.DataConfig(dataset="digits", image_size=size)).images("test", range(6))
+    picture = run.picture("reconstruct", 6, other_dataset="digits", checkpoint="last")
+    np.testing.assert_array_equal(picture, Pictures(run.trained).reconstruction_grid(images, 0, "reconstruct"))
+    with pytest.raises(UserError, match="other_dataset: mode=prior shows no given images; expected it with another mode"):
+        run.picture("prior", 2, other_dataset="digits")
+    with pytest.raises(UserError, match="other_dataset: expected it without dataset and accept_changed_data"):
+        run.picture("reconstruct", 2, other_dataset="digits", place=ImagesPlace(accept_changed_data=True))
+
+
 @pytest.mark.parametrize(("arguments", "said"), [
     (("priot",), r"mode: expected one of prior, .*, received 'priot' \(did you mean prior\?\)"),
     (("super_resolve",), "glf .* does not support super_resolve"),
     (("reconstruct", 13), "num_samples=13 with mode=reconstruct needs 13 images of the test split, which has 12; .*=12 or fewer"),
     (("prior", 0), "num_samples: expected at least 1, received 0"),
+    (("stages", 2), r"mode=stages: expected a run of a model of two stages \(srvae\), received one of glf"),
+    (("interpolate_outer", 2), "mode=interpolate_outer: expected a run of a model of two stages"),
 ])
 def test_pictures_that_cannot_be(run, arguments, said):
     with pytest.raises(UserError, match=said):

@@ -116,6 +116,9 @@ GOLDENS = {
     ),
 }
 
+LONG_ON_REPLICAS = {"srvae", "soft_introvae", "vae_bijective_prior", "cqf_two_scales_batch"}
+"""Goldens whose step on two replicas takes longest to trace, and whose parts others have: proved with `tools/test -m long`."""
+
 VARIANTS = {"cqf_vae_vector", "cqf_cq_rgb", "cqf_ladder", "realnvp_flow_gan", "glf_two_stages", "vae_learned_scale"}
 VARIANTS |= {"introvae_group"}
 """Goldens whose parts other goldens and the rows of the paper's tables have, too: proved with `tools/test -m long`."""

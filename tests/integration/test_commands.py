@@ -149,11 +149,6 @@ def test_an_srvae_is_drawn_and_measured_and_a_model_of_mixtures_exported_by_comm
     exporting = start(command("export", workdir=tmp_path / "vae", **export))
     done_here("evaluate", workdir=workdir, **protocol)
     done_here("sample", workdir=workdir, mode="super_resolve", num_samples=2, output=picture)
-    stages, other = tmp_path / "stages.png", tmp_path / "other.png"
-    done_here("sample", workdir=workdir, mode="stages", num_samples=2, output=stages)
-    done_here("sample", workdir=workdir, mode="interpolate_outer", num_samples=2, output=other, other_dataset="photo_patches")
-    assert tf.io.decode_png(stages.read_bytes()).shape == (2 * 32, 2 * 32, 3)
-    assert tf.io.decode_png(other.read_bytes()).shape == (2 * 32, 8 * 32, 3)
     output_of(exporting, timeout=600)
     # An image, its compressed image and four draws.
     assert tf.io.decode_png(picture.read_bytes()).shape == (2 * 32, 6 * 32, 3)

@@ -32,7 +32,7 @@ def steps_in_tensorboard(workdir, name, tag):
     return [event.step for event in events.Tensors(tag)]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_whatever_goes_away_nothing_is_lost_or_doubled(tmp_path):
     workdir, processes = tmp_path / "run", []

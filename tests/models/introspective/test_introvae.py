@@ -211,7 +211,7 @@ def test_the_soft_players_feel_generated_images_and_their_latents_as_given_where
         np.testing.assert_allclose(gradient, expected, rtol=2e-3, atol=2e-4 * size + 1e-6)
 
 
-@pytest.mark.parametrize("name", SYSTEMS)
+@pytest.mark.parametrize("name", ["introvae", pytest.param("soft_introvae", marks=pytest.mark.long)])
 def test_micro_batches_take_the_step_of_one_batch(name):
     options = {"optimizer": keras.optimizers.SGD, "away": 0.03, "network_normalization": "none"}
     models = [model_of(name, {"micro_batches": parts}, **options) for parts in (1, 4)]
