@@ -208,7 +208,7 @@ class Run:
                 pairs of new images.
             num_samples: how many images, or rows.
             seed: of what is random; image i of a seed is always the same.
-            temperature: scales the prior's standard deviation ("prior", "interpolate_noise").
+            temperature: scales the prior's standard deviation ("prior", "stages", "interpolate_noise").
             spherical: whether "interpolate" and "interpolate_noise" go along a great circle.
             split: of the real images.
             checkpoint, image_draw: as for `model`.

@@ -96,13 +96,13 @@ class DistributionEvaluator:
             for key, entry in found.items():
                 print(line(key + other, entry), flush=True)
         if draw:
-            drawn["nearest"] = self._nearest(generated[0], train, config.split if train is real else "train")
+            drawn["nearest"] = self._nearest(generated[0], train)
         return entries, {key: value for key, value in drawn.items() if value is not None}
 
-    def _nearest(self, generated, train, split):
+    def _nearest(self, generated, train):
         """(generated images, {space: their nearest training images, grouped by generated image}, how many were searched)."""
         shown = generated.images[:IMAGES_SHOWN]
-        batches = self._dataset.eval_batches(split, self._config.batch_size, len(train))
+        batches = self._dataset.eval_batches("train", self._config.batch_size, len(train))
         features, bank, space = generated.features[: len(shown)], train.features, "feature space"
         if self._config.neighbour_distance == "cosine":
             features, bank, space = _directions(features), _directions(bank), "feature space, by cosine distance,"
@@ -110,7 +110,7 @@ class DistributionEvaluator:
             space: nearest_neighbours(features, bank, _NEAREST),
             "pixel space": nearest_in_pixels(shown, batches, _NEAREST),
         }
-        nearest = {space: self._dataset.images(split, places.reshape(-1)) for space, (_, places) in found.items()}
+        nearest = {space: self._dataset.images("train", places.reshape(-1)) for space, (_, places) in found.items()}
         return shown, nearest, len(train)
 
     def _real_activations(self, num_kept):
