@@ -7,6 +7,5 @@ import pytest
 @pytest.hookimpl(tryfirst=True)  # before marks deselect
 def pytest_collection_modifyitems(items):
     for item in items:
-        replicated = getattr(item, "originalname", "") == "test_two_replicas_take_the_step_of_one"
-        if replicated and item.callspec.id in goldens.LONG_ON_REPLICAS:
+        if (long := goldens.LONG.get(getattr(item, "originalname", ""))) and item.callspec.id in long:
             item.add_marker(pytest.mark.long)

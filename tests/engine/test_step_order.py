@@ -60,7 +60,9 @@ OPTIONS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["cqf", "cqf-residual-iaf", pytest.param("realnvp", marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "name", ["cqf-residual-iaf", pytest.param("cqf", marks=pytest.mark.long), pytest.param("realnvp", marks=pytest.mark.long)]
+)
 def test_the_optimised_graph_of_a_step_keeps_every_order(name):
     """TensorFlow's dependency optimizer drops such orders from a graph of this size (8,000 nodes); not from a tiny one's."""
     options = {"flow_width": 8, "flow_couplings": 3, "flow_blocks": 2} | OPTIONS[name]

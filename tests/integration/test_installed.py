@@ -55,15 +55,34 @@ def test_the_metadata_say_what_it_is(sdist):
     assert about["Home-page"] is None and about["Project-URL"] is None  # there is no public address yet
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_an_installed_package_trains_measures_exports_serves_and_answers(sdist, tmp_path):
-    site, away = tmp_path / "site", tmp_path / "away"
-    away.mkdir()
+@pytest.fixture(scope="module", name="site")
+def fixture_site(sdist, tmp_path_factory):
+    """The folder that the sdist was installed in; what it needs is this environment's."""
+    site = tmp_path_factory.mktemp("installed") / "site"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index", "--no-deps"]
-    subprocess.run([*pip, "--no-build-isolation", "--target", site, sdist], check=True, timeout=600, cwd=away)
-    assert (site / "tfcq" / "py.typed").is_file() and not (site / "configs").exists()
-    assert (site / "tfcq" / "exporting" / "operations_of_tf_serving.txt").is_file()
+    subprocess.run([*pip, "--no-build-isolation", "--target", site, sdist], check=True, timeout=600, cwd=site.parent)
+    return site
+
+
+def test_what_is_installed_is_all_that_the_commands_read(site):
+    def files(folder, *kinds):
+        return {str(path.relative_to(folder)) for kind in kinds for path in folder.rglob(kind)}
+
+    kinds = ("*.py", "*.typed", "*.txt")
+    assert files(site / "tfcq", *kinds) - files(site / "tfcq" / "configs", "*") == files(REPOSITORY / "tfcq", *kinds)
+    assert files(site / "tfcq" / "configs", "*.cfg") == files(REPOSITORY / "configs", "*.cfg")
+    assert not (site / "configs").exists()
+    environment = os.environ | {"PYTHONPATH": str(site)}
+    command = [site / "bin" / "tfcq", "train", "--preset=quickstart", "--batch_size=-1"]
+    refused = subprocess.run(command, cwd=site.parent, env=environment, capture_output=True, text=True, timeout=600)
+    assert refused.returncode == 2 and refused.stderr.startswith("error: batch_size: expected"), refused.stderr
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_an_installed_package_trains_measures_exports_serves_and_answers(site, tmp_path):
+    away = tmp_path / "away"
+    away.mkdir()
     environment = os.environ | {"PYTHONPATH": str(site), "TF_CPP_MIN_LOG_LEVEL": "3"}
     options = {"cwd": away, "env": environment, "text": True, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
 

@@ -74,7 +74,7 @@ def assert_like_two_devices(workdir, other):
     assert sorted(path.name for path in workdir.iterdir()) == sorted(path.name for path in other.iterdir())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_two_workers_of_which_one_is_stopped_train_what_two_devices_do(tmp_path):
     ends = interrupted(tmp_path / "run", 1, signal.SIGTERM, 100)

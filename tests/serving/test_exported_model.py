@@ -105,6 +105,7 @@ def latent_run(tmp_path_factory):
     return folder
 
 
+@pytest.mark.long
 def test_endpoints_of_a_model_of_latents_answer_the_same_by_both_transports(latent_run, request):
     server = servers.ServerProcess(latent_run.parent, "--model_name=introvae", "--model_base_path=exports/introvae")
     request.addfinalizer(server.process.kill)  # where the test fails

@@ -100,7 +100,7 @@ def test_the_soft_losses_are_those_of_their_definition():
     np.testing.assert_allclose(model._generator_loss(IMAGES, noise, shared).total, expected, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", SYSTEMS)
+@pytest.mark.parametrize("name", ["introvae", pytest.param("soft_introvae", marks=pytest.mark.long)])
 def test_reconstructions_and_samples_are_after_training_what_they_were_in_it(name):
     """The generator's moving statistics are those that it normalises by, however far the posterior is from the prior."""
     model = model_of(name)
@@ -293,7 +293,7 @@ def test_parts_on_two_replicas_take_a_step(two_replicas, recompute):
     assert {one.path for one in networks} <= moved
 
 
-@pytest.mark.parametrize("name", SYSTEMS)
+@pytest.mark.parametrize("name", ["introvae", pytest.param("soft_introvae", marks=pytest.mark.long)])
 def test_recomputation_changes_no_value(name):
     options = {"optimizer": keras.optimizers.SGD, "away": 0.03}
     kept, again = (model_of(name, recompute_gradients=recompute, **options) for recompute in (False, True))
