@@ -61,6 +61,7 @@ setup(
         "tqdm>=4.66",  # bars of progress; tensorflow-datasets brings it too
         "numpy>=1.26",
         "pillow>=10",
+        "pyarrow>=15",  # tables as Parquet; tensorflow-datasets brings it too
         "scikit-learn>=1.5",  # the digits and two photographs; clusters, the area under a ROC curve
         "threadpoolctl>=3.2",  # threads of those clusters and mixtures; scikit-learn brings it too
         "scikit-image>=0.24",  # more photographs

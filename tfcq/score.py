@@ -1,8 +1,10 @@
-"""Likelihoods of images, one by one: `python -m tfcq.score --workdir=DIR --images=folder:DIR --output=DIR [--shard=i/n]`.
+"""A score for each image: `python -m tfcq.score --workdir=DIR --images=folder:DIR --output=DIR [--shard=i/n]`.
 
-Any number of processes, on any machines, compute a shard each; `tfcq.bulk.read_parts` reads their parts as one table.
+Any number of processes, on any machines, compute a shard each. Whoever finishes last writes the table, scores.csv and
+scores.parquet, and a page of the most and the least unusual images, scores.html.
 """
 
+import os
 import sys
 
 from tfcq.bulk import flags as bulk
@@ -10,6 +12,10 @@ from tfcq.command_line.command import Command
 from tfcq.command_line.flags import Flags
 from tfcq.config import DataConfig
 from tfcq.errors import UserError
+from tfcq.scoring.columns import FLAG_BY
+
+HELD_OUT = "held_out"
+"""The folder below --output for the parts of the held-out images."""
 
 
 def define(flags: Flags) -> None:
@@ -17,6 +23,7 @@ def define(flags: Flags) -> None:
     flags.group("The model")
     flags.folder("workdir", None, "The folder of a trained run")
     bulk.define_export(flags)
+    bulk.define_server(flags)
     flags.choice("checkpoint", "best", ["best", "last"], "The checkpoint of the workdir that is used")
     flags.integer(
         "num_importance_samples", 50, "The number of draws per image of the likelihood (K), with --workdir", minimum=1
@@ -26,8 +33,8 @@ def define(flags: Flags) -> None:
     flags.string(
         "images",
         None,
-        "The images, named as in --dataset of tfcq.train: folder:DIR (all below it) | npz:FILE | idx:DIR | a TFDS data set (of "
-        "all splits)",
+        "The images, all of them, named as in --dataset of tfcq.train: folder:DIR (all below it) | list:FILE (a path a line) | "
+        "npz:FILE | idx:DIR | a TFDS data set (of all splits)",
         "PLACE",
     )
     flags.string("data_dir", "", "The folder where TFDS keeps prepared data sets; empty: TFDS's default", "DIR")
@@ -35,7 +42,7 @@ def define(flags: Flags) -> None:
         "center_crop",
         None,
         "The side of the square that is cut from the centre of each source image, in pixels; 0: the largest (default: as in the "
-        "run; 0 with --export)",
+        "run; 0 without)",
         minimum=0,
     )
     flags.choice(
@@ -43,14 +50,14 @@ def define(flags: Flags) -> None:
         None,
         ["area", "pad"],
         "How the cut square is brought to the model's size: area (averaged) | pad (unscaled, centred in black) (default: as in "
-        "the run; area with --export)",
+        "the run; area without)",
     )
     flags.choice(
         "color",
         None,
         ["source", "grey", "rgb"],
         "The colours of the images: grey or rgb converts all of them to the model's | source refuses those of another kind "
-        "(default: as in the run; source with --export)",
+        "(default: as in the run; source without)",
     )
     flags.boolean(
         "skip_broken_images",
@@ -58,26 +65,80 @@ def define(flags: Flags) -> None:
         "Gives an image that cannot be read or is of an unsupported kind a row with the reason; without it such an image ends "
         "the command",
     )
+    flags.group("The comparison")
+    flags.string(
+        "held_out",
+        None,
+        "The images that those of --images are compared with, which the model was not trained on: test | validation, a split of "
+        "the run | PLACE, as in --images | none (default: test with --workdir, else none)",
+        "PLACE",
+    )
+    flags.integer("num_held_out", 1000, "At most so many of them are scored", minimum=2)
+    flags.choice(
+        "flag_by",
+        None,
+        FLAG_BY,
+        "The column by which images are ranked and flagged (default: the first that there is of complexity_corrected, "
+        "reconstruction_error, energy, bits_per_dim)",
+    )
+    flags.number(
+        "false_alarm_rate",
+        0.05,
+        "At most this share of images like the held-out ones is flagged, on average; above 0 and below 1",
+        minimum=0.0,
+    )
     flags.group("The work")
-    flags.folder("output", None, "The folder for the parts: a row of JSON for each image, its name, nats and bits/dim")
+    flags.folder("output", None, "The folder for the parts, the table and the page")
+    flags.integer(
+        "num_repeats",
+        1,
+        "How many times each likelihood is computed with draws of its own; from 2 on there is a column log_prob_standard_error",
+        minimum=1,
+    )
     bulk.define_shards(flags)
 
 
 def main(flags: Flags) -> None:
-    """Scores the images of a shard."""
+    """Scores the images of a shard, and makes the table if all are scored."""
     if not flags.images:
         raise UserError("expected --images=folder:DIR or another data set")
-    options = {name: getattr(flags, name) for name in ("data_dir", "center_crop", "resize", "color", "skip_broken_images")}
-    options = {name: value for name, value in options.items() if value is not None}
-    absolute = DataConfig(**{"dataset": flags.images} | options).absolute()
-    data = options | {"dataset": absolute.dataset, "data_dir": absolute.data_dir}
+    if not 0.0 < flags.false_alarm_rate < 1.0:
+        raise UserError(f"false_alarm_rate: expected above 0 and below 1, received {flags.false_alarm_rate:g}")
+    given = {name: getattr(flags, name) for name in ("data_dir", "center_crop", "resize", "color", "skip_broken_images")}
+    given = {name: value for name, value in given.items() if value is not None}
+    held_out = flags.held_out or ("test" if flags.workdir else "none")
+    if held_out in ("test", "validation") and not flags.workdir:
+        raise UserError(f"held_out: expected PLACE or none with --export or --server, which know no splits, received {held_out}")
 
-    def stage(place):
-        from tfcq.bulk.stages import Scoring
+    def stages(place):
+        from tfcq.bulk.stages import Scoring, ScoringHeldOut
 
-        return Scoring(place, flags.seed, flags.batch_size, data)
+        options = (place, flags.seed, flags.batch_size)
+        found = {"": Scoring(*options, _data(flags.images, given), flags.num_repeats)}
+        if held_out in ("test", "validation"):
+            found[HELD_OUT] = ScoringHeldOut(*options, given, flags.num_repeats, held_out, flags.num_held_out)
+        elif held_out != "none":
+            data = _data(held_out, given)
+            found[HELD_OUT] = ScoringHeldOut(*options, data, flags.num_repeats, most=flags.num_held_out)
+        return found
 
-    bulk.run(flags, stage, flags.output)
+    def finish(folder, stages):
+        from tfcq.scoring.finish import finish
+
+        about = {name: value for stage in reversed(stages.values()) for name, value in stage.places().items()}
+        below = folder / HELD_OUT if HELD_OUT in stages else None
+        finish(folder, below, stages[""].images, flags.flag_by, flags.false_alarm_rate, about)
+
+    bulk.run(flags, stages, flags.output, finish)
+
+
+def _data(place, given):
+    """`given` with a data set whose place does not depend on this process's folder."""
+    kind, _, path = place.partition(":")
+    if kind == "list":  # which is none of `DataConfig`
+        return given | {"dataset": f"list:{os.path.abspath(os.path.expanduser(path))}"}
+    absolute = DataConfig(**{"dataset": place} | given).absolute()
+    return given | {"dataset": absolute.dataset, "data_dir": absolute.data_dir}
 
 
 COMMAND = Command("tfcq score", __doc__, define, main, outlives_stdout=True)

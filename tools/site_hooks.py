@@ -132,6 +132,15 @@ def metrics() -> str:
     return "\n".join(rows)
 
 
+def scores() -> str:
+    """A table of the columns of `tfcq score`."""
+    from tfcq.scoring.columns import COLUMNS, FLAG_BY
+
+    rows = ["| column | what it is | `--flag_by` |", "|---|---|---|"]
+    rows += [f"| `{name}` | {_cell(one.meaning)} | {'yes' if name in FLAG_BY else ''} |" for name, one in COLUMNS.items()]
+    return "\n".join([*rows, "| `flagged` | whether it is unusual among the held-out images: below | |"])
+
+
 def departures(module: str) -> str:
     """The paragraphs of a module's docstring that say where it departs from its paper or its authors' code."""
     path = ROOT / f"{module.replace('.', '/')}.py"
@@ -162,7 +171,7 @@ def bibtex() -> str:
 
 MACROS = {
     macro.__name__: macro
-    for macro in (include, options, resumable, endpoints, inputs, metrics, departures, cite, bibtex)
+    for macro in (include, options, resumable, endpoints, inputs, metrics, scores, departures, cite, bibtex)
 }
 
 

@@ -1,7 +1,9 @@
 """Both stages with a model: four shards, one killed and run again, equal one process and the plain endpoints to the bit."""
 
+import csv
 import functools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,6 +23,7 @@ from tfcq.bulk.running import Work
 from tfcq.bulk.stages import Sampling, Scoring
 from tfcq.errors import UserError
 from tfcq.evaluation.pictures import Pictures
+from tfcq.images import bits_per_dim
 from tfcq.machine.paths import as_path
 
 KILLED = """
@@ -82,6 +85,41 @@ def test_scoring_an_export(place, tmp_path):
     status, output, errors = run_here("score", *shards, "--shard=2/4")
     assert (status, errors) == (0, "") and f"wrote {tmp_path}/four/part-00002-of-00004.jsonl.gz: images 21 to 31 of 43" in output
     assert list(read_parts(tmp_path / "four")) == rows and not list(tmp_path.glob("four/*.partial"))
+
+
+def test_a_run_is_scored_beside_its_test_images(place, tmp_path):
+    """The shard that comes last makes the table; again with another ranking nothing is computed anew."""
+    flags = [f"--workdir={place}/run", f"--images=folder:{place}/images", "--num_importance_samples=2", "--num_held_out=10"]
+    flags += [f"--output={tmp_path}/out", "--false_alarm_rate=0.2", "--num_repeats=2"]
+    for index in (0, 2, 1):
+        assert not (tmp_path / "out" / "scores.csv").exists()
+        status, output, errors = run_here("score", *flags, f"--shard={index}/3")
+        assert (status, errors) == (0, "")
+    assert re.search(r"scores.html: 43 images; \d+ flagged by complexity_corrected$", output.strip())
+    with open(tmp_path / "out" / "scores.csv") as file:
+        rows = list(csv.DictReader(file))
+    dataset, model = workdir.load_data(place / "run"), workdir.load(place / "run", "last")
+    keys = [f"test/image {number}" for number in range(10)]
+    drawn = [model.log_prob(dataset.images("test", range(10)), key_seeds(keys, 0, repeat), 2) for repeat in range(2)]
+    bits = bits_per_dim(np.mean(drawn, axis=0), model.image_shape)
+    for row in rows:
+        typicality = abs(float(row["bits_per_dim"]) - bits.mean()) / bits.std(ddof=1)
+        assert float(row["typicality"]) == pytest.approx(typicality, rel=1e-4, abs=1e-4)
+        assert float(row["log_prob_standard_error"]) > 0
+    assert len(list(read_parts(tmp_path / "out" / "held_out"))) == 10
+    status, output, _ = run_here("score", *flags, "--shard=1/3", "--flag_by=typicality")
+    assert status == 0 and output.count("is there already") == 2 and output.rstrip().endswith("flagged by typicality")
+
+
+@pytest.mark.parametrize("given, message", [
+    (["--false_alarm_rate=1"], "false_alarm_rate: expected above 0 and below 1, received 1"),
+    (["--held_out=test"], "held_out: expected PLACE or none with --export, which knows no splits, received test"),
+    (["--flag_by=typicality"], "flag_by: expected one of bits_per_dim, complexity_corrected, which these scores have"),
+])  # fmt: skip
+def test_a_comparison_that_cannot_be_made(place, tmp_path, given, message):
+    flags = [f"--export={place}/export", f"--images=folder:{place}/images", f"--output={tmp_path}/out", *given]
+    status, _, errors = run_here("score", *flags)
+    assert status == 2 and errors.startswith(f"error: {message}"), errors
 
 
 def test_sampling_a_run_is_what_sample_draws(place, tmp_path):

@@ -49,7 +49,7 @@ def test_shards_share_all_rows():
         ("sample", ["--shard=0/4", "--export=model", "--output=out", "--checkpoint=last"], "checkpoint: expected it with"),
         ("score", ["--workdir=a", "--output=out"], "expected --images=folder:DIR or another data set"),
         ("score", ["--images=folder:a", "--workdir=a"], "expected --output=DIR"),
-        ("score", ["--images=folder:a", "--export=model", "--workdir=a", "--output=out"], "received both"),
+        ("score", ["--images=folder:a", "--export=model", "--workdir=a", "--output=out"], "received --workdir and --export"),
         ("score", ["--images=folder:a", "--export=model", "--output=model/saved_model.pb"], "output: expected a folder"),
         ("score", ["--images=folder:a", "--export=model", "--output=out", "--ray=2"], "pip install 'tfcq[ray]'"),
     ],

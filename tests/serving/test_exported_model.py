@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import functools
+import json
 import os
 import pathlib
 import subprocess
@@ -11,8 +12,10 @@ import conftest as servers
 import numpy as np
 import pytest
 import tiny_models as tiny
+from commands import run_here
 
 import tfcq
+from tfcq.bulk import read_parts
 from tfcq.exporting.export import export
 from tfcq.serving.client.client import Client
 from tfcq.serving.server.batching import Batcher, Scheduler
@@ -68,6 +71,39 @@ def test_endpoints_answer_what_the_trained_model_answers(run, server, transport)
     np.testing.assert_allclose(log_prob, model.log_prob(images, seeds, num_importance_samples=K), rtol=1e-5)
     np.testing.assert_allclose(client.bits_per_dim(images, seeds=seeds), -log_prob / (64 * np.log(2)), rtol=1e-5)
     np.testing.assert_allclose(client.encode(images, seeds=seeds), model.encode(images, seeds), rtol=1e-4, atol=1e-5)
+
+
+def test_scores_by_a_server_are_those_of_the_export(run, server, tmp_path):
+    np.savez(tmp_path / "images.npz", images=tiny.images((8, 8, 1), 5))
+    places = {
+        "export": f"--export={run.parent}/exports/cqf",
+        "grpc": f"--server={server.grpc_address}/cqf",
+        "rest": f"--server={server.rest_url}/cqf",
+    }
+    for name, place in places.items():
+        status, _, errors = run_here("score", place, f"--images=npz:{tmp_path}/images.npz", f"--output={tmp_path}/{name}")
+        assert (status, errors) == (0, "")
+    expected, *others = (list(read_parts(tmp_path / name)) for name in places)
+    for rows in others:
+        assert [row.pop("key") for row in rows] == [f"image {number}" for number in range(5)]
+        for row, one in zip(rows, expected, strict=True):
+            assert row == pytest.approx({name: one[name] for name in row}, rel=1e-4) and len(row) == len(one) - 1 >= 4
+    assert json.loads((tmp_path / "rest" / "job.json").read_text())["places"]["server"] == f"{server.rest_url}/cqf"
+
+
+@pytest.mark.parametrize(
+    "address, message",
+    [
+        ("localhost:8500", "expected host:port/MODEL"),
+        ("http:///cqf", "expected host:port/MODEL"),
+        ("127.0.0.1:1/cqf", "UNAVAILABLE"),
+    ],
+)
+def test_no_server_there(address, message, tmp_path):
+    np.savez(tmp_path / "images.npz", images=tiny.images((8, 8, 1), 5))
+    flags = [f"--server={address}", f"--images=npz:{tmp_path}/images.npz", f"--output={tmp_path}/out"]
+    status, _, errors = run_here("score", *flags)
+    assert status == 2 and message in errors and errors.count("\n") == 1, errors
 
 
 def test_joined_rows_have_the_bits_that_they_have_alone(run, server):

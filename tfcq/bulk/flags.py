@@ -25,6 +25,17 @@ def define_export(flags: Flags) -> None:
     flags.folder("export", None, "The folder of an exported model or of one of its versions, instead of --workdir")
 
 
+def define_server(flags: Flags) -> None:
+    """Defines --server."""
+    flags.string(
+        "server",
+        None,
+        "The address of a server (tfcq serve, TF Serving) and the model's name there, host:port/MODEL (gRPC) or "
+        "http://host:port/MODEL (REST), instead of --workdir",
+        "ADDRESS",
+    )
+
+
 def define_shards(flags: Flags) -> None:
     """Defines --shard, --ray and --batch_size."""
     flags.string(
@@ -53,24 +64,31 @@ def model_place(flags: Flags) -> ModelPlace:
         UserError: no model, or flags that do not fit it.
     """
     given = {name: getattr(flags, name) for name in _OF_WORKDIRS if name in flags}
+    given |= {"server": flags.server or ""} if "server" in flags else {}
     place = ModelPlace(flags.workdir, flags.export, **given)
     place.check()
-    for name in given:
-        if flags.export and flags.values[name].present:
-            raise UserError(f"{name}: expected it with --workdir alone, as an export has it fixed; leave it out")
+    for name in given.keys() & set(_OF_WORKDIRS):
+        if not flags.workdir and flags.values[name].present:
+            raise UserError(f"{name}: expected it with --workdir alone, as an exported model has it fixed; leave it out")
     return place.absolute()
 
 
-def run(flags: Flags, make: Callable[[ModelPlace], Stage], output: str | pathlib.Path | None) -> None:
-    """Computes the shard, or all shards by Ray, of a stage.
+def run(
+    flags: Flags,
+    make: Callable[[ModelPlace], dict[str, Stage]],
+    output: str | pathlib.Path | None,
+    finish: Callable[[pathlib.Path, dict[str, Stage]], None] = lambda folder, stages: None,
+) -> None:
+    """Computes the shard, or all shards by Ray, of stages of one model.
 
     Args:
         flags: with --shard, --ray and those of the model.
-        make: function that makes the stage, once TensorFlow has been started.
+        make: function that makes {folder below `output`, "" for itself: stage}, once TensorFlow has been started.
         output: the folder of the parts.
+        finish: function of that folder and the stages, called by a process that ends with all parts of all stages there.
 
     Raises:
-        UserError: flags that do not fit each other, and all that `Work` raises.
+        UserError: flags that do not fit each other, and all that `Work` and `finish` raise.
     """
     if flags.shard and flags.ray:
         raise UserError("expected either --shard=i/n, one shard, or --ray=n, all of them, received both")
@@ -84,10 +102,25 @@ def run(flags: Flags, make: Callable[[ModelPlace], Stage], output: str | pathlib
     if flags.ray:
         import_ray()
     starting.start_tensorflow()
-    stage = make(place)
+    stages = make(place)
     if flags.ray:
-        run_on_ray(stage, flags.ray, folder)
-    else:
-        from tfcq.bulk.running import Work
+        for name, stage in stages.items():
+            run_on_ray(stage, min(flags.ray, stage.count) if name else flags.ray, folder / name if name else folder)
+        finish(folder, stages)
+    elif _compute(stages, shard, folder):
+        finish(folder, stages)
 
-        Work(stage, shard.total, folder).compute(shard.index)
+
+def _compute(stages, shard, folder):
+    """Computes the shard of each stage; whether all shards of all of them are there then."""
+    from tfcq.bulk.running import Work
+
+    works, first = [], next(iter(stages.values()))
+    for name, stage in stages.items():
+        if stage is not first:
+            stage.share_model_of(first)
+        parts = min(shard.total, stage.count) if name else shard.total
+        works.append(work := Work(stage, parts, folder / name if name else folder))
+        if shard.index < parts:
+            work.compute(shard.index)
+    return all(work.is_complete() for work in works)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,20 +18,26 @@ from tfcq.data.unfit import UnfitImage, UnfitImages
 from tfcq.errors import UserError
 from tfcq.machine import paths
 
+if TYPE_CHECKING:
+    from tfcq.data import ImageDataset
 
-def key_seeds(keys: Iterable[str], seed: int) -> np.ndarray:
-    """Seeds int32 [N, 2] of images by their keys: a hash (BLAKE2b) of the key and of `seed`, any int.
 
-    An image has the same seed whatever other images there are, and in whatever order.
+def key_seeds(keys: Iterable[str], seed: int, repeat: int = 0) -> np.ndarray:
+    """Seeds int32 [N, 2] of images by their keys: a hash (BLAKE2b) of the key, of `seed`, any int, and of `repeat`.
+
+    An image has the same seed whatever other images there are, and in whatever order; another one for each `repeat`, from 0.
 
     >>> key_seeds(["cats/1.png"], seed=0).tolist()
     [[-487422191, 943177378]]
     """
+    start = f"{seed}+{repeat}" if repeat else f"{seed}"
     # A key may hold bytes that are not UTF-8, as a file's name may.
-    texts = (f"{seed}/{key}".encode("utf-8", "surrogateescape") for key in keys)
+    texts = (f"{start}/{key}".encode("utf-8", "surrogateescape") for key in keys)
     content = b"".join(hashlib.blake2b(text, digest_size=8).digest() for text in texts)
     return np.frombuffer(content, "<i4").reshape(-1, 2).astype(np.int32)
 
+
+_AT_A_TIME = 256  # images
 
 _SOME = 16
 """So many files or records, at equal distances, are read to notice another data set with the same names."""
@@ -39,7 +46,8 @@ _SOME = 16
 class KeyedImages:
     """All images of a data set, of all its splits, in an order that does not depend on the disk; read when they are asked for.
 
-    A folder is searched at any depth, whatever its layout, and keys are paths below it. In other data sets a key is "image N",
+    A folder is searched at any depth, whatever its layout, and keys are paths below it. `list:FILE` is a text file with the path
+    of an image a line, relative to the file's own folder, below which keys are paths. In other data sets a key is "image N",
     after the name of the split where there are several: "test/image 0".
 
     Args:
@@ -129,9 +137,92 @@ class KeyedImages:
         return {position: one.note}
 
 
+class SpreadImages:
+    """So many of other images, at equal distances, under the keys that they have there.
+
+    Args:
+        images: the others.
+        count: how many, if there are so many.
+    """
+
+    def __init__(self, images: KeyedImages, count: int) -> None:
+        self._images, total = images, len(images)
+        self._indices = np.linspace(0, total - 1, min(count, total)).astype(int)
+
+    def __len__(self):
+        return len(self._indices)
+
+    @property
+    def digest(self) -> str:
+        """Of the others."""
+        return self._images.digest
+
+    def some_content(self) -> dict[str, str]:
+        """Of the others."""
+        return self._images.some_content()
+
+    def take(self, start: int, stop: int) -> tuple[list[str], np.ndarray, dict[int, str]]:
+        """As `KeyedImages.take`."""
+        taken = [self._images.take(index, index + 1) for index in self._indices[start:stop]]
+        unfit = {position: one[0] for position, (_, _, one) in enumerate(taken) if one}
+        return [keys[0] for keys, _, _ in taken], np.concatenate([images for _, images, _ in taken]), unfit
+
+
+class SplitImages:
+    """The first images of a split of a run, "test/image 0" and so on, as its own commands see them.
+
+    Args:
+        dataset: the run's images.
+        split: of them.
+        count: how many, if there are so many.
+    """
+
+    def __init__(self, dataset: ImageDataset, split: str, count: int) -> None:
+        dataset.require_images(split)
+        self._dataset, self._split, self._count = dataset, split, min(count, dataset.num_images(split))
+
+    def __len__(self):
+        return self._count
+
+    @property
+    def digest(self) -> str:
+        """BLAKE2b of the pixels."""
+        digest = hashlib.blake2b(digest_size=16)
+        for start in range(0, self._count, _AT_A_TIME):
+            digest.update(self.take(start, min(start + _AT_A_TIME, self._count))[1].tobytes())
+        return digest.hexdigest()
+
+    def some_content(self) -> dict[str, str]:
+        """Nothing: the digest is of all pixels."""
+        return {}
+
+    def take(self, start: int, stop: int) -> tuple[list[str], np.ndarray, dict[int, str]]:
+        """As `KeyedImages.take`."""
+        return [f"{self._split}/image {n}" for n in range(start, stop)], self._dataset.images(self._split, range(start, stop)), {}
+
+
+def _listed(place):
+    """ImageFiles of a text file with a path a line, relative to the file's folder; keys are the paths below that folder."""
+    path = paths.to_read(place, "images", "a text file with the path of an image a line")
+    try:
+        lines = path.read_bytes().decode("utf-8", "surrogateescape").splitlines()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    root = os.path.abspath(path.parent)
+    found = [os.path.normpath(os.path.join(root, line)) for line in lines if line.strip()]
+    if not found:
+        raise UserError(f"{path}: expected the path of an image a line, found none")
+    missing = [one for one in found if not os.path.isfile(one)]
+    if missing:
+        raise UserError(f"{path}: {len(missing)} of {len(found)} files are not there, such as {missing[0]}")
+    return ImageFiles(found, root)
+
+
 def _splits(config):
     """{split: RawImages} of a data set."""
     kind, _, place = config.dataset.partition(":")
+    if kind == "list" and place:
+        return {"": _listed(place)}
     if kind != "folder" or not place:
         return open_source(config).splits
     root = os.fspath(paths.to_read(place, "images", "a folder"))

@@ -1,10 +1,10 @@
-"""A model that answers batches: an export, or the model of a workdir, asked by the same signatures."""
+"""A model that answers batches: an export, the model of a workdir, or one that is served, asked by the same signatures."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import numpy as np
 import tensorflow as tf
@@ -16,6 +16,7 @@ from tfcq.data.transforms import KINDS
 from tfcq.errors import UserError
 from tfcq.exporting.signatures import ServingModule
 from tfcq.machine import paths
+from tfcq.serving.client.client import Client
 
 _PIECE = 2**22  # bytes read at a time
 
@@ -25,17 +26,22 @@ class AskedModel:
 
     Args:
         signature: function from the name of an endpoint to its concrete function; KeyError, or UserError, if it has none.
+        endpoints: the names of those that it has.
         digest: of all that its answers follow from, 32 hexadecimal digits.
         config: the Config of its run; None: unknown.
 
     Attributes:
-        digest, config: as given.
+        endpoints, digest, config: as given.
     """
 
     def __init__(
-        self, signature: Callable[[str], tf.types.experimental.ConcreteFunction], digest: str, config: Config | None
+        self,
+        signature: Callable[[str], tf.types.experimental.ConcreteFunction],
+        endpoints: Collection[str],
+        digest: str,
+        config: Config | None,
     ) -> None:
-        self._find, self.digest, self.config = signature, digest, config
+        self._find, self.endpoints, self.digest, self.config = signature, frozenset(endpoints), digest, config
         self._found: dict[str, tf.types.experimental.ConcreteFunction] = {}
 
     def signature(self, endpoint: str) -> tf.types.experimental.ConcreteFunction:
@@ -47,10 +53,7 @@ class AskedModel:
     def image_shape(self, endpoint: str) -> tuple[int, int, int]:
         """(H, W, C) of the images that an endpoint takes; UserError for others than square ones, grey or RGB."""
         inputs = tf.nest.flatten(self.signature(endpoint).structured_input_signature)
-        shape = next((tuple(one.shape[1:]) for one in inputs if one.name == "images"), ())
-        if len(shape) != 3 or None in shape or shape[0] != shape[1] or shape[2] not in KINDS:
-            raise UserError(f"signature {endpoint}: expected an input `images` [N, H, H, 1 or 3], received {list(shape)}")
-        return shape
+        return _image_shape(endpoint, next((tuple(one.shape[1:]) for one in inputs if one.name == "images"), ()))
 
     def ask(self, endpoint: str, **arrays: np.ndarray) -> dict[str, np.ndarray]:
         """{output: [N, ...]} of an endpoint, of arrays [N, ...] by the names of its tensors."""
@@ -58,13 +61,55 @@ class AskedModel:
         return {name: value.numpy() for name, value in answers.items()}
 
 
-def load(place: ModelPlace) -> AskedModel:
+class ServedModel:
+    """As `AskedModel`, a model of a server: the version that is the newest now, in this process's requests.
+
+    Its digest is of its name, its version and what it declares, as a server does not show weights.
+
+    Args:
+        place: with `server`.
+
+    Raises:
+        UserError: no server there (ServerError), or none with this model.
+    """
+
+    config = None
+
+    def __init__(self, place: ModelPlace) -> None:
+        address, model = place.address_and_model()
+        connect = Client.rest if address.startswith(("http://", "https://")) else Client.grpc
+        with connect(address, model) as client:
+            known = client.metadata()
+        self._client = connect(address, model, version=known["version"], timeout=None, max_batch_size=2**20)
+        self._signatures = known["signatures"]
+        self.endpoints = frozenset(self._signatures)
+        self.digest = hashlib.blake2b(json.dumps(known, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+    def image_shape(self, endpoint: str) -> tuple[int, int, int]:
+        """As of `AskedModel`."""
+        shape = self._signatures[endpoint]["inputs"].get("images", {}).get("shape") or ()
+        return _image_shape(endpoint, tuple(shape[1:]))
+
+    def ask(self, endpoint: str, **arrays: np.ndarray) -> dict[str, np.ndarray]:
+        """As of `AskedModel`, in one request."""
+        return self._client.predict(endpoint, arrays)
+
+
+def _image_shape(endpoint, shape):
+    if len(shape) != 3 or None in shape or shape[0] != shape[1] or shape[2] not in KINDS:
+        raise UserError(f"signature {endpoint}: expected an input `images` [N, H, H, 1 or 3], received {list(shape)}")
+    return shape
+
+
+def load(place: ModelPlace) -> AskedModel | ServedModel:
     """The model at a place.
 
     Raises:
         UserError: no model there, or none that can be read.
     """
     place.check()
+    if place.server:
+        return ServedModel(place)
     return _of_workdir(place) if place.workdir is not None else _of_export(place.version())
 
 
@@ -80,7 +125,7 @@ def _of_workdir(place):
     digest = hashlib.blake2b(json.dumps(config.to_dict()["system"], sort_keys=True).encode(), digest_size=16)
     for variable in model.variables:
         digest.update(f"{variable.path}\0".encode() + np.ascontiguousarray(variable).tobytes())
-    return AskedModel(signature, digest.hexdigest(), config)
+    return AskedModel(signature, model.abilities, digest.hexdigest(), config)
 
 
 def _of_export(folder):
@@ -97,7 +142,7 @@ def _of_export(folder):
             raise UserError(f"export {folder}: expected a model with the signature {endpoint}, received one with {known}")
         return loaded.signatures[endpoint]
 
-    return AskedModel(signature, _digest_of_files(folder), None)
+    return AskedModel(signature, loaded.signatures, _digest_of_files(folder), None)
 
 
 def _digest_of_files(folder):

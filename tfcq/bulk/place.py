@@ -1,4 +1,4 @@
-"""Where the model of a job is: in a workdir, or exported. No TensorFlow."""
+"""Where the model of a job is: in a workdir, exported, or at a server. No TensorFlow."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from tfcq.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class ModelPlace:
-    """Where a model is; give `workdir` or `export`.
+    """Where a model is; give `workdir`, `export` or `server`.
 
     Args:
         workdir: folder of a run.
         export: folder of an exported model, or of one of its versions.
+        server: "host:port/MODEL" of a server's gRPC, or "http://host:port/MODEL" of its REST API.
         checkpoint, image_draw: of a workdir, as in `tfcq.Run.model`.
         num_importance_samples: K of the likelihood of a workdir's model; that of an export is fixed.
     """
@@ -25,40 +26,61 @@ class ModelPlace:
     checkpoint: str = "best"
     image_draw: str = ""
     num_importance_samples: int = 50
+    server: str = ""
 
     @property
-    def path(self) -> pathlib.Path:
-        """The folder that is given."""
-        path = self.export if self.workdir is None else self.workdir
-        assert path is not None
-        return path
+    def given(self) -> tuple[str, str]:
+        """(the name of the argument that is given, its value as text)."""
+        ((name, value),) = self._places().items()
+        return name, str(value)
 
     def absolute(self) -> ModelPlace:
         """The same place for a process in another folder."""
-        path = self.path.absolute()
-        return dataclasses.replace(self, export=path) if self.workdir is None else dataclasses.replace(self, workdir=path)
+        folders = {name: getattr(self, name) for name in ("workdir", "export")}
+        return dataclasses.replace(self, **{name: folder and folder.absolute() for name, folder in folders.items()})
 
     def check(self) -> None:
-        """Raises UserError if there is no run, or no export."""
-        if (self.workdir is None) == (self.export is None):
-            received = "neither" if self.workdir is None else "both"
+        """Raises UserError if there is no run, or no export; a server is not asked."""
+        places = self._places()
+        if len(places) != 1:
+            received = " and ".join(f"--{name}" for name in places) or "none of them"
             raise UserError(
-                f"expected either --workdir=DIR of a trained run or --export=DIR of an exported model, received {received}"
+                "expected either --workdir=DIR of a trained run or --export=DIR of an exported model (tfcq score: or "
+                f"--server=ADDRESS/MODEL), received {received}"
             )
         if self.workdir is not None:
             workdirs.read_config(self.workdir)
-        else:
+        elif self.export is not None:
             self.version()
+        else:
+            self.address_and_model()
+
+    def address_and_model(self) -> tuple[str, str]:
+        """(the address of the server, the model's name there); UserError if `server` has another form.
+
+        >>> ModelPlace(server="http://localhost:8501/cqf").address_and_model()
+        ('http://localhost:8501', 'cqf')
+        """
+        address, _, model = self.server.rpartition("/")
+        if not model or not address or address.endswith(("/", ":")):
+            expected = "host:port/MODEL (gRPC) or http://host:port/MODEL (REST)"
+            raise UserError(f"server: expected {expected}, received {self.server!r}")
+        return address, model
+
+    def _places(self):
+        values = {name: getattr(self, name) for name in ("workdir", "export", "server")}
+        return {name: value for name, value in values.items() if value not in (None, "")}
 
     def version(self) -> pathlib.Path:
         """The folder of the export with saved_model.pb: `export` itself, or the largest of its numbers; UserError if none."""
-        if (self.path / "saved_model.pb").is_file():
-            return self.path
-        names = [path.parent.name for path in self.path.glob("*/saved_model.pb")]
+        assert self.export is not None
+        if (self.export / "saved_model.pb").is_file():
+            return self.export
+        names = [path.parent.name for path in self.export.glob("*/saved_model.pb")]
         versions = [int(name) for name in names if name.isascii() and name.isdecimal()]
         if not versions:
             raise UserError(
-                f"export {self.path}: expected an exported model, a folder with saved_model.pb or with versions that have one, "
+                f"export {self.export}: expected an exported model, a folder with saved_model.pb or with versions that have one, "
                 "found none; tfcq export writes one"
             )
-        return self.path / str(max(versions))
+        return self.export / str(max(versions))

@@ -44,3 +44,8 @@ class Work:
         part.write(self._stage.results(part.rows, ImageProgress(self._stage.verb, len(part.rows))))
         say(f"wrote {part.path}: images {part.rows.start} to {part.rows.stop - 1} of {self._job.count}")
         return True
+
+    def is_complete(self) -> bool:
+        """Whether the parts of all shards are there, each with its size."""
+        shards = (Shard(index, self._job.parts) for index in range(self._job.parts))
+        return not any(Part(self._job, shard, self._folder).missing(checksum=False) for shard in shards)

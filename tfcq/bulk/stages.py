@@ -21,13 +21,19 @@ import numpy as np
 import tensorflow as tf
 
 import tfcq
+from tfcq import workdir as workdirs
 from tfcq.bulk import model as models
-from tfcq.bulk.images import KeyedImages, key_seeds
+from tfcq.bulk.complexity import COMPRESSIONS, complexity
+from tfcq.bulk.images import KeyedImages, SplitImages, SpreadImages, key_seeds
 from tfcq.bulk.job import Job
 from tfcq.bulk.place import ModelPlace
 from tfcq.config import DataConfig
 from tfcq.endpoints import ENDPOINTS
+from tfcq.errors import UserError
 from tfcq.randomness import row_seeds
+
+SCORES = ("likelihood", "latent_likelihood", "energy")
+"""The endpoints that give an image numbers by which it is scored."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,9 +75,13 @@ class Stage(abc.ABC):
         """Results of the rows `first` + i for the i of a slice of a batch, which begins with row `first`."""
 
     @functools.cached_property
-    def asked(self) -> models.AskedModel:
+    def asked(self) -> models.AskedModel | models.ServedModel:
         """The model, loaded when it is first used."""
         return models.load(self.model)
+
+    def share_model_of(self, other: Stage) -> None:
+        """Takes the model of another stage of the same place, so that it is not loaded again."""
+        self.__dict__["asked"] = other.asked  # where a cached property keeps its value
 
     def job(self, parts: int) -> Job:
         """The Job of this stage in so many parts."""
@@ -138,30 +148,47 @@ class Sampling(Stage):
 
 @dataclasses.dataclass(frozen=True)
 class Scoring(Stage):
-    """The likelihood of each image of a data set: row i is image i of `KeyedImages`, whose seed is a hash of its key.
+    """The scores of each image of a data set: row i is image i of `KeyedImages`, whose seed is a hash of its key.
+
+    They are the numbers of `SCORES` that the model has; "log_prob_standard_error" over the repeats; "reconstruction_error" also
+    of a model that reconstructs and says none itself, by its 8-bit reconstruction; and the image's `complexity`.
 
     Args:
         data: the data set, and how its images are prepared where that is not as in the model's run: options of `DataConfig`.
+        num_repeats: how many times a likelihood is computed, each with draws of its own: "log_prob" is the mean.
     """
 
     endpoint = "likelihood"
     verb = "scoring"
 
     data: dict[str, Any] = dataclasses.field(default_factory=dict)
+    num_repeats: int = 1
 
     @property
     def count(self) -> int:
         return len(self.images)
 
     @functools.cached_property
-    def images(self) -> KeyedImages:
+    def scores(self) -> list[str]:
+        """The endpoints of `SCORES` that the model has; UserError if it has none."""
+        found = [name for name in SCORES if name in self.asked.endpoints]
+        if not found:
+            raise UserError(
+                f"{self.model.given[1]}: expected a model with one of {', '.join(SCORES)}, received one with "
+                f"{', '.join(sorted(self.asked.endpoints))}"
+            )
+        return found
+
+    @functools.cached_property
+    def images(self) -> KeyedImages | SpreadImages | SplitImages:
         """The images, listed when they are first used."""
-        return KeyedImages(self._config, self.asked.image_shape(self.endpoint), self._config.skip_broken_images)
+        return KeyedImages(self._config, self.asked.image_shape(self.scores[0]), self._config.skip_broken_images)
 
     def options(self) -> dict[str, Any]:
         prepared = {name: getattr(self._config, name) for name in ("center_crop", "resize", "color", "skip_broken_images")}
         draws = {} if self.model.workdir is None else {"num_importance_samples": self.model.num_importance_samples}
-        return {"images": self.images.digest, **prepared, **draws}
+        scores = {"num_repeats": self.num_repeats, "scores": list(self.scores), "compressions": list(COMPRESSIONS)}
+        return {"images": self.images.digest, **prepared, **draws, **scores}
 
     def places(self) -> dict[str, str]:
         return _places(self.model) | {"images": self._config.dataset}
@@ -172,7 +199,7 @@ class Scoring(Stage):
     @functools.cached_property
     def _config(self):
         run = self.asked.config
-        size = self.asked.image_shape(self.endpoint)[0]
+        size = self.asked.image_shape(self.scores[0])[0]
         # Splits and their names are the run's own; other images have theirs.
         kept = {} if run is None else {name: getattr(run.data, name) for name in ("center_crop", "resize", "color")}
         return DataConfig(**{"image_size": size, **kept, **self.data})
@@ -180,10 +207,9 @@ class Scoring(Stage):
     def _results(self, first, rows):
         keys, images, unfit = self.images.take(first + rows.start, first + rows.stop)
         filled = np.zeros((self._batch, *images.shape[1:]), np.uint8)
-        seeds = np.zeros((self._batch, 2), np.int32)
-        filled[rows], seeds[rows] = images, key_seeds(keys, self.seed)
-        answers = self.asked.ask(self.endpoint, images=filled, seed=seeds)
-        numbers = {name: answers[name][rows].tolist() for name in ENDPOINTS[self.endpoint].outputs}
+        filled[rows] = images
+        numbers = {name: values.tolist() for name, values in self._numbers(keys, filled, rows).items()}
+        numbers["complexity"] = complexity(images).tolist()
         return [
             {"key": key, "unfit": unfit[position]} if position in unfit else
             {"key": key} | {name: values[position] for name, values in numbers.items()}
@@ -191,6 +217,56 @@ class Scoring(Stage):
         ]
 
 
+    def _numbers(self, keys, images, rows):
+        """{name: [n]} of the keys, whose images are at `rows` of a batch."""
+
+        def ask(endpoint, repeat=0):
+            seeds = np.zeros((self._batch, 2), np.int32)
+            seeds[rows] = key_seeds(keys, self.seed, repeat)
+            answers = self.asked.ask(endpoint, images=images, seed=seeds)
+            return {name: answers[name][rows] for name in ENDPOINTS[endpoint].outputs}
+
+        found: dict[str, np.ndarray] = {}
+        for endpoint in self.scores:
+            if endpoint == "likelihood" and self.num_repeats > 1:
+                repeats = [ask(endpoint, repeat) for repeat in range(self.num_repeats)]
+                found |= {name: np.mean([one[name] for one in repeats], axis=0, dtype=np.float64) for name in repeats[0]}
+                drawn = np.array([one["log_prob"] for one in repeats], np.float64)
+                found["log_prob_standard_error"] = drawn.std(axis=0, ddof=1) / np.sqrt(self.num_repeats)
+            else:
+                found |= ask(endpoint)
+        if "reconstruct" in self.asked.endpoints and "reconstruction_error" not in found:
+            difference = images[rows].astype(np.float64) - ask("reconstruct")["images"]
+            found["reconstruction_error"] = np.square(difference / 256.0).sum(axis=(1, 2, 3))
+        return found
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoringHeldOut(Scoring):
+    """The scores of held-out images, with which those of others are compared.
+
+    Args:
+        split: of the model's run, whose first images are taken; "": those of `data` at equal distances.
+        most: the largest number of images.
+    """
+
+    verb = "scoring held-out images"
+
+    split: str = ""
+    most: int = 1000
+
+    @functools.cached_property
+    def images(self) -> KeyedImages | SpreadImages | SplitImages:
+        if not self.split:
+            shape = self.asked.image_shape(self.scores[0])
+            return SpreadImages(KeyedImages(self._config, shape, self._config.skip_broken_images), self.most)
+        assert self.model.workdir is not None
+        return SplitImages(workdirs.load_data(self.model.workdir), self.split, self.most)
+
+    def places(self) -> dict[str, str]:
+        return _places(self.model) | {"images": self.split or self._config.dataset}
+
+
 def _places(model):
-    name = "export" if model.workdir is None else "workdir"
-    return {name: str(getattr(model, name))}
+    name, value = model.given
+    return {name: value}

@@ -1,0 +1,111 @@
+"""From the parts of a scoring, and of its held-out images, to the table and the page."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import pathlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tfcq.bulk import read_parts
+from tfcq.errors import UserError
+from tfcq.machine import files
+from tfcq.machine.terminal import say
+from tfcq.scoring import tables
+from tfcq.scoring.columns import COLUMNS, FLAG_BY, default_ranking
+from tfcq.scoring.page import NAME, page
+from tfcq.scoring.reference import Reference, numbers_of
+
+if TYPE_CHECKING:
+    from tfcq.bulk.images import KeyedImages
+
+SHOWN = 32
+"""Images at either end of the page."""
+
+
+def finish(
+    folder: pathlib.Path,
+    held_out: pathlib.Path | None,
+    images: KeyedImages,
+    flag_by: str | None,
+    false_alarm_rate: float,
+    about: dict[str, Any],
+) -> None:
+    """Writes scores.csv, scores.parquet and scores.html into the folder of a scoring, and says so.
+
+    Args:
+        folder: of the parts.
+        held_out: of the parts of the held-out images; None: there are none, and so no typicality, percentile or flag.
+        images: those that were scored.
+        flag_by: the column by which images are ranked and flagged; None: `default_ranking`.
+        false_alarm_rate: the share of images like the held-out ones that may be flagged, in (0, 1).
+        about: more facts for the page.
+
+    Raises:
+        UserError: parts that are missing, a column that the model has not, no image that can be used, a full disk.
+    """
+    rows = read_parts(folder)
+    first, passed = None, []
+    for row in rows:
+        passed.append(row)
+        if "unfit" not in row:
+            first = numbers_of(row)
+            break
+    if first is None:
+        raise UserError(f"{folder}: none of the {len(passed)} images could be used, so there is nothing to compare")
+    typical = {"typicality"} if held_out and "bits_per_dim" in first else set()
+    known = [name for name in COLUMNS if name in first or name in typical]
+    flag_by = flag_by or default_ranking(known)
+    if flag_by not in known:
+        possible = ", ".join(name for name in known if name in FLAG_BY)
+        raise UserError(f"flag_by: expected one of {possible}, which these scores have, received {flag_by}")
+    reference = Reference(read_parts(held_out), flag_by) if held_out else None
+    numbers = [*known, *(["percentile"] if reference else [])]
+    ends = _Ends()
+    unfit = flagged = count = 0
+    with tables.writing(folder, numbers, flagged=reference is not None) as writer:
+        for index, row in enumerate(itertools.chain(passed, rows)):
+            count += 1
+            if "unfit" in row:
+                unfit += 1
+            else:
+                row = reference.complete(row, false_alarm_rate) if reference else numbers_of(row)
+                unusual = reference.unusualness(row) if reference else COLUMNS[flag_by].unusual * _finite(row[flag_by])
+                flagged += row.get("flagged", False)
+                ends.add(unusual, index, row)
+            writer.write(row)
+    facts = {"images": count - unfit} | ({"images that could not be used": unfit} if unfit else {}) | about
+    if reference:
+        facts |= {
+            "held-out images": reference.count,
+            "flagged": f"{flagged}, which at most {false_alarm_rate:.3g} of images like the held-out ones would be, on average",
+        }
+    shown = [[(row, images.take(index, index + 1)[1][0]) for index, row in one] for one in (ends.lowest(), ends.highest())]
+    with files.writing("output", folder):
+        files.write_text(folder / NAME, page(f"Scores of {count} images", facts, flag_by, numbers, *shown))
+    told = f"; {flagged} flagged by {flag_by}" if reference else ""
+    say(f"wrote {folder / tables.CSV}, {tables.PARQUET} and {NAME}: {count} images{told}")
+
+
+def _finite(number):
+    return float("inf") if np.isnan(number) else number
+
+
+class _Ends:
+    """The rows with the smallest and the largest numbers, `SHOWN` of either, of any number of rows."""
+
+    def __init__(self):
+        self._low: list = []
+        self._high: list = []
+
+    def add(self, number, index, row):
+        for heap, sign in ((self._low, -1), (self._high, 1)):
+            (heapq.heappush if len(heap) < SHOWN else heapq.heappushpop)(heap, (sign * number, -index, row))
+
+    def lowest(self):
+        return [(-index, row) for _, index, row in sorted(self._low, key=lambda one: (-one[0], -one[1]))]
+
+    def highest(self):
+        return [(-index, row) for _, index, row in sorted(self._high, key=lambda one: (-one[0], -one[1]))]
