@@ -113,12 +113,12 @@ def _draw_many(flags):
     if flags.other_dataset:
         raise UserError("other_dataset: --shard and --ray draw new images and show no given ones; expected it without them")
 
-    def stages(place):
+    def stage(place):
         from tfcq.bulk.stages import Sampling
 
-        return {"": Sampling(place, flags.seed, flags.batch_size, flags.num_samples, flags.temperature)}
+        return Sampling(place, flags.seed, flags.batch_size, flags.num_samples, flags.temperature)
 
-    bulk.run(flags, stages, flags.output)
+    bulk.run(flags, stage, flags.output)
 
 
 COMMAND = Command("tfcq sample", __doc__, define, main, outlives_stdout=True)

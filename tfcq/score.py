@@ -4,14 +4,15 @@ Any number of processes, on any machines, compute a shard each. Whoever finishes
 scores.parquet, and a page of the most and the least unusual images, scores.html.
 """
 
-import os
 import sys
 
 from tfcq.bulk import flags as bulk
 from tfcq.command_line.command import Command
 from tfcq.command_line.flags import Flags
 from tfcq.config import DataConfig
+from tfcq.endpoints import ENDPOINTS
 from tfcq.errors import UserError
+from tfcq.machine import paths
 from tfcq.scoring.columns import FLAG_BY
 
 HELD_OUT = "held_out"
@@ -70,10 +71,12 @@ def define(flags: Flags) -> None:
         "held_out",
         None,
         "The images that those of --images are compared with, which the model was not trained on: test | validation, a split of "
-        "the run | PLACE, as in --images | none (default: test with --workdir, else none)",
+        "the run | PLACE, as in --images, of several splits test | none (default: test with --workdir, else none)",
         "PLACE",
     )
-    flags.integer("num_held_out", 1000, "At most so many of them are scored", minimum=2)
+    flags.integer(
+        "num_held_out", 1000, "The largest number of held-out images that are scored, at equal distances among all", minimum=2
+    )
     flags.choice(
         "flag_by",
         None,
@@ -84,7 +87,7 @@ def define(flags: Flags) -> None:
     flags.number(
         "false_alarm_rate",
         0.05,
-        "At most this share of images like the held-out ones is flagged, on average; above 0 and below 1",
+        "The largest share of images like the held-out ones that is flagged, on average; above 0 and below 1",
         minimum=0.0,
     )
     flags.group("The work")
@@ -110,33 +113,50 @@ def main(flags: Flags) -> None:
     if held_out in ("test", "validation") and not flags.workdir:
         raise UserError(f"held_out: expected PLACE or none with --export or --server, which know no splits, received {held_out}")
 
-    def stages(place):
-        from tfcq.bulk.stages import Scoring, ScoringHeldOut
+    def stage(place):
+        from tfcq.bulk.stages import Scoring
 
-        options = (place, flags.seed, flags.batch_size)
-        found = {"": Scoring(*options, _data(flags.images, given), flags.num_repeats)}
-        if held_out in ("test", "validation"):
-            found[HELD_OUT] = ScoringHeldOut(*options, given, flags.num_repeats, held_out, flags.num_held_out)
-        elif held_out != "none":
-            data = _data(held_out, given)
-            found[HELD_OUT] = ScoringHeldOut(*options, data, flags.num_repeats, most=flags.num_held_out)
-        return found
+        made = Scoring(place, flags.seed, flags.batch_size, _data(flags.images, given), flags.num_repeats)
+        _check_ranking(flags.flag_by, made, held_out != "none")
+        return made
 
-    def finish(folder, stages):
+    def compared(made):
+        from tfcq.bulk.stages import ScoringHeldOut
+
+        split = held_out if held_out in ("test", "validation") else ""
+        data = {} if split else _data(held_out, given)  # a split of the run is prepared as there
+        options = (made.model, flags.seed, flags.batch_size, data, flags.num_repeats)
+        return ScoringHeldOut(*options, split, flags.num_held_out)
+
+    def finish(folder, made):
         from tfcq.scoring.finish import finish
 
-        about = {name: value for stage in reversed(stages.values()) for name, value in stage.places().items()}
-        below = folder / HELD_OUT if HELD_OUT in stages else None
-        finish(folder, below, stages[""].images, flags.flag_by, flags.false_alarm_rate, about)
+        below = None if held_out == "none" else folder / HELD_OUT
+        about = made.places() | ({} if below is None else {"held-out images from": held_out})
+        finish(folder, below, made.images, flags.flag_by, flags.false_alarm_rate, about)
 
-    bulk.run(flags, stages, flags.output, finish)
+    beside = {} if held_out == "none" else {HELD_OUT: compared}
+    bulk.run(flags, stage, flags.output, beside, finish)
+
+
+def _check_ranking(flag_by, stage, compared):
+    """Raises UserError if the model's scores will not have the column, before they are computed."""
+    numbers = [name for endpoint in stage.scores for name in ENDPOINTS[endpoint].outputs]
+    if "likelihood" in stage.scores:
+        numbers += ["complexity_corrected", *(["typicality"] if compared else [])]
+    if "reconstruct" in stage.asked.endpoints:
+        numbers += ["reconstruction_error"]
+    possible = [name for name in FLAG_BY if name in numbers]
+    if flag_by and flag_by not in possible:
+        raise UserError(f"flag_by: expected one of {', '.join(possible)}, which these scores have, received {flag_by}")
 
 
 def _data(place, given):
     """`given` with a data set whose place does not depend on this process's folder."""
     kind, _, path = place.partition(":")
     if kind == "list":  # which is none of `DataConfig`
-        return given | {"dataset": f"list:{os.path.abspath(os.path.expanduser(path))}"}
+        there = paths.to_read(path, "images", "a text file with the path of an image a line")
+        return given | {"dataset": f"list:{there.absolute()}"}
     absolute = DataConfig(**{"dataset": place} | given).absolute()
     return given | {"dataset": absolute.dataset, "data_dir": absolute.data_dir}
 

@@ -12,6 +12,7 @@ import sys
 import tracemalloc
 import types
 
+import cloudpickle
 import numpy as np
 import pytest
 from commands import REPOSITORY
@@ -455,21 +456,54 @@ def test_a_model_without_any_score_is_refused(tmp_path, monkeypatch):
 
 
 def test_a_list_of_files(tmp_path):
-    write_images(tmp_path / "images", NAMES)
-    listed = tmp_path / "list.txt"
-    listed.write_bytes(b"images/top.png\n\nimages/a/z.png\n")
+    write_images(tmp_path / "images", [*NAMES, "x\x85y.png".encode()])
+    listed = tmp_path / "lists" / "list.txt"
+    listed.parent.mkdir()
+    absolute = str(tmp_path / "images" / "a" / "z.png")
+    lines = ["../images/top.png", absolute, "../images/x\x85y.png"]
+    listed.write_bytes("\ufeff../images/top.png\r\n\r\n".encode() + "\n".join(lines[1:]).encode())
 
     def images():
         return keyed.KeyedImages(DataConfig(dataset=f"list:{listed}", image_size=4), SHAPE, False)
 
-    keys, taken, _ = images().take(0, 2)
-    assert keys == ["images/top.png", "images/a/z.png"] and taken.tobytes()[15:16] == b"g" and len(images()) == 2
-    listed.write_text("images/top.png\nimages/gone.png\n")
-    with pytest.raises(UserError, match="1 of 2 files are not there, such as .*gone.png"):
-        images()
-    listed.write_text("\n")
-    with pytest.raises(UserError, match="expected the path of an image a line, found none"):
-        images()
+    keys, taken, _ = images().take(0, 3)
+    assert keys == lines and len(images()) == 3
+    whole = keyed.KeyedImages(DataConfig(dataset=f"folder:{tmp_path}/images", image_size=4), SHAPE, False)
+    of = dict(zip(*whole.take(0, 12)[:2]))
+    np.testing.assert_array_equal(taken, [of["top.png"], of["a/z.png"], of["x\x85y.png"]])
+    for text, message in (
+        ("../images/top.png\n../images/gone.png\n", "1 of 2 files are not there, such as .*gone.png"),
+        ("\n", "expected the path of an image a line, found none"),
+        ("a.png\nb.png\na.png\n", r"expected each path once, found a.png again \(1 such lines\)"),
+    ):
+        listed.write_text(text)
+        with pytest.raises(UserError, match=message):
+            images()
+
+
+def test_one_split_of_several(tmp_path):
+    splits = {"train": np.full((3, 4, 4, 1), 7, np.uint8), "test": np.full((2, 4, 4, 1), 9, np.uint8)}
+    np.savez(tmp_path / "two.npz", **splits)
+
+    def images(only):
+        return keyed.KeyedImages(DataConfig(dataset=f"npz:{tmp_path}/two.npz", image_size=4), SHAPE, False, only)
+
+    assert (len(images("")), len(images("test"))) == (5, 2) and images("test").take(0, 2)[1].min() == 9
+    with pytest.raises(UserError, match="two.npz: expected one split or one of the name validation, found train, test"):
+        images("validation")
+
+
+def test_a_stage_travels_whatever_it_has_opened(tmp_path):
+    write_images(tmp_path / "images", NAMES)
+    one = STAGES["likelihood"](tmp_path)
+    assert one.count == 11 and "asked" in one.__dict__
+    other = cloudpickle.loads(cloudpickle.dumps(one))
+    assert other == one and not {"asked", "images"} & other.__dict__.keys()
+
+
+def test_repeats_of_a_model_without_a_likelihood_are_refused(tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="num_repeats=2: repeats are of likelihoods, and this model has none"):
+        scores(tmp_path, monkeypatch, Latents(), num_repeats=2)
 
 
 def test_held_out_images_are_spread_over_a_data_set(tmp_path):

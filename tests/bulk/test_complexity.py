@@ -33,4 +33,4 @@ def test_it_is_the_smallest_file_and_loses_nothing():
 def test_grey_and_small_images(shape):
     image = np.arange(np.prod(shape), dtype=np.uint8).reshape(1, *shape)
     assert complexity(image).shape == (1,) and complexity(image).dtype == np.float64
-    assert "png" in COMPRESSIONS
+    assert COMPRESSIONS.startswith("png")

@@ -4,6 +4,7 @@ import csv
 import functools
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -91,16 +92,17 @@ def test_a_run_is_scored_beside_its_test_images(place, tmp_path):
     """The shard that comes last makes the table; again with another ranking nothing is computed anew."""
     flags = [f"--workdir={place}/run", f"--images=folder:{place}/images", "--num_importance_samples=2", "--num_held_out=10"]
     flags += [f"--output={tmp_path}/out", "--false_alarm_rate=0.2", "--num_repeats=2"]
-    for index in (0, 2, 1):
+    for index in (2, 1, 0):  # shard 0 has the held-out images, too
         assert not (tmp_path / "out" / "scores.csv").exists()
         status, output, errors = run_here("score", *flags, f"--shard={index}/3")
-        assert (status, errors) == (0, "")
+        assert (status, errors) == (0, "") and ("the table is written when all 3 parts are there" in output) == (index > 0)
     assert re.search(r"scores.html: 43 images; \d+ flagged by complexity_corrected$", output.strip())
     with open(tmp_path / "out" / "scores.csv") as file:
         rows = list(csv.DictReader(file))
     dataset, model = workdir.load_data(place / "run"), workdir.load(place / "run", "last")
-    keys = [f"test/image {number}" for number in range(10)]
-    drawn = [model.log_prob(dataset.images("test", range(10)), key_seeds(keys, 0, repeat), 2) for repeat in range(2)]
+    numbers = np.linspace(0, dataset.num_images("test") - 1, 10).astype(int)
+    keys = [f"test/image {number}" for number in numbers]
+    drawn = [model.log_prob(dataset.images("test", numbers), key_seeds(keys, 0, repeat), 2) for repeat in range(2)]
     bits = bits_per_dim(np.mean(drawn, axis=0), model.image_shape)
     for row in rows:
         typicality = abs(float(row["bits_per_dim"]) - bits.mean()) / bits.std(ddof=1)
@@ -108,12 +110,33 @@ def test_a_run_is_scored_beside_its_test_images(place, tmp_path):
         assert float(row["log_prob_standard_error"]) > 0
     assert len(list(read_parts(tmp_path / "out" / "held_out"))) == 10
     status, output, _ = run_here("score", *flags, "--shard=1/3", "--flag_by=typicality")
-    assert status == 0 and output.count("is there already") == 2 and output.rstrip().endswith("flagged by typicality")
+    assert status == 0 and output.count("is there already") == 1 and output.rstrip().endswith("flagged by typicality")
+    # Others to compare with: a mistake is found before anything is scored, and the parts stay.
+    assert run_here("score", *flags, f"--held_out=folder:{place}/none", "--shard=0/3")[0] == 2
+    shutil.rmtree(tmp_path / "out" / "held_out")
+    status, output, _ = run_here("score", *flags, f"--held_out=folder:{place}/images", "--shard=0/3")
+    assert status == 0 and output.count("is there already") == 1
+    names = sorted(path.name for path in (place / "images").iterdir())
+    held_out = [row["key"] for row in read_parts(tmp_path / "out" / "held_out")]
+    assert held_out == [names[int(number)] for number in np.linspace(0, 42, 10)]
+
+
+def test_a_run_without_its_images_is_scored_where_none_are_compared(place, tmp_path, monkeypatch):
+    def gone(workdir):
+        raise UserError("its images are not there")
+
+    monkeypatch.setattr("tfcq.bulk.stages.workdirs.load_data", gone)
+    flags = [f"--workdir={place}/run", f"--images=folder:{place}/images", "--num_importance_samples=2"]
+    flags += [f"--output={tmp_path}/out"]
+    status, _, errors = run_here("score", *flags)
+    assert status == 2 and "cannot be read (its images are not there); expected --held_out=PLACE, or --held_out=none" in errors
+    assert not list((tmp_path / "out").glob("part-*"))
+    assert run_here("score", *flags, "--held_out=none")[0] == 0 and (tmp_path / "out" / "scores.html").exists()
 
 
 @pytest.mark.parametrize("given, message", [
     (["--false_alarm_rate=1"], "false_alarm_rate: expected above 0 and below 1, received 1"),
-    (["--held_out=test"], "held_out: expected PLACE or none with --export, which knows no splits, received test"),
+    (["--held_out=test"], "held_out: expected PLACE or none with --export or --server, which know no splits, received test"),
     (["--flag_by=typicality"], "flag_by: expected one of bits_per_dim, complexity_corrected, which these scores have"),
 ])  # fmt: skip
 def test_a_comparison_that_cannot_be_made(place, tmp_path, given, message):

@@ -1,6 +1,7 @@
 """From parts to the table and the page: what is written is what the parts and the held-out images say."""
 
 import csv
+import gc
 import os
 import re
 
@@ -12,6 +13,7 @@ from tfcq.bulk.job import Job
 from tfcq.bulk.parts import Part
 from tfcq.bulk.shards import Shard
 from tfcq.errors import UserError
+from tfcq.machine.paths import as_path
 from tfcq.scoring import tables
 from tfcq.scoring.finish import finish
 from tfcq.scoring.reference import Reference
@@ -108,11 +110,11 @@ def test_a_ranking_that_the_scores_have_not(folder):
 
 def test_no_image_that_can_be_used(tmp_path):
     write(tmp_path, [{"key": "a", "unfit": "broken"}] * 2)
-    with pytest.raises(UserError, match="none of the 2 images could be used"):
+    with pytest.raises(UserError, match="none of the images could be used"):
         finish(tmp_path, None, Images(), None, 0.05, {})
 
 
-def test_a_disk_that_is_full_leaves_the_last_table(folder, monkeypatch):
+def test_a_disk_that_is_full_leaves_the_last_table(folder, monkeypatch, capsys):
     finish(folder, None, Images(), None, 0.05, {})
     before = (folder / tables.CSV).read_bytes()
 
@@ -122,4 +124,35 @@ def test_a_disk_that_is_full_leaves_the_last_table(folder, monkeypatch):
     monkeypatch.setattr(tables.TableWriter, "write", full)
     with pytest.raises(UserError, match="No space left on device"):
         finish(folder, folder / "held_out", Images(), None, 0.05, {})
+    gc.collect()
+    assert capsys.readouterr().err == ""  # no writer that complains of its closed file
     assert (folder / tables.CSV).read_bytes() == before and not list(folder.glob("*.partial"))
+
+
+def test_without_a_comparison_what_is_not_a_number_is_the_most_unusual(tmp_path):
+    rows = [{"key": str(n), "latent_log_prob": value, "complexity": 1.0} for n, value in enumerate((-2.0, float("nan"), -1.0))]
+    write(tmp_path, rows)
+    finish(tmp_path, None, Images(), "latent_log_prob", 0.05, {})
+    shown = re.findall(r"alt=\"([^\"]*)\"", (tmp_path / "scores.html").read_text())
+    assert shown == ["1", "0", "2", "2", "0", "1"]
+
+
+def test_too_few_held_out_images_for_the_rate_are_warned_of(folder, capsys):
+    finish(folder, folder / "held_out", Images(), None, 0.02, {})
+    assert "warning" not in capsys.readouterr().out  # 50 images: 1 / 51 is below 0.02
+    finish(folder, folder / "held_out", Images(), None, 0.019, {})
+    assert "warning: with 50 held-out images none can be flagged at false_alarm_rate=0.019, which needs 52" in (
+        capsys.readouterr().out
+    )
+
+
+def test_tables_at_an_address(folder):
+    there = as_path(f"ram://scores/{os.urandom(6).hex()}")
+    for path in folder.rglob("*"):
+        if path.is_file():
+            (there / path.relative_to(folder)).parent.mkdir(parents=True, exist_ok=True)
+            (there / path.relative_to(folder)).write_bytes(path.read_bytes())
+    finish(there, there / "held_out", Images(), None, 0.05, {})
+    finish(folder, folder / "held_out", Images(), None, 0.05, {})
+    for name in (tables.CSV, tables.PARQUET):
+        assert (there / name).read_bytes() == (folder / name).read_bytes()

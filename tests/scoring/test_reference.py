@@ -34,8 +34,12 @@ def test_by_typicality_either_side_is_unusual():
     reference = Reference(rows(1.0, 2.0, 3.0, 4.0, 5.0), "typicality")
     low, middle, high = (reference.complete(row, 0.2) for row in rows(-9.0, 3.0, 15.0))
     assert low["typicality"] == high["typicality"] == pytest.approx(12.0 / 2.5**0.5)
+    # With the image itself the means are 1, 3 and 5; from 1 the others are 0 to 4 away, and -9 is 10.
     assert (low["percentile"], middle["percentile"], high["percentile"]) == (100.0, 10.0, 100.0)
     assert low["flagged"] and high["flagged"] and not middle["flagged"]
+    # 2.4 and its mean 2.9: it is 0.5 away, and of the others 3 alone is nearer.
+    (row,) = rows(2.4)
+    assert reference.percentile_and_p_value(row) == (20.0, 5 / 6)
 
 
 def test_a_density_of_latents_is_unusual_where_it_is_low():
@@ -60,22 +64,22 @@ def test_what_is_not_a_number_is_as_unusual_as_can_be():
     ([*rows(1.0), {"key": "x", "unfit": "broken"}], "received 1"),
     (rows(1.0, float("nan")), "expected finite numbers in bits_per_dim"),
     (rows(1.0, float("inf")), "expected finite numbers in bits_per_dim"),
+    (rows(1.0, 1.0), "expected images whose bits_per_dim differ, received equal ones"),
 ])  # fmt: skip
 def test_held_out_images_of_no_use_are_refused(held_out, message):
     with pytest.raises(UserError, match=message):
         Reference(held_out, "bits_per_dim")
 
 
-@pytest.mark.parametrize("rate", [0.05, 0.3])
-def test_no_more_false_alarms_than_asked_for(rate):
-    """Of images drawn as the held-out ones were, on average over both; 99 of them make the rate exact: (1 + 99) a is whole."""
-    random, flagged = np.random.RandomState(0), []
-    for _ in range(400):
-        values = random.standard_gamma(2.0, 119)
-        reference = Reference(rows(*values[:99]), "bits_per_dim")
-        flagged += [reference.complete(row, rate)["flagged"] for row in rows(*values[99:])]
-    deviation = (rate * (1 - rate) * (1 / len(flagged) + 1 / (400 * 101))) ** 0.5  # of images, and of thresholds
-    assert abs(np.mean(flagged) - rate) < 4 * deviation
+@pytest.mark.parametrize("flag_by", ["bits_per_dim", "typicality"])
+@pytest.mark.parametrize(("count", "rate"), [(9, 0.1), (19, 0.05), (19, 0.3)])
+def test_no_more_false_alarms_than_asked_for(count, rate, flag_by):
+    """Of images drawn as the held-out ones were, on average over both; (1 + count) rate is whole, so that the rate is exact."""
+    random, draws = np.random.RandomState(0), 4000
+    flagged = 0
+    for values in random.standard_gamma(2.0, (draws, count + 1)):
+        flagged += Reference(rows(*values[1:]), flag_by).complete(*rows(values[0]), rate)["flagged"]
+    assert abs(flagged / draws - rate) < 4 * (rate * (1 - rate) / draws) ** 0.5
 
 
 def test_every_ranking_has_a_column_and_a_default():

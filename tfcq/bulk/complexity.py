@@ -6,14 +6,15 @@ from __future__ import annotations
 import io
 
 import numpy as np
+import PIL
 from PIL import Image, features
 
-_FILES = {"png": ("PNG", {"optimize": True})}
+_FILES: dict[str, tuple[str, dict]] = {"png": ("PNG", {"optimize": True})}
 if features.check("jpg_2000"):
     _FILES["jpeg2000"] = ("JPEG2000", {"irreversible": False})
 
-COMPRESSIONS = tuple(_FILES)
-"""Names of the lossless formats that are tried, png and, where Pillow has it, jpeg2000; FLIF, the paper's third, is in none."""
+COMPRESSIONS = f"{', '.join(_FILES)} by Pillow {PIL.__version__}"
+"""The lossless formats that are tried, PNG and, where Pillow has it, JPEG 2000, in words; FLIF, the paper's third, is not."""
 
 
 def complexity(images: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from tfcq.bulk.place import ModelPlace
@@ -13,6 +13,7 @@ from tfcq.command_line import starting
 from tfcq.command_line.flags import Flags
 from tfcq.errors import UserError
 from tfcq.machine import files, paths
+from tfcq.machine.terminal import say
 
 if TYPE_CHECKING:
     from tfcq.bulk.stages import Stage
@@ -75,17 +76,20 @@ def model_place(flags: Flags) -> ModelPlace:
 
 def run(
     flags: Flags,
-    make: Callable[[ModelPlace], dict[str, Stage]],
+    make: Callable[[ModelPlace], Stage],
     output: str | pathlib.Path | None,
-    finish: Callable[[pathlib.Path, dict[str, Stage]], None] = lambda folder, stages: None,
+    beside: Mapping[str, Callable[[Stage], Stage]] | None = None,
+    finish: Callable[[pathlib.Path, Stage], None] | None = None,
 ) -> None:
-    """Computes the shard, or all shards by Ray, of stages of one model.
+    """Computes the shard, or all shards by Ray, of a stage.
 
     Args:
         flags: with --shard, --ray and those of the model.
-        make: function that makes {folder below `output`, "" for itself: stage}, once TensorFlow has been started.
+        make: function that makes the stage, once TensorFlow has been started.
         output: the folder of the parts.
-        finish: function of that folder and the stages, called by a process that ends with all parts of all stages there.
+        beside: {folder below `output`: function from the stage to another, smaller one}; whoever computes shard 0 computes
+            them, before it.
+        finish: function of the folder and the stage, called by a process that ends with all parts of all stages there.
 
     Raises:
         UserError: flags that do not fit each other, and all that `Work` and `finish` raise.
@@ -102,25 +106,29 @@ def run(
     if flags.ray:
         import_ray()
     starting.start_tensorflow()
-    stages = make(place)
+    stage, others = make(place), dict(beside or {})
     if flags.ray:
-        for name, stage in stages.items():
-            run_on_ray(stage, min(flags.ray, stage.count) if name else flags.ray, folder / name if name else folder)
-        finish(folder, stages)
-    elif _compute(stages, shard, folder):
-        finish(folder, stages)
+        for name, other in others.items():
+            run_on_ray(other(stage), 1, folder / name)
+        run_on_ray(stage, flags.ray, folder)
+        complete = True
+    else:
+        complete = _compute(stage, others, shard, folder)
+    if finish and complete:
+        finish(folder, stage)
+    elif finish:
+        say(f"the table is written when all {shard.total} parts are there")
 
 
-def _compute(stages, shard, folder):
-    """Computes the shard of each stage; whether all shards of all of them are there then."""
-    from tfcq.bulk.running import Work
+def _compute(stage, beside, shard, folder):
+    """Computes the shard, and with the first one the stages beside; whether all parts of all stages are there then."""
+    from tfcq.bulk.running import Work, is_complete
 
-    works, first = [], next(iter(stages.values()))
-    for name, stage in stages.items():
-        if stage is not first:
-            stage.share_model_of(first)
-        parts = min(shard.total, stage.count) if name else shard.total
-        works.append(work := Work(stage, parts, folder / name if name else folder))
-        if shard.index < parts:
-            work.compute(shard.index)
-    return all(work.is_complete() for work in works)
+    work = Work(stage, shard.total, folder)
+    if shard.index == 0:
+        for name, make in beside.items():
+            other = make(stage)
+            other.share_model_of(stage)
+            Work(other, 1, folder / name).compute(0)
+    work.compute(shard.index)
+    return all(is_complete(one) for one in (folder, *(folder / name for name in beside)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import collections
 import hashlib
 import os
 from collections.abc import Iterable
@@ -47,20 +49,27 @@ class KeyedImages:
     """All images of a data set, of all its splits, in an order that does not depend on the disk; read when they are asked for.
 
     A folder is searched at any depth, whatever its layout, and keys are paths below it. `list:FILE` is a text file with the path
-    of an image a line, relative to the file's own folder, below which keys are paths. In other data sets a key is "image N",
+    of an image a line, which is its key. In other data sets a key is "image N",
     after the name of the split where there are several: "test/image 0".
 
     Args:
         config: `dataset` and how its images are prepared.
         image_shape: (H, W, C) of the images that are handed out.
         skip_broken: whether images that cannot be used are handed out as black ones, with the reason.
+        only: the split that is taken of a data set with several; "": all.
 
     Raises:
-        UserError: no images, or none that can be prepared like this.
+        UserError: no images, or none that can be prepared like this; several splits, and `only` is none of them.
     """
 
-    def __init__(self, config: DataConfig, image_shape: tuple[int, int, int], skip_broken: bool) -> None:
+    def __init__(
+        self, config: DataConfig, image_shape: tuple[int, int, int], skip_broken: bool, only: str = ""
+    ) -> None:
         splits = _splits(config)
+        if only and len(splits) > 1:
+            if only not in splits:
+                raise UserError(f"{config.dataset}: expected one split or one of the name {only}, found {', '.join(splits)}")
+            splits = {only: splits[only]}
         self._raws: list[tuple[str, RawImages]] = [
             (f"{split}/" if len(splits) > 1 else "", raw) for split, raw in splits.items()
         ]
@@ -169,7 +178,7 @@ class SpreadImages:
 
 
 class SplitImages:
-    """The first images of a split of a run, "test/image 0" and so on, as its own commands see them.
+    """So many images of a split of a run at equal distances, as the run's own commands see them; keys are "test/image 0".
 
     Args:
         dataset: the run's images.
@@ -179,17 +188,19 @@ class SplitImages:
 
     def __init__(self, dataset: ImageDataset, split: str, count: int) -> None:
         dataset.require_images(split)
-        self._dataset, self._split, self._count = dataset, split, min(count, dataset.num_images(split))
+        total = dataset.num_images(split)
+        self._dataset, self._split = dataset, split
+        self._indices = np.linspace(0, total - 1, min(count, total)).astype(int)
 
     def __len__(self):
-        return self._count
+        return len(self._indices)
 
     @property
     def digest(self) -> str:
         """BLAKE2b of the pixels."""
         digest = hashlib.blake2b(digest_size=16)
-        for start in range(0, self._count, _AT_A_TIME):
-            digest.update(self.take(start, min(start + _AT_A_TIME, self._count))[1].tobytes())
+        for start in range(0, len(self), _AT_A_TIME):
+            digest.update(self.take(start, start + _AT_A_TIME)[1].tobytes())
         return digest.hexdigest()
 
     def some_content(self) -> dict[str, str]:
@@ -198,31 +209,47 @@ class SplitImages:
 
     def take(self, start: int, stop: int) -> tuple[list[str], np.ndarray, dict[int, str]]:
         """As `KeyedImages.take`."""
-        return [f"{self._split}/image {n}" for n in range(start, stop)], self._dataset.images(self._split, range(start, stop)), {}
+        indices = self._indices[start:stop]
+        return [f"{self._split}/image {index}" for index in indices], self._dataset.images(self._split, indices), {}
 
 
-def _listed(place):
-    """ImageFiles of a text file with a path a line, relative to the file's folder; keys are the paths below that folder."""
-    path = paths.to_read(place, "images", "a text file with the path of an image a line")
-    try:
-        lines = path.read_bytes().decode("utf-8", "surrogateescape").splitlines()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    root = os.path.abspath(path.parent)
-    found = [os.path.normpath(os.path.join(root, line)) for line in lines if line.strip()]
-    if not found:
-        raise UserError(f"{path}: expected the path of an image a line, found none")
-    missing = [one for one in found if not os.path.isfile(one)]
-    if missing:
-        raise UserError(f"{path}: {len(missing)} of {len(found)} files are not there, such as {missing[0]}")
-    return ImageFiles(found, root)
+class ListedFiles(ImageFiles):
+    """The images of a text file with a path a line, absolute or relative to the text file's folder; a line is the image's key.
+
+    Args:
+        place: path of the text file. Empty lines are passed over.
+
+    Raises:
+        UserError: a file that cannot be read, no line, a line twice, or images that are not there.
+    """
+
+    def __init__(self, place: str) -> None:
+        path = paths.to_read(place, "images", "a text file with the path of an image a line")
+        try:
+            text = path.read_bytes().removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+        lines = [line.removesuffix("\r") for line in text.split("\n")]  # a name may hold what `splitlines` takes for an end
+        self._keys = [line for line in lines if line.strip()]
+        if not self._keys:
+            raise UserError(f"{path}: expected the path of an image a line, found none")
+        twice = [key for key, count in collections.Counter(self._keys).items() if count > 1]
+        if twice:
+            raise UserError(f"{path}: expected each path once, found {twice[0]} again ({len(twice)} such lines)")
+        super().__init__([os.path.join(os.path.abspath(path.parent), key) for key in self._keys])
+        missing = [one for one in self.paths if not os.path.isfile(one)]
+        if missing:
+            raise UserError(f"{path}: {len(missing)} of {len(self.paths)} files are not there, such as {missing[0]}")
+
+    def key(self, index: int) -> str:
+        return self._keys[index]
 
 
 def _splits(config):
     """{split: RawImages} of a data set."""
     kind, _, place = config.dataset.partition(":")
     if kind == "list" and place:
-        return {"": _listed(place)}
+        return {"": ListedFiles(place)}
     if kind != "folder" or not place:
         return open_source(config).splits
     root = os.fspath(paths.to_read(place, "images", "a folder"))

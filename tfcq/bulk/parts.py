@@ -5,7 +5,7 @@ which is computed again. Neither file grows in memory: results are written batch
 renaming: a part appears when its upload ends, and is in memory until then. No TensorFlow for local folders.
 
 A sampling's part is an npz file with one array, `images`, uint8 [n, H, W, C]: `--dataset=npz:FILE` reads it, too. A scoring's
-part is gzipped JSON lines, a row for each image: {"key": name, "log_prob": nats, "bits_per_dim": ...}, or {"key": name,
+part is gzipped JSON lines, a row for each image: {"key": name, "log_prob": nats, and so on: `stages.Scoring`}, or {"key": name,
 "unfit": reason} for one that cannot be used. The same rows give the same bytes, wherever and whenever they are computed.
 """
 

@@ -23,7 +23,7 @@ def read_parts(folder: str | os.PathLike) -> Iterator[Any]:
 
     Returns:
         An iterator: of a sampling, arrays uint8 [n, H, W, C] for some n at a time; of a scoring, a dict for each image: {"key":
-        its name, "log_prob": nats, "bits_per_dim"}, or {"key", "unfit": why it cannot be used}.
+        its name, and the numbers that the model gives, such as "log_prob", nats}, or {"key", "unfit": why it cannot be used}.
 
     Raises:
         UserError: no job there, or a part that is missing, damaged or of another job. Before the first result it is known that

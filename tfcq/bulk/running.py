@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 
+from tfcq.bulk import job as jobs
 from tfcq.bulk.parts import Part
 from tfcq.bulk.shards import Shard
 from tfcq.bulk.stages import Stage
@@ -45,7 +46,11 @@ class Work:
         say(f"wrote {part.path}: images {part.rows.start} to {part.rows.stop - 1} of {self._job.count}")
         return True
 
-    def is_complete(self) -> bool:
-        """Whether the parts of all shards are there, each with its size."""
-        shards = (Shard(index, self._job.parts) for index in range(self._job.parts))
-        return not any(Part(self._job, shard, self._folder).missing(checksum=False) for shard in shards)
+
+def is_complete(folder: pathlib.Path) -> bool:
+    """Whether a folder has a job and the parts of all its shards, each with its size."""
+    if not (folder / jobs.NAME).exists():
+        return False
+    job = jobs.read(folder)
+    shards = (Shard(index, job.parts) for index in range(job.parts))
+    return not any(Part(job, shard, folder).missing(checksum=False) for shard in shards)

@@ -1,4 +1,4 @@
-"""What is computed of a row: an image of a number (`Sampling`), the likelihood of an image (`Scoring`).
+"""What is computed of a row: an image of a number (`Sampling`), the scores of an image (`Scoring`).
 
 A stage holds its model and answers batches. It is made of plain values, so that it travels to another process, and loads the
 model where it is first asked.
@@ -78,6 +78,10 @@ class Stage(abc.ABC):
     def asked(self) -> models.AskedModel | models.ServedModel:
         """The model, loaded when it is first used."""
         return models.load(self.model)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What travels to another process: the arguments, without the model and the images that may have been opened."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     def share_model_of(self, other: Stage) -> None:
         """Takes the model of another stage of the same place, so that it is not loaded again."""
@@ -187,7 +191,9 @@ class Scoring(Stage):
     def options(self) -> dict[str, Any]:
         prepared = {name: getattr(self._config, name) for name in ("center_crop", "resize", "color", "skip_broken_images")}
         draws = {} if self.model.workdir is None else {"num_importance_samples": self.model.num_importance_samples}
-        scores = {"num_repeats": self.num_repeats, "scores": list(self.scores), "compressions": list(COMPRESSIONS)}
+        if self.num_repeats > 1 and "likelihood" not in self.scores:
+            raise UserError(f"num_repeats={self.num_repeats}: repeats are of likelihoods, and this model has none; expected 1")
+        scores = {"num_repeats": self.num_repeats, "scores": list(self.scores), "compressions": COMPRESSIONS}
         return {"images": self.images.digest, **prepared, **draws, **scores}
 
     def places(self) -> dict[str, str]:
@@ -246,8 +252,8 @@ class ScoringHeldOut(Scoring):
     """The scores of held-out images, with which those of others are compared.
 
     Args:
-        split: of the model's run, whose first images are taken; "": those of `data` at equal distances.
-        most: the largest number of images.
+        split: of the model's run; "": they are those of `data`, of its split "test" where it has several.
+        most: the largest number of images, which are taken at equal distances.
     """
 
     verb = "scoring held-out images"
@@ -259,9 +265,16 @@ class ScoringHeldOut(Scoring):
     def images(self) -> KeyedImages | SpreadImages | SplitImages:
         if not self.split:
             shape = self.asked.image_shape(self.scores[0])
-            return SpreadImages(KeyedImages(self._config, shape, self._config.skip_broken_images), self.most)
+            return SpreadImages(KeyedImages(self._config, shape, self._config.skip_broken_images, "test"), self.most)
         assert self.model.workdir is not None
-        return SplitImages(workdirs.load_data(self.model.workdir), self.split, self.most)
+        try:
+            dataset = workdirs.load_data(self.model.workdir)
+        except UserError as error:
+            raise UserError(
+                f"held_out: the {self.split} images of the run cannot be read ({error}); expected --held_out=PLACE, or "
+                "--held_out=none for scores that are compared with no others"
+            ) from error
+        return SplitImages(dataset, self.split, self.most)
 
     def places(self) -> dict[str, str]:
         return _places(self.model) | {"images": self.split or self._config.dataset}

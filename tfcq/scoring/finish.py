@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import heapq
-import itertools
+import math
 import pathlib
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from tfcq.bulk import read_parts
 from tfcq.errors import UserError
@@ -16,10 +14,10 @@ from tfcq.machine.terminal import say
 from tfcq.scoring import tables
 from tfcq.scoring.columns import COLUMNS, FLAG_BY, default_ranking
 from tfcq.scoring.page import NAME, page
-from tfcq.scoring.reference import Reference, numbers_of
+from tfcq.scoring.reference import Reference, numbers_of, unusualness
 
 if TYPE_CHECKING:
-    from tfcq.bulk.images import KeyedImages
+    from tfcq.bulk.images import KeyedImages, SplitImages, SpreadImages
 
 SHOWN = 32
 """Images at either end of the page."""
@@ -28,7 +26,7 @@ SHOWN = 32
 def finish(
     folder: pathlib.Path,
     held_out: pathlib.Path | None,
-    images: KeyedImages,
+    images: KeyedImages | SpreadImages | SplitImages,
     flag_by: str | None,
     false_alarm_rate: float,
     about: dict[str, Any],
@@ -44,17 +42,11 @@ def finish(
         about: more facts for the page.
 
     Raises:
-        UserError: parts that are missing, a column that the model has not, no image that can be used, a full disk.
+        UserError: parts that are missing, a column that the scores have not, no image that can be used, a full disk.
     """
-    rows = read_parts(folder)
-    first, passed = None, []
-    for row in rows:
-        passed.append(row)
-        if "unfit" not in row:
-            first = numbers_of(row)
-            break
+    first = next((numbers_of(row) for row in read_parts(folder) if "unfit" not in row), None)
     if first is None:
-        raise UserError(f"{folder}: none of the {len(passed)} images could be used, so there is nothing to compare")
+        raise UserError(f"{folder}: none of the images could be used, so there is nothing to compare")
     typical = {"typicality"} if held_out and "bits_per_dim" in first else set()
     known = [name for name in COLUMNS if name in first or name in typical]
     flag_by = flag_by or default_ranking(known)
@@ -62,26 +54,26 @@ def finish(
         possible = ", ".join(name for name in known if name in FLAG_BY)
         raise UserError(f"flag_by: expected one of {possible}, which these scores have, received {flag_by}")
     reference = Reference(read_parts(held_out), flag_by) if held_out else None
+    if reference:
+        _warn_of_few(reference.count, false_alarm_rate)
     numbers = [*known, *(["percentile"] if reference else [])]
     ends = _Ends()
     unfit = flagged = count = 0
     with tables.writing(folder, numbers, flagged=reference is not None) as writer:
-        for index, row in enumerate(itertools.chain(passed, rows)):
+        for index, row in enumerate(read_parts(folder)):
             count += 1
             if "unfit" in row:
                 unfit += 1
             else:
                 row = reference.complete(row, false_alarm_rate) if reference else numbers_of(row)
-                unusual = reference.unusualness(row) if reference else COLUMNS[flag_by].unusual * _finite(row[flag_by])
                 flagged += row.get("flagged", False)
-                ends.add(unusual, index, row)
+                ends.add(unusualness(row, flag_by), index, row)
             writer.write(row)
-    facts = {"images": count - unfit} | ({"images that could not be used": unfit} if unfit else {}) | about
+    facts = {"images scored": count - unfit} | ({"images that could not be used": unfit} if unfit else {}) | about
     if reference:
-        facts |= {
-            "held-out images": reference.count,
-            "flagged": f"{flagged}, which at most {false_alarm_rate:.3g} of images like the held-out ones would be, on average",
-        }
+        facts["held-out images"] = reference.count
+        share = f"of images like the held-out ones at most {100 * false_alarm_rate:.3g} % would be, on average"
+        facts["flagged"] = f"{flagged} of {count - unfit}; {share}"
     shown = [[(row, images.take(index, index + 1)[1][0]) for index, row in one] for one in (ends.lowest(), ends.highest())]
     with files.writing("output", folder):
         files.write_text(folder / NAME, page(f"Scores of {count} images", facts, flag_by, numbers, *shown))
@@ -89,8 +81,13 @@ def finish(
     say(f"wrote {folder / tables.CSV}, {tables.PARQUET} and {NAME}: {count} images{told}")
 
 
-def _finite(number):
-    return float("inf") if np.isnan(number) else number
+def _warn_of_few(count, false_alarm_rate):
+    needed = math.ceil(1.0 / false_alarm_rate - 1.0 - 1e-9)
+    if count < needed:
+        say(
+            f"warning: with {count} held-out images none can be flagged at false_alarm_rate={false_alarm_rate:g}, which needs "
+            f"{needed}; name more by --held_out or --num_held_out, or give a higher rate"
+        )
 
 
 class _Ends:

@@ -1,12 +1,15 @@
-"""The table of scores, a row for each image, as CSV and as Parquet: written row by row, so that memory does not grow."""
+"""The table of scores, a row for each image, as CSV and as Parquet: written row by row, so that memory does not grow.
+
+At an address (`gs://`) the files are in memory until they are uploaded.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import pathlib
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pyarrow
@@ -51,7 +54,13 @@ class TableWriter:
         self._flush()
         self._parquet.close()
         self._text.flush()
-        self._text.detach()
+
+    def abandon(self) -> None:
+        """Lets go of the files, whatever state they are in, so that nothing is written to them any more; also after `close`."""
+        with contextlib.suppress(Exception):  # the error that led here is the one to hear of
+            self._parquet.close()
+        with contextlib.suppress(Exception):
+            self._text.detach()
 
     def _flush(self):
         if self._kept:
@@ -59,7 +68,7 @@ class TableWriter:
         self._kept = []
 
 
-@contextmanager
+@contextlib.contextmanager
 def writing(folder: pathlib.Path, numbers: list[str], flagged: bool) -> Iterator[TableWriter]:
     """A context with the TableWriter of `folder`/scores.csv and scores.parquet, which appear whole at its end.
 
@@ -69,9 +78,12 @@ def writing(folder: pathlib.Path, numbers: list[str], flagged: bool) -> Iterator
     Raises:
         UserError: the files cannot be written.
     """
-    with ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
         stack.enter_context(files.writing("output", folder))
         text, parquet = (stack.enter_context(files.replacing(folder / name)) for name in (CSV, PARQUET))
         writer = TableWriter(text, parquet, numbers, flagged)
-        yield writer
-        writer.close()
+        try:
+            yield writer
+            writer.close()
+        finally:
+            writer.abandon()

@@ -53,19 +53,29 @@ def logs_of(real, generated, weight=100.0):
     """The mean logs of a discriminator with these logits of real and of generated images, float64 arrays."""
     return {
         "discriminator/cross_entropy": np.mean(np.logaddexp(0.0, -real)) + np.mean(np.logaddexp(0.0, generated)),
+        "discriminator/real_logits": np.mean(real),
+        "discriminator/generated_logits": np.mean(generated),
         "discriminator/accuracy_real": np.mean(real > 0.0),
         "discriminator/accuracy_generated": np.mean(generated < 0.0),
         "generator/quality_weight": weight,
     }
 
 
-ZERO, ONE = np.zeros(4), np.array([1.0, 1.0, 1.0, -1.0])
+ZERO, ONE, MIXED = np.zeros(4), np.array([1.0, 1.0, 1.0, -1.0]), np.array([1.0, -1.0, 1.0, -1.0])
 
 
 @pytest.mark.parametrize(
     ("logs", "options", "expected"),
     [
-        (logs_of(ZERO, ZERO), {}, None),  # chance level
+        (logs_of(0.1 * MIXED + 0.001, 0.1 * MIXED - 0.001), {}, None),  # chance level, and alive
+        (
+            logs_of(0.0251 + ZERO, 0.0251 + ZERO),
+            {"gradient_penalty": 10.0},
+            "the discriminator answers the same to real and to generated images, and learns no more: its units have died; in a "
+            "new run a lower --discriminator_learning_rate beside --learning_rate, a lower --gradient_penalty than 10 or a "
+            "longer --warmup_steps would help",
+        ),
+        (logs_of(0.0251 + ZERO, 0.0251 + ZERO), {"gradient_penalty": 0.0}, "beside --learning_rate or a longer --warmup_steps"),
         (logs_of(ONE, -ONE), {}, None),  # 0.82 of it
         (logs_of(1.0 + ZERO, -1.0 - ZERO), {}, None),  # all are recognised, without certainty: 0.45 of it
         (logs_of(2.0 * ONE, -2.0 * ONE), {}, None),

@@ -32,6 +32,13 @@ _AHEAD, _BEHIND = 0.3, 2.0
 Good runs of CQF stayed between 0.4 and 0.75; 0.29 (with too small a quality_weight) and 2.9 (too large a one) were lost.
 """
 
+_SAME = 1e-3
+"""Mean logits of real and of generated images that are nearer than this are those of a discriminator that has died.
+
+In a run of CQF whose units had all stopped they were 1e-5 apart, and the gradient penalty was 1.0, that of no gradient; alive,
+runs had 0.2 to 2 from the first mean on. The cross-entropy, at chance level, shows nothing of it.
+"""
+
 _SLOWER, _FASTER = ("lower", "higher", "lower"), ("higher", "lower", "higher")
 """Quality weight, discriminator's rate and gradient penalty that slow the generator down, or the discriminator."""
 
@@ -111,6 +118,15 @@ def balance_warning(options: AdversaryOptions, logs: Mapping[str, float]) -> Bal
     cross_entropy = logs.get("discriminator/cross_entropy")
     if cross_entropy is None:
         return None
+    apart = abs(logs["discriminator/real_logits"] - logs["discriminator/generated_logits"])
+    if apart < _SAME and abs(cross_entropy - CHANCE_LEVEL) < 0.05 * CHANCE_LEVEL:
+        penalty = f", a lower --gradient_penalty than {options.gradient_penalty:g}" if options.gradient_penalty else ""
+        return BalanceWarning(
+            "discriminator dead",
+            "the discriminator answers the same to real and to generated images, and learns no more: its units have died; in a "
+            f"new run a lower --discriminator_learning_rate beside --learning_rate{penalty} or a longer --warmup_steps would "
+            "help",
+        )
     ramp = logs.get("generator/quality_weight", options.quality_weight) < 0.999 * options.quality_weight
     if cross_entropy > _BEHIND * CHANCE_LEVEL:
         kind, problem, weight, rate, penalty = "discriminator behind", "the generator outruns the discriminator", *_SLOWER
