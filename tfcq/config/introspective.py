@@ -31,9 +31,14 @@ class IntrospectiveOptions(StageOptions):
     )
     network_normalization: str = option(
         "batch",
-        "the normalisation in encoder and generator: batch (the paper's) | group (by an image's own statistics) | none; without "
-        "batch the energy of an image is the KL that training sees",
+        "the normalisation in encoder and generator: batch (the paper's) | group (by an image's own statistics) | none",
         choices=("batch", "group", "none"),
+    )
+    encoder_normalization: str = option(
+        "same",
+        "the normalisation in the encoder: same (as network_normalization) | batch | group | none; without batch the energy of "
+        "an image is the KL that training sees",
+        choices=("same", "batch", "group", "none"),
     )
     recompute_gradients: bool = option(
         False, "recomputes activations inside the blocks for their gradients instead of keeping them: less memory, more time"
@@ -43,6 +48,11 @@ class IntrospectiveOptions(StageOptions):
         "the steps at the beginning in which encoder and generator are trained as a VAE, without introspection",
         minimum=0, unit="steps",
     )
+
+    @property
+    def normalization_of_encoder(self) -> str:
+        """batch, group or none, as the two options have it."""
+        return self.network_normalization if self.encoder_normalization == "same" else self.encoder_normalization
 
     def check_run(self, data: DataConfig, training: TrainingConfig) -> None:
         """Raises UserError also if the networks do not fit image_size."""

@@ -73,7 +73,7 @@ def model_card(
         "",
         "- Likelihoods compare models on one data set and one preprocessing; across data sets they order images by "
         "simplicity as much as by kind.",
-        *([f"- {energy_told(rows, step, config.system.network_normalization)}."] if "energy" in signatures else []),
+        *([f"- {energy_told(rows, step, config.system.normalization_of_encoder)}."] if "energy" in signatures else []),
         "- Samples repeat what is in the training data, its biases included, and may repeat single images of it.",
         "",
         "## Configuration",
@@ -119,7 +119,7 @@ def energy_told(rows: Sequence[dict], step: int, normalization: str) -> str:
     Args:
         rows: rows of metrics.jsonl.
         step: the number of training steps of the exported model.
-        normalization: its `network_normalization`.
+        normalization: of its encoder, `normalization_of_encoder`.
     """
     measured = [row for row in rows if row.get("step") == step and "energy_auroc" in row]
     if not measured:
@@ -134,7 +134,7 @@ def energy_told(rows: Sequence[dict], step: int, normalization: str) -> str:
         return f"`energy` tells generated images from real ones with {fact}"
     if entry["value"] <= 1.0 - _TELLS_FROM:
         return f"warning: `energy` is lower for generated images than for real ones: {fact}"
-    advice = "; with --network_normalization=group or none it is the KL that training sees" if normalization == "batch" else ""
+    advice = "; with --encoder_normalization=none or group it is the KL that training sees" if normalization == "batch" else ""
     return f"warning: `energy` does not tell single generated images from real ones: {fact}{advice}"
 
 

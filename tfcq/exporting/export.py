@@ -95,7 +95,7 @@ def export(
             print(lacking, flush=True)
         rows = workdirs.read_metrics(workdir)
         if "energy" in model.abilities:
-            told = card.energy_told(rows, int(model.step), config.system.network_normalization)
+            told = card.energy_told(rows, int(model.step), config.system.normalization_of_encoder)
             if told.startswith("warning"):
                 print(told, flush=True)
         extra = staged / "assets.extra"

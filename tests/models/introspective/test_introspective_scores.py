@@ -50,9 +50,17 @@ def test_more_draws_tighten_the_unit_gaussian_likelihood():
     assert one < many
 
 
-@pytest.mark.parametrize(("normalization", "agree"), [("none", True), ("group", True), ("batch", False)])
-def test_energy_is_what_the_players_see_without_batch_normalisation(normalization, agree):
-    model = model_of("introvae", away=0.03, network_normalization=normalization)
+@pytest.mark.parametrize(
+    ("network", "encoder", "agree"),
+    [
+        *(("none", "same", True), ("group", "same", True), ("batch", "same", False)),
+        *(("batch", "none", True), ("none", "batch", False)),
+    ],
+)
+def test_energy_is_what_the_players_see_without_batch_normalisation(network, encoder, agree):
+    model = model_of("introvae", away=0.03, network_normalization=network, encoder_normalization=encoder)
+    kinds = [any("moving_mean" in one.path for one in player.variables) for player in (model.encoder, model.decoder)]
+    assert kinds == [encoder == "batch" or (encoder, network) == ("same", "batch"), network == "batch"]
     generated = {name: model.unit_pixels(tiny.images(SHAPE, 8, seed)) for seed, name in ((5, "reconstructed"), (6, "sampled"))}
     seen = kl_of(*model.posteriors_of_generated(generated)["sampled"])
     assert np.allclose(model.energy(tiny.images(SHAPE, 8, 6), row_seeds(8)), seen, rtol=1e-4) == agree

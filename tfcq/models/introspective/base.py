@@ -65,13 +65,12 @@ class IntrospectiveVAE(Autoencoder):
 
     def make_networks(self, outputs: int, seed: int) -> tuple[keras.Sequential, keras.Sequential]:
         config = self.config
-        options: dict[str, Any] = {
-            "width": config.width,
-            "normalization": config.network_normalization,
-            "recompute": config.recompute_gradients,
-        }
-        encoder = introvae.encoder(self.image_shape, outputs, seed=seed, **options)
-        return encoder, introvae.generator(self.image_shape, config.latent_dim, seed=seed + 1, **options)
+        options: dict[str, Any] = {"width": config.width, "recompute": config.recompute_gradients}
+        of_encoder, of_generator = config.normalization_of_encoder, config.network_normalization
+        return (
+            introvae.encoder(self.image_shape, outputs, normalization=of_encoder, seed=seed, **options),
+            introvae.generator(self.image_shape, config.latent_dim, normalization=of_generator, seed=seed + 1, **options),
+        )
 
     @property
     def abilities(self) -> frozenset[str]:
@@ -200,7 +199,7 @@ class IntrospectiveVAE(Autoencoder):
 
         In training, the encoder distinguishes real (low) from generated (high) images by this KL. With batch normalisation it
         does so by the statistics of a batch of generated images; a single image has no such statistics, so this score does
-        not distinguish them (see configs/README.md). With another `network_normalization` the score is the KL of training.
+        not distinguish them (see configs/README.md). With another `encoder_normalization` the score is the KL of training.
         """
         mean, log_variance = self.posterior_of(self.unit_pixels(images))
         return kl_of(mean, log_variance)
