@@ -126,7 +126,11 @@ def main(flags: Flags) -> None:
         split = held_out if held_out in ("test", "validation") else ""
         data = {} if split else _data(held_out, given)  # a split of the run is prepared as there
         options = (made.model, flags.seed, flags.batch_size, data, flags.num_repeats)
-        return ScoringHeldOut(*options, split, flags.num_held_out)
+        found = ScoringHeldOut(*options, split, flags.num_held_out)
+        found.share_model_of(made)
+        if found.count < 2:
+            raise UserError(f"held_out: expected at least two images, received {found.count}; or --held_out=none")
+        return found
 
     def finish(folder, made):
         from tfcq.scoring.finish import finish
@@ -141,13 +145,15 @@ def main(flags: Flags) -> None:
 
 def _check_ranking(flag_by, stage, compared):
     """Raises UserError if the model's scores will not have the column, before they are computed."""
+    if not flag_by:  # and the model need not be loaded yet
+        return
     numbers = [name for endpoint in stage.scores for name in ENDPOINTS[endpoint].outputs]
     if "likelihood" in stage.scores:
         numbers += ["complexity_corrected", *(["typicality"] if compared else [])]
     if "reconstruct" in stage.asked.endpoints:
         numbers += ["reconstruction_error"]
     possible = [name for name in FLAG_BY if name in numbers]
-    if flag_by and flag_by not in possible:
+    if flag_by not in possible:
         raise UserError(f"flag_by: expected one of {', '.join(possible)}, which these scores have, received {flag_by}")
 
 

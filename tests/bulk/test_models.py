@@ -138,9 +138,12 @@ def test_a_run_without_its_images_is_scored_where_none_are_compared(place, tmp_p
     (["--false_alarm_rate=1"], "false_alarm_rate: expected above 0 and below 1, received 1"),
     (["--held_out=test"], "held_out: expected PLACE or none with --export or --server, which know no splits, received test"),
     (["--flag_by=typicality"], "flag_by: expected one of bits_per_dim, complexity_corrected, which these scores have"),
+    (["--held_out=list:{place}/one.txt"], "held_out: expected at least two images, received 1; or --held_out=none"),
 ])  # fmt: skip
 def test_a_comparison_that_cannot_be_made(place, tmp_path, given, message):
-    flags = [f"--export={place}/export", f"--images=folder:{place}/images", f"--output={tmp_path}/out", *given]
+    (place / "one.txt").write_text("images/0.png\n")
+    flags = [f"--export={place}/export", f"--images=folder:{place}/images", f"--output={tmp_path}/out"]
+    flags += [one.format(place=place) for one in given]
     status, _, errors = run_here("score", *flags)
     assert status == 2 and errors.startswith(f"error: {message}"), errors
 

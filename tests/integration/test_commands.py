@@ -71,7 +71,7 @@ def test_a_training_that_is_stopped_twice_ends_as_one_that_is_not(tmp_path):
         np.testing.assert_array_equal(received[name], value, err_msg=name)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_a_workdir_is_evaluated_and_drawn_by_commands_that_repeat_no_flag(tmp_path):
     tiny.make_workdir(tmp_path, tiny.config(8, latent_size=4, **tiny.ROWS["vae"]))
@@ -93,7 +93,7 @@ def test_a_workdir_is_evaluated_and_drawn_by_commands_that_repeat_no_flag(tmp_pa
     assert tf.io.decode_png(picture.read_bytes()).shape == (2 * 32, 8 * 32, 1)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_samples_are_measured_on_two_devices_and_compared_by_commands(tmp_path):
     for name in "ab":

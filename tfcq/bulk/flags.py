@@ -127,8 +127,6 @@ def _compute(stage, beside, shard, folder):
     work = Work(stage, shard.total, folder)
     if shard.index == 0:
         for name, make in beside.items():
-            other = make(stage)
-            other.share_model_of(stage)
-            Work(other, 1, folder / name).compute(0)
+            Work(make(stage), 1, folder / name).compute(0)
     work.compute(shard.index)
     return all(is_complete(one) for one in (folder, *(folder / name for name in beside)))
