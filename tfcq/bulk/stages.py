@@ -222,7 +222,6 @@ class Scoring(Stage):
             for position, key in enumerate(keys)
         ]
 
-
     def _numbers(self, keys, images, rows):
         """{name: [n]} of the keys, whose images are at `rows` of a batch."""
 
