@@ -92,6 +92,27 @@ def test_no_module_makes_a_local_path_of_what_may_be_an_address():
     assert found == ["card.py: pathlib.Path(folder"] * 2
 
 
+def test_who_looks_while_a_file_is_replaced_sees_the_old_or_the_new(there):
+    path, ended = there / "file", threading.Event()
+    contents = [b"1", b"22"]
+    path.write_bytes(contents[0])
+
+    def replace():
+        for number in range(10**9):
+            if ended.is_set():
+                return
+            path.write_bytes(contents[number % 2])
+
+    thread = threading.Thread(target=replace, daemon=True)
+    thread.start()
+    try:
+        for _ in range(500):
+            assert list(there.iterdir()) == [path] and path.read_bytes() in contents
+    finally:
+        ended.set()
+        thread.join()
+
+
 def test_files_and_folders(there):
     path = there / "a" / "one.txt"
     assert not there.exists() and not path.exists() and list(there.glob("*")) == [] == list(there.rglob("*"))

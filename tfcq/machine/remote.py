@@ -23,6 +23,7 @@ import io
 import os
 import pathlib
 import re
+import threading
 import time
 import types
 from collections.abc import Iterator
@@ -40,6 +41,7 @@ _BEGINNING = re.compile(rf"({'|'.join(SCHEMES)}):/*")
 _LONGEST_REASON = 200
 _PIECE = 2**24  # bytes
 _REMEMBERED = 5.0  # seconds, GCS_STAT_CACHE_MAX_AGE
+_RAM = threading.RLock()  # held by who replaces a file in ram://, which cannot replace one, and by who looks there
 
 
 class RemoteError(OSError, UserError):
@@ -101,7 +103,7 @@ class RemotePath(epath.Path):
 
     def iterdir(self) -> Iterator[RemotePath]:
         """What lies in the folder."""
-        with self._os_errors():
+        with self._replaced_whole(), self._os_errors():
             names = _gfile().listdir(str(self))
         return iter([self / name.rstrip("/") for name in names if name.strip("/")])  # a store ends folders with a slash
 
@@ -143,7 +145,7 @@ class RemotePath(epath.Path):
         while True:
             try:
                 # In pieces: TensorFlow remembers the size of a file for 5 s, and reads no more of it without a size.
-                with _gfile().GFile(str(self), "rb") as file:
+                with self._replaced_whole(), _gfile().GFile(str(self), "rb") as file:
                     return b"".join(iter(lambda: file.read(_PIECE), b""))
             except Exception as error:
                 # The file is shorter than TensorFlow remembers.
@@ -158,9 +160,10 @@ class RemotePath(epath.Path):
 
     def write_bytes(self, data: bytes) -> int:
         """Writes a file, or replaces it; returns the number of bytes. The folders above it need not exist."""
-        self._prepare()
-        with self._os_errors(), _gfile().GFile(str(self), "wb") as file:
-            file.write(data)
+        with self._replaced_whole():
+            self._prepare()
+            with self._os_errors(), _gfile().GFile(str(self), "wb") as file:
+                file.write(data)
         return len(data)
 
     def write_text(self, data: str, *_: Any, **__: Any) -> int:
@@ -207,6 +210,10 @@ class RemotePath(epath.Path):
             with self._os_errors():
                 _gfile().makedirs(str(self.parent))
             self.unlink(missing_ok=True)
+
+    def _replaced_whole(self):
+        """The block sees no file of ram:// between its removal and its writing; nothing elsewhere, where a store replaces it."""
+        return _RAM if self.parts[0] == "ram:" else contextlib.nullcontext()
 
     @contextlib.contextmanager
     def _os_errors(self):
