@@ -14,8 +14,9 @@ from tfcq.errors import UserError
 COMMANDS = {
     "train": "Trains a model, or resumes a run.",
     "evaluate": "Measures a trained model, or compares several.",
-    "sample": "Draws pictures from a trained model, or many images.",
+    "sample": "Draws images from a trained model: a picture of some, or many as files.",
     "score": "Measures the likelihoods of images, one by one.",
+    "encode": "Writes the latents of images.",
     "export": "Exports a trained model as a SavedModel.",
     "serve": "Serves exported models over TF Serving's gRPC and REST protocol.",
     "reproduce": "Trains and measures the rows of a paper's table.",

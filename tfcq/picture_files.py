@@ -47,17 +47,35 @@ def write(path: str | os.PathLike, picture: np.ndarray) -> None:
         OSError: the file cannot be written.
     """
     check_name(path)
+    content = encoded(picture, os.path.splitext(path)[1], str(path))
+    path = as_path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as file:
+        file.write(content)
+
+
+def encoded(picture: np.ndarray, ending: str = ".png", name: str = "") -> bytes:
+    """The content of a picture's file: see `write`.
+
+    Args:
+        picture: uint8 [H, W, C], C 1 or 3.
+        ending: of the file's name.
+        name: of the file, for messages.
+    """
     picture = np.asarray(picture)
     if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] not in (1, 3):
         raise ValueError(f"a picture is uint8 [H, W, 1 or 3], received {picture.dtype} {list(picture.shape)}")
-    format_, options = _FORMATS[os.path.splitext(path)[1].lower()]
+    format_, options = _FORMATS[ending.lower()]
     content = io.BytesIO()
     try:
         Image.fromarray(picture[..., 0] if picture.shape[2] == 1 else picture).save(content, format_, **options)
     except (OSError, ValueError) as error:
         height, width = picture.shape[:2]
-        raise UserError(f"output {path}: {format_} cannot hold {width}x{height} pixels ({error}); expected .png") from error
-    path = as_path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as file:
-        file.write(content.getvalue())
+        raise UserError(f"output {name}: {format_} cannot hold {width}x{height} pixels ({error}); expected .png") from error
+    return content.getvalue()
+
+
+def decoded(content: bytes) -> np.ndarray:
+    """The picture uint8 [H, W, 1 or 3] of a file that `encoded` made."""
+    picture = np.asarray(Image.open(io.BytesIO(content)))
+    return picture[..., None] if picture.ndim == 2 else picture

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tfcq import workdir as workdirs
-from tfcq.checks import check_integer
+from tfcq.checks import check_images, check_integer
 from tfcq.config import Config, DataConfig, check_config
 from tfcq.config.fields import suggestion
 from tfcq.endpoints import ENDPOINTS
@@ -26,6 +26,8 @@ from tfcq.errors import UserError
 from tfcq.machine import paths, settings
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
 
     from tfcq.config.evaluation import ImagesPlace
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
 REBUILT = [name for name, one in ENDPOINTS.items() if one.inputs == ("images", "seeds") and "images" in one.outputs]
 """The endpoints that make an image of an image."""
 
-MODES = ["prior", "stages", *REBUILT, "super_resolve", "interpolate", "interpolate_outer", "interpolate_noise"]
+MODES = ["prior", "stages", "variations", *REBUILT, "super_resolve", "interpolate", "interpolate_outer", "interpolate_noise"]
 """What `Run.picture` shows."""
 
 
@@ -191,30 +193,35 @@ class Run:
         seed: int = 0,
         temperature: float = 1.0,
         spherical: bool = False,
+        strength: float = 0.5,
         split: str = "test",
         checkpoint: str = "best",
         image_draw: str = "",
         place: ImagesPlace | None = None,
         other_dataset: str = "",
         other_test_split: str = "test",
+        images: np.ndarray | Sequence[str | os.PathLike] | None = None,
     ) -> np.ndarray:
         """A grid of images made by the model.
 
         Args:
-            mode: "prior": new images; "stages": new images, and before each what the first of two stages makes; "reconstruct" or
+            mode: "prior": new images; "stages": new images, and before each what the first of two stages makes; "variations":
+                the given images, their reconstructions, and `num_samples` images like each; "reconstruct" or
                 "generative_reconstruct": images of `split`, and beside each what the model makes of it; "super_resolve": images,
                 their compressed images, and images drawn from those; "interpolate": rows between pairs of images;
                 "interpolate_outer": the same of the latents of the first of two stages alone; "interpolate_noise": rows between
                 pairs of new images.
-            num_samples: how many images, or rows.
+            num_samples: how many images, or rows; with `images` of "prior", "stages" and "variations" alone.
             seed: of what is random; image i of a seed is always the same.
             temperature: scales the prior's standard deviation ("prior", "stages", "interpolate_noise").
             spherical: whether "interpolate" and "interpolate_noise" go along a great circle.
+            strength: of "variations", how far from the image, 0, to new images, 1.
             split: of the real images.
             checkpoint, image_draw: as for `model`.
             place: as for `data`.
             other_dataset: another data set, as --dataset, prepared as the run's, whose images are shown in place of the run's.
             other_test_split: its test split, as --test_split.
+            images: shown in place of the run's: uint8 [N, H, W, C], or paths of files, which are prepared as the run's images.
 
         Returns:
             uint8 [height, width, C]; `from tfcq import picture_files` and `picture_files.write(path, picture)` make a file of it.
@@ -225,8 +232,13 @@ class Run:
         if mode not in MODES:
             raise UserError(f"mode: expected one of {', '.join(MODES)}, received {mode!r}{suggestion(mode, MODES)}")
         check_integer("num_samples", num_samples, 1)
-        if other_dataset and mode in ("prior", "stages", "interpolate_noise"):
+        shows_given = mode not in ("prior", "stages", "interpolate_noise")
+        if other_dataset and not shows_given:
             raise UserError(f"other_dataset: mode={mode} shows no given images; expected it with another mode")
+        if images is not None and (not shows_given or other_dataset or (place and place.dataset)):
+            raise UserError(f"images: expected a mode that shows given images, and no other data set; received mode={mode}")
+        if mode == "variations" and images is None:
+            raise UserError("mode=variations: expected images, of which it shows variations")
         if other_dataset and place and (place.dataset or place.accept_changed_data):
             raise UserError("other_dataset: expected it without dataset and accept_changed_data, which are of the run's images")
         model = self.model(checkpoint, image_draw)
@@ -242,22 +254,28 @@ class Run:
         if mode == "interpolate_noise":
             return pictures.noise_interpolation_grid(num_samples, seed=seed, spherical=spherical, temperature=temperature)
         interpolates = mode in ("interpolate", "interpolate_outer")
-        model.require("interpolate" if interpolates else mode)
-        count = 2 * num_samples if interpolates else num_samples
-        dataset = self._other_data(model, other_dataset, other_test_split, place) if other_dataset else self.data(place)
-        dataset.require_images(split)
-        available = dataset.num_images(split)
-        if count > available:
-            raise UserError(
-                f"num_samples={num_samples} with mode={mode} needs {count} images of the {split} split, which has {available}; "
-                f"expected num_samples={available * num_samples // count or 1} or fewer"
-            )
-        images = dataset.images(split, list(range(count)))
+        model.require("interpolate" if interpolates or mode == "variations" else mode)
+        if images is not None:
+            shown = self._prepared(model, images)
+        else:
+            dataset = self._other_data(model, other_dataset, other_test_split, place) if other_dataset else self.data(place)
+            shown = _first_images(dataset, split, num_samples, mode, 2 if interpolates else 1)
+        if mode == "variations":
+            return pictures.variation_grid(shown, num_samples, strength, seed=seed, temperature=temperature)
         if interpolates:
-            return pictures.interpolation_grid(images, seed=seed, spherical=spherical, outer=mode == "interpolate_outer")
+            return pictures.interpolation_grid(shown, seed=seed, spherical=spherical, outer=mode == "interpolate_outer")
         if mode == "super_resolve":
-            return pictures.super_resolution_grid(images, seed=seed)
-        return pictures.reconstruction_grid(images, seed, mode)
+            return pictures.super_resolution_grid(shown, seed=seed)
+        return pictures.reconstruction_grid(shown, seed, mode)
+
+    @staticmethod
+    def _prepared(model, images):
+        """Images as the model takes them, uint8 [N, H, W, C], of an array or of paths of files."""
+        if hasattr(images, "dtype"):
+            return check_images(images, "images", model.image_shape)
+        from tfcq.bulk.images import images_of_files
+
+        return images_of_files([os.fspath(one) for one in images], model.config_of_run.data, model.image_shape)
 
     def data(self, place: ImagesPlace | None = None) -> ImageDataset:
         """The images of a run that has begun, in its own splits: `run.data().images("test", range(8))`.
@@ -326,3 +344,15 @@ class Run:
         elif kept.dataset == here and data.dataset == default:
             data = dataclasses.replace(data, dataset=here)
         return dataclasses.replace(config, data=data)
+
+
+def _first_images(dataset, split, num_samples, mode, times):
+    """The first `times` * `num_samples` images of a split, uint8 [N, H, W, C]; UserError if it has fewer."""
+    dataset.require_images(split)
+    count, available = times * num_samples, dataset.num_images(split)
+    if count > available:
+        raise UserError(
+            f"num_samples={num_samples} with mode={mode} needs {count} images of the {split} split, which has {available}; "
+            f"expected num_samples={available // times or 1} or fewer"
+        )
+    return dataset.images(split, list(range(count)))

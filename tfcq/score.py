@@ -9,10 +9,8 @@ import sys
 from tfcq.bulk import flags as bulk
 from tfcq.command_line.command import Command
 from tfcq.command_line.flags import Flags
-from tfcq.config import DataConfig
 from tfcq.endpoints import ENDPOINTS
 from tfcq.errors import UserError
-from tfcq.machine import paths
 from tfcq.scoring.columns import FLAG_BY
 
 HELD_OUT = "held_out"
@@ -30,42 +28,7 @@ def define(flags: Flags) -> None:
         "num_importance_samples", 50, "The number of draws per image of the likelihood (K), with --workdir", minimum=1
     )
     flags.integer("seed", 0, "The seed of the draws; an image's own follows from it and from the image's name", minimum=0)
-    flags.group("The images")
-    flags.string(
-        "images",
-        None,
-        "The images, all of them, named as in --dataset of tfcq.train: folder:DIR (all below it) | list:FILE (a path a line) | "
-        "npz:FILE | idx:DIR | a TFDS data set (of all splits)",
-        "PLACE",
-    )
-    flags.string("data_dir", "", "The folder where TFDS keeps prepared data sets; empty: TFDS's default", "DIR")
-    flags.integer(
-        "center_crop",
-        None,
-        "The side of the square that is cut from the centre of each source image, in pixels; 0: the largest (default: as in the "
-        "run; 0 without)",
-        minimum=0,
-    )
-    flags.choice(
-        "resize",
-        None,
-        ["area", "pad"],
-        "How the cut square is brought to the model's size: area (averaged) | pad (unscaled, centred in black) (default: as in "
-        "the run; area without)",
-    )
-    flags.choice(
-        "color",
-        None,
-        ["source", "grey", "rgb"],
-        "The colours of the images: grey or rgb converts all of them to the model's | source refuses those of another kind "
-        "(default: as in the run; source without)",
-    )
-    flags.boolean(
-        "skip_broken_images",
-        False,
-        "Gives an image that cannot be read or is of an unsupported kind a row with the reason; without it such an image ends "
-        "the command",
-    )
+    bulk.define_images(flags)
     flags.group("The comparison")
     flags.string(
         "held_out",
@@ -103,29 +66,26 @@ def define(flags: Flags) -> None:
 
 def main(flags: Flags) -> None:
     """Scores the images of a shard, and makes the table if all are scored."""
-    if not flags.images:
-        raise UserError("expected --images=folder:DIR or another data set")
     if not 0.0 < flags.false_alarm_rate < 1.0:
         raise UserError(f"false_alarm_rate: expected above 0 and below 1, received {flags.false_alarm_rate:g}")
-    given = {name: getattr(flags, name) for name in ("data_dir", "center_crop", "resize", "color", "skip_broken_images")}
-    given = {name: value for name, value in given.items() if value is not None}
+    data = bulk.images_place(flags, flags.images)
     held_out = flags.held_out or ("test" if flags.workdir else "none")
     if held_out in ("test", "validation") and not flags.workdir:
         raise UserError(f"held_out: expected PLACE or none with --export or --server, which know no splits, received {held_out}")
 
     def stage(place):
-        from tfcq.bulk.stages import Scoring
+        from tfcq.bulk.image_stages import Scoring
 
-        made = Scoring(place, flags.seed, flags.batch_size, _data(flags.images, given), flags.num_repeats)
+        made = Scoring(place, flags.seed, flags.batch_size, data, flags.num_repeats)
         _check_ranking(flags.flag_by, made, held_out != "none")
         return made
 
     def compared(made):
-        from tfcq.bulk.stages import ScoringHeldOut
+        from tfcq.bulk.image_stages import ScoringHeldOut
 
         split = held_out if held_out in ("test", "validation") else ""
-        data = {} if split else _data(held_out, given)  # a split of the run is prepared as there
-        options = (made.model, flags.seed, flags.batch_size, data, flags.num_repeats)
+        others = {} if split else bulk.images_place(flags, held_out)  # a split of the run is prepared as there
+        options = (made.model, flags.seed, flags.batch_size, others, flags.num_repeats)
         found = ScoringHeldOut(*options, split, flags.num_held_out)
         found.share_model_of(made)
         if found.count < 2:
@@ -155,16 +115,6 @@ def _check_ranking(flag_by, stage, compared):
     possible = [name for name in FLAG_BY if name in numbers]
     if flag_by not in possible:
         raise UserError(f"flag_by: expected one of {', '.join(possible)}, which these scores have, received {flag_by}")
-
-
-def _data(place, given):
-    """`given` with a data set whose place does not depend on this process's folder."""
-    kind, _, path = place.partition(":")
-    if kind == "list":  # which is none of `DataConfig`
-        there = paths.to_read(path, "images", "a text file with the path of an image a line")
-        return given | {"dataset": f"list:{there.absolute()}"}
-    absolute = DataConfig(**{"dataset": place} | given).absolute()
-    return given | {"dataset": absolute.dataset, "data_dir": absolute.data_dir}
 
 
 COMMAND = Command("tfcq score", __doc__, define, main, outlives_stdout=True)

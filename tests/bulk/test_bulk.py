@@ -20,12 +20,13 @@ from PIL import Image
 from tfcq.bulk import images as keyed
 from tfcq.bulk import model as models
 from tfcq.bulk import read_parts
-from tfcq.bulk.job import Job
+from tfcq.bulk.image_stages import Encoding, Scoring
+from tfcq.bulk.job import Job, read
 from tfcq.bulk.parts import Part
 from tfcq.bulk.place import ModelPlace
 from tfcq.bulk.running import Work
 from tfcq.bulk.shards import Shard
-from tfcq.bulk.stages import Sampling, Scoring
+from tfcq.bulk.stages import Sampling
 from tfcq.config import DataConfig
 from tfcq.errors import UserError
 from tfcq.machine import files, paths
@@ -38,7 +39,7 @@ PLACE = ModelPlace(export="nowhere")
 class Model:
     """Answers by NumPy; remembers the batches that it was asked for."""
 
-    digest, config, endpoints = "0" * 32, None, frozenset({"sample", "likelihood"})
+    digest, config, endpoints = "0" * 32, None, frozenset({"sample", "likelihood", "encode", "interpolate"})
 
     def __init__(self):
         self.asked = []
@@ -52,12 +53,15 @@ class Model:
         if endpoint == "sample":
             numbers = (seed.astype(np.int64) @ [7, 31])[:, None, None, None]
             return {"images": ((numbers + np.arange(16).reshape(SHAPE)) % 256).astype(np.uint8)}
+        if endpoint == "encode":
+            latents = [1e-9 * seed.sum(1, dtype=np.int64), arrays["images"].mean((1, 2, 3))]
+            return {"latents": np.stack(latents, -1).astype(np.float32)}
         log_prob = np.float32(1e-9) * seed.sum(1, dtype=np.int64) + arrays["images"].mean((1, 2, 3), dtype=np.float32)
         return {"log_prob": log_prob.astype(np.float32), "bits_per_dim": (log_prob / 3).astype(np.float32)}
 
 
-@pytest.fixture(autouse=True)
-def model(monkeypatch):
+@pytest.fixture(autouse=True, name="model")
+def fixture_model(monkeypatch):
     """The model at every place."""
     one = Model()
     monkeypatch.setattr(models, "load", lambda place: one)
@@ -82,6 +86,9 @@ def at_an_address():
 NAMES = [b"b/%d.png" % number for number in range(9)] + [b"a/z.png", b"top.png"]
 STAGES = {
     "sample": lambda folder, **options: Sampling(PLACE, batch_size=4, num_samples=11, **options),
+    "png": lambda folder, **options: Sampling(PLACE, batch_size=4, num_samples=11, files="png", **options),
+    "tfrecord": lambda folder, **options: Sampling(PLACE, batch_size=4, num_samples=11, files="tfrecord", **options),
+    "encode": lambda folder, **options: Encoding(PLACE, batch_size=4, data={"dataset": f"folder:{folder}/images"}, **options),
     "likelihood": lambda folder, **options: Scoring(PLACE, batch_size=4, data={"dataset": f"folder:{folder}/images"}, **options),
 }
 
@@ -95,6 +102,9 @@ def fixture_stage(request, tmp_path):
 
 def rows_of(folder):
     results = list(read_parts(folder))
+    if "keys" in results[0]:
+        joined = {name: np.concatenate([part[name] for part in results]).tolist() for name in results[0]}
+        return [{"key": key, "latents": row} for key, row in zip(joined["keys"], joined["latents"], strict=True)]
     return np.concatenate(results).tolist() if isinstance(results[0], np.ndarray) else results
 
 
@@ -126,7 +136,7 @@ def test_parts_at_an_address_are_those_of_a_folder(stage, tmp_path):
     assert rows_of(there) == rows_of(tmp_path / "here") == rows_of(str(there))
     names = sorted(path.name for path in there.iterdir())
     assert names == sorted(path.name for path in (tmp_path / "here").iterdir())
-    damaged = next(there / name for name in names if name.startswith("part-00001-of-00003.") and not name.endswith("3.json"))
+    damaged = Part(read(there), Shard(1, 3), there).format.files()[0]
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
     with pytest.raises(UserError, match=f"^{there}: expected 3 parts, 1 of them cannot be used: 1/3 .it is damaged"):
         rows_of(there)
@@ -219,13 +229,13 @@ def test_parts_that_are_there_are_skipped_and_damaged_ones_computed_again(stage,
     expected = rows_of(tmp_path / "out")
     assert compute(stage(), tmp_path / "out", 3) == [False] * 3
     assert capsys.readouterr().out.count("is there already") == 3
-    paths = sorted(path for path in (tmp_path / "out").glob("part-*") if path.suffix != ".json")
+    paths = [Part(read(tmp_path / "out"), Shard(index, 3), tmp_path / "out").format.files()[0] for index in range(3)]
     content = paths[0].read_bytes()
     paths[0].write_bytes(content[:-5])  # cut off
     changed = bytearray(paths[1].read_bytes())
-    changed[60] ^= 1  # a bit, at the same length
+    changed[40] ^= 1  # a bit, at the same length
     paths[1].write_bytes(changed)
-    paths[2].with_name("part-00002-of-00003.json").unlink()  # killed between the part and its seal
+    (tmp_path / "out" / "part-00002-of-00003.json").unlink()  # killed between the part and its seal
     with pytest.raises(UserError, match=r"2 of them cannot be used: 0/3 \(it is damaged\), 2/3 \(it is not there\); run these"):
         read_parts(tmp_path / "out")
     assert compute(stage(), tmp_path / "out", 3, [0, 2]) == [True, True]
@@ -255,7 +265,8 @@ def test_one_that_is_killed_in_the_middle_is_run_again(stage, tmp_path, model):
         finally:
             os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == -signal.SIGKILL
-    assert len(list((tmp_path / "out").glob("*.partial"))) == 1
+    # Files of one image each are not replaced together.
+    assert len(list((tmp_path / "out").rglob("*.partial"))) == (not list((tmp_path / "out").rglob("*.png")))
     with pytest.raises(UserError, match=r"1 of them cannot be used: 1/2 \(it is not there\)"):
         read_parts(tmp_path / "out")
     assert compute(stage(), tmp_path / "out", 2, [0, 1]) == [False, True]
@@ -272,7 +283,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_behind(stage, tmp_path):
             work.compute(0)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["job.json"]
+    assert [path.name for path in (tmp_path / "out").rglob("*") if path.is_file()] == ["job.json"]
     assert work.compute(0)
 
 
@@ -326,7 +337,7 @@ def test_a_part_of_another_job_is_refused(stage, tmp_path):
     for path in (tmp_path / "other").glob("part-00001-*"):
         shutil.copy(path, tmp_path / "one")
     for act in (lambda: read_parts(tmp_path / "one"), lambda: compute(stage(), tmp_path / "one", 2)):
-        with pytest.raises(UserError, match="part-00001-of-00002.* belongs to another job than .*one/job.json"):
+        with pytest.raises(UserError, match="part-00001-of-00002.json: belongs to another job than .*one/job.json"):
             act()
 
 
@@ -348,7 +359,7 @@ def test_the_first_of_several_writes_the_job(stage, tmp_path, monkeypatch):
 
 def test_memory_does_not_grow_with_the_rows(tmp_path):
     """64 batches of a MiB are written, checked and read in a few MiB."""
-    job = Job("sample", 64 * 1024, 1, {}, {})
+    job = Job("sample", 64 * 1024, 1, {"format": "npz", "seed": 0}, {})
     part = Part(job, Shard(0, 1), tmp_path)
     job.begin(tmp_path)
     tracemalloc.start()

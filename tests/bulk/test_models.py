@@ -18,10 +18,11 @@ from PIL import Image
 from tfcq import workdir
 from tfcq.bulk import model as models
 from tfcq.bulk import read_parts
+from tfcq.bulk.image_stages import Scoring
 from tfcq.bulk.images import key_seeds
 from tfcq.bulk.place import ModelPlace
 from tfcq.bulk.running import Work
-from tfcq.bulk.stages import Sampling, Scoring
+from tfcq.bulk.stages import Sampling
 from tfcq.errors import UserError
 from tfcq.evaluation.pictures import Pictures
 from tfcq.images import bits_per_dim
@@ -125,7 +126,7 @@ def test_a_run_without_its_images_is_scored_where_none_are_compared(place, tmp_p
     def gone(workdir):
         raise UserError("its images are not there")
 
-    monkeypatch.setattr("tfcq.bulk.stages.workdirs.load_data", gone)
+    monkeypatch.setattr("tfcq.bulk.image_stages.workdirs.load_data", gone)
     flags = [f"--workdir={place}/run", f"--images=folder:{place}/images", "--num_importance_samples=2"]
     flags += [f"--output={tmp_path}/out"]
     status, _, errors = run_here("score", *flags)

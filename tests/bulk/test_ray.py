@@ -15,7 +15,7 @@ import pytest
 ray = pytest.importorskip("ray", reason="extra `ray`: pip install 'tfcq[ray]'")
 pytest.importorskip("ray.data", reason="extra `ray`: pip install 'tfcq[ray]'")
 
-from tfcq.bulk import read_parts, stages  # noqa: E402 - after the skips
+from tfcq.bulk import image_stages, read_parts, stages  # noqa: E402 - after the skips
 from tfcq.bulk.place import ModelPlace  # noqa: E402
 from tfcq.bulk.ray_adapter import run_on_ray  # noqa: E402
 from tfcq.bulk.running import Work  # noqa: E402
@@ -54,7 +54,7 @@ def test_an_actor_that_is_killed(place, tmp_path):
     model = ModelPlace(export=place / "export")
     options = {
         stages.Sampling: {"num_samples": 43},
-        stages.Scoring: {"data": {"dataset": f"folder:{place}/images"}},
+        image_stages.Scoring: {"data": {"dataset": f"folder:{place}/images"}},
     }
     for kind, given in options.items():
         name, given = kind.__name__, {"model": model, "seed": 5, "batch_size": 4} | given

@@ -3,7 +3,7 @@
 import cloudpickle
 import numpy as np
 import pytest
-from test_bulk import NAMES, SHAPE, STAGES, Model, compute, model, rows_of, write_images  # noqa: F401 - `model` is a fixture
+from test_bulk import NAMES, SHAPE, STAGES, Model, compute, fixture_model, rows_of, write_images  # noqa: F401 - a fixture
 
 from tfcq.bulk import images as keyed
 from tfcq.bulk import model as models

@@ -39,7 +39,8 @@ def test_a_flag_that_a_method_would_hide_is_refused():
 def test_entry_points_can_be_imported_together():
     program = """if True:
         import sys
-        import tfcq.train, tfcq.evaluate, tfcq.sample, tfcq.score, tfcq.export, tfcq.serve, tfcq.reproduce, tfcq.benchmark
+        import tfcq.train, tfcq.evaluate, tfcq.sample, tfcq.score, tfcq.encode
+        import tfcq.export, tfcq.serve, tfcq.reproduce, tfcq.benchmark
         from tfcq.command_line import starting
 
         starting.start_tensorflow()

@@ -264,6 +264,7 @@ print("steps", model.steps_taken)
 """
 
 
+@pytest.mark.long
 def test_a_keras_json_changes_no_run(tmp_path):
     config = tiny.config(8, data={"dataset": "digits"}, training={"train_steps": 2}, model="vae")
     (tmp_path / "keras").mkdir()

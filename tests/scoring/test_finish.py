@@ -27,7 +27,7 @@ class Images:
 
 
 def write(folder, rows):
-    job = Job("likelihood", len(rows), 2, {}, {})
+    job = Job("likelihood", len(rows), 2, {"format": "rows", "seed": 0}, {})
     job.begin(folder)
     for index in range(2):
         part = Part(job, Shard(index, 2), folder)

@@ -1,16 +1,17 @@
-"""The flags that `tfcq sample` and `tfcq score` share, and the work of both. No TensorFlow before `run`."""
+"""The flags that `tfcq sample`, `tfcq score` and `tfcq encode` share, and their work. No TensorFlow before `run`."""
 
 from __future__ import annotations
 
 import pathlib
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tfcq.bulk.place import ModelPlace
 from tfcq.bulk.ray_adapter import import_ray, run_on_ray
 from tfcq.bulk.shards import Shard
 from tfcq.command_line import starting
 from tfcq.command_line.flags import Flags
+from tfcq.config import DataConfig
 from tfcq.errors import UserError
 from tfcq.machine import files, paths
 from tfcq.machine.terminal import say
@@ -58,6 +59,65 @@ def define_shards(flags: Flags) -> None:
     )
 
 
+def define_images(flags: Flags) -> None:
+    """Defines --images and how they are prepared."""
+    flags.group("The images")
+    flags.string(
+        "images",
+        None,
+        "The images, all of them, named as in --dataset of tfcq.train: folder:DIR (all below it) | list:FILE (a path a line) | "
+        "npz:FILE | idx:DIR | a TFDS data set (of all splits)",
+        "PLACE",
+    )
+    flags.string("data_dir", "", "The folder where TFDS keeps prepared data sets; empty: TFDS's default", "DIR")
+    flags.integer(
+        "center_crop",
+        None,
+        "The side of the square that is cut from the centre of each source image, in pixels; 0: the largest (default: as in the "
+        "run; 0 without)",
+        minimum=0,
+    )
+    flags.choice(
+        "resize",
+        None,
+        ["area", "pad"],
+        "How the cut square is brought to the model's size: area (averaged) | pad (unscaled, centred in black) (default: as in "
+        "the run; area without)",
+    )
+    flags.choice(
+        "color",
+        None,
+        ["source", "grey", "rgb"],
+        "The colours of the images: grey or rgb converts all of them to the model's | source refuses those of another kind "
+        "(default: as in the run; source without)",
+    )
+    flags.boolean(
+        "skip_broken_images",
+        False,
+        "Gives an image that cannot be read or is of an unsupported kind a row with the reason; without it such an image ends "
+        "the command",
+    )
+
+
+def images_place(flags: Flags, place: str | None) -> dict[str, Any]:
+    """The options of `DataConfig` of a data set whose place does not depend on this process's folder, by `define_images`.
+
+    Args:
+        flags: of the command.
+        place: the data set, as --images; UserError if it is empty.
+    """
+    if not place:
+        raise UserError("expected --images=folder:DIR or another data set")
+    given = {name: getattr(flags, name) for name in ("data_dir", "center_crop", "resize", "color", "skip_broken_images")}
+    given = {name: value for name, value in given.items() if value is not None}
+    kind, _, path = place.partition(":")
+    if kind == "list":  # which is none of `DataConfig`
+        there = paths.to_read(path, "images", "a text file with the path of an image a line")
+        return given | {"dataset": f"list:{there.absolute()}"}
+    absolute = DataConfig(**given | {"dataset": place}).absolute()
+    return given | {"dataset": absolute.dataset, "data_dir": absolute.data_dir}
+
+
 def model_place(flags: Flags) -> ModelPlace:
     """Where the model is, by the command's flags.
 
@@ -81,7 +141,7 @@ def run(
     beside: Mapping[str, Callable[[Stage], Stage]] | None = None,
     finish: Callable[[pathlib.Path, Stage], None] | None = None,
 ) -> None:
-    """Computes the shard, or all shards by Ray, of a stage.
+    """Computes a shard of a stage, or all shards by Ray, or all rows, in parts of a thousand.
 
     Args:
         flags: with --shard, --ray and those of the model.
@@ -96,7 +156,7 @@ def run(
     """
     if flags.shard and flags.ray:
         raise UserError("expected either --shard=i/n, one shard, or --ray=n, all of them, received both")
-    shard = Shard.parse(flags.shard or "0/1")
+    shard = Shard.parse(flags.shard) if flags.shard else None
     if output is None:
         raise UserError("expected --output=DIR, the folder for the parts")
     folder = paths.folder(output, "output").absolute()
@@ -116,17 +176,45 @@ def run(
         complete = _compute(stage, others, shard, folder)
     if finish and complete:
         finish(folder, stage)
-    elif finish:
+    elif finish is None and not shard and not flags.ray:
+        say(f"wrote {folder}: {stage.count} images")
+    elif finish and shard:
         say(f"the table is written when all {shard.total} parts are there")
 
 
-def _compute(stage, beside, shard, folder):
-    """Computes the shard, and with the first one the stages beside; whether all parts of all stages are there then."""
-    from tfcq.bulk.running import Work, is_complete
+def run_to_file(flags: Flags, make: Callable[[ModelPlace], Stage], output: str) -> None:
+    """Computes all rows of a stage and writes them into one file; the parts, in FILE.parts until then, are removed.
 
-    work = Work(stage, shard.total, folder)
-    if shard.index == 0:
+    Args:
+        flags, make: as for `run`, without --shard and --ray.
+        output: the file; its name ends as those of the stage's parts do.
+
+    Raises:
+        UserError: as `run`, or a file that cannot be written.
+    """
+    path = paths.file(output, "output").absolute()
+    starting.reach(path)
+    files.check_file("output", path)
+
+    def finish(folder, stage):
+        from tfcq.bulk.reading import join
+
+        join(folder, path)
+        say(f"wrote {path}: {stage.count} images")
+
+    run(flags, make, path.with_name(path.name + ".parts"), finish=finish)
+
+
+def _compute(stage, beside, shard, folder):
+    """Computes the shard, or all rows, and with the first the stages beside; whether all parts of all are there then."""
+    from tfcq.bulk.running import Work, is_complete, parts_of_one_process
+
+    work = Work(stage, shard.total if shard else parts_of_one_process(stage), folder)
+    if shard is None or shard.index == 0:
         for name, make in beside.items():
             Work(make(stage), 1, folder / name).compute(0)
-    work.compute(shard.index)
+    if shard is None:
+        work.compute_all()
+    else:
+        work.compute(shard.index)
     return all(is_complete(one) for one in (folder, *(folder / name for name in beside)))

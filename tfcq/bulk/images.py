@@ -6,7 +6,7 @@ import codecs
 import collections
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -75,11 +75,7 @@ class KeyedImages:
         ]
         self._starts = np.cumsum([0, *(len(raw) for _, raw in self._raws)])
         self._skip_broken = skip_broken
-        kind = KINDS[image_shape[2]]
-        if config.color not in ("source", kind):
-            raise UserError(f"color: expected source or {kind}, the model's, received {config.color}")
-        of_one_kind = "what the model was trained on" if config.color == "source" else ""
-        self._transform = Transform(config.image_size, config.center_crop, config.resize, image_shape[2], of_one_kind)
+        self._transform = _transform(config, image_shape)
         for _, raw in self._raws:
             raw.refuse_scaled()
             if isinstance(raw, RawArray):  # whose images are all alike; others are checked one by one, as they are read
@@ -243,6 +239,29 @@ class ListedFiles(ImageFiles):
 
     def key(self, index: int) -> str:
         return self._keys[index]
+
+
+def images_of_files(names: Sequence[str], config: DataConfig, image_shape: tuple[int, int, int]) -> np.ndarray:
+    """The images of some files, prepared as `config` says: uint8 [N, H, W, C].
+
+    Raises:
+        UserError: a file that is not there or cannot be used.
+    """
+    raw = ImageFiles([os.path.abspath(paths.to_read(name, "images", "the file of an image")) for name in names])
+    for path in raw.paths:
+        if not os.path.isfile(path):
+            raise UserError(f"images: expected the file of an image, found none at {path}")
+    raw.refuse_scaled()
+    return raw.take(np.arange(len(names)), _transform(config, image_shape))
+
+
+def _transform(config, image_shape):
+    """How images become those of a model; UserError for another kind of colours than the model's."""
+    kind = KINDS[image_shape[2]]
+    if config.color not in ("source", kind):
+        raise UserError(f"color: expected source or {kind}, the model's, received {config.color}")
+    of_one_kind = "what the model was trained on" if config.color == "source" else ""
+    return Transform(config.image_size, config.center_crop, config.resize, image_shape[2], of_one_kind)
 
 
 def _splits(config):

@@ -17,7 +17,7 @@ from tfcq.errors import UserError
 from tfcq.machine import files
 
 NAME = "job.json"
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Job:
     """What a folder's parts are made of.
 
     Args:
-        stage: "sample" or "likelihood" (`stages`).
+        stage: "sample", "variations", "likelihood" or "encode" (`stages`).
         count: the number of rows.
         parts: the number of parts, in which the rows are divided.
         facts: plain values that decide the results: digests of the model and of the names of the images, options, versions.
@@ -40,6 +40,11 @@ class Job:
     facts: Mapping[str, Any]
     places: Mapping[str, str]
     content: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def format(self) -> str:
+        """The files of its parts, a key of `formats.FORMATS`; "format" among the facts."""
+        return str(self.facts["format"])
 
     @property
     def digest(self) -> str:

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from tfcq.bulk import job as jobs
+from tfcq.bulk.formats import FORMATS
 from tfcq.bulk.parts import Part
 from tfcq.bulk.shards import Shard
 from tfcq.errors import UserError
-from tfcq.machine import paths
+from tfcq.machine import files, paths
 
 _NAMED = 8
 
@@ -19,10 +20,12 @@ def read_parts(folder: str | os.PathLike) -> Iterator[Any]:
     """The results of a job in their order, a part at a time in memory at most a batch of it.
 
     Args:
-        folder: `--output` of `tfcq sample --shard` or of `tfcq score`; at an address, a whole part is in memory at a time.
+        folder: `--output` of `tfcq sample`, `tfcq score` or `tfcq encode`, if it is a folder; at an address, a whole part is in
+            memory at a time.
 
     Returns:
-        An iterator: of a sampling, arrays uint8 [n, H, W, C] for some n at a time; of a scoring, a dict for each image: {"key":
+        An iterator: of a sampling, arrays uint8 [n, H, W, C] for some n at a time; of an encoding, a dict of arrays "keys",
+        "latents" and "unfit" (`formats.Latents`) for each part; of a scoring, a dict for each image: {"key":
         its name, and the numbers that the model gives, such as "log_prob", nats}, or {"key", "unfit": why it cannot be used}.
 
     Raises:
@@ -30,17 +33,38 @@ def read_parts(folder: str | os.PathLike) -> Iterator[Any]:
             all are there, each with its size; a part's checksum is compared when its turn comes.
     """
     path = paths.to_read(folder, "folder", "a folder with parts", local=False)
-    job = jobs.read(path)
+    return (result for part in _whole_parts(path, jobs.read(path)) for result in part.read())
+
+
+def join(folder: paths.AnyPath, path: paths.AnyPath) -> None:
+    """Writes the results of all parts into one file of the parts' format, then removes the folder of the parts.
+
+    Args:
+        folder: of the parts; nothing else is in it.
+        path: of the file, whose name ends as the parts' names do; it may be in another folder.
+
+    Raises:
+        UserError: as `read_parts`, or a file that cannot be written.
+    """
+    job = jobs.read(folder)
+    whole = FORMATS[job.format](path.parent, path.stem, range(job.count), job.facts["seed"])
+    with files.writing("output", path):
+        whole.join(part.format for part in _whole_parts(folder, job))
+        files.remove_folder(folder)
+
+
+def _whole_parts(path, job):
+    """An iterator over the parts; each one's checksum is compared when its turn comes."""
     parts = {shard: Part(job, shard, path) for shard in (Shard(index, job.parts) for index in range(job.parts))}
     _refuse(path, job.parts, {shard: reason for shard, part in parts.items() if (reason := part.missing(checksum=False))})
 
-    def results():
+    def compared():
         for shard, part in parts.items():
             if reason := part.missing():
                 _refuse(path, job.parts, {shard: reason})
-            yield from part.read()
+            yield part
 
-    return results()
+    return compared()
 
 
 def _refuse(path, total, missing):

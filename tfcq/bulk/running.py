@@ -10,6 +10,9 @@ from tfcq.bulk.shards import Shard
 from tfcq.bulk.stages import Stage
 from tfcq.machine.terminal import ImageProgress, say
 
+ROWS_OF_A_PART = 1000
+"""Of a job that one process computes: what is lost at most when it is killed."""
+
 
 class Work:
     """A stage whose job has begun in a folder; the model is loaded once for all shards that this process computes.
@@ -45,6 +48,41 @@ class Work:
         part.write(self._stage.results(part.rows, ImageProgress(self._stage.verb, len(part.rows))))
         say(f"wrote {part.path}: images {part.rows.start} to {part.rows.stop - 1} of {self._job.count}")
         return True
+
+
+    def compute_all(self) -> None:
+        """Writes the parts that are not there and whole, one after the other, and says how far it is with all of them.
+
+        Raises:
+            UserError: as `compute`.
+        """
+        parts = [Part(self._job, Shard(index, self._job.parts), self._folder) for index in range(self._job.parts)]
+        missing = {part: reason for part in parts if (reason := part.missing())}
+        for part, reason in missing.items():
+            if reason == "it is damaged":
+                say(f"{part.path}: {reason}, and computed again")
+        there = sum(len(part.rows) for part in parts if part not in missing)
+        if there:
+            say(f"{self._folder}: {there} of {self._job.count} images are there already")
+        progress = _Progress(ImageProgress(self._stage.verb, self._job.count - there))
+        for part in missing:
+            part.write(self._stage.results(part.rows, progress))
+            progress.before += len(part.rows)
+
+
+class _Progress:
+    """Of several parts, one after the other: `before` are those that are done."""
+
+    def __init__(self, show: ImageProgress) -> None:
+        self._show, self.before = show, 0
+
+    def __call__(self, rows: int) -> None:
+        self._show(self.before + rows)
+
+
+def parts_of_one_process(stage: Stage) -> int:
+    """The number of parts of a job whose shards nobody counts."""
+    return max(1, -(-stage.count // ROWS_OF_A_PART))
 
 
 def is_complete(folder: pathlib.Path) -> bool:

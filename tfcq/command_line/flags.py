@@ -100,13 +100,15 @@ class Flags:
         absl_flags.DEFINE_integer(name, default, meaning, minimum, maximum, flag_values=self.values)
         self._enter(name, "N", meaning + facts(default, minimum, maximum))
 
-    def number(self, name: str, default: float | None, meaning: str, minimum: float | None = None) -> None:
-        """Defines a finite float with a lower bound (inclusive)."""
-        absl_flags.DEFINE_float(name, default, meaning, minimum, flag_values=self.values)
+    def number(
+        self, name: str, default: float | None, meaning: str, minimum: float | None = None, maximum: float | None = None
+    ) -> None:
+        """Defines a finite float with bounds (inclusive)."""
+        absl_flags.DEFINE_float(name, default, meaning, minimum, maximum, flag_values=self.values)
         absl_flags.register_validator(
             name, lambda value: value is None or math.isfinite(value), "expected a finite number", flag_values=self.values
         )
-        self._enter(name, "X", meaning + facts(default, minimum))
+        self._enter(name, "X", meaning + facts(default, minimum, maximum))
 
     def string(self, name: str, default: str | None, meaning: str, place_holder: str = "TEXT") -> None:
         """Defines a text; the help shows `place_holder` for its value."""
@@ -129,7 +131,11 @@ class Flags:
 
     def folders(self, name: str, default: Sequence[str] | None, meaning: str) -> None:
         """Defines folders, separated by commas: a list of paths that `paths.folder` has checked."""
-        self._path(name, default, meaning, _FoldersParser(name), "DIR,DIR,...")
+        self._path(name, default, meaning, _PathsParser(paths.folder, name), "DIR,DIR,...")
+
+    def files_to_read(self, name: str, meaning: str) -> None:
+        """Defines files that are read, separated by commas: a list of paths, checked by `paths.to_read`."""
+        self._path(name, [], meaning, _PathsParser(paths.to_read, name), "FILE,FILE,...")
 
     def file(self, name: str, default: str | None, meaning: str) -> None:
         """Defines a file: a path that `paths.file` has checked, or None."""
@@ -244,12 +250,12 @@ class _PathParser(absl_flags.ArgumentParser):
         return "path"
 
 
-class _FoldersParser(absl_flags.ListParser):
-    """The parser of a flag whose value is a list of folders as in CSV: a name with a comma is put in double quotes."""
+class _PathsParser(absl_flags.ListParser):
+    """The parser of a flag whose value is a list of paths as in CSV: a name with a comma is put in double quotes."""
 
-    def __init__(self, name: str):
+    def __init__(self, check: Callable[[str, str], paths.AnyPath], name: str):
         super().__init__()
-        self._name = name
+        self._check, self._name = check, name
 
     def parse(self, argument):
-        return [paths.folder(path, self._name) for path in super().parse(argument)]
+        return [self._check(path, self._name) for path in super().parse(argument)]

@@ -51,6 +51,31 @@ class Pictures:
         columns = 2 * max(1, round(np.sqrt(len(pairs)) / 2))
         return grid(pairs, columns)
 
+    def variation_grid(
+        self, images: np.ndarray, num_variations: int, strength: float, seed: int = 0, temperature: float = 1.0
+    ) -> np.ndarray:
+        """Images, their reconstructions and variations, uint8 [height, width, C]: a row an image, or a square of a single one.
+
+        Variation i is at `strength` of the way from the image to sample i of `samples`, along a great circle.
+
+        Args:
+            images: uint8 [N, H, W, C].
+            num_variations: of each image.
+            strength: from 0, the reconstruction, to 1, the sample.
+            seed, temperature: of the samples.
+        """
+        seeds = row_seeds(num_variations, seed)
+        others = self.samples(num_variations, seed, temperature)
+        # The first share is of the reconstruction.
+        shares = np.array([0.0] + [strength] * num_variations, np.float32)
+        ways = shares, np.ones(len(shares), bool), np.concatenate([seeds[:1], seeds])
+        others = np.concatenate([others[:1], others])
+        rows = [
+            np.concatenate([image[None], self._run("interpolate", np.repeat(image[None], len(shares), 0), others, *ways)])
+            for image in images
+        ]
+        return grid(np.concatenate(rows), None if len(rows) == 1 else len(rows[0]))
+
     def super_resolution_grid(self, images: np.ndarray, num_draws: int = 4, seed: int = 0) -> np.ndarray:
         """A row for each image: the image, its compressed image enlarged, and images drawn given the compressed one.
 
