@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import time
 
 from tfcq.bulk import job as jobs
 from tfcq.bulk.parts import Part
@@ -64,10 +65,13 @@ class Work:
         there = sum(len(part.rows) for part in parts if part not in missing)
         if there:
             say(f"{self._folder}: {there} of {self._job.count} images are there already")
-        progress = _Progress(ImageProgress(self._stage.verb, self._job.count - there))
+        progress, began = _Progress(ImageProgress(self._stage.verb, self._job.count - there)), time.monotonic()
         for part in missing:
             part.write(self._stage.results(part.rows, progress))
             progress.before += len(part.rows)
+        if missing:
+            seconds = time.monotonic() - began
+            say(f"{self._stage.verb}: {progress.before} images in {seconds:.1f} s, {progress.before / seconds:.1f} images/s")
 
 
 class _Progress:
