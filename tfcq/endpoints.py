@@ -167,8 +167,8 @@ class Signature:
 
     Attributes:
         ability: a key of `ENDPOINTS`.
-        encoded: whether images are strings [N], each a whole file: inputs are PNG or JPEG of exactly the model's size and
-            channels, outputs are PNG.
+        encoded: whether images are strings [N], each a whole file: inputs are PNG or JPEG, cut and resized as the training
+            images were; outputs are PNG.
     """
 
     ability: str
@@ -196,7 +196,7 @@ class Signature:
             return ENDPOINTS[self.ability].meaning
         differences = []
         if any(self.takes_files(argument) for argument in self.inputs.values()):
-            differences.append("takes PNG or JPEG files of exactly the model's size and channels")
+            differences.append("takes PNG or JPEG files, which are cut and resized as the training images were")
         if any(self.answers_files(name) for name in self.outputs.values()):
             differences.append("answers PNG files")
         return f"`{self.ability}` that {' and '.join(differences)}"

@@ -158,7 +158,8 @@ def test_the_card_says_what_a_user_must_know(base, run):
         "seed int32 [N, 2], temperature float32 [N] -> images uint8 [N, 8, 8, 1]",
         "latents float32 [N, 4, 4, 2] -> images uint8 [N, 8, 8, 1]",
         "- `sample_png`: `sample` that answers PNG files. seed int32 [N, 2], temperature float32 [N] -> images_png_bytes",
-        "- `likelihood_png`: `likelihood` that takes PNG or JPEG files of exactly the model's size and channels. images_bytes",
+        "- `likelihood_png`: `likelihood` that takes PNG or JPEG files, which are cut and resized as the training images were. "
+        "images_bytes",
         "    " + '"flow_couplings": 1',
     ):
         assert expected in text, expected

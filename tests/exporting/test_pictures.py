@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from tensorflow.core.protobuf import saved_model_pb2
 
-from tfcq.exporting import examples
+from tfcq.config import Config, DataConfig
+from tfcq.data.transforms import Transform
+from tfcq.exporting import examples, operations
 from tfcq.exporting.signatures import ServingModule
 
 SHAPES = {"grey": (4, 6, 1), "rgb": (5, 7, 3)}
@@ -101,14 +104,39 @@ def test_a_palette_is_its_colours(exported):
     np.testing.assert_allclose(answered["log_prob"], place_sums(expected[None]), rtol=1e-6)
 
 
+def test_files_of_another_size_are_prepared_as_the_images_of_the_run_were(tmp_path):
+    shape = (8, 8, 1)
+    model = Model(shape)
+    model.config_of_run = Config(data=DataConfig(image_size=8, center_crop=20, color="grey"))
+    module = ServingModule(model, 1)
+    module.save(str(tmp_path), module.signatures())
+    graph = saved_model_pb2.SavedModel.FromString((tmp_path / "saved_model.pb").read_bytes())
+    assert operations.lacking(graph) == []  # in TF Serving's stock image
+    signatures = tf.saved_model.load(str(tmp_path)).signatures
+    photos = np.random.default_rng(1).integers(0, 256, (3, 30, 41, 3), np.uint8)
+    given = Transform.of(model.config_of_run.data, 3, "")(photos)
+    files = [file(photo) for photo in photos]
+    answered = ask(signatures, "likelihood_png", images_bytes=files, seed=SEEDS)
+    np.testing.assert_array_equal(answered["log_prob"], ask(signatures, "likelihood", images=given, seed=SEEDS)["log_prob"])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="expected height and width of at least 20, received.*.19 41"):
+        ask(signatures, "likelihood_png", images_bytes=[file(photos[0, :19])], seed=SEEDS[:1])
+
+
 def with_size(content, width, height):
     """A PNG that says to be so large."""
     return content[:16] + width.to_bytes(4, "big") + height.to_bytes(4, "big") + content[24:]
 
 
+def transparent_of(image):
+    """The colour of a pixel, which a PNG may call transparent."""
+    return tuple(image[0, 0].tolist()) if image.shape[-1] == 3 else int(image[0, 0, 0])
+
+
 KIND = "images_bytes: expected PNG or JPEG files (by REST base64 in an object b64), received some that begin with bytes"
 SIZE = "images_bytes: expected height and width "
-CHANNELS = "images_bytes: expected a number of channels of "
+CHANNELS = {1: "images_bytes: expected grey pictures, 1 channel", 3: "images_bytes: expected rgb pictures, 3 channel"}
+OPAQUE = "images_bytes: expected an opaque picture, received pixels with an opacity of"
+PIXELS = "images_bytes: expected at most 33554432 pixels, by height and width, received"
 BITS = "images_bytes: expected at most 8 bits for a value of a PNG, received"
 REFUSED = {
     "another kind of file": (lambda given: file(given, "BMP"), KIND),
@@ -116,9 +144,9 @@ REFUSED = {
     "a smaller PNG": (lambda given: file(given[1:]), SIZE),
     "a smaller JPEG": (lambda given: file(given[:, 1:], "JPEG"), SIZE),
     "a turned one": (lambda given: file(given.transpose(1, 0, 2)), SIZE),
-    "a huge one": (lambda given: with_size(file(given), 50000, 10000), SIZE),
+    "a huge one": (lambda given: with_size(file(given), 50000, 10000), PIXELS),
     "other channels": (lambda given: file(given, mode="L" if given.shape[-1] == 3 else "RGB"), CHANNELS),
-    "an alpha channel": (lambda given: file(given, mode="RGBA" if given.shape[-1] == 3 else "LA"), CHANNELS),
+    "transparent pixels": (lambda given: file(given, transparency=transparent_of(given)), OPAQUE),
     "16 bits": (lambda given: file(given[..., 0].astype(np.uint16)), BITS),
     "a PNG cut off": (lambda given: file(given)[:-30], "PNG"),
     "a header alone": (lambda given: file(given)[:30], "PNG"),
@@ -133,7 +161,7 @@ def test_other_files_are_refused_with_the_reason(exported, case):
     given = images(shape)
     with pytest.raises(tf.errors.InvalidArgumentError) as caught:
         ask(signatures, "likelihood_png", images_bytes=[file(given[0]), make(given[1]), file(given[2])], seed=SEEDS)
-    assert reason in caught.value.message
+    assert (reason if isinstance(reason, str) else reason[shape[-1]]) in caught.value.message
     ask(signatures, "likelihood_png", images_bytes=[file(given[0])], seed=SEEDS[:1])  # and the next one is answered
 
 

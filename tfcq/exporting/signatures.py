@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
+from tfcq.data.transforms import Transform
 from tfcq.endpoints import ENDPOINTS, INPUTS, SIGNATURES, Input, blamed_last
 from tfcq.exporting import pictures
 from tfcq.exporting.pictures import require
@@ -89,7 +90,8 @@ class ServingModule:
             for (name, argument), tensor in zip(signature.inputs.items(), tensors, strict=True):
                 if signature.takes_files(argument):
                     tensor = _checked(tensor, _FILE, name, self._model)
-                    tensor = pictures.decoded(tensor, INPUTS[argument].row_shape(self._model) or (), name)
+                    shape = INPUTS[argument].row_shape(self._model) or ()
+                    tensor = pictures.decoded(tensor, shape, _transform(self._model, argument, shape), name)
                 given[names[argument]] = tensor
             answers = of_arrays(**given)  # a call: the model's nodes are there once
             return {
@@ -114,6 +116,16 @@ class ServingModule:
             checked[argument] = _checked(given[argument], INPUTS[argument], argument, self._model, first)
             first = checked[argument] if first is None else first
         return [checked[argument] for argument in given]
+
+
+def _transform(model, argument, shape):
+    """What training did to source images before the model saw them; None: it is not known, or they are no such images."""
+    config = getattr(model, "config_of_run", None)
+    if config is None or argument == "compressed":
+        return None
+    data = config.data
+    of_one_kind = "what the model was trained on" if data.color == "source" else ""
+    return Transform(shape[0], data.center_crop, data.resize, shape[2], of_one_kind)
 
 
 def _checked(tensor, wanted, argument, model, rows_of=None):
