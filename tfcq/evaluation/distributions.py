@@ -8,7 +8,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,6 +39,7 @@ class RealImages:
         floor_reference: what those are compared with.
         train: training images, for metrics that compare with them and for the nearest ones; None: there are none.
         held_out: what metrics that compare with training images have as their reference.
+        held_out_split: the split that those are of.
     """
 
     reference: Activations
@@ -46,6 +47,7 @@ class RealImages:
     floor_reference: Activations
     train: Activations | None
     held_out: Activations
+    held_out_split: str
 
 
 class Evaluator(abc.ABC):
@@ -111,7 +113,7 @@ class Evaluator(abc.ABC):
             used, protocol = real, facts
             if metric.train:
                 used = dataclasses.replace(real, reference=real.held_out)
-                protocol = facts | {"split": "test" if real.held_out is real.floor else facts["split"]}
+                protocol = facts | {"split": real.held_out_split}
                 more["train"] = real.train
             found, curve = measured_entries(name, used, generated, config.seed, self._extractor, protocol, **more)
             drawn[f"{name}_curve"] = curve
@@ -155,10 +157,10 @@ class Evaluator(abc.ABC):
             test = activations("test")
             own = reference is self._dataset and not config.num_train_images  # its first images are the training images
             train = real.first(self._dataset.num_images("train")) if own else training_images()
-            return RealImages(real, test, real, train, test)
+            return RealImages(real, test, real, train, test, "test")
         train = training_images()
         floor = train.first(config.num_samples) if reference is self._dataset else activations("train")
-        return RealImages(real, floor, real, train, real)
+        return RealImages(real, floor, real, train, real, config.split)
 
 
 class DistributionEvaluator(Evaluator):
@@ -269,6 +271,19 @@ def line(name: str, entry: dict) -> str:
     if "real" in entry:
         text += f" (real images in their place: {entry['real']:.5g})"
     return f"{text} [{entry['num_generated']} generated, {entry['num_real']} real]"
+
+
+def fitting(names: Iterable[str], check: Callable[[str], object]) -> list[str]:
+    """Those of `names` for which `check` does not raise UserError."""
+
+    def fits(name):
+        try:
+            check(name)
+        except UserError:
+            return False
+        return True
+
+    return [name for name in names if fits(name)]
 
 
 def check_name(
