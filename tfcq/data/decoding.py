@@ -85,7 +85,7 @@ def verify(file: ImageFile, name: str) -> tuple[int, int, int]:
         return shape
 
 
-def kind_of(file: ImageFile, name: str) -> tuple[str, tuple[int, int, int]]:
+def format_of(file: ImageFile, name: str) -> tuple[str, tuple[int, int, int]]:
     """(format, as in `FORMATS`, and (h, w, c) before EXIF turns it) of an image, of whose file only the beginning is read.
 
     Raises:

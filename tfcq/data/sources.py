@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfcq.data.decoding import kind_of
+from tfcq.data.decoding import format_of
 from tfcq.data.survey import Survey, survey_of
 from tfcq.data.unfit import MOST_NAMED, UnfitImage, UnfitImages, listed
 from tfcq.data.values import refuse_scaled
@@ -226,9 +226,9 @@ class RawReader(RawImages):
         """(h, w, c) of image `index`; raises what `read` raises, but may be faster."""
         return self.read(index).shape
 
-    def kind(self, index: int) -> tuple[str, tuple[int, int, int]]:
-        """(format, (h, w, c)) of image `index`, as `decoding.kind_of` finds them; UnfitImage if it cannot be read."""
-        return kind_of(io.BytesIO(self.content(index)), self.name(index))
+    def format_and_shape(self, index: int) -> tuple[str, tuple[int, int, int]]:
+        """(format, (h, w, c)) of image `index`, as `decoding.format_of` finds them; UnfitImage if it cannot be read."""
+        return format_of(io.BytesIO(self.content(index)), self.name(index))
 
     @functools.cached_property
     def survey(self) -> Survey:

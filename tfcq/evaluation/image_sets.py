@@ -19,7 +19,7 @@ from tfcq.config.evaluation import OF_IMAGE_SETS, EvaluationConfig, metric_names
 from tfcq.config.evaluation import protocol as protocol_of
 from tfcq.data.all_images import all_splits, dataset_of, whole
 from tfcq.data.dataset import ImageDataset, open_source
-from tfcq.data.image_kinds import ImageKinds, differences
+from tfcq.data.formats import Formats, differences
 from tfcq.data.manifest import Manifest
 from tfcq.data.sources import Source
 from tfcq.data.split_images import by_position
@@ -205,8 +205,8 @@ class _Sides:
         # Of more images than are compared a fixed random choice, in the order of their names: names may be those of classes.
         chosen = np.sort(fixed_permutation(len(raw))[: count * config.num_seeds].reshape(config.num_seeds, count))
         raws = [raw.select(indices) for indices in chosen]
-        kinds = ImageKinds.of(raws, _GENERATED)
-        size = _size_of(kinds) if image_size is None else image_size
+        formats = Formats.of(raws, _GENERATED)
+        size = _size_of(formats) if image_size is None else image_size
         settings = {side: dataclasses.replace(prepared, dataset=place, image_size=size) for side, place in places.items()}
         self._data_config = dataclasses.replace(settings["reference"], test_split=config.reference_test_split)
         self.generated = [whole(one, settings["generated"], _GENERATED) for one in raws]
@@ -219,18 +219,18 @@ class _Sides:
                 "color=rgb converts them all"
             )
         transform = Transform(size, prepared.center_crop, prepared.resize, shapes[0][2])
-        reference_kinds = ImageKinds.of(compared, "reference")
+        reference_formats = Formats.of(compared, "reference")
         content = "-".join(_manifest(one).fingerprint(_GENERATED) for one in self.generated)
         self.facts = {
-            "generated": {"place": places["generated"], "num_images": len(raw), "content": content} | kinds.facts(transform),
+            "generated": {"place": places["generated"], "num_images": len(raw), "content": content} | formats.facts(transform),
             "reference": {
                 "place": places["reference"],
                 "num_images": self.reference.num_images(self.split),
                 "content": _manifest(self.reference).fingerprint(self.split),
             }
-            | reference_kinds.facts(transform),
+            | reference_formats.facts(transform),
         }
-        self.notes = differences(kinds, reference_kinds, transform) + self._repeated()
+        self.notes = differences(formats, reference_formats, transform) + self._repeated()
 
     def _repeated(self):
         """A note on generated images that are reference images too; none if there are none."""
@@ -300,12 +300,12 @@ def _generated_images(config):
     return raw
 
 
-def _size_of(kinds):
+def _size_of(formats):
     """The side of images that are square and all of one size."""
-    if len(kinds.sizes) > 1:
-        shown = ", ".join(f"{size} ({count})" for size, count in list(kinds.sizes.items())[:3])
+    if len(formats.sizes) > 1:
+        shown = ", ".join(f"{size} ({count})" for size, count in list(formats.sizes.items())[:3])
         raise UserError(f"generated: expected images of one size, received {shown}, ...; --image_size=N resizes them all")
-    (size,) = kinds.sizes
+    (size,) = formats.sizes
     height, width = map(int, size.split("x"))
     if height != width:
         raise UserError(f"generated: expected square images, received {size}; --image_size=N cuts and resizes them")

@@ -23,7 +23,7 @@ _LOSSY = ("JPEG", "WEBP", "GIF")
 
 
 @dataclasses.dataclass(frozen=True)
-class ImageKinds:
+class Formats:
     """Formats and shapes of some images.
 
     Attributes:
@@ -33,7 +33,7 @@ class ImageKinds:
     counts: collections.Counter[tuple[str, tuple[int, int, int]]]
 
     @classmethod
-    def of(cls, raws: Iterable[RawImages], name: str) -> ImageKinds:
+    def of(cls, raws: Iterable[RawImages], name: str) -> Formats:
         """Those of the images of `raws`, which progress calls `name`; UnfitImages if some cannot be read."""
         counts: collections.Counter[tuple[str, tuple[int, int, int]]] = collections.Counter()
         unfit: list[UnfitImage] = []
@@ -45,7 +45,7 @@ class ImageKinds:
                 progress = ImageProgress(f"formats of {name}", len(raw))
                 for index in range(len(raw)):
                     try:
-                        counts[raw.kind(index)] += 1
+                        counts[raw.format_and_shape(index)] += 1
                     except UnfitImage as error:
                         unfit.append(error.alone())
                     progress(index + 1)
@@ -96,7 +96,7 @@ class ImageKinds:
         return dict(found.most_common())
 
 
-def differences(generated: ImageKinds, reference: ImageKinds, transform: Transform) -> list[str]:
+def differences(generated: Formats, reference: Formats, transform: Transform) -> list[str]:
     """How the kinds of two sets that are compared differ, where that alone would change their distance: sentences.
 
     Args:
@@ -116,7 +116,7 @@ def differences(generated: ImageKinds, reference: ImageKinds, transform: Transfo
         prepared = [_listed(one.prepared(transform)) for one in (generated, reference)]
         found.append(
             f"the images are compared at {transform.image_size}x{transform.image_size}; the generated ones of {sizes[0]} were "
-            f"taken {prepared[0]}, the reference images of {sizes[1]} {prepared[1]}: how images are resized changes the numbers"
+            f"taken {prepared[0]}, the reference images of {sizes[1]} {prepared[1]}: how images are prepared changes the numbers"
         )
     return found
 
