@@ -309,9 +309,9 @@ def test_training_and_validation_images_together_are_the_reference(dataset, pixe
     )
     entry = evaluator.measure(["frechet_distance", "memorisation"])[0]
     (kept,) = evaluator._real.values()
-    assert len(kept[0]) == count == entry["fd_pixels"]["num_real"]
-    np.testing.assert_allclose(kept[0].features, images.reshape(count, -1) / 255.0, rtol=1e-6)
-    np.testing.assert_allclose(kept[2].features, both[0].reshape(len(both[0]), -1) / 255.0, rtol=1e-6)
+    assert len(kept.reference) == count == entry["fd_pixels"]["num_real"]
+    np.testing.assert_allclose(kept.reference.features, images.reshape(count, -1) / 255.0, rtol=1e-6)
+    np.testing.assert_allclose(kept.train.features, both[0].reshape(len(both[0]), -1) / 255.0, rtol=1e-6)
     assert entry["fd_pixels"]["split"] == "train_and_validation" and entry["memorisation_pixels"]["split"] == "test"
 
 

@@ -9,12 +9,17 @@ from PIL import Image
 from scipy import linalg
 
 import tfcq
-from tfcq import data
+from tfcq import data, features
 from tfcq import workdir as workdirs
+from tfcq.config import DataConfig
+from tfcq.config.evaluation import EvaluationConfig
+from tfcq.data.all_images import whole
+from tfcq.data.sources import RawArray
 from tfcq.errors import UserError
 from tfcq.evaluation import run as evaluation
 from tfcq.evaluation.comparable import differences
 from tfcq.evaluation.comparison import latest_numbers, write_comparison
+from tfcq.evaluation.image_sets import ImageSetEvaluator
 from tfcq.evaluation.pictures import Pictures
 
 RANDOM = np.random.RandomState(7)
@@ -69,6 +74,16 @@ def test_where_all_real_images_are_compared_the_floor_is_of_their_halves(tmp_pat
     assert entry["num_real_as_generated"] == 20 and "floor 21 of the reference images were compared with 20" in entry["notes"][0]
 
 
+def test_the_floors_images_are_those_of_its_features():
+    config = DataConfig(image_size=4)
+    generated, real = (whole(RawArray(images[..., None], "x"), config, name) for images, name in zip(SMALL, ("generated", "all")))
+    evaluator = ImageSetEvaluator([generated], real, "all", features.load("pixels"), EvaluationConfig(cache_dir="none"))
+    found = evaluator._real_images(5)
+    np.testing.assert_array_equal(found.floor.images, SMALL[1][30:35, ..., None])
+    for one in (found.reference, found.floor, found.floor_reference):
+        np.testing.assert_allclose(one.features[:5], one.images.reshape(5, -1) / 255.0, rtol=1e-6)
+
+
 METRICS = ["frechet_distance", "kernel_distance", "prd", "neighbours", "memorisation", "ms_ssim", "sliced_wasserstein"]
 
 
@@ -104,12 +119,12 @@ def test_a_folder_of_the_runs_test_images_is_as_good_as_the_run(run, tmp_path):
 @pytest.mark.parametrize(
     "endings, warned",
     [
-        (("png", "jpg"), "generated images are PNG, the reference images JPEG"),
-        (("jpg", "png"), "generated images are JPEG, the reference images PNG"),
+        (("png", "jpg"), "generated images are stored as PNG, the reference images as JPEG"),
+        (("jpg", "png"), "generated images are stored as JPEG, the reference images as PNG"),
         (("png", "bmp"), None),
         (("jpg", "jpg"), None),
         (("png", "npz"), None),
-        (("npz", "webp"), "generated images are array, the reference images WEBP"),
+        (("npz", "webp"), "generated images are stored as array, the reference images as WEBP"),
     ],
 )
 def test_formats_are_recorded_and_other_losses_warned_of(tmp_path, capsys, endings, warned):
@@ -219,11 +234,14 @@ def test_a_list_of_paths_is_a_set(tmp_path):
 @pytest.mark.parametrize(
     "generated, reference, options, message",
     [
-        (ONE[:0], OTHER, {}, r"generated: expected images \(.png, .*\), found none among 0 files"),
+        (ONE[:0], OTHER, {}, r"generated: /.*/generated: expected images \(.png, .*\), found none among 0 files"),
         (ONE[:1], OTHER, {}, "generated: expected at least two images, found 1 in folder:"),
         (ONE[:5], OTHER, {"num_seeds": 3}, "at least two images for each of num_seeds, found 5"),
         (ONE, OTHER[:1], {}, "reference: expected at least two images, found 1 in folder:"),
-        (ONE, "nowhere", {}, "nowhere"),
+        (ONE, "nowhere", {}, "reference: dataset: expected digits, .*, received 'nowhere'"),
+        ("/nowhere", OTHER, {}, "generated: expected a folder, received '/nowhere'"),
+        (ONE, "list:/nowhere", {}, "reference: /nowhere: cannot be read: No such file"),
+        ("npz:/nowhere.npz", OTHER, {}, "generated: npz: expected a file, received '/nowhere.npz'"),
         (ONE[:, :, :6], OTHER, {}, "expected square images, received 8x6; --image_size=N"),
         (ONE, OTHER[..., None].repeat(3, 3), {}, "the generated images are grey, the reference images rgb: expected one kind"),
         (ONE, OTHER, {"metrics": "elbo"}, r"metrics: elbo needs a model \(--workdir\); expected some of frechet_distance"),
@@ -232,7 +250,7 @@ def test_a_list_of_paths_is_a_set(tmp_path):
         (ONE, OTHER, {"temperature": 0.5}, r"temperature: expected it with a run alone \(--workdir\)"),
         (ONE, OTHER, {"num_sample": 5}, "unknown option 'num_sample'.*num_samples"),
         (ONE, OTHER, {"resize": "pad", "image_size": 4}, "8x8 square does not fit into image_size=4"),
-        (ONE[:3], OTHER, {"metrics": "neighbours"}, "k: expected 1 to 2"),
+        (ONE[:3], OTHER, {"metrics": "neighbours"}, "neighbours: k: expected 1 to 2"),
     ],
 )
 def test_mistakes_are_told_in_a_line(tmp_path, generated, reference, options, message):

@@ -19,7 +19,7 @@ from tfcq.data.manifest import Manifest
 from tfcq.data.sources import RawImages
 from tfcq.data.split_images import SplitImages
 from tfcq.data.transforms import Transform
-from tfcq.errors import UserError
+from tfcq.errors import UserError, named
 from tfcq.machine import paths
 
 
@@ -34,7 +34,7 @@ def dataset_of(place: str, option: str) -> str:
     kind, _, path = place.partition(":")
     if kind == "list" and path:
         return f"list:{paths.to_read(path, option, 'a text file with the path of an image a line').absolute()}"
-    if os.path.isdir(os.path.expanduser(place)):
+    if os.path.isdir(os.path.expanduser(place)) or place.startswith((os.sep, "~", "./", "../")):
         place = f"folder:{place}"
     return DataConfig(dataset=place).absolute().dataset
 
@@ -51,13 +51,15 @@ def all_splits(config: DataConfig, option: str = "images") -> dict[str, RawImage
     if kind == "list" and place:
         return {"": ListedFiles(place, option)}
     if kind != "folder" or not place:
-        return dict(open_source(config).splits)
+        with named(option):
+            return dict(open_source(config).splits)
     root = os.fspath(paths.to_read(place, option, "a folder"))
     if not os.path.isdir(root):
         raise UserError(f"{option}: expected a folder, received {root!r}")
     found = find_images(root)
     if not found.paths:
-        raise UserError(f"{root}: expected images ({', '.join(EXTENSIONS)}), found none among {found.passed_over.total()} files")
+        looked_at = f"found none among {found.passed_over.total()} files"
+        raise UserError(f"{option}: {root}: expected images ({', '.join(EXTENSIONS)}), {looked_at}")
     return {"": ImageFiles(found.paths, root)}
 
 
@@ -99,7 +101,7 @@ class ListedFiles(ImageFiles):
         try:
             text = path.read_bytes().removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
         except OSError as error:
-            raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+            raise UserError(f"{option}: {path}: cannot be read: {error.strerror}") from error
         lines = [line.removesuffix("\r") for line in text.split("\n")]  # a name may hold what `splitlines` takes for an end
         self._keys = [line for line in lines if line.strip()]
         if not self._keys:

@@ -107,8 +107,8 @@ def differences(generated: Formats, reference: Formats, transform: Transform) ->
     if generated.losses != reference.losses:
         formats = [_listed(one.formats) for one in (generated, reference)]
         found.append(
-            f"the generated images are {formats[0]}, the reference images {formats[1]}: what lossy compression does to images "
-            "changes the numbers"
+            f"the generated images are stored as {formats[0]}, the reference images as {formats[1]}: what lossy compression does "
+            "to images changes the numbers"
         )
     steps = [set(one.prepared(transform)) for one in (generated, reference)]
     if steps[0] != steps[1] or (steps[0] != {AS_THEY_ARE} and set(generated.sizes) != set(reference.sizes)):

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from tfcq.config.evaluation import EvaluationConfig
 from tfcq.data.splits import JOINED
-from tfcq.errors import UserError
+from tfcq.errors import UserError, named
 from tfcq.evaluation.activations import IMAGES_SHOWN, Activations, Activator
 from tfcq.metrics import registry
 from tfcq.metrics.neighbours import nearest_in_pixels, nearest_neighbours
@@ -115,7 +115,8 @@ class Evaluator(abc.ABC):
                 used = dataclasses.replace(real, reference=real.held_out)
                 protocol = facts | {"split": real.held_out_split}
                 more["train"] = real.train
-            found, curve = measured_entries(name, used, generated, config.seed, self._extractor, protocol, **more)
+            with named(name):
+                found, curve = measured_entries(name, used, generated, config.seed, self._extractor, protocol, **more)
             drawn[f"{name}_curve"] = curve
             entries |= found
             for key, entry in found.items():

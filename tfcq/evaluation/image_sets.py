@@ -26,7 +26,7 @@ from tfcq.data.split_images import by_position
 from tfcq.data.splits import JOINED, fixed_permutation
 from tfcq.data.transforms import KINDS, Transform
 from tfcq.engine import devices
-from tfcq.errors import UserError
+from tfcq.errors import UserError, named
 from tfcq.evaluation import distributions
 from tfcq.evaluation.activations import Activations
 from tfcq.evaluation.comparable import data_facts
@@ -295,7 +295,7 @@ def _generated_images(config):
     """The generated images; of a data set with several splits those of its test split."""
     splits = all_splits(config, "generated")
     if len(splits) > 1 and "test" not in splits:
-        raise UserError(f"{config.dataset}: expected one split or one of the name test, found {', '.join(splits)}")
+        raise UserError(f"generated: {config.dataset}: expected one split or one of the name test, found {', '.join(splits)}")
     (raw,) = splits.values() if len(splits) == 1 else [splits["test"]]
     return raw
 
@@ -321,7 +321,8 @@ def _reference(config, protocol, split_given):
         (raw,) = source.splits.values()
         source = Source({"": raw.select(fixed_permutation(len(raw)))})
     else:
-        source = open_source(config)
+        with named("reference"):
+            source = open_source(config)
     if split_given or len(source.splits) > 1:
         dataset = data.load(config, source=source)
         dataset.require_images(protocol.split)
