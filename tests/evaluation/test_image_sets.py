@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from commands import run_here
 from markdown_tables import unpadded
 from PIL import Image
 from scipy import linalg
@@ -186,6 +187,19 @@ def test_the_newest_numbers_of_the_images_measured_last_are_compared(tmp_path):
     for generated, metric in (("a", "frechet_distance"), ("b", "ms_ssim"), ("b", "kernel_distance")):
         measured(tmp_path, tmp_path / generated, tmp_path / "a", metric)
     assert set(latest_numbers(tmp_path / "output")) == {"ms_ssim", "kd_pixels"}
+
+
+def test_the_command_measures_and_compares(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path / "theirs", ONE), written(tmp_path / "real", OTHER)
+    flags = ["--generated=theirs", "--reference=real", "--noreport", "--features=pixels", "--cache_dir=none"]
+    for output, more in (("a", []), ("b", ["--image_size=4", "--num_seeds=2"])):
+        assert run_here("evaluate", *flags, f"--output={output}", *more)[::2] == (0, "")
+    a, b = (latest_numbers(tmp_path / output)["fd_pixels"] for output in "ab")
+    assert (a["data"]["image_size"], b["data"]["image_size"], a["num_generated"], b["num_generated"]) == (8, 4, 60, 30)
+    assert run_here("evaluate", "--compare=a,b")[::2] == (0, "")
+    told = "fd_pixels: not measured alike; they differ in image_size, num_generated, seeds."
+    assert told in (tmp_path / "comparison" / "comparison.md").read_text()
 
 
 # Which images are taken.
