@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+from collections.abc import Iterator
 
 
 class UserError(ValueError):
@@ -12,6 +14,15 @@ class UserError(ValueError):
     """
 
     exit_status = 2
+
+
+@contextlib.contextmanager
+def named(what: str) -> Iterator[None]:
+    """Begins the message of a UserError of the block with `what` it is about."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{what}: {error}") from error
 
 
 class TrainingDiverged(ArithmeticError):

@@ -1,4 +1,4 @@
-"""`Run`: a workdir and what can be done with it, the one object of the Python interface.
+"""`Run`: a workdir and what can be done with it, the one object of the Python interface; and `evaluate_images`, without one.
 
     run = tfcq.Run("runs/mine", tfcq.Config(data=tfcq.DataConfig(dataset="digits", image_size=8), system=tfcq.GLFConfig()))
     model = run.train()
@@ -42,6 +42,37 @@ REBUILT = [name for name, one in ENDPOINTS.items() if one.inputs == ("images", "
 
 MODES = ["prior", "stages", "variations", *REBUILT, "super_resolve", "interpolate", "interpolate_outer", "interpolate_noise"]
 """What `Run.picture` shows."""
+
+
+def evaluate_images(
+    generated: str | os.PathLike,
+    reference: str | os.PathLike,
+    output: str | os.PathLike,
+    metrics: str | list[str] | None = None,
+    report: bool = True,
+    **options: Any,
+) -> dict:
+    """Measures generated images beside real ones, without a model, and records the numbers.
+
+    Args:
+        generated, reference: folder:DIR, list:FILE, npz:FILE, idx:DIR or the name of a data set; a folder alone is folder:DIR. A
+            reference with splits, or with split=..., is compared with by its split, as in a run; another one as a whole.
+        output: folder for metrics.json, metrics.jsonl and the report.
+        metrics: names, in a list or separated by commas, or "all"; None: the Frechet distance.
+        report: whether report.md and its figures are written.
+        **options: image_size (default: that of the generated images), center_crop, resize and color, by which images of both
+            are prepared, and those options of `EvaluationConfig` that need no model.
+
+    Returns:
+        The recorded row: a dict of plain values.
+
+    Raises:
+        UserError: an unknown metric or option, images that cannot be read or compared, or a folder that cannot be written.
+    """
+    settings.import_tensorflow()
+    from tfcq.evaluation.image_sets import evaluate_images
+
+    return evaluate_images(generated, reference, output, metrics, report, **options)
 
 
 class Run:
@@ -211,11 +242,11 @@ class Run:
                 their compressed images, and images drawn from those; "interpolate": rows between pairs of images;
                 "interpolate_outer": the same of the latents of the first of two stages alone; "interpolate_noise": rows between
                 pairs of new images.
-            num_samples: how many images, or rows; with `images` of "prior", "stages" and "variations" alone.
+            num_samples: how many new images, rows, or variations of each image; given `images` are all shown.
             seed: of what is random; image i of a seed is always the same.
-            temperature: scales the prior's standard deviation ("prior", "stages", "interpolate_noise").
+            temperature: scales the prior's standard deviation ("prior", "stages", "variations", "interpolate_noise").
             spherical: whether "interpolate" and "interpolate_noise" go along a great circle.
-            strength: of "variations", how far from the image, 0, to new images, 1.
+            strength: of "variations", how far from the image's reconstruction, 0, to those of new images, 1.
             split: of the real images.
             checkpoint, image_draw: as for `model`.
             place: as for `data`.
@@ -237,6 +268,8 @@ class Run:
             raise UserError(f"other_dataset: mode={mode} shows no given images; expected it with another mode")
         if images is not None and (not shows_given or other_dataset or (place and place.dataset)):
             raise UserError(f"images: expected a mode that shows given images, and no other data set; received mode={mode}")
+        if not 0.0 <= strength <= 1.0:
+            raise UserError(f"strength: expected a number from 0 to 1, received {strength}")
         if mode == "variations" and images is None:
             raise UserError("mode=variations: expected images, of which it shows variations")
         if other_dataset and place and (place.dataset or place.accept_changed_data):
@@ -275,7 +308,10 @@ class Run:
             return check_images(images, "images", model.image_shape)
         from tfcq.bulk.images import images_of_files
 
-        return images_of_files([os.fspath(one) for one in images], model.config_of_run.data, model.image_shape)
+        names = [images] if isinstance(images, str | os.PathLike) else list(images)
+        if not names or not all(isinstance(one, str | os.PathLike) for one in names):
+            raise UserError("images: expected an array uint8 [N, H, W, C], or the paths of files, at least one")
+        return images_of_files([os.fspath(one) for one in names], model.config_of_run.data, model.image_shape)
 
     def data(self, place: ImagesPlace | None = None) -> ImageDataset:
         """The images of a run that has begun, in its own splits: `run.data().images("test", range(8))`.

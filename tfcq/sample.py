@@ -20,6 +20,7 @@ from tfcq.machine import files, paths
 from tfcq.run import MODES, REBUILT, Run
 
 _FORMATS = ["png", "npz", "tfrecord"]
+_OF_PICTURES = ("other_dataset", "other_test_split", "split", "interpolation", *ImagesPlace.__dataclass_fields__)
 _WHOLE_FILES = {".npz": "npz", ".tfrecord": "tfrecord"}
 
 
@@ -74,12 +75,14 @@ def define(flags: Flags) -> None:
     flags.choice("checkpoint", "best", ["best", "last"], "The checkpoint that is shown")
     flags.group("Images of one's own")
     flags.files_to_read(
-        "like", "Files of images, prepared as the run's, in place of test images; without --mode their variations are shown"
+        "like",
+        "Files of images, prepared as the run's, in place of test images; without --mode their variations are shown; a "
+        "name with a comma stands in double quotes",
     )
     flags.number(
         "strength",
         0.5,
-        "How far mode variations goes from an image to new ones: 0: its reconstruction | 1: new images alone",
+        "How far mode variations goes from an image to new ones: 0: its reconstruction | 1: the reconstructions of new images",
         minimum=0.0,
         maximum=1.0,
     )
@@ -109,6 +112,10 @@ def main(flags: Flags) -> None:
     """Draws the images and writes them."""
     given, mode = _given_images(flags)
     form = _form(flags)
+    if mode != "variations" and flags.values["strength"].present:
+        raise UserError("strength: expected it with --like=FILE alone, of whose variations it is")
+    if form == "picture" and flags.values["format"].present:
+        raise UserError("format: expected it with --output=DIR, a folder of images")
     if form != "picture":
         _draw_many(flags, mode, given, form)
         return
@@ -145,6 +152,9 @@ def main(flags: Flags) -> None:
 def _given_images(flags):
     """(the files of images that are given, or None; the mode)."""
     chosen = flags.mode if flags.values["mode"].present else ""
+    for name in ("like", "interpolate"):
+        if flags.values[name].present and not getattr(flags, name):
+            raise UserError(f"{name}: expected the file of an image, received none")
     if flags.like and flags.interpolate:
         raise UserError("expected either --like or --interpolate, received both")
     if flags.interpolate:
@@ -154,6 +164,10 @@ def _given_images(flags):
             raise UserError(f"interpolate: expected files in pairs, FILE,FILE, received {len(flags.interpolate)}")
         return flags.interpolate, chosen or "interpolate"
     if flags.like:
+        if chosen in ("prior", "stages", "interpolate_noise"):
+            raise UserError(f"like: mode={chosen} shows no given images; expected another --mode, or none")
+        if chosen in ("interpolate", "interpolate_outer") and len(flags.like) % 2:
+            raise UserError(f"like: expected files in pairs with --mode={chosen}, received {len(flags.like)}")
         return flags.like, chosen or "variations"
     if chosen == "variations":
         raise UserError("mode=variations: expected --like=FILE, the image whose variations are drawn")
@@ -167,16 +181,17 @@ def _form(flags):
     if flags.output is None:
         return "picture"
     ending = os.path.splitext(flags.output)[1]
-    if ending in _WHOLE_FILES and not os.path.isdir(flags.output):
-        return _WHOLE_FILES[ending]
-    return "picture" if ending and not flags.output.endswith("/") and not os.path.isdir(flags.output) else "folder"
+    if not ending or flags.output.endswith("/") or os.path.isdir(flags.output):
+        return "folder"
+    return _WHOLE_FILES.get(ending, "picture")
 
 
 def _draw_many(flags, mode, given, form):
     if mode not in ("prior", "variations"):
         raise UserError(f"mode: expected prior or variations, or --output=FILE.png, a picture; received {mode}")
-    if flags.other_dataset:
-        raise UserError("other_dataset: a picture alone shows its images; expected --output=FILE.png")
+    for name in _OF_PICTURES:
+        if flags.values[name].present:
+            raise UserError(f"{name}: a picture alone shows such images; expected --output=FILE.png")
     if form != "folder" and flags.values["format"].present:
         raise UserError(f"format: expected it with --output=DIR, received it with {flags.output}")
     if given and len(given) > 1:

@@ -348,13 +348,13 @@ def test_the_first_of_several_writes_the_job(stage, tmp_path, monkeypatch):
 
     def late(path):
         monkeypatch.setattr(files, "replacing", before)
-        first.job(2).begin(tmp_path)
+        first.job(2).begin(tmp_path / "out")
         return before(path)
 
     monkeypatch.setattr(files, "replacing", late)
     with pytest.raises(UserError, match="with seed=0, and this one has seed=1"):
-        second.job(2).begin(tmp_path)
-    assert json.loads((tmp_path / "job.json").read_text())["facts"]["seed"] == 0
+        second.job(2).begin(tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "job.json").read_text())["facts"]["seed"] == 0
 
 
 def test_memory_does_not_grow_with_the_rows(tmp_path):
@@ -383,11 +383,12 @@ def test_more_shards_than_images(tmp_path):
         compute(Sampling(PLACE, num_samples=3), tmp_path, 4)
 
 
-@pytest.mark.parametrize("content", [None, "{", "[]", '{"format": 2}', '{"format": 1, "stage": "sample"}'])
+@pytest.mark.parametrize("content", [None, "{", "[]", '{"format": 2, "stage": "sample"}', '{"format": 1, "stage": "sample"}'])
 def test_a_folder_without_a_job(tmp_path, content):
     if content is not None:
         (tmp_path / "job.json").write_text(content)
-    with pytest.raises(UserError, match="found no job.json" if content is None else "job.json: expected the file that"):
+    expected = "found no job.json" if content is None else "job.json: expected the file that"
+    with pytest.raises(UserError, match="begun by another version of tfcq" if content and "1" in content else expected):
         read_parts(tmp_path)
 
 

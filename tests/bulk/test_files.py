@@ -9,6 +9,7 @@ from test_bulk import NAMES, PLACE, Model, at_an_address, fixture_model, write_i
 from tfcq.bulk import images as keyed
 from tfcq.bulk import read_parts, running
 from tfcq.bulk.image_stages import Encoding
+from tfcq.bulk.job import forget_unbegun
 from tfcq.bulk.reading import join
 from tfcq.bulk.running import Work, parts_of_one_process
 from tfcq.bulk.stages import Sampling, Varying
@@ -134,3 +135,31 @@ def test_a_variation_goes_along_a_great_circle_to_the_sample_of_its_number(tmp_p
     for endpoint, arrays in asked:
         assert endpoint == "interpolate" and arrays["spherical"].all() and set(arrays["share"]) == {0.25}
         assert (arrays["images"] == image[..., None]).all()
+
+
+def test_nothing_but_the_parts_is_removed(tmp_path):
+    Work(sampling("npz"), 3, tmp_path / "parts").compute_all()
+    (tmp_path / "parts" / "precious").write_text("mine")
+    join(tmp_path / "parts", tmp_path / "all.npz")
+    assert [path.name for path in (tmp_path / "parts").iterdir()] == ["precious"]
+
+
+def test_pngs_go_to_a_folder_of_their_own(tmp_path):
+    (tmp_path / "another.png").write_bytes(b"")
+    with pytest.raises(UserError, match="expected an empty or new folder for the images, found other files in it"):
+        Work(sampling("png"), 1, tmp_path)
+    (tmp_path / "another.png").unlink()
+    Work(sampling("png"), 3, tmp_path).compute(0)
+    (tmp_path / "part-00000-of-00003.json").unlink()  # killed in its first part
+    with pytest.raises(UserError, match="seed=5, and this one has seed=0; expected .*or another folder$"):
+        Work(Sampling(PLACE, batch_size=4, num_samples=11, files="png"), 3, tmp_path)
+
+
+def test_a_job_of_which_nothing_is_there_is_forgotten(tmp_path):
+    sampling("npz").job(1).begin(tmp_path)
+    forget_unbegun(tmp_path)
+    assert not list(tmp_path.iterdir())
+    Work(sampling("npz"), 3, tmp_path).compute(1)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    forget_unbegun(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == before and len(before) == 3

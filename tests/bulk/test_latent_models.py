@@ -88,8 +88,26 @@ def test_what_a_model_lacks_or_a_file_is_said_in_a_line(there, place, tmp_path):
     assert_one_line(status, errors, "expected a model with the signature encode, received one with likelihood, sample")
     flags = [f"--workdir={there}/run", f"--output={tmp_path}/v.npz"]
     status, _, errors = run_here("sample", *flags, f"--like={tmp_path}/none.png")
-    assert_one_line(status, errors, "images: expected the file of an image, found none at")
+    assert_one_line(status, errors, "expected the file of an image, found none at")
     (tmp_path / "no.png").write_bytes(b"no image")
     status, _, errors = run_here("sample", *flags, f"--like={tmp_path}/no.png")
     assert_one_line(status, errors, "no.png")
     assert not (tmp_path / "v.npz").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"images": []}, "images: expected an array uint8 .N, H, W, C., or the paths of files, at least one"),
+        ({"images": [np.zeros((2, 2, 1), np.uint8)]}, "images: expected an array uint8"),
+        ({"images": "none.png"}, "expected the file of an image, found none at .*none.png"),
+        ({"images": np.zeros((1, 2, 2, 1), np.uint8)}, "images: expected uint8"),
+        ({"strength": float("nan")}, "strength: expected a number from 0 to 1, received nan"),
+        ({"mode": "prior"}, "images: expected a mode that shows given images"),
+        ({"images": None}, "mode=variations: expected images"),
+    ],
+)
+def test_images_that_are_no_images_are_refused(there, given, expected):
+    arguments = {"mode": "variations", "num_samples": 1, "images": [f"{there}/images/0.png"]} | given
+    with pytest.raises(tfcq.UserError, match=expected):
+        tfcq.Run(there / "run").picture(**arguments)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tfcq.data.decoding import FORMATS, decode, verify
+from tfcq.data.decoding import FORMATS, decode, format_of, verify
 from tfcq.data.unfit import UnfitImage
 
 RGB = np.random.RandomState(0).randint(0, 256, (6, 4, 3)).astype(np.uint8)
@@ -383,3 +383,17 @@ def test_damaged_bytes_are_an_image_or_refused(file_format, monkeypatch):
         assert results[0] == results[1]
         outcomes.add(results[0])
     assert outcomes == {True, False}
+
+
+@pytest.mark.parametrize("file_format", [*FORMATS, "MPO"])
+def test_the_format_and_the_size_are_known_by_the_beginning(file_format):
+    """Whatever the file's name says. A picture as phones write it is a JPEG."""
+    content = encoded(GREY.repeat(16, 0).repeat(16, 1), file_format)
+    channels = decode(io.BytesIO(content), "x").shape[2]
+    expected = "JPEG" if file_format == "MPO" else file_format
+    assert format_of(io.BytesIO(content), "x") == (expected, (96, 64, channels))
+
+
+def test_the_format_of_what_is_no_image_is_refused():
+    with pytest.raises(UnfitImage, match="x: expected a whole image file"):
+        format_of(io.BytesIO(b"no image"), "x")

@@ -119,6 +119,24 @@ def test_steps_in_order_crop_resize_colour():
     assert transform.shape == (8, 8, 1)
 
 
+@pytest.mark.parametrize(
+    "shape, options, steps",
+    [
+        ((8, 8, 1), {}, ""),
+        ((8, 9, 1), {}, "cut"),
+        ((4, 4, 1), {}, "enlarged"),
+        ((20, 16, 3), {"color": "grey"}, "cut, shrunk, converted to grey"),
+        ((8, 8, 1), {"color": "rgb"}, "converted to rgb"),
+        ((8, 8, 1), {"center_crop": 6}, "cut, enlarged"),
+        ((6, 6, 1), {"resize": "pad"}, "padded"),
+    ],
+)
+def test_what_is_done_to_an_image_in_words(shape, options, steps):
+    transform = Transform.of(DataConfig(image_size=8, **options), shape[2], "an image")
+    assert transform.steps(shape) == steps
+    assert transform.changes(shape) == bool(steps)
+
+
 def test_center_crop_of_an_image_of_the_target_size_is_enlarged_again():
     transform = Transform.of(DataConfig(image_size=8, center_crop=4), 1, "image 0")
     images = noise(1, 8, 8, 1)

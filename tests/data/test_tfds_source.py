@@ -127,6 +127,8 @@ def test_a_grey_file_in_a_colour_data_set_is_converted_as_tfds_does(tmp_path):
     prepare(one_image_builder("toy_mixed", ["train"], image=(tfds.features.Image(shape=(8, 8, 3)), str(grey_file))),
             tmp_path)
     assert load(config(str(tmp_path), dataset="toy_mixed")).image_shape == (8, 8, 3)
+    raw = dataset_module.open_source(config(str(tmp_path), dataset="toy_mixed")).splits["train"]
+    assert raw.format_and_shape(0) == ("PNG", (8, 8, 3))
 
 
 @pytest.mark.parametrize("splits, features, expected", [

@@ -168,6 +168,15 @@ def test_images_drawn_in_two_ways_are_compared_where_both_say_how():
     assert differences([drawn[0], of_data()]) == []  # a system that draws in one way
 
 
+def test_a_splits_name_and_an_unknown_temperature_make_no_difference():
+    """Of images that are no run's it is not known how they were drawn, and the real ones may be a folder of their own."""
+    of_run = of_data(content="c") | {"temperature": 1.0}
+    of_images = of_data(content="c") | {"split": "all"}
+    assert differences([of_run, of_images]) == []
+    assert differences([of_run, of_run | {"temperature": 0.5}]) == ["temperature"]
+    assert differences([of_data(), of_data() | {"split": "all"}]) == ["split"]
+
+
 def test_likelihoods_of_other_data_are_compared_as_those(tmp_path):
     runs = [
         make_run(tmp_path / name, evaluated(elbo_other=BITS | {"dataset": other}) | {"dataset": own})

@@ -295,8 +295,8 @@ def test_images_are_kept_where_a_metric_looks_at_them(dataset, pixels):
         assert "nearest" not in evaluator.measure(names)[1]  # nothing is drawn: nothing is looked for
         _, drawn = evaluator.measure(names, draw=True)
         assert len(drawn["nearest"][0]) == 16
-        (activations,) = evaluator._real.values()
-        assert [len(one.images) for one in activations] == [expected] * 4
+        (activations,) = map(vars, evaluator._real.values())
+        assert [len(one.images) for one in activations.values() if isinstance(one, Activations)] == [expected] * 5
 
 
 def test_training_and_validation_images_together_are_the_reference(dataset, pixels):
@@ -309,9 +309,9 @@ def test_training_and_validation_images_together_are_the_reference(dataset, pixe
     )
     entry = evaluator.measure(["frechet_distance", "memorisation"])[0]
     (kept,) = evaluator._real.values()
-    assert len(kept[0]) == count == entry["fd_pixels"]["num_real"]
-    np.testing.assert_allclose(kept[0].features, images.reshape(count, -1) / 255.0, rtol=1e-6)
-    np.testing.assert_allclose(kept[2].features, both[0].reshape(len(both[0]), -1) / 255.0, rtol=1e-6)
+    assert len(kept.reference) == count == entry["fd_pixels"]["num_real"]
+    np.testing.assert_allclose(kept.reference.features, images.reshape(count, -1) / 255.0, rtol=1e-6)
+    np.testing.assert_allclose(kept.train.features, both[0].reshape(len(both[0]), -1) / 255.0, rtol=1e-6)
     assert entry["fd_pixels"]["split"] == "train_and_validation" and entry["memorisation_pixels"]["split"] == "test"
 
 
@@ -341,8 +341,8 @@ def test_a_metric_looks_at_its_own_number_of_images(dataset, pixels, monkeypatch
     alone, both = (evaluator.measure(names)[0] for names in (["ms_ssim"], ["ms_ssim", "sliced_wasserstein"]))
     assert {name: entry["num_compared"] for name, entry in both.items()} == wanted
     assert alone["ms_ssim"] | {"seconds": 0} == both["ms_ssim"] | {"seconds": 0}
-    (activations,) = (kept for number, kept in evaluator._real.items() if number == 50)
-    assert [len(one.images) for one in activations] == [50] * 4
+    (activations,) = (vars(kept) for number, kept in evaluator._real.items() if number == 50)
+    assert [len(one.images) for one in activations.values() if isinstance(one, Activations)] == [50] * 5
 
 
 @pytest.mark.parametrize(

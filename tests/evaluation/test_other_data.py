@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from tfcq.config import Config, DataConfig
-from tfcq.config.evaluation import EvaluationConfig
+from tfcq.config.evaluation import EvaluationConfig, protocol
 from tfcq.errors import UserError
 from tfcq.evaluation import run as evaluation
 
@@ -53,7 +53,7 @@ def test_paths_of_an_evaluation_are_recorded_wherever_it_was_called(tmp_path, mo
     monkeypatch.setenv("HOME", "/home/me")
     given = {"likelihood_dataset": "npz:a.npz", "features": "saved_model:~/model/", "feature_weights": "weights"}
     given["dataset"] = "idx:b/"
-    recorded = evaluation._protocol(given)
+    recorded = protocol(given)
     assert {name: getattr(recorded, name) for name in given} == {
         "likelihood_dataset": f"npz:{tmp_path}/a.npz",
         "features": "saved_model:/home/me/model",
@@ -61,7 +61,7 @@ def test_paths_of_an_evaluation_are_recorded_wherever_it_was_called(tmp_path, mo
         "dataset": f"idx:{tmp_path}/b",
     }
     others = {"likelihood_dataset": "cifar10", "features": "keras:vgg16", "feature_weights": "", "cache_dir": "none"}
-    recorded = evaluation._protocol(others)
+    recorded = protocol(others)
     assert {name: getattr(recorded, name) for name in others} == others
 
 

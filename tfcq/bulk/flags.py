@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from tfcq.bulk.job import forget_unbegun
 from tfcq.bulk.place import ModelPlace
 from tfcq.bulk.ray_adapter import import_ray, run_on_ray
 from tfcq.bulk.shards import Shard
@@ -159,6 +160,8 @@ def run(
     shard = Shard.parse(flags.shard) if flags.shard else None
     if output is None:
         raise UserError("expected --output=DIR, the folder for the parts")
+    if (shard or flags.ray) and str(output).lower().endswith((".npz", ".tfrecord")):
+        raise UserError(f"output {output}: expected the name of a folder for the parts, with --shard or --ray")
     folder = paths.folder(output, "output").absolute()
     starting.reach(folder, flags.workdir, flags.export)
     place = model_place(flags)
@@ -202,7 +205,10 @@ def run_to_file(flags: Flags, make: Callable[[ModelPlace], Stage], output: str) 
         join(folder, path)
         say(f"wrote {path}: {stage.count} images")
 
-    run(flags, make, path.with_name(path.name + ".parts"), finish=finish)
+    folder = path.with_name(path.name + ".parts")
+    with files.writing("output", folder):
+        forget_unbegun(folder)
+    run(flags, make, folder, finish=finish)
 
 
 def _compute(stage, beside, shard, folder):

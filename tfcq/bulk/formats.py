@@ -76,11 +76,6 @@ class Format(abc.ABC):
     def read(self) -> Iterator[Any]:
         """The results in their order."""
 
-    def join(self, parts: Iterable[Format]) -> None:
-        """Writes what all parts hold, which are of the same format."""
-        self.write((result for part in parts for result in part.read()), Checksum())
-
-
 class _OneFile(Format):
     """A part that is one file."""
 
@@ -102,7 +97,16 @@ class _OneFile(Format):
         """Writes the results to an open file."""
 
 
-class Npz(_OneFile):
+class Joined(_OneFile):
+    """A part that may be all rows, written from the parts of some of them."""
+
+    def join(self, parts: Iterable[Format]) -> None:
+        """Writes what all parts hold, which are of the same format."""
+        with files.replacing(self.path) as file:
+            self.write_to(file, (result for part in parts for result in part.read()))
+
+
+class Npz(Joined):
     """Images, uint8 [n, H, W, C] in all: an array `images` in an npz file, which `--dataset=npz:FILE` reads."""
 
     ending = ".npz"
@@ -167,7 +171,7 @@ class Pngs(Format):
         return self.folder / f"{number // IMAGES_OF_A_FOLDER:05}" / f"seed-{self.seed}-{number:08}.png"
 
 
-class TFRecords(_OneFile):
+class TFRecords(Joined):
     """Images as records of tf.train.Example, with the names that TensorFlow's own image data sets have.
 
     "image/encoded": the PNG file; "image/format": "png"; "image/height", "image/width", "image/channels"; "image/seed": the
@@ -231,7 +235,7 @@ def _framed(records):
         tf.io.gfile.remove(path)
 
 
-class Latents(_OneFile):
+class Latents(Joined):
     """Latents: an npz file with `keys`, str [n], `latents`, float32 [n, ...], and `unfit`, why an image has none, or "".
 
     The latents of an image that cannot be used are NaN. A part is in memory until it is written.

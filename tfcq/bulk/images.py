@@ -1,9 +1,8 @@
-"""The images of a scoring, each with a key: its name in its data set, by which its row and its seed are known."""
+"""The images of a scoring or an encoding, each with a key: its name in its data set, by which its row and its seed are known;
+and images of single files."""
 
 from __future__ import annotations
 
-import codecs
-import collections
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
@@ -12,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tfcq.config import DataConfig
-from tfcq.data.dataset import open_source
-from tfcq.data.folder import EXTENSIONS, ImageFiles, find_images
+from tfcq.data.all_images import all_splits
+from tfcq.data.folder import ImageFiles
 from tfcq.data.sources import RawArray, RawImages, RawReader
 from tfcq.data.transforms import KINDS, Transform
 from tfcq.data.unfit import UnfitImage, UnfitImages
@@ -65,7 +64,7 @@ class KeyedImages:
     def __init__(
         self, config: DataConfig, image_shape: tuple[int, int, int], skip_broken: bool, only: str = ""
     ) -> None:
-        splits = _splits(config)
+        splits = all_splits(config)
         if only and len(splits) > 1:
             if only not in splits:
                 raise UserError(f"{config.dataset}: expected one split or one of the name {only}, found {', '.join(splits)}")
@@ -209,38 +208,6 @@ class SplitImages:
         return [f"{self._split}/image {index}" for index in indices], self._dataset.images(self._split, indices), {}
 
 
-class ListedFiles(ImageFiles):
-    """The images of a text file with a path a line, absolute or relative to the text file's folder; a line is the image's key.
-
-    Args:
-        place: path of the text file. Empty lines are passed over.
-
-    Raises:
-        UserError: a file that cannot be read, no line, a line twice, or images that are not there.
-    """
-
-    def __init__(self, place: str) -> None:
-        path = paths.to_read(place, "images", "a text file with the path of an image a line")
-        try:
-            text = path.read_bytes().removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-        lines = [line.removesuffix("\r") for line in text.split("\n")]  # a name may hold what `splitlines` takes for an end
-        self._keys = [line for line in lines if line.strip()]
-        if not self._keys:
-            raise UserError(f"{path}: expected the path of an image a line, found none")
-        twice = [key for key, count in collections.Counter(self._keys).items() if count > 1]
-        if twice:
-            raise UserError(f"{path}: expected each path once, found {twice[0]} again ({len(twice)} such lines)")
-        super().__init__([os.path.join(os.path.abspath(path.parent), key) for key in self._keys])
-        missing = [one for one in self.paths if not os.path.isfile(one)]
-        if missing:
-            raise UserError(f"{path}: {len(missing)} of {len(self.paths)} files are not there, such as {missing[0]}")
-
-    def key(self, index: int) -> str:
-        return self._keys[index]
-
-
 def images_of_files(names: Sequence[str], config: DataConfig, image_shape: tuple[int, int, int]) -> np.ndarray:
     """The images of some files, prepared as `config` says: uint8 [N, H, W, C].
 
@@ -250,7 +217,7 @@ def images_of_files(names: Sequence[str], config: DataConfig, image_shape: tuple
     raw = ImageFiles([os.path.abspath(paths.to_read(name, "images", "the file of an image")) for name in names])
     for path in raw.paths:
         if not os.path.isfile(path):
-            raise UserError(f"images: expected the file of an image, found none at {path}")
+            raise UserError(f"expected the file of an image, found none at {path}")
     raw.refuse_scaled()
     return raw.take(np.arange(len(names)), _transform(config, image_shape))
 
@@ -262,19 +229,3 @@ def _transform(config, image_shape):
         raise UserError(f"color: expected source or {kind}, the model's, received {config.color}")
     of_one_kind = "what the model was trained on" if config.color == "source" else ""
     return Transform(config.image_size, config.center_crop, config.resize, image_shape[2], of_one_kind)
-
-
-def _splits(config):
-    """{split: RawImages} of a data set."""
-    kind, _, place = config.dataset.partition(":")
-    if kind == "list" and place:
-        return {"": ListedFiles(place)}
-    if kind != "folder" or not place:
-        return open_source(config).splits
-    root = os.fspath(paths.to_read(place, "images", "a folder"))
-    if not os.path.isdir(root):
-        raise UserError(f"images: expected a folder, received {root!r}")
-    found = find_images(root)
-    if not found.paths:
-        raise UserError(f"{root}: expected images ({', '.join(EXTENSIONS)}), found none among {found.passed_over.total()} files")
-    return {"": ImageFiles(found.paths, root)}

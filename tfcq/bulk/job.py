@@ -6,11 +6,12 @@ another job. No TensorFlow.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tfcq.errors import UserError
@@ -61,6 +62,8 @@ class Job:
             raise UserError(f"shard: expected at most as many shards as there are images, {self.count}, received {self.parts}")
         path = folder / NAME
         if not path.exists():
+            if self.format == "png" and folder.exists() and any(not one.name.startswith(NAME) for one in folder.iterdir()):
+                raise UserError(f"output {folder}: expected an empty or new folder for the images, found other files in it")
             rest = {"places": dict(self.places), "content": dict(self.content)}
             text = json.dumps({"format": FORMAT, **self._compared(), **rest}, indent=2) + "\n"
             with files.writing("output", folder):
@@ -69,7 +72,7 @@ class Job:
         there = read(folder)
         if difference := _difference(there._compared(), self._compared()):
             name, of_folder, given = difference
-            begun = any(one.name.startswith("part-") for one in folder.iterdir())
+            begun = any(one.name != NAME for one in folder.iterdir())
             anew = "" if begun else f"; no part is there yet: remove {NAME} to begin anew, if no other process writes one"
             raise UserError(
                 f"output {folder}: its parts are of another job, with {name}={of_folder}, and this one has {name}={given}; "
@@ -86,18 +89,34 @@ class Job:
         return {"stage": self.stage, "count": self.count, "parts": self.parts, "facts": dict(self.facts)}
 
 
+def remove(folder: pathlib.Path, parts: Iterable[pathlib.Path]) -> None:
+    """Removes the files of parts, job.json, and the folder if nothing else is in it."""
+    for path in (*parts, folder / NAME):
+        path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def forget_unbegun(folder: pathlib.Path) -> None:
+    """Removes job.json of a folder in which nothing else is: no part of that job was finished."""
+    if (folder / NAME).exists() and not any(one.name != NAME for one in folder.iterdir()):
+        (folder / NAME).unlink()
+
+
 def read(folder: pathlib.Path) -> Job:
     """The Job of a folder of parts; UserError if there is none that can be read."""
     path = folder / NAME
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content.pop("format") != FORMAT:
-            raise ValueError("another format")
+            raise UserError(f"{folder}: was begun by another version of tfcq; expected another folder")
         return Job(**content)
     except FileNotFoundError as error:
         raise UserError(f"{folder}: expected a folder with parts and {NAME}, found no {NAME}") from error
+    except UserError:
+        raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: expected the file that a sampling or scoring in parts begins with, received something else "
+        raise UserError(f"{path}: expected the file that a job in parts begins with, received something else "
                         f"({' '.join(str(error).split())})") from error
 
 

@@ -87,6 +87,9 @@ class ServedModel:
 
     def image_shape(self, endpoint: str) -> tuple[int, int, int]:
         """As of `AskedModel`."""
+        if endpoint not in self._signatures:
+            known = ", ".join(sorted(self._signatures))
+            raise UserError(f"server: expected a model with the signature {endpoint}, received one with {known}")
         shape = self._signatures[endpoint]["inputs"].get("images", {}).get("shape") or ()
         return _image_shape(endpoint, tuple(shape[1:]))
 

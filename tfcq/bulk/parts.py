@@ -23,7 +23,7 @@ class Part:
     """The part of one shard in a job's folder, which may not be there yet.
 
     Attributes:
-        path: of the file, or of the first one.
+        path: of the file, or of the first of several.
         format: the `Format` of its files.
         rows: the numbers of its rows.
     """
@@ -39,7 +39,7 @@ class Part:
         """Why the part has to be computed, in words: it is not there, or damaged; "": it is whole.
 
         Args:
-            checksum: whether the file is read for its checksum; without, its size is compared alone.
+            checksum: whether its files are read for their checksum; without, their size is compared alone.
 
         Raises:
             UserError: the part belongs to another job, or cannot be read.
@@ -82,6 +82,10 @@ class Part:
             checksum = Checksum()
             self.format.write(batches, checksum)
             files.write_text(self._seal, json.dumps(self._sealed(checksum)) + "\n")
+
+    def files(self) -> list[pathlib.Path]:
+        """Its files, the seal last."""
+        return [*self.format.files(), self._seal]
 
     def read(self) -> Iterator[Any]:
         """Its results in their order, as `write` was given them, or fewer at a time."""

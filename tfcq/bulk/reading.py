@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tfcq.bulk import job as jobs
-from tfcq.bulk.formats import FORMATS
+from tfcq.bulk.formats import FORMATS, Joined
 from tfcq.bulk.parts import Part
 from tfcq.bulk.shards import Shard
 from tfcq.errors import UserError
@@ -37,10 +37,10 @@ def read_parts(folder: str | os.PathLike) -> Iterator[Any]:
 
 
 def join(folder: paths.AnyPath, path: paths.AnyPath) -> None:
-    """Writes the results of all parts into one file of the parts' format, then removes the folder of the parts.
+    """Writes the results of all parts into one file of the parts' format, then removes the parts and an empty folder.
 
     Args:
-        folder: of the parts; nothing else is in it.
+        folder: of the parts.
         path: of the file, whose name ends as the parts' names do; it may be in another folder.
 
     Raises:
@@ -48,14 +48,19 @@ def join(folder: paths.AnyPath, path: paths.AnyPath) -> None:
     """
     job = jobs.read(folder)
     whole = FORMATS[job.format](path.parent, path.stem, range(job.count), job.facts["seed"])
+    assert isinstance(whole, Joined)
     with files.writing("output", path):
         whole.join(part.format for part in _whole_parts(folder, job))
-        files.remove_folder(folder)
+        jobs.remove(folder, (path for part in _parts(folder, job).values() for path in part.files()))
+
+
+def _parts(path, job):
+    return {shard: Part(job, shard, path) for shard in (Shard(index, job.parts) for index in range(job.parts))}
 
 
 def _whole_parts(path, job):
     """An iterator over the parts; each one's checksum is compared when its turn comes."""
-    parts = {shard: Part(job, shard, path) for shard in (Shard(index, job.parts) for index in range(job.parts))}
+    parts = _parts(path, job)
     _refuse(path, job.parts, {shard: reason for shard, part in parts.items() if (reason := part.missing(checksum=False))})
 
     def compared():

@@ -61,7 +61,7 @@ class Work:
         missing = {part: reason for part in parts if (reason := part.missing())}
         for part, reason in missing.items():
             if reason == "it is damaged":
-                say(f"{part.path}: {reason}, and computed again")
+                say(f"{part.path}: a part of images {part.rows.start} to {part.rows.stop - 1} is damaged, and computed again")
         there = sum(len(part.rows) for part in parts if part not in missing)
         if there:
             say(f"{self._folder}: {there} of {self._job.count} images are there already")

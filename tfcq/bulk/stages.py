@@ -171,7 +171,6 @@ class Varying(Sampling):
     Args:
         image: absolute path of the picture's file.
         strength: the share, from 0, the image's reconstruction, to 1, that of the sample.
-        data: how the image is prepared where that is not as in the model's run: options of `DataConfig`.
     """
 
     name = "variations"
@@ -179,13 +178,12 @@ class Varying(Sampling):
 
     image: str = ""
     strength: float = 0.5
-    data: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @functools.cached_property
     def like(self) -> np.ndarray:
         """The image as the model takes it, uint8 [H, W, C]."""
         shape = self.asked.image_shape("interpolate")
-        return images_of_files([self.image], data_config(self.asked, shape, self.data), shape)[0]
+        return images_of_files([self.image], data_config(self.asked, shape, {}), shape)[0]
 
     def options(self) -> dict[str, Any]:
         digest = hashlib.blake2b(self.like.tobytes(), digest_size=16).hexdigest()

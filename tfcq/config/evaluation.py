@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tfcq.config.fields import Section, option, suggestion
 from tfcq.errors import UserError
@@ -44,6 +44,33 @@ def check_metrics(option: str, names: Iterable[str], known: Collection[str], exp
                 f"{option}: expected {expected} {', '.join(known)}, received {name or 'none'!r}"
                 + suggestion(name, (*known, *INCEPTION_NAMES))
             )
+
+
+OF_IMAGE_SETS = (
+    *("split", "reference_test_split", "num_samples", "num_seeds", "seed", "features", "feature_weights"),
+    *("num_train_images", "neighbour_distance", "num_pairs", "data_dir", "data_cache"),
+    *("batch_size", "distribution", "logical_devices", "cache_dir"),
+)
+"""The options of `EvaluationConfig` that have a meaning where two sets of images are compared, without a model."""
+
+
+def protocol(options: dict[str, Any], known: Collection[str] = ()) -> EvaluationConfig:
+    """The `EvaluationConfig` of some options, its paths absolute.
+
+    Args:
+        options: {name: value}.
+        known: the options that are accepted; empty: all.
+
+    Raises:
+        UserError: another option, or a value that an option cannot have.
+    """
+    fields = [field.name for field in dataclasses.fields(EvaluationConfig)]
+    for name in options:
+        if name not in fields:
+            raise UserError(f"evaluate: unknown option {name!r}{suggestion(name, known or fields)}")
+        if name not in (known or fields):
+            raise UserError(f"{name}: expected it with a run alone (--workdir), and not where two sets of images are compared")
+    return EvaluationConfig(**options).absolute()
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

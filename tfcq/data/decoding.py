@@ -85,6 +85,17 @@ def verify(file: ImageFile, name: str) -> tuple[int, int, int]:
         return shape
 
 
+def format_of(file: ImageFile, name: str) -> tuple[str, tuple[int, int, int]]:
+    """(format, as in `FORMATS`, and (h, w, c) before EXIF turns it) of an image, of whose file only the beginning is read.
+
+    Raises:
+        UnfitImage: not an image, or one of a kind that the table above refuses by its mode.
+    """
+    with _opened(file, name) as image:
+        image_format = "JPEG" if image.format == "MPO" else image.format
+        return image_format, (image.height, image.width, _channels(image, name))
+
+
 @contextlib.contextmanager
 def _opened(file, name):
     try:

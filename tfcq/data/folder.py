@@ -29,7 +29,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from PIL import features
 
-from tfcq.data.decoding import decode, verify
+from tfcq.data.decoding import decode, format_of, verify
 from tfcq.data.sources import RawReader, Source, digest_of
 from tfcq.data.splits import SPLITS, fixed_permutation
 from tfcq.data.survey import file_stamp
@@ -268,6 +268,9 @@ class ImageFiles(RawReader):
 
     def shape(self, index: int) -> tuple[int, int, int]:
         return verify(self.paths[index], self.paths[index])
+
+    def format_and_shape(self, index: int) -> tuple[str, tuple[int, int, int]]:
+        return format_of(self.paths[index], self.paths[index])
 
     def _some(self, indices):
         rest = ImageFiles([self.paths[index] for index in indices], self.root)

@@ -14,12 +14,14 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tfcq.data.decoding import format_of
 from tfcq.data.survey import Survey, survey_of
 from tfcq.data.unfit import MOST_NAMED, UnfitImage, UnfitImages, listed
 from tfcq.data.values import refuse_scaled
@@ -223,6 +225,10 @@ class RawReader(RawImages):
     def shape(self, index: int) -> tuple[int, int, int]:
         """(h, w, c) of image `index`; raises what `read` raises, but may be faster."""
         return self.read(index).shape
+
+    def format_and_shape(self, index: int) -> tuple[str, tuple[int, int, int]]:
+        """(format, (h, w, c)) of image `index`, as `decoding.format_of` finds them; UnfitImage if it cannot be read."""
+        return format_of(io.BytesIO(self.content(index)), self.name(index))
 
     @functools.cached_property
     def survey(self) -> Survey:

@@ -161,6 +161,10 @@ class Records(RawReader):
         height, width, channels = verify(io.BytesIO(self._encoded(index)), self.name(index))
         return height, width, self.declared_channels or channels
 
+    def format_and_shape(self, index: int) -> tuple[str, tuple[int, int, int]]:
+        image_format, (height, width, channels) = super().format_and_shape(index)
+        return image_format, (height, width, self.declared_channels or channels)
+
     def portable(self, indices: np.ndarray) -> Encoded:
         contents: list[bytes | UnfitImage] = []
         for index in indices:

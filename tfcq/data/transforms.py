@@ -80,6 +80,19 @@ class Transform:
         """Whether images of `shape` (h, w, c) are altered at all."""
         return tuple(shape) != self.shape or self._cut_side(*shape[:2]) != self.image_size
 
+    def steps(self, shape: tuple[int, ...]) -> str:
+        """What is done to an image of `shape` (h, w, c), in words: "cut, shrunk, converted to grey"; "" if nothing is."""
+        height, width, channels = shape
+        side, steps = self._cut_side(height, width), []
+        if (height, width) != (side, side):
+            steps.append("cut")
+        if side != self.image_size:
+            scaled = "shrunk" if side > self.image_size else "enlarged"
+            steps.append("padded" if self.resize == "pad" else scaled)
+        if channels != self.channels:
+            steps.append(f"converted to {KINDS[self.channels]}")
+        return ", ".join(steps)
+
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """uint8 [N, h, w, c] -> uint8 [N, image_size, image_size, channels]; `check` has passed for (h, w, c)."""
         side = self._cut_side(*images.shape[1:3])

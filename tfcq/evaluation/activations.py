@@ -88,17 +88,19 @@ class Activator:
         features, logits = self.extractor(images)
         return (features,) if logits is None else (features, logits)
 
-    def real(self, dataset: ImageDataset, split: str, count: int, num_kept: int = IMAGES_SHOWN) -> Activations:
+    def real(
+        self, dataset: ImageDataset, split: str, count: int, num_kept: int = IMAGES_SHOWN, cached: bool = True
+    ) -> Activations:
         """Activations of the first `count` images of a split of an `ImageDataset` (of all, if there are fewer).
 
-        `num_kept` images themselves are kept.
+        `num_kept` images themselves are kept; `cached`: whether the features are kept in the cache, if there is one.
         """
         count = min(count, dataset.num_images(split))
-        kept = dataset.images(split, range(min(count, num_kept)))
-        key = self._key(dataset, split, count)
-        outputs = self._cache.read(key) if self._cache else None
+        kept, in_use = dataset.images(split, range(min(count, num_kept))), self._cache if cached else None
+        key = self._key(dataset, split, count) if in_use else ""
+        outputs = in_use.read(key) if in_use else None
         if outputs is None:
-            cache = self._cache if self._cache and self._cache.check() else None
+            cache = in_use if in_use and in_use.check() else None
             batches = dataset.eval_batches(split, self._batch_size, count)
             outputs = self._stream(f"features of {split}", (self._of_images(np.asarray(batch)) for batch in batches), count)
             if cache:
@@ -146,8 +148,6 @@ class Activator:
 
     def _key(self, dataset, split, count):
         """A hash of all that determines the features: the preprocessed images and the extractor."""
-        if not self._cache:
-            return None
         positions = np.unique(np.linspace(0, count - 1, _FINGERPRINTED).astype(int))
         facts = {
             "images": hashlib.sha256(dataset.images(split, positions).tobytes()).hexdigest(),  # after preprocessing

@@ -20,11 +20,13 @@ _PROTOCOL = {"split", "temperature", "seed", "seeds", "extractor", "checksum", "
 _OF_DATA = ("dataset", "image_size", "center_crop", "resize", "train_split", "test_split", "held_out")
 """Options of `DataConfig`; the colour is not among them: the number of channels says it, whatever the files have."""
 
-_NAMING = {"dataset", "train_split", "test_split", "held_out", "split_images"}
+_NAMING = {"dataset", "train_split", "test_split", "held_out", "split", "split_images"}
 """What identifies the images of a split if their content is unknown."""
 
-_OFTEN_UNKNOWN = {*_OF_DATA, "channels", "split_images", "content", "train_content", "checkpoint", "image_draw", "num_compared"}
-"""Compared only between entries that have them: those of earlier versions do not, and few systems draw images in two ways."""
+_OFTEN_UNKNOWN = {*_OF_DATA, "channels", "split_images", "content", "train_content", "num_compared"}
+_OFTEN_UNKNOWN |= {"checkpoint", "image_draw", "temperature"}
+"""Compared only between entries that have them: those of earlier versions do not, few systems draw images in two ways, and how
+images were drawn that are no run's is not known."""
 
 
 def data_facts(

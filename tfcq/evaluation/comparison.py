@@ -1,5 +1,6 @@
-"""Compares evaluated workdirs in a table and figures; reads what `tfcq.evaluate` recorded and runs no model."""
+"""Compares evaluated workdirs and images in a table and figures; reads what `tfcq.evaluate` recorded and runs no model."""
 
+import json
 import os
 import shlex
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ def write_comparison(folders: Sequence[str | os.PathLike], output: str | os.Path
     """Writes OUTPUT/comparison.md and its figures.
 
     Args:
-        folders: workdirs of evaluated runs.
+        folders: workdirs of evaluated runs, and folders that `image_sets.evaluate_images` has written.
         output: folder; created if it does not exist.
 
     Returns:
@@ -60,10 +61,12 @@ def write_comparison(folders: Sequence[str | os.PathLike], output: str | os.Path
 
 def latest_numbers(workdir: str | os.PathLike) -> dict[str, dict]:
     """{name: entry} of a workdir: the newest entry of each number that `tfcq.evaluate` measured at the last evaluated step,
-    with the "step" and the "time" of its row.
+    with the "step" and the "time" of its row. Of evaluated images those that were measured last; there is no step.
 
     Entries of earlier versions are completed from their row and the run's configuration.
     """
+    if workdirs.has_evaluated_images(workdir):
+        return _numbers_of_images(workdirs.read_metrics(workdir))
     data = data_facts(workdirs.read_config(workdir).data, _channels(workdir))
     rows = [row for row in workdirs.read_metrics(workdir) if "checkpoint" in row]  # training's rows have none
     if not rows:
@@ -74,6 +77,15 @@ def latest_numbers(workdir: str | os.PathLike) -> dict[str, dict]:
         if row["step"] == rows[-1]["step"]:
             of_row = {name: row.get(name) for name in ("step", "time")}
             numbers |= {name: completed(entry, row, data) | of_row for name, entry in row.items() if isinstance(entry, dict)}
+    return numbers
+
+
+def _numbers_of_images(rows):
+    """As `latest_numbers`, of the rows of `image_sets.evaluate_images`: those of the images that were measured last."""
+    numbers: dict[str, dict] = {}
+    for row in rows:
+        if row["generated_content"] == rows[-1]["generated_content"]:
+            numbers |= {name: entry | {"time": row["time"]} for name, entry in row.items() if isinstance(entry, dict)}
     return numbers
 
 
@@ -151,8 +163,17 @@ def _origins(measured):
     lines: list[str] = []
     splits: dict[str | None, dict[str, None]] = {}
     for label, numbers in measured.items():
-        steps = dict.fromkeys(f"step {entry['step']}, {entry.get('checkpoint', '?')}" for entry in numbers.values())
-        lines.append(f"- {paths.markdown(label)}: {'; '.join(steps)} checkpoint.")
+        of_images = {json.dumps(entry["images"]["generated"]): entry for entry in numbers.values() if "images" in entry}
+        for entry in of_images.values():
+            images = entry["images"]["generated"]
+            kinds = ", ".join([*images["formats"], *images["sizes"], *images["prepared"]])
+            lines.append(f"- {paths.markdown(label)}: images of {paths.markdown(images['place'])} ({kinds}).")
+            lines += [f"- {paths.markdown(label)}: {paths.markdown(note)}." for note in entry.get("notes", ())]
+        steps = dict.fromkeys(
+            f"step {entry['step']}, {entry.get('checkpoint', '?')}" for entry in numbers.values() if "images" not in entry
+        )
+        if steps:
+            lines.append(f"- {paths.markdown(label)}: {'; '.join(steps)} checkpoint.")
         for name, entry in numbers.items():
             splits.setdefault(entry.get("split"), {})[name] = None
     return lines + [f"- Of {split} images: {', '.join(names)}." for split, names in splits.items() if split]

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import abc
+import dataclasses
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +16,7 @@ import tensorflow as tf
 
 from tfcq.config.evaluation import EvaluationConfig
 from tfcq.data.splits import JOINED
-from tfcq.errors import UserError
+from tfcq.errors import UserError, named
 from tfcq.evaluation.activations import IMAGES_SHOWN, Activations, Activator
 from tfcq.metrics import registry
 from tfcq.metrics.neighbours import nearest_in_pixels, nearest_neighbours
@@ -27,12 +29,143 @@ if TYPE_CHECKING:
 _NEAREST = 3  # training images shown beside each generated one
 
 
-class DistributionEvaluator:
-    """Compares a model's images with real ones; make it once and use it for every evaluation of the model.
+@dataclasses.dataclass(frozen=True)
+class RealImages:
+    """Activations of the real images of an evaluation.
 
-    The reference is the protocol's split. The floor is another split's real images in place of generated ones: the training
-    images, or the test images if the training split is the reference. Metrics that compare with the training images have
-    held-out images as their reference.
+    Attributes:
+        reference: what generated images are compared with.
+        floor: other real images, which are put in the place of generated ones; None: there are none.
+        floor_reference: what those are compared with.
+        train: training images, for metrics that compare with them and for the nearest ones; None: there are none.
+        held_out: what metrics that compare with training images have as their reference.
+        held_out_split: the split that those are of.
+    """
+
+    reference: Activations
+    floor: Activations | None
+    floor_reference: Activations
+    train: Activations | None
+    held_out: Activations
+    held_out_split: str
+
+
+class Evaluator(abc.ABC):
+    """Compares generated images with real ones; subclasses say where both come from.
+
+    Args:
+        dataset: `ImageDataset` in whose train split the nearest images are looked for.
+        image_shape: (H, W, C) of all images.
+        extractor: `FeatureExtractor`, made in the strategy's scope.
+        config: `EvaluationConfig`.
+        strategy: its replicas divide the work; None: one device does it.
+    """
+
+    _suffix = ""
+    """What printed names of numbers end with."""
+
+    def __init__(
+        self,
+        dataset: ImageDataset,
+        image_shape: Sequence[int],
+        extractor: FeatureExtractor,
+        config: EvaluationConfig,
+        strategy: tf.distribute.Strategy | None = None,
+    ) -> None:
+        self._dataset, self._image_shape, self._extractor, self._config = dataset, image_shape, extractor, config
+        cache = {"": "~/.cache/tfcq", "none": None}.get(config.cache_dir, config.cache_dir)
+        self._activator = Activator(extractor, image_shape, config.batch_size, strategy, cache)
+        self._real: dict[int | None, RealImages] = {}  # {number of kept images: `_real_images`}
+
+    @abc.abstractmethod
+    def _generated(self, num_kept: int) -> list[Activations]:
+        """Activations of generated images, with `num_kept` images each, for each of the protocol's seeds."""
+
+    @abc.abstractmethod
+    def _real_images(self, num_kept: int) -> RealImages:
+        """The real images, with `num_kept` images each."""
+
+    @abc.abstractmethod
+    def _facts(self) -> dict[str, Any]:
+        """What is written beside each number, as plain values; "split" is that of the reference."""
+
+    def measure(self, names: Iterable[str], draw: bool = False) -> tuple[dict[str, dict], dict[str, Any]]:
+        """Measures and prints metrics.
+
+        Args:
+            names: names in `registry.OF_SAMPLES`, or the Inception names if the extractor is the Inception graph.
+            draw: whether to find the nearest training images of generated ones, too.
+
+        Returns:
+            ({name of number: entry}, data for the report's figures: {"prd_curve", "nearest"}).
+        """
+        config, names = self._config, [check_name(name, self._extractor, self._image_shape) for name in names]
+        metrics = {name: registry.load(name) for name in names}
+        options = {name: {option: getattr(config, option) for option in metric.options} for name, metric in metrics.items()}
+        num_kept = max([IMAGES_SHOWN] + [m.num_images(**options[name]) for name, m in metrics.items() if m.needs == "images"])
+        if num_kept not in self._real:
+            self._real = {num_kept: self._real_images(num_kept)}  # the same for every call
+        real, generated, facts = self._real[num_kept], self._generated(num_kept), self._facts()
+        entries: dict[str, dict] = {}
+        drawn: dict[str, Any] = {}
+        for name, metric in metrics.items():
+            more: dict[str, Any] = options[name]
+            used, protocol = real, facts
+            if metric.train:
+                used = dataclasses.replace(real, reference=real.held_out)
+                protocol = facts | {"split": real.held_out_split}
+                more["train"] = real.train
+            with named(name):
+                found, curve = measured_entries(name, used, generated, config.seed, self._extractor, protocol, **more)
+            drawn[f"{name}_curve"] = curve
+            entries |= found
+            for key, entry in found.items():
+                print(line(key + self._suffix, entry), flush=True)
+        if draw and real.train is not None:
+            drawn["nearest"] = self._nearest(generated[0], real.train)
+        return entries, {key: value for key, value in drawn.items() if value is not None}
+
+    def _nearest(self, generated, train):
+        """(generated images, {space: their nearest training images, grouped by generated image}, how many were searched)."""
+        shown = generated.images[:IMAGES_SHOWN]
+        batches = self._dataset.eval_batches("train", self._config.batch_size, len(train))
+        features, bank, space = generated.features[: len(shown)], train.features, "feature space"
+        if self._config.neighbour_distance == "cosine":
+            features, bank, space = _directions(features), _directions(bank), "feature space, by cosine distance,"
+        found = {
+            space: nearest_neighbours(features, bank, _NEAREST),
+            "pixel space": nearest_in_pixels(shown, batches, _NEAREST),
+        }
+        nearest = {space: self._dataset.images("train", places.reshape(-1)) for space, (_, places) in found.items()}
+        return shown, nearest, len(train)
+
+    def _real_images_of_splits(self, num_kept, reference):
+        """`RealImages` of the protocol's split of a reference `ImageDataset`, and of the training images of the evaluator's.
+
+        The floor is another split's: the training images, or the test images if the training split is the reference. Metrics
+        that compare with the training images have held-out images as their reference.
+        """
+        config, of_training = self._config, self._config.split in ("train", *JOINED)
+
+        def activations(split, count=config.num_samples, dataset=reference):
+            return self._activator.real(dataset, split, count, num_kept)
+
+        def training_images():
+            return activations("train", max(config.num_train_images, config.num_samples), self._dataset)
+
+        real = activations(config.split)
+        if of_training:
+            test = activations("test")
+            own = reference is self._dataset and not config.num_train_images  # its first images are the training images
+            train = real.first(self._dataset.num_images("train")) if own else training_images()
+            return RealImages(real, test, real, train, test, "test")
+        train = training_images()
+        floor = train.first(config.num_samples) if reference is self._dataset else activations("train")
+        return RealImages(real, floor, real, train, real, config.split)
+
+
+class DistributionEvaluator(Evaluator):
+    """Compares a model's images with real ones; make it once and use it for every evaluation of the model.
 
     Args:
         model: a `GenerativeModel` that can sample; its weights may change between calls.
@@ -53,85 +186,23 @@ class DistributionEvaluator:
         strategy: tf.distribute.Strategy | None = None,
         reference: ImageDataset | None = None,
     ) -> None:
-        self._reference = reference or dataset
-        self._model, self._dataset, self._extractor, self._config = model, dataset, extractor, config
-        cache = {"": "~/.cache/tfcq", "none": None}.get(config.cache_dir, config.cache_dir)
-        self._activator = Activator(extractor, model.image_shape, config.batch_size, strategy, cache)
-        self._real: dict[int | None, tuple[Activations, ...]] = {}  # {number of kept images: `_real_activations`}
+        super().__init__(dataset, model.image_shape, extractor, config, strategy)
+        self._model, self._reference = model, reference or dataset
+        if self._reference is not dataset:
+            self._suffix = f" of {config.reference_dataset}"
 
-    def measure(self, names: Iterable[str], draw: bool = False) -> tuple[dict[str, dict], dict[str, Any]]:
-        """Measures and prints metrics.
-
-        Args:
-            names: names in `registry.OF_SAMPLES`, or the Inception names if the extractor is the Inception graph.
-            draw: whether to find the nearest training images of generated ones, too.
-
-        Returns:
-            ({name of number: entry}, data for the report's figures: {"prd_curve", "nearest"}).
-        """
-        config, names = self._config, [check_name(name, self._extractor, self._model.image_shape) for name in names]
-        metrics = {name: registry.load(name) for name in names}
-        options = {name: {option: getattr(config, option) for option in metric.options} for name, metric in metrics.items()}
-        num_kept = max([IMAGES_SHOWN] + [m.num_images(**options[name]) for name, m in metrics.items() if m.needs == "images"])
-        if num_kept not in self._real:
-            self._real = {num_kept: self._real_activations(num_kept)}  # the same for every call
-        real, floor, train, held_out = self._real[num_kept]
-        generated = [
+    def _generated(self, num_kept: int) -> list[Activations]:
+        config = self._config
+        return [
             self._activator.generated(self._model, config.num_samples, seed, config.temperature, num_kept)
             for seed in range(config.seed, config.seed + config.num_seeds)
         ]
-        facts = {"split": config.split, "temperature": config.temperature}
-        entries: dict[str, dict] = {}
-        drawn: dict[str, Any] = {}
-        for name, metric in metrics.items():
-            more: dict[str, Any] = options[name]
-            reference, protocol = real, facts
-            if metric.train:
-                reference, protocol = held_out, facts | {"split": "test" if held_out is floor else config.split}
-                more["train"] = train
-            found, curve = measured_entries(name, reference, generated, floor, config.seed, self._extractor, protocol, **more)
-            drawn[f"{name}_curve"] = curve
-            entries |= found
-            other = f" of {config.reference_dataset}" if self._reference is not self._dataset else ""
-            for key, entry in found.items():
-                print(line(key + other, entry), flush=True)
-        if draw:
-            drawn["nearest"] = self._nearest(generated[0], train)
-        return entries, {key: value for key, value in drawn.items() if value is not None}
 
-    def _nearest(self, generated, train):
-        """(generated images, {space: their nearest training images, grouped by generated image}, how many were searched)."""
-        shown = generated.images[:IMAGES_SHOWN]
-        batches = self._dataset.eval_batches("train", self._config.batch_size, len(train))
-        features, bank, space = generated.features[: len(shown)], train.features, "feature space"
-        if self._config.neighbour_distance == "cosine":
-            features, bank, space = _directions(features), _directions(bank), "feature space, by cosine distance,"
-        found = {
-            space: nearest_neighbours(features, bank, _NEAREST),
-            "pixel space": nearest_in_pixels(shown, batches, _NEAREST),
-        }
-        nearest = {space: self._dataset.images("train", places.reshape(-1)) for space, (_, places) in found.items()}
-        return shown, nearest, len(train)
+    def _real_images(self, num_kept: int) -> RealImages:
+        return self._real_images_of_splits(num_kept, self._reference)
 
-    def _real_activations(self, num_kept):
-        """Activations of (the reference, the floor, training images, held-out images), with `num_kept` images each."""
-        config, of_training = self._config, self._config.split in ("train", *JOINED)
-
-        def activations(split, count=config.num_samples, dataset=self._reference):
-            return self._activator.real(dataset, split, count, num_kept)
-
-        def training_images():
-            return activations("train", max(config.num_train_images, config.num_samples), self._dataset)
-
-        real = activations(config.split)
-        if of_training:
-            test = activations("test")
-            own = self._reference is self._dataset and not config.num_train_images  # its first images are the training images
-            train = real.first(self._dataset.num_images("train")) if own else training_images()
-            return real, test, train, test
-        train = training_images()
-        floor = train.first(config.num_samples) if self._reference is self._dataset else activations("train")
-        return real, floor, train, real
+    def _facts(self) -> dict[str, Any]:
+        return {"split": self._config.split, "temperature": self._config.temperature}
 
 
 def _directions(features):
@@ -141,9 +212,8 @@ def _directions(features):
 
 def measured_entries(
     name: str,
-    real: Activations,
+    real: RealImages,
     generated: Sequence[Activations],
-    floor: Activations | None,
     seed: int,
     extractor: FeatureExtractor,
     facts: dict,
@@ -153,9 +223,8 @@ def measured_entries(
 
     Args:
         name: a name in `registry.OF_SAMPLES`.
-        real: Activations of the reference.
+        real: the real images.
         generated: Activations of generated images, one for each seed.
-        floor: Activations of other real images, in place of generated ones; None: no floor.
         seed: seed of the metric's own random choices, and of the first generated images.
         extractor: the extractor of the features.
         facts: written beside each number: split, checkpoint, ...
@@ -165,14 +234,14 @@ def measured_entries(
         ({name of number: its entry, plain values}, the first seed's curve for the report, or None).
     """
     metric = registry.load(name)
+    reference, floor, floor_reference = real.reference, real.floor if metric.floor else None, real.floor_reference
     if metric.needs == "images":  # kept for another metric may be more
         count = metric.num_images(**{option: more[option] for option in metric.options if option in more})
-        real, floor = real.with_images(count), floor and floor.with_images(count)
-        generated = [one.with_images(count) for one in generated]
+        reference, floor_reference = reference.with_images(count), floor_reference.with_images(count)
+        floor, generated = floor and floor.with_images(count), [one.with_images(count) for one in generated]
     start = time.monotonic()
-    measured = [metric.measure(real, one, seed + number, **more) for number, one in enumerate(generated)]
-    floor = floor if metric.floor else None
-    lowest = None if floor is None else metric.measure(real, floor, seed, **more)
+    measured = [metric.measure(reference, one, seed + number, **more) for number, one in enumerate(generated)]
+    lowest = None if floor is None else metric.measure(floor_reference, floor, seed, **more)
     seconds = round(time.monotonic() - start, 1)
     entries = {}
     for key in measured[0].values:
@@ -182,7 +251,7 @@ def measured_entries(
             entry |= {"per_seed": values, "standard_deviation_over_seeds": float(np.std(values, ddof=1))}
         if floor is not None and lowest is not None:
             entry |= {"real": float(lowest.values[key]), "num_real_as_generated": len(floor)}
-        entry |= {"num_real": len(real), "num_generated": len(generated[0])} | facts
+        entry |= {"num_real": len(reference), "num_generated": len(generated[0])} | facts
         entry |= {"seeds": [seed + number for number in range(len(generated))]}
         if metric.train:
             entry |= {"num_train": len(more["train"])}
@@ -203,6 +272,19 @@ def line(name: str, entry: dict) -> str:
     if "real" in entry:
         text += f" (real images in their place: {entry['real']:.5g})"
     return f"{text} [{entry['num_generated']} generated, {entry['num_real']} real]"
+
+
+def fitting(names: Iterable[str], check: Callable[[str], object]) -> list[str]:
+    """Those of `names` for which `check` does not raise UserError."""
+
+    def fits(name):
+        try:
+            check(name)
+        except UserError:
+            return False
+        return True
+
+    return [name for name in names if fits(name)]
 
 
 def check_name(

@@ -61,7 +61,7 @@ class Pictures:
         Args:
             images: uint8 [N, H, W, C].
             num_variations: of each image.
-            strength: from 0, the reconstruction, to 1, the sample.
+            strength: from 0, the reconstruction, to 1, that of the sample.
             seed, temperature: of the samples.
         """
         seeds = row_seeds(num_variations, seed)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -77,6 +78,27 @@ def write_report(
     """
     folder = paths.as_path(workdir)
     pictures = _pictures(folder, model, dataset, drawn, config)
+    chosen = f", chosen by {paths.markdown(row['chosen_by'])}" if "chosen_by" in row else ""
+    data = f"Data: {paths.markdown(dataset.description)}. Checkpoint: {row['checkpoint']}{chosen}. Evaluated {row['time']}."
+    path = write_page(folder, [f"# {model.config_of_run.model}, step {row['step']}", "", data], row, drawn, pictures)
+    _to_tensorboard(folder, row, pictures)
+    return path
+
+
+def write_page(
+    folder: paths.AnyPath, head: Sequence[str], row: dict, drawn: dict[str, Any], pictures: dict[str, tuple[np.ndarray, str]]
+) -> paths.AnyPath:
+    """Writes report.md, report/*.png and the curves that --compare draws.
+
+    Args:
+        folder: where.
+        head: the lines of the page before the numbers.
+        row, drawn: as for `write_report`.
+        pictures: {name: (uint8 [H, W, C], caption)}.
+
+    Returns:
+        The path of report.md.
+    """
     for name, (picture, _) in pictures.items():
         units.write_png(folder / FOLDER / f"{name}.png", picture)
     for old in (folder / FOLDER).glob("*.png"):
@@ -86,9 +108,8 @@ def write_report(
     (folder / FOLDER).mkdir(parents=True, exist_ok=True)
     with replacing(folder / FOLDER / CURVES) as file:
         np.savez(file, time=row.get("time", ""), **curves)
-    _to_tensorboard(folder, row, pictures)
     path = folder / "report.md"
-    write_text(path, _text(model, dataset, row, pictures))
+    write_text(path, "\n".join([*head, "", *_lines(row, pictures)]))
     return path
 
 
@@ -122,25 +143,38 @@ def _pictures(folder, model, dataset, drawn, config):
         )
         picture = artist.noise_interpolation_grid(_NOISE_ROWS, seed=config.seed, temperature=config.temperature)
         found["noise_interpolations"] = (picture, caption)
-    if "nearest" in drawn:
-        generated, spaces, searched = drawn["nearest"]
-        for space, nearest in spaces.items():
-            nearest = nearest.reshape(len(generated), -1, *generated.shape[1:])
-            rows = np.concatenate([generated[:, None], nearest], axis=1)
-            caption = nearest_caption(nearest.shape[1], space, searched, dataset.num_images("train"))
-            name = f"nearest_neighbours_{space.split()[0]}"
-            found[name] = (units.grid(rows.reshape(-1, *generated.shape[1:]), 4 * rows.shape[1]), caption)
+    found |= nearest_pictures(drawn, dataset)
     for name, values in drawn.get("likelihoods", {}).items():
         caption = f"{name}, {config.split} images, one value an image; lower is likelier."
         found[f"histogram_{name}"] = (figures.histogram(values, "bits/dim"), caption)
-    if "prd_curve" in drawn:
-        caption = "Precision and recall for distributions (Sajjadi et al. 2018)."
-        found["prd"] = (figures.prd_curves({"model": drawn["prd_curve"]}), caption)
+    found |= prd_picture(drawn, "model")
     for name, series in training_curves(folder, model.trained_bound).items():
         # The first steps of a loss would flatten the rest of the curve.
         picture = figures.lines(series, "step", name, shown=1.0 if name == _BALANCE_FIGURE else 0.95)
         found[f"training_{name}"] = (picture, f"Training: {name}.")
     return found
+
+
+def nearest_pictures(drawn: dict[str, Any], dataset: ImageDataset) -> dict[str, tuple[np.ndarray, str]]:
+    """Pictures of generated images beside the nearest training images of `dataset`; none if they were not looked for."""
+    if "nearest" not in drawn:
+        return {}
+    (generated, spaces, searched), found = drawn["nearest"], {}
+    for space, nearest in spaces.items():
+        nearest = nearest.reshape(len(generated), -1, *generated.shape[1:])
+        rows = np.concatenate([generated[:, None], nearest], axis=1)
+        caption = nearest_caption(nearest.shape[1], space, searched, dataset.num_images("train"))
+        name = f"nearest_neighbours_{space.split()[0]}"
+        found[name] = (units.grid(rows.reshape(-1, *generated.shape[1:]), 4 * rows.shape[1]), caption)
+    return found
+
+
+def prd_picture(drawn: dict[str, Any], label: str) -> dict[str, tuple[np.ndarray, str]]:
+    """The picture of the curve of precision and recall, which it calls `label`; none if it was not measured."""
+    if "prd_curve" not in drawn:
+        return {}
+    caption = "Precision and recall for distributions (Sajjadi et al. 2018)."
+    return {"prd": (figures.prd_curves({label: drawn["prd_curve"]}), caption)}
 
 
 def nearest_caption(count: int, space: str, searched: int, total: int) -> str:
@@ -266,14 +300,8 @@ def _terms(name, entry):
     return ["", markdown_table((f"terms of {name}, means over the images", "nats", "bits/dim"), rows)]
 
 
-def _text(model, dataset, row, pictures):
-    chosen = f", chosen by {paths.markdown(row['chosen_by'])}" if "chosen_by" in row else ""
-    lines = [
-        f"# {model.config_of_run.model}, step {row['step']}",
-        "",
-        f"Data: {paths.markdown(dataset.description)}. Checkpoint: {row['checkpoint']}{chosen}. Evaluated {row['time']}.",
-        "",
-    ]
+def _lines(row, pictures):
+    """The lines of the page from the table of numbers on."""
     rows = []
     entries = {name: entry for name, entry in row.items() if isinstance(entry, dict)}
     for name, entry in entries.items():
@@ -284,7 +312,7 @@ def _text(model, dataset, row, pictures):
         named = paths.markdown(name + of_reference(entry))
         rows.append((named, f"{value:.5g}", uncertainty, unit_of(name, entry), real, counts, entry["seconds"]))
     headings = ("number", "value", "+-", "unit", "real images in their place", "generated / real images", "seconds")
-    lines.append(markdown_table(headings, rows))
+    lines = [markdown_table(headings, rows)]
     lines += [line for name, entry in entries.items() if "terms" in entry for line in _terms(name, entry)]
     notes = dict.fromkeys(note for entry in entries.values() for note in entry.get("notes", ()))
     lines += ["", *(f"- Note: {paths.markdown(note)}." for note in notes), ""]
@@ -303,4 +331,4 @@ def _text(model, dataset, row, pictures):
             if key not in ("value", "notes")
         ]
         lines.append("")
-    return "\n".join(lines)
+    return lines

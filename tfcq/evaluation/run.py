@@ -1,6 +1,5 @@
 """`tfcq.evaluate`: measures the model of a workdir, records each number with its protocol, and writes the report."""
 
-import dataclasses
 import math
 import os
 import time
@@ -12,8 +11,8 @@ import tensorflow as tf
 from tfcq import data
 from tfcq import workdir as workdirs
 from tfcq.checks import check_bool
-from tfcq.config.evaluation import EvaluationConfig, metric_names
-from tfcq.config.fields import suggestion
+from tfcq.config.evaluation import metric_names
+from tfcq.config.evaluation import protocol as protocol_of
 from tfcq.engine import devices
 from tfcq.errors import UserError
 from tfcq.evaluation import distributions
@@ -47,7 +46,7 @@ def evaluate(
     workdir = paths.folder(workdir, "workdir")
     check_bool("report", report)
     asked = None if metrics is None else metric_names(metrics)
-    config = _protocol(protocol)
+    config = protocol_of(protocol)
     workdirs.read_config(workdir)  # an error if there is no run
     _check_writable(workdir, config.split, report)  # before the work, which may take hours
     strategy = devices.prepare(config.distribution, config.logical_devices)
@@ -101,14 +100,6 @@ def _notes_of(dataset):
     return differs + ([dataset.doubt] if dataset.doubt else [])
 
 
-def _protocol(options):
-    fields = [field.name for field in dataclasses.fields(EvaluationConfig)]
-    for name in options:
-        if name not in fields:
-            raise UserError(f"evaluate: unknown option {name!r}{suggestion(name, fields)}")
-    return EvaluationConfig(**options).absolute()
-
-
 def _check_writable(workdir, split, report):
     workdirs.check_metrics_writable(workdir)
     if report:
@@ -144,19 +135,12 @@ def _extractor(asked, model, config):
 def _possible(asked, model, extractor, config):
     """The metrics to measure. "all" omits unsupported metrics; a metric that is asked for by name must be supported."""
     if asked == ["all"]:
-        return [name for name in registry.TABLE if _ability(name) in model.abilities and _fits(name, model, extractor, config)]
+        possible = [name for name in registry.TABLE if _ability(name) in model.abilities]
+        return distributions.fitting(possible, lambda name: _check_name(name, model, extractor, config))
     for name in asked:
         if _ability(name) not in model.abilities:
             raise model.cannot(_ability(name))
     return [_check_name(name, model, extractor, config) for name in asked]
-
-
-def _fits(name, model, extractor, config):
-    try:
-        _check_name(name, model, extractor, config)
-    except UserError:
-        return False
-    return True
 
 
 def _check_name(name, model, extractor, config):

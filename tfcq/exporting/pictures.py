@@ -104,7 +104,8 @@ def _of_png(file, is_grey, depth, name):
     pixels = tf.io.decode_png(file, channels=4)  # red, green, blue, opacity, whatever the file has
     opacity = tf.cast(tf.reduce_min(pixels[..., 3]), tf.int32)
     unspread = tf.bitwise.left_shift(1, tf.minimum(depth, 8)) - 1  # what libpng adds to few bits
-    opaque = require((opacity == 255) | (opacity == unspread), f"{name}: expected an opaque picture, received pixels with an opacity of", opacity)
+    is_opaque = (opacity == 255) | (opacity == unspread)
+    opaque = require(is_opaque, f"{name}: expected an opaque picture, received pixels with an opacity of", opacity)
     with tf.control_dependencies([opaque]):
         return tf.cond(is_grey, lambda: pixels[..., :1], lambda: pixels[..., :3])
 

@@ -124,15 +124,6 @@ def names(folder: str | os.PathLike) -> list[str]:
     return [path.name for path in as_path(folder).iterdir()] if is_remote(folder) else os.listdir(folder)
 
 
-def remove_folder(folder: str | os.PathLike) -> None:
-    """Removes a folder and all in it."""
-    path = as_path(folder)
-    if isinstance(path, pathlib.Path):
-        shutil.rmtree(path)
-    else:
-        path.rmtree()
-
-
 def truncate(path: AnyPath, num_bytes: int) -> None:
     """Keeps the first bytes of a file."""
     if is_remote(path):

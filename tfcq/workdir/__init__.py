@@ -12,7 +12,8 @@ samples/           PNG grids                 metrics.jsonl      a row per evalua
 progress.json      progress of training: state, step, seconds, losses; updated while it runs (tfcq.training.progress)
 lock               exists while a training runs in the folder (tfcq.training.opening); at an address lock-TOKEN
 
-Each file is written whole or not at all. Rows of metrics.jsonl are of training, or (with "checkpoint") of `tfcq.evaluate`.
+Each file is written whole or not at all. Rows of metrics.jsonl are of training, or (with "checkpoint") of `tfcq.evaluate`. With
+"generated" they are of images, in a folder that is no run's: `tfcq.evaluate --generated`.
 """
 
 from tfcq.workdir.configuration import check_for, exists, has_begun, open_for, read_config, saved_step
@@ -27,7 +28,13 @@ from tfcq.workdir.images import (
     read_manifest,
 )
 from tfcq.workdir.loading import images_of, load, load_data
-from tfcq.workdir.metrics import check_metrics_writable, drop_metrics_after, read_metrics, record_metrics
+from tfcq.workdir.metrics import (
+    check_metrics_writable,
+    drop_metrics_after,
+    has_evaluated_images,
+    read_metrics,
+    record_metrics,
+)
 from tfcq.workdir.tensorboard import event_writer, seconds_between_curves
 
 __all__ = [
@@ -40,6 +47,7 @@ __all__ = [
     "event_writer",
     "exists",
     "has_begun",
+    "has_evaluated_images",
     "images_of",
     "keep_data",
     "kept_sizes",

@@ -20,15 +20,24 @@ def record_metrics(workdir: str | os.PathLike, row: dict) -> dict:
     return row
 
 
-def check_metrics_writable(workdir: str | os.PathLike) -> None:
-    """Raises UserError if `record_metrics` could not write: metrics.jsonl is appended to, metrics.json replaced."""
-    check_file("workdir", as_path(workdir) / "metrics.jsonl", appends=True)
-    check_file("workdir", as_path(workdir) / "metrics.json")
+def check_metrics_writable(folder: str | os.PathLike, what: str = "workdir") -> None:
+    """Raises UserError if `record_metrics` could not write: metrics.jsonl is appended to, metrics.json replaced.
+
+    `what`: what the folder is, for the message.
+    """
+    check_file(what, as_path(folder) / "metrics.jsonl", appends=True)
+    check_file(what, as_path(folder) / "metrics.json")
 
 
 def read_metrics(workdir: str | os.PathLike) -> list[dict]:
     """The rows of metrics.jsonl; [] if there are none; UserError if it cannot be read."""
     return json_lines.read(as_path(workdir) / "metrics.jsonl")
+
+
+def has_evaluated_images(folder: str | os.PathLike) -> bool:
+    """Whether a folder, which is none of a run, has numbers of images that `tfcq.evaluate --generated` measured."""
+    is_run = (as_path(folder) / "config.json").is_file()
+    return not is_run and any("generated" in row for row in read_metrics(folder))
 
 
 def drop_metrics_after(workdir: str | os.PathLike, step: int) -> None:
