@@ -67,8 +67,8 @@ def plain_loop(signature: Any, files: list[pathlib.Path], output: pathlib.Path) 
 def main(flags: Flags) -> None:
     """Times both ways."""
     starting.start_tensorflow()
+    from tfcq.bulk.image_stages import Scoring
     from tfcq.bulk.running import Work
-    from tfcq.bulk.stages import Scoring
 
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)

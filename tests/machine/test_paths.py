@@ -355,7 +355,7 @@ def test_markdown_shows_a_name_as_it_is(text, expected):
         ("evaluate", ['--compare="a,b",{file}'], "which is a file"),
         ("evaluate", ["--compare=a,b", "--output={file}"], "output: expected a folder"),
         ("evaluate", ["--workdir=a", "--cache_dir={file}"], "cache_dir: expected a folder"),
-        ("sample", ["--workdir=a", "--output=pictures/"], "output: expected a file"),
+        ("sample", ["--workdir=a", "--output={file}/"], "output: expected a folder"),
         ("export", ["--workdir=a", "--export_dir=s3://bucket"], "export_dir: expected a folder of this machine or gs://"),
         ("export", ["--workdir=a", "--export_dir={file}/x"], "which is a file"),
     ],

@@ -79,11 +79,12 @@ def test_a_likelihood_of_files_is_that_of_their_images(ask):
         np.testing.assert_allclose(received[name], expected[name], rtol=1e-4)
 
 
-def test_a_file_of_another_size_is_refused_with_the_reason(ask):
+def test_a_file_that_says_to_be_huge_is_refused_with_the_reason(ask):
     content = io.BytesIO()
     Image.new("RGB", (3, 50)).save(content, "PNG")
+    huge = content.getvalue()[:16] + (10000).to_bytes(4, "big") * 2 + content.getvalue()[24:]  # width and height
     with pytest.raises(Exception) as caught:
-        ask("likelihood_png", {"images_bytes": [content.getvalue()] * COUNT, "seed": SEEDS})
+        ask("likelihood_png", {"images_bytes": [huge] * COUNT, "seed": SEEDS})
     error = caught.value
     if isinstance(error, urllib.error.HTTPError):
         assert error.code == 400
@@ -91,4 +92,4 @@ def test_a_file_of_another_size_is_refused_with_the_reason(ask):
     else:
         assert error.code().name == "INVALID_ARGUMENT"
         reason = error.details()
-    assert "images_bytes: expected height and width [" in reason and "[50 3]" in reason
+    assert "images_bytes: expected at most 33554432 pixels" in reason and "[10000 10000]" in reason

@@ -59,7 +59,7 @@ class ToyModel(tf.Module):
     @tf.function(input_signature=[FILES, SEEDS])
     def likelihood_png(self, images_bytes, seed):
         """`likelihood` of files in PNG or JPEG."""
-        return self.likelihood(pictures.decoded(images_bytes, IMAGE_SHAPE, "images_bytes"), seed)
+        return self.likelihood(pictures.decoded(images_bytes, IMAGE_SHAPE, None, "images_bytes"), seed)
 
     @tf.function(input_signature=[IMAGES, SEEDS])
     def encode(self, images, seed):
