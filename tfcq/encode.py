@@ -15,11 +15,7 @@ from tfcq.errors import UserError
 
 def define(flags: Flags) -> None:
     """The flags of `tfcq.encode`."""
-    flags.group("The model")
-    flags.folder("workdir", None, "The folder of a trained run")
-    bulk.define_export(flags)
-    bulk.define_server(flags)
-    flags.choice("checkpoint", "best", ["best", "last"], "The checkpoint of the workdir that is used")
+    bulk.define_model(flags)
     flags.integer("seed", 0, "The seed of what an encoder draws; an image's own follows from it and from its name", minimum=0)
     bulk.define_images(flags)
     flags.group("The work")

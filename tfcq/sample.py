@@ -10,6 +10,7 @@ import sys
 from tfcq import picture_files
 from tfcq import workdir as workdirs
 from tfcq.bulk import flags as bulk
+from tfcq.bulk.formats import IMAGE_FORMATS
 from tfcq.command_line import starting
 from tfcq.command_line.command import Command
 from tfcq.command_line.flags import Flags
@@ -19,7 +20,6 @@ from tfcq.errors import UserError
 from tfcq.machine import files, paths
 from tfcq.run import MODES, REBUILT, Run
 
-_FORMATS = ["png", "npz", "tfrecord"]
 _OF_PICTURES = ("other_dataset", "other_test_split", "split", "interpolation", *ImagesPlace.__dataclass_fields__)
 _WHOLE_FILES = {".npz": "npz", ".tfrecord": "tfrecord"}
 
@@ -101,7 +101,7 @@ def define(flags: Flags) -> None:
     flags.choice(
         "format",
         "",
-        ["", *_FORMATS],
+        ["", *IMAGE_FORMATS],
         "The files in a folder: png: 00012/seed-0-00012345.png | npz, tfrecord: parts of many images (default: png; npz with "
         "--shard or --ray)",
     )

@@ -19,11 +19,7 @@ HELD_OUT = "held_out"
 
 def define(flags: Flags) -> None:
     """The flags of `tfcq.score`."""
-    flags.group("The model")
-    flags.folder("workdir", None, "The folder of a trained run")
-    bulk.define_export(flags)
-    bulk.define_server(flags)
-    flags.choice("checkpoint", "best", ["best", "last"], "The checkpoint of the workdir that is used")
+    bulk.define_model(flags)
     flags.integer(
         "num_importance_samples", 50, "The number of draws per image of the likelihood (K), with --workdir", minimum=1
     )

@@ -60,6 +60,15 @@ def define_shards(flags: Flags) -> None:
     )
 
 
+def define_model(flags: Flags) -> None:
+    """Defines --workdir, --export, --server and --checkpoint."""
+    flags.group("The model")
+    flags.folder("workdir", None, "The folder of a trained run")
+    define_export(flags)
+    define_server(flags)
+    flags.choice("checkpoint", "best", ["best", "last"], "The checkpoint of the workdir that is used")
+
+
 def define_images(flags: Flags) -> None:
     """Defines --images and how they are prepared."""
     flags.group("The images")

@@ -76,6 +76,7 @@ class Format(abc.ABC):
     def read(self) -> Iterator[Any]:
         """The results in their order."""
 
+
 class _OneFile(Format):
     """A part that is one file."""
 
