@@ -175,6 +175,11 @@ class Signature:
     encoded: bool = False
 
     @property
+    def name(self) -> str:
+        """Its name in exported models."""
+        return f"{self.ability}_png" if self.encoded else self.ability
+
+    @property
     def inputs(self) -> dict[str, str]:
         """{name of a tensor: argument, a key of `INPUTS`}, in order."""
         names = {}
@@ -210,12 +215,16 @@ class Signature:
         return self.encoded and ENDPOINTS[self.ability].outputs[output].dtype == "uint8"
 
 
-SIGNATURES = {ability: Signature(ability) for ability in ENDPOINTS} | {
-    f"{ability}_png": Signature(ability, encoded=True) for ability in ("sample", "likelihood")
+_TAKE_IMAGES = [name for name, one in ENDPOINTS.items() if any(INPUTS[argument].dtype == "uint8" for argument in one.inputs)]
+
+SIGNATURES = {
+    one.name: one
+    for one in (*map(Signature, ENDPOINTS), *(Signature(ability, encoded=True) for ability in ("sample", *_TAKE_IMAGES)))
 }
 """{signature of an exported model: what it is}; a model has those of its abilities, and `serving_default`, which is `sample`.
 
-Only two endpoints have picture files, because each signature costs an export and a server another warm-up.
+Every endpoint that takes images takes them as picture files, too, and samples come as such. `decode` and `interpolate_noise`
+have arrays alone: who has latents has a program, and each signature costs a server another warm-up.
 """
 
 METHODS = {ability: (ability, (*one.inputs, *one.fixed)) for ability, one in ENDPOINTS.items()} | {

@@ -216,7 +216,9 @@ def test_endpoints_are_the_models_own_answers(signatures, live):
     }
     log_prob = live.log_prob(IMAGES, SEEDS, SAMPLES)
     expected["likelihood"] = {"log_prob": log_prob, "bits_per_dim": bits_per_dim(log_prob, SHAPE)}
-    expected["serving_default"], expected["likelihood_png"] = expected["sample"], expected["likelihood"]
+    expected["serving_default"] = expected["sample"]
+    for name in ("likelihood", "encode"):
+        expected[f"{name}_png"] = expected[name]
     for name, outputs in expected.items():
         received = ask(signatures, name, **requests(name, temperature=temperature))
         export.check_equal_answers({key: np.asarray(value) for key, value in outputs.items()}, received)
@@ -229,7 +231,7 @@ def requests(name, **changed):
         "decode": {"latents": LATENTS},
     } | dict.fromkeys(("likelihood", "encode", "reconstruct"), {"images": IMAGES, "seed": SEEDS})
     inputs["serving_default"] = inputs["sample"]
-    inputs["likelihood_png"] = {"images_bytes": examples.as_files(IMAGES), "seed": SEEDS}
+    inputs["likelihood_png"] = inputs["encode_png"] = {"images_bytes": examples.as_files(IMAGES), "seed": SEEDS}
     return inputs[name] | {key: value for key, value in changed.items() if key in inputs[name]}
 
 

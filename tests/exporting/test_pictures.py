@@ -21,11 +21,11 @@ ONES = np.ones(3, np.float32)
 class Model:
     """Images of one colour, that of the seed; a likelihood that depends on the place of every pixel."""
 
-    abilities = ("sample", "likelihood")
+    abilities = ("sample", "likelihood", "interpolate", "super_resolve")
     variables = ()
 
     def __init__(self, image_shape):
-        self.image_shape = image_shape
+        self.image_shape, self.compressed_shape = image_shape, (2, 3, 3)
 
     def sample(self, seeds, temperature):
         colour = tf.cast(seeds[:, 0], tf.float32) * temperature
@@ -35,6 +35,14 @@ class Model:
         place = tf.reshape(tf.range(float(np.prod(self.image_shape))), self.image_shape)
         log_prob = tf.reduce_sum(tf.cast(images, tf.float32) * place, axis=(1, 2, 3))
         return {"log_prob": log_prob, "bits_per_dim": -log_prob}
+
+    def interpolate(self, images, other_images, share, spherical, seeds):
+        """One of the two images."""
+        return tf.where(share[:, None, None, None] < 0.5, images, other_images)
+
+    def super_resolve(self, compressed, seeds):
+        """Images of the first pixel's red."""
+        return compressed[:, :1, :1, :1] * tf.ones(self.image_shape, tf.uint8)
 
 
 @pytest.fixture(scope="module", params=SHAPES)
@@ -92,6 +100,32 @@ def test_files_in_png_and_jpeg_are_their_pixels(exported):
     again = ask(signatures, "likelihood", images=given[1:], seed=SEEDS[1:])
     np.testing.assert_array_equal(answered["log_prob"][1:], again["log_prob"])
     np.testing.assert_array_equal(examples.without_files({"a": examples.as_files(given)})["a"], given)
+
+
+def test_every_endpoint_that_takes_images_takes_and_answers_files(exported):
+    shape, signatures = exported
+    one, other = images(shape), images(shape)[::-1]
+    files = {"images_bytes": examples.as_files(one), "other_images_bytes": examples.as_files(other)}
+    share, straight = np.array([0, 1, 0.2], np.float32), np.zeros(3, bool)
+    answered = ask(signatures, "interpolate_png", **files, share=share, spherical=straight, seed=SEEDS)
+    assert answered.keys() == {"images_png_bytes"}
+    received = [pixels(content, shape) for content in answered["images_png_bytes"]]
+    np.testing.assert_array_equal(received, [one[0], other[1], one[2]])
+    small = np.random.default_rng(2).integers(0, 256, (3, 2, 3, 3), np.uint8)
+    answered = ask(signatures, "super_resolve_png", compressed_bytes=examples.as_files(small), seed=SEEDS)
+    received = [pixels(content, shape) for content in answered["images_png_bytes"]]
+    np.testing.assert_array_equal(received, small[:, :1, :1, :1] * np.ones(shape, np.uint8))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="compressed_bytes: expected height and width"):
+        ask(signatures, "super_resolve_png", compressed_bytes=examples.as_files(small[:, :1]), seed=SEEDS)
+
+
+def test_files_are_decoded_by_one_function_of_the_export(tmp_path):
+    module = ServingModule(Model(SHAPES["rgb"]), 1)
+    module.save(str(tmp_path), module.signatures())
+    graph = saved_model_pb2.SavedModel.FromString((tmp_path / "saved_model.pb").read_bytes())
+    functions = graph.meta_graphs[0].graph_def.library.function
+    decoders = [one for one in functions if any(node.op == "DecodeJpeg" for node in one.node_def)]
+    assert len(decoders) == 3  # of images, of other_images and of compressed; not one a signature
 
 
 def test_a_palette_is_its_colours(exported):

@@ -1,5 +1,6 @@
 """Pictures as a client's images: files, bytes, PIL images, arrays."""
 
+import base64
 import io
 
 import numpy as np
@@ -8,6 +9,7 @@ from client_cases import IMAGE_SHAPE, SIGNATURES, Handler, _tensor, model_server
 from PIL import Image
 
 from tfcq.errors import UserError
+from tfcq.serving.client import chunks
 from tfcq.serving.client.client import Client, ServerError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, *IMAGE_SHAPE), np.uint8)
@@ -82,7 +84,7 @@ def test_two_arguments_of_pictures(server, client):
 
 @pytest.mark.parametrize(("pictures", "said"), [
     (file(np.zeros((3, 2, 3), np.uint8)),
-     r"expected pictures of 2x2 pixels, received energy\(images\) \(68 bytes\) of 2x3; crop or resize"),
+     r"expected pictures of 2x2 pixels, received energy\(images\) \(68 bytes\) of 2x3; .* does not resize: crop or resize"),
     ([IMAGES[0], Image.new("RGB", (64, 48))], r"received energy\(images\)\[1\] \(a PIL image\) of 64x48"),
     (b"no picture", "expected an image of 8 bits in grey or RGB, received another file"),
     (file(IMAGES[0])[:40], "expected an image of 8 bits in grey or RGB, received another file"),
@@ -106,6 +108,83 @@ def test_an_array_of_another_size_is_refused_with_the_models(server, client):
     with pytest.raises(UserError, match=r"energy\(images\): expected uint8 \[N, 2, 2, 3\], received uint8 \[1, 3, 2, 3\]"):
         client.energy(np.zeros((1, 3, 2, 3), np.uint8))
     assert not server.bodies and isinstance(server.asked[0], Handler)
+
+
+FILES, COLOURS = _tensor("DT_STRING"), np.random.default_rng(1).integers(0, 256, (5, 7, 3), np.uint8)
+
+
+@pytest.fixture
+def resizing(server):
+    """A server whose model takes picture files too; it answers reconstructions by them, turned upside down."""
+    seeds, *others = (SIGNATURES["interpolate"]["inputs"][name] for name in ("seed", "share", "spherical"))
+    interpolate = dict(zip(("images_bytes", "other_images_bytes", "share", "spherical", "seed"), (FILES, FILES, *others, seeds)))
+    takes = {"energy_png": {"images_bytes": FILES, "seed": seeds}, "interpolate_png": interpolate}
+    gives = {"energy_png": SIGNATURES["energy"]["outputs"], "interpolate_png": {"images_png_bytes": FILES}}
+    server.signatures = SIGNATURES | {name: {"inputs": takes[name], "outputs": gives[name]} for name in takes}
+
+    def answer(handler):
+        rows = handler.body["inputs"]
+        if handler.body["signature_name"] == "interpolate_png":
+            upside_down = [file(pixels(one["b64"])[::-1]) for one in rows["images_bytes"]]
+            handler.answer(200, {"outputs": [{"b64": base64.b64encode(one).decode()} for one in upside_down]})
+        else:
+            handler.answer(200, {"outputs": [float(row[1]) for row in rows["seed"]]})
+
+    server.behaviour = answer
+    return server
+
+
+def pixels(text):
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(text))))
+
+
+def sent(server, name="images_bytes"):
+    return [pixels(one["b64"]) for body in server.bodies for one in body["inputs"][name]]
+
+
+def test_pictures_of_another_size_are_sent_as_files(resizing, client, tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(file(COLOURS))
+    assert client.energy([path, Image.fromarray(COLOURS), COLOURS, IMAGES[0]]).tolist() == [0, 1, 2, 3]
+    assert resizing.bodies[0]["signature_name"] == "energy_png"
+    for received, expected in zip(sent(resizing), [COLOURS, COLOURS, COLOURS, IMAGES[0]], strict=True):
+        np.testing.assert_array_equal(received, expected)
+    client.energy(np.stack([COLOURS, COLOURS]))  # and an array of another size
+    np.testing.assert_array_equal(sent(resizing)[4:], [COLOURS, COLOURS])
+
+
+def test_pictures_of_the_models_size_are_sent_as_arrays(resizing, client):
+    client.energy([file(IMAGES[0]), IMAGES[1]])
+    assert resizing.bodies[0]["signature_name"] == "energy" and resizing.bodies[0]["inputs"]["images"] == IMAGES[:2].tolist()
+
+
+def test_a_jpeg_is_sent_as_it_is_and_one_that_xmp_turns_in_png(resizing, client):
+    from tfcq.data import decoding
+
+    photo = file(np.kron(COLOURS, np.ones((8, 8, 1), np.uint8)), "JPEG")
+    packet = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    turned = file(np.kron(COLOURS, np.ones((8, 8, 1), np.uint8)), "JPEG", xmp=packet)
+    client.energy([photo, turned])
+    one, other = (base64.b64decode(row["b64"]) for row in resizing.bodies[0]["inputs"]["images_bytes"])
+    assert one == photo and other.startswith(b"\x89PNG")
+    expected = decoding.decode(io.BytesIO(turned), "a picture")
+    assert expected.shape == (56, 40, 3)  # it is turned
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(other))), expected)
+
+
+def test_one_argument_of_another_size_makes_files_of_both_and_files_are_answered_as_images(resizing, client):
+    answered = client.interpolate(COLOURS[None], file(IMAGES[1]), 0.5)
+    np.testing.assert_array_equal(answered, COLOURS[None, ::-1])
+    assert answered.dtype == np.uint8
+    np.testing.assert_array_equal(sent(resizing, "other_images_bytes"), IMAGES[1:2])
+
+
+def test_files_are_cut_into_requests_by_their_bytes(resizing, client, monkeypatch):
+    monkeypatch.setattr(chunks, "MOST_BYTES", 2 * len(file(COLOURS)))
+    assert client.energy([file(COLOURS, "PNG", compress_level=1)] * 5).tolist() == [0, 1, 2, 3, 4]
+    assert [len(body["inputs"]["seed"]) for body in resizing.bodies] == [2, 2, 1]
+    monkeypatch.setattr(chunks, "MOST_BYTES", 1)  # a row at least
+    assert client.energy([file(COLOURS)] * 2).tolist() == [0, 1]
 
 
 def test_seeds_are_counted_against_the_pictures(client):

@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 import tiny_models as tiny
 from commands import run_here
+from PIL import Image
 
 import tfcq
 from tfcq.bulk import read_parts
+from tfcq.data.transforms import Transform
 from tfcq.exporting.export import export
 from tfcq.serving.client.client import Client
 from tfcq.serving.server.batching import Batcher, Scheduler
@@ -30,7 +32,7 @@ def run(tmp_path_factory):
     """Folder of a tiny trained run, whose flow has one scale: its graphs are traced in the run, the export and the server."""
     folder = tmp_path_factory.mktemp("served") / "run"
     training = {"train_steps": 4, "checkpoint_every": 2}
-    config = tiny.config(8, data={"dataset": "digits"}, training=training, flow_scales=1, flow_couplings=1)
+    config = tiny.config(8, data={"dataset": "digits", "color": "grey"}, training=training, flow_scales=1, flow_couplings=1)
     tfcq.Run(folder, config).train()
     return folder
 
@@ -71,6 +73,19 @@ def test_endpoints_answer_what_the_trained_model_answers(run, server, transport)
     np.testing.assert_allclose(log_prob, model.log_prob(images, seeds, num_importance_samples=K), rtol=1e-5)
     np.testing.assert_allclose(client.bits_per_dim(images, seeds=seeds), -log_prob / (64 * np.log(2)), rtol=1e-5)
     np.testing.assert_allclose(client.encode(images, seeds=seeds), model.encode(images, seeds), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("transport", ["grpc", "rest"])
+def test_pictures_of_any_size_are_prepared_by_the_model_as_training_prepares_them(run, server, transport):
+    address = server.grpc_address if transport == "grpc" else server.rest_url
+    client = getattr(Client, transport)(address, model="cqf")
+    photos = np.random.default_rng(5).integers(0, 256, (3, 21, 16, 3), np.uint8)
+    prepared = Transform.of(tfcq.Run(run).config.data, 1, "")(photos)
+    seeds = tfcq.row_seeds(3, seed=3)
+    for given in (photos, [Image.fromarray(photo) for photo in photos]):
+        np.testing.assert_allclose(client.encode(given, seeds=seeds), client.encode(prepared, seeds=seeds), rtol=1e-4, atol=1e-5)
+    difference = np.abs(client.reconstruct(photos, seeds=seeds).astype(int) - client.reconstruct(prepared, seeds=seeds))
+    assert difference.max() <= 1 and (difference > 0).mean() < 0.01
 
 
 def test_scores_by_a_server_are_those_of_the_export(run, server, tmp_path):

@@ -40,6 +40,7 @@ class ServingModule:
     def __init__(self, model: GenerativeModel, num_importance_samples: int) -> None:
         self._model = model
         self._fixed = {"num_importance_samples": num_importance_samples}
+        self._readers: dict[str, tf.types.experimental.ConcreteFunction] = {}
 
     def signatures(
         self, begin: Callable[[str], object] = lambda name: None
@@ -89,9 +90,7 @@ class ServingModule:
             given = {}
             for (name, argument), tensor in zip(signature.inputs.items(), tensors, strict=True):
                 if signature.takes_files(argument):
-                    tensor = _checked(tensor, _FILE, name, self._model)
-                    shape = INPUTS[argument].row_shape(self._model) or ()
-                    tensor = pictures.decoded(tensor, shape, _transform(self._model, argument, shape), name)
+                    tensor = self._reader(argument, name)(tensor)
                 given[names[argument]] = tensor
             answers = of_arrays(**given)  # a call: the model's nodes are there once
             return {
@@ -100,6 +99,19 @@ class ServingModule:
             }
 
         return tf.function(answer, self._specs(signature), autograph=False).get_concrete_function()
+
+    def _reader(self, argument, name):
+        """The function from picture files to the images of an argument; one, which every signature calls."""
+        if argument not in self._readers:
+            shape = INPUTS[argument].row_shape(self._model) or ()
+            transform = _transform(self._model, argument, shape)
+
+            def images(files):
+                return pictures.decoded(_checked(files, _FILE, name, self._model), shape, transform, name)
+
+            spec = tf.TensorSpec((None,), tf.string, name)
+            self._readers[argument] = tf.function(images, [spec], autograph=False).get_concrete_function()
+        return self._readers[argument]
 
     def _specs(self, signature):
         return [

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tfcq.checks import as_array, check_integer, dims
-from tfcq.endpoints import ENDPOINTS, INPUTS
+from tfcq.endpoints import ENDPOINTS, INPUTS, Signature
 from tfcq.errors import UserError
 from tfcq.inputs import checked
 from tfcq.seeds import row_seeds
@@ -121,34 +121,45 @@ class Calls:
             method: the output of that name alone is asked for, which is the method's name in messages; "": all outputs.
         """
         name = method or endpoint
-        decoded = {
-            argument: pictures.decoded(f"{name}({argument})", value)
+        images: dict[str, Any] = {
+            argument: pictures.opened(f"{name}({argument})", value)
             for argument, value in given.items()
             if INPUTS[argument].dtype == "uint8" and pictures.are_pictures(value)
         }
-        values = dict(given) if seeds is None else {**given, "seeds": seeds}
+        stand_ins = {argument: np.zeros((len(opened), 1, 1, 1), np.uint8) for argument, opened in images.items()}
+        values = {**given, **stand_ins} if seeds is None else {**given, **stand_ins, "seeds": seeds}
+        # A mistake is reported before the server is asked.
+        rows = checked(name, values, lambda one: _row_shape(f"{name}({one})", INPUTS[one], values[one]))
+        count = next(len(value) for value in rows.values() if np.ndim(value))
+        if seeds is None and "seeds" in ENDPOINTS[endpoint].inputs:
+            rows["seeds"] = row_seeds(count, seed)
+        # An endpoint takes a value per row, not one number for all.
+        rows = {argument: np.broadcast_to(one, (count, *np.shape(one)[1:])) for argument, one in rows.items()}
+        images = {argument: images.get(argument, rows[argument]) for argument in rows if INPUTS[argument].dtype == "uint8"}
+        of_arrays, of_files = Signature(endpoint), Signature(endpoint, encoded=True)
 
-        def tensors(specs):
-            """{input name: array}; `specs` are what the model takes."""
-            for argument, images in decoded.items():
-                shape = specs.get(argument, {}).get("shape") or (None, None, None, None)
-                values[argument] = pictures.stacked(f"{name}({argument})", images, shape[1:])
-            rows = checked(name, values, lambda one: _row_shape(f"{name}({one})", INPUTS[one], values[one]))
-            count = next(len(value) for value in rows.values() if np.ndim(value))
-            if seeds is None and "seeds" in ENDPOINTS[endpoint].inputs:
-                rows["seeds"] = row_seeds(count, seed)
-            # An endpoint takes a value per row, not one number for all.
-            rows = {argument: np.broadcast_to(one, (count, *np.shape(one)[1:])) for argument, one in rows.items()}
-            return {
-                INPUTS[argument].endpoint_name or argument: np.ascontiguousarray(one, INPUTS[argument].dtype)
-                for argument, one in rows.items()
-            }
+        def request(signatures):
+            """(signature, {input name: array}): images go as arrays if they are as the model has them."""
+            specs = signatures.get(endpoint, {}).get("inputs", {})
+            shapes = {argument: (specs.get(argument, {}).get("shape") or [None] * 4)[1:] for argument in images}
+            fit = all(pictures.have_shape(one, shapes[argument]) for argument, one in images.items())
+            signature = of_arrays if fit or of_files.name not in signatures else of_files
+            tensors = {}
+            for tensor, argument in signature.inputs.items():
+                value = images.get(argument, rows[argument])
+                if signature.takes_files(argument):
+                    tensors[tensor] = pictures.as_files(f"{name}({argument})", value)
+                    continue
+                if isinstance(value, list):
+                    value = pictures.stacked(f"{name}({argument})", value, shapes[argument])
+                tensors[tensor] = np.ascontiguousarray(value, INPUTS[argument].dtype)
+            return signature.name, tensors
 
-        names = (method,) if method else ()
-        if decoded:  # the model's size decides how pictures become an array
-            return (yield from self._predict(endpoint, tensors, names))
-        inputs = tensors({})  # a mistake is reported before the server is asked
-        return (yield from self._predict(endpoint, lambda specs: inputs, names))
+        answers = yield from self._predict(request, (method,) if method else ())
+        for tensor, output in of_files.outputs.items():
+            if tensor != output and tensor in answers:
+                answers[output] = pictures.as_images(f"{name}: the server's {tensor}", answers.pop(tensor))
+        return answers
 
     def predict(
         self, signature: str, inputs: Mapping[str, Any], output_filter: Sequence[str]
@@ -160,7 +171,7 @@ class Calls:
             )
         if not inputs:
             raise UserError(f"signature {signature!r}: expected inputs by their names, received none")
-        return (yield from self._predict(signature, lambda specs: inputs, tuple(output_filter)))
+        return (yield from self._predict(lambda signatures: (signature, inputs), tuple(output_filter)))
 
     def metadata(self) -> Plan[dict[str, Any]]:
         """See `Client.metadata`."""
@@ -223,8 +234,8 @@ class Calls:
         self._known = now, served
         return served
 
-    def _predict(self, signature, tensors, names):
-        """{output: array} of all rows, by one version of the model.
+    def _predict(self, request, names):
+        """{output: array} of all rows, by one version of the model; `request` is a function of its signatures.
 
         Every request names the version whose metadata were read: its answers are what that version declares, and no two
         of them are from different versions. If it is gone in the meantime, everything begins again, once.
@@ -232,13 +243,14 @@ class Calls:
         clock = self._clock()
         for again in (False, True):
             served = yield from self._served(clock, 0 if again else FRESH_SECONDS)
+            signature, tensors = request(served["signatures"])
             specs = declared(served, signature, self._protocol.address)
             unknown = [name for name in names if name not in specs["outputs"]]
             if unknown:
                 raise UserError(
                     f"signature {signature!r}: expected outputs among {', '.join(specs['outputs'])}, received {unknown[0]!r}"
                 )
-            arrays, num_rows = chunks.as_declared(signature, tensors(specs["inputs"]), specs["inputs"])
+            arrays, num_rows = chunks.as_declared(signature, tensors, specs["inputs"])
             parts = chunks.cut(arrays, specs["inputs"], num_rows, self._target.max_batch_size)
             single = [name for name in names or specs["outputs"] if not has_rows(specs["outputs"][name])]
             if len(parts) > 1 and single:

@@ -15,6 +15,9 @@ from tfcq.checks import as_array, dims, shown
 from tfcq.errors import UserError
 from tfcq.serving.client.answers import DTYPE_NAMES, has_rows
 
+MOST_BYTES = 2**24
+"""Bytes of pictures in a request: a server may refuse a body of 64 MiB, and base64 makes a third more of them."""
+
 
 def as_declared(
     signature: str, inputs: Mapping[str, Any], specs: Mapping[str, Mapping[str, Any]]
@@ -45,10 +48,14 @@ def as_declared(
 def cut(
     arrays: Mapping[str, np.ndarray], specs: Mapping[str, Mapping[str, Any]], num_rows: int | None, most: int
 ) -> list[tuple[dict[str, np.ndarray], int | None]]:
-    """[(the arrays of a request, its number of rows)]: as few as have at most `most` rows each, whose numbers differ by one."""
-    if num_rows is None or num_rows <= most:
+    """[(the arrays of a request, its number of rows)]: as few as have at most `most` rows each, whose numbers differ by one.
+
+    Strings, which are pictures, are `MOST_BYTES` in a request on the average.
+    """
+    if num_rows is None:
         return [(dict(arrays), num_rows)]
-    count = -(-num_rows // most)
+    num_bytes = sum(len(string) for array in arrays.values() if array.dtype.kind == "O" for string in array.flat)
+    count = min(num_rows, max(-(-num_rows // most), -(-num_bytes // MOST_BYTES)))
     bounds = [-(-num_rows * place // count) for place in range(count + 1)]  # the larger ones first
     return [
         (

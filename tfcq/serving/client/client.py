@@ -149,8 +149,10 @@ class Client(AnyClient):
     Seeds may be left out: they are then those of the stream `seed`. A method returns an array if its endpoint has one output,
     and otherwise a tuple in the table's order.
 
-    Images may be given as pictures, too: the path of a file, its bytes, a PIL image, or a list of these. They must have the
-    model's size, and nothing is resized; grey ones are accepted where the model's images are RGB.
+    Images may be given as pictures, too: the path of a file, its bytes, a PIL image, or a list of these, and pictures and arrays
+    may have any size: unless they have the model's, they are sent as files to the endpoint whose name ends in `_png`, where the
+    model cuts, resizes and converts them as the images that it was trained on. A model exported without such endpoints refuses
+    other sizes.
 
     All methods raise `UserError` for arguments that do not fit, and its subclass `ServerError` if the server cannot be reached,
     refuses the request, or answers anything but what its signatures declare.
