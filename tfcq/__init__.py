@@ -26,7 +26,8 @@ from tfcq.errors import TrainingDiverged, TrainingInterrupted, UserError
 from tfcq.machine import settings
 
 if TYPE_CHECKING:
-    from tfcq.run import Run, evaluate_images
+    from tfcq.image_sets import evaluate_images
+    from tfcq.run import Run
     from tfcq.seeds import row_seeds
     from tfcq.serving.client.answers import ServerError
     from tfcq.serving.client.async_client import AsyncClient
@@ -39,7 +40,7 @@ settings.prefer_onednn()
 _SYSTEM_CONFIGS = {config.__name__: config for config in SYSTEMS.values()}  # CQFConfig, GLFConfig, ...
 _LAZY = {
     "Run": "tfcq.run",
-    "evaluate_images": "tfcq.run",
+    "evaluate_images": "tfcq.image_sets",
     "AsyncClient": "tfcq.serving.client.async_client",
     "Client": "tfcq.serving.client.client",
     "ServerError": "tfcq.serving.client.answers",

@@ -18,6 +18,8 @@ COMMANDS = {
     "score": "Measures the likelihoods of images, one by one.",
     "encode": "Writes the latents of images.",
     "export": "Exports a trained model as a SavedModel.",
+    "pack": "Packs a trained model for others: weights, card, metrics, checksums.",
+    "unpack": "Makes a run of a packed model.",
     "serve": "Serves exported models over TF Serving's gRPC and REST protocol.",
     "reproduce": "Trains and measures the rows of a paper's table.",
     "benchmark": "Times a configuration on this machine.",

@@ -14,8 +14,9 @@ from tfcq.command_line.flags import Flags
 from tfcq.config import DataConfig
 from tfcq.config.evaluation import OF_IMAGE_SETS, EvaluationConfig, metric_names
 from tfcq.errors import UserError
+from tfcq.image_sets import evaluate_images
 from tfcq.metrics.registry import flag_help
-from tfcq.run import Run, evaluate_images
+from tfcq.run import Run
 
 _GROUPS = {
     "Likelihoods": ("num_images", "num_importance_samples", "likelihood_dataset", "likelihood_test_split"),

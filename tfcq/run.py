@@ -1,4 +1,4 @@
-"""`Run`: a workdir and what can be done with it, the one object of the Python interface; and `evaluate_images`, without one.
+"""`Run`: a workdir and what can be done with it, the one object of the Python interface.
 
     run = tfcq.Run("runs/mine", tfcq.Config(data=tfcq.DataConfig(dataset="digits", image_size=8), system=tfcq.GLFConfig()))
     model = run.train()
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import pathlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -42,37 +43,6 @@ REBUILT = [name for name, one in ENDPOINTS.items() if one.inputs == ("images", "
 
 MODES = ["prior", "stages", "variations", *REBUILT, "super_resolve", "interpolate", "interpolate_outer", "interpolate_noise"]
 """What `Run.picture` shows."""
-
-
-def evaluate_images(
-    generated: str | os.PathLike,
-    reference: str | os.PathLike,
-    output: str | os.PathLike,
-    metrics: str | list[str] | None = None,
-    report: bool = True,
-    **options: Any,
-) -> dict:
-    """Measures generated images beside real ones, without a model, and records the numbers.
-
-    Args:
-        generated, reference: folder:DIR, list:FILE, npz:FILE, idx:DIR or the name of a data set; a folder alone is folder:DIR. A
-            reference with splits, or with split=..., is compared with by its split, as in a run; another one as a whole.
-        output: folder for metrics.json, metrics.jsonl and the report.
-        metrics: names, in a list or separated by commas, or "all"; None: the Frechet distance.
-        report: whether report.md and its figures are written.
-        **options: image_size (default: that of the generated images), center_crop, resize and color, by which images of both
-            are prepared, and those options of `EvaluationConfig` that need no model.
-
-    Returns:
-        The recorded row: a dict of plain values.
-
-    Raises:
-        UserError: an unknown metric or option, images that cannot be read or compared, or a folder that cannot be written.
-    """
-    settings.import_tensorflow()
-    from tfcq.evaluation.image_sets import evaluate_images
-
-    return evaluate_images(generated, reference, output, metrics, report, **options)
 
 
 class Run:
@@ -202,6 +172,42 @@ class Run:
         from tfcq.exporting.export import export
 
         return export(self.workdir, export_dir, num_importance_samples, checkpoint, image_draw, allow_other_signatures)
+
+    @classmethod
+    def from_pretrained(cls, place: str | os.PathLike, cache_dir: str | os.PathLike = "", refresh: bool = False) -> Run:
+        """A run of a packed model, in the cache; `tfcq unpack` puts it elsewhere.
+
+        Args:
+            place: a name, a folder, a zip file, https://HOST/PATH.zip (with #sha256=HEX if that is known), or
+                hf://OWNER/REPOSITORY, with @REVISION or without, of the Hugging Face Hub.
+            cache_dir: folder of the cache; "": ~/.cache/tfcq/models.
+            refresh: whether an address is asked again even if the cache has what it gave before.
+
+        Raises:
+            UserError: no such model, an address that cannot be reached, damaged files, or a cache that cannot be written.
+        """
+        from tfcq.releasing import fetching
+
+        return cls(fetching.unpacked(place, cache_dir=cache_dir, refresh=refresh))
+
+    def pack(self, output: str | os.PathLike, checkpoint: str = "best", license_file: str = "") -> pathlib.Path:
+        """Writes the model as a small folder or zip file for others: weights, model card, metrics, checksums; no images.
+
+        Args:
+            output: a new folder, or a new file that ends in .zip; its name is the model's.
+            checkpoint: "best" or "last".
+            license_file: path of a text that becomes LICENSE; "": none.
+
+        Returns:
+            The path of `output`.
+
+        Raises:
+            UserError: no run, or an output that exists or cannot be written.
+        """
+        settings.import_tensorflow()
+        from tfcq.releasing.packing import pack
+
+        return pack(self.workdir, output, checkpoint, license_file)
 
     def model(self, checkpoint: str = "best", image_draw: str = "") -> GenerativeModel:
         """The trained model, in float32, with the running mean of the weights if the run kept one.

@@ -167,9 +167,8 @@ def test_the_card_says_what_a_user_must_know(base, run):
 
 
 def test_a_card_of_an_unmeasured_model_says_so(run):
-    text = card.model_card(
-        workdirs.read_config(run), {}, {"description": "d", "image_shape": [8, 8, 1]}, [], 0, {}, 1
-    )
+    facts = {"description": "d", "image_shape": [8, 8, 1]}
+    text = card.model_card("cqf", "exported", workdirs.read_config(run), {}, facts, [], 0, [], False)
     assert "Nothing was measured." in text
 
 
@@ -180,7 +179,7 @@ def test_a_card_of_an_unmeasured_model_says_so(run):
 ])
 def test_the_card_shows_the_numbers_of_the_exported_step(steps, said, shown):
     rows = [{"step": step, "elbo": {"bits_per_dim": number}} for number, step in enumerate(steps)]
-    text = card.model_card(Config(), {}, {"description": "d", "image_shape": [8, 8, 1]}, rows, 7, {}, 1)
+    text = card.model_card("cqf", "exported", Config(), {}, {"description": "d", "image_shape": [8, 8, 1]}, rows, 7, [], False)
     assert said in text and re.findall('"bits_per_dim": (.*)', text) == shown
 
 

@@ -15,8 +15,8 @@ import contextlib
 import math
 import os
 import re
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
@@ -216,6 +216,31 @@ def restore_model(model: Trainer, workdir: str | os.PathLike, which: str = "best
             print(f"workdir {workdir}: no best checkpoint is kept, so the last is taken, of step {last}", flush=True)
         return last, "last"
     raise UserError(f"workdir {workdir}: expected a checkpoint in {folder}, found none; train first")
+
+
+def write_parts(parts: Mapping[str, Any], workdir: str | os.PathLike, step: int) -> None:
+    """Writes the variables of some parts of a model as its last checkpoint, of `step`, for `restore_parts`.
+
+    Args:
+        parts: {name: layer, module or variable}.
+        workdir: a folder of this machine without checkpoints.
+        step: the step in the checkpoint's name.
+    """
+    folder = paths.as_path(workdir) / "checkpoints" / "last"
+    folder.mkdir(parents=True, exist_ok=True)
+    tf.train.Checkpoint(**parts).write(f"{paths.plain(folder)}/step-{step}")
+
+
+def restore_parts(parts: Mapping[str, Any], workdir: str | os.PathLike, step: int) -> None:
+    """Restores parts of a model, all of what `write_parts` wrote; UserError if that is not possible."""
+    folder = paths.as_path(workdir) / "checkpoints" / "last"
+    try:
+        tf.train.Checkpoint(**parts).read(f"{paths.plain(folder)}/step-{step}").assert_consumed()
+    except _READ_ERRORS as error:
+        raise UserError(
+            f"{folder / f'step-{step}'}: the weights cannot be read: {_reason(error, folder)}; expected whole files of this "
+            "model; unpack it again"
+        ) from error
 
 
 def _averages_in(path, model):

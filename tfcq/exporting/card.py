@@ -20,28 +20,34 @@ _TELLS_FROM = 0.6  # the lowest AUROC at which an energy is said to tell images 
 
 
 def model_card(
+    title: str,
+    made: str,
     config: Config,
     environment: dict,
     data_facts: dict,
     rows: Sequence[dict],
     step: int,
-    signatures: dict[str, tf.types.experimental.ConcreteFunction],
-    num_importance_samples: int,
+    use: Sequence[str],
+    has_energy: bool,
+    license_text: str = "",
 ) -> str:
     """The text of MODEL_CARD.md.
 
     Args:
+        title: its heading.
+        made: how the model came to be in these files, such as "exported".
         config: `tfcq.Config` of the run.
         environment, data_facts: the content of the workdir's environment.json and data.json.
         rows: the rows of metrics.jsonl.
-        step: number of training steps of the exported checkpoint.
-        signatures: {name: concrete function}.
-        num_importance_samples: K of the endpoints `likelihood` and `unit_gaussian_likelihood`.
+        step: number of training steps of the checkpoint.
+        use: lines on how it is used, with their heading: `signatures_of`, or others.
+        has_energy: whether the model has the ability "energy".
+        license_text: a sentence on the licence; "": there is none.
     """
     lines = [
-        f"# {config.model}",
+        f"# {title}",
         "",
-        f"A generative image model exported by tfcq {tfcq.__version__}.",
+        f"A generative image model {made} by tfcq {tfcq.__version__}.",
         "",
         "## Data",
         "",
@@ -58,22 +64,15 @@ def model_card(
         "",
     ]
     lines += _measured(rows, step)
-    lines += ["", "## Signatures", ""]
-    for name, function in signatures.items():
-        if name != "serving_default":
-            lines.append(
-                f"- `{name}`: {_promise(name, num_importance_samples)}. "
-                f"{_tensors(_inputs(function))} -> {_tensors(function.structured_outputs)}"
-            )
+    lines += ["", *use]
+    lines += ["", "## Licence", "", license_text] if license_text else []
     lines += [
-        "",
-        "`serving_default` is `sample`.",
         "",
         "## Limits",
         "",
         "- Likelihoods compare models on one data set and one preprocessing; across data sets they order images by "
         "simplicity as much as by kind.",
-        *([f"- {energy_told(rows, step, config.system.normalization_of_encoder)}."] if "energy" in signatures else []),
+        *([f"- {energy_told(rows, step, config.system.normalization_of_encoder)}."] if has_energy else []),
         "- Samples repeat what is in the training data, its biases included, and may repeat single images of it.",
         "",
         "## Configuration",
@@ -81,6 +80,24 @@ def model_card(
         *[f"    {line}" for line in config.to_json().splitlines()],
     ]
     return "\n".join(lines) + "\n"
+
+
+def signatures_of(
+    signatures: dict[str, tf.types.experimental.ConcreteFunction], num_importance_samples: int
+) -> list[str]:
+    """The lines of a model card on the signatures of an exported model.
+
+    Args:
+        signatures: {name: concrete function}.
+        num_importance_samples: K of the endpoints `likelihood` and `unit_gaussian_likelihood`.
+    """
+    lines = [
+        f"- `{name}`: {_promise(name, num_importance_samples)}. "
+        f"{_tensors(_inputs(function))} -> {_tensors(function.structured_outputs)}"
+        for name, function in signatures.items()
+        if name != "serving_default"
+    ]
+    return ["## Signatures", "", *lines, "", "`serving_default` is `sample`."]
 
 
 def _measured(rows, step):

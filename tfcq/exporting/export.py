@@ -107,13 +107,15 @@ def export(
         files.write_text(
             extra / "MODEL_CARD.md",
             card.model_card(
+                config.model,
+                "exported",
                 config,
                 environment,
                 data,
                 rows,
                 int(model.step),
-                signatures,
-                num_importance_samples,
+                card.signatures_of(signatures, num_importance_samples),
+                "energy" in signatures,
             ),
         )
         card.write_manifest(staged)

@@ -13,7 +13,7 @@ from tfcq.errors import UserError
 from tfcq.machine.files import write_text, writing
 from tfcq.machine.paths import as_path
 from tfcq.machine.paths import exists as path_exists
-from tfcq.workdir import environment
+from tfcq.workdir import environment, packed
 from tfcq.workdir.history import record_changes
 from tfcq.workdir.images import IMAGES, MANIFEST, read_digests
 from tfcq.workdir.metrics import read_metrics
@@ -83,6 +83,7 @@ def check_for(config: Config, workdir: str | os.PathLike, accept_changed_data: b
     """
     if not exists(workdir):
         return
+    packed.refuse_training(workdir)
     before, config = read_config(workdir).absolute(), config.absolute()
     # Places whose content is known are checked by content later: `data.load`, `check_files`.
     images = {"data.dataset", "data.data_dir"}

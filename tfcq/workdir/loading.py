@@ -10,6 +10,7 @@ from tfcq.checks import check_kind
 from tfcq.config.evaluation import ImagesPlace
 from tfcq.errors import UserError
 from tfcq.machine import paths
+from tfcq.workdir import packed
 from tfcq.workdir.configuration import read_config
 from tfcq.workdir.images import data_facts, read_image_shape, read_manifest
 
@@ -67,7 +68,8 @@ def load(workdir: str | os.PathLike, checkpoint: str = "best", image_draw: str =
 
     Args:
         workdir: folder of a run.
-        checkpoint: "best" (by the run's best_metric on the validation split; the last if no best one was saved) or "last".
+        checkpoint: "best" (by the run's best_metric on the validation split; the last if no best one was saved) or "last". A
+            packed model has one checkpoint, which either names.
         image_draw: replaces the run's option of that name, if its system has one; empty: the run's.
 
     Returns:
@@ -88,10 +90,14 @@ def load(workdir: str | os.PathLike, checkpoint: str = "best", image_draw: str =
         config = dataclasses.replace(config, system=dataclasses.replace(config.system, image_draw=image_draw))
     float32 = dataclasses.replace(config.training, precision="float32")
     model = models.build(dataclasses.replace(config, training=float32), read_image_shape(workdir))
+    model.config_of_run = config
+    if kept := packed.read(workdir):
+        packed.restore(model, workdir, kept)
+        model.checkpoint_of_run, model.chosen_by = kept.checkpoint, kept.chosen_by
+        return model
     model.averages = model.running_means(config.training.ema_decay)
     step, model.checkpoint_of_run = restore_model(model, workdir, checkpoint)
     model.chosen_by = chosen_by(workdir, step) if model.checkpoint_of_run == "best" else ""
     if model.averages:
         model.averages.assign_to_variables()
-    model.config_of_run = config
     return model
