@@ -8,6 +8,8 @@ import pathlib
 
 import pytest
 
+import tfcq
+from tfcq import workdir
 from tfcq.errors import UserError
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
@@ -31,13 +33,48 @@ def test_what_a_tool_takes_of_the_package_is_there(path):
             assert hasattr(modules[node.value.id], node.attr), f"{node.value.id}.{node.attr}"
 
 
-@pytest.fixture(name="project_gpu", scope="module")
-def fixture_project_gpu():
-    """The module tools/project_gpu.py."""
-    specification = importlib.util.spec_from_file_location("project_gpu", REPOSITORY / "tools" / "project_gpu.py")
+def tool(name):
+    """The module of a tool."""
+    specification = importlib.util.spec_from_file_location(name, REPOSITORY / "tools" / f"{name}.py")
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(name="project_gpu", scope="module")
+def fixture_project_gpu():
+    return tool("project_gpu")
+
+
+def test_the_table_of_results_is_of_what_is_kept():
+    """`python tools/results.py` writes it anew."""
+    results = tool("results")
+    assert (REPOSITORY / "configs" / "results.csv").read_text() == results.table(REPOSITORY / "configs" / "results")
+
+
+def test_a_row_of_the_results_has_the_numbers_of_a_run(tmp_path):
+    results, folder = tool("results"), tmp_path / "kept"
+    config = tfcq.Config(model="vae", data=tfcq.DataConfig(dataset="folder:/home/me/cats", image_size=8))
+    workdir.open_for(config, tmp_path / "run")
+    (tmp_path / "run" / "progress.json").write_text('{"weights": 12, "seconds": 150.0}')
+    bits = {"bits_per_dim": 3.5, "bits_per_dim_standard_error": 0.1, "num_importance_samples": 5, "num_images": 7, "nats": 1}
+    distance = {"value": 40.0, "real": 2.0, "num_generated": 9, "num_real": 8, "split": "train"}
+    distance |= {"extractor": "e", "checksum": "c"}
+    elbo = {"bits_per_dim": 3.6, "nats": 1, "num_images": 7}
+    measured = {"step": 4, "checkpoint": "best", "split": "test", "seed": 3, "dataset": "folder:/home/me/cats"}
+    workdir.record_metrics(tmp_path / "run", measured | {"elbo": elbo, "bits_per_dim": bits, "fd_e": distance})
+    workdir.record_metrics(tmp_path / "run", {"step": 4, "split": "validation"})  # of training: not what was evaluated
+    facts = {"data": "cats", "command": "train", "machine": "mine", "minutes": None}
+    results.keep(tmp_path / "run", folder / "mine", facts)
+    (tmp_path / "results.csv").write_text(results.table(folder))
+    (row,) = results.rows_of(tmp_path / "results.csv")
+    expected = {"run": "mine", "system": "vae", "data": "cats", "image_size": "8", "steps": "4", "batch_size": "64"}
+    expected |= {"minutes": "2.5", "weights": "12", "checkpoint": "best", "seed": "3"}
+    expected |= {"elbo_bits_per_dim": "3.6", "elbo_bits_per_dim_protocol": "test; 7 images", "bits_per_dim": "3.5"}
+    expected |= {"bits_per_dim_error": "0.1", "bits_per_dim_protocol": "test; K=5; 7 images", "fd_e": "40.0", "fd_e_real": "2.0"}
+    expected |= {"fd_e_protocol": "train; 9 generated, 8 real; features e c"}
+    assert {name: value for name, value in row.items() if value} == expected
+    assert "/home/me" not in "".join(path.read_text() for path in (folder / "mine").iterdir())
 
 
 def test_a_projection_is_of_operations_and_rates(project_gpu):

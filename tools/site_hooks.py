@@ -6,6 +6,7 @@ themselves: neither the build nor a reader needs the network. No TensorFlow.
 """
 
 import ast
+import csv
 import dataclasses
 import functools
 import html
@@ -118,6 +119,20 @@ def inputs() -> str:
     return "\n".join(rows)
 
 
+def results() -> str:
+    """A table of configs/results.csv: a row a run."""
+    columns = {"elbo_bits_per_dim": "ELBO, bits/dim", "bits_per_dim": "bits/dim", "fd_efficientnet_lite0": "Frechet distance"}
+    columns |= {"classifier_score_efficientnet_lite0": "classifier score"}
+    lines = [f"| run | data | steps x batch | minutes | weights | {' | '.join(columns.values())} |", "|---" * 9 + "|"]
+    with open(ROOT / "configs" / "results.csv", newline="") as file:
+        for row in csv.DictReader(file):
+            facts = [f"`{row['run']}`", f"{row['data']}, {row['image_size']}", f"{row['steps']} x {row['batch_size']}"]
+            facts += [row["minutes"] or "-", f"{int(row['weights']):,}"]
+            facts += [f"{float(row[name]):.4g}" if row[name] else "-" for name in columns]
+            lines.append(f"| {' | '.join(facts)} |")
+    return "\n".join(lines)
+
+
 def metrics() -> str:
     """A table of the metrics, of their registry."""
     from tfcq.metrics import registry
@@ -171,7 +186,7 @@ def bibtex() -> str:
 
 MACROS = {
     macro.__name__: macro
-    for macro in (include, options, resumable, endpoints, inputs, metrics, scores, departures, cite, bibtex)
+    for macro in (include, options, resumable, endpoints, inputs, results, metrics, scores, departures, cite, bibtex)
 }
 
 

@@ -6,7 +6,6 @@ pictures and TensorBoard's files. Of the places of images and other files only t
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -14,17 +13,16 @@ import pathlib
 import re
 import tempfile
 import zipfile
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from tfcq import workdir as workdirs
-from tfcq.config import Config
 from tfcq.errors import UserError
 from tfcq.exporting import card
 from tfcq.exporting.signatures import ServingModule
 from tfcq.machine import files, paths
+from tfcq.releasing import places
 from tfcq.workdir import packed
 
 LICENSE, CARD, METRICS = "LICENSE", "MODEL_CARD.md", "metrics.jsonl"
@@ -75,8 +73,8 @@ def pack(
 def _write(folder, model, workdir, license_file):
     used, left_out = _parts(model)
     step = int(model.step)
-    packed_config = _without_places(model.config_of_run)
-    renamed = _renamed(model.config_of_run, packed_config)
+    packed_config = places.without(model.config_of_run)
+    renamed = places.renamed(model.config_of_run, packed_config)
 
     def text_of(path, missing=""):
         try:
@@ -147,35 +145,6 @@ def _parts(model):
         asked |= {variable.ref() for variable in module.signature(ability).graph.variables}
     used = [name for name in names if name == "step" or packed.keys_of(getattr(model, name)) & asked]
     return used, [name for name in names if name not in used]
-
-
-def _without_places(config: Config) -> Config:
-    """A copy in which the options that say where images and files are have the last names of their paths alone."""
-
-    def shortened(section: Any) -> Any:
-        changes = {}
-        for field in dataclasses.fields(section):
-            value = getattr(section, field.name)
-            if field.metadata.get("on_resume") == "place" and isinstance(value, str) and "/" in value:
-                kind, colon, path = value.rpartition(":")
-                name = pathlib.PurePath(path).name
-                changes[field.name] = f"{kind}{colon}{name}" if kind in ("folder", "idx", "npz", "list") or not kind else value
-        return dataclasses.replace(section, **changes)
-
-    return dataclasses.replace(
-        config, data=shortened(config.data), system=shortened(config.system), training=shortened(config.training)
-    )
-
-
-def _renamed(config, without):
-    """{a place's path: its last name}, longer ones first."""
-    found: dict[str, str] = {}
-    for section in ("data", "system", "training"):
-        before, after = dataclasses.asdict(getattr(config, section)), dataclasses.asdict(getattr(without, section))
-        for name in before:
-            if before[name] != after[name]:
-                found[before[name].rpartition(":")[2]] = after[name].rpartition(":")[2]
-    return dict(sorted(found.items(), key=lambda pair: -len(pair[0])))
 
 
 def _check_equal(model, folder):
