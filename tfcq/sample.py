@@ -180,7 +180,7 @@ def _form(flags):
         return "folder"
     if flags.output is None:
         return "picture"
-    ending = os.path.splitext(flags.output)[1]
+    ending = os.path.splitext(flags.output)[1].lower()
     if not ending or flags.output.endswith("/") or os.path.isdir(flags.output):
         return "folder"
     return _WHOLE_FILES.get(ending, "picture")

@@ -292,7 +292,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_behind(stage, tmp_path):
     [
         (lambda stage, model: stage(seed=1), "with seed=0, and this one has seed=1"),
         (lambda stage, model: setattr(model, "digest", "1" * 32) or stage(), "with model=000.*, and this one has model=111"),
-        (lambda stage, model: stage(), "with parts=4, and this one has parts=5"),
+        (lambda stage, model: stage(), "with number of parts=4, and this one has number of parts=5"),
     ],
     ids=["seed", "model", "parts"],
 )
@@ -300,7 +300,7 @@ def test_a_folder_is_of_one_job(stage, tmp_path, model, change, expected):
     compute(stage(), tmp_path / "out", 4, [2])
     before = (tmp_path / "out" / "job.json").read_bytes()
     with pytest.raises(UserError, match=expected):
-        compute(change(stage, model), tmp_path / "out", 5 if "parts" in expected else 4)
+        compute(change(stage, model), tmp_path / "out", 5 if "number of parts" in expected else 4)
     assert (tmp_path / "out" / "job.json").read_bytes() == before and len(list((tmp_path / "out").iterdir())) == 3
 
 

@@ -62,6 +62,16 @@ def test_a_picture_of_variations_has_the_image_its_reconstruction_and_them(there
     assert np.array_equal(in_python[..., 0], picture)
 
 
+def test_a_file_that_cannot_be_prepared_as_the_runs_images_is_named_with_what_they_are(there, tmp_path):
+    Image.new("RGB", (40, 40), (200, 10, 10)).save(tmp_path / "red.png")
+    (tmp_path / "text.png").write_text("no picture")
+    for name, received in (("red.png", "rgb"), ("text.png", "no PNG, JPEG, WEBP, BMP, TIFF, GIF or PPM")):
+        status, errors = run_here("sample", f"--workdir={there}/run", f"--like={tmp_path}/{name}")[::2]
+        said = f"{name}: expected an image that can be prepared as the run's, "
+        assert_one_line(status, errors, said)
+        assert f"received {received}" in errors and "color=source" in errors and "skip_broken" not in errors
+
+
 def test_rows_between_files(there, tmp_path):
     files = f"{there}/images/0.png,{there}/images/1.png"
     assert run_here("sample", f"--workdir={there}/run", f"--interpolate={files}", f"--output={tmp_path}/b.png")[0] == 0

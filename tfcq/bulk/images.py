@@ -218,8 +218,17 @@ def images_of_files(names: Sequence[str], config: DataConfig, image_shape: tuple
     for path in raw.paths:
         if not os.path.isfile(path):
             raise UserError(f"expected the file of an image, found none at {path}")
-    raw.refuse_scaled()
-    return raw.take(np.arange(len(names)), _transform(config, image_shape))
+    transform = _transform(config, image_shape)
+    try:
+        raw.refuse_scaled()
+        return raw.take(np.arange(len(names)), transform)
+    except (UnfitImage, UnfitImages) as error:
+        one = error.unfit[0] if isinstance(error, UnfitImages) else error
+        size = f"{transform.image_size}x{transform.image_size} in {KINDS[transform.channels]}"
+        how = f"center_crop={config.center_crop}, resize={config.resize}, color={config.color}"
+        raise UserError(
+            f"{one.name}: expected an image that can be prepared as the run's, {size} ({how}), received {one.note}"
+        ) from error
 
 
 def _transform(config, image_shape):

@@ -72,6 +72,7 @@ class Job:
         there = read(folder)
         if difference := _difference(there._compared(), self._compared()):
             name, of_folder, given = difference
+            name = _IN_WORDS.get(name, name)
             begun = any(one.name != NAME for one in folder.iterdir())
             anew = "" if begun else f"; no part is there yet: remove {NAME} to begin anew, if no other process writes one"
             raise UserError(
@@ -128,6 +129,9 @@ def _write_if_missing(path, text):
             file.write(text.encode())
     except FileExistsError:
         pass
+
+
+_IN_WORDS = {"stage": "kind of results", "count": "number of images", "parts": "number of parts"}
 
 
 def _difference(there, given):
