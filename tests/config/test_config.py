@@ -84,6 +84,7 @@ UNUSUAL = {
         "batch_size": 3,
         "micro_batches": 1,
         "seed": 2**31 - 1,
+        "init_from": "runs/other",
         "optimizer": "adam",
         "optimizer_arguments": "epsilon=0.5",
         "learning_rate": 0.125,

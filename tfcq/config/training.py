@@ -53,6 +53,14 @@ class TrainingConfig(Section):
         minimum=1, maximum=4096,
     )
     seed: int = option(0, "the seed of the weights, of the order of the data and of all noise", minimum=0, maximum=2**31 - 1)
+    init_from: str = option(
+        "",
+        "the folder of another run of the same networks, whose weights this run begins with: those that are evaluated and "
+        "exported, of its best checkpoint (of its last, where it keeps no best). Nothing is initialised with data, and there is "
+        "no pre-training (pretraining_steps); optimizers, step and history are new. A run that goes on does not read the folder "
+        "again; empty: the first weights are random",
+        paths=("",),
+    )
     optimizer: str = option(
         "adamax",
         "the rule that updates the weights, a class of keras.optimizers: adamax | adam | adamw | sgd | rmsprop | lion | ...",

@@ -23,7 +23,7 @@ from tfcq.engine.workers import LOST_WORKER_ERRORS, Workers, first_words
 from tfcq.errors import TrainingInterrupted, UserError, WorkerLost
 from tfcq.machine import cluster, files, paths, settings, terminal
 from tfcq.machine.interruption import Signals, Stopped
-from tfcq.training import callbacks, opening, progress
+from tfcq.training import callbacks, first_weights, opening, progress
 from tfcq.training.likelihood_guard import LikelihoodGuard
 from tfcq.training.progress import Progress, Reporter
 
@@ -151,10 +151,17 @@ def _train_with(workers, distribution, config, workdir, accept_changed_data, on_
         run = workers.each(lambda: stack.enter_context(open_folder(config, workdir, accept_changed_data, images)))
         mark = workers.share(run.mark())[0]
         workers.each(lambda: run.check_mark(mark))
+        other = workers.each(lambda: first_weights.other_run(config, run.folder))
         dataset = workers.each(run.load_data)
         workers.agree({"list of images": str(dataset.manifest and dataset.manifest.fingerprints())})
         with distribution.scope():
             model = models.build(config, dataset.image_shape)
+        model.starts_trained = bool(training.init_from)
+        weights = workers.each(lambda: first_weights.read(other, model)) if other else None
+        with distribution.scope():
+            if weights:
+                weights.assign_to(model)
+                model.check_inherited()
             num_weights = model.count_params()  # without what `attach` adds for training alone
             if model.needs_indices:
                 run.require_numbers(dataset)
@@ -172,6 +179,8 @@ def _train_with(workers, distribution, config, workdir, accept_changed_data, on_
             + (f"; resumed from step {start}" if start else ""),
             flush=True,
         )
+        if weights:
+            print(weights, flush=True)
         if model.likelihood_note:
             print(f"note: {model.likelihood_note}", flush=True)
         if model.training_note:
@@ -204,7 +213,7 @@ def _train_with(workers, distribution, config, workdir, accept_changed_data, on_
         def begin():
             evaluation = callbacks.Evaluation(workdir, model, dataset, training, checkpoints, signals)
             files.check_room("workdir", run.folder, checkpoints.num_bytes())
-            run.begin(start, dataset, model.files_read)  # all checks are done
+            run.begin(start, dataset, model.files_read, weights and weights.facts)  # all checks are done
             evaluation.row_at_start = run.row_of(start)
             return evaluation
 
