@@ -114,6 +114,7 @@ UNUSUAL = {
         "eval_samples": 7,
         "eval_features": "pixels",
         "best_metric": "prd_f8",
+        "early_stopping": 4,
     },
 }
 

@@ -177,6 +177,12 @@ class TrainingConfig(Section):
         "eval_metrics are; for adversarial models frechet_distance",
         choices=BEST_METRICS, on_resume="free",
     )
+    early_stopping: int = option(
+        0,
+        "after how many evaluations in a row without an improvement of best_metric's number training ends; a run that was ended "
+        "so goes on with a larger number, or with 0; 0: training ends at train_steps",
+        minimum=0, unit="evaluations", on_resume="free",
+    )
 
     def check(self) -> None:
         """Raises UserError for combinations of options that cannot work, and for unknown metrics."""
@@ -224,6 +230,11 @@ class TrainingConfig(Section):
         """Raises UserError for numbers of the validation split if the run has none."""
         if data.num_validation != "none":
             return
+        if self.early_stopping and self.best_metric == "elbo":
+            raise UserError(
+                f"early_stopping={self.early_stopping} with num_validation=none: elbo is measured on validation images; expected "
+                "a best_metric of samples with eval_split=train, or early_stopping=0"
+            )
         if self.best_metric != "elbo" and not self._best_is_of_samples():
             raise UserError(
                 f"best_metric={self.best_metric} with num_validation=none: it is measured on validation images; expected a "

@@ -80,6 +80,9 @@ class Trainer(Step, keras.Model):
     starts_trained = False
     """Whether the first weights are another run's (`init_from`): no data initialises them, and there is no pre-training."""
 
+    stop_training = False
+    """Set after a step, it ends Keras's fit there."""
+
     # Hooks that a system defines.
 
     needs_indices = False

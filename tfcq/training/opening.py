@@ -230,6 +230,11 @@ class OpenedRun:
             if weights:
                 workdirs.record_changes(self.folder, step, {"weights": [None, dict(weights)]})
 
+    def rows_until(self, step: int) -> list[dict]:
+        """The rows of metrics that training wrote up to `step`, in their order; those beyond it will be measured again."""
+        rows = workdirs.read_metrics(self.folder) if self.config_before() else []
+        return [row for row in rows if "checkpoint" not in row and row["step"] <= step]
+
     def row_of(self, step: int) -> dict | None:
         """The row of metrics that training wrote at `step`; None if there is none."""
         rows = workdirs.read_metrics(self.folder)

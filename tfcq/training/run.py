@@ -24,6 +24,7 @@ from tfcq.errors import TrainingInterrupted, UserError, WorkerLost
 from tfcq.machine import cluster, files, paths, settings, terminal
 from tfcq.machine.interruption import Signals, Stopped
 from tfcq.training import callbacks, first_weights, opening, progress
+from tfcq.training.early_stopping import EarlyStopping, StoppedEarly
 from tfcq.training.likelihood_guard import LikelihoodGuard
 from tfcq.training.progress import Progress, Reporter
 
@@ -190,6 +191,15 @@ def _train_with(workers, distribution, config, workdir, accept_changed_data, on_
             if workers.is_chief:
                 progress.set_state(workdir, "done")  # an earlier training may have been killed after its last checkpoint
             return model
+        stopping = EarlyStopping(training, model)
+        for row in workers.each(lambda: run.rows_until(start) if workers.is_chief and training.early_stopping else []):
+            stopping.hear(row)
+        if reason := workers.share(stopping.reason)[0]:
+            more = "expected a larger early_stopping, or 0, to go on"
+            print(f"nothing to do: {start} of {training.train_steps} steps are done; {reason}; {more}", flush=True)
+            if workers.is_chief:
+                progress.set_state(workdir, "stopped")
+            return model
         before = run.config_before()
         if before and (line := new_course(model, before.training, training, start)):
             print(line, flush=True)
@@ -227,6 +237,7 @@ def _train_with(workers, distribution, config, workdir, accept_changed_data, on_
                 pause = workdirs.seconds_between_curves(workdir)
                 saver.curves = curves = callbacks.Scalars(writers["train"], training.log_every, images_per_step, pause)
                 evaluation.writer, evaluation.guard = writers["validation"], LikelihoodGuard(training)
+                evaluation.stopping = stopping
                 between = [
                     evaluation.guard,
                     callbacks.StepProgress(reporter),
@@ -242,6 +253,7 @@ def _train_with(workers, distribution, config, workdir, accept_changed_data, on_
                         fit(between, reporter)
                     finally:
                         terminal.clear()
+            reporter.stopped_early = model.stop_training
     return model
 
 
@@ -281,6 +293,8 @@ def _fit(model, dataset, batches, whole, workdir, training, all_callbacks, repor
             verbose=0,
             callbacks=all_callbacks,
         )
+    except StoppedEarly:
+        pass
     except (OSError, tf.errors.OpError) as error:
         if reporter and error is reporter.error_of_callback:
             raise
