@@ -31,6 +31,7 @@ UNUSUAL = {
         "skip_broken_images": True,
         "horizontal_flip": True,
         "random_translation": 0.25,
+        "balance_classes": True,
         "held_out": "last",
         "train_split": "unlabelled",
         "test_split": "validation",

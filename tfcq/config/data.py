@@ -53,6 +53,11 @@ class DataConfig(Section):
         "and right or left, and its edge pixels are repeated to fill the gap",
         minimum=0.0, maximum=1.0,
     )
+    balance_classes: bool = option(
+        False,
+        "draws every class equally often in training, whatever its number of images: the classes are the folders right below "
+        "that of the training images (dataset=folder:DIR)",
+    )
     train_split: str = option(
         "train",
         "the split of the data set with the training images; other names than train need a TFDS data set that has them "
@@ -85,6 +90,11 @@ class DataConfig(Section):
         """Raises UserError for an empty data set, or if both splits are the same."""
         if not self.dataset:
             raise UserError("dataset: expected a name, received an empty string")
+        if self.balance_classes and not self.dataset.startswith("folder:"):
+            raise UserError(
+                f"balance_classes with dataset={self.dataset}: expected dataset=folder:DIR with a folder for each class; other "
+                "data sets are read without classes"
+            )
         if self.train_split == self.test_split:
             raise UserError(
                 f"train_split and test_split: expected two different splits, received {self.train_split!r} for both"

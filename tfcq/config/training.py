@@ -179,8 +179,8 @@ class TrainingConfig(Section):
     )
     early_stopping: int = option(
         0,
-        "after how many evaluations in a row without an improvement of best_metric's number training ends; a run that was ended "
-        "so goes on with a larger number, or with 0; 0: training ends at train_steps",
+        "how many evaluations in a row without an improvement of best_metric's number end the training early; the run goes on "
+        "with a larger number, or with 0; 0: it ends at train_steps",
         minimum=0, unit="evaluations", on_resume="free",
     )
 
