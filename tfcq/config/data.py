@@ -25,11 +25,17 @@ class DataConfig(Section):
         "changes speed alone; empty: ~/.cache/tfcq/images; none: no cache",
         on_resume="free", paths=("",), words=("none",),
     )
-    image_size: int = option(32, "the side of the square images that a model sees", minimum=4, maximum=1024, unit="pixels")
+    image_size: int = option(
+        32,
+        "the side of the square images that a model sees",
+        minimum=4, maximum=1024, unit="pixels",
+        advice="models see square images, so it is one side: what is not square is cut at its centre",
+    )
     center_crop: int = option(
         0,
         "the side of the square that is cut from the centre of each source image before it is resized; 0: the largest square",
         minimum=0, maximum=16384, unit="source pixels",
+        advice="it is one side: a square is cut",
     )
     resize: str = option(
         "area",
