@@ -48,6 +48,7 @@ def main(flags: Flags) -> None:
         held = workdirs.read_config(flags.workdir)  # reports a folder that has nothing to resume
     config = config_of({"model": flags.model} | options, held)
     warn_of_unused(config, options)
+    starting.reach(config.training.init_from)
     workdir = flags.workdir or f"runs/{name or config.model}"
 
     starting.start_tensorflow()

@@ -156,6 +156,12 @@ def scores() -> str:
     return "\n".join([*rows, "| `flagged` | whether it is unusual among the held-out images: below | |"])
 
 
+def image_kinds() -> str:
+    """The table of the kinds of image files, and what becomes of them, of the module that decodes them."""
+    text = ast.get_docstring(ast.parse((ROOT / "tfcq/data/decoding.py").read_text(encoding="utf-8")))
+    return "\n".join(line for line in inspect.cleandoc(text).splitlines() if line.startswith("|"))
+
+
 def departures(module: str) -> str:
     """The paragraphs of a module's docstring that say where it departs from its paper or its authors' code."""
     path = ROOT / f"{module.replace('.', '/')}.py"
@@ -186,7 +192,7 @@ def bibtex() -> str:
 
 MACROS = {
     macro.__name__: macro
-    for macro in (include, options, resumable, endpoints, inputs, results, metrics, scores, departures, cite, bibtex)
+    for macro in (include, options, resumable, endpoints, inputs, results, metrics, scores, image_kinds, departures, cite, bibtex)
 }
 
 

@@ -11,7 +11,8 @@ from commands import command_of, config_from, flags_of, run_here
 
 from tfcq import config as configs
 from tfcq import train
-from tfcq.command_line.flags import Flags, IntegerOrWord
+from tfcq.command_line.flags import AdvisedInteger, Flags, IntegerOrWord
+from tfcq.command_line.options import advice_of
 from tfcq.config import fields
 from tfcq.config.evaluation import EvaluationConfig
 from tfcq.errors import UserError
@@ -29,7 +30,8 @@ def test_every_option_is_a_flag_of_its_type():
     sections = (configs.DataConfig, configs.TrainingConfig, *configs.SYSTEMS.values())
     for section in sections:
         for name, kind in typing.get_type_hints(section).items():
-            assert type(flags.values[name].parser) is kinds[kind] and flags.values[name].value is None
+            assert type(flags.values[name].parser) is (AdvisedInteger if advice_of(name) else kinds[kind])
+            assert flags.values[name].value is None
     options = {field.name for section in sections for field in dataclasses.fields(section)}
     own = {"workdir", "accept_changed_data", "preset", "flagfile", "help", "h", "helpfull", "version"}
     assert set(flags.values) == {"model", *own, *options}
@@ -72,7 +74,7 @@ def test_flags_reach_their_sections():
 
 def test_every_option_can_be_set():
     choices = {
-        "dataset": "npz:a.npz", "data_dir": "sets", "data_cache": "decoded",
+        "dataset": "folder:pictures", "init_from": "runs/other", "data_dir": "sets", "data_cache": "decoded",
         "resize": "pad", "color": "rgb", "image_size": "64",
         "optimizer": "adam", "optimizer_arguments": "epsilon=0.5",
         "learning_rate_schedule": "exponential", "precision": "mixed_float16",

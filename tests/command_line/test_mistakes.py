@@ -42,6 +42,12 @@ def test_a_mistake_ends_a_process_with_one_line(tmp_path):
         (["--qqqq"], "Unknown command line flag 'qqqq'"),
         (["--image_size=big"], "--image_size=big"),
         (["--image_size=8.5"], "--image_size=8.5: expected an integer, received '8.5'"),
+        (
+            ["--image_size=64x48"],
+            "--image_size=64x48: expected an integer, received '64x48'; models see square images, so it is one side: what is "
+            "not square is cut at its centre",
+        ),
+        (["--center_crop=178x218"], "expected an integer, received '178x218'; it is one side: a square is cut"),
         (["--learning_rate=fast"], "--learning_rate=fast: expected a number, received 'fast'"),
         (["--jit_compile=perhaps"], "--jit_compile=perhaps"),
         (["--image_size"], "Missing value for flag --image_size"),

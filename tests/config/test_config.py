@@ -31,6 +31,7 @@ UNUSUAL = {
         "skip_broken_images": True,
         "horizontal_flip": True,
         "random_translation": 0.25,
+        "balance_classes": True,
         "held_out": "last",
         "train_split": "unlabelled",
         "test_split": "validation",
@@ -84,6 +85,7 @@ UNUSUAL = {
         "batch_size": 3,
         "micro_batches": 1,
         "seed": 2**31 - 1,
+        "init_from": "runs/other",
         "optimizer": "adam",
         "optimizer_arguments": "epsilon=0.5",
         "learning_rate": 0.125,
@@ -113,6 +115,7 @@ UNUSUAL = {
         "eval_samples": 7,
         "eval_features": "pixels",
         "best_metric": "prd_f8",
+        "early_stopping": 4,
     },
 }
 
@@ -127,6 +130,18 @@ def test_unusual_values_cover_every_option_and_no_default():
         assert UNUSUAL[name].keys() == {field.name for field in dataclasses.fields(section)}
         same = [field.name for field in dataclasses.fields(section) if UNUSUAL[name][field.name] == field.default]
         assert not set(same) - {"micro_batches"}  # free bits exclude it; its round trip is below
+
+
+def test_a_size_of_two_sides_is_told_that_images_are_square():
+    for size in ("64x48", (64, 48)):
+        with pytest.raises(UserError) as caught:
+            DataConfig(image_size=size)
+        assert str(caught.value) == (
+            f"image_size: expected int, received {size!r}; models see square images, so it is one side: what is not square is "
+            "cut at its centre"
+        )
+    with pytest.raises(UserError, match="^batch_size: expected int, received '8'$"):
+        TrainingConfig(batch_size="8")
 
 
 def test_json_round_trip_of_every_option():
@@ -168,7 +183,8 @@ def test_every_option_refuses_other_types(section, field):
         kinds = [KINDS[section][field.name].__name__]
         if HINTS[section][field.name] == int | str:
             kinds += field.metadata["words"]
-        assert message == f"{field.name}: expected {' or '.join(kinds)}, received {value!r}"
+        advice = field.metadata["advice"]
+        assert message == f"{field.name}: expected {' or '.join(kinds)}, received {value!r}" + (f"; {advice}" if advice else "")
 
 
 @pytest.mark.parametrize(("section", "field"), FIELDS, ids=identifier)

@@ -25,6 +25,7 @@ FREE = {
     "training.eval_split",
     "training.eval_features",
     "training.best_metric",
+    "training.early_stopping",
     "system.image_draw",
     "data.data_cache",
 }

@@ -47,6 +47,14 @@ def test_tables_of_endpoints_and_metrics_have_all_of_them():
     assert "`fd_EXTRACTOR`, `fid`" in hooks.metrics() and "`density`, `coverage`" in hooks.metrics()
 
 
+def test_the_kinds_of_images_are_those_of_the_decoder():
+    head, line, *rows = hooks.image_kinds().splitlines()
+    assert (head, line) == ("| kind | decision |", "|---|---|")
+    kinds = dict(row.strip("| ").split(" | ") for row in rows)
+    assert kinds["16 bits a channel, 32-bit integers, floats"].startswith("refused: ")
+    assert kinds["alpha channel, transparent colour"].startswith("dropped where every pixel is opaque; otherwise refused")
+
+
 def test_equations_become_mathml_and_code_stays_as_it_is():
     content = r'<p><span class="arithmatex">\(a &lt; b\)</span> and <code>\(a\)</code></p><div class="arithmatex">\[ x^2 \]</div>'
     made = hooks.with_mathml(content)

@@ -15,7 +15,7 @@ from tfcq import data
 from tfcq import workdir as workdirs
 from tfcq.config import TrainingConfig
 from tfcq.engine.checkpoints import Checkpoints
-from tfcq.engine.optimizers import new_course
+from tfcq.engine.optimizers import compile_model, new_course
 from tfcq.errors import TrainingInterrupted, UserError
 from tfcq.evaluation.report import training_curves
 from tfcq.machine.interruption import Signals
@@ -202,6 +202,23 @@ def test_extending_says_what_becomes_of_the_learning_rate(schedule, before, afte
             f"{before:.4g} -> {after:.4g}"
         )
     assert new_course(model, old, new, 0) == new_course(model, new, new, 10) == ""
+
+
+def test_extending_a_staged_run_lengthens_its_last_stage_alone():
+    """A first stage of 4 steps, then 6, extended to 16: each stage's drop comes after half of its own steps."""
+    drops = {"learning_rate": 0.1, "learning_rate_drops": "0.5:0.01/0.5:0.1"}
+    old, new = (TrainingConfig(train_steps=steps, **drops) for steps in (10, 20))
+    rates = []
+    for training in (old, new):
+        model = tiny.build(tiny.config(model="glf", first_stage_steps=4))
+        compile_model(model, training)
+        assert model.stage_starts == (0, 4) and model.stage_at(10) == 1
+        schedules = [model.player_optimizers[player.name]._learning_rate for player in model.players()]
+        rates.append([[round(float(schedule(step)), 6) for step in range(16)] for schedule in schedules])
+    assert rates[0][0] == rates[1][0] == [0.1] * 2 + [0.001] * 14  # done by then
+    assert rates[0][1] == [0.1] * 3 + [0.01] * 13
+    assert rates[1][1] == [0.1] * 8 + [0.01] * 8
+    assert new_course(model, old, new, 10).endswith("that of 20 steps; learning_rate at step 10: 0.01 -> 0.1")
 
 
 # What the command makes of a workdir.

@@ -24,6 +24,7 @@ class Model:
     """A model whose training ends with `error`."""
 
     steps_taken = 0
+    stop_training = False
 
     def __init__(self, workers, error):
         self.workers, self._error = workers, error

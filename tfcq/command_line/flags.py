@@ -10,7 +10,7 @@ from typing import Any
 from absl import flags as absl_flags
 
 from tfcq.command_line import flagfiles, presets
-from tfcq.command_line.options import Entry, entry_of, facts, kinds_of, place_holder_of, run_options
+from tfcq.command_line.options import Entry, advice_of, entry_of, facts, kinds_of, place_holder_of, run_options
 from tfcq.config.fields import Section
 from tfcq.errors import UserError
 from tfcq.machine import paths
@@ -37,9 +37,31 @@ def _define_integer_or_word(name, default, meaning, flag_values):
     absl_flags.DEFINE(IntegerOrWord(), name, default, meaning, flag_values)
 
 
+class AdvisedInteger(absl_flags.IntegerParser):
+    """The parser of an integer, whose errors end with some advice."""
+
+    def __init__(self, advice: str):
+        super().__init__()
+        self._advice = advice
+
+    def convert(self, argument: int | str) -> int:
+        """The integer that the text is; ValueError for another text."""
+        try:
+            return super().convert(argument)
+        except ValueError as error:
+            raise ValueError(f"{error}; {self._advice}") from error
+
+
+def _define_integer(name, default, meaning, flag_values):
+    if advice := advice_of(name):
+        absl_flags.DEFINE(AdvisedInteger(advice), name, default, meaning, flag_values)
+    else:
+        absl_flags.DEFINE_integer(name, default, meaning, flag_values=flag_values)
+
+
 _DEFINE: dict[Any, Callable] = {
     bool: absl_flags.DEFINE_bool,
-    int: absl_flags.DEFINE_integer,
+    int: _define_integer,
     float: absl_flags.DEFINE_float,
     str: absl_flags.DEFINE_string,
     int | str: _define_integer_or_word,

@@ -71,6 +71,12 @@ def run_options() -> dict[str, Kind]:
     return options
 
 
+def advice_of(name: str) -> str:
+    """What an error adds about a value of another type than the run's option `name`; "": nothing, or it is no such option."""
+    fields = [section.__dataclass_fields__[name] for section in run_sections().values() if name in section.__dataclass_fields__]
+    return fields[0].metadata["advice"] if fields else ""
+
+
 def place_holder_of(choices: Sequence[object], otherwise: str) -> str:
     """The choices, separated by | and without an empty one; `otherwise` if there are none or they are too long."""
     words = "|".join(str(choice) for choice in choices if choice != "")

@@ -25,11 +25,17 @@ class DataConfig(Section):
         "changes speed alone; empty: ~/.cache/tfcq/images; none: no cache",
         on_resume="free", paths=("",), words=("none",),
     )
-    image_size: int = option(32, "the side of the square images that a model sees", minimum=4, maximum=1024, unit="pixels")
+    image_size: int = option(
+        32,
+        "the side of the square images that a model sees",
+        minimum=4, maximum=1024, unit="pixels",
+        advice="models see square images, so it is one side: what is not square is cut at its centre",
+    )
     center_crop: int = option(
         0,
         "the side of the square that is cut from the centre of each source image before it is resized; 0: the largest square",
         minimum=0, maximum=16384, unit="source pixels",
+        advice="it is one side: a square is cut",
     )
     resize: str = option(
         "area",
@@ -52,6 +58,11 @@ class DataConfig(Section):
         "the largest translation of a training image, as a fraction of its side: each is moved by whole pixels, down or up "
         "and right or left, and its edge pixels are repeated to fill the gap",
         minimum=0.0, maximum=1.0,
+    )
+    balance_classes: bool = option(
+        False,
+        "draws every class equally often in training, whatever its number of images: the classes are the folders right below "
+        "that of the training images (dataset=folder:DIR)",
     )
     train_split: str = option(
         "train",
@@ -85,6 +96,11 @@ class DataConfig(Section):
         """Raises UserError for an empty data set, or if both splits are the same."""
         if not self.dataset:
             raise UserError("dataset: expected a name, received an empty string")
+        if self.balance_classes and not self.dataset.startswith("folder:"):
+            raise UserError(
+                f"balance_classes with dataset={self.dataset}: expected dataset=folder:DIR with a folder for each class; other "
+                "data sets are read without classes"
+            )
         if self.train_split == self.test_split:
             raise UserError(
                 f"train_split and test_split: expected two different splits, received {self.train_split!r} for both"

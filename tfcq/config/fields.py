@@ -47,6 +47,7 @@ def option(
     on_resume: str = "fixed",
     paths: Sequence[str] = (),
     words: Sequence[str] = (),
+    advice: str = "",
 ) -> Any:
     """A dataclass field with a meaning (a sentence for `--help`), bounds (inclusive), choices and a unit.
 
@@ -59,11 +60,12 @@ def option(
         on_resume: one of `ON_RESUME`.
         paths: prefixes of a value, such as "folder:", that are followed by a path; "": the whole value is a path.
         words: values of an option with `paths` that are no paths, or of one of type `int | str` that are no numbers.
+        advice: what an error adds about a value of another type.
     """
     if on_resume not in ON_RESUME:
         raise ValueError(f"on_resume: expected one of {', '.join(ON_RESUME)}, received {on_resume!r}")
     metadata = {"meaning": meaning, "minimum": minimum, "maximum": maximum, "choices": choices, "unit": unit}
-    metadata |= {"on_resume": on_resume, "paths": paths, "words": words}
+    metadata |= {"on_resume": on_resume, "paths": paths, "words": words, "advice": advice}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -154,7 +156,8 @@ def checked(field: dataclasses.Field, kind: type | types.UnionType, value: Any) 
         if isinstance(value, str) and value in words:
             return value
     if type(value) is not kind:
-        raise UserError(f"{name}: expected {' or '.join([kind.__name__, *words])}, received {value!r}")
+        advice = f"; {field.metadata['advice']}" if field.metadata["advice"] else ""
+        raise UserError(f"{name}: expected {' or '.join([kind.__name__, *words])}, received {value!r}{advice}")
     bounds = field.metadata
     if isinstance(value, str) and not is_one_line(value):
         raise UserError(f"{name}: expected text of one line in UTF-8, received {value!r}")

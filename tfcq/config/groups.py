@@ -129,7 +129,10 @@ class AdversaryOptions(Section):
             raise UserError("coverage=false with quality_weight=0: nothing to train; expected one of the two losses")
 
 
-FIRST_STAGES = ("first_stage_steps", "pretraining_steps")
+PRETRAINING = "pretraining_steps"
+"""The option for the length of a pre-training, which a run of another run's weights (init_from) has none of."""
+
+FIRST_STAGES = ("first_stage_steps", PRETRAINING)
 """Options for the length of a first stage of training."""
 
 
@@ -219,6 +222,8 @@ class StageOptions(Section):
         """Raises UserError if the run ends before its last stage begins."""
         super().check_run(data, training)
         for name, steps in self.first_stages().items():
+            if name == PRETRAINING and training.init_from:
+                continue  # the weights that the run begins with are trained
             if steps >= training.train_steps:
                 raise UserError(
                     f"{name}: expected fewer than train_steps={training.train_steps}, to leave steps for the stage after it, "

@@ -19,6 +19,7 @@ from typing import Any
 
 from tfcq.config.data import DataConfig
 from tfcq.config.fields import KnownNames, Section, check_names, suggestion
+from tfcq.config.groups import PRETRAINING
 from tfcq.config.systems import SYSTEMS
 from tfcq.config.training import TrainingConfig
 from tfcq.errors import UserError
@@ -130,6 +131,8 @@ class Config(KnownNames):
         found = self.data.unused() | self.system.unused() | self.training.unused()
         if self.data.num_validation == "none":
             found["validation_images"] = "images that validate (num_validation)"
+        if self.training.init_from:
+            found[PRETRAINING] = "first weights of its own (init_from)"
         return found
 
     def changes(self, other: Config) -> dict[str, list]:

@@ -53,6 +53,14 @@ class TrainingConfig(Section):
         minimum=1, maximum=4096,
     )
     seed: int = option(0, "the seed of the weights, of the order of the data and of all noise", minimum=0, maximum=2**31 - 1)
+    init_from: str = option(
+        "",
+        "the folder of another run of the same networks, whose weights this run begins with: those that are evaluated and "
+        "exported, of its best checkpoint (of its last, where it keeps no best). Nothing is initialised with data, and there is "
+        "no pre-training (pretraining_steps); optimizers, step and history are new. A run that goes on does not read the folder "
+        "again; empty: the first weights are random",
+        paths=("",),
+    )
     optimizer: str = option(
         "adamax",
         "the rule that updates the weights, a class of keras.optimizers: adamax | adam | adamw | sgd | rmsprop | lion | ...",
@@ -169,6 +177,12 @@ class TrainingConfig(Section):
         "eval_metrics are; for adversarial models frechet_distance",
         choices=BEST_METRICS, on_resume="free",
     )
+    early_stopping: int = option(
+        0,
+        "how many evaluations in a row without an improvement of best_metric's number end the training early; the run goes on "
+        "with a larger number, or with 0; 0: it ends at train_steps",
+        minimum=0, unit="evaluations", on_resume="free",
+    )
 
     def check(self) -> None:
         """Raises UserError for combinations of options that cannot work, and for unknown metrics."""
@@ -216,6 +230,11 @@ class TrainingConfig(Section):
         """Raises UserError for numbers of the validation split if the run has none."""
         if data.num_validation != "none":
             return
+        if self.early_stopping and self.best_metric == "elbo":
+            raise UserError(
+                f"early_stopping={self.early_stopping} with num_validation=none: elbo is measured on validation images; expected "
+                "a best_metric of samples with eval_split=train, or early_stopping=0"
+            )
         if self.best_metric != "elbo" and not self._best_is_of_samples():
             raise UserError(
                 f"best_metric={self.best_metric} with num_validation=none: it is measured on validation images; expected a "

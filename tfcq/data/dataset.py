@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -22,11 +22,13 @@ from tfcq.config import DataConfig
 from tfcq.config.fields import suggestion
 from tfcq.data import earlier, places
 from tfcq.data.builtin import digits, photo_patches
+from tfcq.data.classes import of_training
 from tfcq.data.folder import folder
 from tfcq.data.holding import cache_folder, decode_ahead, gather_all
 from tfcq.data.idx import idx
 from tfcq.data.manifest import Manifest
 from tfcq.data.npz import npz
+from tfcq.data.order import epoch_of
 from tfcq.data.sources import Source
 from tfcq.data.split_images import Gather, by_content, by_position, without_others
 from tfcq.data.splits import JOINED, SPLITS
@@ -89,12 +91,13 @@ def load(
     if match is None or match.changed:  # images that a run began with have been accepted
         for raw in raws.values():
             raw.refuse_scaled()
-    manifest = match.manifest() if match else Manifest.of(raws, images)
+    known, manifest = manifest, match.manifest() if match else Manifest.of(raws, images)
     _warn_of_few(config.dataset, {split: len(one.indices) for split, one in images.items()})
     height, width, channels = transform.shape
     held = f"{num_bytes / 2**20:.0f} MiB {way}"
     repeats = [f"{count} of {split} are in {other} too" for (split, other), count in manifest.repeats().items()]
-    notes = "".join(f"; {note}" for note in [source.notes, *repeats] if note)
+    balance = "classes are drawn equally often" if config.balance_classes else ""
+    notes = "".join(f"; {note}" for note in [source.notes, balance, *repeats] if note)
     description = f"{config.dataset}: {how}; {height}x{width}x{channels}, {held}{notes}"
     return ImageDataset(
         description,
@@ -105,6 +108,7 @@ def load(
         config.random_translation,
         manifest,
         match.counts() if match else "",
+        functools.partial(of_training, manifest, known, config.dataset, accept_changed_data) if config.balance_classes else None,
     )
 
 
@@ -134,6 +138,8 @@ class ImageDataset:
         random_translation: how far `train_batches` moves images at most, as a fraction of an image's side.
         manifest: the `Manifest` of the splits; None: unknown.
         differs: how the images differ from those that the run began with, in words; "": no known difference.
+        classes: function that gives the class of each training image, int64 [N]; `train_batches` draws all of them equally
+            often. None: classes do not matter.
 
     Attributes:
         doubt: why it is uncertain that the splits are those that the run began with, in words; "": it is certain.
@@ -151,6 +157,7 @@ class ImageDataset:
         random_translation: float = 0.0,
         manifest: Manifest | None = None,
         differs: str = "",
+        classes: Callable[[], np.ndarray] | None = None,
     ) -> None:
         self.description = description
         self.image_shape = tuple(image_shape)
@@ -160,6 +167,7 @@ class ImageDataset:
         self._random_translation = random_translation
         self.manifest = manifest
         self.differs = differs
+        self._classes = classes
         self._error: UserError | None = None
         self._error_lock = threading.Lock()
 
@@ -210,8 +218,9 @@ class ImageDataset:
         """Batches for training, without end.
 
         An epoch is num_images // batch_size batches of a fresh permutation; the remaining images are not seen in that
-        epoch. With horizontal_flip each image is mirrored with probability 1/2. With random_translation it is moved by whole
-        numbers of pixels: uniform up to that fraction of its side, then rounded. Both are drawn anew each epoch.
+        epoch. With balance_classes it is as many draws, of every class equally often (`order.balanced`). With horizontal_flip
+        each image is mirrored with probability 1/2. With random_translation it is moved by whole numbers of pixels: uniform up
+        to that fraction of its side, then rounded. Both are drawn anew each epoch, or each time a balanced image is drawn.
 
         Args:
             batch_size: images of a batch.
@@ -225,7 +234,7 @@ class ImageDataset:
             prefetched.
 
         Raises:
-            UserError: fewer images than batch_size.
+            UserError: fewer images than batch_size, or no classes to balance.
         """
         for name, value in {"batch_size": batch_size, "seed": seed, "start_step": start_step}.items():
             check_integer(name, value)
@@ -237,35 +246,29 @@ class ImageDataset:
             raise UserError(f"expected seed and start_step of at least 0, received {seed} and {start_step}")
         steps_per_epoch, own = count // batch_size, np.array(range(batch_size) if rows is None else rows, np.int64)
 
-        def moves(epoch):
-            most = self._random_translation * np.array(self.image_shape[:2])
-            if not most.any():
-                return None
-            return np.rint(np.random.RandomState([seed, epoch, 2]).uniform(-most, most, (count, 2))).astype(np.int64)
+        most = [self._random_translation * side for side in self.image_shape[:2]]
+        classes = self._classes() if self._classes else None
 
         # Two epochs are in use while the last batches of one and the first of the next are prepared.
         @functools.lru_cache(maxsize=2)
         def plan(epoch):
-            # RandomState, whose streams are frozen (NEP 19): a run resumes identically under another NumPy.
-            order = np.random.RandomState([seed, epoch]).permutation(count)
-            flips = np.random.RandomState([seed, epoch, 1]).randint(2, size=count, dtype=np.uint8).astype(bool)
-            return order, flips, moves(epoch)
+            return epoch_of(seed, epoch, count, most, classes)
+
+        def drawn(step):
+            epoch, position = divmod(int(step), steps_per_epoch)
+            return plan(epoch).take(position * batch_size + own)
 
         def batch(step):
-            epoch, position = divmod(int(step), steps_per_epoch)
-            order, flips, moved = plan(epoch)
-            indices = order[position * batch_size + own]
+            indices, flip, moved = drawn(step)
             images = self._take("train", indices)
             if self._horizontal_flip:
-                flip = flips[indices]
                 images[flip] = images[flip, :, ::-1]
-            return images if moved is None else translate(images, moved[indices])
+            return images if moved is None else translate(images, moved)
 
         numbers_at_start = np.array(self.manifest.numbers("train") if self.manifest else range(count), np.int64)
 
         def numbers(step):
-            epoch, position = divmod(int(step), steps_per_epoch)
-            return numbers_at_start[plan(epoch)[0][position * batch_size + own]]
+            return numbers_at_start[drawn(step)[0]]
 
         steps = tf.data.Dataset.counter(start_step)
         if not with_indices:

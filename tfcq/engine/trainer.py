@@ -77,6 +77,12 @@ class Trainer(Step, keras.Model):
         self._clip_norm = 0.0
         self.micro_batches = 1
 
+    starts_trained = False
+    """Whether the first weights are another run's (`init_from`): no data initialises them, and there is no pre-training."""
+
+    stop_training = False
+    """Set after a step, it ends Keras's fit there."""
+
     # Hooks that a system defines.
 
     needs_indices = False
@@ -97,6 +103,13 @@ class Trainer(Step, keras.Model):
     def stage_starts(self) -> tuple[int, ...]:
         """The step at which each stage of training begins; the first is 0."""
         return (0,)
+
+    def inherited_variables(self) -> list[keras.Variable]:
+        """The weights that a run takes over from another (`init_from`), before `attach`: by default all but the steps' number."""
+        return [variable for variable in self.variables if variable is not self.step]
+
+    def check_inherited(self) -> None:
+        """Raises UserError if the model cannot begin with the weights of another run that it has now; does nothing by default."""
 
     def averaged_variables(self) -> list[keras.Variable]:
         """The weights that have a running mean, the same before and after `attach`; by default all trainable ones."""
@@ -230,7 +243,7 @@ class Trainer(Step, keras.Model):
     def fit_batches(
         self, batches: tf.data.Dataset, whole: tf.data.Dataset | None = None, **kwargs: Any
     ) -> keras.callbacks.History:
-        """Calls Keras's fit with the batches of `tfcq.engine.batches`; initialises a new model first.
+        """Calls Keras's fit with the batches of `tfcq.engine.batches`; first initialises a new model that has no trained weights.
 
         Args:
             batches: the batches, or this worker's rows of them.
@@ -238,8 +251,9 @@ class Trainer(Step, keras.Model):
             **kwargs: arguments of `keras.Model.fit`.
         """
         if self.steps_taken == 0:
-            images = tf.nest.flatten(next(iter((whole or batches).take(1))))[0]
-            self.initialize(images[:, 0] if images.shape.rank == 5 else images)
+            if not self.starts_trained:
+                images = tf.nest.flatten(next(iter((whole or batches).take(1))))[0]
+                self.initialize(images[:, 0] if images.shape.rank == 5 else images)
             if self.averages:
                 self.averages.restart()
         self._next_step = self.steps_taken

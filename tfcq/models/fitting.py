@@ -96,6 +96,8 @@ class FittedModel(Trainer):
             if name in _NOT_OF_FIT and value is not None:
                 raise UserError(f"fit({name}): a model learns from images alone here; tfcq.Run.train measures on held-out images")
         options = {name: value for name, value in options.items() if name not in _NOT_OF_FIT}
+        if self.training_config.init_from:
+            raise UserError("fit: init_from is of tfcq.Run.train; expected none here: assign weights, or load them, before fit")
         dataset = arrays.training_set(x, self.image_shape, "fit(x)")
         self._attach(dataset, batch_size or self.training_config.batch_size)
         count, turns = dataset.num_images("train"), self.batches_per_step

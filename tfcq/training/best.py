@@ -30,10 +30,13 @@ class BestNumber:
         self._ability = registry.TABLE[own].ability
         self.of_samples = self._ability == "sample"
 
-    def check(self, model: GenerativeModel) -> None:
-        """Raises UserError if the model cannot be measured so; by elbo, the default, no checkpoint is the best then."""
-        if self._name != ELBO.number and self._ability not in model.abilities:
-            raise UserError(f"best_metric={self._name}: {model.cannot(self._ability)}")
+    def check(self, model: GenerativeModel, needed_by: str = "") -> None:
+        """Raises UserError if the model cannot be measured so; by elbo, the default, no checkpoint is the best then.
+
+        `needed_by`: the options that need the number, also if it is elbo; "": none but best_metric.
+        """
+        if (self._name != ELBO.number or needed_by) and self._ability not in model.abilities:
+            raise UserError(f"{needed_by or f'best_metric={self._name}'}: {model.cannot(self._ability)}")
 
     def of(self, row: dict) -> tuple[float, Criterion] | None:
         """The number in a row of metrics.jsonl, and what it is; None if the row does not have it."""

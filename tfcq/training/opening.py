@@ -13,7 +13,7 @@ import re
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tfcq import data
 from tfcq import workdir as workdirs
@@ -186,7 +186,13 @@ class OpenedRun:
         if self.config_before() is not None:
             workdirs.check_files(self.folder, self.config, digests)
 
-    def begin(self, step: int, dataset: ImageDataset, digests: Mapping[str, str] | None = None) -> None:
+    def begin(
+        self,
+        step: int,
+        dataset: ImageDataset,
+        digests: Mapping[str, str] | None = None,
+        weights: Mapping[str, Any] | None = None,
+    ) -> None:
         """Writes the files of a run that begins or resumes at `step`: config, environment, facts about the data, history.
 
         Rows of metrics, events of TensorBoard and pictures up to `step` are kept; at step 0, before any training, none are.
@@ -195,6 +201,7 @@ class OpenedRun:
             step: from which training begins or resumes.
             dataset: the images.
             digests: of the other files that training has read, `GenerativeModel.files_read`; None: none.
+            weights: where the first weights are from, `FirstWeights.facts`; None: they are the run's own.
         """
         with files.writing("workdir", self.folder):
             last = step or -1
@@ -220,6 +227,13 @@ class OpenedRun:
                 arrays.keep(self.folder.absolute() / workdirs.IMAGES, self.images)
             workdirs.open_for(self.config, self.folder, step, self.accept_changed_data)
             workdirs.keep_data(self.folder, dataset, step if begun else None, digests)
+            if weights:
+                workdirs.record_changes(self.folder, step, {"weights": [None, dict(weights)]})
+
+    def rows_until(self, step: int) -> list[dict]:
+        """The rows of metrics that training wrote up to `step`, in their order; those beyond it will be measured again."""
+        rows = workdirs.read_metrics(self.folder) if self.config_before() else []
+        return [row for row in rows if "checkpoint" not in row and row["step"] <= step]
 
     def row_of(self, step: int) -> dict | None:
         """The row of metrics that training wrote at `step`; None if there is none."""

@@ -39,8 +39,9 @@ class Progress:
     evaluation.
 
     Attributes:
-        state: "starting": the run has begun or resumed, and this process has taken no step yet; "training"; "done";
-            "interrupted": by a signal, and saved if a step was taken; "failed".
+        state: "starting": the run has begun or resumed, and this process has taken no step yet; "training"; "done": all
+            `train_steps` are taken; "stopped": early, as evaluations brought no improvement (early_stopping); "interrupted": by
+            a signal, and saved if a step was taken; "failed".
         step: the last step that was taken, by this process or an earlier one.
         train_steps: the step at which the run ends.
         seconds: time of training in this process, from the end of its first step, which traces and compiles, to the end of its
@@ -118,7 +119,10 @@ class Reporter:
     Attributes:
         train_steps: as given.
         error_of_callback: what `on_progress` raised, after which it is not called again; None: nothing.
+        stopped_early: whether the training ends before `train_steps`; to be set then.
     """
+
+    stopped_early = False
 
     error_of_callback: BaseException | None = None
 
@@ -147,7 +151,7 @@ class Reporter:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if error is None:
-            self._report("done")
+            self._report("stopped" if self.stopped_early else "done")
         elif isinstance(error, (TrainingInterrupted, Stopped, KeyboardInterrupt)):
             self._report("interrupted")
         else:

@@ -23,7 +23,8 @@ from tfcq.engine.workers import LOST_WORKER_ERRORS, Workers, first_words
 from tfcq.errors import TrainingInterrupted, UserError, WorkerLost
 from tfcq.machine import cluster, files, paths, settings, terminal
 from tfcq.machine.interruption import Signals, Stopped
-from tfcq.training import callbacks, opening, progress
+from tfcq.training import callbacks, first_weights, opening, progress
+from tfcq.training.early_stopping import EarlyStopping, StoppedEarly
 from tfcq.training.likelihood_guard import LikelihoodGuard
 from tfcq.training.progress import Progress, Reporter
 
@@ -151,10 +152,17 @@ def _train_with(workers, distribution, config, workdir, accept_changed_data, on_
         run = workers.each(lambda: stack.enter_context(open_folder(config, workdir, accept_changed_data, images)))
         mark = workers.share(run.mark())[0]
         workers.each(lambda: run.check_mark(mark))
+        other = workers.each(lambda: first_weights.other_run(config, run.folder))
         dataset = workers.each(run.load_data)
         workers.agree({"list of images": str(dataset.manifest and dataset.manifest.fingerprints())})
         with distribution.scope():
             model = models.build(config, dataset.image_shape)
+        model.starts_trained = bool(training.init_from)
+        weights = workers.each(lambda: first_weights.read(other, model)) if other else None
+        with distribution.scope():
+            if weights:
+                weights.assign_to(model)
+                model.check_inherited()
             num_weights = model.count_params()  # without what `attach` adds for training alone
             if model.needs_indices:
                 run.require_numbers(dataset)
@@ -172,6 +180,8 @@ def _train_with(workers, distribution, config, workdir, accept_changed_data, on_
             + (f"; resumed from step {start}" if start else ""),
             flush=True,
         )
+        if weights:
+            print(weights, flush=True)
         if model.likelihood_note:
             print(f"note: {model.likelihood_note}", flush=True)
         if model.training_note:
@@ -180,6 +190,15 @@ def _train_with(workers, distribution, config, workdir, accept_changed_data, on_
             print(f"nothing to do: {start} steps are done and train_steps={training.train_steps}", flush=True)
             if workers.is_chief:
                 progress.set_state(workdir, "done")  # an earlier training may have been killed after its last checkpoint
+            return model
+        stopping = EarlyStopping(training, model)
+        for row in workers.each(lambda: run.rows_until(start) if workers.is_chief and training.early_stopping else []):
+            stopping.hear(row)
+        if reason := workers.share(stopping.reason)[0]:
+            more = "expected a larger early_stopping, or 0, to go on"
+            print(f"nothing to do: {start} of {training.train_steps} steps are done; {reason}; {more}", flush=True)
+            if workers.is_chief:
+                progress.set_state(workdir, "stopped")
             return model
         before = run.config_before()
         if before and (line := new_course(model, before.training, training, start)):
@@ -204,7 +223,7 @@ def _train_with(workers, distribution, config, workdir, accept_changed_data, on_
         def begin():
             evaluation = callbacks.Evaluation(workdir, model, dataset, training, checkpoints, signals)
             files.check_room("workdir", run.folder, checkpoints.num_bytes())
-            run.begin(start, dataset, model.files_read)  # all checks are done
+            run.begin(start, dataset, model.files_read, weights and weights.facts)  # all checks are done
             evaluation.row_at_start = run.row_of(start)
             return evaluation
 
@@ -218,6 +237,7 @@ def _train_with(workers, distribution, config, workdir, accept_changed_data, on_
                 pause = workdirs.seconds_between_curves(workdir)
                 saver.curves = curves = callbacks.Scalars(writers["train"], training.log_every, images_per_step, pause)
                 evaluation.writer, evaluation.guard = writers["validation"], LikelihoodGuard(training)
+                evaluation.stopping = stopping
                 between = [
                     evaluation.guard,
                     callbacks.StepProgress(reporter),
@@ -233,6 +253,7 @@ def _train_with(workers, distribution, config, workdir, accept_changed_data, on_
                         fit(between, reporter)
                     finally:
                         terminal.clear()
+            reporter.stopped_early = model.stop_training
     return model
 
 
@@ -272,6 +293,8 @@ def _fit(model, dataset, batches, whole, workdir, training, all_callbacks, repor
             verbose=0,
             callbacks=all_callbacks,
         )
+    except StoppedEarly:
+        pass
     except (OSError, tf.errors.OpError) as error:
         if reporter and error is reporter.error_of_callback:
             raise

@@ -5,7 +5,7 @@ data.json          shape and source of the images, doubts about them, digests of
 images.npz         the images, if they were given in Python (`tfcq.Run.train`)
 images.jsonl.gz    which image belongs to which split (`tfcq.data.manifest`)
 history.jsonl      a row each time that options, images or the environment changed on resuming: {"time", "step", "changes":
-                   {name: [before, after]}}
+                   {name: [before, after]}}; of step 0, from which run the first weights are (--init_from)
 checkpoints/       last/ and best/, with record.json: by which number the best was chosen
 tensorboard/       train/, validation/ and, of evaluations, evaluation/
 samples/           PNG grids                 metrics.jsonl      a row per evaluation    metrics.json   the last
@@ -17,6 +17,7 @@ Each file is written whole or not at all. Rows of metrics.jsonl are of training,
 """
 
 from tfcq.workdir.configuration import check_for, exists, has_begun, open_for, read_config, saved_step
+from tfcq.workdir.history import record_changes
 from tfcq.workdir.images import (
     IMAGES,
     MANIFEST,
@@ -59,6 +60,7 @@ __all__ = [
     "read_image_shape",
     "read_manifest",
     "read_metrics",
+    "record_changes",
     "record_metrics",
     "saved_step",
     "seconds_between_curves",

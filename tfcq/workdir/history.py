@@ -1,4 +1,4 @@
-"""history.jsonl: what changed when a run was resumed."""
+"""history.jsonl: what changed when a run was resumed, and where its first weights are from."""
 
 from __future__ import annotations
 

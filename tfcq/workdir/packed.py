@@ -100,7 +100,8 @@ def refuse_training(workdir: str | os.PathLike) -> None:
     """Raises UserError if a folder holds a packed model."""
     if read(workdir) is not None:
         raise UserError(
-            f"workdir {workdir}: holds a packed model, which has no optimizers to train on with; expected another --workdir"
+            f"workdir {workdir}: holds a packed model, which has no optimizers to train on with; expected another --workdir, "
+            f"which begins with its weights by --init_from={workdir}"
         )
 
 

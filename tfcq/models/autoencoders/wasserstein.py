@@ -55,7 +55,8 @@ class WassersteinAutoencoder(Autoencoder):
 
     @property
     def stage_starts(self) -> tuple[int, ...]:
-        return (0, self.config.pretraining_steps) if self.config.pretraining_steps else (0,)
+        steps = 0 if self.starts_trained else self.config.pretraining_steps
+        return (0, steps) if steps else (0,)
 
     @property
     def main_stage(self) -> int:
@@ -72,7 +73,7 @@ class WassersteinAutoencoder(Autoencoder):
     def players(self) -> list[Player]:
         autoencoder = [*self.encoder.trainable_variables, *self.decoder.trainable_variables]
         main = Player("autoencoder", [Objective(self._loss, autoencoder)], stage=self.main_stage)
-        if not self.config.pretraining_steps:
+        if not self.main_stage:
             return [main]
         pretraining = Objective(self._moments_loss, self.encoder.trainable_variables)
         return [Player("pretraining", [pretraining]), main]

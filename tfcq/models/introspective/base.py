@@ -78,7 +78,8 @@ class IntrospectiveVAE(Autoencoder):
 
     @property
     def stage_starts(self) -> tuple[int, ...]:
-        return (0, self.config.pretraining_steps) if self.config.pretraining_steps and self.introspective else (0,)
+        steps = 0 if self.starts_trained else self.config.pretraining_steps
+        return (0, steps) if steps and self.introspective else (0,)
 
     def players(self) -> list[Player]:
         encoder, generator = self.encoder.trainable_variables, self.decoder.trainable_variables

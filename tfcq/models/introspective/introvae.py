@@ -19,11 +19,14 @@ import tensorflow as tf
 from tfcq.config import IntroVAEConfig
 from tfcq.engine.players import BalanceWarning, Terms
 from tfcq.engine.trainer import of_all_replicas
+from tfcq.errors import UserError
 from tfcq.machine.terminal import say
 from tfcq.models.introspective.base import GENERATED, IntrospectiveVAE, kl_of, squared_error
 from tfcq.randomness import row_seeds
 
 if TYPE_CHECKING:
+    import keras
+
     from tfcq.data import ImageDataset
 
 SUGGESTED = 2.0
@@ -59,6 +62,18 @@ class IntroVAE(IntrospectiveVAE):
         self._dataset: ImageDataset | None = None
         self._images_at_a_time = 0
         self.built = True
+
+    def inherited_variables(self) -> list[keras.Variable]:
+        """Without the margin, where the options give it."""
+        return [one for one in super().inherited_variables() if self.config.margin == "auto" or one is not self.margin]
+
+    def check_inherited(self) -> None:
+        """Raises UserError if the margin follows from a pre-training that the other run has not finished."""
+        if self.introspective and not float(tf.convert_to_tensor(self.margin)) > 0.0:
+            raise UserError(
+                "init_from with margin=auto: expected a run whose pre-training is over, from which the margin follows; train it "
+                "further, or give --margin=NUMBER"
+            )
 
     def attach(self, dataset: ImageDataset, batch_size: int) -> None:
         self._dataset, self._images_at_a_time = dataset, batch_size // tf.distribute.get_strategy().num_replicas_in_sync

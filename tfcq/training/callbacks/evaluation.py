@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
@@ -18,6 +19,7 @@ from tfcq.machine.terminal import clear, say
 from tfcq.metrics import registry
 from tfcq.training.best import BestNumber
 from tfcq.training.callbacks.step import StepCallback
+from tfcq.training.early_stopping import EarlyStopping, StoppedEarly
 
 if TYPE_CHECKING:
     from tfcq.config import TrainingConfig
@@ -55,9 +57,16 @@ class Meeting(StepCallback):
         self._training, self._workers = training, workers
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        """Waits for the evaluation of the first step, which may be due."""
+        """Waits for the evaluation of the first step, which may be due; StoppedEarly as that of `Evaluation`."""
         super().on_train_begin(logs)
-        self._meet(self.step, lambda evaluation: evaluation.on_train_begin(logs))
+
+        def evaluate(evaluation):
+            with contextlib.suppress(StoppedEarly):  # raised below, on every worker
+                evaluation.on_train_begin(logs)
+
+        self._meet(self.step, evaluate)
+        if self.model.stop_training:
+            raise StoppedEarly
 
     def on_step(self, step: int, logs: dict) -> None:
         """Waits, where an evaluation is due."""
@@ -68,6 +77,8 @@ class Meeting(StepCallback):
         if is_due(self._training, step):
             self.model.settle()
         self._workers.each(lambda: evaluate(self.evaluation) if self.evaluation else None)
+        if self._training.early_stopping:
+            self.model.stop_training = bool(self._workers.share("ends" if self.model.stop_training else "")[0])
         self._workers.wait()
 
 
@@ -94,6 +105,9 @@ class Evaluation(StepCallback):
 
     guard: LikelihoodGuard
     """Judges the likelihoods; to be set before training begins."""
+
+    stopping: EarlyStopping
+    """Has heard the rows up to the step from which training resumes; to be set before training begins."""
 
     def __init__(
         self,
@@ -122,13 +136,19 @@ class Evaluation(StepCallback):
         self._distributions = self._distribution_evaluator() if self._of_samples or self._best.of_samples else None
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        """Evaluates the first step, if that is due, or judges the row that it has already."""
+        """Evaluates the first step, if that is due, or judges the row that it has already.
+
+        Raises:
+            StoppedEarly: by that evaluation, the number stands still.
+        """
         super().on_train_begin(logs)
         if self.row_at_start:
             self._judge(self.step, self.row_at_start)
             self._keep_if_best(self.step, self.row_at_start)  # it may have been measured after the checkpoint was written
         elif is_due(self._training, self.step):
             self._evaluate(self.step)
+            if self.model.stop_training:
+                raise StoppedEarly
 
     def on_step(self, step: int, logs: dict) -> None:
         """Evaluates the model if that is due."""
@@ -199,6 +219,10 @@ class Evaluation(StepCallback):
             line = f"validation {row['elbo']['bits_per_dim']:.4f} bits/dim (ELBO, {self._num_images} images)"
         say(f"step {step}: {line}" + (f", {best}" if best else ""))
         self._judge(step, row)
+        self.stopping.hear(row)
+        if self.stopping.reason and step < self._training.train_steps:
+            say(f"step {step}: {self.stopping.reason}")
+            self.model.stop_training = True  # Keras ends its loop after the step
 
     def _measure(self, step):
         """The row of metrics of the model that would be served now; writes it to TensorBoard, with the grids."""

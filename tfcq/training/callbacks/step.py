@@ -66,7 +66,7 @@ class FirstStep(StepCallback):
 
 
 class Saver(StepCallback):
-    """Saves a checkpoint every `every` steps and at the end; after a signal, saves one and raises TrainingInterrupted.
+    """Saves a checkpoint every `every` steps and at the end, also an early one; after a signal, raises TrainingInterrupted too.
 
     All workers do so at the same steps: they compare their states, and the chief writes.
     """
@@ -85,7 +85,7 @@ class Saver(StepCallback):
             self._save(step)  # at once: the process may be killed before the model has settled
             if self.model.settle():
                 self._save(step)
-        elif step % self._every == 0 or step == self._total:
+        elif step % self._every == 0 or step == self._total or self.model.stop_training:
             self.model.settle()
             self._save(step)
         if received:
