@@ -19,6 +19,7 @@ COMMANDS = {
     "encode": "Writes the latents of images.",
     "export": "Exports a trained model as a SavedModel.",
     "serve": "Serves exported models over TF Serving's gRPC and REST protocol.",
+    "demo": "Opens a page to try a model on, in a browser.",
     "reproduce": "Trains and measures the rows of a paper's table.",
     "benchmark": "Times a configuration on this machine.",
 }
