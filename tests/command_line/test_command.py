@@ -40,7 +40,7 @@ def test_entry_points_can_be_imported_together():
     program = """if True:
         import sys
         import tfcq.train, tfcq.evaluate, tfcq.sample, tfcq.score, tfcq.encode
-        import tfcq.export, tfcq.serve, tfcq.reproduce, tfcq.benchmark
+        import tfcq.export, tfcq.serve, tfcq.demo, tfcq.reproduce, tfcq.benchmark
         from tfcq.command_line import starting
 
         starting.start_tensorflow()

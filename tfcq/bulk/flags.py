@@ -20,6 +20,7 @@ from tfcq.machine.terminal import say
 if TYPE_CHECKING:
     from tfcq.bulk.stages import Stage
 
+_PREPARED = ("center_crop", "resize", "color")  # how images become the model's
 _OF_WORKDIRS = ("checkpoint", "image_draw", "num_importance_samples")  # an export has them fixed
 
 
@@ -80,20 +81,7 @@ def define_images(flags: Flags) -> None:
         "PLACE",
     )
     flags.string("data_dir", "", "The folder where TFDS keeps prepared data sets; empty: TFDS's default", "DIR")
-    flags.integer(
-        "center_crop",
-        None,
-        "The side of the square that is cut from the centre of each source image, in pixels; 0: the largest (default: as in the "
-        "run; 0 without)",
-        minimum=0,
-    )
-    flags.choice(
-        "resize",
-        None,
-        ["area", "pad"],
-        "How the cut square is brought to the model's size: area (averaged) | pad (unscaled, centred in black) (default: as in "
-        "the run; area without)",
-    )
+    define_preparation(flags)
     flags.choice(
         "color",
         None,
@@ -109,6 +97,30 @@ def define_images(flags: Flags) -> None:
     )
 
 
+def define_preparation(flags: Flags) -> None:
+    """Defines --center_crop and --resize."""
+    flags.integer(
+        "center_crop",
+        None,
+        "The side of the square that is cut from the centre of each source image, in pixels; 0: the largest (default: as in the "
+        "run; 0 without)",
+        minimum=0,
+    )
+    flags.choice(
+        "resize",
+        None,
+        ["area", "pad"],
+        "How the cut square is brought to the model's size: area (averaged) | pad (unscaled, centred in black) (default: as in "
+        "the run; area without)",
+    )
+
+
+def preparation(flags: Flags) -> dict[str, Any]:
+    """The options of `DataConfig` that the flags of how images are prepared give."""
+    given = {name: getattr(flags, name) for name in _PREPARED if name in flags}
+    return {name: value for name, value in given.items() if value is not None}
+
+
 def images_place(flags: Flags, place: str | None) -> dict[str, Any]:
     """The options of `DataConfig` of a data set whose place does not depend on this process's folder, by `define_images`.
 
@@ -118,8 +130,7 @@ def images_place(flags: Flags, place: str | None) -> dict[str, Any]:
     """
     if not place:
         raise UserError("expected --images=folder:DIR or another data set")
-    given = {name: getattr(flags, name) for name in ("data_dir", "center_crop", "resize", "color", "skip_broken_images")}
-    given = {name: value for name, value in given.items() if value is not None}
+    given = preparation(flags) | {name: getattr(flags, name) for name in ("data_dir", "skip_broken_images") if name in flags}
     kind, _, path = place.partition(":")
     if kind == "list":  # which is none of `DataConfig`
         there = paths.to_read(path, "images", "a text file with the path of an image a line")

@@ -29,9 +29,10 @@ class AskedModel:
         endpoints: the names of those that it has.
         digest: of all that its answers follow from, 32 hexadecimal digits.
         config: the Config of its run; None: unknown.
+        state: which of the states that the place may have it is, in words, such as "step 2000" or "version 3".
 
     Attributes:
-        endpoints, digest, config: as given.
+        endpoints, digest, config, state: as given.
     """
 
     def __init__(
@@ -40,8 +41,10 @@ class AskedModel:
         endpoints: Collection[str],
         digest: str,
         config: Config | None,
+        state: str,
     ) -> None:
-        self._find, self.endpoints, self.digest, self.config = signature, frozenset(endpoints), digest, config
+        self._find, self.endpoints, self.digest = signature, frozenset(endpoints), digest
+        self.config, self.state = config, state
         self._found: dict[str, tf.types.experimental.ConcreteFunction] = {}
 
     def signature(self, endpoint: str) -> tf.types.experimental.ConcreteFunction:
@@ -50,10 +53,10 @@ class AskedModel:
             self._found[endpoint] = self._find(endpoint)
         return self._found[endpoint]
 
-    def image_shape(self, endpoint: str) -> tuple[int, int, int]:
-        """(H, W, C) of the images that an endpoint takes; UserError for others than square ones, grey or RGB."""
+    def image_shape(self, endpoint: str, name: str = "images") -> tuple[int, int, int]:
+        """(H, W, C) of the images that an endpoint takes by that name; UserError for others than square ones, grey or RGB."""
         inputs = tf.nest.flatten(self.signature(endpoint).structured_input_signature)
-        return _image_shape(endpoint, next((tuple(one.shape[1:]) for one in inputs if one.name == "images"), ()))
+        return _image_shape(endpoint, name, next((tuple(one.shape[1:]) for one in inputs if one.name == name), ()))
 
     def ask(self, endpoint: str, **arrays: np.ndarray) -> dict[str, np.ndarray]:
         """{output: [N, ...]} of an endpoint, of arrays [N, ...] by the names of its tensors."""
@@ -81,26 +84,26 @@ class ServedModel:
         with connect(address, model) as client:
             known = client.metadata()
         self._client = connect(address, model, version=known["version"], timeout=None, max_batch_size=2**20)
-        self._signatures = known["signatures"]
+        self._signatures, self.state = known["signatures"], f"version {known['version']}"
         self.endpoints = frozenset(self._signatures)
         self.digest = hashlib.blake2b(json.dumps(known, sort_keys=True).encode(), digest_size=16).hexdigest()
 
-    def image_shape(self, endpoint: str) -> tuple[int, int, int]:
+    def image_shape(self, endpoint: str, name: str = "images") -> tuple[int, int, int]:
         """As of `AskedModel`."""
         if endpoint not in self._signatures:
             known = ", ".join(sorted(self._signatures))
             raise UserError(f"server: expected a model with the signature {endpoint}, received one with {known}")
-        shape = self._signatures[endpoint]["inputs"].get("images", {}).get("shape") or ()
-        return _image_shape(endpoint, tuple(shape[1:]))
+        shape = self._signatures[endpoint]["inputs"].get(name, {}).get("shape") or ()
+        return _image_shape(endpoint, name, tuple(shape[1:]))
 
     def ask(self, endpoint: str, **arrays: np.ndarray) -> dict[str, np.ndarray]:
         """As of `AskedModel`, in one request."""
         return self._client.predict(endpoint, arrays)
 
 
-def _image_shape(endpoint, shape):
+def _image_shape(endpoint, name, shape):
     if len(shape) != 3 or None in shape or shape[0] != shape[1] or shape[2] not in KINDS:
-        raise UserError(f"signature {endpoint}: expected an input `images` [N, H, H, 1 or 3], received {list(shape)}")
+        raise UserError(f"signature {endpoint}: expected an input `{name}` [N, H, H, 1 or 3], received {list(shape)}")
     return shape
 
 
@@ -128,7 +131,8 @@ def _of_workdir(place):
     digest = hashlib.blake2b(json.dumps(config.to_dict()["system"], sort_keys=True).encode(), digest_size=16)
     for variable in model.variables:
         digest.update(f"{variable.path}\0".encode() + np.ascontiguousarray(variable).tobytes())
-    return AskedModel(signature, model.abilities, digest.hexdigest(), config)
+    chosen = f", the best by {model.chosen_by}" if model.chosen_by else ""
+    return AskedModel(signature, model.abilities, digest.hexdigest(), config, f"step {model.steps_taken}{chosen}")
 
 
 def _of_export(folder):
@@ -145,7 +149,7 @@ def _of_export(folder):
             raise UserError(f"export {folder}: expected a model with the signature {endpoint}, received one with {known}")
         return loaded.signatures[endpoint]
 
-    return AskedModel(signature, loaded.signatures, _digest_of_files(folder), None)
+    return AskedModel(signature, loaded.signatures, _digest_of_files(folder), None, f"version {folder.name}")
 
 
 def _digest_of_files(folder):

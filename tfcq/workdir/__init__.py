@@ -10,6 +10,7 @@ checkpoints/       last/ and best/, with record.json: by which number the best w
 tensorboard/       train/, validation/ and, of evaluations, evaluation/
 samples/           PNG grids                 metrics.jsonl      a row per evaluation    metrics.json   the last
 progress.json      progress of training: state, step, seconds, losses; updated while it runs (tfcq.training.progress)
+demo/              scores of held-out images, which tfcq.demo keeps
 lock               exists while a training runs in the folder (tfcq.training.opening); at an address lock-TOKEN
 
 Each file is written whole or not at all. Rows of metrics.jsonl are of training, or (with "checkpoint") of `tfcq.evaluate`. With

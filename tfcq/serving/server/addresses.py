@@ -46,12 +46,18 @@ class Address(typing.NamedTuple):
 
     def check_free(self, port: int) -> None:
         """Raises UsageError if `port` of this address cannot be listened on."""
-        with socket.socket(self.family) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self.prepare(probe)
-            try:
-                probe.bind((self.host, port))
-                probe.listen()
-            except OSError as error:
-                raise UsageError(f"port {port} of {self.host} cannot be used: {error.strerror}; choose another port, or"
-                                 f" another --host") from error
+        self.listener(port).close()
+
+    def listener(self, port: int) -> socket.socket:
+        """A socket that listens on `port` of this address, 0: one that is free; UsageError if it cannot."""
+        listener = socket.socket(self.family)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.prepare(listener)
+        try:
+            listener.bind((self.host, port))
+            listener.listen()
+        except OSError as error:
+            listener.close()
+            raise UsageError(f"port {port} of {self.host} cannot be used: {error.strerror}; choose another port, or"
+                             f" another --host") from error
+        return listener

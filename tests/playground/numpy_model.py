@@ -1,0 +1,34 @@
+"""A model of a few lines of NumPy, for the tests of the page."""
+
+import numpy as np
+
+SHAPE = (8, 8, 1)
+ALL = frozenset({"sample", "likelihood", "reconstruct", "interpolate", "super_resolve"})
+
+
+class Model:
+    """Answers by NumPy; remembers what it was asked."""
+
+    config, state = None, "version 7"
+
+    def __init__(self, endpoints=ALL, digest="0" * 32):
+        self.endpoints, self.digest, self.asked = frozenset(endpoints), digest, []
+
+    def image_shape(self, endpoint, name="images"):
+        return (4, 4, 1) if name == "compressed" else SHAPE
+
+    def ask(self, endpoint, **arrays):
+        self.asked.append((endpoint, arrays))
+        if endpoint == "sample":
+            values = arrays["seed"][:, 0] + 10 * arrays["seed"][:, 1] + 100 * arrays["temperature"].astype(np.int64)
+            return {"images": np.broadcast_to(values.astype(np.uint8)[:, None, None, None], (len(values), *SHAPE))}
+        if endpoint == "reconstruct":
+            return {"images": arrays["images"] // 2}
+        if endpoint == "interpolate":
+            share = arrays["share"][:, None, None, None]
+            return {"images": ((1 - share) * arrays["images"] + share * arrays["other_images"]).astype(np.uint8)}
+        if endpoint == "super_resolve":
+            larger = arrays["compressed"].repeat(2, 1).repeat(2, 2)
+            return {"images": larger + arrays["seed"][:, 1, None, None, None].astype(np.uint8)}
+        bits = arrays["images"].astype(np.float32).mean((1, 2, 3)) / 10
+        return {"log_prob": -bits * 64 * np.float32(np.log(2)), "bits_per_dim": bits}
