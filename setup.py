@@ -60,7 +60,7 @@ setup(
         "etils[epath]>=1.9",  # paths at gs://; tensorflow-datasets brings it too
         "tqdm>=4.66",  # bars of progress; tensorflow-datasets brings it too
         "numpy>=1.26",
-        "pillow>=10",
+        "pillow>=10.1",  # a font of any size
         "pyarrow>=15",  # tables as Parquet; tensorflow-datasets brings it too
         "scikit-learn>=1.5",  # the digits and two photographs; clusters, the area under a ROC curve
         "threadpoolctl>=3.2",  # threads of those clusters and mixtures; scikit-learn brings it too

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tiny_models as tiny
+from grid_cells import cells
 from markdown_tables import unpadded
 
 from tfcq import workdir as workdirs
@@ -137,11 +138,11 @@ def test_a_model_without_likelihood_has_all_the_rest(tmp_path):
     assert "fd_pixels" in row and "elbo" not in row
     assert not (tmp_path / "report" / "reconstructions.png").exists()  # there is no encoder
 
-    def cells(name):
-        picture = tf.io.decode_png((tmp_path / "report" / f"{name}.png").read_bytes())[::4, ::4]  # 8 pixels are shown as 32
-        return np.reshape(picture, (8, 8, 8, 8)).swapaxes(1, 2)
+    def shown(name):
+        picture = tf.io.decode_png((tmp_path / "report" / f"{name}.png").read_bytes())
+        return cells(picture, 8, 8).reshape(8, 8, 8, 8)
 
-    samples, between = cells("samples").reshape(32, 2, 8, 8), cells("noise_interpolations")
+    samples, between = shown("samples").reshape(32, 2, 8, 8), shown("noise_interpolations")
     assert np.abs(between[:, [0, -1]].astype(int) - samples[:8]).max() <= 1  # other places in a batch of another graph
     assert (between[:, 3] != samples[:8, 0]).any((1, 2)).all()
 

@@ -11,7 +11,6 @@ import numpy as np
 import tensorflow as tf
 
 from tfcq import data, features
-from tfcq import images as units
 from tfcq import workdir as workdirs
 from tfcq.checks import check_bool
 from tfcq.config import DataConfig
@@ -33,6 +32,7 @@ from tfcq.evaluation.comparable import data_facts
 from tfcq.evaluation.distributions import Evaluator, RealImages
 from tfcq.evaluation.report import CURVES, FOLDER, nearest_pictures, prd_picture, write_page
 from tfcq.evaluation.tables import markdown_table
+from tfcq.grids import grid
 from tfcq.machine import files, paths
 from tfcq.metrics import registry
 
@@ -349,7 +349,7 @@ def _write_report(folder, sides, row, drawn):
     for split, name in ((_GENERATED, "samples"), (sides.split, "reference")):
         count = min(_GRID, shown[split].num_images(split))
         of = "Generated images" if split == _GENERATED else "Reference images"
-        pictures[name] = (units.grid(shown[split].images(split, range(count))), f"{of}: {count} of them.")
+        pictures[name] = (grid(shown[split].images(split, range(count))), f"{of}: {count} of them.")
     pictures |= nearest_pictures(drawn, sides.reference) | prd_picture(drawn, "generated images")
     named = ("place", "num_images", "formats", "sizes", "colours", "prepared")
     rows = [[name.replace("_", " "), *(_cell(sides.facts[side][name]) for side in sides.facts)] for name in named]

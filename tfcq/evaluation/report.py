@@ -24,6 +24,7 @@ from tfcq.config.evaluation import EvaluationConfig
 from tfcq.evaluation import figures
 from tfcq.evaluation.pictures import Pictures
 from tfcq.evaluation.tables import markdown_table
+from tfcq.grids import grid
 from tfcq.machine import paths
 from tfcq.machine.files import replacing, write_text
 from tfcq.metrics import registry
@@ -165,7 +166,8 @@ def nearest_pictures(drawn: dict[str, Any], dataset: ImageDataset) -> dict[str, 
         rows = np.concatenate([generated[:, None], nearest], axis=1)
         caption = nearest_caption(nearest.shape[1], space, searched, dataset.num_images("train"))
         name = f"nearest_neighbours_{space.split()[0]}"
-        found[name] = (units.grid(rows.reshape(-1, *generated.shape[1:]), 4 * rows.shape[1]), caption)
+        labels = ["sample", "nearest", *[""] * (nearest.shape[1] - 1)]
+        found[name] = (grid(rows.reshape(-1, *generated.shape[1:]), 4 * rows.shape[1], labels), caption)
     return found
 
 
