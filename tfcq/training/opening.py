@@ -220,6 +220,7 @@ class OpenedRun:
                 arrays.keep(self.folder.absolute() / workdirs.IMAGES, self.images)
             workdirs.open_for(self.config, self.folder, step, self.accept_changed_data)
             workdirs.keep_data(self.folder, dataset, step if begun else None, digests)
+            workdirs.describe(self.folder, self.config)
 
     def row_of(self, step: int) -> dict | None:
         """The row of metrics that training wrote at `step`; None if there is none."""
@@ -232,7 +233,8 @@ def _check_writable(folder):
     workdirs.check_metrics_writable(folder)
     files.check_file("workdir", folder / "history.jsonl", appends=True)
     files.check_file("workdir", folder / progress.FILE)
-    written = [f"checkpoints/{kind}" for kind in checkpoints.KINDS] + [f"tensorboard/{name}" for name in WRITERS] + ["samples"]
+    written = [f"checkpoints/{kind}" for kind in checkpoints.KINDS] + ["tensorboard", "samples"]
+    written += [f"tensorboard/{name}" for name in WRITERS]
     for path in (folder / name for name in written):
         if path.exists():  # the others are created in the folder itself
             files.check_folder("workdir", path)
