@@ -60,7 +60,7 @@ setup(
         "etils[epath]>=1.9",  # paths at gs://; tensorflow-datasets brings it too
         "tqdm>=4.66",  # bars of progress; tensorflow-datasets brings it too
         "numpy>=1.26",
-        "pillow>=10",
+        "pillow>=10.1",  # a font of any size
         "pyarrow>=15",  # tables as Parquet; tensorflow-datasets brings it too
         "scikit-learn>=1.5",  # the digits and two photographs; clusters, the area under a ROC curve
         "threadpoolctl>=3.2",  # threads of those clusters and mixtures; scikit-learn brings it too
@@ -81,6 +81,7 @@ setup(
         "fidelity": ["torch-fidelity>=0.4"],  # brings PyTorch; only a test compares with it
         "hub": ["huggingface-hub>=1"],  # packed models of the Hugging Face Hub
         "demo": ["gradio>=6.31,<7", "fastapi>=0.115", "uvicorn>=0.40,<1"],  # a page to try a model on
+        "report": ["plotly>=6"],  # interactive curves in report.html
         "ray": ["ray[data]>=2.60,<3"],  # shards of samplings and scorings on a cluster
         "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.6", "mkdocstrings>=1", "mkdocstrings-python>=2", "latex2mathml>=3.78"],
         "dev": [

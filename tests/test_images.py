@@ -43,39 +43,6 @@ def test_network_range():
     np.testing.assert_array_equal(images.to_network_range(pixels), [-1.0, 0.0, 1.0, -0.5])
 
 
-def picture(size, value, channels=1):
-    """A large image that `grid` leaves at its size: `value` plus a ramp along the columns."""
-    return (np.full([size, size, channels], value) + np.arange(size)[None, :, None]).astype(np.uint8)
-
-
-def test_grid_fills_row_by_row_and_leaves_the_rest_black():
-    a, b, c, d, e = (picture(32, value) for value in (1, 50, 100, 150, 200))
-    black = np.zeros_like(a)
-    expected = np.concatenate([np.concatenate([a, b, c], 1), np.concatenate([d, e, black], 1)], 0)
-    grid = images.grid([a, b, c, d, e])
-    assert grid.dtype == np.uint8
-    np.testing.assert_array_equal(grid, expected)
-    np.testing.assert_array_equal(images.grid(tf.constant([a, b, c, d, e])), expected)
-
-
-def test_grid_columns_and_channels():
-    a, b, c = (picture(40, value, channels=3) + np.arange(3, dtype=np.uint8) for value in (1, 50, 100))
-    np.testing.assert_array_equal(images.grid([a, b, c], columns=1), np.concatenate([a, b, c], 0))
-    np.testing.assert_array_equal(images.grid([a, b, c], columns=3), np.concatenate([a, b, c], 1))
-    wide = np.concatenate([a, b, c, np.zeros_like(a)], 1)
-    np.testing.assert_array_equal(images.grid([a, b, c], columns=4), wide)
-    np.testing.assert_array_equal(images.grid([a]), a)
-
-
-def test_small_images_are_magnified_without_blurring():
-    small = np.array([[[[1], [2]], [[3], [4]]], [[[5], [6]], [[7], [8]]]], np.uint8)  # [2, 2, 2, 1]
-    by_hand = np.array([[1, 2, 5, 6], [3, 4, 7, 8]])
-    expected = np.kron(by_hand, np.ones((16, 16)))[..., None]  # 2 pixels become 32
-    np.testing.assert_array_equal(images.grid(small), expected)
-    assert images.grid(np.zeros((4, 10, 10, 3), np.uint8)).shape == (60, 60, 3)
-    assert images.grid(np.zeros((4, 32, 32, 3), np.uint8)).shape == (64, 64, 3)
-
-
 @pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB")])
 def test_png_is_read_back_by_pillow(tmp_path, channels, mode):
     values = np.random.default_rng(0).integers(0, 256, (5, 7, channels)).astype(np.uint8)

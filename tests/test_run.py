@@ -171,8 +171,8 @@ def test_the_history_is_what_tensorboard_shows(run):
     np.testing.assert_array_equal(history["step"], [1, 2, 3, 4])
     (events,) = (run.workdir / "tensorboard" / "train").glob("*tfevents*")
     accumulator = EventAccumulator(os.fspath(events)).Reload()
-    for name in ("autoencoder/loss", "latent_log_prob", "autoencoder/learning_rate"):
-        values = [float(tf.make_ndarray(one.tensor_proto)) for one in accumulator.Tensors(name)]
+    for group, name in (("loss", "autoencoder/loss"), ("density", "latent_log_prob"), ("optimizer", "autoencoder/learning_rate")):
+        values = [float(tf.make_ndarray(one.tensor_proto)) for one in accumulator.Tensors(f"{group}/{name}")]
         np.testing.assert_array_equal(history[name], values)
     validation = run.history("validation")
     np.testing.assert_array_equal(validation["step"], [0, 2, 4])

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 
 import numpy as np
-import tensorflow as tf
 from tabulate import tabulate
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tfcq.errors import UserError
 from tfcq.machine.paths import as_path
+from tfcq.workdir import read_scalars
 
 _ROWS_SHOWN = 10
 _COLUMNS_SHOWN = 5
@@ -54,18 +53,10 @@ def read(workdir: str | os.PathLike, name: str = "train") -> History:
     known = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
     if name not in known:
         raise UserError(f"history: expected one of {', '.join(known) or 'none yet'}, received {name!r}")
-    scalars: dict[str, dict[int, float]] = {}
-    for path in sorted((folder / name).glob("*tfevents*")):  # names begin with the time: a later file overrides
-        accumulator = EventAccumulator(os.fspath(path), size_guidance={"tensors": 0, "images": 1, "scalars": 0})
-        accumulator.Reload()
-        tags = accumulator.Tags()
-        for tag in tags["scalars"]:
-            scalars.setdefault(tag, {}).update({event.step: event.value for event in accumulator.Scalars(tag)})
-        for tag in tags["tensors"]:
-            values = {event.step: tf.make_ndarray(event.tensor_proto) for event in accumulator.Tensors(tag)}
-            numbers = {step: float(value) for step, value in values.items() if value.ndim == 0 and value.dtype.kind in "fiu"}
-            if numbers:
-                scalars.setdefault(tag, {}).update(numbers)
+    # A later point of a step, of a run that was resumed, takes the place of an earlier one.
+    scalars = {
+        scalar: {point.step: point.value for point in points} for scalar, points in read_scalars(folder / name).items()
+    }
     steps = sorted({step for values in scalars.values() for step in values})
     history = History(step=np.array(steps, np.int64))
     for tag in sorted(scalars, key=_importance):

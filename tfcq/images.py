@@ -15,9 +15,6 @@ import numpy as np
 import tensorflow as tf
 
 from tfcq import picture_files
-from tfcq.checks import check_images
-
-_SMALLEST_SHOWN = 32  # pixels; smaller images cannot be judged by eye
 
 
 def bits_per_dim(log_prob: tf.Tensor, image_shape: Sequence[int]) -> tf.Tensor:
@@ -76,32 +73,6 @@ def luminance(images: tf.Tensor) -> tf.Tensor:
 def to_network_range(pixels: tf.Tensor) -> tf.Tensor:
     """Pixels [0, 256] to [-1, 1], the range that discriminators see."""
     return pixels / 128.0 - 1.0
-
-
-def grid(images: np.ndarray | tf.Tensor, columns: int | None = None) -> np.ndarray:
-    """One picture of many images: uint8 [rows H z, columns W z, C] from uint8 [N, H, W, C], row by row; empty cells are black.
-
-    Small images are magnified z times, to at least 32 pixels, by repeating their pixels.
-
-    Args:
-        images: uint8 [N, H, W, C], N of at least 1.
-        columns: images in a row; None: as square as possible.
-
-    Raises:
-        UserError: images of another shape, or floats, which would look black.
-    """
-    images = np.asarray(images)
-    if images.ndim != 4 or images.dtype.kind == "f":
-        check_images(images, "images")
-    count, height, width, channels = images.shape
-    columns = columns or math.ceil(math.sqrt(count))
-    rows = math.ceil(count / columns)
-    cells = np.zeros((rows * columns, height, width, channels), np.uint8)
-    cells[:count] = images
-    cells = cells.reshape(rows, columns, height, width, channels)
-    picture = cells.transpose(0, 2, 1, 3, 4).reshape(rows * height, columns * width, channels)
-    zoom = max(1, _SMALLEST_SHOWN // height)
-    return picture.repeat(zoom, axis=0).repeat(zoom, axis=1)
 
 
 def write_png(path: str | os.PathLike, picture: np.ndarray) -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tiny_models
 from commands import assert_one_line, run_here
+from grid_cells import cells
 from PIL import Image
 
 import tfcq
@@ -50,10 +51,10 @@ def test_a_picture_of_variations_has_the_image_its_reconstruction_and_them(there
     assert run_here("sample", *flags, f"--like={','.join(files)}")[0] == 0
     picture = np.asarray(Image.open(tmp_path / "v.png"))
     height, width, _ = one(there, 0).shape[1:]
-    cells = picture.reshape(2, picture.shape[0] // 2, 4, picture.shape[1] // 4).swapaxes(1, 2)
-    cells = cells[..., :: cells.shape[2] // height, :: cells.shape[3] // width]
+    assert height == width
+    shown = cells(picture, 4, height).reshape(2, 4, height, width)
     model = tfcq.Run(there / "run").model()
-    for number, row in enumerate(cells):
+    for number, row in enumerate(shown):
         assert np.array_equal(row[0], one(there, number)[0, ..., 0])
         rebuilt = model.decode(model.encode(one(there, number), row_seeds(1, 0)))[0, ..., 0]
         assert all(np.abs(cell.astype(int) - rebuilt).max() <= 1 for cell in row[1:])

@@ -20,6 +20,7 @@ FREE = {
     "training.checkpoint_every",
     "training.keep_checkpoints",
     "training.grid_images",
+    "training.keep_grids",
     "training.eval_metrics",
     "training.eval_samples",
     "training.eval_split",

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tiny_models as tiny
+from grid_cells import cells
 from markdown_tables import unpadded
 
 from tfcq import workdir as workdirs
 from tfcq.errors import UserError
-from tfcq.evaluation import report
+from tfcq.evaluation import report, training_curves
 from tfcq.evaluation.run import evaluate
 from tfcq.models.introspective.introvae import IntroVAE
 from tfcq.models.introspective.soft_introvae import SoftIntroVAE
@@ -56,6 +57,13 @@ def test_all_metrics_into_one_row_and_report(run, tmp_path, capsys):
         *("nearest_neighbours_pixel", "histogram_bits_per_dim", "noise_interpolations"),
     }
     assert any((run / "tensorboard" / "evaluation").iterdir())
+    assert "| fd_pixels | " in text and "| elbo | " in text and "| bits/dim, bound of one draw | lower | " in text
+    web = (run / "report.html").read_text()
+    assert all(name in web for name in numbers) and web.count("<figure><figcaption>") == len(pictures)
+    with np.load(run / "report" / report.CURVES) as curves:
+        real = curves["prd_real_precision"].max()  # of training images in the place of samples
+        assert curves["prd_real_precision"].shape == curves["prd_precision"].shape
+        assert real > 0.5 > curves["prd_precision"].max()
 
 
 def test_the_report_says_among_which_training_images_the_nearest_are():
@@ -73,7 +81,7 @@ def test_an_introspective_encoders_balance_is_one_figure(tmp_path):
                 tf.summary.scalar(f"encoder/{term}", float(number + step), step=step)
                 tf.summary.scalar(f"generator/{term}", -1.0, step=step)
     writer.close()
-    curves = report.training_curves(tmp_path)
+    curves = training_curves.training_curves(tmp_path)
     assert curves.keys() == {"balance", "encoder_loss", "generator_loss", "squared_error"}
     errors = {label: (list(steps), list(values)) for label, (steps, values) in curves["squared_error"].items()}
     assert errors == {"encoder": ([10, 20], [15.0, 25.0]), "generator": ([10, 20], [-1.0, -1.0])}
@@ -93,13 +101,14 @@ def test_a_discriminators_balance_is_one_figure(tmp_path):
             tf.summary.scalar(f"discriminator/{term}", number / 2.0, step=10)
             tf.summary.scalar(f"adversary/{term}", -1.0, step=10)
     writer.close()
-    values = {label.split(",")[0]: list(values) for label, (_, values) in report.training_curves(tmp_path)["balance"].items()}
+    balance = training_curves.training_curves(tmp_path)["balance"]
+    values = {label.split(",")[0]: list(values) for label, (_, values) in balance.items()}
     assert values == {
         "the discriminator's cross-entropy": [0.0],
         "its accuracy on real images": [0.5],
         "its accuracy on generated images": [1.0],
     }
-    assert {IntroVAE.level_name, SoftIntroVAE.level_name} <= report._BALANCE.keys()
+    assert {IntroVAE.level_name, SoftIntroVAE.level_name} <= training_curves._BALANCE.keys()
 
 
 def test_what_cannot_be_measured_is_refused(run):
@@ -137,11 +146,11 @@ def test_a_model_without_likelihood_has_all_the_rest(tmp_path):
     assert "fd_pixels" in row and "elbo" not in row
     assert not (tmp_path / "report" / "reconstructions.png").exists()  # there is no encoder
 
-    def cells(name):
-        picture = tf.io.decode_png((tmp_path / "report" / f"{name}.png").read_bytes())[::4, ::4]  # 8 pixels are shown as 32
-        return np.reshape(picture, (8, 8, 8, 8)).swapaxes(1, 2)
+    def shown(name):
+        picture = tf.io.decode_png((tmp_path / "report" / f"{name}.png").read_bytes())
+        return cells(picture, 8, 8).reshape(8, 8, 8, 8)
 
-    samples, between = cells("samples").reshape(32, 2, 8, 8), cells("noise_interpolations")
+    samples, between = shown("samples").reshape(32, 2, 8, 8), shown("noise_interpolations")
     assert np.abs(between[:, [0, -1]].astype(int) - samples[:8]).max() <= 1  # other places in a batch of another graph
     assert (between[:, 3] != samples[:8, 0]).any((1, 2)).all()
 
@@ -152,7 +161,7 @@ def test_numbers_and_pictures_of_one_evaluation_do_not_mix_with_another(run):
     assert "fd_pixels" not in (run / "report.md").read_text()
 
 
-@pytest.mark.parametrize("name", ["metrics.jsonl", "metrics.json", "report", "tensorboard"])
+@pytest.mark.parametrize("name", ["metrics.jsonl", "metrics.json", "report", "report.html", "tensorboard"])
 def test_a_workdir_that_cannot_be_written_is_one_line_before_the_work(run, tmp_path, monkeypatch, name):
     folder = shutil.copytree(run, tmp_path / "run")
     path = folder / name

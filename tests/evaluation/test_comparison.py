@@ -51,9 +51,15 @@ def test_a_table_with_every_workdir_and_a_figure(tmp_path):
     (first / "report").mkdir()
     np.savez(first / "report" / "curves.npz", **curve)
     text = unpadded(write_comparison([first, second], tmp_path / "out").read_text())
-    assert "| number | a | b | real |" in text
-    assert "| fd_pixels | 3 | 2 | 0.5 |" in text  # seconds are no protocol
-    assert "| elbo | 4.25 +- 0.12 | | 0.5 |" in text
+    assert "| number | a | b | real | unit | better |" in text
+    assert "| fd_pixels | 3 | 2 | 0.5 | | lower |" in text  # seconds are no protocol
+    assert "| elbo | 4.25 +- 0.12 | | 0.5 | | lower |" in text
+    web = (tmp_path / "out" / "comparison.html").read_text()
+    assert "<td>fd_pixels</td><td>3</td><td>2</td>" in web and web.count("<figure><figcaption>") == 2
+    assert "real images in their place" not in web
+    # With the curve of real images, which an evaluation of this version keeps.
+    np.savez(first / "report" / "curves.npz", **curve, prd_real_precision=np.ones(11), prd_real_recall=np.ones(11))
+    assert "The dashed curve is of other real images" in write_comparison([first, second], tmp_path / "out").read_text()
     for name in ("numbers", "prd"):
         assert f"![{name}]({name}.png)" in text
         assert tf.io.decode_png((tmp_path / "out" / f"{name}.png").read_bytes()).shape[2] == 3

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tiny_models as tiny
+from grid_cells import cells
 from markdown_tables import unpadded
 
 from tfcq import data
@@ -17,7 +18,7 @@ from tfcq.errors import UserError
 from tfcq.evaluation.likelihood import LikelihoodEvaluator, likelihood_auroc
 from tfcq.evaluation.pictures import Pictures
 from tfcq.evaluation.run import evaluate
-from tfcq.images import grid
+from tfcq.grids import grid
 from tfcq.randomness import row_seeds
 
 SHAPE = (8, 8, 1)
@@ -193,15 +194,6 @@ def pictures(run):
     return Pictures(run[1])
 
 
-def cells(picture, columns, side=8):
-    """The images of a grid, which is magnified to 32 pixels an image, row by row: uint8 [N, side, side, C]."""
-    zoom = 32 // side
-    small = picture[::zoom, ::zoom]
-    np.testing.assert_array_equal(small.repeat(zoom, 0).repeat(zoom, 1), picture)
-    rows = small.reshape(-1, side, columns, side, small.shape[-1])
-    return rows.transpose(0, 2, 1, 3, 4).reshape(-1, side, side, small.shape[-1])
-
-
 def near(received, expected):
     """Images that another batch size may round otherwise in a few values."""
     assert np.abs(received.astype(int) - np.asarray(expected).astype(int)).max() <= 1
@@ -213,17 +205,17 @@ def test_samples_are_those_of_their_seeds_in_any_number(pictures, run):
     near(pictures.samples(3, seed=2, temperature=0.8), seven[:3])
     assert pictures.samples(70).shape == (70, *SHAPE)  # more than a batch
     picture = pictures.sample_grid(7, seed=2, temperature=0.8)
-    assert picture.shape == (3 * 32, 3 * 32, 1)
-    found = cells(picture, 3)
+    assert picture.shape == (3 * 48 + 2 * 2, 3 * 48 + 2 * 2, 1)  # 8 pixels are shown as 48, and gutters of 2
+    found = cells(picture, 3, 8)
     np.testing.assert_array_equal(found[:7], seven)
-    assert not found[7:].any()
+    assert (found[7:] == 224).all()
 
 
 def test_reconstructions_stand_beside_their_images(pictures, run):
     images = tiny.images(SHAPE, 6)
     picture = pictures.reconstruction_grid(images, seed=1)
-    assert picture.shape == (3 * 32, 4 * 32, 1)
-    found = cells(picture, 4)
+    found = cells(picture, 4, 8)
+    assert len(found) == 12
     np.testing.assert_array_equal(found[0::2], images)
     near(found[1::2], run[1].reconstruct(images, row_seeds(6, seed=1)))
 
@@ -231,8 +223,8 @@ def test_reconstructions_stand_beside_their_images(pictures, run):
 def test_interpolations_begin_and_end_with_reconstructions(pictures, run):
     images = tiny.images(SHAPE, 5)
     picture = pictures.interpolation_grid(images, num_steps=6, seed=1)
-    assert picture.shape == (2 * 32, 6 * 32, 1)  # two pairs; the odd one is left out
-    found = cells(picture, 6).reshape(2, 6, *SHAPE)
+    found = cells(picture, 6, 8)  # two pairs; the odd one is left out
+    found = found.reshape(2, 6, *SHAPE)
     seeds = row_seeds(2, seed=1)  # a pair's
     first, second = images[0:4:2], images[1:4:2]
     near(found[:, 0], run[1].reconstruct(first, seeds))
@@ -242,18 +234,18 @@ def test_interpolations_begin_and_end_with_reconstructions(pictures, run):
 
 def test_a_spherical_interpolation_takes_another_way_between_the_same_ends(pictures):
     images = tiny.images(SHAPE, 2)
-    ways = [cells(pictures.interpolation_grid(images, num_steps=5, spherical=way), 5) for way in (False, True)]
+    ways = [cells(pictures.interpolation_grid(images, num_steps=5, spherical=way), 5, 8) for way in (False, True)]
     for place in (0, -1):
         near(ways[0][place], ways[1][place])
     assert np.abs(ways[0][2].astype(int) - ways[1][2]).max() > 2
 
 
 def test_between_new_images_each_row_goes_from_one_to_the_next(pictures):
-    found = cells(pictures.noise_interpolation_grid(2, num_steps=6, seed=1, temperature=0.8), 6).reshape(2, 6, *SHAPE)
+    found = cells(pictures.noise_interpolation_grid(2, num_steps=6, seed=1, temperature=0.8), 6, 8).reshape(2, 6, *SHAPE)
     samples = pictures.samples(4, seed=1, temperature=0.8)
     near(found[:, 0], samples[0::2])
     near(found[:, -1], samples[1::2])
-    ways = [cells(pictures.noise_interpolation_grid(2, num_steps=5, spherical=way), 5) for way in (False, True)]
+    ways = [cells(pictures.noise_interpolation_grid(2, num_steps=5, spherical=way), 5, 8) for way in (False, True)]
     assert np.abs(ways[0][2].astype(int) - ways[1][2]).max() > 0
     for pairs, steps in ((0, 8), (4, 1)):
         with pytest.raises(UserError, match=f"at least 1 pair and 2 steps, received {pairs} and {steps}"):

@@ -6,6 +6,8 @@ import tensorflow as tf
 import tiny_models as tiny
 
 from tfcq.evaluation import report
+from tfcq.evaluation.training_curves import training_curves
+from tfcq.metrics import registry
 
 ELBO = {"bits_per_dim": 3.0, "bits_per_dim_standard_error": 0.1, "nats": -9.0, "terms": {"kl": 2.0, "kl/0": 2.0}}
 WEIGHTED = {"bits_per_dim": 2.5, "bits_per_dim_standard_error": 0.1, "nats": -7.0, "num_importance_samples": 50}
@@ -55,6 +57,20 @@ def test_the_report_says_unit_and_estimator(entry, unit):
     assert report.unit_of(*entry) == unit
 
 
+@pytest.mark.parametrize(
+    ("name", "better"),
+    [
+        *(("elbo", "lower"), ("bits_per_dim", "lower"), ("elbo_other", ""), ("latent_log_prob", "higher"), ("fid", "lower")),
+        *(("reconstruction_error", "lower"), ("energy_auroc", ""), ("fd_keras:vgg", "lower"), ("kd_pixels", "lower")),
+        *(("inception_score", "higher"), ("classifier_score_a", "higher"), ("prd_f1_8_pixels", "higher"), ("recall_a", "higher")),
+        *(("ms_ssim", "near the real one"), ("ms_ssim_pggan", "near the real one"), ("memorisation_pixels", "near 0")),
+        *(("sliced_wasserstein", "lower"), ("something_else", "")),
+    ],
+)
+def test_the_report_says_which_values_are_better(name, better):
+    assert registry.direction_of(name) == better
+
+
 def write(folder, split, tags):
     """Writes {tag: {step: value}} as one process would."""
     writer = tf.summary.create_file_writer(str(folder / "tensorboard" / split), filename_suffix=f".{len(tags)}.{id(tags)}")
@@ -66,7 +82,7 @@ def write(folder, split, tags):
 
 
 def curves(folder, bound="elbo"):
-    found = report.training_curves(folder, bound)
+    found = training_curves(folder, bound)
     return {title: {label: dict(zip(*map(list, curve))) for label, curve in series.items()} for title, series in found.items()}
 
 

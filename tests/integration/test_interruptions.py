@@ -97,8 +97,8 @@ def test_whatever_goes_away_nothing_is_lost_or_doubled(tmp_path):
 
     # That the weights are those of a run that was left alone: test_life_cycle.py and test_commands.py.
     assert last_step(workdir) == end and rows(workdir) == list(range(0, end + 1, 100))
-    assert steps_in_tensorboard(workdir, "validation", "samples") == rows(workdir)
-    assert steps_in_tensorboard(workdir, "train", "generator/loss") == list(range(10, end + 1, 10))
+    assert steps_in_tensorboard(workdir, "validation", "grids/samples") == rows(workdir)
+    assert steps_in_tensorboard(workdir, "train", "loss/generator/loss") == list(range(10, end + 1, 10))
     assert not (workdir / "lock").exists() and not list(workdir.rglob("*.partial"))
     (change,) = [json.loads(line) for line in (workdir / "history.jsonl").read_text().splitlines()]
     assert change["changes"] == {"training.train_steps": [FLAGS["train_steps"], end]}

@@ -62,7 +62,7 @@ def curves(workdir):
         events = EventAccumulator(str(workdir / "tensorboard" / writer), size_guidance={"tensors": 0})
         events.Reload()
         for tag in events.Tags()["tensors"]:
-            if tag == "images_per_second" or events.Tensors(tag)[0].tensor_proto.dtype != tf.float32.as_datatype_enum:
+            if tag == "time/images_per_second" or events.Tensors(tag)[0].tensor_proto.dtype != tf.float32.as_datatype_enum:
                 continue
             found[writer, tag] = [
                 (event.step, tf.make_ndarray(event.tensor_proto).tobytes()) for event in events.Tensors(tag)

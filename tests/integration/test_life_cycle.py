@@ -17,7 +17,7 @@ from tfcq.config import TrainingConfig
 from tfcq.engine.checkpoints import Checkpoints
 from tfcq.engine.optimizers import compile_model, new_course
 from tfcq.errors import TrainingInterrupted, UserError
-from tfcq.evaluation.report import training_curves
+from tfcq.evaluation.training_curves import training_curves
 from tfcq.machine.interruption import Signals
 from tfcq.training import callbacks
 from tfcq.training.likelihood_guard import LikelihoodGuard
@@ -115,9 +115,9 @@ def test_a_run_that_is_killed_changed_and_extended_has_the_bits_of_one_left_alon
     (row,) = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
     assert row["step"] == 3 and row["changes"]["training.train_steps"] == [4, 8] and len(row["changes"]) == len(changes) + 1
     assert workdirs.read_config(folder) == config(**changes)
-    for tag in ("generator/loss", "generator/learning_rate"):
+    for tag in ("loss/generator/loss", "optimizer/generator/learning_rate"):
         assert steps_in_tensorboard(folder, "train", tag) == [1, 2, 3, 4, 6, 8]
-    for tag in ("elbo_bits_per_dim", "samples"):
+    for tag in ("density/elbo_bits_per_dim", "grids/samples"):
         assert steps_in_tensorboard(folder, "validation", tag) == [0, 2, 5, 8]
     samples = {path.name for path in (folder / "samples").glob("samples-*")}
     assert samples == {f"samples-{step:08d}.png" for step in (0, 2, 5, 8)}
@@ -153,7 +153,7 @@ def test_an_evaluation_that_is_interrupted_is_made_when_the_run_is_resumed(whole
         assert mine["elbo"] == other["elbo"]
     assert judged == [(row["step"], row["elbo"]["bits_per_dim"]) for row in workdirs.read_metrics(folder)]
     assert weights(folder) == weights(whole)
-    assert steps_in_tensorboard(folder, "validation", "elbo_bits_per_dim") == [0, 2, 4, 6, 8]
+    assert steps_in_tensorboard(folder, "validation", "density/elbo_bits_per_dim") == [0, 2, 4, 6, 8]
     curves = training_curves(folder)["elbo_bits_per_dim"]
     assert [list(steps) for steps, _ in (curves["train"], curves["validation"])] == [list(range(1, 9)), [0, 2, 4, 6, 8]]
 

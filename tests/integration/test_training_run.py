@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tiny_models as tiny
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import tfcq
 from tfcq import data
@@ -18,10 +19,13 @@ from tfcq.errors import UserError
 from tfcq.evaluation.likelihood import LikelihoodEvaluator
 from tfcq.evaluation.pictures import Pictures
 from tfcq.evaluation.run import evaluate
+from tfcq.grids import grid
 from tfcq.images import write_png
 from tfcq.randomness import row_seeds
 from tfcq.training import callbacks, progress
+from tfcq.training.callbacks.evaluation import grids_are_kept
 from tfcq.training.run import train
+from tfcq.workdir.tensorboard import name_of
 
 SMALL = {"latent_size": 4, "flow_couplings": 1}
 
@@ -31,7 +35,7 @@ def config(row="vae", **training):
 
 
 def events(folder):
-    """{tag: {step: value}} of the scalars below a TensorBoard folder, and the tags of its images."""
+    """{name: {step: value}} of the scalars below a TensorBoard folder, and the tags of its images."""
     scalars, pictures = {}, set()
     for path in pathlib.Path(folder).iterdir():
         for event in tf.compat.v1.train.summary_iterator(str(path)):
@@ -39,7 +43,7 @@ def events(folder):
                 if value.metadata.plugin_data.plugin_name == "images":
                     pictures.add(value.tag)
                 else:
-                    scalars.setdefault(value.tag, {})[event.step] = float(tf.make_ndarray(value.tensor))
+                    scalars.setdefault(name_of(value.tag), {})[event.step] = float(tf.make_ndarray(value.tensor))
     return scalars, pictures
 
 
@@ -123,7 +127,7 @@ def test_tensorboard_has_every_term_norm_and_rate(run):
 
     scalars, pictures = events(folder / "tensorboard" / "validation")
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert pictures == {"samples", "reconstructions"}
+    assert pictures == {"grids/samples", "grids/reconstructions", "grids/real_images"}
     assert scalars.keys() == bound  # in the charts of training
     for row in rows:
         assert scalars["elbo_bits_per_dim"][row["step"]] == pytest.approx(row["elbo"]["bits_per_dim"], rel=1e-6)
@@ -135,11 +139,60 @@ def test_tensorboard_has_every_term_norm_and_rate(run):
 
 
 def test_pictures_are_of_fixed_seeds(run):
-    _, folder, model = run
+    settings, folder, model = run
     names = {path.name for path in (folder / "samples").iterdir()}
-    assert names == {f"{kind}-{step:08d}.png" for kind in ("samples", "reconstructions") for step in (0, 2, 4)}
+    grids = {f"{kind}-{step:08d}.png" for kind in ("samples", "reconstructions") for step in (0, 2, 4)}
+    assert names == grids | {"real_images.png"}
+    real = tf.io.decode_png((folder / "samples" / "real_images.png").read_bytes()).numpy()
+    np.testing.assert_array_equal(real, grid(data.load(settings.data).images("validation", range(4))))
     last = tf.io.decode_png((folder / "samples" / "samples-00000004.png").read_bytes()).numpy()
     np.testing.assert_array_equal(last, Pictures(model).sample_grid(4, seed=0))
+
+
+def test_one_number_of_training_and_validation_is_one_chart_and_charts_are_grouped(run):
+    _, folder, _ = run
+    tags = {}
+    for name in ("train", "validation"):
+        accumulator = EventAccumulator(str(folder / "tensorboard" / name)).Reload()
+        tags[name] = {tag for tag in accumulator.Tags()["tensors"] if not tag.startswith("grids/")}
+    density = {tag for tag in tags["train"] if tag.startswith("density/")}
+    assert tags["validation"] == density >= {"density/elbo_bits_per_dim", "density/elbo/kl"}
+    assert tags["train"] - density >= {
+        *("loss/generator/loss", "optimizer/generator/gradient_norm", "optimizer/discriminator/learning_rate"),
+        "players/discriminator/accuracy_real",
+    }
+
+
+def test_the_configuration_is_in_tensorboard_as_text_and_hyperparameters(run):
+    settings, folder, _ = run
+    accumulator = EventAccumulator(str(folder / "tensorboard")).Reload()
+    (text,) = accumulator.Tensors("configuration")
+    shown = tf.make_ndarray(text.tensor_proto).item().decode()
+    assert "`--model=cqf`" in shown and "| training.train_steps | **4** | " in shown
+    assert f"| training.batch_size | **{settings.training.batch_size}** |" in shown
+    assert "| training.seed | 0 |  |" in shown  # the default
+    assert len([path for path in (folder / "tensorboard").iterdir() if path.is_file()]) == 1
+
+
+def test_a_number_of_evaluations_keeps_grids(tmp_path):
+    train(config(train_steps=5, evaluate_every=1, keep_grids=3), tmp_path)
+    shown = {int(path.stem[-8:]) for path in (tmp_path / "samples").glob("samples-*")}
+    assert shown == {0, 3, 5}
+    accumulator = EventAccumulator(str(tmp_path / "tensorboard" / "validation")).Reload()
+    assert {event.step for event in accumulator.Tensors("grids/samples")} == shown
+    assert [event.step for event in accumulator.Tensors("grids/real_images")] == [0]
+    assert [row["step"] for row in workdirs.read_metrics(tmp_path)] == [0, 1, 2, 3, 4, 5]
+
+
+def test_grids_are_kept_evenly_and_never_more_than_asked_for():
+    for steps, every, kept in ((100, 10, 4), (95, 10, 4), (1000, 1, 50), (7, 3, 2), (20, 5, 50), (10, 100, 2)):
+        training = tfcq.TrainingConfig(train_steps=steps, evaluate_every=every, keep_grids=kept)
+        due = [step for step in range(steps + 1) if step % every == 0 or step == steps]
+        found = [step for step in due if grids_are_kept(training, step)]
+        assert found[0] == 0 and found[-1] == steps and len(found) <= kept
+        assert len(due) > kept or found == due
+        gaps = np.diff(found[:-1])
+        assert len(set(gaps)) <= 1  # but for the last, which is where training ends
 
 
 def test_checkpoints_are_the_last_and_the_best(run):
@@ -192,7 +245,7 @@ def test_rows_of_table_1_train_evaluate_and_sample(row, tmp_path):
     assert Pictures(loaded).sample_grid(3).dtype == np.uint8
     if row == "gan":
         assert "elbo" not in json.loads((tmp_path / "metrics.json").read_text())
-        assert {path.name[:7] for path in (tmp_path / "samples").iterdir()} == {"samples"}
+        assert {path.name[:7] for path in (tmp_path / "samples").iterdir()} == {"samples", "real_im"}
         with pytest.raises(UserError, match="does not support likelihood; it supports: decode, interpolate_noise, sample"):
             evaluate(tmp_path, ["elbo"])
     else:

@@ -9,7 +9,7 @@ import tensorflow as tf
 import tiny_models as tiny
 
 import tfcq
-from tfcq import data, features, images, models, workdir
+from tfcq import data, features, grids, models, workdir
 from tfcq.errors import UserError
 from tfcq.evaluation.comparison import write_comparison
 from tfcq.evaluation.likelihood import LikelihoodEvaluator
@@ -109,8 +109,8 @@ METRICS = [
     (lambda: Pixels()(FLOATS), r"pixels: expected images uint8 \[N, H, W, 1 or 3\], received float32 \[4, 8, 8, 3\]"),
     (lambda: Pixels()(IMAGES[0]), r"received uint8 \[8, 8, 3\]"),
     (lambda: Pixels()("images"), "pixels: images: expected uint8 .*, received str"),
-    (lambda: images.grid(FLOATS), f"images: {IN_255}"),
-    (lambda: images.grid(IMAGES[0]), r"received uint8 \[8, 8, 3\]"),
+    (lambda: grids.grid(FLOATS), f"images: {IN_255}"),
+    (lambda: grids.grid(IMAGES[0]), r"received uint8 \[8, 8, 3\]"),
 ]
 
 

@@ -323,8 +323,8 @@ def test_data_are_read_from_it(place):
 def test_labels_are_drawn_as_they_are(recwarn):
     curve = {"recall": np.array([0.0, 1.0]), "precision": np.array([1.0, 0.0])}
     for name in ("x" * 200, "\u4e2d" * 80, NASTY):
-        figures.histogram({name: np.arange(9.0), "b": np.arange(9.0)}, "bits/dim")
-    figures.prd_curves({"_hidden": curve})  # matplotlib leaves such a label out
+        figures.histogram({name: np.arange(9.0), "b": np.arange(9.0)}, "bits/dim").picture()
+    figures.prd_curves({"_hidden": curve}).picture()  # matplotlib leaves such a label out
     figures.bars({"elbo": {"$\\bad$": 1.0, "y" * 200: 2.0}}, {})  # and takes this one for a formula
     assert [str(warning.message) for warning in recwarn] == []
 

@@ -213,7 +213,7 @@ def test_figures_do_not_look_as_a_matplotlibrc_says():
     import matplotlib
 
     def picture():
-        return figures.histogram({"real": np.arange(9.0)}, "nats")
+        return figures.histogram({"real": np.arange(9.0)}, "nats").picture()
 
     expected = picture()
     with matplotlib.rc_context({"text.usetex": True, "font.size": 20.0, "axes.facecolor": "black"}):

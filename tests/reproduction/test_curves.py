@@ -150,7 +150,7 @@ def test_points_are_drawn_where_the_numbers_are(make):
         assert [line.get_linestyle() for line in drawn.values()] == ["-", "-", "--"] and axes.get_yscale() == "log"
     assert [axes.get_xlabel() for axes in figure.axes] == ["epochs", "minutes of steps"]
     (above,) = figure.axes[0].child_axes
-    assert above.get_xlabel() == "steps" and figure.axes[0].get_ylabel() == "Frechet distance (fd_lite)"
+    assert above.get_xlabel() == "steps" and figure.axes[0].get_ylabel() == "Frechet distance (fd_lite), lower is better"
     figure.draw_without_rendering()
     assert above.get_xlim() == pytest.approx([10 * limit for limit in figure.axes[0].get_xlim()])
 

@@ -43,12 +43,14 @@ def test_the_table_sets_ours_beside_the_papers(tmp_path):
     rows = {"gan": record(50.0), "cqf": record(20.25, 3.5, 80), "vae": {"step": 3, "seconds": 6.0, "failure": failure}}
     text = written(rows, tmp_path)
     cells = table_of(text)
-    assert list(cells) == ["gan", "vae", "cq", "cqf", "real images in their place"]
+    assert list(cells) == ["gan", "vae", "cq", "cqf", "real images in their place", "better"]
     cqf = cells["cqf"]
     assert [cqf[name] for name in ("paper: BPD", "paper: IS", "paper: FID")] == ["3.9", "7.1", "28"]
     assert cqf["bits/dim (importance-weighted)"] == "3.5 +- 0.012" and cqf["bits/dim (ELBO)"] == "4 +- 0.012"
     assert cqf["fd_lite"] == "20.25" and cqf["classifier_score_lite"] == "2 +- 0.05"
     assert (cqf["steps"], cqf["minutes"], cqf["weights"], cqf["state"]) == ("80", "1.5", "12,345", "measured")
+    better = {"paper: IS": "higher", "paper: FID": "lower", "bits/dim (importance-weighted)": "lower", "bits/dim (ELBO)": "lower"}
+    assert better.items() <= cells["better"].items() and cells["better"]["steps"] == "-"
     assert cells["gan"]["paper: BPD"] == "-" and cells["gan"]["bits/dim (importance-weighted)"] == "n/a"
     assert cells["vae"]["state"] == f"failed: {failure}".replace("|", "/") and cells["vae"]["fd_lite"] == "n/a"
     assert cells["cq"]["state"] == "not run" and cells["cq"]["steps"] == "n/a"

@@ -145,6 +145,12 @@ class Config(KnownNames):
         """{'section.option': value} of all options but those that say where images and files are."""
         return {name: str(value) for name, value in _flat(self.to_dict()).items() if self._on_resume(name) != "place"}
 
+    def hyperparameters(self) -> dict[str, bool | int | float | str]:
+        """{'section.option': value} of the options that decide the numbers of training (`fields.ON_RESUME`), and of the model."""
+        flat = _flat(self.to_dict())
+        chosen = {name: value for name, value in flat.items() if self._on_resume(name) in ("fixed", "extends")}
+        return {name: value if isinstance(value, bool | int | float | str) else str(value) for name, value in chosen.items()}
+
     def _on_resume(self, name):
         """Whether the option 'section.option' may change on resuming (`ON_RESUME`); "fixed" if this config lacks it."""
         section, _, field = name.partition(".")

@@ -147,6 +147,11 @@ class TrainingConfig(Section):
     grid_images: int = option(
         64, "how many images a grid of samples shows", minimum=1, maximum=1024, unit="images", on_resume="free"
     )
+    keep_grids: int = option(
+        50,
+        "at how many of a run's evaluations grids of images are written, evenly spread over it, with the first and the last",
+        minimum=2, maximum=100000, on_resume="free",
+    )
     eval_metrics: str = option(
         "",
         "the metrics of tfcq.evaluate that each periodic evaluation measures on samples, against the images of eval_split, "

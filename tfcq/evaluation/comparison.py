@@ -11,16 +11,16 @@ from tfcq import images as units
 from tfcq import workdir as workdirs
 from tfcq.checks import check_kind
 from tfcq.errors import UserError
-from tfcq.evaluation import figures
+from tfcq.evaluation import figures, page, web_page
 from tfcq.evaluation.comparable import completed, data_facts, differences
-from tfcq.evaluation.report import CURVES, FOLDER, main_value, unit_of
-from tfcq.evaluation.tables import markdown_table
+from tfcq.evaluation.report import CURVES, FOLDER, REAL, main_value, real_curve, unit_of
 from tfcq.machine import paths
 from tfcq.machine.files import check_file, write_text
+from tfcq.metrics import registry
 
 
 def write_comparison(folders: Sequence[str | os.PathLike], output: str | os.PathLike) -> paths.AnyPath:
-    """Writes OUTPUT/comparison.md and its figures.
+    """Writes OUTPUT/comparison.md and its figures, and OUTPUT/comparison.html, which has all in one file.
 
     Args:
         folders: workdirs of evaluated runs, and folders that `image_sets.evaluate_images` has written.
@@ -35,15 +35,16 @@ def write_comparison(folders: Sequence[str | os.PathLike], output: str | os.Path
     check_kind("compare", folders, (list, tuple), "a list of folders")
     compared, place = [paths.folder(folder, "compare") for folder in folders], paths.folder(output, "output")
     path = place / "comparison.md"
-    for name in (path.name, "numbers.png", "prd.png"):
+    for name in (path.name, "comparison.html", "numbers.png", "prd.png"):
         check_file("output", place / name)
     labels = _labels(compared)
     measured = {label: latest_numbers(folder) for label, folder in zip(labels, compared)}
     names = list(dict.fromkeys(name for numbers in measured.values() for name in numbers))
     same = {name: [numbers[name] for numbers in measured.values() if name in numbers] for name in names}
     unlike = {name: found for name, entries in same.items() if (found := differences(entries))}
-    pictures = {"numbers": _bars(measured, names, unlike)}
-    curves, stale = {}, []
+    shown = [page.Figure("numbers", _bars(measured, names, unlike), "The numbers; half widths are those of the table.")]
+    curves: dict[str, dict[str, np.ndarray]] = {}
+    stale = []
     for label, folder in zip(labels, compared):
         curve, time = _prd_curve(folder)
         times = {entry["time"] for name, entry in measured[label].items() if name.startswith("prd_")}
@@ -52,10 +53,12 @@ def write_comparison(folders: Sequence[str | os.PathLike], output: str | os.Path
         elif times:
             stale.append(label)
     if curves:
-        pictures["prd"] = figures.prd_curves(curves)
-    for name, picture in pictures.items():
-        units.write_png(place / f"{name}.png", picture)
-    write_text(path, _text(measured, names, unlike, pictures, stale))
+        shown.append(_prd_figure(curves, any(name.startswith("prd_") for name in unlike)))
+    for figure in shown:
+        units.write_png(place / f"{figure.name}.png", figure.picture)
+    blocks = [*_blocks(measured, names, unlike, shown, stale)]
+    write_text(place / "comparison.html", web_page.page(blocks))
+    write_text(path, page.markdown(blocks, ""))
     return path
 
 
@@ -115,7 +118,9 @@ def _bars(measured, names, unlike):
         for label, numbers in measured.items():
             if name in numbers:
                 value, error, _ = main_value(numbers[name])
-                title = ", ".join(filter(None, (_marked(name, unlike), unit_of(name, numbers[name]))))
+                better = registry.direction_of(name)
+                axis = filter(None, (unit_of(name, numbers[name]), better and f"better: {better}"))
+                title = "\n".join([_marked(name, unlike), *axis])
                 rows.setdefault(title, {})[label] = value
                 if error is not None:
                     errors.setdefault(title, {})[label] = error
@@ -126,7 +131,9 @@ def _prd_curve(folder):
     """(the curve of the last report or None, the time of the row that it belongs to or None if unknown)."""
     try:
         with (folder / FOLDER / CURVES).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            curve = {"precision": arrays["prd_precision"], "recall": arrays["prd_recall"]}
+            curve = {name.removeprefix("prd_"): arrays[name] for name in arrays.files if name.startswith("prd_")}
+            if not {"precision", "recall"} <= curve.keys():
+                return None, None
             return curve, str(arrays["time"]) if "time" in arrays.files else None
     except (OSError, KeyError, ValueError):
         return None, None
@@ -136,26 +143,37 @@ def _marked(name, unlike):
     return f"{name} (!)" if name in unlike else name
 
 
-def _text(measured, names, unlike, pictures, stale):
+def _prd_figure(curves, differ):
+    """The curves of precision and recall; that of real images is the first run's, unless protocols `differ`."""
+    caption = "Precision and recall for distributions (Sajjadi et al. 2018)."
+    first = next((curve for curve in curves.values() if "real_precision" in curve), None)
+    if first is not None and not differ and REAL not in curves:
+        curves = curves | {REAL: real_curve(first)}
+        caption += " The dashed curve is of other real images in the place of the generated ones: about what a perfect model has."
+    return page.Figure.of("prd", figures.prd_curves(curves, real=[REAL]), caption)
+
+
+def _blocks(measured, names, unlike, shown, stale):
     remarks, rows = [], []
     for name in names:
         entries = {label: numbers[name] for label, numbers in measured.items() if name in numbers}
-        remarks += [f"- {name}: {unit}." for unit in dict.fromkeys(unit_of(name, one) for one in entries.values()) if unit]
+        found = list(dict.fromkeys(filter(None, (unit_of(name, one) for one in entries.values()))))
+        remarks += [f"{name}: {unit}." for unit in found]
         cells = [_cell(entries.get(label)) for label in measured]
         floors = {f"{entry['real']:.5g}": None for entry in entries.values() if "real" in entry}
-        rows.append([_marked(name, unlike), *cells, ", ".join(floors)])
+        rows.append([_marked(name, unlike), *cells, ", ".join(floors), "; ".join(found), registry.direction_of(name)])
     remarks += _origins(measured)
-    remarks += [f"- {name}: not measured alike; they differ in {', '.join(found)}." for name, found in unlike.items()]
-    if "prd" in pictures and any(name.startswith("prd_") for name in unlike):
-        remarks.append("- The curves of precision and recall below: not measured alike either.")
+    remarks += [f"{name}: not measured alike; they differ in {', '.join(found)}." for name, found in unlike.items()]
+    if any(figure.name == "prd" for figure in shown) and any(name.startswith("prd_") for name in unlike):
+        remarks.append("The curves of precision and recall below: not measured alike either.")
     for label in stale:
-        why = "its last report, if any, is of another evaluation"
-        remarks.append(f"- {paths.markdown(label)}: no curve of precision and recall, as {why}.")
-    lines = ["# Comparison", "", markdown_table(["number", *map(paths.markdown, measured), "real"], rows)]
-    lines += ["", "real: what other real images score in the place of the generated ones.", "", *remarks, ""]
-    for name in pictures:
-        lines += [f"![{name}]({name}.png)", ""]
-    return "\n".join(lines)
+        remarks.append(f"{label}: no curve of precision and recall, as its last report, if any, is of another evaluation.")
+    yield page.Heading("Comparison", 1)
+    yield page.Table(["number", *measured, "real", "unit", "better"], rows)
+    yield page.Text("real: what other real images score in the place of the generated ones.")
+    if remarks:
+        yield page.Bullets(remarks)
+    yield from shown
 
 
 def _origins(measured):
@@ -167,16 +185,16 @@ def _origins(measured):
         for entry in of_images.values():
             images = entry["images"]["generated"]
             kinds = ", ".join([*images["formats"], *images["sizes"], *images["prepared"]])
-            lines.append(f"- {paths.markdown(label)}: images of {paths.markdown(images['place'])} ({kinds}).")
-            lines += [f"- {paths.markdown(label)}: {paths.markdown(note)}." for note in entry.get("notes", ())]
+            lines.append(f"{label}: images of {images['place']} ({kinds}).")
+            lines += [f"{label}: {note}." for note in entry.get("notes", ())]
         steps = dict.fromkeys(
             f"step {entry['step']}, {entry.get('checkpoint', '?')}" for entry in numbers.values() if "images" not in entry
         )
         if steps:
-            lines.append(f"- {paths.markdown(label)}: {'; '.join(steps)} checkpoint.")
+            lines.append(f"{label}: {'; '.join(steps)} checkpoint.")
         for name, entry in numbers.items():
             splits.setdefault(entry.get("split"), {})[name] = None
-    return lines + [f"- Of {split} images: {', '.join(names)}." for split, names in splits.items() if split]
+    return lines + [f"Of {split} images: {', '.join(names)}." for split, names in splits.items() if split]
 
 
 def _cell(entry):

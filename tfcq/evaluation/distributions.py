@@ -231,7 +231,8 @@ def measured_entries(
         **more: further arguments of the metric: see `Metric`.
 
     Returns:
-        ({name of number: its entry, plain values}, the first seed's curve for the report, or None).
+        ({name of number: its entry, plain values}, the first seed's curve for the report, or None; that of real images in the
+        place of generated ones is in it with "real_" before its names).
     """
     metric = registry.load(name)
     reference, floor, floor_reference = real.reference, real.floor if metric.floor else None, real.floor_reference
@@ -261,7 +262,10 @@ def measured_entries(
             entry["notes"] = measured[0].notes
         recorded = registry.recorded_name(name, key, None if metric.needs == "images" else extractor)
         entries[recorded] = entry | {"seconds": seconds}
-    return entries, measured[0].curve
+    curve = measured[0].curve
+    if curve and lowest is not None and lowest.curve:
+        curve = curve | {f"real_{name}": values for name, values in lowest.curve.items()}
+    return entries, curve
 
 
 def line(name: str, entry: dict) -> str:

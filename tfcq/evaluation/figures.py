@@ -1,61 +1,124 @@
-"""Figures of the report, drawn by matplotlib without a display: each function returns uint8 [H, W, 3]."""
+"""Figures of the report: curves as data, and pictures of them, uint8 [H, W, 3], drawn by matplotlib without a display."""
 
 import contextlib
+import dataclasses
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 _INCHES, _DOTS = (6.4, 4.0), 110
 _LONGEST_LABEL = 28  # characters; a path of a hundred characters leaves no room for the curves
+_BINS = 60
+_CUT = 2.0  # times the range of the values that are shown: the range from which the others are left out
 
 
-def prd_curves(curves: dict[str, dict[str, np.ndarray]]) -> np.ndarray:
-    """Precision against recall (Sajjadi et al. 2018, Fig. 5); curves: {label: {"precision": [A], "recall": [A]}}."""
+@dataclasses.dataclass(frozen=True)
+class Chart:
+    """Curves over one axis.
 
-    def draw(axes):
-        for label, curve in curves.items():
-            axes.plot(curve["recall"], curve["precision"], label=short_label(label))
-        axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02), title="precision and recall (PRD)")
-        axes.legend(loc="upper right")
+    Attributes:
+        curves: {label: (x [n], y [n])}; of steps x has one value more, the edges.
+        x_label, y_label: what the axes show, with unit and the better direction.
+        title: of the figure.
+        x_range, y_range: (lowest, highest) value that is shown; None: all are.
+        hidden: a sentence that says what lies beyond the ranges; "": nothing.
+        are_steps: whether a curve is constant between two edges, and the area below it filled: a histogram.
+        dashed: labels of the curves that are dashed, such as those that the others are to be compared with.
+        notes: {label: what the legend says after it}.
+    """
 
-    return _drawn(draw)
+    curves: dict[str, tuple[np.ndarray, np.ndarray]]
+    x_label: str
+    y_label: str
+    title: str
+    x_range: tuple[float, float] | None = None
+    y_range: tuple[float, float] | None = None
+    hidden: str = ""
+    are_steps: bool = False
+    dashed: Collection[str] = ()
+    notes: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def picture(self) -> np.ndarray:
+        """The chart as a picture, uint8 [H, W, 3]; its second title says what lies beyond it."""
+
+        def draw(figure):
+            axes = figure.add_subplot()
+            for label, (x, y) in self.curves.items():
+                named = short_label(label) + self.notes.get(label, "")
+                if self.are_steps:
+                    axes.stairs(y, x, fill=True, alpha=0.55, label=named)
+                else:
+                    style = {"linestyle": "--", "color": "0.4"} if label in self.dashed else {}
+                    axes.plot(x, y, label=named, linewidth=1.0, **style)
+            axes.set(xlabel=self.x_label, ylabel=self.y_label, xlim=self.x_range, ylim=self.y_range)
+            axes.set_title(self.title, fontsize=10 if self.hidden else 12, pad=18 if self.hidden else None)
+            if self.hidden:
+                axes.text(0.5, 1.015, self.hidden, fontsize=7.5, ha="center", va="bottom", transform=axes.transAxes)
+            axes.legend()
+
+        return rendered(draw, _INCHES)
 
 
-def histogram(values: dict[str, np.ndarray], unit: str) -> np.ndarray:
+def prd_curves(curves: dict[str, dict[str, np.ndarray]], real: Collection[str] = ()) -> Chart:
+    """Precision against recall (Sajjadi et al. 2018, Fig. 5).
+
+    Args:
+        curves: {label: {"precision": [A], "recall": [A]}}.
+        real: labels of the curves of real images.
+    """
+    return Chart(
+        {label: (curve["recall"], curve["precision"]) for label, curve in curves.items()},
+        "recall: share of the real images' features that is covered (higher is better)",
+        "precision (higher is better)",
+        "precision and recall (PRD)",
+        (0.0, 1.02),
+        (0.0, 1.02),
+        dashed=real,
+    )
+
+
+def histogram(values: dict[str, np.ndarray], unit: str) -> Chart:
     """Overlaid histograms of per-image values; values: {label: [N]}, unit: that of the horizontal axis."""
-
-    def draw(axes):
-        bins = np.histogram_bin_edges(np.concatenate(list(values.values())), 60)
-        for label, one in values.items():
-            axes.hist(one, bins, density=True, alpha=0.55, label=f"{short_label(label)}: mean {np.mean(one):.3f}")
-        axes.set(xlabel=unit, ylabel="density", title="per image")
-        axes.legend()
-
-    return _drawn(draw)
+    edges = np.histogram_bin_edges(np.concatenate(list(values.values())), _BINS)
+    curves = {label: (edges, np.histogram(one, edges, density=True)[0]) for label, one in values.items()}
+    means = {label: f": mean {np.mean(one):.3f}" for label, one in values.items()}
+    return Chart(curves, unit, "share of the images per unit", "per image", are_steps=True, notes=means)
 
 
-def lines(series: dict[str, tuple[np.ndarray, np.ndarray]], x_label: str, title: str, shown: float = 1.0) -> np.ndarray:
-    """Lines over one axis; series: {label: ([x], [y])}. The lowest fraction `shown` of the values is in the visible range."""
+def lines(
+    series: dict[str, tuple[np.ndarray, np.ndarray]], x_label: str, y_label: str, title: str, shown: float = 1.0
+) -> Chart:
+    """Lines over one axis; series: {label: ([x], [y])}.
 
-    def draw(axes):
-        for label, (x, y) in series.items():
-            axes.plot(x, y, label=short_label(label), linewidth=1.0)
-        heights = np.concatenate([y for _, y in series.values()])
-        heights = heights[np.isfinite(heights)]
-        if len(heights):
-            low, high = heights.min(), np.quantile(heights, shown)
-            margin = 0.08 * max(high - low, 1e-9)
-            axes.set_ylim(low - margin, high + margin)
-        axes.set(xlabel=x_label, title=title)
-        axes.legend()
-
-    return _drawn(draw)
+    The lowest fraction `shown` of the values is in the range that is shown, and the others are where they would not flatten
+    them to less than half; `hidden` says how many values are not shown, and up to which.
+    """
+    heights = np.concatenate([np.asarray(y, np.float64) for _, y in series.values()])
+    finite = heights[np.isfinite(heights)]
+    remarks, y_range = [], None
+    if len(finite) < len(heights):
+        remarks.append(f"{len(heights) - len(finite)} of {len(heights)} values, which are not finite")
+    if len(finite):
+        low, high, highest = finite.min(), np.quantile(finite, shown), finite.max()
+        if highest - low < _CUT * (high - low):
+            high = highest
+        margin = 0.08 * max(high - low, 1e-9)
+        y_range = (float(low - margin), float(high + margin))
+        if above := int((finite > y_range[1]).sum()):
+            remarks.append(f"{above} of {len(heights)} values above this range, up to {highest:.4g}")
+    hidden = f"Not shown: {'; '.join(remarks)}." if remarks else ""
+    return Chart(series, x_label, y_label, title, y_range=y_range, hidden=hidden)
 
 
 def bars(rows: dict[str, dict[str, float]], errors: dict[str, dict[str, float]]) -> np.ndarray:
-    """A panel per number, a bar per model; rows: {name of number: {label: value}}, errors: half widths in the same form."""
+    """A panel per number, a bar per model: a picture, uint8 [H, W, 3].
+
+    Args:
+        rows: {name of number, with unit and better direction: {label: value}}; a name may have several lines.
+        errors: half widths in the same form.
+    """
     labels = list(dict.fromkeys(label for row in rows.values() for label in row))
     columns = min(4, len(rows))
     height = -(-len(rows) // columns)
@@ -70,7 +133,7 @@ def bars(rows: dict[str, dict[str, float]], errors: dict[str, dict[str, float]])
             axes.set_xticks(range(len(labels)), [short_label(label) for label in labels], rotation=30, ha="right", fontsize=7)
             axes.tick_params(axis="y", labelsize=7)
 
-    return rendered(draw, (3.0 * columns, 2.5 * height))
+    return rendered(draw, (3.0 * columns, 2.6 * height))
 
 
 @contextlib.contextmanager
@@ -81,10 +144,6 @@ def default_style() -> Iterator[None]:
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         yield
-
-
-def _drawn(draw):
-    return rendered(lambda figure: draw(figure.add_subplot()), _INCHES)
 
 
 def short_label(label: str) -> str:

@@ -11,7 +11,6 @@ import numpy as np
 import tensorflow as tf
 
 from tfcq import data, features
-from tfcq import images as units
 from tfcq import workdir as workdirs
 from tfcq.checks import check_bool
 from tfcq.config import DataConfig
@@ -27,12 +26,12 @@ from tfcq.data.splits import JOINED, fixed_permutation
 from tfcq.data.transforms import KINDS, Transform
 from tfcq.engine import devices
 from tfcq.errors import UserError, named
-from tfcq.evaluation import distributions
+from tfcq.evaluation import distributions, page
 from tfcq.evaluation.activations import Activations
 from tfcq.evaluation.comparable import data_facts
 from tfcq.evaluation.distributions import Evaluator, RealImages
-from tfcq.evaluation.report import CURVES, FOLDER, nearest_pictures, prd_picture, write_page
-from tfcq.evaluation.tables import markdown_table
+from tfcq.evaluation.report import CURVES, FOLDER, nearest_figures, prd_figures, write_page
+from tfcq.grids import grid
 from tfcq.machine import files, paths
 from tfcq.metrics import registry
 
@@ -264,7 +263,7 @@ def _output(output, writes_report):
         raise UserError(f"output {folder}: expected a folder of its own, received that of a run")
     workdirs.check_metrics_writable(folder, "output")
     if writes_report:
-        for path in (folder / "report.md", folder / FOLDER / CURVES):
+        for path in (folder / "report.md", folder / "report.html", folder / FOLDER / CURVES):
             files.check_file("output", path)
     return folder
 
@@ -345,25 +344,23 @@ def _of_split(source, config, split, count):
 
 def _write_report(folder, sides, row, drawn):
     shown = {_GENERATED: sides.generated[0], sides.split: sides.reference}
-    pictures = {}
+    figures = []
     for split, name in ((_GENERATED, "samples"), (sides.split, "reference")):
         count = min(_GRID, shown[split].num_images(split))
         of = "Generated images" if split == _GENERATED else "Reference images"
-        pictures[name] = (units.grid(shown[split].images(split, range(count))), f"{of}: {count} of them.")
-    pictures |= nearest_pictures(drawn, sides.reference) | prd_picture(drawn, "generated images")
+        figures.append(page.Figure(name, grid(shown[split].images(split, range(count))), f"{of}: {count} of them."))
+    figures += [*nearest_figures(drawn, sides.reference), *prd_figures(drawn, "generated images")]
     named = ("place", "num_images", "formats", "sizes", "colours", "prepared")
     rows = [[name.replace("_", " "), *(_cell(sides.facts[side][name]) for side in sides.facts)] for name in named]
-    head = [
-        f"# {paths.markdown(sides.facts['generated']['place'])}",
-        "",
-        f"Compared with {paths.markdown(sides.facts['reference']['place'])}, split: {sides.split}. Evaluated {row['time']}.",
-        "",
-        markdown_table(["images", "generated", "reference"], rows),
+    head: list[page.Block] = [
+        page.Heading(sides.facts["generated"]["place"], 1),
+        page.Text(f"Compared with {sides.facts['reference']['place']}, split: {sides.split}. Evaluated {row['time']}."),
+        page.Table(["images", "generated", "reference"], rows),
     ]
-    return write_page(folder, head, row, drawn, pictures)
+    return write_page(folder, head, row, drawn, figures)
 
 
 def _cell(value):
     if isinstance(value, dict):
         value = ", ".join(f"{name} ({count})" for name, count in value.items())
-    return paths.markdown(str(value))
+    return str(value)

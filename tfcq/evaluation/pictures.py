@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfcq.errors import UserError
-from tfcq.images import grid
+from tfcq.grids import grid
 from tfcq.randomness import RowNoise, row_seeds
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Pictures:
         rebuilt = self._run(ability, images, row_seeds(len(images), seed))
         pairs = np.stack([images, rebuilt], axis=1).reshape(-1, *images.shape[1:])
         columns = 2 * max(1, round(np.sqrt(len(pairs)) / 2))
-        return grid(pairs, columns)
+        return grid(pairs, columns, ("image", "recon."))
 
     def variation_grid(
         self, images: np.ndarray, num_variations: int, strength: float, seed: int = 0, temperature: float = 1.0
@@ -74,7 +74,10 @@ class Pictures:
             np.concatenate([image[None], self._run("interpolate", np.repeat(image[None], len(shares), 0), others, *ways)])
             for image in images
         ]
-        return grid(np.concatenate(rows), None if len(rows) == 1 else len(rows[0]))
+        if len(rows) == 1:
+            return grid(rows[0])
+        labels = ("image", "recon.", "variations", *[""] * (num_variations - 1))
+        return grid(np.concatenate(rows), len(rows[0]), labels)
 
     def super_resolution_grid(self, images: np.ndarray, num_draws: int = 4, seed: int = 0) -> np.ndarray:
         """A row for each image: the image, its compressed image enlarged, and images drawn given the compressed one.
@@ -93,7 +96,7 @@ class Pictures:
         repeated = np.repeat(compressed, num_draws, axis=0)
         drawn = self._run("super_resolve", repeated, row_seeds(len(repeated), seed)).reshape(rows, num_draws, *shape)
         cells = np.concatenate([images[:, None], _enlarged(compressed, shape)[:, None], drawn], axis=1)
-        return grid(cells.reshape(-1, *shape), 2 + num_draws)
+        return grid(cells.reshape(-1, *shape), 2 + num_draws, ("image", "small", "drawn", *[""] * (num_draws - 1)))
 
     def stages_grid(self, num_images: int, seed: int = 0, temperature: float = 1.0) -> np.ndarray:
         """Pairs of a generated compressed image, enlarged, and the image that is generated of it: those of `samples`.
@@ -107,7 +110,8 @@ class Pictures:
         arrays = row_seeds(num_images, seed), np.full(num_images, temperature, np.float32)
         compressed, images = self._batches(tf.function(stages, autograph=False, reduce_retracing=True), *arrays)
         pairs = np.stack([_enlarged(compressed, images.shape[1:]), images], axis=1)
-        return grid(pairs.reshape(-1, *images.shape[1:]), 2 * max(1, round(np.sqrt(num_images / 2))))
+        columns = 2 * max(1, round(np.sqrt(num_images / 2)))
+        return grid(pairs.reshape(-1, *images.shape[1:]), columns, ("small", "sample"))
 
     def interpolation_grid(
         self, images: np.ndarray, num_steps: int = 8, seed: int = 0, spherical: bool = False, outer: bool = False
@@ -134,9 +138,11 @@ class Pictures:
         first, second, seeds = (np.repeat(rows, num_steps, axis=0) for rows in (first, second, row_seeds(pairs, seed)))
         paths = np.full(len(fractions), spherical)
         if not outer:
-            return grid(self._run("interpolate", first, second, fractions, paths, seeds), num_steps)
-        function = tf.function(self._model.interpolate_outer, autograph=False, reduce_retracing=True)
-        return grid(self._batches(function, first, second, fractions, paths), num_steps)
+            between = self._run("interpolate", first, second, fractions, paths, seeds)
+        else:
+            function = tf.function(self._model.interpolate_outer, autograph=False, reduce_retracing=True)
+            between = self._batches(function, first, second, fractions, paths)
+        return grid(between, num_steps, _shares(num_steps))
 
     def noise_interpolation_grid(
         self, num_pairs: int, num_steps: int = 8, seed: int = 0, spherical: bool = False, temperature: float = 1.0
@@ -161,7 +167,7 @@ class Pictures:
         first, second = np.repeat(row_seeds(2 * num_pairs, seed).reshape(num_pairs, 2, 2), num_steps, axis=0).swapaxes(0, 1)
         temperatures = np.full(count, temperature, np.float32)
         between = self._run("interpolate_noise", first, second, fractions, np.full(count, spherical), temperatures)
-        return grid(between, num_steps)
+        return grid(between, num_steps, _shares(num_steps))
 
     def _run(self, ability, *arrays):
         if ability not in self._model.abilities:
@@ -177,6 +183,11 @@ class Pictures:
         answers = [function(*(array[start : start + _BATCH] for array in arrays)) for start in starts]
         joined = [np.concatenate(parts) for parts in zip(*map(tf.nest.flatten, answers))]
         return joined if isinstance(answers[0], tuple) else joined[0]
+
+
+def _shares(num_steps):
+    """Labels of interpolations: how far each column is from the first image to the last."""
+    return [f"{share:.2g}" for share in np.linspace(0.0, 1.0, num_steps)]
 
 
 def _enlarged(compressed, shape):

@@ -105,7 +105,7 @@ def _check_writable(workdir, split, report):
     if report:
         from tfcq.evaluation.report import CURVES, FOLDER, events_folder
 
-        for path in (workdir / "report.md", workdir / FOLDER / CURVES):
+        for path in (workdir / "report.md", workdir / "report.html", workdir / FOLDER / CURVES):
             files.check_file("workdir", path)
         files.check_folder("workdir", events_folder(workdir, split))
 

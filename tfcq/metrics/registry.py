@@ -47,6 +47,7 @@ class Listed:
         short: the number's name before that of the extractor (fd_pixels); "": its own.
         inception: name of metric and number with the Inception graph as extractor, and only then; "": the usual one.
         better: which values of its numbers are better, "lower" or "higher"; "": neither.
+        near: what good values are near, where neither is better; "": unknown.
     """
 
     ability: str
@@ -56,6 +57,7 @@ class Listed:
     short: str = ""
     inception: str = ""
     better: str = ""
+    near: str = ""
 
 
 TABLE = {
@@ -130,15 +132,18 @@ TABLE = {
         "whether generated images lie nearer to training images than held-out real ones do (z of Meehan et al. 2020); far "
         "below 0: copies",
         "memorisation",
+        near="0",
     ),
     "ms_ssim": Listed(
-        "sample", "mean similarity of pairs of generated images (Odena et al. 2017); near the real one is better", "diversity"
+        "sample", "mean similarity of pairs of generated images (Odena et al. 2017); near the real one is better", "diversity",
+        near="the real one",
     ),
     "ms_ssim_pggan": Listed(
         "sample",
         "mean similarity of disjoint pairs of generated images as Karras et al. 2018 define it, at sides divisible by 16; near "
         "the real one is better",
         "ms_ssim_pggan",
+        near="the real one",
     ),
     "sliced_wasserstein": Listed(
         "sample",
@@ -226,6 +231,17 @@ def better(number: str) -> str:
 def unit_of(recorded: str) -> str:
     """The unit of a number of metrics.json, in words; "": it has none, or (likelihoods) several."""
     return next((numbers_of(name)[recorded].unit for name in TABLE if recorded in numbers_of(name)), "")
+
+
+def direction_of(recorded: str) -> str:
+    """Which values of a number of metrics.json are better, in words: "lower", "higher", "near ..."; "": none is known to be."""
+    exact = [name for name in TABLE if recorded in numbers_of(name)]
+    for name in exact or TABLE:  # ms_ssim_pggan is no ms_ssim of an extractor named pggan
+        for number, own in numbers_of(name).items():
+            if is_number(recorded, number):
+                better = own.better or TABLE[name].better
+                return better or (f"near {TABLE[name].near}" if TABLE[name].near else "")
+    return ""
 
 
 def flag_help() -> str:

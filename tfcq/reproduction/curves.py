@@ -316,7 +316,7 @@ def draw(figure: Any, curves: Curves) -> None:
     if curves.axes[0].unit == "epochs" and (length := curves.steps_per_epoch):
         above = panels[0].secondary_xaxis("top", functions=(lambda epochs: epochs * length, lambda steps: steps / length))
         above.set_xlabel("steps")
-    panels[0].set_ylabel(f"Frechet distance ({curves.distance})")
+    panels[0].set_ylabel(f"Frechet distance ({curves.distance}), lower is better")
     if min(heights) > 0.0 and max(heights) > _LOGARITHMIC * min(heights):
         _logarithmic(panels[0])
     panels[-1].legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.0))

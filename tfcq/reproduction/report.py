@@ -13,7 +13,7 @@ from tfcq.evaluation.figures import default_style
 from tfcq.evaluation.tables import markdown_table
 from tfcq.machine import paths
 from tfcq.machine.files import replacing, write_text
-from tfcq.metrics.registry import is_number
+from tfcq.metrics.registry import direction_of, is_number
 from tfcq.reproduction.curves import Curves, json_of, lines_of
 from tfcq.reproduction.rows import Table
 
@@ -139,6 +139,9 @@ def _text(table, rows, sentences, has_plane, curves):
     if any(floors.values()):
         cells = ["-"] * len(paper) + [floors[name] or "-" for name in names]
         lines_of_table.append(["real images in their place", *cells, *["-"] * (len(headings) - len(cells) - 1)])
+    if directions := [direction_of(kind) for kind in paper] + [direction_of(name) for name in names]:
+        cells = [direction or "-" for direction in directions]
+        lines_of_table.append(["better", *cells, *["-"] * (len(headings) - len(cells) - 1)])
     lines.append(markdown_table(headings, lines_of_table))
     lines += ["", "n/a: not measured (not every model has a likelihood).", "", "![ours and the paper's](table.png)", ""]
     if has_plane:

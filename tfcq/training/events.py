@@ -15,8 +15,7 @@ from tensorflow.core.util import event_pb2
 
 from tfcq.machine.files import truncate
 from tfcq.machine.paths import AnyPath, as_path
-
-_HEADER, _FOOTER = 12, 4  # bytes of a TFRecord: length and its checksum; the checksum of the data
+from tfcq.workdir.tensorboard import FOOTER, HEADER
 
 
 def drop_after(folder: str | os.PathLike, step: int) -> None:
@@ -43,10 +42,10 @@ def _first_step_and_end(path, step):
     """The step of a file's first event (None: there is none up to `step`), and the number of bytes up to `step`."""
     first, end = None, 0
     with path.open("rb") as file:
-        while len(header := file.read(_HEADER)) == _HEADER:
+        while len(header := file.read(HEADER)) == HEADER:
             (length,) = struct.unpack("<Q", header[:8])
-            record = file.read(length + _FOOTER)
-            if len(record) < length + _FOOTER:
+            record = file.read(length + FOOTER)
+            if len(record) < length + FOOTER:
                 break
             try:
                 event = event_pb2.Event.FromString(record[:length])
@@ -56,5 +55,5 @@ def _first_step_and_end(path, step):
                 if event.step > step:
                     break
                 first = event.step if first is None else first
-            end += _HEADER + length + _FOOTER
+            end += HEADER + length + FOOTER
     return first, end

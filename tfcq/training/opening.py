@@ -229,6 +229,7 @@ class OpenedRun:
             workdirs.keep_data(self.folder, dataset, step if begun else None, digests)
             if weights:
                 workdirs.record_changes(self.folder, step, {"weights": [None, dict(weights)]})
+            workdirs.describe(self.folder, self.config)
 
     def rows_until(self, step: int) -> list[dict]:
         """The rows of metrics that training wrote up to `step`, in their order; those beyond it will be measured again."""
@@ -246,7 +247,8 @@ def _check_writable(folder):
     workdirs.check_metrics_writable(folder)
     files.check_file("workdir", folder / "history.jsonl", appends=True)
     files.check_file("workdir", folder / progress.FILE)
-    written = [f"checkpoints/{kind}" for kind in checkpoints.KINDS] + [f"tensorboard/{name}" for name in WRITERS] + ["samples"]
+    written = [f"checkpoints/{kind}" for kind in checkpoints.KINDS] + ["tensorboard", "samples"]
+    written += [f"tensorboard/{name}" for name in WRITERS]
     for path in (folder / name for name in written):
         if path.exists():  # the others are created in the folder itself
             files.check_folder("workdir", path)

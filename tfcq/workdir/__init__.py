@@ -7,8 +7,9 @@ images.jsonl.gz    which image belongs to which split (`tfcq.data.manifest`)
 history.jsonl      a row each time that options, images or the environment changed on resuming: {"time", "step", "changes":
                    {name: [before, after]}}; of step 0, from which run the first weights are (--init_from)
 checkpoints/       last/ and best/, with record.json: by which number the best was chosen
-tensorboard/       train/, validation/ and, of evaluations, evaluation/
+tensorboard/       the configuration; train/, validation/ and, of evaluations, evaluation/
 samples/           PNG grids                 metrics.jsonl      a row per evaluation    metrics.json   the last
+report.md          the report of the last evaluation; report.html, the same as one file; report/, its figures
 progress.json      progress of training: state, step, seconds, losses; updated while it runs (tfcq.training.progress)
 demo/              scores of held-out images, which tfcq.demo keeps
 lock               exists while a training runs in the folder (tfcq.training.opening); at an address lock-TOKEN
@@ -37,14 +38,16 @@ from tfcq.workdir.metrics import (
     read_metrics,
     record_metrics,
 )
-from tfcq.workdir.tensorboard import event_writer, seconds_between_curves
+from tfcq.workdir.tensorboard import Point, describe, event_writer, read_scalars, seconds_between_curves, tag_of
 
 __all__ = [
     "IMAGES",
     "MANIFEST",
+    "Point",
     "check_files",
     "check_for",
     "check_metrics_writable",
+    "describe",
     "drop_metrics_after",
     "event_writer",
     "exists",
@@ -62,7 +65,9 @@ __all__ = [
     "read_manifest",
     "read_metrics",
     "record_changes",
+    "read_scalars",
     "record_metrics",
     "saved_step",
     "seconds_between_curves",
+    "tag_of",
 ]

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tiny_models as tiny
+from grid_cells import cells
 from scipy import special, stats
 
 from tfcq import images as units
@@ -191,8 +192,7 @@ def test_the_stages_of_a_sample_are_its_compressed_image_and_itself():
     np.testing.assert_array_equal(images, model.sample(seeds, 0.8))
     outer = model.draw_prior(RowNoise(seeds), 0, 0.8)
     np.testing.assert_array_equal(compressed, model._compressed(outer, RowNoise(seeds)))
-    picture = Pictures(model).stages_grid(6, seed=2, temperature=0.8)[::2, ::2]  # 16 pixels are shown as 32
-    shown = picture.reshape(3, 16, 4, 16, 3).swapaxes(1, 2).reshape(6, 2, *SHAPE)
+    shown = cells(Pictures(model).stages_grid(6, seed=2, temperature=0.8), 4, 16).reshape(6, 2, *SHAPE)
     larger = np.repeat(np.repeat(compressed, 2, axis=1), 2, axis=2)
     for place, expected in enumerate((larger, np.asarray(images))):  # a graph and eager may choose other components
         assert (shown[:, place] == expected).mean() > 0.99

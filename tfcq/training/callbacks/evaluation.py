@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
@@ -14,6 +15,7 @@ from tfcq.engine.best import ELBO
 from tfcq.evaluation.energy import NUMBER, EnergyEvaluator
 from tfcq.evaluation.likelihood import LatentLikelihoodEvaluator, LikelihoodEvaluator
 from tfcq.evaluation.pictures import Pictures
+from tfcq.grids import grid
 from tfcq.machine.interruption import Stopped
 from tfcq.machine.terminal import clear, say
 from tfcq.metrics import registry
@@ -41,6 +43,13 @@ _PICTURE_SEED = 0  # the same for every evaluation, so that grids of one run can
 def is_due(training: TrainingConfig, step: int) -> bool:
     """Whether the model is evaluated after `step` steps."""
     return step % training.evaluate_every == 0 or step == training.train_steps
+
+
+def grids_are_kept(training: TrainingConfig, step: int) -> bool:
+    """Whether the evaluation of `step` writes grids: `keep_grids` of a training do at most, the first and the last among them."""
+    total = math.ceil(training.train_steps / training.evaluate_every)
+    stride = math.ceil(total / (training.keep_grids - 1))
+    return step == training.train_steps or step // training.evaluate_every % stride == 0
 
 
 class Meeting(StepCallback):
@@ -214,7 +223,7 @@ class Evaluation(StepCallback):
             values = ", ".join(f"{name} {row[name]['value']:.4g}" for name in LatentLikelihoodEvaluator.meanings)
             say(f"step {step}: validation {values} ({self._num_images} images)")
         best = self._keep_if_best(step, row)
-        line = f"grids in {self._workdir}/samples"
+        line = f"grids in {self._workdir}/samples" if grids_are_kept(self._training, step) else "evaluated"
         if self._likelihood:
             line = f"validation {row['elbo']['bits_per_dim']:.4f} bits/dim (ELBO, {self._num_images} images)"
         say(f"step {step}: {line}" + (f", {best}" if best else ""))
@@ -236,34 +245,48 @@ class Evaluation(StepCallback):
                 row["elbo"] = summary | self._likelihood.parts(terms)
                 means = {"elbo": summary["nats"]} | row["elbo"]["terms"]
                 for name, value in self.model.bound_measures(means).items():
-                    tf.summary.scalar(name, value)
+                    self._scalar(name, value)
             if self._latent_likelihood:
                 batches = self._dataset.eval_batches("validation", self._training.batch_size, self._num_images)
                 row |= self._latent_likelihood.entries(batches, self._training.seed)
                 for name in LatentLikelihoodEvaluator.meanings:
-                    tf.summary.scalar(name, row[name]["value"])
+                    self._scalar(name, row[name]["value"])
             if self._energy and step:
                 batches = self._dataset.eval_batches("validation", self._training.batch_size, min(self._num_images, _ENERGIES))
                 row[NUMBER] = self._energy.entry(batches, self._training.seed) | {"split": "validation"}
-                tf.summary.scalar(NUMBER, row[NUMBER]["value"])
+                self._scalar(NUMBER, row[NUMBER]["value"])
             if self._distributions and step:
                 clear()
                 entries, _ = self._distributions.measure(self._of_samples)
                 row |= entries
                 for name, entry in entries.items():
                     of_split = "" if entry["split"] == "validation" else f"{entry['split']}/"
-                    tf.summary.scalar(of_split + name, entry["value"])
-            for name, picture in self._grids().items():
-                tf.summary.image(name, picture[None])
-                units.write_png(f"{self._workdir}/samples/{name}-{step:08d}.png", picture)
+                    self._scalar(of_split + name, entry["value"])
+            if grids_are_kept(self._training, step):
+                for name, picture in self._grids().items():
+                    self._keep(name, picture, f"{name}-{step:08d}")
+            if not step:
+                self._keep("real_images", grid(self._real_images(self._training.grid_images)), "real_images")
         self.writer.flush()
         return row
+
+    @staticmethod
+    def _scalar(name, value):
+        tf.summary.scalar(workdirs.tag_of(name), value)
+
+    def _keep(self, name, picture, file):
+        tf.summary.image(f"grids/{name}", picture[None])
+        units.write_png(f"{self._workdir}/samples/{file}.png", picture)
+
+    def _real_images(self, count):
+        """The first images of the validation split; test images are not looked at while a model is made."""
+        split = "validation" if self._num_images else "train"
+        return self._dataset.images(split, range(min(count, self._dataset.num_images(split))))
 
     def _grids(self):
         count = self._training.grid_images
         grids = {"samples": self._pictures.sample_grid(count, _PICTURE_SEED)}
-        split = "validation" if self._num_images else "train"  # test images are not looked at while a model is made
-        images = self._dataset.images(split, range(min(count // 2 or 1, self._dataset.num_images(split))))
+        images = self._real_images(count // 2 or 1)
         for ability, name in (
             ("reconstruct", "reconstructions"),
             ("generative_reconstruct", "generative_reconstructions"),

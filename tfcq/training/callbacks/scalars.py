@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfcq.training.callbacks.step import StepCallback
+from tfcq.workdir import tag_of
 
 
 class Scalars(StepCallback):
@@ -57,6 +58,6 @@ class Scalars(StepCallback):
         with self._writer.as_default():
             for step, row in self._rows:
                 for name, value in row.items():
-                    tf.summary.scalar(name, value, step)
+                    tf.summary.scalar(tag_of(name), value, step)
         self._writer.flush()
         self._rows, self._written = [], time.monotonic()
