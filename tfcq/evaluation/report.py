@@ -103,7 +103,7 @@ def write_page(
         units.write_png(folder / FOLDER / f"{name}.png", picture)
     for old in (folder / FOLDER).glob("*.png"):
         if old.stem not in pictures:
-            old.unlink()  # from an evaluation whose numbers are not in this report
+            old.unlink(missing_ok=True)  # from an evaluation whose numbers are not in this report
     curves = {f"prd_{key}": value for key, value in drawn.get("prd_curve", {}).items()}
     (folder / FOLDER).mkdir(parents=True, exist_ok=True)
     with replacing(folder / FOLDER / CURVES) as file:
