@@ -5,6 +5,7 @@ import json
 import os
 import re
 import subprocess
+import threading
 
 import pytest
 import tiny_models as tiny
@@ -12,6 +13,7 @@ import tiny_models as tiny
 from tfcq import workdir as workdirs
 from tfcq.config import Config, CQFConfig, DataConfig, GLFConfig, TrainingConfig
 from tfcq.errors import UserError
+from tfcq.machine import json_lines
 from tfcq.machine.files import write_text
 from tfcq.workdir import environment
 
@@ -253,3 +255,20 @@ def test_metrics_are_appended_and_the_last_is_kept(tmp_path):
     assert json.loads(lines[0])["elbo"] == {"nats": -1.5}
     assert json.loads((tmp_path / "metrics.json").read_text()) == second == json.loads(lines[1])
     assert names(tmp_path) == ["metrics.json", "metrics.jsonl"]
+
+
+def test_the_last_row_of_two_processes_that_append_at_a_time_is_the_last_of_both_files(tmp_path, monkeypatch):
+    append, others = json_lines.append, []
+
+    def slow(path, row):
+        append(path, row)
+        if not others:
+            others.append(threading.Thread(target=workdirs.record_metrics, args=(tmp_path, {"step": 2})))
+            others[0].start()
+            others[0].join(timeout=0.3)  # the other would be ready now, if it did not wait for this one
+
+    monkeypatch.setattr(json_lines, "append", slow)
+    workdirs.record_metrics(tmp_path, {"step": 1})
+    others[0].join()
+    assert [row["step"] for row in workdirs.read_metrics(tmp_path)] == [1, 2]
+    assert json.loads((tmp_path / "metrics.json").read_text())["step"] == 2

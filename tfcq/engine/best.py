@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from typing import Any
 
 from tfcq.machine import paths
 from tfcq.machine.files import write_text
 
 FILE = "record.json"
+
+_WAITS, _WAIT_SECONDS = 5, 0.2
 
 VALIDATION = "validation"
 """The split by which the best checkpoint is chosen, where a criterion's protocol names no other."""
@@ -74,13 +77,24 @@ class Record:
 
 def chosen_by(folder: paths.AnyPath, step: int) -> str:
     """By which number, of what value, the best checkpoint in `folder`, of `step`, was chosen, in words; "": unknown."""
-    for entry in reversed(_read(folder / FILE)):
+    for entry in reversed(_read_up_to(folder / FILE, step)):
         if entry["step"] == step:
             criterion = _criterion(entry)
             unit = " bits/dim" if criterion == ELBO else ""
             split = criterion.protocol.get("split", VALIDATION)
             return f"{criterion} {entry['value']:.5g}{unit} on the {split} split ({criterion.better} is better)"
     return ""
+
+
+def _read_up_to(path, step):
+    """`_read`; waits a moment for the entry of `step`: a training that runs now writes it right after its checkpoint."""
+    entries = _read(path)
+    for _ in range(_WAITS):
+        if not entries or any(entry["step"] == step for entry in entries):
+            break
+        time.sleep(_WAIT_SECONDS)
+        entries = _read(path)
+    return entries
 
 
 def _criterion(entry):

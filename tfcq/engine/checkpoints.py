@@ -2,7 +2,7 @@
 
 Both are complete `tf.train.Checkpoint`s (weights, optimizers, step). TensorFlow writes their files under temporary names and
 then renames them, so earlier checkpoints stay intact if the disk fills up. If a checkpoint cannot be read, the one before it is
-used.
+used. Evaluations and exports read them while a training goes on, which removes those that it no longer keeps.
 
 The names of the files in the folder decide which checkpoints exist. `tf.train.CheckpointManager` is not used: it finds and
 deletes files by patterns, so in `runs/q?` it deletes the checkpoints of `runs/qa`, and in `runs/[a]` it finds none. Its list,
@@ -12,6 +12,7 @@ the file `checkpoint`, is written for TensorFlow's own tools and not read.
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import os
 import re
@@ -47,6 +48,10 @@ _OTHER_WEIGHTS = (ValueError, AssertionError)
 _READ_ERRORS = (tf.errors.OpError, OSError, IndexError, *_OTHER_WEIGHTS)
 
 
+_LOOKS = 20
+"""How often the checkpoints of a folder are looked at anew, if another process changes those that are read."""
+
+
 class _WeightsChangedError(UserError):
     """The checkpoints are whole, but of an earlier version's networks."""
 
@@ -77,6 +82,7 @@ class Checkpoints:
         self._checkpoint = tf.train.Checkpoint(
             model=model, optimizers=dict(model.player_optimizers), best_value=self.best_value
         )
+        _ = self._checkpoint.save_counter  # see `restore_model`
         self._keep = keep
 
     def restore(self) -> int:
@@ -193,6 +199,9 @@ def restore_model(model: Trainer, workdir: str | os.PathLike, which: str = "best
     if which not in ("best", "last"):
         raise UserError(f"checkpoint: expected best or last, received {which!r}")
     checkpoint = tf.train.Checkpoint(model=model)
+    # Made by being asked for. One that is made after a read that failed still waits for that checkpoint's value, and the next
+    # read then fails too.
+    _ = checkpoint.save_counter
 
     def restore(path):
         with _averages_in(path, model):
@@ -255,28 +264,58 @@ def chosen_by(workdir: str | os.PathLike, step: int) -> str:
 def _restore_newest(restore: Callable[[str], object], folder: paths.AnyPath, weights_changed: str) -> int:
     """Calls `restore` with the newest checkpoint that it can read; returns its step, 0 where there is no checkpoint.
 
+    A training may save and remove checkpoints meanwhile. One that it removed or wrote again while it was read says nothing:
+    the folder is looked at anew.
+
     `weights_changed` (see `Trainer`) is the message where all checkpoints have other weights.
     """
-    steps, failures, errors = sorted(_steps(folder), reverse=True), [], []
-    place = paths.plain(folder) if steps else None
-    for step in steps:
-        try:
-            restore(f"{place}/step-{step}")
-        except _READ_ERRORS as error:
-            failures.append(f"{folder / f'step-{step}'} ({_reason(error, folder)})")
-            errors.append(error)
-            continue
-        for failure in failures:
-            print(f"warning: checkpoint {failure} cannot be read; resumed from step {step}", flush=True)
-        return step
-    if failures:
-        if weights_changed and all(isinstance(error, _OTHER_WEIGHTS) for error in errors):
-            raise _WeightsChangedError(f"{folder}: the checkpoints have other weights than this model: {weights_changed}")
+    for _ in range(_LOOKS):
+        before = _stamps(folder)
+        errors: dict[int, Exception] = {}
+        restored = 0
+        for step in sorted(before, reverse=True):
+            try:
+                restore(f"{paths.plain(folder)}/step-{step}")
+                restored = step
+                break
+            except _READ_ERRORS as error:
+                errors[step] = error
+                tf.get_logger().addFilter(_is_no_echo)
+        now = _stamps(folder)
+        was_removed = restored not in now  # after it was read, as a whole
+        if all(now.get(step) == before[step] for step in errors) and (was_removed or now[restored] == before[restored]):
+            break
+    else:
         raise UserError(
-            f"no checkpoint can be read: {'; '.join(failures)}; expected whole files of this model; where they are damaged, "
-            f"move {folder} away to start again"
+            f"{folder}: no checkpoint can be read, as another process writes them faster than they are read; try again, or "
+            "let that training keep more of the last (--keep_checkpoints) and save less often (--checkpoint_every)"
         )
-    return 0
+    failures = [f"{folder / f'step-{step}'} ({_reason(error, folder)})" for step, error in errors.items()]
+    if restored or not failures:
+        for failure in failures:
+            print(f"warning: checkpoint {failure} cannot be read; resumed from step {restored}", flush=True)
+        return restored
+    if weights_changed and all(isinstance(error, _OTHER_WEIGHTS) for error in errors.values()):
+        raise _WeightsChangedError(f"{folder}: the checkpoints have other weights than this model: {weights_changed}")
+    raise UserError(
+        f"no checkpoint can be read: {'; '.join(failures)}; expected whole files of this model; where they are damaged, "
+        f"move {folder} away to start again"
+    )
+
+
+def _is_no_echo(record: logging.LogRecord) -> bool:
+    """A filter of TensorFlow's log: leaves out what it says of a checkpoint whose reading failed, once for each variable."""
+    return not (record.module == "checkpoint" and record.funcName == "__del__")
+
+
+def _stamps(folder: paths.AnyPath) -> dict[int, tuple]:
+    """{step of a checkpoint: what changes when it is written again}."""
+    found = {}
+    for step in _steps(folder):
+        with contextlib.suppress(FileNotFoundError):  # it has been removed meanwhile
+            status = (folder / f"step-{step}.index").stat()
+            found[step] = (status.st_size, status.st_mtime, getattr(status, "st_ino", 0))
+    return found
 
 
 def _steps(folder: paths.AnyPath) -> list[int]:

@@ -91,7 +91,7 @@ def write_page(
     names = {figure.name for figure in shown}
     for old in (folder / FOLDER).glob("*.png"):
         if old.stem not in names:
-            old.unlink()  # from an evaluation whose numbers are not in this report
+            old.unlink(missing_ok=True)  # from an evaluation whose numbers are not in this report
     curves = {f"prd_{key}": value for key, value in drawn.get("prd_curve", {}).items()}
     (folder / FOLDER).mkdir(parents=True, exist_ok=True)
     with replacing(folder / FOLDER / CURVES) as file:

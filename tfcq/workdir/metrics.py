@@ -6,17 +6,21 @@ import json
 import os
 
 from tfcq.machine import json_lines
-from tfcq.machine.files import check_file, write_text
+from tfcq.machine.files import check_file, replacing
 from tfcq.machine.paths import as_path
 from tfcq.workdir.history import now
 
 
 def record_metrics(workdir: str | os.PathLike, row: dict) -> dict:
-    """Adds the time to `row` (a dict of plain values), appends it to metrics.jsonl, writes it to metrics.json; returns it."""
+    """Adds the time to `row` (a dict of plain values), appends it to metrics.jsonl, writes it to metrics.json; returns it.
+
+    A training and an evaluation may do so at a time: metrics.json is the last row of metrics.jsonl.
+    """
     folder = as_path(workdir)
     row = {"time": now(), **row}
-    json_lines.append(folder / "metrics.jsonl", row)
-    _write_last_metrics(folder, row)
+    with replacing(folder / "metrics.json") as file:  # two processes take turns, with both files
+        json_lines.append(folder / "metrics.jsonl", row)
+        file.write(_json(row))
     return row
 
 
@@ -58,12 +62,12 @@ def drop_metrics_after(workdir: str | os.PathLike, step: int) -> None:
     folder = as_path(workdir)
     if not (folder / "metrics.jsonl").exists():
         return
-    rows = json_lines.rewrite(folder / "metrics.jsonl", up_to_step)
-    if rows:
-        _write_last_metrics(folder, rows[-1])
-    else:
+    with replacing(folder / "metrics.json") as file:
+        rows = json_lines.rewrite(folder / "metrics.jsonl", up_to_step)
+        file.write(_json(rows[-1] if rows else {}))
+    if not rows:
         (folder / "metrics.json").unlink(missing_ok=True)
 
 
-def _write_last_metrics(folder, row):
-    write_text(folder / "metrics.json", json.dumps(row, indent=2) + "\n")
+def _json(row):
+    return (json.dumps(row, indent=2) + "\n").encode()
