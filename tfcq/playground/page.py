@@ -18,7 +18,7 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 import gradio as gr
 
 from tfcq.errors import UserError
-from tfcq.images import grid
+from tfcq.grids import grid
 from tfcq.machine import paths
 from tfcq.playground.model import MOST_SAMPLES, About, Playground
 from tfcq.playground.scores import Score
@@ -180,9 +180,7 @@ def _told(function, outputs, missing=""):
 
 
 def _shown(images, columns=None):
-    """A picture of images [N, H, W, C], in RGB, with gaps; pixels are repeated, as browsers blur what they enlarge."""
+    """A grid of images [N, H, W, C], in RGB; pixels are repeated, as browsers blur what they enlarge."""
     columns = columns or math.ceil(math.sqrt(len(images)))
     times = -(-_WIDTH // (columns * images.shape[2]))
-    larger = images.repeat(times, 1).repeat(times, 2).repeat(3 // images.shape[3], 3)
-    gap = max(1, larger.shape[1] // 32) if len(images) > 1 else 0
-    return grid(np.pad(larger, [(0, 0), (0, gap), (0, gap), (0, 0)], constant_values=255), columns)
+    return grid(images.repeat(times, 1).repeat(times, 2).repeat(3 // images.shape[3], 3), columns)
