@@ -149,7 +149,7 @@ class TrainingConfig(Section):
     )
     keep_grids: int = option(
         50,
-        "at how many of a run's evaluations grids of images are written, evenly spread over it, with the first and the last",
+        "how many evaluations of a run write grids of images, evenly spread over it, the first and the last among them",
         minimum=2, maximum=100000, on_resume="free",
     )
     eval_metrics: str = option(

@@ -17,7 +17,6 @@ from tfcq.bulk.place import ModelPlace
 from tfcq.bulk.stages import Sampling, Stage, data_config
 from tfcq.checks import check_integer
 from tfcq.data.transforms import KINDS
-from tfcq.data.unfit import UnfitImage, UnfitImages
 from tfcq.errors import UserError
 from tfcq.run import REBUILT
 from tfcq.seeds import row_seeds
@@ -78,11 +77,6 @@ class Playground:
         shape = self.asked.image_shape(endpoint, name)
         try:
             return images_of_files([os.fspath(path)], data_config(self.asked, shape, self.data_for(shape)), shape)[0]
-        except (UnfitImage, UnfitImages) as error:
-            note = error.unfit[0].note if isinstance(error, UnfitImages) else error.note
-            raise UserError(
-                f"{os.path.basename(path)}: expected a picture of 8 bits in grey or RGB, received one that cannot be used: {note}"
-            ) from error
         except UserError as error:  # the folder of uploads says nothing to whoever has dragged the picture in
             raise UserError(str(error).replace(f"{os.path.dirname(os.path.abspath(path))}/", "")) from error
 
