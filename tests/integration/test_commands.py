@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 import tiny_models as tiny
 from commands import TINY, command, last_step, output_of, run_here, start
+from grid_cells import cells
 from markdown_tables import unpadded
 
 from tfcq.errors import UserError
@@ -90,7 +91,7 @@ def test_a_workdir_is_evaluated_and_drawn_by_commands_that_repeat_no_flag(tmp_pa
             assert output.splitlines() == [told, f"wrote {picture}"]
     row = json.loads((tmp_path / "metrics.json").read_text())
     assert row["bits_per_dim"]["num_importance_samples"] == 2 and row["split"] == "test"
-    assert tf.io.decode_png(picture.read_bytes()).shape == (2 * 32, 8 * 32, 1)
+    assert cells(tf.io.decode_png(picture.read_bytes()), 8, 8).shape == (2 * 8, 8, 8, 1)
 
 
 @pytest.mark.long
@@ -151,7 +152,7 @@ def test_an_srvae_is_drawn_and_measured_and_a_model_of_mixtures_exported_by_comm
     done_here("sample", workdir=workdir, mode="super_resolve", num_samples=2, output=picture)
     output_of(exporting, timeout=600)
     # An image, its compressed image and four draws.
-    assert tf.io.decode_png(picture.read_bytes()).shape == (2 * 32, 6 * 32, 3)
+    assert cells(tf.io.decode_png(picture.read_bytes()), 6, 16).shape == (2 * 6, 16, 16, 3)
     assert (tmp_path / "vae_bijective_prior" / "1" / "saved_model.pb").is_file()
     card = (tmp_path / "vae_bijective_prior" / "1" / "assets.extra" / "MODEL_CARD.md").read_text()
     assert "`reconstruct`" in card and '"image_draw": "mode"' in card

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 import tiny_models as tiny
 from commands import TINY, command, output_of, start
+from grid_cells import cells
 from path_names import NASTY
 
 import tfcq
@@ -92,4 +93,4 @@ def test_a_run_works_in_folders_of_any_name(tmp_path, monkeypatch, capsys):
     assert model.steps_taken == 2
 
     assert output_of(drawing) == f"wrote {home}/-{NASTY}/x.png\n"
-    assert tf.io.decode_png((home / f"-{NASTY}" / "x.png").read_bytes()).shape == (32, 2 * 32, 1)
+    assert cells(tf.io.decode_png((home / f"-{NASTY}" / "x.png").read_bytes()), 2, 8).shape == (2, 8, 8, 1)
