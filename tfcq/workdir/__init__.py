@@ -8,6 +8,7 @@ history.jsonl      a row each time that options, images or the environment chang
                    {name: [before, after]}}
 checkpoints/       last/ and best/, with record.json: by which number the best was chosen
 tensorboard/       train/, validation/ and, of evaluations, evaluation/
+csv/               train.csv, validation.csv: with --loggers=csv (tfcq.training.loggers); wandb.json, wandb/: with --loggers=wandb
 samples/           PNG grids                 metrics.jsonl      a row per evaluation    metrics.json   the last
 progress.json      progress of training: state, step, seconds, losses; updated while it runs (tfcq.training.progress)
 lock               exists while a training runs in the folder (tfcq.training.opening); at an address lock-TOKEN

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tfcq.machine.interruption import Signals
     from tfcq.models.base import GenerativeModel
     from tfcq.training.likelihood_guard import LikelihoodGuard
+    from tfcq.training.loggers import Loggers
 
 ENOUGH = 2048
 """The number of images, generated and real, below which the bias of a Frechet distance is warned of."""
@@ -86,8 +87,8 @@ class Evaluation(StepCallback):
         signals: a signal ends an evaluation at once; the evaluation is repeated when the run is resumed.
     """
 
-    writer: Any = None
-    """Summary writer of tensorboard/validation, to be set before training begins."""
+    loggers: Loggers
+    """They take the numbers and grids; to be set before training begins."""
 
     row_at_start: dict | None = None
     """The row of metrics of the step from which training resumes, to be set; None: the step is not evaluated yet."""
@@ -201,38 +202,37 @@ class Evaluation(StepCallback):
         self._judge(step, row)
 
     def _measure(self, step):
-        """The row of metrics of the model that would be served now; writes it to TensorBoard, with the grids."""
+        """The row of metrics of the model that would be served now; logs it, with the grids."""
         split = "validation" if self._num_images else self._training.eval_split  # of what does not name its own
         row: dict[str, Any] = {"step": step, "split": split, "seed": self._training.seed}
-        with self.writer.as_default(step):
-            if self._likelihood:
-                batches = self._dataset.eval_batches("validation", self._training.batch_size, self._num_images)
-                terms = self._likelihood.elbo_terms(batches, self._training.seed)
-                summary = self._likelihood.summary(terms.pop("elbo"))
-                row["elbo"] = summary | self._likelihood.parts(terms)
-                means = {"elbo": summary["nats"]} | row["elbo"]["terms"]
-                for name, value in self.model.bound_measures(means).items():
-                    tf.summary.scalar(name, value)
-            if self._latent_likelihood:
-                batches = self._dataset.eval_batches("validation", self._training.batch_size, self._num_images)
-                row |= self._latent_likelihood.entries(batches, self._training.seed)
-                for name in LatentLikelihoodEvaluator.meanings:
-                    tf.summary.scalar(name, row[name]["value"])
-            if self._energy and step:
-                batches = self._dataset.eval_batches("validation", self._training.batch_size, min(self._num_images, _ENERGIES))
-                row[NUMBER] = self._energy.entry(batches, self._training.seed) | {"split": "validation"}
-                tf.summary.scalar(NUMBER, row[NUMBER]["value"])
-            if self._distributions and step:
-                clear()
-                entries, _ = self._distributions.measure(self._of_samples)
-                row |= entries
-                for name, entry in entries.items():
-                    of_split = "" if entry["split"] == "validation" else f"{entry['split']}/"
-                    tf.summary.scalar(of_split + name, entry["value"])
-            for name, picture in self._grids().items():
-                tf.summary.image(name, picture[None])
-                units.write_png(f"{self._workdir}/samples/{name}-{step:08d}.png", picture)
-        self.writer.flush()
+        scalars: dict[str, float] = {}
+        if self._likelihood:
+            batches = self._dataset.eval_batches("validation", self._training.batch_size, self._num_images)
+            terms = self._likelihood.elbo_terms(batches, self._training.seed)
+            summary = self._likelihood.summary(terms.pop("elbo"))
+            row["elbo"] = summary | self._likelihood.parts(terms)
+            means = {"elbo": summary["nats"]} | row["elbo"]["terms"]
+            scalars |= self.model.bound_measures(means)
+        if self._latent_likelihood:
+            batches = self._dataset.eval_batches("validation", self._training.batch_size, self._num_images)
+            row |= self._latent_likelihood.entries(batches, self._training.seed)
+            scalars |= {name: row[name]["value"] for name in LatentLikelihoodEvaluator.meanings}
+        if self._energy and step:
+            batches = self._dataset.eval_batches("validation", self._training.batch_size, min(self._num_images, _ENERGIES))
+            row[NUMBER] = self._energy.entry(batches, self._training.seed) | {"split": "validation"}
+            scalars[NUMBER] = row[NUMBER]["value"]
+        if self._distributions and step:
+            clear()
+            entries, _ = self._distributions.measure(self._of_samples)
+            row |= entries
+            for name, entry in entries.items():
+                of_split = "" if entry["split"] == "validation" else f"{entry['split']}/"
+                scalars[of_split + name] = entry["value"]
+        grids = self._grids()
+        self.loggers.add("validation", step, scalars, grids)
+        for name, picture in grids.items():
+            units.write_png(f"{self._workdir}/samples/{name}-{step:08d}.png", picture)
+        self.loggers.flush("validation")
         return row
 
     def _grids(self):
