@@ -8,7 +8,6 @@ A run that resumes goes on in the same files: rows beyond the checkpoint are cut
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import json
@@ -75,9 +74,7 @@ class TensorBoard:
         self._writers[split].flush()
 
     def close(self) -> None:
-        with contextlib.ExitStack() as stack:  # all of them, whatever one raises
-            for writer in self._writers.values():
-                stack.callback(writer.close)
+        _close_all(self._writers.values())
 
 
 class Csv:
@@ -194,9 +191,7 @@ class Loggers:
 
     def close(self) -> None:
         """As `Logger.close`, of all, whatever one raises."""
-        with contextlib.ExitStack() as stack:
-            for part in self._parts:
-                stack.callback(part.close)
+        _close_all(self._parts)
 
 
 def check(config: Config) -> None:
@@ -228,6 +223,18 @@ def drop_after(workdir: AnyPath, split: str, step: int) -> None:
             files.write_text(path, _text([columns, *(_filled(row, columns) for row in kept)]))
         else:
             path.unlink()
+
+
+def _close_all(parts):
+    """Closes all of them, whatever one raises; raises the last of these errors."""
+    failed = None
+    for part in parts:
+        try:
+            part.close()
+        except (OSError, tf.errors.OpError) as error:
+            failed = error
+    if failed:
+        raise failed
 
 
 def _imported():
