@@ -83,6 +83,7 @@ setup(
         "demo": ["gradio>=6.31,<7", "fastapi>=0.115", "uvicorn>=0.40,<1"],  # a page to try a model on
         "report": ["plotly>=6"],  # interactive curves in report.html
         "ray": ["ray[data]>=2.60,<3"],  # shards of samplings and scorings on a cluster
+        "wandb": ["wandb>=0.19"],  # --loggers=wandb
         "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.6", "mkdocstrings>=1", "mkdocstrings-python>=2", "latex2mathml>=3.78"],
         "dev": [
             *("pytest>=8", "pytest-timeout", "pytest-xdist>=3", "import-linter>=2", "mypy>=2", "ruff>=0.6", "pyyaml"),

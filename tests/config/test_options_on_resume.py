@@ -16,6 +16,7 @@ from tfcq.workdir import configuration, environment
 
 FREE = {
     "training.log_every",
+    "training.loggers",
     "training.evaluate_every",
     "training.checkpoint_every",
     "training.keep_checkpoints",

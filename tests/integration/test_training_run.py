@@ -22,7 +22,7 @@ from tfcq.evaluation.run import evaluate
 from tfcq.grids import grid
 from tfcq.images import write_png
 from tfcq.randomness import row_seeds
-from tfcq.training import callbacks, progress
+from tfcq.training import callbacks, loggers, progress
 from tfcq.training.callbacks.evaluation import grids_are_kept
 from tfcq.training.run import train
 from tfcq.workdir.tensorboard import name_of
@@ -365,7 +365,7 @@ def test_an_image_that_breaks_during_an_evaluation_is_named_whichever_data_set_i
 
 
 def test_scalars_are_means_over_the_steps_between_rows(tmp_path):
-    writer = tf.summary.create_file_writer(str(tmp_path))
+    writer = loggers.Loggers([loggers.TensorBoard(tmp_path)])
     scalars = callbacks.Scalars(writer, every=3, images_per_step=8)
     model = tiny.compiled(tiny.config(**tiny.ROWS["vae"]), learning_rate=0.125)
     scalars.set_model(model)
@@ -373,21 +373,21 @@ def test_scalars_are_means_over_the_steps_between_rows(tmp_path):
     for step, value in enumerate([1.0, 2.0, 6.0, 4.0, 4.0, 1.0, 100.0]):
         scalars.on_train_batch_end(step, {"generator/loss": value, "generator/finite": 1.0})
     writer.close()
-    found, _ = events(tmp_path)
+    found, _ = events(tmp_path / "tensorboard" / "train")
     assert found["generator/loss"] == {3: 3.0, 6: 3.0}
     assert found["generator/learning_rate"] == {3: 0.125, 6: 0.125}
     assert "generator/finite" not in found and found["images_per_second"].keys() == {3, 6}
 
 
 def test_scalars_are_means_over_the_steps_that_have_them(tmp_path):
-    writer = tf.summary.create_file_writer(str(tmp_path))
+    writer = loggers.Loggers([loggers.TensorBoard(tmp_path)])
     scalars = callbacks.Scalars(writer, every=5, images_per_step=8)
     scalars.set_model(tiny.compiled(tiny.config(**tiny.ROWS["vae"])))
     scalars.on_train_begin()
     for step in range(5):  # a stage of training ends after two
         scalars.on_train_batch_end(step, {f"{'first' if step < 2 else 'second'}/loss": step + 1.0})
     writer.close()
-    found, _ = events(tmp_path)
+    found, _ = events(tmp_path / "tensorboard" / "train")
     assert found["first/loss"] == {5: 1.5} and found["second/loss"] == {5: 4.0}
 
 

@@ -24,7 +24,7 @@ from tfcq.machine.remote_lock import RemoteLock
 from tfcq.reproduction.report import write_report
 from tfcq.reproduction.run import Ablation, Budget
 from tfcq.reproduction.tables import TABLES
-from tfcq.training import callbacks, events
+from tfcq.training import callbacks, events, loggers
 from tfcq.training.opening import joined, opened
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
@@ -288,10 +288,11 @@ def test_curves_are_written_now_and_then_and_before_a_checkpoint(there, monkeypa
             saved.append([event.step for event in events_of() if event.summary.value])
 
     def events_of():
-        return [event for path in there.glob("*tfevents*") for event in tf.compat.v1.train.summary_iterator(str(path))]
+        written = (there / "tensorboard" / "train").glob("*tfevents*")
+        return [event for path in written for event in tf.compat.v1.train.summary_iterator(str(path))]
 
     assert workdirs.seconds_between_curves(there) == 30.0 and workdirs.seconds_between_curves(pathlib.Path("run")) == 0.0
-    curves = callbacks.Scalars(workdirs.event_writer(there), 1, 8, pause=30.0)
+    curves = callbacks.Scalars(loggers.Loggers([loggers.TensorBoard(there)]), 1, 8, pause=30.0)
     saver = callbacks.Saver(Checkpoints(), 20, 40, Workers())
     saver.curves = curves
     for callback in (curves, saver):

@@ -198,6 +198,17 @@ def test_a_process_without_terminal_or_notebook_gets_lines_and_no_warning():
     assert (done.returncode, done.stdout, done.stderr) == (0, "step 3/9  2 images/s\n", "")
 
 
+def test_a_notebook_without_widgets_has_one_line_that_is_rewritten(output, monkeypatch):
+    output(0)
+    assert terminal._place() == "file"
+    monkeypatch.setitem(sys.modules, "ipykernel", SimpleNamespace())
+    assert terminal._place() == "terminal"
+    out = sys.stdout
+    train(np.geomspace(123456.0, 1.0, 100))
+    (row, rest) = screen(out.getvalue(), 80)
+    assert row.startswith("step 100/100  ") and rest == "" and out.getvalue().count("\n") == 1
+
+
 def test_a_file_gets_whole_lines(output):
     out = output(0)
     train([1.0, 2.0, 3.0])
@@ -311,3 +322,23 @@ starting.run(main)
 """
     assert piped(["-c", program], tmp_path, "<&- >&- 2>&-")[0] == 0
     assert (tmp_path / "file").read_text() == "written"
+
+
+def test_a_search_is_shown_after_three_seconds_in_a_log_and_on_a_terminal(output, monkeypatch):
+    now = [50.0]
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: now[0])
+    for columns in (0, 80):
+        out = output(columns)
+        monkeypatch.setattr(terminal, "_SECONDS", {"terminal": 0.5, "file": 30.0})
+        search = terminal.SearchProgress("looking for images in /a")
+        for found in range(70):  # one a second
+            search(found)
+            now[0] += 1.0
+        if columns:
+            (row,) = screen(out.getvalue(), columns)
+            assert row.startswith("looking for images in /a: 69 so far")
+        else:
+            lines = out.getvalue().splitlines()
+            assert lines == [f"looking for images in /a: {found} so far" for found in (3, 33, 63)]
+        search.close()
+        assert screen(out.getvalue(), 80)[-1] == ""

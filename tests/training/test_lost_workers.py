@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from worker_threads import OneOf, together
 
-from tfcq.config import TrainingConfig
+from tfcq.config import Config, TrainingConfig
 from tfcq.errors import UserError, WorkerLost
 from tfcq.machine import paths
 from tfcq.machine.remote import RemoteError
@@ -84,8 +84,7 @@ def test_curves_that_cannot_be_written_hide_no_other_error(monkeypatch, tmp_path
             raise FULL
 
     monkeypatch.setattr(run.workdirs, "event_writer", lambda folder: Writer())
-    with pytest.raises(Exception) as raised, run._writers(tmp_path) as writers:
-        assert len(writers) == 2
+    with pytest.raises(Exception) as raised, run._loggers(tmp_path, Config(), []):
         if ended_by:
             raise ended_by
     assert len(closed) == 2

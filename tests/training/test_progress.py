@@ -1,13 +1,17 @@
 """progress.json: what it says while steps are taken, and at each kind of end."""
 
+import dataclasses
 import json
 import pathlib
 import time
 
+import numpy as np
+import psutil
 import pytest
 
 from tfcq.errors import TrainingDiverged, TrainingInterrupted, UserError, WorkerLost
 from tfcq.machine.interruption import Stopped
+from tfcq.training.callbacks.step_progress import _parts
 from tfcq.training.progress import FILE, Reporter, read, set_state
 
 
@@ -102,3 +106,22 @@ def test_reading_of_nothing_and_of_something_else(tmp_path):
         pathlib.Path(tmp_path / FILE).write_text(content)
         with pytest.raises(UserError, match="progress.json: the progress cannot be read"):
             read(tmp_path)
+
+
+def test_memory_is_that_of_the_process_and_of_its_gpu(tmp_path):
+    report = Reporter(tmp_path, 0, 1000, 1234, 64, {}, gpu_memory=lambda: 3 * 10**9)
+    before = report.progress().memory_bytes
+    block = np.ones(2**25)  # 256 MiB
+    after = report.progress()
+    assert after.memory_bytes - before == pytest.approx(block.nbytes, rel=0.1)
+    assert after.memory_bytes == pytest.approx(psutil.Process().memory_info().rss, rel=0.1)
+    parts = _parts(dataclasses.replace(after, memory_bytes=12_345_000_000, losses={"loss": 1.0}))
+    assert parts == ["step 0/1000", "12.3 GB", "GPU 3.0 GB", "loss 1"]
+    assert _parts(dataclasses.replace(after, memory_bytes=None, gpu_memory_bytes=None)) == ["step 0/1000"]
+
+
+def test_a_file_of_an_earlier_version_has_no_memory(tmp_path):
+    values = json.loads(reporter(tmp_path).progress().to_json())
+    del values["memory_bytes"], values["gpu_memory_bytes"]
+    (tmp_path / FILE).write_text(json.dumps(values))
+    assert read(tmp_path).memory_bytes is None

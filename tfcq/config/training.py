@@ -26,6 +26,9 @@ DECIDED_ELSEWHERE = {
 }
 """Arguments of Keras's optimizers that cannot be given, and which option decides them instead."""
 
+LOGGERS = ("tensorboard", "csv", "wandb")
+"""What `loggers` may name (`tfcq.training.loggers`)."""
+
 
 BEST_METRICS = (
     "elbo",
@@ -130,7 +133,13 @@ class TrainingConfig(Section):
     deterministic: bool = option(
         True, "uses deterministic kernels only: the same seed and devices give the same bits; slower on GPUs"
     )
-    log_every: int = option(50, "the steps between two rows of TensorBoard scalars", minimum=1, unit="steps", on_resume="free")
+    log_every: int = option(50, "the steps between two rows of scalars", minimum=1, unit="steps", on_resume="free")
+    loggers: str = option(
+        "tensorboard",
+        "where scalars of training and validation are written, separated by commas: tensorboard (with the image grids; curves of "
+        "reports are of it), csv (tables in WORKDIR/csv), wandb (Weights & Biases); empty: nowhere",
+        on_resume="free",
+    )
     evaluate_every: int = option(
         1000,
         "the steps between two evaluations on the validation split, with image grids",
@@ -190,7 +199,8 @@ class TrainingConfig(Section):
     )
 
     def check(self) -> None:
-        """Raises UserError for combinations of options that cannot work, and for unknown metrics."""
+        """Raises UserError for combinations of options that cannot work, and for unknown metrics or loggers."""
+        self.names_of_loggers()
         if self.batch_size % self.micro_batches:
             raise UserError(
                 f"micro_batches={self.micro_batches}: expected a divisor of batch_size={self.batch_size} (with several "
@@ -254,6 +264,14 @@ class TrainingConfig(Section):
 
     def _best_is_of_samples(self):
         return metric_of(self.best_metric) in OF_SAMPLES
+
+    def names_of_loggers(self) -> list[str]:
+        """loggers as a list of `LOGGERS`; UserError for a name that is not there, or is there twice."""
+        names = [name.strip() for name in self.loggers.split(",")] if self.loggers else []
+        for name in names:
+            if name not in LOGGERS or names.count(name) > 1:
+                raise UserError(f"loggers: expected some of {', '.join(LOGGERS)}, each once, received {self.loggers!r}")
+        return names
 
     def arguments_of_optimizer(self) -> dict[str, bool | int | float | str]:
         """optimizer_arguments as {name: value}; whether the optimizer accepts them is checked by `tfcq.engine.optimizers`.

@@ -34,6 +34,7 @@ from tfcq.data.sources import RawReader, Source, digest_of
 from tfcq.data.splits import SPLITS, fixed_permutation
 from tfcq.data.survey import file_stamp
 from tfcq.errors import UserError
+from tfcq.machine.terminal import SearchProgress
 
 EXTENSIONS = (
     ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm",
@@ -159,6 +160,7 @@ def find_images(root: str, dead_links: bool = False) -> Found:
     linked_folders: list[str] = []
     linked_files: list[str] = []
     real_files: set[str] = set()
+    progress = SearchProgress(f"looking for images in {root}")
     while folders or linked_folders:
         if not folders:
             # Links come last, in the order of their names, so that files below `root` keep their own names.
@@ -170,6 +172,7 @@ def find_images(root: str, dead_links: bool = False) -> Found:
             seen.add(folders[0][1])
         parent, real_parent = folders.pop()
         for entry in _entries(parent):
+            progress(len(found.paths))
             real = os.path.join(real_parent, entry.name)
             if dead_links and _is_dead_link(entry):
                 found.passed_over["broken links"] += 1
@@ -201,6 +204,7 @@ def find_images(root: str, dead_links: bool = False) -> Found:
             found.paths.append(path)
         else:
             found.passed_over["pipes or devices"] += 1
+    progress.close()
     found.paths.sort(key=lambda path: _parts(path, root))
     found.twice.sort(key=lambda path: _parts(path, root))
     return found
@@ -245,7 +249,12 @@ class ImageFiles(RawReader):
 
     @functools.cached_property
     def _stamps(self):
-        return [file_stamp(path) for path in self.paths]
+        progress, stamps = SearchProgress("looking for images that have changed"), []
+        for path in self.paths:
+            stamps.append(file_stamp(path))
+            progress(len(stamps))
+        progress.close()
+        return stamps
 
     def content(self, index: int) -> bytes:
         path = self.paths[index]

@@ -6,10 +6,10 @@ import collections
 import dataclasses
 from collections.abc import Iterable
 
+from tfcq.data.header_index import headers
 from tfcq.data.sources import RawArray, RawImages, RawReader
 from tfcq.data.transforms import KINDS, Transform
 from tfcq.data.unfit import UnfitImage, UnfitImages
-from tfcq.machine.terminal import ImageProgress
 
 ARRAY = "array"
 """The format of images that are no files."""
@@ -33,8 +33,11 @@ class Formats:
     counts: collections.Counter[tuple[str, tuple[int, int, int]]]
 
     @classmethod
-    def of(cls, raws: Iterable[RawImages], name: str) -> Formats:
-        """Those of the images of `raws`, which progress calls `name`; UnfitImages if some cannot be read."""
+    def of(cls, raws: Iterable[RawImages], name: str, folder: str | None = None) -> Formats:
+        """Those of the images of `raws`, which progress calls `name`; UnfitImages if some cannot be read.
+
+        `folder`: that of the caches, where what was found is kept; None: nothing is.
+        """
         counts: collections.Counter[tuple[str, tuple[int, int, int]]] = collections.Counter()
         unfit: list[UnfitImage] = []
         for raw in raws:
@@ -42,13 +45,9 @@ class Formats:
                 height, width, channels = raw.images.shape[1:]
                 counts[ARRAY, (height, width, channels)] += len(raw)
             elif isinstance(raw, RawReader):
-                progress = ImageProgress(f"formats of {name}", len(raw))
-                for index in range(len(raw)):
-                    try:
-                        counts[raw.format_and_shape(index)] += 1
-                    except UnfitImage as error:
-                        unfit.append(error.alone())
-                    progress(index + 1)
+                found, some = headers(raw, name, folder)
+                counts.update(found)
+                unfit += some
         if unfit:
             raise UnfitImages(unfit)
         return cls(counts)

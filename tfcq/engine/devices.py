@@ -139,3 +139,10 @@ def _split_cpu(count: int) -> None:
             raise UserError(
                 f"logical_devices={count}: expected to be set before TensorFlow starts in this process"
             ) from error
+
+
+def gpu_memory() -> int | None:
+    """The most bytes that TensorFlow has had allocated so far on one of this process's GPUs; None without a GPU."""
+    gpus = tf.config.list_logical_devices("GPU")
+    peaks = [tf.config.experimental.get_memory_info(gpu.name.removeprefix("/device:"))["peak"] for gpu in gpus]
+    return max(peaks, default=None)

@@ -19,6 +19,7 @@ from tfcq.config.evaluation import protocol as protocol_of
 from tfcq.data.all_images import all_splits, dataset_of, whole
 from tfcq.data.dataset import ImageDataset, open_source
 from tfcq.data.formats import Formats, differences
+from tfcq.data.holding import cache_folder
 from tfcq.data.manifest import Manifest
 from tfcq.data.sources import Source
 from tfcq.data.split_images import by_position
@@ -204,7 +205,7 @@ class _Sides:
         # Of more images than are compared a fixed random choice, in the order of their names: names may be those of classes.
         chosen = np.sort(fixed_permutation(len(raw))[: count * config.num_seeds].reshape(config.num_seeds, count))
         raws = [raw.select(indices) for indices in chosen]
-        formats = Formats.of(raws, _GENERATED)
+        formats = Formats.of(raws, _GENERATED, cache_folder(prepared.data_cache))
         size = _size_of(formats) if image_size is None else image_size
         settings = {side: dataclasses.replace(prepared, dataset=place, image_size=size) for side, place in places.items()}
         self._data_config = dataclasses.replace(settings["reference"], test_split=config.reference_test_split)
@@ -218,7 +219,7 @@ class _Sides:
                 "color=rgb converts them all"
             )
         transform = Transform(size, prepared.center_crop, prepared.resize, shapes[0][2])
-        reference_formats = Formats.of(compared, "reference")
+        reference_formats = Formats.of(compared, "reference", cache_folder(prepared.data_cache))
         content = "-".join(_manifest(one).fingerprint(_GENERATED) for one in self.generated)
         self.facts = {
             "generated": {"place": places["generated"], "num_images": len(raw), "content": content} | formats.facts(transform),

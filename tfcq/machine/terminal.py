@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any, TextIO
 
 _SECONDS = {"terminal": 0.5, "notebook": 0.5, "file": 30.0}  # between two updates of the progress shown
+_SEARCH_SECONDS = 3.0  # before the first line of a search
 _COLUMNS = 80  # of a bar with its numbers, at most
 _ROWS = 20  # rows of the terminal, for tqdm: it draws nothing if it finds too few, as when their number is unknown
 _LEAST_BAR = 6  # columns; a shorter bar shows nothing
@@ -20,6 +21,8 @@ _on_terminal: ProgressBar | None = None  # the bar that is shown in the terminal
 
 class ProgressBar:
     """Shows the progress of some work: in a terminal and in a notebook by a tqdm bar, elsewhere by a line every 30 s.
+
+    In a notebook without ipywidgets it is one line that is rewritten, as in a terminal.
 
     In a terminal the line is at most 80 columns wide, and one bar is shown at a time: the last one. tqdm draws it. This class
     adds what tqdm lacks: lines without carriage returns for logs, numbers that are shown whole or not at all (tqdm cuts them in
@@ -68,7 +71,7 @@ class ProgressBar:
 
     def close(self) -> None:
         """Removes the bar: the work is done, and its results are printed next."""
-        if self._bar:
+        if self._bar is not None:  # a bar of 0 units counts as false
             self._bar.n = self._total
             self._close(leave=False)
 
@@ -103,7 +106,10 @@ def _place():
         return "terminal"
     from tqdm import auto, std
 
-    return "file" if auto.notebook_tqdm is std.tqdm else "notebook"
+    if auto.notebook_tqdm is not std.tqdm:
+        return "notebook"
+    # Jupyter without ipywidgets: it starts a line anew at a carriage return, as a terminal does.
+    return "terminal" if "ipykernel" in sys.modules else "file"
 
 
 @functools.cache
@@ -146,6 +152,29 @@ class ImageProgress:
         elif self._bar.due():
             rate = done / (time.monotonic() - self._start)
             self._bar.show(done, [f"{self._name}: {done}/{self._total} images", f"{rate:.1f} images/s"])
+
+
+class SearchProgress:
+    """Shows how much has been found by a search that takes longer than some seconds; how much there is, is unknown.
+
+    Args:
+        name: name of the work, such as "looking for images in DIR".
+    """
+
+    def __init__(self, name: str):
+        self._name, self._bar = name, ProgressBar(0)
+        self._next = time.monotonic() + _SEARCH_SECONDS
+
+    def __call__(self, found: int) -> None:
+        """Shows that so many have been found, when that is due: the first time after 3 s."""
+        if time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + _SECONDS[_place()]
+        self._bar.show(0, [f"{self._name}: {found} so far"])
+
+    def close(self) -> None:
+        """Removes the line: the search has ended."""
+        self._bar.close()
 
 
 class StageProgress:

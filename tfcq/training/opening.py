@@ -21,7 +21,7 @@ from tfcq.data import arrays
 from tfcq.engine import checkpoints
 from tfcq.errors import UserError
 from tfcq.machine import files, paths
-from tfcq.training import events, progress
+from tfcq.training import loggers, progress
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,9 +34,6 @@ LOCK = "lock"
 
 _SEEN_AFTER = 90.0
 """Seconds: a network file system may show another machine's files a minute late."""
-
-WRITERS = ("train", "validation")
-"""The folders of TensorBoard that training writes."""
 
 
 @contextlib.contextmanager
@@ -214,10 +211,10 @@ class OpenedRun:
                         flush=True,
                     )
             workdirs.drop_metrics_after(self.folder, last)
-            for name in WRITERS:
+            for name in loggers.SPLITS:
                 # A last evaluation without its row was interrupted, and will be repeated.
                 unfinished = name == "validation" and not self.row_of(step)
-                events.drop_after(self.folder / "tensorboard" / name, last - 1 if unfinished else last)
+                loggers.drop_after(self.folder, name, last - 1 if unfinished else last)
             for path in (self.folder / "samples").glob("*-*.png"):
                 number = re.fullmatch(r".*-(\d{8,})\.png", path.name)
                 if number and int(number[1]) > last:
@@ -247,8 +244,8 @@ def _check_writable(folder):
     workdirs.check_metrics_writable(folder)
     files.check_file("workdir", folder / "history.jsonl", appends=True)
     files.check_file("workdir", folder / progress.FILE)
-    written = [f"checkpoints/{kind}" for kind in checkpoints.KINDS] + ["tensorboard", "samples"]
-    written += [f"tensorboard/{name}" for name in WRITERS]
+    written = [f"checkpoints/{kind}" for kind in checkpoints.KINDS] + [f"tensorboard/{name}" for name in loggers.SPLITS]
+    written += ["tensorboard", "samples", loggers.CSV_FOLDER]
     for path in (folder / name for name in written):
         if path.exists():  # the others are created in the folder itself
             files.check_folder("workdir", path)

@@ -16,6 +16,8 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
+import psutil
+
 from tfcq.errors import TrainingInterrupted, UserError
 from tfcq.machine import paths
 from tfcq.machine.files import write_text
@@ -53,6 +55,8 @@ class Progress:
         losses: {name: value} of the last step, as in the progress bar; None for a value that is not finite.
         error: if the training has failed, {"kind": name of the exception's class, "line": its message}; else None.
         time: when this was written, as in metrics.jsonl: UTC, "2026-01-31T12:00:00Z".
+        memory_bytes: what the process has in memory (resident); None: unknown, as in files of earlier versions.
+        gpu_memory_bytes: the most that TensorFlow has had allocated so far on the GPU that it used most; None: without a GPU.
     """
 
     state: str
@@ -65,6 +69,8 @@ class Progress:
     losses: dict[str, float | None]
     error: dict[str, str] | None
     time: str
+    memory_bytes: int | None = None
+    gpu_memory_bytes: int | None = None
 
     def to_json(self) -> str:
         """The content of progress.json."""
@@ -80,7 +86,8 @@ def read(workdir: str | os.PathLike) -> Progress | None:
     path = paths.as_path(workdir) / FILE
     try:
         values = json.loads(path.read_text())
-        return Progress(**{field.name: values[field.name] for field in dataclasses.fields(Progress)})
+        fields = [field for field in dataclasses.fields(Progress) if field.default is dataclasses.MISSING or field.name in values]
+        return Progress(**{field.name: values[field.name] for field in fields})
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -115,6 +122,7 @@ class Reporter:
         images_per_step: number of images that training reads in a step.
         shown: {name of a logged term: its name in `Progress.losses`}.
         on_progress: called with the `Progress` each time that the file is written; None: the file is written only.
+        gpu_memory: returns `Progress.gpu_memory_bytes`.
 
     Attributes:
         train_steps: as given.
@@ -135,7 +143,9 @@ class Reporter:
         images_per_step: int,
         shown: dict[str, str],
         on_progress: Callable[[Progress], object] | None = None,
+        gpu_memory: Callable[[], int | None] = lambda: None,
     ):
+        self._gpu_memory, self._process = gpu_memory, psutil.Process()
         self._path, self._on_progress = paths.as_path(folder) / FILE, on_progress
         self._seconds = REMOTE_WRITE_SECONDS if paths.is_remote(self._path) else WRITE_SECONDS
         self._begin = self._step = step
@@ -186,6 +196,8 @@ class Reporter:
             losses={label: value if math.isfinite(value) else None for label, value in values.items()},
             error=_described(error),
             time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            memory_bytes=self._process.memory_info().rss,
+            gpu_memory_bytes=self._gpu_memory(),
         )
 
     def _report(self, state, error=None):

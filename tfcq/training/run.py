@@ -23,7 +23,7 @@ from tfcq.engine.workers import LOST_WORKER_ERRORS, Workers, first_words
 from tfcq.errors import TrainingInterrupted, UserError, WorkerLost
 from tfcq.machine import cluster, files, paths, settings, terminal
 from tfcq.machine.interruption import Signals, Stopped
-from tfcq.training import callbacks, first_weights, opening, progress
+from tfcq.training import callbacks, first_weights, loggers, opening, progress
 from tfcq.training.early_stopping import EarlyStopping, StoppedEarly
 from tfcq.training.likelihood_guard import LikelihoodGuard
 from tfcq.training.progress import Progress, Reporter
@@ -144,6 +144,7 @@ def _train_with(workers, distribution, config, workdir, accept_changed_data, on_
     training = config.training
     workers.agree({"version of tfcq": __version__, "version of TensorFlow": tf.__version__} | config.apart_from_places())
     check_optimizer(training)
+    workers.each(lambda: loggers.check(config) if workers.is_chief else None)
     of_a_replica = training.batch_size // distribution.num_replicas_in_sync
     if of_a_replica % training.micro_batches:
         raise UserError(f"micro_batches={training.micro_batches}: expected a divisor of {of_a_replica}, a replica's images")
@@ -223,20 +224,22 @@ def _train_with(workers, distribution, config, workdir, accept_changed_data, on_
         def begin():
             evaluation = callbacks.Evaluation(workdir, model, dataset, training, checkpoints, signals)
             files.check_room("workdir", run.folder, checkpoints.num_bytes())
+            begun = loggers.begun(workdir, config)
             run.begin(start, dataset, model.files_read, weights and weights.facts)  # all checks are done
             evaluation.row_at_start = run.row_of(start)
-            return evaluation
+            return evaluation, begun
 
-        evaluation = workers.each(begin)
+        evaluation, begun = workers.each(begin)
         bound = f"{model.trained_bound}_bits_per_dim"
         shown = {bound: bound} | {f"{player.name}/loss": f"{player.name} loss" for player in model.players()}
         images_per_step = training.batch_size * model.batches_per_step
-        with Reporter(workdir, start, training.train_steps, num_weights, images_per_step, shown, on_progress) as reporter:
+        told = (shown, on_progress, devices.gpu_memory)
+        with Reporter(workdir, start, training.train_steps, num_weights, images_per_step, *told) as reporter:
             reporter.start()
-            with _writers(workdir) as writers:
+            with _loggers(workdir, config, begun) as logging:
                 pause = workdirs.seconds_between_curves(workdir)
-                saver.curves = curves = callbacks.Scalars(writers["train"], training.log_every, images_per_step, pause)
-                evaluation.writer, evaluation.guard = writers["validation"], LikelihoodGuard(training)
+                saver.curves = curves = callbacks.Scalars(logging, training.log_every, images_per_step, pause)
+                evaluation.loggers, evaluation.guard = logging, LikelihoodGuard(training)
                 evaluation.stopping = stopping
                 between = [
                     evaluation.guard,
@@ -258,13 +261,11 @@ def _train_with(workers, distribution, config, workdir, accept_changed_data, on_
 
 
 @contextlib.contextmanager
-def _writers(workdir):
-    """A context with TensorBoard's writers, {name: writer}."""
-    with contextlib.ExitStack() as stack:
-        writers = {name: workdirs.event_writer(workdir / "tensorboard" / name) for name in opening.WRITERS}
-        for writer in writers.values():
-            stack.enter_context(_closing(writer.close, workdir))
-        yield writers
+def _loggers(workdir, config, begun):
+    """A context with the `Loggers` of a training."""
+    opened = loggers.opened(workdir, config, begun)
+    with _closing(opened.close, workdir):
+        yield opened
 
 
 @contextlib.contextmanager

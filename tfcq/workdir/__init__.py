@@ -8,6 +8,7 @@ history.jsonl      a row each time that options, images or the environment chang
                    {name: [before, after]}}; of step 0, from which run the first weights are (--init_from)
 checkpoints/       last/ and best/, with record.json: by which number the best was chosen
 tensorboard/       the configuration; train/, validation/ and, of evaluations, evaluation/
+csv/               train.csv, validation.csv: with --loggers=csv (tfcq.training.loggers); wandb.json, wandb/: with --loggers=wandb
 samples/           PNG grids                 metrics.jsonl      a row per evaluation    metrics.json   the last
 report.md          the report of the last evaluation; report.html, the same as one file; report/, its figures
 progress.json      progress of training: state, step, seconds, losses; updated while it runs (tfcq.training.progress)

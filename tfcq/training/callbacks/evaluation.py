@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from tfcq.machine.interruption import Signals
     from tfcq.models.base import GenerativeModel
     from tfcq.training.likelihood_guard import LikelihoodGuard
+    from tfcq.training.loggers import Loggers
 
 ENOUGH = 2048
 """The number of images, generated and real, below which the bias of a Frechet distance is warned of."""
@@ -106,8 +107,8 @@ class Evaluation(StepCallback):
         signals: a signal ends an evaluation at once; the evaluation is repeated when the run is resumed.
     """
 
-    writer: Any = None
-    """Summary writer of tensorboard/validation, to be set before training begins."""
+    loggers: Loggers
+    """They take the numbers and grids; to be set before training begins."""
 
     row_at_start: dict | None = None
     """The row of metrics of the step from which training resumes, to be set; None: the step is not evaluated yet."""
@@ -234,49 +235,42 @@ class Evaluation(StepCallback):
             self.model.stop_training = True  # Keras ends its loop after the step
 
     def _measure(self, step):
-        """The row of metrics of the model that would be served now; writes it to TensorBoard, with the grids."""
+        """The row of metrics of the model that would be served now; logs it, with the grids."""
         split = "validation" if self._num_images else self._training.eval_split  # of what does not name its own
         row: dict[str, Any] = {"step": step, "split": split, "seed": self._training.seed}
-        with self.writer.as_default(step):
-            if self._likelihood:
-                batches = self._dataset.eval_batches("validation", self._training.batch_size, self._num_images)
-                terms = self._likelihood.elbo_terms(batches, self._training.seed)
-                summary = self._likelihood.summary(terms.pop("elbo"))
-                row["elbo"] = summary | self._likelihood.parts(terms)
-                means = {"elbo": summary["nats"]} | row["elbo"]["terms"]
-                for name, value in self.model.bound_measures(means).items():
-                    self._scalar(name, value)
-            if self._latent_likelihood:
-                batches = self._dataset.eval_batches("validation", self._training.batch_size, self._num_images)
-                row |= self._latent_likelihood.entries(batches, self._training.seed)
-                for name in LatentLikelihoodEvaluator.meanings:
-                    self._scalar(name, row[name]["value"])
-            if self._energy and step:
-                batches = self._dataset.eval_batches("validation", self._training.batch_size, min(self._num_images, _ENERGIES))
-                row[NUMBER] = self._energy.entry(batches, self._training.seed) | {"split": "validation"}
-                self._scalar(NUMBER, row[NUMBER]["value"])
-            if self._distributions and step:
-                clear()
-                entries, _ = self._distributions.measure(self._of_samples)
-                row |= entries
-                for name, entry in entries.items():
-                    of_split = "" if entry["split"] == "validation" else f"{entry['split']}/"
-                    self._scalar(of_split + name, entry["value"])
-            if grids_are_kept(self._training, step):
-                for name, picture in self._grids().items():
-                    self._keep(name, picture, f"{name}-{step:08d}")
-            if not step:
-                self._keep("real_images", grid(self._real_images(self._training.grid_images)), "real_images")
-        self.writer.flush()
+        scalars: dict[str, float] = {}
+        if self._likelihood:
+            batches = self._dataset.eval_batches("validation", self._training.batch_size, self._num_images)
+            terms = self._likelihood.elbo_terms(batches, self._training.seed)
+            summary = self._likelihood.summary(terms.pop("elbo"))
+            row["elbo"] = summary | self._likelihood.parts(terms)
+            means = {"elbo": summary["nats"]} | row["elbo"]["terms"]
+            scalars |= self.model.bound_measures(means)
+        if self._latent_likelihood:
+            batches = self._dataset.eval_batches("validation", self._training.batch_size, self._num_images)
+            row |= self._latent_likelihood.entries(batches, self._training.seed)
+            scalars |= {name: row[name]["value"] for name in LatentLikelihoodEvaluator.meanings}
+        if self._energy and step:
+            batches = self._dataset.eval_batches("validation", self._training.batch_size, min(self._num_images, _ENERGIES))
+            row[NUMBER] = self._energy.entry(batches, self._training.seed) | {"split": "validation"}
+            scalars[NUMBER] = row[NUMBER]["value"]
+        if self._distributions and step:
+            clear()
+            entries, _ = self._distributions.measure(self._of_samples)
+            row |= entries
+            for name, entry in entries.items():
+                of_split = "" if entry["split"] == "validation" else f"{entry['split']}/"
+                scalars[of_split + name] = entry["value"]
+        grids = self._grids() if grids_are_kept(self._training, step) else {}
+        files = {name: f"{name}-{step:08d}" for name in grids}
+        if not step:
+            grids["real_images"] = grid(self._real_images(self._training.grid_images))
+            files["real_images"] = "real_images"
+        self.loggers.add("validation", step, scalars, grids)
+        for name, picture in grids.items():
+            units.write_png(f"{self._workdir}/samples/{files[name]}.png", picture)
+        self.loggers.flush("validation")
         return row
-
-    @staticmethod
-    def _scalar(name, value):
-        tf.summary.scalar(workdirs.tag_of(name), value)
-
-    def _keep(self, name, picture, file):
-        tf.summary.image(f"grids/{name}", picture[None])
-        units.write_png(f"{self._workdir}/samples/{file}.png", picture)
 
     def _real_images(self, count):
         """The first images of the validation split; test images are not looked at while a model is made."""

@@ -1,33 +1,35 @@
-"""TensorBoard's curves of training."""
+"""The curves of training."""
 
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
 from tfcq.training.callbacks.step import StepCallback
-from tfcq.workdir import tag_of
+
+if TYPE_CHECKING:
+    from tfcq.training.loggers import Loggers
 
 
 class Scalars(StepCallback):
-    """Writes means of every logged term over `every` steps, learning rates and images/s to TensorBoard.
+    """Logs means of every term over `every` steps, learning rates and images/s.
 
     A term that validation measures too has the same name, unit and estimator there: see `Terms`.
 
     Args:
-        writer: writes the file.
+        loggers: take the rows.
         every: number of steps.
         images_per_step: number of images that training reads in a step.
-        pause: the least seconds between two writes of the file; `write` writes what is left.
+        pause: the least seconds between two writes of their files; `write` writes what is left.
     """
 
-    def __init__(self, writer: Any, every: int, images_per_step: int, pause: float = 0.0):
+    def __init__(self, loggers: Loggers, every: int, images_per_step: int, pause: float = 0.0):
         super().__init__()
         self._pause, self._written = pause, time.monotonic()
         self._rows: list[tuple[int, dict[str, float]]] = []
-        self._writer, self._every, self._images = writer, every, images_per_step
+        self._loggers, self._every, self._images = loggers, every, images_per_step
         self._values: dict[str, list] = {}
         self._count = 0
 
@@ -52,12 +54,10 @@ class Scalars(StepCallback):
         self._values, self._count = {}, 0
 
     def write(self) -> None:
-        """Writes the rows that are not yet in the file."""
+        """Writes the rows that are not yet in the files."""
         if not self._rows:
             return
-        with self._writer.as_default():
-            for step, row in self._rows:
-                for name, value in row.items():
-                    tf.summary.scalar(tag_of(name), value, step)
-        self._writer.flush()
+        for step, row in self._rows:
+            self._loggers.add("train", step, row)
+        self._loggers.flush("train")
         self._rows, self._written = [], time.monotonic()

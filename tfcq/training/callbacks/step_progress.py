@@ -8,7 +8,7 @@ from tfcq.training.progress import Progress, Reporter
 
 
 class StepProgress(StepCallback):
-    """Reports each step, and shows a `ProgressBar` with step, images/s, time left and losses.
+    """Reports each step, and shows a `ProgressBar` with step, images/s, time left, memory and losses.
 
     Args:
         reporter: writes the progress to the folder.
@@ -36,4 +36,9 @@ def _parts(progress: Progress) -> list[str]:
         minutes_left = (progress.train_steps - progress.step) * progress.seconds_per_step / 60
         numbers = [f"{progress.images_per_second:.1f} images/s", f"{minutes_left:.1f} min left"]
     losses = [f"{name} {float('nan') if value is None else value:.4g}" for name, value in progress.losses.items()]
-    return [f"step {progress.step}/{progress.train_steps}", *numbers, *losses]
+    return [f"step {progress.step}/{progress.train_steps}", *numbers, *_memory(progress), *losses]
+
+
+def _memory(progress):
+    known = {"": progress.memory_bytes, "GPU ": progress.gpu_memory_bytes}
+    return [f"{name}{count / 1e9:.1f} GB" for name, count in known.items() if count is not None]
