@@ -226,7 +226,8 @@ class OpenedRun:
             workdirs.keep_data(self.folder, dataset, step if begun else None, digests)
             if weights:
                 workdirs.record_changes(self.folder, step, {"weights": [None, dict(weights)]})
-            workdirs.describe(self.folder, self.config)
+            if "tensorboard" in self.config.training.names_of_loggers():
+                workdirs.describe(self.folder, self.config)
 
     def rows_until(self, step: int) -> list[dict]:
         """The rows of metrics that training wrote up to `step`, in their order; those beyond it will be measured again."""
