@@ -223,6 +223,24 @@ def test_of_more_images_a_random_choice_is_compared(tmp_path):
     assert 5 < (chosen < 30).sum() < 25
 
 
+def test_of_an_array_in_the_order_of_its_classes_a_random_choice_is_compared(tmp_path):
+    images = np.concatenate([SMALL[0] // 8, SMALL[1]])  # the dark ones first
+    np.savez(tmp_path / "all.npz", images=images)
+    row = measured(tmp_path, SMALL[0][:30], f"npz:{tmp_path / 'all.npz'}", num_samples=60)
+    order = np.random.RandomState(data.splits.SEED).permutation(120)
+    expected = frechet(SMALL[0][:30], images[order[:60]])
+    np.testing.assert_allclose(row["fd_pixels"]["value"], expected, rtol=1e-4)
+
+
+def test_an_output_among_the_images_is_refused(tmp_path):
+    places = [written(tmp_path / name, images) for name, images in (("generated", SMALL[0]), ("reference", SMALL[1]))]
+    for place in places:
+        for output in (place, place / "compared"):
+            with pytest.raises(UserError, match=f"output .*: expected a folder that is not in that of {place.name}"):
+                tfcq.evaluate_images(*places, output, **FAST)
+    assert tfcq.evaluate_images(*places, tmp_path / "generated compared", report=False, **FAST)
+
+
 def test_a_reference_with_splits_is_read_as_in_a_run(tmp_path):
     np.savez(tmp_path / "real.npz", train=ONE, test=OTHER)
     row = measured(tmp_path, ONE // 2, f"npz:{tmp_path}/real.npz", ["frechet_distance", "memorisation"], report=True)

@@ -3,6 +3,7 @@
 import hashlib
 import http.server
 import shutil
+import socket
 import sys
 import threading
 import types
@@ -89,8 +90,10 @@ def test_an_address_with_a_digest_is_compared_with_it(web, cache):
     assert fetching.unpacked(f"{web.address}#sha256={right}", cache_dir=cache).is_dir()
     with pytest.raises(UserError, match=f"expected a file of SHA-256 {wrong}, received one of {right}"):
         fetching.unpacked(f"{web.address}#sha256={wrong}", cache_dir=cache)
-    with pytest.raises(UserError, match="expected 64 hexadecimal digits after #sha256="):
-        fetching.unpacked(f"{web.address}#sha256=abc", cache_dir=cache)
+    assert fetching.unpacked(f"{web.address}#sha256={right.upper()}", cache_dir=cache).is_dir()
+    for fragment in ("sha256=abc", "sha256=", f"sha265={right}", "main", ""):  # none goes unchecked
+        with pytest.raises(UserError, match="expected #sha256= and 64 hexadecimal digits after the address"):
+            fetching.unpacked(f"{web.address}#{fragment}", cache_dir=cache)
 
 
 def test_what_an_address_does_wrong_is_one_line(web, cache):
@@ -104,9 +107,71 @@ def test_what_an_address_does_wrong_is_one_line(web, cache):
         fetching.unpacked(web.address, cache_dir=cache)
     with pytest.raises(UserError, match="http://127.0.0.1:9/x.zip: cannot be fetched: .*refused"):
         fetching.unpacked("http://127.0.0.1:9/x.zip", cache_dir=cache)
+    with pytest.raises(UserError, match="a file.zip: cannot be fetched: URL can't contain control characters"):
+        fetching.unpacked("http://127.0.0.1:9/a file.zip", cache_dir=cache)
+    for answer in (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nff\r\nabc", b"SSH-2.0-x\r\n\r\n"):
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            threading.Thread(target=answer_once, args=(other, answer)).start()
+            with pytest.raises(UserError, match="x.zip: cannot be fetched: ") as caught:
+                fetching.unpacked(f"http://127.0.0.1:{other.getsockname()[1]}/x.zip", cache_dir=cache)
+        assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match="expected a name, folder or zip file, or an address of https:// or hf://"):
         fetching.unpacked("ftp://x/y.zip", cache_dir=cache)
     assert not list(cache.glob("tiny*"))
+
+
+def answer_once(server, content):
+    connection, _ = server.accept()
+    with connection:
+        connection.recv(2**16)
+        connection.sendall(content)
+
+
+@pytest.mark.parametrize("damage", ["data", "encrypted"])
+def test_a_damaged_or_encrypted_zip_file_is_one_line(packed_zip, cache, tmp_path, damage):
+    content = bytearray(packed_zip.read_bytes())
+    with zipfile.ZipFile(packed_zip) as archive:
+        largest = max(archive.infolist(), key=lambda info: info.compress_size)
+    if damage == "data":
+        start = largest.header_offset + 30 + len(largest.filename) + 40
+        content[start : start + 20] = bytes(255 - value for value in content[start : start + 20])
+    else:
+        for mark, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+            start = content.find(mark)
+            while start >= 0:
+                content[start + place] |= 1
+                start = content.find(mark, start + 4)
+    (tmp_path / "x.zip").write_bytes(content)
+    with pytest.raises(UserError, match="expected a zip file of a packed model, received another or a damaged file"):
+        fetching.unpacked(tmp_path / "x.zip", cache_dir=cache)
+
+
+def test_a_cached_model_with_another_description_is_copied_again(packed_zip, cache):
+    found = fetching.unpacked(packed_zip, cache_dir=cache)
+    before = (found / "release.json").read_bytes()
+    for damaged in (b"{", None):
+        (found / "release.json").unlink() if damaged is None else changed(found, "release.json", damaged)
+        assert (fetching.unpacked(packed_zip, cache_dir=cache) / "release.json").read_bytes() == before
+
+
+def test_a_model_that_another_process_puts_there_meanwhile_stays(packed_zip, cache, monkeypatch):
+    copy, others = fetching._Source.copy, []
+
+    def copy_with_another(self, *arguments):
+        copy(self, *arguments)
+        if not others:
+            others.append(None)
+            others[0] = fetching.unpacked(packed_zip, cache_dir=cache)
+            (others[0] / "report.md").touch()
+
+    monkeypatch.setattr(fetching._Source, "copy", copy_with_another)
+    assert fetching.unpacked(packed_zip, cache_dir=cache) == others[0] and (others[0] / "report.md").exists()
+
+
+@pytest.mark.parametrize("place", [None, 3])
+def test_a_place_is_a_text_or_a_path(place):
+    with pytest.raises(UserError, match=f"place: expected a name, a folder, a zip file or an address, received {place}"):
+        tfcq.Run.from_pretrained(place)
 
 
 def changed(folder, name, content):

@@ -104,6 +104,29 @@ def test_no_path_of_the_machine_is_packed(tmp_path, monkeypatch):
         again.data()
 
 
+@pytest.mark.parametrize("name", ["secret josé", 'secret "x"', "secret a:b"])
+def test_no_path_of_another_kind_is_packed(tmp_path, name):
+    place = tmp_path / name / "pictures"
+    place.mkdir(parents=True)
+    for number, image in enumerate(tiny.images((4, 4, 1), 20)):
+        write_png(place / f"{number}.png", image)
+    data = {"dataset": f"folder:{place}", "data_cache": str(tmp_path / name / "decoded")}
+    tiny.make_workdir(tmp_path / "run", tiny.config(4, data=data, model="vae"))
+    others = {"likelihood_dataset": f"folder:{tmp_path}/secret/others", "features": "saved_model:/home/secret/network"}
+    workdirs.record_metrics(tmp_path / "run", {"step": 1, "checkpoint": "last", "elbo": others | {"devices": ["/device:CPU:0"]}})
+    with open(tmp_path / "run" / "metrics.jsonl", "a") as file:
+        file.write('{"step"')  # of a killed writer
+    packing.pack(tmp_path / "run", tmp_path / "mine")
+    contents = b"".join(path.read_bytes() for path in (tmp_path / "mine").rglob("*") if path.is_file())
+    assert b"secret" not in contents and str(tmp_path).encode() not in contents
+    data = Config.from_json((tmp_path / "mine" / "config.json").read_text()).data
+    assert (data.dataset, data.data_cache) == ("folder:pictures", "decoded")
+    (row,) = workdirs.read_metrics(tmp_path / "mine")
+    assert row["elbo"] == {
+        "likelihood_dataset": "folder:others", "features": "saved_model:network", "devices": ["/device:CPU:0"]
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(("output", "said"), [
     ("there.zip", "expected a new folder or zip file, found one that exists|expected a folder"),
     ("a name.zip", "expected a model's name of letters, digits, _, . and -, received 'a name'"),
@@ -129,11 +152,19 @@ def test_a_packed_model_is_not_packed_again(unpacked, tmp_path):
     ({"files": {"x": {"bytes": 1, "sha256": "0"}}}, "received something else: the size or digest of x"),
     ({"other": 1}, "unexpected keyword argument 'other'"),
     ({"name": "../x"}, "fields of other types"),
+    ({"parts": [1]}, "fields of other values"),
+    ({"checkpoint": "newest"}, "fields of other values"),
+    ({"files": {"x": {"bytes": -1, "sha256": "0" * 64}}}, "the size or digest of x"),
 ])
 def test_a_description_that_is_none_is_refused(unpacked, changes, said):
     values = json.loads((unpacked.workdir / "release.json").read_text())
     with pytest.raises(UserError, match=said):
         packed.Packed.from_json(json.dumps(values | changes), "there")
+
+
+def test_a_description_without_end_is_refused():
+    with pytest.raises(UserError, match="received something else: maximum recursion depth"):
+        packed.Packed.from_json("[" * 100_000, "there")
 
 
 def test_other_networks_are_told_by_name(unpacked, tmp_path):

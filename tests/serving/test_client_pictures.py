@@ -94,7 +94,7 @@ def test_two_arguments_of_pictures(server, client):
     (Image.new("RGBA", (2, 2), (1, 2, 3, 4)), "received another file: .*transparen"),
     ("no/such/file.png", "no/such/file.png: expected a picture, received a path that cannot be read: No such file"),
     ([file(IMAGES[0]), 3], r"energy\(images\)\[1\]: expected a path, encoded bytes, a PIL image or an array, received int"),
-    ([file(IMAGES[0]), IMAGES[1] / 255], r"expected uint8 \[H, W, C\], received float64"),
+    ([file(IMAGES[0]), IMAGES[1] / 255], r"expected uint8 \[H, W, C\] .*, received float64"),
 ], ids=["size", "one's size", "no image", "truncated", "CMYK", "floats", "16 bits", "transparent", "no file", "a number",
         "scaled"])
 def test_what_is_no_picture_of_the_models_size_is_refused(server, client, pictures, said):
@@ -151,6 +151,14 @@ def test_pictures_of_another_size_are_sent_as_files(resizing, client, tmp_path):
         np.testing.assert_array_equal(received, expected)
     client.energy(np.stack([COLOURS, COLOURS]))  # and an array of another size
     np.testing.assert_array_equal(sent(resizing)[4:], [COLOURS, COLOURS])
+
+
+@pytest.mark.parametrize("shape", [(3, 9, 9), (9, 9, 2), (9, 9, 4), (0, 9, 3), (9, 9, 0)])
+def test_arrays_that_are_no_pictures_are_refused(resizing, client, shape):
+    for images in (np.zeros((2, *shape), np.uint8), [file(IMAGES[0]), np.zeros(shape, np.uint8)]):
+        with pytest.raises(UserError, match=r"expected uint8 \[H, W, C\] with C of 1 \(grey\) or 3 \(RGB\)"):
+            client.energy(images)
+    assert not resizing.bodies
 
 
 def test_pictures_of_the_models_size_are_sent_as_arrays(resizing, client):

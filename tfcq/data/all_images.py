@@ -23,7 +23,7 @@ from tfcq.errors import UserError, named
 from tfcq.machine import paths
 
 
-def dataset_of(place: str, option: str) -> str:
+def dataset_of(place: str | os.PathLike, option: str) -> str:
     """The `dataset` that a user's PLACE names, its path absolute; a folder without a prefix is folder:DIR.
 
     `option`: the name of what was given, for messages.

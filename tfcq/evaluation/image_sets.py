@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +84,8 @@ def evaluate_images(
             metric that cannot measure them; a folder that cannot be written.
     """
     folder = _output(output, report)
+    _refuse_inside(folder, dataset_of(generated, "generated"), "generated")
+    _refuse_inside(folder, dataset_of(reference, "reference"), "reference")
     asked = ["frechet_distance"] if metrics is None else metric_names(metrics)
     config = protocol_of(protocol, OF_IMAGE_SETS)
     _refuse_other_metrics(asked)
@@ -269,6 +272,16 @@ def _output(output, writes_report):
     return folder
 
 
+def _refuse_inside(folder, dataset, option):
+    """Raises UserError if the pictures of the report would be images of a set the next time."""
+    kind, _, place = dataset.partition(":")
+    if kind != "folder" or paths.is_remote(folder):
+        return
+    inner, outer = (pathlib.Path(os.path.realpath(one)) for one in (folder, place))
+    if inner.is_relative_to(outer):
+        raise UserError(f"output {folder}: expected a folder that is not in that of {option}, whose images are all below it")
+
+
 def _refuse_other_metrics(names):
     for name in names:
         own = registry.INCEPTION_NAMES.get(name, name)
@@ -328,6 +341,8 @@ def _reference(config, protocol, split_given):
         dataset.require_images(protocol.split)
         return dataset, protocol.split, _of_split(source, config, protocol.split, protocol.num_samples)
     (raw,) = source.splits.values()
+    if not config.dataset.startswith(("folder:", "list:")):  # of those the order is random already; arrays may lie by classes
+        raw = raw.select(fixed_permutation(len(raw)))
     if len(raw) < 2:
         raise UserError(f"reference: expected at least two images, found {len(raw)} in {config.dataset}")
     return whole(raw, config, ALL), ALL, [raw.select(np.arange(min(len(raw), protocol.num_samples)))]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import http.client
 import json
 import os
 import pathlib
@@ -19,6 +20,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from typing import IO
 
@@ -54,6 +56,8 @@ def unpacked(
     Raises:
         UserError: no such model, an address that cannot be reached, damaged files, or a folder that cannot be written.
     """
+    if not isinstance(place, str | os.PathLike):
+        raise UserError(f"place: expected a name, a folder, a zip file or an address, received {place!r}")
     text = os.fspath(place)
     cache = pathlib.Path(paths.folder(cache_dir or CACHE, "cache_dir", local=True))
     target = pathlib.Path(paths.folder(workdir, "workdir", local=True)) if workdir else None
@@ -96,7 +100,7 @@ class _Source:
         with file:
             if size > LARGEST_BYTES // 1000:
                 raise UserError(f"{self.label}: expected {packed.FILE} of a packed model, received {size} bytes")
-            return file.read()
+            return file.read(size)
 
     def copy(self, name: str, to: pathlib.Path, num_bytes: int, sha256: str) -> None:
         """Copies a file and checks it."""
@@ -108,7 +112,7 @@ class _Source:
         if size == num_bytes:
             to.parent.mkdir(parents=True, exist_ok=True)
             with file, open(to, "wb") as copy:
-                while piece := file.read(_PIECE):
+                while (left := num_bytes - copy.tell()) and (piece := file.read(min(left, _PIECE))):
                     digest.update(piece)
                     copy.write(piece)
         if size != num_bytes or digest.hexdigest() != sha256:
@@ -164,7 +168,7 @@ def _of_zip(label, path):
                 return archive.open(info), info.file_size
 
             yield _Source(label, opened)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:  # RuntimeError: encrypted
         raise UserError(f"{label}: expected a zip file of a packed model, received another or a damaged file: {error}") from error
 
 
@@ -176,7 +180,7 @@ def _copied(source, target, cache):
     if total > LARGEST_BYTES:
         raise UserError(f"{source.label}: expected at most {LARGEST_BYTES:,} bytes, its files have {total:,}")
     folder = target or cache / f"{release.name}-{hashlib.sha256(text).hexdigest()[:12]}"
-    if not target and _is_whole(folder, release):
+    if not target and _is_whole(folder, release, text):
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     files.check_room("workdir" if target else "cache_dir", folder.parent, total)
@@ -186,16 +190,18 @@ def _copied(source, target, cache):
             source.copy(name, new / name, one["bytes"], one["sha256"])
         (new / packed.FILE).write_bytes(text)
         if not target:
-            shutil.rmtree(folder, ignore_errors=True)  # it was not whole
+            if _is_whole(folder, release, text):
+                return folder  # another process was faster, and may be reading it
+            shutil.rmtree(folder, ignore_errors=True)
         with contextlib.suppress(FileExistsError, OSError) if not target else contextlib.nullcontext():
             new.replace(folder)  # another process may have been faster
-    if not _is_whole(folder, release):
+    if not _is_whole(folder, release, text):
         raise UserError(f"{folder}: expected the files of {source.label}, found others")
     return folder
 
 
-def _is_whole(folder, release):
-    """Whether the files of a packed model lie in a folder, by their sizes."""
+def _is_whole(folder, release, text):
+    """Whether the files of a packed model lie in a folder: `text`, its description, and the others by their sizes."""
 
     def size(name):
         try:
@@ -205,6 +211,11 @@ def _is_whole(folder, release):
 
     # What is measured of an unpacked model is added to these.
     grown = {"metrics.jsonl", "metrics.json"}
+    try:
+        if (folder / packed.FILE).read_bytes() != text:
+            return False
+    except OSError:
+        return False
     return all(size(name) == one["bytes"] or name in grown and size(name) is not None for name, one in release.files.items())
 
 
@@ -212,16 +223,17 @@ def _kept(known, cache):
     """The folder that an address gave before; None if it is not whole."""
     try:
         folder = cache / pathlib.PurePath(json.loads(known.read_text())["folder"]).name
-        release = packed.read(folder)
+        text = (folder / packed.FILE).read_bytes()
+        return folder if _is_whole(folder, packed.Packed.from_json(text, folder), text) else None
     except (OSError, ValueError, KeyError, TypeError, UserError):
         return None
-    return folder if release and _is_whole(folder, release) else None
 
 
 def _download(text, path):
-    address, _, wanted = text.partition("#sha256=")
-    if wanted and not re.fullmatch("[0-9a-f]{64}", wanted):
-        raise UserError(f"place {text}: expected 64 hexadecimal digits after #sha256=")
+    address, mark, fragment = text.partition("#")
+    kind, _, wanted = fragment.lower().partition("=")
+    if mark and (kind != "sha256" or not re.fullmatch("[0-9a-f]{64}", wanted)):  # what is not understood would not be checked
+        raise UserError(f"place {text}: expected #sha256= and 64 hexadecimal digits after the address, received #{fragment}")
     digest, received, said = hashlib.sha256(), 0, 0
     say(f"fetching {address}")
     try:
@@ -238,10 +250,10 @@ def _download(text, path):
                     say(f"fetched {received / 1e6:.0f} MB" + (f" of {expected / 1e6:.0f}" if expected else ""))
             if received < expected:
                 raise UserError(f"{address}: expected {expected} bytes, the answer ended after {received}; try again")
-    except (OSError, ValueError) as error:  # URLError and HTTPError are OSErrors
+    except (OSError, ValueError, http.client.HTTPException) as error:  # URLError and HTTPError are OSErrors
         if isinstance(error, UserError):
             raise
-        reason = getattr(error, "reason", None) or error
+        reason = " ".join(str(getattr(error, "reason", None) or error).split()) or type(error).__name__
         code = f"{error.code} " if isinstance(error, urllib.error.HTTPError) else ""
         raise UserError(f"{address}: cannot be fetched: {code}{reason}") from error
     if wanted and digest.hexdigest() != wanted:

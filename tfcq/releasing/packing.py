@@ -76,29 +76,25 @@ def _write(folder, model, workdir, license_file):
     packed_config = places.without(model.config_of_run)
     renamed = places.renamed(model.config_of_run, packed_config)
 
-    def text_of(path, missing=""):
+    def content_of(name):
+        path = paths.as_path(workdir) / name
         try:
-            text = (paths.as_path(workdir) / path).read_text()
+            return places.shortened(json.loads(path.read_bytes()), renamed)
         except FileNotFoundError:
-            text = missing
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{paths.as_path(workdir) / path}: cannot be read: {error}") from error
-        for before, after in renamed.items():
-            text = text.replace(before, after)
-        return text
+            if name == "environment.json":
+                return {}
+            raise UserError(f"{path}: expected that of a run, found none") from None
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path}: cannot be read: {error}") from error
 
-    try:
-        facts, environment = json.loads(text_of("data.json")), json.loads(text_of("environment.json", "{}"))
-    except ValueError as error:
-        raise UserError(f"workdir {workdir}: data.json and environment.json cannot be read: {error}") from error
-    metrics = text_of(METRICS)
-    rows = [json.loads(line) for line in metrics.splitlines() if line.strip()]
+    facts, environment = content_of("data.json"), content_of("environment.json")
+    rows = [places.shortened(row, renamed) for row in workdirs.read_metrics(workdir)]
     measured = [row for row in rows if row.get("step") == step and "checkpoint" in row]
     texts = {
         "config.json": packed_config.to_json(),
         "data.json": json.dumps(facts, indent=2) + "\n",
         "environment.json": json.dumps(environment, indent=2) + "\n",
-        METRICS: metrics,
+        METRICS: "".join(json.dumps(row) + "\n" for row in rows),
         "metrics.json": json.dumps((measured or rows or [{}])[-1], indent=2) + "\n",
     }
     of_license = ""

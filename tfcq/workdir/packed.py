@@ -73,13 +73,16 @@ class Packed:
             kinds = [type(getattr(found, field.name)) for field in dataclasses.fields(cls)]
             if kinds != [str, int, str, str, list, list, dict, int] or not _NAME.fullmatch(found.name):
                 raise ValueError("fields of other types")
+            names = (*found.parts, *found.left_out)
+            if found.checkpoint not in ("best", "last") or not all(isinstance(name, str) for name in names):
+                raise ValueError("fields of other values")
             for path, one in found.files.items():
                 if not _PATH.fullmatch(path) or path == FILE or set(one) != {"bytes", "sha256"}:
                     raise ValueError(f"a file {path!r}")
-                if not isinstance(one["bytes"], int) or not re.fullmatch("[0-9a-f]{64}", one["sha256"]):
+                if type(one["bytes"]) is not int or one["bytes"] < 0 or not re.fullmatch("[0-9a-f]{64}", one["sha256"]):
                     raise ValueError(f"the size or digest of {path}")
             return found
-        except (ValueError, TypeError, AttributeError, KeyError) as error:
+        except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
             reason = " ".join(str(error).split())
             raise UserError(f"{where}: expected the description of a packed model, received something else: {reason}") from error
 

@@ -49,8 +49,12 @@ class Picture:
         self.label = name
         if isinstance(given, np.ndarray):
             image = given[..., None] if given.ndim == 2 else given
-            if image.dtype != np.uint8 or image.ndim != 3:
-                raise UserError(f"{name}: expected uint8 [H, W, C], received {given.dtype} {dims(*given.shape)}")
+            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3) or not image.size:
+                last = "; the channels are expected last" if image.ndim == 3 and image.shape[0] in (1, 3) else ""
+                raise UserError(
+                    f"{name}: expected uint8 [H, W, C] with C of 1 (grey) or 3 (RGB), received {given.dtype} "
+                    f"{dims(*given.shape)}{last}"
+                )
             self._image: np.ndarray | None = image
             self._shape = image.shape
             return
