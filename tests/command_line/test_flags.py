@@ -86,7 +86,7 @@ def test_every_option_can_be_set():
         "coverage": "true", "flow_scales": "2", "train_split": "unlabelled", "test_split": "validation",
         "network": "residual", "generator_loss": "saturating", "discriminator_network": "residual",
         "gradient_penalty_form": "real", "posterior": "iaf", "eval_metrics": "prd", "eval_features": "pixels",
-        "best_metric": "coverage", "eval_split": "train",
+        "best_metric": "coverage", "eval_split": "train", "loggers": "csv",
         "held_out": "last", "micro_batches": "1",
         "learning_rate_drops": "0.5:0.5", "learning_rate_decay": "0.75", "learning_rate_floor": "0.25",
     }  # fmt: skip

@@ -110,6 +110,7 @@ UNUSUAL = {
         "keep_checkpoints": 4,
         "validation_images": 0,
         "grid_images": 6,
+        "loggers": "csv",
         "keep_grids": 7,
         "eval_metrics": "prd,ms_ssim",
         "eval_split": "train",

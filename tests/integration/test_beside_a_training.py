@@ -22,7 +22,7 @@ FLAGS = TINY | {
 SECONDS = 5.0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_what_reads_a_run_beside_its_training_finds_what_it_asks_for(tmp_path, capsys):
     workdir = tmp_path / "run"
     process = start(command("train", workdir=workdir, **FLAGS))

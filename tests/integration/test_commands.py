@@ -138,7 +138,7 @@ def test_a_mistake_is_one_line_and_status_2(module, tmp_path):
     assert re.fullmatch(r"error: .*no_such_flag.*\n", errors)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_an_srvae_is_drawn_and_measured_and_a_model_of_mixtures_exported_by_commands(tmp_path):
     workdir, small = tmp_path / "run", {"prior_scales": 1, "data": {"color": "rgb", "num_validation": 100}}

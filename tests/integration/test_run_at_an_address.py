@@ -13,8 +13,10 @@ from tensorflow.python.framework import config as framework_config
 
 import tfcq
 from tfcq import sample
+from tfcq.endpoints import SIGNATURES
 from tfcq.errors import UserError
 from tfcq.exporting import export, verify
+from tfcq.exporting import signatures as of_exports
 from tfcq.machine import remote, remote_lock
 from tfcq.machine.paths import as_path
 from tfcq.training import progress
@@ -83,6 +85,7 @@ def test_a_run_lives_there_as_in_a_folder(store, tmp_path, monkeypatch, capsys):
         )
 
     monkeypatch.setattr(export, "_reloaded_answers", reloaded_here)
+    monkeypatch.setattr(of_exports, "SIGNATURES", {name: SIGNATURES[name] for name in ("sample", "likelihood")})
     store.uploads.clear()
     exported = again.export("ram://bucket/models", num_importance_samples=1)
     assert str(exported) == "ram://bucket/models/cqf/1"

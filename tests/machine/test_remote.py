@@ -278,7 +278,7 @@ def test_curves_are_written_now_and_then_and_before_a_checkpoint(there, monkeypa
     saved = []
 
     class Model:
-        steps_taken, player_optimizers = 0, {}
+        steps_taken, player_optimizers, stop_training = 0, {}, False
 
         def settle(self):
             pass

@@ -41,6 +41,7 @@ def run_program(program):
     return subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=600)
 
 
+@pytest.mark.long
 def test_after_a_plain_import_has_failed_and_with_warnings_as_errors():
     """A plain import breaks off half way and leaves submodules behind; the module that we make then must be whole."""
     result = run_program("""
