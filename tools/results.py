@@ -1,10 +1,10 @@
 """The results of all runs as data: configs/results.csv, a row a run, of what is kept in configs/results/.
 
-    python tools/results.py                                     writes results.csv anew
-    python tools/results.py --workdir=DIR --name=NAME           keeps a run's numbers in configs/results/NAME/ first
+    python tools/results.py    writes results.csv anew
+    python tools/results.py --workdir=DIR --name=NAME --data=CIFAR-10 --command=COMMAND    keeps a run's numbers first
 
-Of a run are kept config.json and the last evaluation, metrics.json, without paths of the machine, and run.json: minutes of
-training, weights, the command, and how the minutes were measured.
+Of a run, in configs/results/NAME/, are kept config.json and the last evaluation, metrics.json, without paths of the machine, and
+run.json: minutes of training, weights, the command, and how the minutes were measured.
 
 Columns of results.csv: run, system, data, image_size, steps, batch_size, minutes, weights, checkpoint, seed; then for each number
 that any run has NAME, NAME_error (its standard error, or the standard deviation over splits), NAME_real (of real images in the
@@ -69,13 +69,11 @@ def keep(workdir: pathlib.Path, folder: pathlib.Path, facts: dict[str, Any]) -> 
     names = places.renamed(config, without)
     texts = {
         "config.json": without.to_json(),
-        "metrics.json": json.dumps(measured[-1], indent=2) + "\n",
+        "metrics.json": json.dumps(places.shortened(measured[-1], names), indent=2) + "\n",
         "run.json": json.dumps(run, indent=2) + "\n",
     }
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
-        for before, after in names.items():
-            text = text.replace(before, after)
         write_text(folder / name, text)
 
 

@@ -137,7 +137,7 @@ def test_a_run_of_an_earlier_version_goes_by_position_and_says_so(place, capsys)
     config["data"]["dataset"] = f"folder:{place / 'images'}"
     (run / "config.json").write_text(json.dumps(config))
     workdirs.load_data(run)
-    assert "there is no list of its images (earlier versions of tfcq kept none)" in capsys.readouterr().out
+    assert "there is no list of its images (packed models and runs of earlier versions have none)" in capsys.readouterr().out
     write(place / "images/00-new.png", 100)
     for _ in range(10):
         write(place / f"images/01-new{_}.png", 101)

@@ -193,6 +193,21 @@ def test_damaged_files_are_refused_and_not_kept(folder, cache):
         fetching.unpacked(folder, cache_dir=cache)
 
 
+def test_a_source_that_cannot_be_read_is_blamed_not_the_cache(folder, cache):
+    (folder / "data.json").unlink()
+    (folder / "data.json").mkdir()
+    with pytest.raises(UserError, match="a folder: data.json cannot be read: Is a directory$"):
+        fetching.unpacked(folder, cache_dir=cache)
+
+
+def test_a_download_without_room_is_refused_before_it_begins(web, cache, monkeypatch):
+    free = shutil.disk_usage("/")._replace(free=10)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
+    with pytest.raises(UserError, match=f"fetching {web.address}"):
+        fetching.unpacked(web.address, cache_dir=cache)
+    assert not [*cache.iterdir()]
+
+
 def test_files_that_the_description_does_not_name_are_not_taken(folder, cache):
     changed(folder, "setup.py", b"print('mine')")
     assert not (fetching.unpacked(folder, cache_dir=cache) / "setup.py").exists()

@@ -86,6 +86,15 @@ def test_the_run_is_evaluated_and_sampled_but_not_trained(run, unpacked):
         tfcq.Run(unpacked.workdir, run.config).train()
 
 
+def test_another_run_begins_with_its_weights(run, unpacked, tmp_path):
+    training = dataclasses.replace(run.config.training, init_from=str(unpacked.workdir), train_steps=1, learning_rate=1e-12)
+    model = tfcq.Run(tmp_path / "new", dataclasses.replace(run.config, training=training)).train()
+    release, before = packed.read(unpacked.workdir), unpacked.model()
+    for name in set(release.parts) - {"step"}:
+        pairs = zip(*(packed.variables_of(getattr(one, name)) for one in (model, before)), strict=True)
+        assert all(np.allclose(one.numpy(), other.numpy(), atol=1e-6) for one, other in pairs)
+
+
 def test_no_path_of_the_machine_is_packed(tmp_path, monkeypatch):
     place = tmp_path / "secret person" / "pictures"
     for name in ("a", "b"):

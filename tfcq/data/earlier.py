@@ -74,7 +74,7 @@ def doubt_of(
     Raises:
         UserError: they have, and `accept_changed_data` is False.
     """
-    said = f"workdir {workdir}: there is no list of its images (earlier versions of tfcq kept none)"
+    said = f"workdir {workdir}: there is no list of its images (packed models and runs of earlier versions have none)"
     fingerprints = facts.get("fingerprints")
     if fingerprints == manifest.fingerprints():  # the list was lost, and only that
         print(f"{said}; what is there has the content that they had", flush=True)

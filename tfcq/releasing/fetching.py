@@ -67,7 +67,8 @@ def unpacked(
     is_address = "://" in text
     if is_address and not target and not refresh and (kept := _kept(known, cache)):
         return kept
-    with files.writing("workdir" if target else "cache_dir", target or cache), _source(text, cache) as source:
+    beside = target.parent if target else cache
+    with files.writing("workdir" if target else "cache_dir", target or cache), _source(text, beside) as source:
         folder = _copied(source, target, cache)
         if is_address and not target:
             known.parent.mkdir(parents=True, exist_ok=True)
@@ -97,6 +98,8 @@ class _Source:
             file, size = self._opened(packed.FILE)
         except (KeyError, FileNotFoundError, NotADirectoryError) as error:
             raise UserError(f"{self.label}: expected a packed model, found no {packed.FILE}; tfcq pack makes one") from error
+        except OSError as error:
+            raise self._unreadable(packed.FILE, error) from error
         with file:
             if size > LARGEST_BYTES // 1000:
                 raise UserError(f"{self.label}: expected {packed.FILE} of a packed model, received {size} bytes")
@@ -108,6 +111,8 @@ class _Source:
             file, size = self._opened(name)
         except (KeyError, FileNotFoundError, NotADirectoryError) as error:
             raise UserError(f"{self.label}: expected {name}, which {packed.FILE} names, found none") from error
+        except OSError as error:
+            raise self._unreadable(name, error) from error
         digest = hashlib.sha256()
         if size == num_bytes:
             to.parent.mkdir(parents=True, exist_ok=True)
@@ -118,13 +123,18 @@ class _Source:
         if size != num_bytes or digest.hexdigest() != sha256:
             raise UserError(f"{self.label}: {name} is damaged: its size or digest is not that in {packed.FILE}; get it again")
 
+    def _unreadable(self, name, error):
+        return UserError(f"{self.label}: {name} cannot be read: {error.strerror or error}")
+
 
 @contextlib.contextmanager
-def _source(text: str, cache: pathlib.Path) -> Iterator[_Source]:
+def _source(text: str, beside: pathlib.Path) -> Iterator[_Source]:
+    """What lies at a place; a download lies in the folder `beside` meanwhile, whose disk has the model in the end."""
     if text.startswith(_HUB):
         yield _of_folder(text, _from_hub(text))
     elif text.startswith(("https://", "http://")):
-        with tempfile.TemporaryDirectory() as scratch:
+        beside.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".fetching-", dir=beside) as scratch:
             path = pathlib.Path(scratch) / "model.zip"
             _download(text, path)
             with _of_zip(text.partition("#")[0], path) as source:
@@ -239,6 +249,7 @@ def _download(text, path):
     try:
         with urllib.request.urlopen(address, timeout=TIMEOUT_SECONDS) as answer, open(path, "wb") as file:
             expected = int(answer.headers.get("Content-Length") or 0)
+            files.check_room(f"fetching {address}", path.parent, expected)
             while piece := answer.read(_PIECE):
                 received += len(piece)
                 if received > LARGEST_BYTES:
