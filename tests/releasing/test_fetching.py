@@ -236,6 +236,11 @@ def test_a_workdir_is_a_new_folder(packed_zip, tmp_path):
         fetching.unpacked(packed_zip, tmp_path)
 
 
+def test_a_zip_file_where_a_run_is_expected_is_told_to_be_unpacked(packed_zip):
+    with pytest.raises(UserError, match="which is a file; a packed model becomes a folder by tfcq unpack$"):
+        tfcq.Run(packed_zip).metrics()
+
+
 def test_the_hub_is_asked_by_its_library(folder, cache, monkeypatch):
     asked = []
 

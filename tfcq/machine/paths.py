@@ -197,4 +197,5 @@ def _require_folder(path, name):
     there = next((one for one in (path, *path.parents) if os.path.lexists(one)), None)
     if there is not None and not os.path.isdir(there):
         kind = "a file" if os.path.exists(there) else "a broken link"
-        raise UserError(f"{name}: expected a folder, received {str(there)!r}, which is {kind}")
+        packed = "; a packed model becomes a folder by tfcq unpack" if there.suffix == ".zip" and name == "workdir" else ""
+        raise UserError(f"{name}: expected a folder, received {str(there)!r}, which is {kind}{packed}")
