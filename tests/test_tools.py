@@ -94,5 +94,5 @@ def test_a_projection_is_of_operations_and_rates(project_gpu):
 
 @pytest.mark.parametrize("rates", ["", "fast", "0", "1,2,3", "inf", "nan"])
 def test_rates_of_a_projection_are_one_or_two_numbers(project_gpu, rates):
-    with pytest.raises(UserError, match="^rate_gflops: expected one or two numbers above 0, as 5390,13400, received"):
+    with pytest.raises(UserError, match="^rate_gflops: expected one or two numbers above 0, as 5390,8500, received"):
         project_gpu._rates(rates.split(","))

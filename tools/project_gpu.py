@@ -1,6 +1,6 @@
 """What the experiments of Shmelkov et al. (2018) would take on a GPU: a projection, from counted operations and measured rates.
 
-    python tools/project_gpu.py --rate_gflops=5390,13400 --device="an NVIDIA H200"
+    python tools/project_gpu.py --rate_gflops=5390,8500 --device="an NVIDIA H100 or H200"
 
 For each flagfile of configs/ (--presets) and each row of tables of `tfcq.reproduce` (--tables) the graph of a train step is
 built, and the operations of its matrix products and convolutions are counted, as `tfcq.benchmark` does; no step is taken, and
@@ -26,8 +26,8 @@ from tfcq.errors import UserError
 from tfcq.reproduction.tables import TABLES
 
 PRESETS = ["cifar10_cqf", "stl10_48_cqf", "celeba_178_cqf", "celeba_96_cqf", "stl10_96_cqf", "lsun_bedroom_64_cqf"]
-PRESETS += ["stl10_48_cqf_two_scales", "imagenet64_cqf", "realnvp_cifar10"]
-"""The flagfiles of Tables 2, 4 and 5."""
+PRESETS += ["stl10_48_cqf_two_scales", "imagenet64_cqf"]
+"""CQF's flagfiles of Tables 2, 4 and 5."""
 
 
 def define(flags: Flags) -> None:
@@ -41,11 +41,11 @@ def define(flags: Flags) -> None:
     )
     flags.several(
         "rate_gflops",
-        ["5390", "13400"],
-        "The rates of train steps on the GPU, GFLOP/s; one, or the least and the largest",
+        ["5390", "8500"],
+        "The rates of train steps on the GPU, GFLOP/s; one, or the least and the largest (default: those of CQF)",
     )
     flags.string(
-        "device", "an NVIDIA H200 in float32 (configs/README.md, Speed)", "The GPU on which the rates were measured"
+        "device", "an NVIDIA H100 or H200 in float32 (configs/README.md, Speed)", "The GPU on which the rates were measured"
     )
 
 
@@ -111,7 +111,7 @@ def _rates(texts):
         rates = []
     if not (1 <= len(rates) <= 2 and 0.0 < rates[0] and rates[-1] < math.inf):
         raise UserError(
-            f"rate_gflops: expected one or two numbers above 0, as 5390,13400, received {','.join(texts)!r}"
+            f"rate_gflops: expected one or two numbers above 0, as 5390,8500, received {','.join(texts)!r}"
         )
     return rates
 

@@ -102,13 +102,18 @@ def test_standard_channels_are_those_of_table_1():
     def sizes(network):
         return [(layer.filters, layer.kernel_size, layer.strides) for layer in layers_within(network)]
 
+    def weights(blocks):
+        return [layer.kernel.shape.num_elements() for block in blocks for layer in layers_within(block)]
+
     blocks = [encoder.stem, *(getattr(encoder, f"level_{level}_0") for level in (2, 1, 0))]
     assert [sizes(block) for block in blocks] == [[(64, 3, 1)], [(128, 4, 2)], [(256, 4, 2)], [(512, 4, 2)]]
     assert [block.output_shape[1:] for block in blocks] == [(32, 32, 64), (16, 16, 128), (8, 8, 256), (4, 4, 512)]
+    assert weights(blocks) == [3 * 3 * 3 * 64, 4 * 4 * 64 * 128, 4 * 4 * 128 * 256, 4 * 4 * 256 * 512]
     assert decoder.top.output_shape == (None, 4, 4, 512)
     blocks = [getattr(decoder, f"level_{level}_0") for level in (0, 1, 2)]
     assert [sizes(block) for block in blocks] == [[(256, 4, 2)], [(128, 4, 2)], [(64, 4, 2)]]
     assert [block.output_shape[1:] for block in blocks] == [(8, 8, 256), (16, 16, 128), (32, 32, 64)]
+    assert weights(blocks) == [4 * 4 * 512 * 256, 4 * 4 * 256 * 128, 4 * 4 * 128 * 64]
     output = decoder.output_layer
     assert (output.filters, output.kernel_size, output.strides, output.kernel.shape[2]) == (3, 3, 1, 64)
     assert decoder.generate(row_noise(2), TAG).shape == (2, 32, 32, 3)
