@@ -28,7 +28,7 @@ from tfcq.data.splits import JOINED, fixed_permutation
 from tfcq.data.transforms import KINDS, Transform
 from tfcq.engine import devices
 from tfcq.errors import UserError, named
-from tfcq.evaluation import distributions, page
+from tfcq.evaluation import distributions, near_copies, page
 from tfcq.evaluation.activations import Activations
 from tfcq.evaluation.comparable import data_facts
 from tfcq.evaluation.distributions import Evaluator, RealImages
@@ -180,6 +180,9 @@ class ImageSetEvaluator(Evaluator):
         )
         reference = found.first(count)
         return RealImages(reference, floor if taken > 1 else None, found.first(compared), None, reference, ALL)
+
+    def _name_of(self, number: int) -> str:
+        return _manifest(self._sets[0]).splits[_GENERATED][number].key
 
     def _facts(self) -> dict[str, Any]:
         return {"split": self._split}
@@ -365,7 +368,7 @@ def _write_report(folder, sides, row, drawn):
         count = min(_GRID, shown[split].num_images(split))
         of = "Generated images" if split == _GENERATED else "Reference images"
         figures.append(page.Figure(name, grid(shown[split].images(split, range(count))), f"{of}: {count} of them."))
-    figures += [*nearest_figures(drawn, sides.reference), *prd_figures(drawn, "generated images")]
+    figures += [*near_copies.figures(drawn), *nearest_figures(drawn, sides.reference), *prd_figures(drawn, "generated images")]
     named = ("place", "num_images", "formats", "sizes", "colours", "prepared")
     rows = [[name.replace("_", " "), *(_cell(sides.facts[side][name]) for side in sides.facts)] for name in named]
     head: list[page.Block] = [

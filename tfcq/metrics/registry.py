@@ -134,6 +134,13 @@ TABLE = {
         "memorisation",
         near="0",
     ),
+    "near_copies": Listed(
+        "sample",
+        "fraction of generated images that are nearer to a training image than all but a few of the held-out ones are, by "
+        "features or by pixels; the report lists them",
+        "near_copies",
+        near="the real one",
+    ),
     "ms_ssim": Listed(
         "sample", "mean similarity of pairs of generated images (Odena et al. 2017); near the real one is better", "diversity",
         near="the real one",
