@@ -264,7 +264,8 @@ def measured_entries(
     entries = {}
     for key in measured[0].values:
         values = [numbers.values[key] for numbers in measured]
-        entry = {"value": float(np.mean(values)), "meaning": registry.TABLE[name].meaning} | measured[0].details.get(key, {})
+        meaning = registry.numbers_of(name)[key].meaning or registry.TABLE[name].meaning
+        entry = {"value": float(np.mean(values)), "meaning": meaning} | measured[0].details.get(key, {})
         if len(values) > 1:
             entry |= {"per_seed": values, "standard_deviation_over_seeds": float(np.std(values, ddof=1))}
         if floor is not None and lowest is not None:

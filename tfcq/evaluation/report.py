@@ -249,6 +249,16 @@ def _terms(name, entry):
     return page.Table((f"terms of {name}, means over the images", "nats", "bits/dim"), rows)
 
 
+def _recalls(name, entry):
+    """A table of how many test images of each class classifiers find."""
+    rows = [
+        (of_class, str(entry["num_of_class"][of_class]), f"{recall:.3f}", f"{entry['real_recall'][of_class]:.3f}")
+        for of_class, recall in entry["recall"].items()
+    ]
+    headings = (f"class, {name}", "test images", "recall, trained on generated images", "recall, trained on real ones")
+    return page.Table(headings, rows)
+
+
 def _numbers(row):
     """The table of numbers, those of the bounds' terms, and notes."""
     rows = []
@@ -265,6 +275,8 @@ def _numbers(row):
     for name, entry in entries.items():
         if "terms" in entry:
             yield _terms(name, entry)
+        if "recall" in entry:
+            yield _recalls(name, entry)
     if notes := dict.fromkeys(note for entry in entries.values() for note in entry.get("notes", ())):
         yield page.Bullets([f"Note: {note}." for note in notes])
 

@@ -138,6 +138,11 @@ def _possible(asked, model, extractor, config):
         possible = [name for name in registry.TABLE if _ability(name) in model.abilities]
         return distributions.fitting(possible, lambda name: _check_name(name, model, extractor, config))
     for name in asked:
+        if _ability(name) == "classes":
+            raise UserError(
+                f"metrics: {name} needs generated images of known classes, and samples of a run have none; expected it with "
+                "--generated=DIR, a folder of images with a folder for each class, or npz:FILE with labels"
+            )
         if _ability(name) not in model.abilities:
             raise model.cannot(_ability(name))
     return [_check_name(name, model, extractor, config) for name in asked]
