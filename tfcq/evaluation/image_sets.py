@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from tfcq.features import FeatureExtractor
 
 _GRID = 64
+_HEADS = {"num_images": "num images", "jpeg_qualities": "JPEG qualities, estimated"}
 _POSSIBLE = (*registry.OF_SAMPLES, *registry.OF_CLASSES)
 
 
@@ -251,8 +252,12 @@ def _write_report(folder, sides, row, drawn):
         of = "Generated images" if split == GENERATED else "Reference images"
         figures.append(page.Figure(name, grid(shown[split].images(split, range(count))), f"{of}: {count} of them."))
     figures += [*near_copies.figures(drawn), *nearest_figures(drawn, sides.reference), *prd_figures(drawn, "generated images")]
-    shown_facts = ("place", "num_images", "formats", "sizes", "colours", "prepared")
-    rows = [[name.replace("_", " "), *(_cell(sides.facts[side][name]) for side in sides.facts)] for name in shown_facts]
+    shown_facts = ("place", "num_images", "formats", "jpeg_qualities", "sizes", "colours", "prepared")
+    rows = [
+        [_HEADS.get(name, name), *(_cell(facts.get(name, "")) for facts in sides.facts.values())]
+        for name in shown_facts
+        if any(name in facts for facts in sides.facts.values())
+    ]
     head: list[page.Block] = [
         page.Heading(sides.facts["generated"]["place"], 1),
         page.Text(f"Compared with {sides.facts['reference']['place']}, split: {sides.split}. Evaluated {row['time']}."),
