@@ -233,9 +233,9 @@ def run_to_file(flags: Flags, make: Callable[[ModelPlace], Stage], output: str) 
 
 def _compute(stage, beside, shard, folder):
     """Computes the shard, or all rows, and with the first the stages beside; whether all parts of all are there then."""
-    from tfcq.bulk.running import Work, is_complete, parts_of_one_process
+    from tfcq.bulk.running import Work, is_complete
 
-    work = Work(stage, shard.total if shard else parts_of_one_process(stage), folder)
+    work = Work(stage, shard.total if shard else None, folder)
     if shard is None or shard.index == 0:
         for name, make in beside.items():
             Work(make(stage), 1, folder / name).compute(0)

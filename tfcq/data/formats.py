@@ -140,12 +140,13 @@ def _of_quality(generated, reference):
     """A sentence where the median qualities, by which JPEG files of both sides were probably written, differ visibly."""
     if not generated or not reference:
         return []
-    medians = [round(np.median(np.repeat([int(name) for name in one], list(one.values())))) for one in (generated, reference)]
+    sides = (generated, reference)
+    medians = [round(np.median(np.repeat(list(map(int, one)), list(one.values())))) for one in sides]
     if abs(medians[0] - medians[1]) < _VISIBLE_QUALITY:
         return []
     return [
-        f"the generated images are JPEG files of quality {medians[0]} or so, the reference images of {medians[1]} or so, by their "
-        "quantisation tables: what lossy compression does to images changes the numbers"
+        f"the generated images are JPEG files of quality {medians[0]} or so, the reference images of {medians[1]} or so, by "
+        "their quantisation tables: what lossy compression does to images changes the numbers"
     ]
 
 

@@ -1,7 +1,7 @@
 """The quality that a JPEG file was probably written with, by its quantisation table: no file says it itself.
 
-libjpeg, and most writers with it, make the table of a quality q from 1 to 100 of the example in the standard (ITU-T T.81, Annex K,
-Table K.1): each entry times 50 / q below 50, times 2 - q / 50 from there on, rounded and cut to 1 to 255. The estimate is the
+libjpeg, and most writers with it, make the table of a quality q from 1 to 100 of the example in the standard (ITU-T T.81, Annex
+K, Table K.1): each entry times 50 / q below 50, times 2 - q / 50 from there on, rounded and cut to 1 to 255. The estimate is the
 q whose table of luminance is nearest to the file's, by the sum of absolute differences. Writers with tables of their own
 (Photoshop, cameras) get the q that is as coarse as theirs.
 """
