@@ -115,8 +115,7 @@ class Job:
             raise UserError(f"shard: expected at most as many shards as there are images, {self.count}, received {self.parts}")
         path = folder / NAME
         if not path.exists():
-            if self.format == "png" and folder.exists() and any(not one.name.startswith(NAME) for one in folder.iterdir()):
-                raise UserError(f"output {folder}: expected an empty or new folder for the images, found other files in it")
+            check_new_or_begun(folder, self.format)
             with files.writing("output", folder):
                 folder.mkdir(parents=True, exist_ok=True)
                 _write_if_missing(path, self._text())
@@ -144,6 +143,17 @@ class Job:
     def _text(self):
         rest = {"places": dict(self.places), "content": dict(self.content)}
         return json.dumps({"format": FORMAT, **self._compared(), **rest}, indent=2) + "\n"
+
+
+def check_new_or_begun(folder: pathlib.Path, format: str) -> None:
+    """Raises UserError if images would be written among other files: `format` is "png", and a folder without a job has some."""
+    if format != "png" or not folder.is_dir() or (folder / NAME).exists():
+        return
+    others = sorted(one.name for one in folder.iterdir() if not one.name.startswith(NAME))
+    if others:
+        raise UserError(
+            f"output {folder}: expected an empty or new folder for the images, found other files in it, such as {others[0]}"
+        )
 
 
 def remove(folder: pathlib.Path, parts: Iterable[pathlib.Path]) -> None:

@@ -46,6 +46,7 @@ def evaluate(
     workdir = paths.folder(workdir, "workdir")
     check_bool("report", report)
     asked = None if metrics is None else metric_names(metrics)
+    _refuse_of_classes(asked or ())
     config = protocol_of(protocol)
     workdirs.read_config(workdir)  # an error if there is no run
     _check_writable(workdir, config.split, report)  # before the work, which may take hours
@@ -94,6 +95,15 @@ def evaluate(
     return row
 
 
+def _refuse_of_classes(asked):
+    for name in asked:
+        if name in registry.OF_CLASSES:
+            raise UserError(
+                f"metrics: {name} needs generated images of known classes, and samples of a run have none; expected it with "
+                "--generated=DIR, a folder of images with a folder for each class, or npz:FILE with labels"
+            )
+
+
 def _notes_of(dataset):
     """Notes for every number that was measured on the images of a run, a list of str."""
     differs = [f"not on the images that the run began with: {dataset.differs}"] if dataset.differs else []
@@ -138,11 +148,6 @@ def _possible(asked, model, extractor, config):
         possible = [name for name in registry.TABLE if _ability(name) in model.abilities]
         return distributions.fitting(possible, lambda name: _check_name(name, model, extractor, config))
     for name in asked:
-        if _ability(name) == "classes":
-            raise UserError(
-                f"metrics: {name} needs generated images of known classes, and samples of a run have none; expected it with "
-                "--generated=DIR, a folder of images with a folder for each class, or npz:FILE with labels"
-            )
         if _ability(name) not in model.abilities:
             raise model.cannot(_ability(name))
     return [_check_name(name, model, extractor, config) for name in asked]
