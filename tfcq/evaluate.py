@@ -22,7 +22,8 @@ _GROUPS = {
     "Likelihoods": ("num_images", "num_importance_samples", "likelihood_dataset", "likelihood_test_split"),
     "Samples against real images": (
         *("num_samples", "num_seeds", "seed", "temperature", "image_draw", "features", "feature_weights"),
-        *("num_train_images", "neighbour_distance", "num_pairs", "reference_dataset", "reference_test_split"),
+        *("num_train_images", "neighbour_distance", "near_copy_quantile", "num_pairs"),
+        *("reference_dataset", "reference_test_split"),
     ),
     "Where real images are": ("dataset", "data_dir", "data_cache", "accept_changed_data"),
     "The machine": ("batch_size", "distribution", "logical_devices", "cache_dir"),

@@ -22,6 +22,10 @@ if features.check("webp"):
     _FORMATS[".webp"] = ("WEBP", {"lossless": True})
 
 
+ENDINGS = tuple(_FORMATS)
+"""The endings of names of pictures, in small letters."""
+
+
 def check_name(path: str | os.PathLike) -> None:
     """Raises UserError if the ending of a picture's name is not that of a format which can be written, or if it is a folder."""
     path = str(path)

@@ -5,12 +5,14 @@ same command again goes on where it was interrupted. With `--shard=i/n` any numb
 """
 
 import os
+import pathlib
 import sys
 
 from tfcq import picture_files
 from tfcq import workdir as workdirs
 from tfcq.bulk import flags as bulk
 from tfcq.bulk.formats import IMAGE_FORMATS
+from tfcq.bulk.job import check_new_or_begun
 from tfcq.command_line import starting
 from tfcq.command_line.command import Command
 from tfcq.command_line.flags import Flags
@@ -180,9 +182,16 @@ def _form(flags):
         return "folder"
     if flags.output is None:
         return "picture"
-    ending = os.path.splitext(flags.output)[1].lower()
+    ending = os.path.splitext(flags.output)[1]
     if not ending or flags.output.endswith("/") or os.path.isdir(flags.output):
         return "folder"
+    if ending.lower() in _WHOLE_FILES and ending not in _WHOLE_FILES:
+        raise UserError(f"output {flags.output}: expected a name that ends in {ending.lower()}, in small letters")
+    if ending not in _WHOLE_FILES and ending.lower() not in picture_files.ENDINGS:
+        raise UserError(
+            f"output {flags.output}: expected a picture ({', '.join(picture_files.ENDINGS)}), a file of all images "
+            f"({', '.join(_WHOLE_FILES)}) or a folder, DIR/; received the ending {ending!r}"
+        )
     return _WHOLE_FILES.get(ending, "picture")
 
 
@@ -197,6 +206,8 @@ def _draw_many(flags, mode, given, form):
     if given and len(given) > 1:
         raise UserError(f"like: expected one file for files of images, received {len(given)}")
     kept = form if form != "folder" else flags.format or ("npz" if flags.shard or flags.ray else "png")
+    if form == "folder" and flags.output and not paths.is_remote(flags.output):
+        check_new_or_begun(pathlib.Path(flags.output).expanduser(), kept)  # before the model is loaded
 
     def stage(place):
         from tfcq.bulk.stages import Sampling, Varying

@@ -11,7 +11,7 @@ from tfcq.bulk import read_parts, running
 from tfcq.bulk.image_stages import Encoding
 from tfcq.bulk.job import forget_unbegun
 from tfcq.bulk.reading import join
-from tfcq.bulk.running import Work, parts_of_one_process
+from tfcq.bulk.running import Work, parts_of
 from tfcq.bulk.stages import Sampling, Varying
 from tfcq.errors import UserError
 from tfcq.seeds import row_seeds
@@ -39,7 +39,7 @@ def test_pngs_are_numbered_by_seed_and_shared_among_folders(tmp_path, monkeypatc
 
 def test_one_process_goes_on_where_it_was_interrupted(tmp_path, monkeypatch, capsys, model):
     monkeypatch.setattr(running, "ROWS_OF_A_PART", 3)
-    assert [parts_of_one_process(sampling("png", count)) for count in (1, 3, 4, 11)] == [1, 1, 2, 4]
+    assert [parts_of(count) for count in (1, 3, 4, 11)] == [1, 1, 2, 4]
     ask, asked = model.ask, []
 
     def interrupted(endpoint, **arrays):

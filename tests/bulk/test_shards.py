@@ -6,8 +6,10 @@ import sys
 import pytest
 from commands import assert_one_line, run_here
 
+from tfcq.bulk import flags as bulk_flags
 from tfcq.bulk.shards import Shard
 from tfcq.command_line import starting
+from tfcq.command_line.flags import Flags
 from tfcq.errors import UserError
 
 
@@ -57,7 +59,10 @@ def test_shards_share_all_rows():
         ("sample", ["--interpolate=a,b", "--like=a"], "expected either --like or --interpolate, received both"),
         ("sample", ["--export=model", "--output=out.npz", "--format=png"], "format: expected it with --output=DIR"),
         ("sample", ["--export=model", "--output=out", "--other_dataset=digits"], "other_dataset: a picture alone"),
-        ("sample", ["--workdir=a", "--output=out.gif"], "output out.gif: expected a name that ends in .png"),
+        ("sample", ["--workdir=a", "--output=out.gif"], "output out.gif: expected a picture (.png, .jpg"),
+        ("sample", ["--workdir=a", "--output=out.NPZ"], "output out.NPZ: expected a name that ends in .npz, in small letters"),
+        ("sample", ["--workdir=a", "--output=model/"], "found other files in it, such as saved_model.pb"),
+        ("encode", ["--images=model/saved_model.pb", "--export=model", "--output=a.npz"], "saved_model.pb', which is a file"),
         ("sample", ["--export=model", "--output=a.npz", "--strength=1.5", "--like=a"], "strength=1.5: 1.5 is not a number in"),
         ("encode", ["--images=folder:a", "--export=model"], "expected --output=FILE.npz"),
         ("encode", ["--images=folder:a", "--export=model", "--output=out"], "output out: expected a file that ends in .npz"),
@@ -83,3 +88,13 @@ def test_wrong_flags_are_refused_before_tensorflow(monkeypatch, tmp_path, name, 
     status, _, errors = run_here(name, *arguments)
     assert_one_line(status, errors, expected)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_alone_is_all_images_below_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    flags = Flags()
+    bulk_flags.define_images(flags)
+    flags.parse([])
+    for place in ("photos", "folder:photos", f"{tmp_path}/photos"):
+        assert bulk_flags.images_place(flags, place)["dataset"] == f"folder:{tmp_path}/photos"

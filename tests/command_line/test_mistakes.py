@@ -115,7 +115,7 @@ def test_mistakes_in_flagfiles_are_told_with_file_and_line(tmp_path, name, wrong
         ("sample", ["--workdir=here", "--mode=dream"], "--mode=dream"),
         ("sample", ["--workdir=here", "--num_samples=0"], "--num_samples=0"),
         ("sample", ["--workdir=here", "--image_draw=median"], "--image_draw=median: value should be one of <|sample|mode>"),
-        ("sample", ["--workdir=here", "--output=grid.tif"], "output grid.tif: expected a name that ends in .png"),
+        ("sample", ["--workdir=here", "--output=grid.tif"], "output grid.tif: expected a picture (.png"),
         ("sample", ["--workdir=here", "--mode=reconstruct", "--output=grid"], "or --output=FILE.png, a picture; received recon"),
         ("sample", ["--workdir=here", "--temperature=-1"], "--temperature=-1"),
         ("evaluate", ["--workdir=nowhere", "--metrics=elbow"], "received 'elbow' (did you mean elbo?)"),

@@ -54,7 +54,8 @@ def test_formats_sizes_and_colours_are_counted(folder):
     assert formats.sizes == {"8x8": 4, "16x8": 1} and formats.colours == {"rgb": 4, "grey": 1}
     prepared = {"as they are": 3, "cut": 1, "converted to rgb": 1}
     assert formats.facts(Transform(8, 0, "area", 3)) == {
-        "formats": {"PNG": 3, "JPEG": 2}, "sizes": {"8x8": 4, "16x8": 1}, "colours": {"rgb": 4, "grey": 1}, "prepared": prepared,
+        "formats": {"PNG": 3, "JPEG": 2}, "jpeg_qualities": {"95": 2}, "sizes": {"8x8": 4, "16x8": 1},
+        "colours": {"rgb": 4, "grey": 1}, "prepared": prepared,
     }
     many = Formats(formats.counts + type(formats.counts)({("PNG", (9, side, 3)): 2 for side in range(9, 19)}))
     assert list(many.facts(Transform(8, 0, "area", 3))["sizes"].values()) == [4, 2, 2, 2, 2, 13]

@@ -1,5 +1,6 @@
 """All metrics by one call: the row, the report, and what is refused."""
 
+import csv
 import json
 import shutil
 
@@ -31,11 +32,11 @@ def test_all_metrics_into_one_row_and_report(run, tmp_path, capsys):
     assert numbers == {
         *("elbo", "bits_per_dim", "elbo_other", "bits_per_dim_other", "fd_pixels", "kd_pixels", "prd_f8_pixels"),
         *("prd_f1_8_pixels", "precision_pixels", "recall_pixels", "density_pixels", "coverage_pixels"),
-        *("memorisation_pixels", "ms_ssim", "sliced_wasserstein"),
+        *("memorisation_pixels", "near_copies_pixels", "ms_ssim", "sliced_wasserstein"),
     }
     assert json.loads((run / "metrics.json").read_text()) == row
     trained_on = {name for name in numbers if "train_content" in row[name]["data"]}
-    assert trained_on == {"memorisation_pixels"}  # it compares with the training images too
+    assert trained_on == {"memorisation_pixels", "near_copies_pixels"}  # they compare with the training images too
     train_images = workdirs.load_data(run).manifest.fingerprint("train")
     assert row["memorisation_pixels"]["data"]["train_content"] == train_images
     assert 0.0 <= row["elbo_other"]["auroc"] <= 1.0 and row["elbo_other"]["dataset"] == "photo_patches"
@@ -47,6 +48,12 @@ def test_all_metrics_into_one_row_and_report(run, tmp_path, capsys):
             assert f"| {term} | {nats:.5g} | {nats / (np.prod(SHAPE) * np.log(2.0)):.5g} |" in text
     train = workdirs.load_data(run).num_images("train")
     assert f"its 3 nearest in pixel space among the first 40 of {train:,} training images" in text
+    with (run / "report" / "near_copies.csv").open() as file:
+        copies = list(csv.DictReader(file))
+    assert [row["rank"] for row in copies] == [str(rank) for rank in range(1, 41)]
+    assert {row["generated"] for row in copies} == {f"image {number} of seed 0" for number in range(40)}
+    assert copies[0]["nearest_by_pixels"].startswith("train/image ") and "(report/near_copies.png)" in text
+    assert f"the first 40 of {train:,} training images" in row["near_copies_pixels"]["notes"][0]
     for line in text.splitlines():
         if line.startswith("!["):
             picture = tf.io.decode_png((run / line.split("(")[1].rstrip(")")).read_bytes())
@@ -157,7 +164,7 @@ def test_a_model_without_likelihood_has_all_the_rest(tmp_path):
 
 def test_numbers_and_pictures_of_one_evaluation_do_not_mix_with_another(run):
     evaluate(run, ["elbo"], num_images=10)
-    assert not (run / "report" / "prd.png").exists()
+    assert not (run / "report" / "prd.png").exists() and not (run / "report" / "near_copies.csv").exists()
     assert "fd_pixels" not in (run / "report.md").read_text()
 
 

@@ -63,7 +63,9 @@ def test_the_frechet_distance_of_two_folders_and_its_floor(tmp_path):
     assert entry["value"] == pytest.approx(frechet(SMALL[0][:30], real[:50]), rel=1e-4)
     assert entry["real"] == pytest.approx(frechet(real[50:80], real[:50]), rel=1e-4)
     counts = {"num_generated": 30, "num_real": 50, "num_real_as_generated": 30}
-    assert {name: entry[name] for name in counts} == counts and "notes" not in entry
+    assert {name: entry[name] for name in counts} == counts
+    noise = "images are compared: with fewer than 100, most numbers are noise for the most part"
+    assert entry["notes"] == [f"only 30 generated {noise}", f"only 80 reference {noise}"]
     assert json.loads((tmp_path / "output" / "metrics.json").read_text()) == row
 
 
@@ -72,7 +74,7 @@ def test_where_all_real_images_are_compared_the_floor_is_of_their_halves(tmp_pat
     real = SMALL[1][np.random.RandomState(data.splits.SEED).permutation(41)]
     assert entry["value"] == pytest.approx(frechet(SMALL[0], real), rel=1e-4)
     assert entry["real"] == pytest.approx(frechet(real[21:], real[:21]), rel=1e-4)
-    assert entry["num_real_as_generated"] == 20 and "floor 21 of the reference images were compared with 20" in entry["notes"][0]
+    assert entry["num_real_as_generated"] == 20 and "floor 21 of the reference images were compared with 20" in entry["notes"][-1]
 
 
 def test_the_floors_images_are_those_of_its_features():
@@ -202,7 +204,35 @@ def test_the_command_measures_and_compares(tmp_path, monkeypatch):
     assert told in (tmp_path / "comparison" / "comparison.md").read_text()
 
 
+@pytest.mark.parametrize("qualities, told", [((75, 95), "of quality 75 or so, the reference images of 95 or so"), ((90, 91), "")])
+def test_qualities_of_jpeg_files_are_recorded_and_a_difference_told(tmp_path, capsys, qualities, told):
+    for name, quality in zip("ab", qualities):
+        (tmp_path / name).mkdir()
+        for number, image in enumerate(ONE):
+            Image.fromarray(image).save(tmp_path / name / f"{number}.jpg", quality=quality)
+    row = measured(tmp_path, tmp_path / "a", tmp_path / "b", report=True)
+    images = row["fd_pixels"]["images"]
+    found = [images[side]["jpeg_qualities"] for side in ("generated", "reference")]
+    assert found == [{str(quality): 60} for quality in qualities]
+    assert (told in capsys.readouterr().out) if told else ("quantisation" not in str(row))
+    text = unpadded((tmp_path / "output" / "report.md").read_text())
+    assert f"| JPEG qualities, estimated | {qualities[0]} (60) | {qualities[1]} (60) |" in text
+
+
 # Which images are taken.
+
+
+def test_generated_images_that_repeat_each_other_are_told(tmp_path, capsys):
+    entry = measured(tmp_path, np.concatenate([ONE, ONE[:7], ONE[:3]]), OTHER)["fd_pixels"]
+    note = "10 of 70 generated images repeat others of them, byte for byte"
+    assert note in entry["notes"] and f"warning: {note}" in capsys.readouterr().out
+
+
+def test_an_npz_file_of_two_splits_is_told_to_be_measured_by_one(tmp_path, capsys):
+    np.savez(tmp_path / "made.npz", train=ONE, test=ONE[:30] // 2)
+    entry = measured(tmp_path, f"npz:{tmp_path}/made.npz", OTHER)["fd_pixels"]
+    note = "made.npz has the splits train 60, test 30: of the generated images those of its test split alone are measured"
+    assert entry["num_generated"] == 30 and any(note in one for one in entry["notes"]) and note in capsys.readouterr().out
 
 
 def test_seeds_are_parts_that_share_no_image(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 
 from tfcq.config.evaluation import EvaluationConfig
 from tfcq.evaluation.activations import Activations
-from tfcq.metrics import registry
+from tfcq.metrics import registry, tstr_cnn
 
 
 class Extractor:
@@ -20,11 +20,13 @@ def activations(seed, count=40):
     random = np.random.default_rng(seed)
     images = random.integers(0, 256, (count, 16, 16, 1), dtype=np.uint8)
     features, logits = random.normal(size=(count, 3)), random.normal(size=(count, 5))
-    return Activations(features.astype(np.float32), logits.astype(np.float32), images)
+    classes = random.permutation(count) % 3
+    return Activations(features.astype(np.float32), logits.astype(np.float32), images, classes.astype(str))
 
 
-@pytest.mark.parametrize("name", registry.OF_SAMPLES)
-def test_a_metric_gives_the_numbers_of_its_line(name):
+@pytest.mark.parametrize("name", registry.OF_SAMPLES + registry.OF_CLASSES)
+def test_a_metric_gives_the_numbers_of_its_line(name, monkeypatch):
+    monkeypatch.setattr(tstr_cnn, "_MOST", 5)  # steps
     metric = registry.load(name)
     more = {"train": activations(2)} if metric.train else {}
     more |= {option: getattr(EvaluationConfig(), option) for option in metric.options}
@@ -32,7 +34,7 @@ def test_a_metric_gives_the_numbers_of_its_line(name):
     assert measured.values.keys() == registry.numbers_of(name).keys()
     assert measured.details.keys() <= measured.values.keys()
     assert all(isinstance(value, float) for value in measured.values.values())
-    assert metric.needs in ("features", "logits", "images")
+    assert metric.needs in ("features", "logits", "images", "features and images")
 
 
 def test_every_module_with_a_metric_has_its_line():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -76,7 +77,8 @@ def define_images(flags: Flags) -> None:
     flags.string(
         "images",
         None,
-        "The images, all of them, named as in --dataset of tfcq.train: folder:DIR (all below it) | list:FILE (a path a line) | "
+        "The images, all of them, named as in --dataset of tfcq.train: folder:DIR or DIR (all below it) | "
+        "list:FILE (a path a line) | "
         "npz:FILE | idx:DIR | a TFDS data set (of all splits)",
         "PLACE",
     )
@@ -130,6 +132,14 @@ def images_place(flags: Flags, place: str | None) -> dict[str, Any]:
     """
     if not place:
         raise UserError("expected --images=folder:DIR or another data set")
+    here = os.path.expanduser(place)
+    if os.path.isdir(here):
+        place = f"folder:{place}"
+    elif os.path.isfile(here):
+        raise UserError(
+            f"images: expected a folder or a data set, received {place!r}, which is a file; folder:DIR has all images below DIR, "
+            "list:FILE a path a line, npz:FILE arrays"
+        )
     given = preparation(flags) | {name: getattr(flags, name) for name in ("data_dir", "skip_broken_images") if name in flags}
     kind, _, path = place.partition(":")
     if kind == "list":  # which is none of `DataConfig`
@@ -233,9 +243,9 @@ def run_to_file(flags: Flags, make: Callable[[ModelPlace], Stage], output: str) 
 
 def _compute(stage, beside, shard, folder):
     """Computes the shard, or all rows, and with the first the stages beside; whether all parts of all are there then."""
-    from tfcq.bulk.running import Work, is_complete, parts_of_one_process
+    from tfcq.bulk.running import Work, is_complete
 
-    work = Work(stage, shard.total if shard else parts_of_one_process(stage), folder)
+    work = Work(stage, shard.total if shard else None, folder)
     if shard is None or shard.index == 0:
         for name, make in beside.items():
             Work(make(stage), 1, folder / name).compute(0)

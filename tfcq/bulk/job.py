@@ -11,9 +11,10 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from tfcq.bulk.shards import Shard
 from tfcq.errors import UserError
 from tfcq.machine import files
 
@@ -33,6 +34,8 @@ class Job:
         places: where model and images were found; they may lie elsewhere for another process, and are not compared.
         content: {key: digest of the content} of some images. Most must agree: one may have been repaired since, but names such
             as 0.png, or numbers, are those of many data sets.
+        earlier: if it went on from smaller jobs, {"count", "parts", "batch_size"} of each, the smallest first. Their parts stay
+            as they are; the rest of `parts` has the rows beyond.
     """
 
     stage: str
@@ -41,6 +44,7 @@ class Job:
     facts: Mapping[str, Any]
     places: Mapping[str, str]
     content: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    earlier: Sequence[Mapping[str, int]] = ()
 
     @property
     def format(self) -> str:
@@ -52,6 +56,55 @@ class Job:
         """BLAKE2b of all that decides the results, 32 hexadecimal digits. Each part says by it which job it belongs to."""
         return hashlib.blake2b(json.dumps(self._compared(), sort_keys=True).encode(), digest_size=16).hexdigest()
 
+    def piece(self, index: int) -> tuple[Job, str, range]:
+        """(the job that the part of this number is of, itself or an earlier one; the part's name; the numbers of its rows)."""
+        rows = parts = 0
+        for number, span in enumerate([*self.earlier, {}]):
+            facts = {**self.facts, **({"batch_size": span["batch_size"]} if span else {})}
+            sizes = {name: span.get(name, getattr(self, name)) for name in ("count", "parts")}
+            job = dataclasses.replace(self, **sizes, facts=facts, earlier=self.earlier[:number])
+            if index < job.parts:
+                own = Shard(index - parts, job.parts - parts).rows(job.count - rows)
+                return job, Shard(index, job.parts).name, range(rows + own.start, rows + own.stop)
+            rows, parts = job.count, job.parts
+        raise IndexError(index)
+
+    def begin_or_extend(self, folder: pathlib.Path, parts_of: Callable[[int], int]) -> Job:
+        """As `begin`, but a folder with the same job of fewer rows goes on to these, and the number of parts does not matter.
+
+        Args:
+            folder: as in `begin`.
+            parts_of: function from a number of rows to the number of parts that they are divided in.
+
+        Returns:
+            The job that the folder now has.
+
+        Raises:
+            UserError: as `begin`; or the folder's job has more rows.
+        """
+        if not (folder / NAME).exists():
+            self.begin(folder)
+            return self
+        there = read(folder)
+        lowered = self.count < there.count
+        # Batches are at most as long as a job, so those of a smaller job may be shorter.
+        batch = {"batch_size": there.facts["batch_size"] if lowered else min(self.facts["batch_size"], there.count)}
+        same = dataclasses.replace(self, count=there.count, parts=there.parts, earlier=there.earlier)
+        dataclasses.replace(same, facts={**self.facts, **batch}).begin(folder)
+        if lowered:
+            raise UserError(
+                f"output {folder}: was begun with {there.count} images, received --num_samples={self.count}; expected at least "
+                "as many, or another folder"
+            )
+        if self.count == there.count:
+            return there
+        span = {"count": there.count, "parts": there.parts, "batch_size": there.facts["batch_size"]}
+        parts = there.parts + parts_of(self.count - there.count)
+        job = dataclasses.replace(self, parts=parts, earlier=(*there.earlier, span), places=there.places, content=there.content)
+        with files.writing("output", folder):
+            files.write_text(folder / NAME, job._text())
+        return job
+
     def begin(self, folder: pathlib.Path) -> None:
         """Writes job.json into `folder`, which is made if it is missing, or checks that the one there is of this job.
 
@@ -62,13 +115,10 @@ class Job:
             raise UserError(f"shard: expected at most as many shards as there are images, {self.count}, received {self.parts}")
         path = folder / NAME
         if not path.exists():
-            if self.format == "png" and folder.exists() and any(not one.name.startswith(NAME) for one in folder.iterdir()):
-                raise UserError(f"output {folder}: expected an empty or new folder for the images, found other files in it")
-            rest = {"places": dict(self.places), "content": dict(self.content)}
-            text = json.dumps({"format": FORMAT, **self._compared(), **rest}, indent=2) + "\n"
+            check_new_or_begun(folder, self.format)
             with files.writing("output", folder):
                 folder.mkdir(parents=True, exist_ok=True)
-                _write_if_missing(path, text)
+                _write_if_missing(path, self._text())
         there = read(folder)
         if difference := _difference(there._compared(), self._compared()):
             name, of_folder, given = difference
@@ -87,7 +137,23 @@ class Job:
             )
 
     def _compared(self):
-        return {"stage": self.stage, "count": self.count, "parts": self.parts, "facts": dict(self.facts)}
+        earlier = {"earlier": list(map(dict, self.earlier))} if self.earlier else {}
+        return {"stage": self.stage, "count": self.count, "parts": self.parts, "facts": dict(self.facts), **earlier}
+
+    def _text(self):
+        rest = {"places": dict(self.places), "content": dict(self.content)}
+        return json.dumps({"format": FORMAT, **self._compared(), **rest}, indent=2) + "\n"
+
+
+def check_new_or_begun(folder: pathlib.Path, format: str) -> None:
+    """Raises UserError if images would be written among other files: `format` is "png", and a folder without a job has some."""
+    if format != "png" or not folder.is_dir() or (folder / NAME).exists():
+        return
+    others = sorted(one.name for one in folder.iterdir() if not one.name.startswith(NAME))
+    if others:
+        raise UserError(
+            f"output {folder}: expected an empty or new folder for the images, found other files in it, such as {others[0]}"
+        )
 
 
 def remove(folder: pathlib.Path, parts: Iterable[pathlib.Path]) -> None:
@@ -132,6 +198,7 @@ def _write_if_missing(path, text):
 
 
 _IN_WORDS = {"stage": "kind of results", "count": "number of images", "parts": "number of parts"}
+_IN_WORDS |= {"earlier": "smaller jobs before"}
 
 
 def _difference(there, given):

@@ -26,14 +26,16 @@ class Part:
         path: of the file, or of the first of several.
         format: the `Format` of its files.
         rows: the numbers of its rows.
+        batch_size: of the job that it is of, which may be a smaller one that has gone on since; 0: not known.
     """
 
     def __init__(self, job: jobs.Job, shard: Shard, folder: pathlib.Path) -> None:
-        self._job, self._folder = job, folder
-        self.rows = shard.rows(job.count)
-        self.format = FORMATS[job.format](folder, shard.name, self.rows, job.facts["seed"])
+        self._job, name, self.rows = job.piece(shard.index)
+        self._folder = folder
+        self.batch_size = self._job.facts.get("batch_size", 0)
+        self.format = FORMATS[job.format](folder, name, self.rows, job.facts["seed"])
         self.path = self.format.path
-        self._seal = folder / f"{shard.name}.json"
+        self._seal = folder / f"{name}.json"
 
     def missing(self, checksum: bool = True) -> str:
         """Why the part has to be computed, in words: it is not there, or damaged; "": it is whole.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 import time
 
@@ -20,17 +21,20 @@ class Work:
 
     Args:
         stage: what is computed.
-        parts: the number of parts.
+        parts: the number of parts; None: one process computes all, in as many as it likes, and may go on from fewer rows.
         folder: the job's folder, which is made if it is missing.
 
     Raises:
         UserError: no model or images, a folder that cannot be written, or one of another job.
     """
 
-    def __init__(self, stage: Stage, parts: int, folder: pathlib.Path) -> None:
+    def __init__(self, stage: Stage, parts: int | None, folder: pathlib.Path) -> None:
         self._stage, self._folder = stage, folder
-        self._job = stage.job(parts)
-        self._job.begin(folder)
+        self._job = stage.job(parts or parts_of(stage.count))
+        if parts is None and stage.extends:
+            self._job = self._job.begin_or_extend(folder, parts_of)
+        else:
+            self._job.begin(folder)
 
     def compute(self, index: int) -> bool:
         """Writes the part of shard `index`, unless it is there and whole; says so. Returns whether it was computed.
@@ -46,10 +50,9 @@ class Work:
             return False
         if reason == "it is damaged":
             say(f"{part.path}: {reason}, and computed again")
-        part.write(self._stage.results(part.rows, ImageProgress(self._stage.verb, len(part.rows))))
+        part.write(self._results(part, ImageProgress(self._stage.verb, len(part.rows))))
         say(f"wrote {part.path}: images {part.rows.start} to {part.rows.stop - 1} of {self._job.count}")
         return True
-
 
     def compute_all(self) -> None:
         """Writes the parts that are not there and whole, one after the other, and says how far it is with all of them.
@@ -67,11 +70,20 @@ class Work:
             say(f"{self._folder}: {there} of {self._job.count} images are there already")
         progress, began = _Progress(ImageProgress(self._stage.verb, self._job.count - there)), time.monotonic()
         for part in missing:
-            part.write(self._stage.results(part.rows, progress))
+            part.write(self._results(part, progress))
             progress.before += len(part.rows)
         if missing:
             seconds = time.monotonic() - began
             say(f"{self._stage.verb}: {progress.before} images in {seconds:.1f} s, {progress.before / seconds:.1f} images/s")
+
+
+    def _results(self, part, progress):
+        """Those of a part's rows, by batches of the length that the part's job has."""
+        stage = self._stage
+        if part.batch_size != self._job.facts["batch_size"]:
+            stage = dataclasses.replace(stage, batch_size=part.batch_size)
+            stage.share_model_of(self._stage)
+        return stage.results(part.rows, progress)
 
 
 class _Progress:
@@ -84,9 +96,9 @@ class _Progress:
         self._show(self.before + rows)
 
 
-def parts_of_one_process(stage: Stage) -> int:
-    """The number of parts of a job whose shards nobody counts."""
-    return max(1, -(-stage.count // ROWS_OF_A_PART))
+def parts_of(rows: int) -> int:
+    """The number of parts of so many rows whose shards nobody counts."""
+    return max(1, -(-rows // ROWS_OF_A_PART))
 
 
 def is_complete(folder: pathlib.Path) -> bool:

@@ -44,6 +44,8 @@ class Stage(abc.ABC):
     """In job.json."""
     verb: ClassVar[str]
     """What the progress line says."""
+    extends: ClassVar[bool] = False
+    """Whether more rows are the same rows and others after them, so that a folder of fewer can go on."""
 
     model: ModelPlace
     seed: int = 0
@@ -132,6 +134,7 @@ class Sampling(Stage):
 
     name = "sample"
     verb = "sampling"
+    extends = True
 
     num_samples: int = 64
     temperature: float = 1.0

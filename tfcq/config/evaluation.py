@@ -48,7 +48,7 @@ def check_metrics(option: str, names: Iterable[str], known: Collection[str], exp
 
 OF_IMAGE_SETS = (
     *("split", "reference_test_split", "num_samples", "num_seeds", "seed", "features", "feature_weights"),
-    *("num_train_images", "neighbour_distance", "num_pairs", "data_dir", "data_cache"),
+    *("num_train_images", "neighbour_distance", "near_copy_quantile", "num_pairs", "data_dir", "data_cache"),
     *("batch_size", "distribution", "logical_devices", "cache_dir"),
 )
 """The options of `EvaluationConfig` that have a meaning where two sets of images are compared, without a model."""
@@ -153,8 +153,8 @@ class EvaluationConfig(ImagesPlace):
     )
     num_train_images: int = option(
         0,
-        "how many training images memorisation and the report search for the nearest ones; at least num_samples, if there are "
-        "so many; 0: num_samples",
+        "how many training images memorisation, near_copies and the report search for the nearest ones; at least num_samples, if "
+        "there are so many; 0: num_samples",
         minimum=0, unit="images",
     )
     neighbour_distance: str = option(
@@ -162,6 +162,11 @@ class EvaluationConfig(ImagesPlace):
         "how the report compares features when it looks for the nearest training images: euclidean | cosine (their directions "
         "alone)",
         choices=("euclidean", "cosine"),
+    )
+    near_copy_quantile: float = option(
+        0.01,
+        "near_copies flags a generated image if fewer than this fraction of the held-out images are nearer to a training image",
+        minimum=1e-5, maximum=0.5,
     )
     num_pairs: int = option(
         2000,

@@ -30,6 +30,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from tfcq.data.jpeg_quality import quality_of
 from tfcq.data.unfit import UnfitImage
 
 ImageFile = str | os.PathLike | BinaryIO
@@ -86,13 +87,18 @@ def verify(file: ImageFile, name: str) -> tuple[int, int, int]:
 
 
 def format_of(file: ImageFile, name: str) -> tuple[str, tuple[int, int, int]]:
-    """(format, as in `FORMATS`, and (h, w, c) before EXIF turns it) of an image, of whose file only the beginning is read.
+    """(format, and (h, w, c) before EXIF turns it) of an image, of whose file only the beginning is read.
+
+    The format is one of `FORMATS`; that of a JPEG is followed by its quality as far as it can be told: "JPEG 75".
 
     Raises:
         UnfitImage: not an image, or one of a kind that the table above refuses by its mode.
     """
     with _opened(file, name) as image:
         image_format = "JPEG" if image.format == "MPO" else image.format
+        tables = getattr(image, "quantization", None) if image_format == "JPEG" else None
+        if tables and len(tables.get(0, ())) == 64:
+            image_format = f"JPEG {quality_of(tables[0])}"
         return image_format, (image.height, image.width, _channels(image, name))
 
 

@@ -6,6 +6,8 @@ import collections
 import dataclasses
 from collections.abc import Iterable
 
+import numpy as np
+
 from tfcq.data.header_index import headers
 from tfcq.data.sources import RawArray, RawImages, RawReader
 from tfcq.data.transforms import KINDS, Transform
@@ -16,7 +18,10 @@ ARRAY = "array"
 
 AS_THEY_ARE = "as they are"
 
-_MOST_SIZES = 5
+_MOST = 5  # sizes or qualities that are recorded one by one
+
+_VISIBLE_QUALITY = 3
+"""Qualities that differ by less are an encoder's rounding, or another way to count."""
 
 _LOSSY = ("JPEG", "WEBP", "GIF")
 """Formats of files whose pixels may not be those that were written. All others give the same pixels back."""
@@ -27,7 +32,7 @@ class Formats:
     """Formats and shapes of some images.
 
     Attributes:
-        counts: {(format, (h, w, c)): how many}; formats as in `decoding.FORMATS`, or `ARRAY`.
+        counts: {(format, (h, w, c)): how many}; formats as `decoding.format_of` gives them, or `ARRAY`.
     """
 
     counts: collections.Counter[tuple[str, tuple[int, int, int]]]
@@ -55,7 +60,17 @@ class Formats:
     @property
     def formats(self) -> dict[str, int]:
         """{format: how many}, the most frequent first."""
-        return self._counted(lambda image_format, shape: image_format)
+        return self._counted(lambda image_format, shape: image_format.partition(" ")[0])
+
+    @property
+    def jpeg_qualities(self) -> dict[str, int]:
+        """{quality that a JPEG was probably written with, "1" to "100": how many}, the most frequent first."""
+        found: collections.Counter[str] = collections.Counter()
+        for (image_format, _), count in self.counts.items():
+            name, _, quality = image_format.partition(" ")
+            if name == "JPEG" and quality:
+                found[quality] += count
+        return dict(found.most_common())
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -78,12 +93,11 @@ class Formats:
 
     def facts(self, transform: Transform) -> dict[str, dict[str, int]]:
         """All of this as plain values; of many sizes only the most frequent, and how many images have others."""
-        sizes = self.sizes
-        shown = dict(list(sizes.items())[:_MOST_SIZES])
-        rest = sum(sizes.values()) - sum(shown.values())
+        qualities = self.jpeg_qualities
         return {
             "formats": self.formats,
-            "sizes": shown | ({"other sizes": rest} if rest else {}),
+            **({"jpeg_qualities": _most(qualities, "other qualities")} if qualities else {}),
+            "sizes": _most(self.sizes, "other sizes"),
             "colours": self.colours,
             "prepared": self.prepared(transform),
         }
@@ -109,6 +123,8 @@ def differences(generated: Formats, reference: Formats, transform: Transform) ->
             f"the generated images are stored as {formats[0]}, the reference images as {formats[1]}: what lossy compression does "
             "to images changes the numbers"
         )
+    else:
+        found += _of_quality(generated.jpeg_qualities, reference.jpeg_qualities)
     steps = [set(one.prepared(transform)) for one in (generated, reference)]
     if steps[0] != steps[1] or (steps[0] != {AS_THEY_ARE} and set(generated.sizes) != set(reference.sizes)):
         sizes = [_listed(one.sizes) for one in (generated, reference)]
@@ -118,6 +134,27 @@ def differences(generated: Formats, reference: Formats, transform: Transform) ->
             f"taken {prepared[0]}, the reference images of {sizes[1]} {prepared[1]}: how images are prepared changes the numbers"
         )
     return found
+
+
+def _of_quality(generated, reference):
+    """A sentence where the median qualities, by which JPEG files of both sides were probably written, differ visibly."""
+    if not generated or not reference:
+        return []
+    sides = (generated, reference)
+    medians = [round(np.median(np.repeat(list(map(int, one)), list(one.values())))) for one in sides]
+    if abs(medians[0] - medians[1]) < _VISIBLE_QUALITY:
+        return []
+    return [
+        f"the generated images are JPEG files of quality {medians[0]} or so, the reference images of {medians[1]} or so, by "
+        "their quantisation tables: what lossy compression does to images changes the numbers"
+    ]
+
+
+def _most(counts, others):
+    """The most frequent ones of a dict of counts, and how many images are none of them."""
+    shown = dict(list(counts.items())[:_MOST])
+    rest = sum(counts.values()) - sum(shown.values())
+    return shown | ({others: rest} if rest else {})
 
 
 def _listed(counts):

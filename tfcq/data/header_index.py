@@ -20,7 +20,7 @@ from tfcq.data.unfit import UnfitImage
 from tfcq.machine.files import replacing
 from tfcq.machine.terminal import ImageProgress, say
 
-VERSION = 1
+VERSION = 2
 """Raise it when `decoding.format_of` answers otherwise."""
 
 WORTH_KEEPING = 1000

@@ -39,19 +39,21 @@ class Activations:
         features: float32 [N, D].
         logits: float32 [N, classes], or None if the extractor has no classes.
         images: uint8 [at most N, H, W, C], the first images.
+        classes: the images' classes by name, str [N], or None if they are not known.
     """
 
     features: np.ndarray
     logits: np.ndarray | None
     images: np.ndarray
+    classes: np.ndarray | None = None
 
     def __len__(self):
         return len(self.features)
 
     def first(self, count: int) -> Activations:
         """The Activations of the first `count` images."""
-        logits = None if self.logits is None else self.logits[:count]
-        return Activations(self.features[:count], logits, self.images[:count])
+        logits, classes = (None if one is None else one[:count] for one in (self.logits, self.classes))
+        return Activations(self.features[:count], logits, self.images[:count], classes)
 
     def with_images(self, count: int) -> Activations:
         """These Activations, with the first `count` of their images alone."""

@@ -14,7 +14,9 @@ from collections.abc import Sequence
 
 from tfcq.config import DataConfig
 
-_PROTOCOL = {"split", "temperature", "seed", "seeds", "extractor", "checksum", "preprocessing", "block_size"}
+_PROTOCOL = {
+    *("split", "temperature", "seed", "seeds", "extractor", "checksum", "preprocessing", "block_size", "near_copy_quantile"),
+}
 """And every name that begins with num_."""
 
 _OF_DATA = ("dataset", "image_size", "center_crop", "resize", "train_split", "test_split", "held_out")

@@ -17,6 +17,7 @@ import tensorflow as tf
 from tfcq.config.evaluation import EvaluationConfig
 from tfcq.data.splits import JOINED
 from tfcq.errors import UserError, named
+from tfcq.evaluation import near_copies
 from tfcq.evaluation.activations import IMAGES_SHOWN, Activations, Activator
 from tfcq.metrics import registry
 from tfcq.metrics.neighbours import nearest_in_pixels, nearest_neighbours
@@ -89,6 +90,10 @@ class Evaluator(abc.ABC):
     def _facts(self) -> dict[str, Any]:
         """What is written beside each number, as plain values; "split" is that of the reference."""
 
+    def _name_of(self, number: int) -> str:
+        """The name of a generated image of the first seed."""
+        return f"image {number} of seed {self._config.seed}"
+
     def measure(self, names: Iterable[str], draw: bool = False) -> tuple[dict[str, dict], dict[str, Any]]:
         """Measures and prints metrics.
 
@@ -97,12 +102,12 @@ class Evaluator(abc.ABC):
             draw: whether to find the nearest training images of generated ones, too.
 
         Returns:
-            ({name of number: entry}, data for the report's figures: {"prd_curve", "nearest"}).
+            ({name of number: entry}, data for the report's figures: {"prd_curve", "near_copies", "nearest"}).
         """
         config, names = self._config, [check_name(name, self._extractor, self._image_shape) for name in names]
         metrics = {name: registry.load(name) for name in names}
         options = {name: {option: getattr(config, option) for option in metric.options} for name, metric in metrics.items()}
-        num_kept = max([IMAGES_SHOWN] + [m.num_images(**options[name]) for name, m in metrics.items() if m.needs == "images"])
+        num_kept = max([IMAGES_SHOWN] + [m.num_images(**options[name]) for name, m in metrics.items() if m.sees_images])
         if num_kept not in self._real:
             self._real = {num_kept: self._real_images(num_kept)}  # the same for every call
         real, generated, facts = self._real[num_kept], self._generated(num_kept), self._facts()
@@ -117,13 +122,25 @@ class Evaluator(abc.ABC):
                 more["train"] = real.train
             with named(name):
                 found, curve = measured_entries(name, used, generated, config.seed, self._extractor, protocol, **more)
-            drawn[f"{name}_curve"] = curve
+            if name == "near_copies" and curve:
+                drawn[name] = self._copies(found, curve, generated[0], len(more["train"]), draw)
+            else:
+                drawn[f"{name}_curve"] = curve
             entries |= found
             for key, entry in found.items():
                 print(line(key + self._suffix, entry), flush=True)
         if draw and real.train is not None:
             drawn["nearest"] = self._nearest(generated[0], real.train)
         return entries, {key: value for key, value in drawn.items() if value is not None}
+
+    def _copies(self, entries, found, generated, searched, draw):
+        """The list of near copies, `NearCopies`, if it is to be drawn; a note in the entries if not all were searched."""
+        if note := near_copies.note(searched, self._dataset.num_images("train")):
+            for entry in entries.values():
+                entry["notes"] = [*entry.get("notes", ()), *note]
+        if not draw:
+            return None
+        return near_copies.listed(found, generated, self._dataset, searched, self._name_of, self._config.near_copy_quantile)
 
     def _nearest(self, generated, train):
         """(generated images, {space: their nearest training images, grouped by generated image}, how many were searched)."""
@@ -236,7 +253,7 @@ def measured_entries(
     """
     metric = registry.load(name)
     reference, floor, floor_reference = real.reference, real.floor if metric.floor else None, real.floor_reference
-    if metric.needs == "images":  # kept for another metric may be more
+    if metric.sees_images:  # kept for another metric may be more
         count = metric.num_images(**{option: more[option] for option in metric.options if option in more})
         reference, floor_reference = reference.with_images(count), floor_reference.with_images(count)
         floor, generated = floor and floor.with_images(count), [one.with_images(count) for one in generated]
@@ -247,7 +264,8 @@ def measured_entries(
     entries = {}
     for key in measured[0].values:
         values = [numbers.values[key] for numbers in measured]
-        entry = {"value": float(np.mean(values)), "meaning": registry.TABLE[name].meaning} | measured[0].details.get(key, {})
+        meaning = registry.numbers_of(name)[key].meaning or registry.TABLE[name].meaning
+        entry = {"value": float(np.mean(values)), "meaning": meaning} | measured[0].details.get(key, {})
         if len(values) > 1:
             entry |= {"per_seed": values, "standard_deviation_over_seeds": float(np.std(values, ddof=1))}
         if floor is not None and lowest is not None:

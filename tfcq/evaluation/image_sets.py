@@ -11,27 +11,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 
-from tfcq import data, features
+from tfcq import features
 from tfcq import workdir as workdirs
 from tfcq.checks import check_bool
 from tfcq.config import DataConfig
 from tfcq.config.evaluation import OF_IMAGE_SETS, EvaluationConfig, metric_names
 from tfcq.config.evaluation import protocol as protocol_of
-from tfcq.data.all_images import all_splits, dataset_of, whole
-from tfcq.data.dataset import ImageDataset, open_source
-from tfcq.data.formats import Formats, differences
-from tfcq.data.holding import cache_folder
-from tfcq.data.manifest import Manifest
-from tfcq.data.sources import Source
-from tfcq.data.split_images import by_position
-from tfcq.data.splits import JOINED, fixed_permutation
-from tfcq.data.transforms import KINDS, Transform
+from tfcq.data.all_images import dataset_of
+from tfcq.data.dataset import ImageDataset
 from tfcq.engine import devices
 from tfcq.errors import UserError, named
-from tfcq.evaluation import distributions, page
+from tfcq.evaluation import distributions, near_copies, page
 from tfcq.evaluation.activations import Activations
-from tfcq.evaluation.comparable import data_facts
 from tfcq.evaluation.distributions import Evaluator, RealImages
+from tfcq.evaluation.image_sides import ALL, GENERATED, Sides, manifest_of
 from tfcq.evaluation.report import CURVES, FOLDER, nearest_figures, prd_figures, write_page
 from tfcq.grids import grid
 from tfcq.machine import files, paths
@@ -40,11 +33,9 @@ from tfcq.metrics import registry
 if TYPE_CHECKING:
     from tfcq.features import FeatureExtractor
 
-ALL = "all"
-"""The split of a reference without splits."""
-
-_GENERATED = "generated"
 _GRID = 64
+_HEADS = {"num_images": "num images", "jpeg_qualities": "JPEG qualities, estimated"}
+_POSSIBLE = (*registry.OF_SAMPLES, *registry.OF_CLASSES)
 
 
 def evaluate_images(
@@ -69,8 +60,8 @@ def evaluate_images(
     Args:
         generated, reference: folder:DIR, list:FILE, npz:FILE, idx:DIR or the name of a data set; a folder alone is folder:DIR.
         output: folder for what is written.
-        metrics: names in `tfcq.metrics.registry.OF_SAMPLES`, a list or separated by commas, or "all" that can be measured.
-            None: the Frechet distance.
+        metrics: names in `tfcq.metrics.registry.OF_SAMPLES` and `OF_CLASSES`, a list or separated by commas, or "all" that can be
+            measured. None: the Frechet distance.
         report: whether to write report.md and its figures.
         image_size: side of the squares that images of both sets are made; None: that of the generated images.
         center_crop, resize, color: how they are made so, as in `DataConfig`.
@@ -92,12 +83,13 @@ def evaluate_images(
     prepared = DataConfig(
         center_crop=center_crop, resize=resize, color=color, data_dir=config.data_dir, data_cache=config.data_cache
     )
-    sides = _Sides(generated, reference, prepared, image_size, config, "split" in protocol)
+    sides = Sides(generated, reference, prepared, image_size, config, "split" in protocol)
     strategy = devices.prepare(config.distribution, config.logical_devices)
     with strategy.scope():
         extractor = features.load(config.features, config.feature_weights or None)
     names = _possible(asked, extractor, sides)
-    evaluator = ImageSetEvaluator(sides.generated, sides.reference, sides.split, extractor, config, strategy)
+    classes = sides.classes() if any(registry.load(name).classes for name in names) else None
+    evaluator = ImageSetEvaluator(sides.generated, sides.reference, sides.split, extractor, config, strategy, classes)
     for note in sides.notes:
         print(f"warning: {note}", flush=True)
     try:
@@ -129,6 +121,7 @@ class ImageSetEvaluator(Evaluator):
         extractor: `FeatureExtractor`, made in the strategy's scope.
         config: `EvaluationConfig`.
         strategy: its replicas divide the work; None: one device does it.
+        classes: as `Sides.classes` gives them; None: they are not needed.
     """
 
     def __init__(
@@ -139,10 +132,12 @@ class ImageSetEvaluator(Evaluator):
         extractor: FeatureExtractor,
         config: EvaluationConfig,
         strategy: tf.distribute.Strategy | None = None,
+        classes: dict[str, list[np.ndarray]] | None = None,
     ) -> None:
         super().__init__(reference, reference.image_shape, extractor, config, strategy)
+        self._classes = classes
         self._sets, self._split = generated, split
-        self._num_generated = generated[0].num_images(_GENERATED)
+        self._num_generated = generated[0].num_images(GENERATED)
 
     def notes_of(self, entry: dict) -> list[str]:
         """What is to be said of the floor of an entry."""
@@ -163,11 +158,14 @@ class ImageSetEvaluator(Evaluator):
         return min(self._config.num_samples, total - taken), taken
 
     def _generated(self, num_kept: int) -> list[Activations]:
-        return [self._activator.real(one, _GENERATED, self._num_generated, num_kept, cached=False) for one in self._sets]
+        found = [self._activator.real(one, GENERATED, self._num_generated, num_kept, cached=False) for one in self._sets]
+        if self._classes:
+            found = [dataclasses.replace(one, classes=names) for one, names in zip(found, self._classes[GENERATED])]
+        return found
 
     def _real_images(self, num_kept: int) -> RealImages:
         if self._split != ALL:
-            real = self._real_images_of_splits(num_kept, self._dataset)
+            real = self._with_classes(self._real_images_of_splits(num_kept, self._dataset))
             return dataclasses.replace(real, floor=real.floor and real.floor.first(self._num_generated))
         compared, taken = self._floor_sizes()
         count = min(self._config.num_samples, self._dataset.num_images(ALL))
@@ -181,82 +179,21 @@ class ImageSetEvaluator(Evaluator):
         reference = found.first(count)
         return RealImages(reference, floor if taken > 1 else None, found.first(compared), None, reference, ALL)
 
+    def _with_classes(self, real):
+        """`real` with the classes of the images that classifiers are trained and tested on."""
+        if not self._classes or real.train is None:
+            return real
+        train, held_out = (
+            dataclasses.replace(one, classes=self._classes[split][0][: len(one)])
+            for split, one in (("train", real.train), (real.held_out_split, real.held_out))
+        )
+        return dataclasses.replace(real, train=train, held_out=held_out)
+
+    def _name_of(self, number: int) -> str:
+        return manifest_of(self._sets[0]).splits[GENERATED][number].key
+
     def _facts(self) -> dict[str, Any]:
         return {"split": self._split}
-
-
-class _Sides:
-    """Both sets of images, opened, and what is recorded of them.
-
-    Attributes:
-        generated: for each seed an `ImageDataset` with the split "generated".
-        reference: `ImageDataset` of the real images.
-        split: the split of them that is compared with.
-        facts: {"generated" | "reference": plain values: place, number, formats, sizes, how they were prepared}.
-        notes: what makes a comparison doubtful, sentences.
-    """
-
-    def __init__(self, generated, reference, prepared, image_size, config, split_given):
-        places = {"generated": dataset_of(generated, "generated"), "reference": dataset_of(reference, "reference")}
-        raw = _generated_images(dataclasses.replace(prepared, dataset=places["generated"]))
-        count = min(config.num_samples, len(raw) // config.num_seeds)
-        if count < 2:
-            raise UserError(
-                f"generated: expected at least two images{' for each of num_seeds' if config.num_seeds > 1 else ''}, found "
-                f"{len(raw)} in {places['generated']}"
-            )
-        # Of more images than are compared a fixed random choice, in the order of their names: names may be those of classes.
-        chosen = np.sort(fixed_permutation(len(raw))[: count * config.num_seeds].reshape(config.num_seeds, count))
-        raws = [raw.select(indices) for indices in chosen]
-        formats = Formats.of(raws, _GENERATED, cache_folder(prepared.data_cache))
-        size = _size_of(formats) if image_size is None else image_size
-        settings = {side: dataclasses.replace(prepared, dataset=place, image_size=size) for side, place in places.items()}
-        self._data_config = dataclasses.replace(settings["reference"], test_split=config.reference_test_split)
-        self.generated = [whole(one, settings["generated"], _GENERATED) for one in raws]
-        self.reference, self.split, compared = _reference(self._data_config, config, split_given)
-        shapes = [self.generated[0].image_shape, self.reference.image_shape]
-        if shapes[0] != shapes[1]:
-            colours = [KINDS[shape[2]] for shape in shapes]
-            raise UserError(
-                f"the generated images are {colours[0]}, the reference images {colours[1]}: expected one kind; color=grey or "
-                "color=rgb converts them all"
-            )
-        transform = Transform(size, prepared.center_crop, prepared.resize, shapes[0][2])
-        reference_formats = Formats.of(compared, "reference", cache_folder(prepared.data_cache))
-        content = "-".join(_manifest(one).fingerprint(_GENERATED) for one in self.generated)
-        self.facts = {
-            "generated": {"place": places["generated"], "num_images": len(raw), "content": content} | formats.facts(transform),
-            "reference": {
-                "place": places["reference"],
-                "num_images": self.reference.num_images(self.split),
-                "content": _manifest(self.reference).fingerprint(self.split),
-            }
-            | reference_formats.facts(transform),
-        }
-        self.notes = differences(formats, reference_formats, transform) + self._repeated()
-
-    def _repeated(self):
-        """A note on generated images that are reference images too; none if there are none."""
-        of_reference = _manifest(self.reference).splits
-        known = {entry.digest for one in JOINED.get(self.split, (self.split,)) for entry in of_reference[one]}
-        generated = [entry.digest for one in self.generated for entry in _manifest(one).splits[_GENERATED]]
-        count = sum(digest in known for digest in generated)
-        return [f"{count} of {len(generated)} generated images are reference images too, byte for byte"] if count else []
-
-    def data_of(self, name, entry):
-        """`data_facts` of an entry of that name."""
-        images = self.facts["reference"]
-        found = data_facts(self._data_config, self.reference.image_shape[-1], images["num_images"], images["content"])
-        return found | ({"train_content": _manifest(self.reference).fingerprint("train")} if "num_train" in entry else {})
-
-    def data_error(self) -> UserError | None:
-        """The error of an image that could not be read while something was measured; None: there was none."""
-        return next(filter(None, (one.take_error() for one in (*self.generated, self.reference))), None)
-
-
-def _manifest(dataset: ImageDataset) -> Manifest:
-    assert dataset.manifest is not None  # `data.load` and `whole` give one
-    return dataset.manifest
 
 
 def _output(output, writes_report):
@@ -285,8 +222,8 @@ def _refuse_inside(folder, dataset, option):
 def _refuse_other_metrics(names):
     for name in names:
         own = registry.INCEPTION_NAMES.get(name, name)
-        if own != "all" and own not in registry.OF_SAMPLES:
-            raise UserError(f"metrics: {name} needs a model (--workdir); expected some of {', '.join(registry.OF_SAMPLES)}")
+        if own != "all" and own not in _POSSIBLE:
+            raise UserError(f"metrics: {name} needs a model (--workdir); expected some of {', '.join(_POSSIBLE)}")
 
 
 def _possible(asked, extractor, sides):
@@ -299,75 +236,28 @@ def _possible(asked, extractor, sides):
                 f"metrics: {name} compares with training images, and {sides.facts['reference']['place']} has no train split; "
                 "expected a reference with folders train and test, or with --split=test"
             )
+        if registry.load(own).classes:
+            with named(f"metrics: {name}"):
+                sides.classes()
         return own
 
-    return distributions.fitting(registry.OF_SAMPLES, check) if asked == ["all"] else [check(name) for name in asked]
-
-
-def _generated_images(config):
-    """The generated images; of a data set with several splits those of its test split."""
-    splits = all_splits(config, "generated")
-    if len(splits) > 1 and "test" not in splits:
-        raise UserError(f"generated: {config.dataset}: expected one split or one of the name test, found {', '.join(splits)}")
-    (raw,) = splits.values() if len(splits) == 1 else [splits["test"]]
-    return raw
-
-
-def _size_of(formats):
-    """The side of images that are square and all of one size."""
-    if len(formats.sizes) > 1:
-        shown = ", ".join(f"{size} ({count})" for size, count in list(formats.sizes.items())[:3])
-        raise UserError(f"generated: expected images of one size, received {shown}, ...; --image_size=N resizes them all")
-    (size,) = formats.sizes
-    height, width = map(int, size.split("x"))
-    if height != width:
-        raise UserError(f"generated: expected square images, received {size}; --image_size=N cuts and resizes them")
-    return height
-
-
-def _reference(config, protocol, split_given):
-    """(`ImageDataset`, the split that is compared with, RawImages of the images that are)."""
-    if config.dataset.startswith("list:"):
-        if split_given:
-            raise UserError("split: expected it with a reference that is no list, which has no splits")
-        source = Source(all_splits(config, "reference"))
-        (raw,) = source.splits.values()
-        source = Source({"": raw.select(fixed_permutation(len(raw)))})
-    else:
-        with named("reference"):
-            source = open_source(config)
-    if split_given or len(source.splits) > 1:
-        dataset = data.load(config, source=source)
-        dataset.require_images(protocol.split)
-        return dataset, protocol.split, _of_split(source, config, protocol.split, protocol.num_samples)
-    (raw,) = source.splits.values()
-    if not config.dataset.startswith(("folder:", "list:")):  # of those the order is random already; arrays may lie by classes
-        raw = raw.select(fixed_permutation(len(raw)))
-    if len(raw) < 2:
-        raise UserError(f"reference: expected at least two images, found {len(raw)} in {config.dataset}")
-    return whole(raw, config, ALL), ALL, [raw.select(np.arange(min(len(raw), protocol.num_samples)))]
-
-
-def _of_split(source, config, split, count):
-    """RawImages of the first `count` images of a split."""
-    images, found = by_position(source, config)[0], []
-    for one in JOINED.get(split, (split,)):
-        indices = images[one].indices[:count]
-        found.append(source.splits[images[one].origins[0]].select(indices))
-        count -= len(indices)
-    return found
+    return distributions.fitting(_POSSIBLE, check) if asked == ["all"] else [check(name) for name in asked]
 
 
 def _write_report(folder, sides, row, drawn):
-    shown = {_GENERATED: sides.generated[0], sides.split: sides.reference}
+    shown = {GENERATED: sides.generated[0], sides.split: sides.reference}
     figures = []
-    for split, name in ((_GENERATED, "samples"), (sides.split, "reference")):
+    for split, name in ((GENERATED, "samples"), (sides.split, "reference")):
         count = min(_GRID, shown[split].num_images(split))
-        of = "Generated images" if split == _GENERATED else "Reference images"
+        of = "Generated images" if split == GENERATED else "Reference images"
         figures.append(page.Figure(name, grid(shown[split].images(split, range(count))), f"{of}: {count} of them."))
-    figures += [*nearest_figures(drawn, sides.reference), *prd_figures(drawn, "generated images")]
-    named = ("place", "num_images", "formats", "sizes", "colours", "prepared")
-    rows = [[name.replace("_", " "), *(_cell(sides.facts[side][name]) for side in sides.facts)] for name in named]
+    figures += [*near_copies.figures(drawn), *nearest_figures(drawn, sides.reference), *prd_figures(drawn, "generated images")]
+    shown_facts = ("place", "num_images", "formats", "jpeg_qualities", "sizes", "colours", "prepared")
+    rows = [
+        [_HEADS.get(name, name), *(_cell(facts.get(name, "")) for facts in sides.facts.values())]
+        for name in shown_facts
+        if any(name in facts for facts in sides.facts.values())
+    ]
     head: list[page.Block] = [
         page.Heading(sides.facts["generated"]["place"], 1),
         page.Text(f"Compared with {sides.facts['reference']['place']}, split: {sides.split}. Evaluated {row['time']}."),

@@ -4,6 +4,7 @@ It is made from the numbers of an evaluation (`row`) and the data that it kept f
 
     likelihoods       {"elbo" | "bits_per_dim": {data set: bits/dim [N]}}
     prd_curve         {"precision": [A], "recall": [A]}, and of real images "real_precision", "real_recall"
+    near_copies       `tfcq.evaluation.near_copies.NearCopies`
     nearest           (generated uint8 [n, H, W, C], {space: their nearest training images uint8 [k n, H, W, C]},
                       among how many training images)
 """
@@ -21,7 +22,7 @@ import tensorflow as tf
 from tfcq import images as units
 from tfcq import workdir as workdirs
 from tfcq.config.evaluation import EvaluationConfig
-from tfcq.evaluation import figures, page, training_curves, web_page
+from tfcq.evaluation import figures, near_copies, page, training_curves, web_page
 from tfcq.evaluation.pictures import Pictures
 from tfcq.grids import grid
 from tfcq.machine import paths
@@ -75,7 +76,7 @@ def write_report(
 def write_page(
     folder: paths.AnyPath, head: Sequence[page.Block], row: dict, drawn: dict[str, Any], shown: Sequence[page.Figure]
 ) -> paths.AnyPath:
-    """Writes report.md, report.html, report/*.png and the curves that --compare draws.
+    """Writes report.md, report.html, report/*.png, the list of near copies and the curves that --compare draws.
 
     Args:
         folder: where.
@@ -96,7 +97,9 @@ def write_page(
     (folder / FOLDER).mkdir(parents=True, exist_ok=True)
     with replacing(folder / FOLDER / CURVES) as file:
         np.savez(file, time=row.get("time", ""), **curves)
-    blocks = [*head, *_numbers(row), page.Heading("Pictures"), *shown, *_protocol(row)]
+    near_copies.write(folder / FOLDER, drawn)
+    copies = near_copies.blocks(drawn, FOLDER)
+    blocks = [*head, *_numbers(row), page.Heading("Pictures"), *shown, *copies, *_protocol(row)]
     write_text(folder / "report.html", web_page.page(blocks))
     path = folder / "report.md"
     write_text(path, page.markdown(blocks, FOLDER))
@@ -134,7 +137,7 @@ def _figures(folder, model, dataset, drawn, config):
         )
         picture = artist.noise_interpolation_grid(_NOISE_ROWS, seed=config.seed, temperature=config.temperature)
         found.append(page.Figure("noise_interpolations", picture, caption))
-    found += nearest_figures(drawn, dataset)
+    found += [*near_copies.figures(drawn), *nearest_figures(drawn, dataset)]
     for name, values in drawn.get("likelihoods", {}).items():
         caption = f"{name}, {config.split} images, one value an image; lower is likelier."
         found.append(page.Figure.of(f"histogram_{name}", figures.histogram(values, "bits/dim (lower is likelier)"), caption))
@@ -246,6 +249,16 @@ def _terms(name, entry):
     return page.Table((f"terms of {name}, means over the images", "nats", "bits/dim"), rows)
 
 
+def _recalls(name, entry):
+    """A table of how many test images of each class classifiers find."""
+    rows = [
+        (of_class, str(entry["num_of_class"][of_class]), f"{recall:.3f}", f"{entry['real_recall'][of_class]:.3f}")
+        for of_class, recall in entry["recall"].items()
+    ]
+    headings = (f"class, {name}", "test images", "recall, trained on generated images", "recall, trained on real ones")
+    return page.Table(headings, rows)
+
+
 def _numbers(row):
     """The table of numbers, those of the bounds' terms, and notes."""
     rows = []
@@ -262,6 +275,8 @@ def _numbers(row):
     for name, entry in entries.items():
         if "terms" in entry:
             yield _terms(name, entry)
+        if "recall" in entry:
+            yield _recalls(name, entry)
     if notes := dict.fromkeys(note for entry in entries.values() for note in entry.get("notes", ())):
         yield page.Bullets([f"Note: {note}." for note in notes])
 

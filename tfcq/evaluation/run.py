@@ -46,6 +46,7 @@ def evaluate(
     workdir = paths.folder(workdir, "workdir")
     check_bool("report", report)
     asked = None if metrics is None else metric_names(metrics)
+    _refuse_of_classes(asked or ())
     config = protocol_of(protocol)
     workdirs.read_config(workdir)  # an error if there is no run
     _check_writable(workdir, config.split, report)  # before the work, which may take hours
@@ -92,6 +93,15 @@ def evaluate(
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
         raise UserError(f"workdir {workdir}: cannot be written: {reason}; free some space and evaluate again") from error
     return row
+
+
+def _refuse_of_classes(asked):
+    for name in asked:
+        if name in registry.OF_CLASSES:
+            raise UserError(
+                f"metrics: {name} needs generated images of known classes, and samples of a run have none; expected it with "
+                "--generated=DIR, a folder of images with a folder for each class, or npz:FILE with labels"
+            )
 
 
 def _notes_of(dataset):

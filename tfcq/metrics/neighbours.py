@@ -56,6 +56,26 @@ def nearest_neighbours(queries: np.ndarray, bank: np.ndarray, k: int = 1) -> tup
     return _search(queries, bank, k, same=False)
 
 
+def nearest_images(queries: np.ndarray, bank: np.ndarray, k: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Each image's k nearest of a bank in memory, by the squared differences of pixels; `nearest_in_pixels` reads a bank once.
+
+    Args:
+        queries: uint8 [N, H, W, C].
+        bank: uint8 [M, H, W, C], M of at least k.
+        k: the number of neighbours.
+
+    Returns:
+        (distances, indices): float64 [N, k], ascending, in 8-bit values, and int64 [N, k], places in the bank.
+
+    Raises:
+        UserError: images of another type or shape, or fewer than k in the bank.
+    """
+    queries = check_images(queries, "queries")
+    bank = check_images(bank, "bank", queries.shape[1:])
+    _check_count(k, len(bank), "the bank")
+    return _search(queries.reshape(len(queries), -1), bank.reshape(len(bank), -1), k, same=False)
+
+
 def nearest_in_pixels(queries: np.ndarray, batches: Iterable[np.ndarray], k: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """Each image's k nearest of a bank that is read once, a batch at a time, by the squared differences of pixels.
 

@@ -40,7 +40,7 @@ class Listed:
 
     Attributes:
         ability: what a model must be able to do (`GenerativeModel.abilities`): "likelihood", "latent_likelihood", "energy" or
-            "sample".
+            "sample"; "classes": its samples must have known classes, as those of no model have, but those of files may.
         meaning: a sentence for --help and the report, which says which direction is better.
         module: name of the module of tfcq.metrics that has its `METRIC`; "": a likelihood or an energy.
         numbers: {name: Number}; empty: one, of the metric's name.
@@ -134,6 +134,43 @@ TABLE = {
         "memorisation",
         near="0",
     ),
+    "near_copies": Listed(
+        "sample",
+        "fraction of generated images that are nearer to a training image than all but a few of the held-out ones are, by "
+        "features or by pixels; the report lists them",
+        "near_copies",
+        near="the real one",
+    ),
+    "tstr": Listed(
+        "classes",
+        "train on synthetic, test on real (Esteban et al. 2017): accuracy of a logistic regression on features",
+        "tstr",
+        numbers={
+            "tstr_accuracy": Number(
+                "fraction of real held-out images whose class is found by a logistic regression on features that was trained on "
+                "generated images; higher is better",
+                better="higher",
+            ),
+            "tstr_ratio": Number(
+                "this accuracy over that of one trained on as many real images; higher is better", better="higher"
+            ),
+        },
+    ),
+    "tstr_cnn": Listed(
+        "classes",
+        "train on synthetic, test on real (Esteban et al. 2017): accuracy of a small convolutional network on pixels",
+        "tstr_cnn",
+        numbers={
+            "tstr_cnn_accuracy": Number(
+                "fraction of real held-out images whose class is found by a small convolutional network that was trained on "
+                "generated images; higher is better",
+                better="higher",
+            ),
+            "tstr_cnn_ratio": Number(
+                "this accuracy over that of one trained on as many real images; higher is better", better="higher"
+            ),
+        },
+    ),
     "ms_ssim": Listed(
         "sample", "mean similarity of pairs of generated images (Odena et al. 2017); near the real one is better", "diversity",
         near="the real one",
@@ -172,12 +209,15 @@ OF_ENERGY = names("energy")
 OF_SAMPLES = names("sample")
 """Metrics that compare generated with real images."""
 
+OF_CLASSES = names("classes")
+"""Metrics that compare generated images of known classes with real ones."""
+
 INCEPTION_NAMES = {line.inception: name for name, line in TABLE.items() if line.inception}
 """{name of a metric with the Inception graph as extractor: its own name}."""
 
 
 def load(name: str) -> Metric:
-    """How a metric of samples, a name of `OF_SAMPLES`, is measured."""
+    """How a metric of samples, a name of `OF_SAMPLES` or `OF_CLASSES`, is measured."""
     return importlib.import_module(f"tfcq.metrics.{TABLE[name].module}").METRIC
 
 
@@ -201,7 +241,7 @@ def recorded_name(name: str, number: str, extractor: FeatureExtractor | None) ->
 
 def is_number(recorded: str, number: str) -> bool:
     """Whether `recorded`, a name in metrics.json, is that number, with any extractor."""
-    for name in OF_SAMPLES:
+    for name in (*OF_SAMPLES, *OF_CLASSES):
         if number in numbers_of(name):
             line = TABLE[name]
             return recorded in (number, line.inception) or recorded.startswith(f"{line.short or number}_")
