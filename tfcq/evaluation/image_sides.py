@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from tfcq import data
+from tfcq.config import DataConfig, EvaluationConfig
 from tfcq.data.all_images import all_splits, dataset_of, whole
 from tfcq.data.class_names import class_names
 from tfcq.data.dataset import FEW, ImageDataset, open_source
@@ -41,7 +44,15 @@ class Sides:
         UserError: images that are not there, broken, too few, or not of one size and colour.
     """
 
-    def __init__(self, generated, reference, prepared, image_size, config, split_given):
+    def __init__(
+        self,
+        generated: str,
+        reference: str,
+        prepared: DataConfig,
+        image_size: int | None,
+        config: EvaluationConfig,
+        split_given: bool,
+    ) -> None:
         places = {"generated": dataset_of(generated, "generated"), "reference": dataset_of(reference, "reference")}
         raw, self._origin, of_several = _generated_images(dataclasses.replace(prepared, dataset=places["generated"]))
         count = min(config.num_samples, len(raw) // config.num_seeds)
@@ -120,7 +131,7 @@ class Sides:
         }
         return [note for note, number in notes.items() if number]
 
-    def data_of(self, name, entry):
+    def data_of(self, name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
         """`data_facts` of an entry of that name."""
         images = self.facts["reference"]
         found = data_facts(self._data_config, self.reference.image_shape[-1], images["num_images"], images["content"])
