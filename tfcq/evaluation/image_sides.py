@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from tfcq import data
-from tfcq.config import DataConfig, EvaluationConfig
+from tfcq.config import DataConfig
+from tfcq.config.evaluation import EvaluationConfig
 from tfcq.data.all_images import all_splits, dataset_of, whole
 from tfcq.data.class_names import class_names
 from tfcq.data.dataset import FEW, ImageDataset, open_source
@@ -46,8 +48,8 @@ class Sides:
 
     def __init__(
         self,
-        generated: str,
-        reference: str,
+        generated: str | os.PathLike,
+        reference: str | os.PathLike,
         prepared: DataConfig,
         image_size: int | None,
         config: EvaluationConfig,
