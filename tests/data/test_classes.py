@@ -123,7 +123,8 @@ def test_the_digits_have_theirs():
     from sklearn.datasets import load_digits
 
     dataset, known = load(DataConfig(dataset="digits", image_size=8)), load_digits()
-    target = {((255 * image.astype(int) + 8) // 16).astype(np.uint8).tobytes(): one for image, one in zip(known.images, known.target)}
+    images = ((255 * known.images.astype(int) + 8) // 16).astype(np.uint8)
+    target = {image.tobytes(): one for image, one in zip(images, known.target)}
     found = dataset.classes_of("test", [str(number) for number in range(10)])
     assert found.tolist() == [target[image.tobytes()] for image in dataset.images("test", range(dataset.num_images("test")))]
 

@@ -127,7 +127,8 @@ class Classes:
 
     def facts(self) -> dict[str, Any]:
         """Names, counts and a digest of the training images' classes as plain values, as data.json keeps them."""
-        digest = hashlib.blake2b(self.numbers["train"].astype("<i8").tobytes(), digest_size=16).hexdigest()
+        named = "\0".join(np.array(self.names, object)[self.numbers["train"]].tolist())
+        digest = hashlib.blake2b(named.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
         return {"names": list(self.names), "counts": list(self.counts), "digest": digest}
 
 
@@ -165,6 +166,12 @@ def _names(images, labels):
             own = labels[origin]
             found[here] = np.array(own.names, object)[own.numbers[images.indices[here]]]
     return found
+
+
+def shares(facts: Mapping[str, Any], balanced: bool) -> dict[str, float]:
+    """{name of a class: how often it is drawn in training}, of `Classes.facts`; with balanced classes all equally often."""
+    counts = [1] * len(facts["names"]) if balanced else facts["counts"]
+    return {name: count / sum(counts) for name, count in zip(facts["names"], counts, strict=True)}
 
 
 def numbered(entries: Sequence[Entry]) -> np.ndarray:
