@@ -10,6 +10,7 @@ import tfcq
 from tfcq import data as datasets
 from tfcq import models, workdir
 from tfcq.config import SYSTEMS
+from tfcq.data.classes import shares
 from tfcq.engine import fused_optimizers
 from tfcq.engine.checkpoints import Checkpoints
 
@@ -52,6 +53,10 @@ ROWS = {
 """The rows of the paper's Table 1, as options of `CQFConfig`."""
 
 
+CLASSES = {"zero": 0.5, "one": 0.2, "two": 0.3}
+"""Of a model with `class_conditional`."""
+
+
 def config(image_size=4, data=None, training=None, model="cqf", **system):
     """A `tfcq.Config` of a tiny model; options override the tiny ones, of which a system takes those that it has."""
     kind = SYSTEMS[model]
@@ -90,7 +95,7 @@ def shape_of(config, channels=1):
 
 def build(config, channels=1):
     """An untrained, uncompiled model."""
-    return models.build(config, shape_of(config, channels))
+    return models.build(config, shape_of(config, channels), CLASSES if config.class_conditional else None)
 
 
 def compiled(config, channels=1, optimizer=fused_optimizers.Adamax, learning_rate=2e-3):
@@ -145,9 +150,10 @@ def make_workdir(folder, config):
     """The workdir of a run that took one step, without the time that takes: weights are random. Returns its model."""
     source = datasets.load(config.data)
     workdir.open_for(config, folder)
-    model = models.build(config, source.image_shape)
+    classes = source.classes.facts() if config.class_conditional else None
+    model = models.build(config, source.image_shape, classes and shares(classes, False))
     model.attach(source, config.training.batch_size)
-    workdir.keep_data(folder, source, digests=model.files_read)
+    workdir.keep_data(folder, source, digests=model.files_read, classes=classes)
     model.compile({name: keras.optimizers.Adamax() for name in model.optimized_variables()})
     model.initialize(images(model.image_shape))
     perturb(model.trainable_variables)

@@ -50,6 +50,27 @@ def check_integer(name: str, value: Any, minimum: int | None = None) -> int:
     return int(value)
 
 
+def class_number(names: Sequence[str], given: Any, option: str = "class_name") -> int:
+    """The number of a class that is given by its name or its number.
+
+    Args:
+        names: of the model's classes, in the order of their numbers; empty: they are not known, so that numbers alone are taken.
+        given: a name, a number, or the text of one; a name that is a number is a name.
+        option: what is given, for messages.
+
+    Raises:
+        UserError: no such class.
+    """
+    text = str(given)
+    if text in names:
+        return list(names).index(text)
+    if text.isascii() and text.isdecimal() and (not names or int(text) < len(names)):
+        return int(text)
+    shown_names = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+    expected = f"one of {shown_names}, or a number from 0 to {len(names) - 1}" if names else "the number of a class"
+    raise UserError(f"{option}: expected {expected}, received {given!r}")
+
+
 def check_images(
     images: Any, name: str, shape: Sequence[int | None] = (None, None, None), least: int = 1, where: str = ""
 ) -> np.ndarray:

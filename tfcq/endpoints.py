@@ -19,7 +19,8 @@ class Input:
         dtype: "uint8" (8-bit images), "int32", "float32" (finite) or "bool".
         row: shape of a row: a tuple, or the name of the model's attribute that holds it; None: a single number without rows.
         meaning: what it is.
-        minimum, maximum: bounds of the values, inclusive; None: those of the type.
+        minimum, maximum: bounds of the values, inclusive; None: those of the type; a str: the model's attribute that holds it,
+            by which exports and the model's methods check.
         one_for_all: whether Python also accepts one number for all rows; exported endpoints never do.
         endpoint_name: its name in exported endpoints; None: the name in Python.
         default: value that a client sends if the argument is left out; None: it must be given.
@@ -29,7 +30,7 @@ class Input:
     row: tuple | str | None
     meaning: str
     minimum: float | None = None
-    maximum: float | None = None
+    maximum: float | str | None = None
     one_for_all: bool = False
     endpoint_name: str | None = None
     default: float | bool | None = None
@@ -49,6 +50,7 @@ INPUTS = {
     "first_seeds": Input("int32", (2,), "seeds of the samples at share 0", endpoint_name="first_seed"),
     "second_seeds": Input("int32", (2,), "seeds of the samples at share 1", endpoint_name="second_seed"),
     "temperature": Input("float32", (), "scales the prior's standard deviation", minimum=0, one_for_all=True, default=1.0),
+    "classes": Input("int32", (), "numbers of classes", minimum=0, maximum="largest_class", one_for_all=True),
     "share": Input("float32", (), "in [0, 1]: 0 at the first of the two, 1 at the other", minimum=0, maximum=1, one_for_all=True),
     "spherical": Input("bool", (), "True: along a great circle (Shoemake); False: straight", one_for_all=True, default=False),
     "num_importance_samples": Input("int32", None, "K, the draws of a likelihood", minimum=1),
@@ -105,6 +107,26 @@ ENDPOINTS = {
             "bits_per_dim": _number("-log_prob / (D ln 2); 8 if all images are equally likely"),
         },
         "log P(image) in nats and bits/dim: an importance-weighted lower bound",
+        fixed=("num_importance_samples",),
+    ),
+    "sample_class": Endpoint(
+        ("classes", "seeds", "temperature"), _IMAGES, "images of given classes; the same seed and class give the same image"
+    ),
+    "log_prob_given_class": Endpoint(
+        ("images", "classes", "seeds"),
+        {"log_prob": _number("log P(image | class), nats; of a density of latents log p(latents | class)")},
+        "log P(image | class), nats: an importance-weighted lower bound; of a model that is a density of latents alone "
+        "log p(latents | class)",
+        fixed=("num_importance_samples",),
+    ),
+    "class_probabilities": Endpoint(
+        ("images", "seeds"),
+        {
+            "probabilities": Output("float32", "classes_shape", "P(class | image), in [0, 1], of each class"),
+            "log_prob_given_class": Output("float32", "classes_shape", "log P(image | class) of each class, nats"),
+        },
+        "P(class | image) by Bayes's rule, of log P(image | class), or of log p(latents | class), and of how often classes were "
+        "trained on",
         fixed=("num_importance_samples",),
     ),
     "latent_likelihood": Endpoint(
@@ -217,9 +239,11 @@ class Signature:
 
 _TAKE_IMAGES = [name for name, one in ENDPOINTS.items() if any(INPUTS[argument].dtype == "uint8" for argument in one.inputs)]
 
+_WITH_FILES = ("sample", "sample_class", *_TAKE_IMAGES)
+
 SIGNATURES = {
     one.name: one
-    for one in (*map(Signature, ENDPOINTS), *(Signature(ability, encoded=True) for ability in ("sample", *_TAKE_IMAGES)))
+    for one in (*map(Signature, ENDPOINTS), *(Signature(ability, encoded=True) for ability in _WITH_FILES))
 }
 """{signature of an exported model: what it is}; a model has those of its abilities, and `serving_default`, which is `sample`.
 

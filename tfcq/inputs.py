@@ -50,7 +50,7 @@ class Argument:
         return array.item() if isinstance(self._given, numbers.Number) else array
 
     def _converted(self):
-        wanted, low, high = np.dtype(self._wanted.dtype), self._wanted.minimum, self._wanted.maximum
+        wanted, (low, high) = np.dtype(self._wanted.dtype), self._bounds()
         array = as_array(self._given, self.name, self._expected())
         if not self._is_of_type(array) or not self._fits(array.shape):
             raise self._error(array)
@@ -62,6 +62,10 @@ class Argument:
         if self._row is not None and array.ndim == 1 + len(self._row):
             self.num_rows = len(array)
         return converted
+
+    def _bounds(self):
+        high = self._wanted.maximum
+        return self._wanted.minimum, None if isinstance(high, str) else high  # the model's, which is not known here
 
     def _is_of_type(self, array):
         wanted, kind, typed = np.dtype(self._wanted.dtype), array.dtype.kind, hasattr(self._given, "dtype")
@@ -82,7 +86,7 @@ class Argument:
         return all(want in (None, have) for want, have in zip(self._row, shape[1:]))
 
     def _expected(self):
-        wanted, low, high = self._wanted, self._wanted.minimum, self._wanted.maximum
+        wanted, (low, high) = self._wanted, self._bounds()
         if wanted.dtype == "uint8":
             low, high = 0, 255
         bounds = ""

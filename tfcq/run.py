@@ -18,8 +18,9 @@ import pathlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from tfcq import shown_images
 from tfcq import workdir as workdirs
-from tfcq.checks import check_images, check_integer
+from tfcq.checks import check_integer
 from tfcq.config import Config, DataConfig, check_config
 from tfcq.config.fields import suggestion
 from tfcq.endpoints import ENDPOINTS
@@ -238,16 +239,17 @@ class Run:
         other_dataset: str = "",
         other_test_split: str = "test",
         images: np.ndarray | Sequence[str | os.PathLike] | None = None,
+        class_name: str | int = "",
     ) -> np.ndarray:
         """A grid of images made by the model.
 
         Args:
-            mode: "prior": new images; "stages": new images, and before each what the first of two stages makes; "variations":
-                the given images, their reconstructions, and `num_samples` images like each; "reconstruct" or
-                "generative_reconstruct": images of `split`, and beside each what the model makes of it; "super_resolve": images,
-                their compressed images, and images drawn from those; "interpolate": rows between pairs of images;
-                "interpolate_outer": the same of the latents of the first of two stages alone; "interpolate_noise": rows between
-                pairs of new images.
+            mode: "prior": new images, of a model with classes a row each; "stages": new images, and before each what the first of
+                two stages makes; "variations": the given images, their reconstructions, and `num_samples` images like each;
+                "reconstruct" or "generative_reconstruct": images of `split`, and beside each what the model makes of it;
+                "super_resolve": images, their compressed images, and images drawn from those; "interpolate": rows between pairs
+                of images; "interpolate_outer": the same of the latents of the first of two stages alone; "interpolate_noise":
+                rows between pairs of new images.
             num_samples: how many new images, rows, or variations of each image; given `images` are all shown.
             seed: of what is random; image i of a seed is always the same.
             temperature: scales the prior's standard deviation ("prior", "stages", "variations", "interpolate_noise").
@@ -259,6 +261,7 @@ class Run:
             other_dataset: another data set, as --dataset, prepared as the run's, whose images are shown in place of the run's.
             other_test_split: its test split, as --test_split.
             images: shown in place of the run's: uint8 [N, H, W, C], or paths of files, which are prepared as the run's images.
+            class_name: the class of all images of "prior", its name or number; "": all classes, if the model has some.
 
         Returns:
             uint8 [height, width, C]; `from tfcq import picture_files` and `picture_files.write(path, picture)` make a file of it.
@@ -280,6 +283,8 @@ class Run:
             raise UserError("mode=variations: expected images, of which it shows variations")
         if other_dataset and place and (place.dataset or place.accept_changed_data):
             raise UserError("other_dataset: expected it without dataset and accept_changed_data, which are of the run's images")
+        if class_name != "" and mode != "prior":
+            raise UserError(f"class_name: expected it with mode=prior, received it with mode={mode}")
         model = self.model(checkpoint, image_draw)
         if mode in ("stages", "interpolate_outer") and not hasattr(model, "draw_stages"):
             raise UserError(f"mode={mode}: expected a run of a model of two stages (srvae), received one of {model.name}")
@@ -287,7 +292,7 @@ class Run:
 
         pictures = Pictures(model)
         if mode == "prior":
-            return pictures.sample_grid(num_samples, seed, temperature)
+            return pictures.prior_grid(num_samples, seed, temperature, class_name)
         if mode == "stages":
             return pictures.stages_grid(num_samples, seed, temperature)
         if mode == "interpolate_noise":
@@ -295,10 +300,11 @@ class Run:
         interpolates = mode in ("interpolate", "interpolate_outer")
         model.require("interpolate" if interpolates or mode == "variations" else mode)
         if images is not None:
-            shown = self._prepared(model, images)
+            shown = shown_images.prepared(model, images)
         else:
-            dataset = self._other_data(model, other_dataset, other_test_split, place) if other_dataset else self.data(place)
-            shown = _first_images(dataset, split, num_samples, mode, 2 if interpolates else 1)
+            other = (other_dataset, other_test_split, place)
+            dataset = shown_images.of_other_data(model, *other) if other_dataset else self.data(place)
+            shown = shown_images.first(dataset, split, num_samples, mode, 2 if interpolates else 1)
         if mode == "variations":
             return pictures.variation_grid(shown, num_samples, strength, seed=seed, temperature=temperature)
         if interpolates:
@@ -307,17 +313,25 @@ class Run:
             return pictures.super_resolution_grid(shown, seed=seed)
         return pictures.reconstruction_grid(shown, seed, mode)
 
-    @staticmethod
-    def _prepared(model, images):
-        """Images as the model takes them, uint8 [N, H, W, C], of an array or of paths of files."""
-        if hasattr(images, "dtype"):
-            return check_images(images, "images", model.image_shape)
-        from tfcq.bulk.images import images_of_files
+    def sample(
+        self, num_images: int = 64, class_name: str | int = "", seed: int = 0, temperature: float = 1.0, checkpoint: str = "best"
+    ) -> np.ndarray:
+        """New images, uint8 [num_images, H, W, C]; image i of a seed is always the same.
 
-        names = [images] if isinstance(images, str | os.PathLike) else list(images)
-        if not names or not all(isinstance(one, str | os.PathLike) for one in names):
-            raise UserError("images: expected an array uint8 [N, H, W, C], or the paths of files, at least one")
-        return images_of_files([os.fspath(one) for one in names], model.config_of_run.data, model.image_shape)
+        Args:
+            num_images: how many.
+            class_name: their class, its name or number, of a model with classes; "": each one's is drawn, too.
+            seed, temperature: as for `picture`.
+            checkpoint: as for `model`.
+
+        Raises:
+            UserError: no run, a class that the model does not know, or a number out of range.
+        """
+        check_integer("num_images", num_images, 1)
+        model = self.model(checkpoint)
+        from tfcq.evaluation.pictures import Pictures
+
+        return Pictures(model).samples(num_images, seed, temperature, class_name)
 
     def data(self, place: ImagesPlace | None = None) -> ImageDataset:
         """The images of a run that has begun, in its own splits: `run.data().images("test", range(8))`.
@@ -330,12 +344,6 @@ class Run:
         """
         settings.import_tensorflow()
         return workdirs.load_data(self.workdir, place)
-
-    def _other_data(self, model, dataset, test_split, place):
-        from tfcq import data
-
-        folders = {name: getattr(place, name) for name in ("data_dir", "data_cache")} if place else {}
-        return data.load(model.config_of_run.data.other(model.image_shape[-1], dataset, test_split, **folders))
 
     def history(self, name: str = "train") -> History:
         """The curves of the run, as in TensorBoard, as a table.
@@ -386,15 +394,3 @@ class Run:
         elif kept.dataset == here and data.dataset == default:
             data = dataclasses.replace(data, dataset=here)
         return dataclasses.replace(config, data=data)
-
-
-def _first_images(dataset, split, num_samples, mode, times):
-    """The first `times` * `num_samples` images of a split, uint8 [N, H, W, C]; UserError if it has fewer."""
-    dataset.require_images(split)
-    count, available = times * num_samples, dataset.num_images(split)
-    if count > available:
-        raise UserError(
-            f"num_samples={num_samples} with mode={mode} needs {count} images of the {split} split, which has {available}; "
-            f"expected num_samples={available // times or 1} or fewer"
-        )
-    return dataset.images(split, list(range(count)))

@@ -61,6 +61,13 @@ def define(flags: Flags) -> None:
         "The factor of the prior's standard deviation (modes prior, stages, variations, interpolate_noise)",
         minimum=0.0,
     )
+    flags.string(
+        "class_name",
+        "",
+        "The class of all images, by its name or number, of a model of --class_conditional; empty: a picture has a row for each "
+        "class, and the class of other images is drawn, too (mode prior)",
+        "NAME",
+    )
     flags.choice(
         "interpolation",
         "linear",
@@ -145,6 +152,7 @@ def main(flags: Flags) -> None:
         other_dataset=flags.other_dataset,
         other_test_split=flags.other_test_split,
         images=given,
+        class_name=flags.class_name,
     )
     with files.writing("output", path):
         picture_files.write(path, picture)
@@ -205,6 +213,8 @@ def _draw_many(flags, mode, given, form):
         raise UserError(f"format: expected it with --output=DIR, received it with {flags.output}")
     if given and len(given) > 1:
         raise UserError(f"like: expected one file for files of images, received {len(given)}")
+    if flags.class_name and mode != "prior":
+        raise UserError(f"class_name: expected it with mode=prior, received it with mode={mode}")
     kept = form if form != "folder" else flags.format or ("npz" if flags.shard or flags.ray else "png")
     if form == "folder" and flags.output and not paths.is_remote(flags.output):
         check_new_or_begun(pathlib.Path(flags.output).expanduser(), kept)  # before the model is loaded
@@ -214,8 +224,8 @@ def _draw_many(flags, mode, given, form):
 
         options = (place, flags.seed, flags.batch_size, flags.num_samples, flags.temperature, kept)
         if mode == "prior":
-            return Sampling(*options)
-        return Varying(*options, os.path.abspath(given[0]), flags.strength)
+            return Sampling(*options, class_name=flags.class_name)
+        return Varying(*options, image=os.path.abspath(given[0]), strength=flags.strength)
 
     if form == "folder":
         bulk.run(flags, stage, flags.output)

@@ -43,6 +43,7 @@ UNUSUAL = {
         "quality_weight": 0.1,
         "quality_ramp_steps": 6,
         "generator_loss": "saturating",
+        "class_conditional": True,
         "discriminator_network": "residual",
         "discriminator_blocks": 3,
         "discriminator_weight_normalization": True,

@@ -71,11 +71,13 @@ GOLDENS = {
         ),
         channels=3,
     ),
+    "cqf_classes": Golden(tiny.config(class_conditional=True, flow_scales=2, flow_couplings=1, discriminator_steps=2)),
     "realnvp": Golden(tiny.config(model="realnvp", flow_couplings=1)),
     "realnvp_flow_gan": Golden(
         tiny.config(model="realnvp", quality_weight=2.0, flow_normalization="batch", flow_scales=1), channels=3
     ),
     "glf": Golden(tiny.config(model="glf", regularized=True)),
+    "glf_classes": Golden(tiny.config(model="glf", class_conditional=True)),
     "glf_two_stages": Golden(
         tiny.config(8, model="glf", first_stage_steps=2, latent_flow_optimizer="own", autoencoder_network="dcgan"),
         channels=3, steps=4,

@@ -37,6 +37,7 @@ def values(model, count, seed=4):
         "compressed": model.compress(images) if "super_resolve" in model.abilities else images,
         "share": np.linspace(0.0, 1.0, count, dtype=np.float32),
         "spherical": np.arange(count) % 2 == 0,
+        "classes": np.arange(count, dtype=np.int32) % 3,
         "num_importance_samples": 2,
     }
 
@@ -63,6 +64,9 @@ def batch(model, golden):
     turns = model.batches_per_step
     images = tiny.images(model.image_shape, golden.config.training.batch_size * turns)
     images = images if turns == 1 else images.reshape(-1, turns, *model.image_shape)
+    if model.class_names:
+        classes = np.arange(len(images) * turns, dtype=np.int32) % len(model.class_names)
+        return images, classes.reshape(images.shape[: images.ndim - 3])
     return (images, np.arange(len(images))) if model.needs_indices else images
 
 
@@ -208,7 +212,7 @@ def test_between_the_noise_of_two_samples_the_ends_are_the_samples(trained):
 def test_abilities_are_what_works_and_the_others_say_so(trained, ability):
     model = trained.model
     assert model.abilities <= ENDPOINTS.keys()
-    if ability not in model.abilities and ability != "decode":
+    if ability not in model.abilities and (ability != "decode" or model.class_names):
         with pytest.raises(UserError, match=f"it supports: {', '.join(sorted(model.abilities))}"):
             answer(model, ability, 3)
         return

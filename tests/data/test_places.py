@@ -87,7 +87,7 @@ def test_what_it_proposes_works(there):
 def test_a_folder_here_does_not_hide_a_data_set_of_its_name(there, monkeypatch):
     """mnist/ beside a prepared TFDS set of that name: the name means the set."""
     asked = []
-    monkeypatch.setattr("tfcq.data.dataset.tfds", lambda config, choices, suggests: asked.append(config.dataset) or "the set")
+    monkeypatch.setattr("tfcq.data.opening.tfds", lambda config, choices, suggests: asked.append(config.dataset) or "the set")
     from tfcq.data import dataset
 
     assert dataset.open_source(DataConfig(dataset="mnist")) == "the set" and asked == ["mnist"]

@@ -7,7 +7,8 @@ import tensorflow as tf
 import tiny_models as tiny
 
 from tfcq.flows.coupling import AffineCoupling
-from tfcq.networks.hierarchy import Decoder, Encoder
+from tfcq.networks.encoder import Encoder
+from tfcq.networks.hierarchy import Decoder
 from tfcq.networks.latents import LatentLayer
 
 

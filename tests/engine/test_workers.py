@@ -102,7 +102,7 @@ def test_a_signal_to_one_is_known_to_all_once_they_have_heard():
 
 @pytest.mark.parametrize("turns, indices", [(1, False), (1, True), (3, False), (3, True)])
 def test_workers_rows_are_those_of_the_whole_batch(turns, indices):
-    model = type("Model", (), {"batches_per_step": turns, "needs_indices": indices})
+    model = type("Model", (), {"batches_per_step": turns, "needs_indices": indices, "class_names": ()})
     dataset = tiny.dataset((4, 4, 1), 20)
 
     def drawn(rows):
@@ -123,7 +123,7 @@ def test_only_a_workers_own_images_are_read():
         return images[indices]
 
     dataset = ImageDataset("tiny", (4, 4, 1), {"train": (gather, np.arange(20))}, False)
-    model = type("Model", (), {"batches_per_step": 1, "needs_indices": False})
+    model = type("Model", (), {"batches_per_step": 1, "needs_indices": False, "class_names": ()})
     (batch,) = step_batches(dataset, model, 20, 1, 0, range(5, 10)).take(1)
     assert batch.shape == (5, 4, 4, 1) and len(read) % 5 == 0 and set(read[:5]) < set(range(20)) and len(set(read[:5])) == 5
 

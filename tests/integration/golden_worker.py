@@ -22,6 +22,9 @@ def batch_of(model, batch_size):
     turns = model.batches_per_step
     images = tiny.images(model.image_shape, batch_size * turns)
     images = images if turns == 1 else images.reshape(-1, turns, *model.image_shape)
+    if model.class_names:
+        classes = np.arange(len(images) * turns, dtype=np.int32) % len(model.class_names)
+        return images, classes.reshape(images.shape[: images.ndim - 3])
     return (images, np.arange(len(images))) if model.needs_indices else images
 
 

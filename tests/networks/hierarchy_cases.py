@@ -4,7 +4,8 @@ import pytest
 import tensorflow as tf
 
 from tfcq.flows.autoregressive import InverseAutoregressiveFlow
-from tfcq.networks.hierarchy import Decoder, Encoder
+from tfcq.networks.encoder import Encoder
+from tfcq.networks.hierarchy import Decoder
 from tfcq.networks.plan import Plan
 from tfcq.randomness import RowNoise, row_seeds
 

@@ -7,7 +7,8 @@ import tiny_models as tiny
 from scipy import stats
 
 from tfcq.flows.autoregressive import InverseAutoregressiveFlow
-from tfcq.networks.hierarchy import Decoder, Encoder
+from tfcq.networks.encoder import Encoder
+from tfcq.networks.hierarchy import Decoder
 from tfcq.networks.latents import POSTERIOR_LOG_SCALES, LatentLayer
 from tfcq.networks.plan import Plan
 from tfcq.randomness import StepNoise, row_seeds

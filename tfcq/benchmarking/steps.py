@@ -60,7 +60,8 @@ class Ready:
             training.distribution, training.logical_devices, training.deterministic, training.batch_size
         )
         with strategy.scope():
-            model = models.build(config, image_shape)
+            classes = dict.fromkeys(map(str, range(10)), 0.1) if config.class_conditional else None
+            model = models.build(config, image_shape, classes)
             num_weights = model.count_params()
             model.attach(random_data(model.image_shape, training_images), training.batch_size)
             optimizers.compile_model(model, training)
@@ -68,6 +69,8 @@ class Ready:
         images = random_images(batch, (turns, *model.image_shape))
         images = tf.constant(images if turns > 1 else images[:, 0])
         taken = (images, tf.range(batch, dtype=tf.int64)) if model.needs_indices else images
+        if model.class_names:
+            taken = (images, tf.zeros(images.shape[:-3], tf.int32))
         iterator = iter(strategy.experimental_distribute_dataset(tf.data.Dataset.from_tensors(taken).repeat()))
         single = images[:, 0] if turns > 1 else images
         model.initialize(single)

@@ -30,9 +30,10 @@ class AskedModel:
         digest: of all that its answers follow from, 32 hexadecimal digits.
         config: the Config of its run; None: unknown.
         state: which of the states that the place may have it is, in words, such as "step 2000" or "version 3".
+        class_names: of its classes, in the order of their numbers; empty: it has none, or their names are unknown.
 
     Attributes:
-        endpoints, digest, config, state: as given.
+        endpoints, digest, config, state, class_names: as given.
     """
 
     def __init__(
@@ -42,7 +43,9 @@ class AskedModel:
         digest: str,
         config: Config | None,
         state: str,
+        class_names: tuple[str, ...] = (),
     ) -> None:
+        self.class_names = class_names
         self._find, self.endpoints, self.digest = signature, frozenset(endpoints), digest
         self.config, self.state = config, state
         self._found: dict[str, tf.types.experimental.ConcreteFunction] = {}
@@ -77,6 +80,7 @@ class ServedModel:
     """
 
     config = None
+    class_names: tuple[str, ...] = ()
 
     def __init__(self, place: ModelPlace) -> None:
         address, model = place.address_and_model()
@@ -132,7 +136,8 @@ def _of_workdir(place):
     for variable in model.variables:
         digest.update(f"{variable.path}\0".encode() + np.ascontiguousarray(variable).tobytes())
     chosen = f", the best by {model.chosen_by}" if model.chosen_by else ""
-    return AskedModel(signature, model.abilities, digest.hexdigest(), config, f"step {model.steps_taken}{chosen}")
+    state = f"step {model.steps_taken}{chosen}"
+    return AskedModel(signature, model.abilities, digest.hexdigest(), config, state, model.class_names)
 
 
 def _of_export(folder):

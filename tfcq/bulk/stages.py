@@ -26,6 +26,7 @@ from tfcq.bulk import model as models
 from tfcq.bulk.images import images_of_files
 from tfcq.bulk.job import Job
 from tfcq.bulk.place import ModelPlace
+from tfcq.checks import class_number
 from tfcq.config import DataConfig
 from tfcq.randomness import row_seeds
 
@@ -130,6 +131,7 @@ class Sampling(Stage):
         num_samples: the number of images.
         temperature: scales the prior's standard deviation.
         files: "png", "npz" or "tfrecord": the format of the parts.
+        class_name: the class of all images, by its name (of a run's model) or number; "": a model with classes draws them, too.
     """
 
     name = "sample"
@@ -139,6 +141,7 @@ class Sampling(Stage):
     num_samples: int = 64
     temperature: float = 1.0
     files: str = "npz"
+    class_name: str = ""
 
     @property
     def format(self) -> str:
@@ -150,12 +153,19 @@ class Sampling(Stage):
 
     def options(self) -> dict[str, Any]:
         row_seeds(1, self.seed, self.num_samples - 1)  # refuses a last image whose number is too large, before the first
-        return {"temperature": self.temperature}
+        return {"temperature": self.temperature} | ({"class": self._class} if self.class_name else {})
+
+    @functools.cached_property
+    def _class(self):
+        return class_number(self.asked.class_names, self.class_name)
 
     def _results(self, first, rows):
         return self._samples(*self._drawn(first, rows))[rows]
 
     def _samples(self, seeds, temperatures):
+        if self.class_name:
+            classes = np.full(len(seeds), self._class, np.int32)
+            return self.asked.ask("sample_class", seed=seeds, classes=classes, temperature=temperatures)["images"]
         return self.asked.ask("sample", seed=seeds, temperature=temperatures)["images"]
 
     def _drawn(self, first, rows):

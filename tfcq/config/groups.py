@@ -129,6 +129,17 @@ class AdversaryOptions(Section):
             raise UserError("coverage=false with quality_weight=0: nothing to train; expected one of the two losses")
 
 
+@dataclasses.dataclass(frozen=True, repr=False)
+class ClassOptions(Section):
+    """The classes of images."""
+
+    class_conditional: bool = option(
+        False,
+        "learns images given their class, of a data set with classes: images of a class can be sampled, and images classified by "
+        "their likelihood",
+    )
+
+
 PRETRAINING = "pretraining_steps"
 """The option for the length of a pre-training, which a run of another run's weights (init_from) has none of."""
 

@@ -62,6 +62,11 @@ class Config(KnownNames):
         for section in (self.system, self.training):
             section.check_run(self.data, self.training)
 
+    @property
+    def class_conditional(self) -> bool:
+        """Whether the model learns images given their class."""
+        return getattr(self.system, "class_conditional", False)
+
     def absolute(self) -> Config:
         """A copy with absolute paths, which do not depend on the current folder."""
         sections = {name: getattr(self, name).absolute() for name in ("data", "system", "training")}

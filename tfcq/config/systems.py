@@ -9,6 +9,7 @@ from tfcq.config.fields import Section, option
 from tfcq.config.groups import (
     AdversaryOptions,
     AutoencoderOptions,
+    ClassOptions,
     DecoderScaleOptions,
     FlowOptions,
     LatentFlowOptions,
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class CQFConfig(AdversaryOptions, FlowOptions):
+class CQFConfig(AdversaryOptions, FlowOptions, ClassOptions):
     """A VAE, a flow and a discriminator (Shmelkov et al. 2018).
 
     Coverage and quality driven training; also Lucas et al. 2019, Adaptive Density Estimation. The rows of Table 1, with the
@@ -167,7 +168,7 @@ class RealNVPConfig(AdversaryOptions, FlowOptions):
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class GLFConfig(StageOptions, LatentFlowOptions, ReconstructionOptions, AutoencoderOptions):
+class GLFConfig(StageOptions, LatentFlowOptions, ReconstructionOptions, AutoencoderOptions, ClassOptions):
     """An auto-encoder and a latent flow (Xiao et al. 2019).
 
     Generative latent flow.

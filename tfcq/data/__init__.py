@@ -12,7 +12,7 @@ TensorShape([64, 8, 8, 1])
 How an image travels: a source (`builtin`, `idx`, `folder`, `npz`, `tfds`) hands out raw images by index (`sources`),
 `transforms` gives each its final shape, `splits` says which index belongs to train, validation and test, `holding` keeps them
 in memory or in a `cache` on the disk, and `dataset` makes batches. A new source is one function that returns a
-`sources.Source`, and its line in `dataset.SOURCES`.
+`sources.Source`, and its line in `opening.SOURCES`.
 
 Unusable images are found before training: `decoding` decides which files are images, `survey` reads every image once where
 images are decoded as needed, `values` recognises scaled images, and `unfit` reports many broken images in one line.

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import zipfile
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from tfcq.checks import as_array
+from tfcq.checks import as_array, shown
+from tfcq.data.classes import Classes
 from tfcq.data.dataset import MEMORY_LIMIT, ImageDataset
 from tfcq.data.npz import UNFIT, shape_advice, type_advice
 from tfcq.data.sources import RawArray, Source
@@ -41,17 +44,31 @@ def as_images(value: Any, name: str = "images") -> np.ndarray:
     return array[..., None] if array.ndim == 3 else array
 
 
-def training_set(value: Any, image_shape: tuple, name: str = "images") -> ImageDataset:
+def training_set(
+    value: Any, image_shape: tuple, name: str = "images", classes: Any = None, class_names: Sequence[str] = ()
+) -> ImageDataset:
     """An `ImageDataset` with the training images `value`, in any form that `as_images` takes, and no other split.
 
+    `classes`: int [N], indices into `class_names`; None: there are none.
+
     Raises:
-        UserError: as `as_images`; images of another shape than `image_shape`, (H, W, C).
+        UserError: as `as_images`; images of another shape than `image_shape`, (H, W, C); classes that are no such numbers.
     """
     images = as_images(value, name)
     if images.shape[1:] != tuple(image_shape):
         raise UserError(f"{name}: expected uint8 {['N', *image_shape]}, received {list(images.shape)}".replace("'", ""))
     splits: dict[str, tuple[Gather, np.ndarray]] = {"train": (images.__getitem__, np.arange(len(images)))}
-    return ImageDataset(f"{name}: {len(images)} in memory", images.shape[1:], splits, horizontal_flip=False)
+    labels = None
+    if classes is not None:
+        numbers = as_array(classes, "classes", f"int [{len(images)}]")
+        fits = numbers.dtype.kind in "iu" and numbers.shape == (len(images),)
+        if not fits or numbers.min() < 0 or numbers.max() >= len(class_names):
+            raise UserError(f"classes: expected int [{len(images)}] in 0..{len(class_names) - 1}, received {shown(numbers)}")
+        counts = tuple(np.bincount(numbers, minlength=len(class_names)).tolist())
+        found = Classes(tuple(class_names), counts, {"train": numbers.astype(np.int64)})
+        labels = functools.partial(lambda: found)
+    description = f"{name}: {len(images)} in memory"
+    return ImageDataset(description, images.shape[1:], splits, horizontal_flip=False, labels=labels)
 
 
 def _collected(dataset: tf.data.Dataset, name: str) -> np.ndarray:

@@ -51,9 +51,9 @@ def digits(config: DataConfig) -> Source:
     """scikit-learn's digits as a Source: 1797 images uint8 [8, 8, 1]."""
     del config
     datasets = require_package(_sklearn_datasets, "scikit-learn")
-    counts = datasets.load_digits().images.astype(np.int32)
-    images = ((255 * counts + 8) // 16).astype(np.uint8)
-    return Source({"train": RawArray(images[..., None], "digits")})
+    digits = datasets.load_digits()
+    images = ((255 * digits.images.astype(np.int32) + 8) // 16).astype(np.uint8)
+    return Source({"train": RawArray(images[..., None], "digits", classes=lambda: digits.target)})
 
 
 def photo_patches(config: DataConfig) -> Source:

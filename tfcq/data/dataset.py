@@ -20,30 +20,17 @@ import tensorflow as tf
 from tfcq.checks import as_array, check_bool, check_integer, check_kind, shown
 from tfcq.config import DataConfig
 from tfcq.config.fields import suggestion
-from tfcq.data import earlier, places
-from tfcq.data.builtin import digits, photo_patches
-from tfcq.data.classes import of_training
-from tfcq.data.folder import folder
+from tfcq.data import earlier
+from tfcq.data.classes import Classes, of_training
 from tfcq.data.holding import cache_folder, decode_ahead, gather_all
-from tfcq.data.idx import idx
 from tfcq.data.manifest import Manifest
-from tfcq.data.npz import npz
+from tfcq.data.opening import open_source
 from tfcq.data.order import epoch_of
 from tfcq.data.sources import Source
 from tfcq.data.split_images import Gather, by_content, by_position, without_others
 from tfcq.data.splits import JOINED, SPLITS
-from tfcq.data.tfds import tfds
 from tfcq.data.transforms import Transform, translate
 from tfcq.errors import UserError
-from tfcq.machine import paths
-
-SOURCES = {"digits": digits, "photo_patches": photo_patches}
-"""Sources that need no path: functions DataConfig -> Source."""
-
-PLACED_SOURCES = {"idx": idx, "folder": folder, "npz": npz}
-"""Sources "name:PLACE": functions of the path PLACE -> Source. Any other name is a TFDS data set."""
-
-CHOICES = (*SOURCES, "idx:DIR", "folder:DIR", "npz:FILE")
 
 FEW = 100
 """A split with fewer images than this gets a warning. Bits/dim of single images differ by about 0.6 (measured on
@@ -82,6 +69,7 @@ def load(
         images, how, match = by_content(source, config, manifest, accept_changed_data)
     else:
         images, how = by_position(source, config)
+    chosen = images  # of the source, as `raws` may have fewer
     raws, images = without_others(source.splits, images)
     first = raws[images["train"].origins[0]]
     transform = Transform.of(config, first.channels, first.name(first.example))
@@ -109,6 +97,7 @@ def load(
         manifest,
         match.counts() if match else "",
         functools.partial(of_training, manifest, known, config.dataset, accept_changed_data) if config.balance_classes else None,
+        functools.partial(Classes.of, {split: source.splits[split].labels for split in raws}, chosen, config.dataset),
     )
 
 
@@ -140,6 +129,7 @@ class ImageDataset:
         differs: how the images differ from those that the run began with, in words; "": no known difference.
         classes: function that gives the class of each training image, int64 [N]; `train_batches` draws all of them equally
             often. None: classes do not matter.
+        labels: function that gives the `Classes` of the images, for `classes`; None: they have none.
 
     Attributes:
         doubt: why it is uncertain that the splits are those that the run began with, in words; "": it is certain.
@@ -158,6 +148,7 @@ class ImageDataset:
         manifest: Manifest | None = None,
         differs: str = "",
         classes: Callable[[], np.ndarray] | None = None,
+        labels: Callable[[], Classes] | None = None,
     ) -> None:
         self.description = description
         self.image_shape = tuple(image_shape)
@@ -168,6 +159,7 @@ class ImageDataset:
         self.manifest = manifest
         self.differs = differs
         self._classes = classes
+        self._labels = labels
         self._error: UserError | None = None
         self._error_lock = threading.Lock()
 
@@ -180,6 +172,18 @@ class ImageDataset:
         with self._error_lock:
             error, self._error = self._error, None
         return error
+
+    @functools.cached_property
+    def classes(self) -> Classes:
+        """The classes of the images; they are looked at when this is first used. UserError if the images have none."""
+        if self._labels is None:
+            raise UserError(f"class_conditional: expected images with a class each, received {self.description.split(': ')[0]}")
+        return self._labels()
+
+    def classes_of(self, split: str, names: Sequence[str]) -> np.ndarray:
+        """The class of each image of a split, an index into `names`, int32 [N]; UserError for an image of none of them."""
+        dataset = self.description.split(": ")[0]
+        return np.concatenate([self.classes.numbered(one, names, dataset) for one in JOINED.get(split, (split,))])
 
     def num_images(self, split: str) -> int:
         """How many images "train", "validation" or "test" has, or "train_and_validation", both together."""
@@ -214,6 +218,7 @@ class ImageDataset:
         start_step: int = 0,
         with_indices: bool = False,
         rows: Sequence[int] | None = None,
+        class_names: Sequence[str] = (),
     ) -> tf.data.Dataset:
         """Batches for training, without end.
 
@@ -228,10 +233,11 @@ class ImageDataset:
             start_step: number of the first batch; the sequence goes on as if the earlier ones had been drawn.
             with_indices: whether each batch comes with the numbers of its images in the train split that the run began with.
             rows: which rows of each batch are read, so that it has only these; None: all.
+            class_names: each batch comes with its images' classes, as `classes_of` numbers them by these names; empty: without.
 
         Returns:
-            An infinite tf.data.Dataset of uint8 [batch_size, H, W, C], or of pairs of that and int64 [batch_size],
-            prefetched.
+            An infinite tf.data.Dataset of uint8 [batch_size, H, W, C], or of pairs of that and int64 [batch_size] (numbers) or
+            int32 [batch_size] (classes), prefetched.
 
         Raises:
             UserError: fewer images than batch_size, or no classes to balance.
@@ -265,18 +271,20 @@ class ImageDataset:
                 images[flip] = images[flip, :, ::-1]
             return images if moved is None else translate(images, moved)
 
-        numbers_at_start = np.array(self.manifest.numbers("train") if self.manifest else range(count), np.int64)
-
-        def numbers(step):
-            return numbers_at_start[drawn(step)[0]]
-
         steps = tf.data.Dataset.counter(start_step)
-        if not with_indices:
+        if class_names:
+            facts = self.classes_of("train", class_names)
+        elif with_indices:
+            facts = np.array(self.manifest.numbers("train") if self.manifest else range(count), np.int64)
+        else:
             return self._pipeline(steps, batch, len(own))
 
+        def of_images(step):
+            return facts[drawn(step)[0]]
+
         def one(step):
-            indices = tf.numpy_function(numbers, [step], tf.int64, stateful=False)
-            return tf.ensure_shape(indices, (len(own),))
+            found = tf.numpy_function(of_images, [step], tf.as_dtype(facts.dtype), stateful=False)
+            return tf.ensure_shape(found, (len(own),))
 
         return tf.data.Dataset.zip(self._pipeline(steps, batch, len(own)), steps.map(one))
 
@@ -355,45 +363,8 @@ def _open_usable(config, begun=False):
     return source.without_broken()
 
 
-def open_source(config: DataConfig, begun: bool = False) -> Source:
-    """The Source that a DataConfig names; `begun`: whether a run already knows its images by their content.
-
-    Raises:
-        UserError: an unknown or broken source.
-    """
-    name, _, place = config.dataset.partition(":")
-    if name in PLACED_SOURCES or config.dataset in SOURCES:
-        _refuse_named_splits(config)
-    try:
-        if name in PLACED_SOURCES:
-            if not place:
-                raise UserError(f"dataset: expected {name}:PLACE, received {config.dataset!r}")
-            of_file = name == "npz"  # which may lie at an address: that of the images in a workdir does, if the workdir does
-            what = "a file" if of_file else "a folder"
-            place = os.fspath(paths.to_read(place, "dataset", what, local=not of_file))
-            return folder(place, begun) if name == "folder" else PLACED_SOURCES[name](place)
-        if config.dataset in SOURCES:
-            return SOURCES[config.dataset](config)
-        if places.is_path(config.dataset):
-            raise UserError(f"dataset: expected {', '.join(CHOICES)} or the name of a TFDS data set, received {config.dataset!r}")
-        return tfds(config, CHOICES, suggests=not places.meant(config.dataset))  # a path is the better guess
-    except UserError as error:
-        near = places.meant(config.dataset)
-        if not near:
-            raise
-        raise UserError(f"{error}{near}") from error
-
-
 def _warn_of_few(name, counts):
     few = [f"{count} {split}" for split, count in counts.items() if 0 < count < FEW]
     if few:
         print(f"warning: {name} has only {', '.join(few)} images: with fewer than {FEW}, a model memorises its training "
               "images, and metrics on the others are mostly noise", flush=True)
-
-
-def _refuse_named_splits(config):
-    for option, expected in (("train_split", "train"), ("test_split", "test")):
-        received = getattr(config, option)
-        if received != expected:
-            raise UserError(f"{option}: expected {expected} with dataset={config.dataset}, as only the splits of a TFDS "
-                            f"data set have other names; received {received!r}")

@@ -24,11 +24,13 @@ import errno
 import functools
 import io
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from PIL import features
 
+from tfcq.data.classes import Labels
+from tfcq.data.classes import notes as class_notes
 from tfcq.data.decoding import decode, format_of, verify
 from tfcq.data.sources import RawReader, Source, digest_of
 from tfcq.data.splits import SPLITS, fixed_permutation
@@ -48,9 +50,6 @@ SPLIT_NAMES = {
     "test": "test", "testing": "test",
 }
 """{name of a folder, in lower case: the split that it holds}."""
-
-MOST_CLASSES = 10
-"""Up to this many classes are counted one by one; of more, only the smallest and the largest."""
 
 MOST_EXTENSIONS = 6
 
@@ -92,7 +91,7 @@ def folder(directory: str, begun: bool = False) -> Source:
         classes[split] = count_classes(root, found.paths)
         passed_over += found.passed_over
         twice += found.twice
-    notes = _class_notes(classes)
+    notes = class_notes(classes)
     if twice:
         notes.append(f"found under several names and used once: {', '.join(twice[:3])}" +
                      (f" and {len(twice) - 3} others" if len(twice) > 3 else ""))
@@ -244,6 +243,18 @@ class ImageFiles(RawReader):
             return rest.replace(os.sep, "/")  # ten times as fast as what follows, which takes any path
         return os.path.relpath(path, self.root).replace(os.sep, "/")
 
+    @property
+    def labels(self) -> Callable[[], Labels]:
+        return self._labels
+
+    def _labels(self):
+        folders = [self.key(index).partition("/") for index in range(len(self))]
+        loose = next((first for first, slash, _ in folders if not slash), None)
+        if loose is not None:
+            raise UserError(f"{os.path.join(self.root, loose)}: expected each image in a folder of its class, found this one in "
+                            "none")
+        return Labels.of([first for first, _, _ in folders])
+
     def stamps(self) -> list[str]:
         return self._stamps  # taken once, before a file is read: one that changes meanwhile is read again by the next command
 
@@ -360,26 +371,6 @@ def _readings(name):
             yield split, name[len(word):]
         elif name.endswith(word):
             yield split, name[:-len(word)]
-
-
-def _class_notes(classes):
-    """For each split with several classes, a phrase with the number of images of each class."""
-    notes = []
-    for split, counts in classes.items():
-        if len(counts) < 2:
-            continue
-        least, most = min(counts, key=counts.get), max(counts, key=counts.get)
-        if counts[least] == counts[most]:
-            note = f"{len(counts)} classes of {counts[most]}"
-        elif len(counts) <= MOST_CLASSES:
-            note = f"{len(counts)} classes: " + ", ".join(f"{name or 'no folder'} {count}" for name, count in counts.items())
-        else:
-            note = f"{len(counts)} classes of {counts[least]} ({least or 'no folder'}) to {counts[most]}"
-        missing = sorted(set(classes["train"]) - set(counts))
-        if missing:
-            note += f", none of {', '.join(missing[:3])}" + (" and others" if len(missing) > 3 else "")
-        notes.append(f"{split} {note}" if len(classes) > 1 else note)
-    return notes
 
 
 def _extensions(counts):

@@ -1,9 +1,11 @@
 """`idx:DIR`: the file format of MNIST (http://yann.lecun.com/exdb/mnist), plain or gzipped.
 
 A file of images is: two zero bytes; the type, 0x08 for uint8; the number of dimensions, 3; the dimensions N, h, w as
-big-endian int32; then N h w bytes. Labels are not read.
+big-endian int32; then N h w bytes. A file of labels, beside it, has type 0x08, one dimension, N, and N bytes; it is read where
+classes are asked for.
 """
 
+import functools
 import gzip
 import os
 import struct
@@ -16,6 +18,7 @@ from tfcq.errors import UserError
 
 STEMS = {"train": "train", "test": "t10k"}
 ENDINGS = ("-images-idx3-ubyte", "-images-idx3-ubyte.gz", "-images.idx3-ubyte", "-images.idx3-ubyte.gz")
+LABEL_ENDINGS = tuple(ending.replace("images", "labels").replace("idx3", "idx1") for ending in ENDINGS)
 UINT8 = 0x08
 KINDS = {0x08: "uint8", 0x09: "int8", 0x0B: "int16", 0x0C: "int32", 0x0D: "float32", 0x0E: "float64"}
 """The element types of the format, by their code."""
@@ -31,8 +34,11 @@ def idx(directory: str) -> Source:
         raise UserError(f"idx: expected a folder, received {directory!r}")
     splits = {}
     for split, stem in STEMS.items():
-        path = _find(directory, stem)
-        splits[split] = RawArray(read_idx(path)[..., None], path)
+        path = _find(directory, stem, ENDINGS)
+        images = read_idx(path)
+        there = any(os.path.isfile(os.path.join(directory, stem + ending)) for ending in LABEL_ENDINGS)
+        classes = functools.partial(_labels, directory, stem, len(images)) if there else None
+        splits[split] = RawArray(images[..., None], path, classes=classes)
     return Source(splits)
 
 
@@ -42,11 +48,7 @@ def read_idx(path: str) -> np.ndarray:
     Raises:
         UserError: naming the file: the magic number, the type, the dimensions or the length are wrong, or gzip fails.
     """
-    try:
-        with (gzip.open if path.endswith(".gz") else open)(path, "rb") as file:
-            content = file.read()
-    except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{path}: cannot be read whole ({error}); fetch it again") from error
+    content = _content(path)
     if len(content) < 4 or content[:2] != b"\0\0":
         raise UserError(f"{path}: expected an IDX file, which starts with two zero bytes, received "
                         f"{content[:4].hex() or 'nothing'}")
@@ -67,8 +69,26 @@ def read_idx(path: str) -> np.ndarray:
     return np.frombuffer(content, np.uint8, offset=16).reshape(shape)
 
 
-def _find(directory, stem):
-    names = [stem + ending for ending in ENDINGS]
+def _content(path):
+    try:
+        with (gzip.open if path.endswith(".gz") else open)(path, "rb") as file:
+            return file.read()
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path}: cannot be read whole ({error}); fetch it again") from error
+
+
+def _labels(directory, stem, count):
+    """The labels of `count` images, uint8 [count]."""
+    path = _find(directory, stem, LABEL_ENDINGS)
+    content = _content(path)
+    if content[:4] != bytes([0, 0, UINT8, 1]) or content[4:8] != struct.pack(">i", count) or len(content) != 8 + count:
+        raise UserError(f"{path}: expected an IDX file of {count} labels, type 0x08 (uint8) and 1 dimension, one for each image; "
+                        f"received {len(content)} bytes that begin with {content[:8].hex() or 'nothing'}")
+    return np.frombuffer(content, np.uint8, offset=8)
+
+
+def _find(directory, stem, endings):
+    names = [stem + ending for ending in endings]
     for name in names:
         path = os.path.join(directory, name)
         if os.path.isfile(path):

@@ -1,7 +1,8 @@
 """`npz:FILE`: images in one file of NumPy's `savez`.
 
 Either arrays `train` and perhaps `validation` and `test`; or `x_train` and perhaps `x_validation` and `x_test`; or one
-array `images`. Each uint8 from 0 to 255, [N, h, w] or [N, h, w, c] with c 1 or 3. Other arrays (labels) are not read.
+array `images`. Each uint8 from 0 to 255, [N, h, w] or [N, h, w, c] with c 1 or 3. Where classes are asked for, they are in
+arrays of integers or strings [N]: `train_labels` and so on; `y_train`; `labels`. Other arrays are not read.
 
 An ambiguous array is refused with a message on how to write either meaning:
 
@@ -32,6 +33,9 @@ NAMINGS = (
 )
 """The sets of names that the splits' arrays may have; the array for "train" must be there."""
 
+LABELS = {name: f"{name}_labels" for name in SPLITS} | {f"x_{name}": f"y_{name}" for name in SPLITS} | {"images": "labels"}
+"""{name of an array of images: name of that of their classes}."""
+
 CHANNELS = (1, 3)
 
 
@@ -54,16 +58,40 @@ def npz(path: str) -> Source:
         if len(found) != 1:
             raise UserError(f"{path}: expected exactly one of the arrays train, x_train, images, received "
                             f"{', '.join(archive.files) or 'none'}")
-        return Source({split: RawArray(_images(archive, path, key), f"{path}, array {key}")
-                       for split, key in found[0].items() if key in archive.files})
+        return Source({split: _raw(archive, path, key) for split, key in found[0].items() if key in archive.files})
+
+
+def _raw(archive, path, key):
+    images, name, unread = _images(archive, path, key), LABELS[key], None
+    count = len(images)  # not the images themselves, which `classes` would hold
+    if name not in archive.files:
+        return RawArray(images, f"{path}, array {key}")
+    try:
+        labels = _array(archive, path, name, "integers or strings")
+    except UserError as error:  # who wants no classes need not know
+        labels, unread = np.empty(0), error
+
+    def classes():
+        if unread:
+            raise unread
+        if labels.shape not in ((count,), (count, 1)) or labels.dtype.kind not in "iuSU":
+            raise UserError(f"{path}, array {name}: expected integers or strings [{count}], one for each image, received "
+                            f"{labels.dtype} {list(labels.shape)}")
+        return labels.reshape(-1)
+
+    return RawArray(images, f"{path}, array {key}", classes=classes)
+
+
+def _array(archive, path, key, expected):
+    try:
+        return archive[key]
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{path}, array {key}: cannot be read ({_line(error)}); expected {expected} without pickled "
+                        "objects") from error
 
 
 def _images(archive, path, key):
-    try:
-        array = archive[key]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path}, array {key}: cannot be read ({_line(error)}); expected uint8 without pickled "
-                        "objects") from error
+    array = _array(archive, path, key, "uint8")
     advice = shape_advice(array.shape) or type_advice(array)
     if advice:
         raise UserError(f"{path}, array {key}: expected uint8 [N, h, w] or [N, h, w, 1 or 3], received {array.dtype} "

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tfcq.data.classes import Labels
 from tfcq.data.decoding import format_of
 from tfcq.data.survey import Survey, survey_of
 from tfcq.data.unfit import MOST_NAMED, UnfitImage, UnfitImages, listed
@@ -78,6 +79,11 @@ class RawImages(abc.ABC):
     @abc.abstractmethod
     def key(self, index: int) -> str:
         """The name of image `index` in this split of its source; the same if the source moves or images are left out."""
+
+    @property
+    def labels(self) -> Callable[[], Labels] | None:
+        """A function that reads the class of each image, and does not hold the images; None: this source has no classes."""
+        return None
 
     def stamps(self) -> list[str]:
         """For each image a str that changes whenever its content may have changed; "": only reading the image shows that."""
@@ -139,12 +145,20 @@ class RawArray(RawImages):
         images: uint8 [N, h, w, c], c 1 or 3.
         label: name of the array, for messages.
         numbers: the numbers in the images' names; None: their indices.
+        classes: function that gives the class of each image, ints or strs [N], when that is asked for; None: there are none.
     """
 
-    def __init__(self, images: np.ndarray, label: str, numbers: np.ndarray | None = None) -> None:
+    def __init__(
+        self,
+        images: np.ndarray,
+        label: str,
+        numbers: np.ndarray | None = None,
+        classes: Callable[[], np.ndarray] | None = None,
+    ) -> None:
         self.images = images
         self.label = label
         self.numbers = numbers
+        self.classes = classes
 
     def __len__(self):
         return len(self.images)
@@ -164,7 +178,13 @@ class RawArray(RawImages):
         return (digest_of(shape, np.ascontiguousarray(self.images[index])) for index in indices)
 
     def select(self, indices: np.ndarray) -> RawArray:
-        return RawArray(self.images[indices], self.label, np.asarray(indices))
+        classes, indices = self.classes, np.asarray(indices)
+        return RawArray(self.images[indices], self.label, indices, classes and (lambda: classes()[indices]))
+
+    @property
+    def labels(self) -> Callable[[], Labels] | None:
+        classes = self.classes
+        return (lambda: Labels.of(classes())) if classes else None
 
     def take(self, indices: np.ndarray, transform: Transform) -> np.ndarray:
         return transform(self.images[indices])

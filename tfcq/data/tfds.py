@@ -19,7 +19,7 @@ import os
 import shlex
 import struct
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -27,6 +27,7 @@ import tensorflow as tf
 
 from tfcq.config import DataConfig
 from tfcq.config.fields import suggestion
+from tfcq.data.classes import Labels
 from tfcq.data.decoding import decode, verify
 from tfcq.data.decoding_processes import Encoded
 from tfcq.data.sources import RawReader, Source, require_package
@@ -36,6 +37,7 @@ from tfcq.data.transforms import to_channels
 from tfcq.data.unfit import UnfitImage
 from tfcq.errors import UserError
 from tfcq.machine import paths
+from tfcq.machine.terminal import SearchProgress
 
 BEFORE, AFTER = 12, 4
 """Bytes around a TFRecord's content."""
@@ -67,8 +69,11 @@ def tfds(config: DataConfig, choices: Sequence[str], suggests: bool = True) -> S
     key = _image_key(library, builder.info.features, config.dataset)
     channels = builder.info.features[key].shape[-1]
     chosen = roles(list(builder.info.splits), config)
+    features = builder.info.features
+    label = features["label"] if "label" in features else None
+    names = tuple(label.names) if isinstance(label, library.features.ClassLabel) else ()
     splits = {role: Records(_records(library, builder, name, config.data_dir), key, channels, f"{config.dataset} {name}",
-                            _stamps(builder.info.splits[name]))
+                            _stamps(builder.info.splits[name]), class_names=names)
               for role, name in chosen.items()}
     return Source(splits, ", ".join(f"{role} is its split {name}" for role, name in chosen.items() if role != name))
 
@@ -111,6 +116,7 @@ class Records(RawReader):
         label: name of the sequence, for messages.
         stamps: stamps of the files that hold the records, a str for each record; None: unknown.
         numbers: int [N], the numbers in the images' names; None: 0, 1, ...
+        class_names: names of the classes whose numbers are in the feature `label`; empty: there is none.
     """
 
     def __init__(
@@ -121,7 +127,9 @@ class Records(RawReader):
         label: str,
         stamps: list[str] | None = None,
         numbers: np.ndarray | None = None,
+        class_names: Sequence[str] = (),
     ) -> None:
+        self.class_names = tuple(class_names)
         self.records = records
         self.feature = feature
         self.declared_channels = channels
@@ -141,6 +149,21 @@ class Records(RawReader):
 
     def key(self, index: int) -> str:
         return f"image {self.numbers[index]}"
+
+    @property
+    def labels(self) -> Callable[[], Labels] | None:
+        return self._labels if self.class_names else None
+
+    def _labels(self):
+        progress, numbers = SearchProgress(f"reading the labels of {self.label}"), np.empty(len(self), np.int64)
+        for index in range(len(self)):
+            values = tf.train.Example.FromString(self.records[index]).features.feature["label"].int64_list.value
+            if len(values) != 1 or not 0 <= values[0] < len(self.class_names):
+                raise UserError(f"{self.name(index)}: expected a label from 0 to {len(self.class_names) - 1}, received {values}")
+            numbers[index] = values[0]
+            progress(index + 1)
+        progress.close()
+        return Labels(self.class_names, numbers)
 
     def stamps(self) -> list[str]:
         return list(self.stamps_of_records)
@@ -181,7 +204,9 @@ class Records(RawReader):
     def _some(self, indices):
         stamps = [self.stamps_of_records[index] for index in indices]
         chosen = _Chosen(self.records, indices)
-        return Records(chosen, self.feature, self.declared_channels, self.label, stamps, self.numbers[indices])
+        return Records(
+            chosen, self.feature, self.declared_channels, self.label, stamps, self.numbers[indices], self.class_names
+        )
 
     def _encoded(self, index):
         name = self.name(index)

@@ -22,13 +22,14 @@ def step_batches(
 
     Returns:
         uint8 [batch_size, H, W, C], or [batch_size, k, H, W, C] for a model that takes k batches per step; with
-        `needs_indices` pairs of such images and their numbers in the train split, int64 [batch_size] or [batch_size, k].
+        `needs_indices` pairs of such images and their numbers in the train split, int64 [batch_size] or [batch_size, k]; with
+        `class_names` pairs of images and their classes, int32.
     """
     turns = model.batches_per_step
     own = range(batch_size) if rows is None else rows
     positions = [turn * batch_size + row for turn in range(turns) for row in own]
     batches = dataset.train_batches(
-        batch_size * turns, seed, start, model.needs_indices, None if rows is None else positions
+        batch_size * turns, seed, start, model.needs_indices, None if rows is None else positions, model.class_names
     )
     if turns > 1:
 

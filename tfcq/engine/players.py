@@ -44,7 +44,7 @@ class Objective:
     Attributes:
         loss: function (images uint8 [N, H, W, C], noise, shared) -> Terms; `shared` is the result of the model's
             `shared_tensors`. If the model `needs_indices`, `images` is a pair: the images, and their numbers in the train
-            split, int64 [N].
+            split, int64 [N]; if it has `class_names`, the images and their classes, int32 [N].
         variables: Keras variables of the player. A loss may pass through other networks without training them.
     """
 

@@ -88,6 +88,10 @@ class Trainer(Step, keras.Model):
     needs_indices = False
     """Whether a step takes pairs of images and their numbers in the train split, int64 [N], instead of images alone."""
 
+    class_names: tuple[str, ...] = ()
+    """Names of the classes of a model that learns images given their class: a step takes pairs of images and the numbers of their
+    classes, int32 [N]; empty: it does not."""
+
     weights_changed = ""
     """Since when checkpoints of such a model have other weights, if an earlier version's do; empty: they have not."""
 

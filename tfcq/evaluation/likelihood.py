@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
@@ -42,7 +42,7 @@ class LikelihoodEvaluator:
         self, batches: Iterable[np.ndarray], seed: int = 0, progress: Callable[[int], None] | None = None
     ) -> dict[str, np.ndarray]:
         """{name: float64 [N], nats}: "elbo" of each image of `batches` (uint8 [n, H, W, C] each), and its terms."""
-        return _stream(self._elbo, batches, self._image_shape, seed, progress)
+        return stream(self._elbo, batches, self._image_shape, seed, progress)
 
     def log_prob(
         self,
@@ -56,7 +56,7 @@ class LikelihoodEvaluator:
         def log_prob(images, seeds):
             return self._log_prob(images, seeds, np.full(len(images), num_importance_samples, np.int32))
 
-        return _stream(log_prob, batches, self._image_shape, seed, progress)
+        return stream(log_prob, batches, self._image_shape, seed, progress)
 
     def bits_per_dim(self, log_probs: np.ndarray | float) -> np.ndarray:
         """Bits/dim [N] of per-image nats [N]."""
@@ -96,14 +96,21 @@ class LatentLikelihoodEvaluator:
     ) -> dict[str, dict]:
         """{name: {"value": mean over the images, "standard_error", "num_images", "meaning"}} for the names in `meanings`."""
         found: dict[str, dict] = {}
-        for name, values in _stream(self._terms, batches, self._image_shape, seed, progress).items():
+        for name, values in stream(self._terms, batches, self._image_shape, seed, progress).items():
             error = {"standard_error": float(values.std(ddof=1) / np.sqrt(len(values)))} if len(values) > 1 else {}
             found[name] = {"value": float(values.mean())} | error
             found[name] |= {"num_images": len(values), "meaning": self.meanings[name]}
         return found
 
 
-def _stream(function, batches, image_shape, seed, progress):
+def stream(
+    function: Callable[..., Any],
+    batches: Iterable[np.ndarray],
+    image_shape: tuple[int, int, int],
+    seed: int,
+    progress: Callable[[int], None] | None,
+) -> Any:
+    """`function(images, seeds)` of all batches, as float64 [N, ...]; image i of all has the seed (seed, i)."""
     values, start = [], 0
     for images in batches:
         images = check_images(images, "images", image_shape)

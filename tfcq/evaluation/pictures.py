@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import tensorflow as tf
 
+from tfcq.checks import class_number
 from tfcq.errors import UserError
 from tfcq.grids import grid
 from tfcq.randomness import RowNoise, row_seeds
@@ -29,10 +30,30 @@ class Pictures:
         self._model = model
         self._compiled: dict[str, Callable[..., tf.Tensor]] = {}
 
-    def samples(self, num_images: int, seed: int = 0, temperature: float = 1.0) -> np.ndarray:
-        """uint8 [num_images, H, W, C] from the prior; image i has the seed (seed, i)."""
-        temperatures = np.full(num_images, temperature, np.float32)
-        return self._run("sample", row_seeds(num_images, seed), temperatures)
+    def samples(
+        self, num_images: int, seed: int = 0, temperature: float = 1.0, class_name: str | int = ""
+    ) -> np.ndarray:
+        """uint8 [num_images, H, W, C] from the prior, or of a class; image i has the seed (seed, i)."""
+        seeds, temperatures = row_seeds(num_images, seed), np.full(num_images, temperature, np.float32)
+        if class_name == "":
+            return self._run("sample", seeds, temperatures)
+        self._model.require("sample_class")
+        number = class_number(self._model.class_names, class_name)
+        return self._run("sample_class", np.full(num_images, number, np.int32), seeds, temperatures)
+
+    def prior_grid(
+        self, num_images: int, seed: int = 0, temperature: float = 1.0, class_name: str | int = ""
+    ) -> np.ndarray:
+        """A grid of new images: of a class, if one is given; of a model with classes a row each, all rows of the same noise.
+
+        `num_images`: of all classes together, rounded up to whole rows.
+        """
+        names = self._model.class_names
+        if class_name != "" or not names:
+            return grid(self.samples(num_images, seed, temperature, class_name))
+        columns = -(-num_images // len(names))
+        rows = [self.samples(columns, seed, temperature, name) for name in names]
+        return grid(np.concatenate(rows), columns)
 
     def sample_grid(self, num_images: int, seed: int = 0, temperature: float = 1.0) -> np.ndarray:
         """A grid of `samples`: uint8 [height, width, C]."""

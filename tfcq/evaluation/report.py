@@ -110,7 +110,10 @@ def _figures(folder, model, dataset, drawn, config):
     artist, found = Pictures(model), []
     if "sample" in model.abilities:
         caption = f"Samples, seeds ({config.seed}, 0) to ({config.seed}, {_GRID - 1}), temperature {config.temperature:g}."
-        found.append(page.Figure("samples", artist.sample_grid(_GRID, config.seed, config.temperature), caption))
+        if names := model.class_names:
+            rows = f"{', '.join(names[:20])}{', ...' if len(names) > 20 else ''}"
+            caption = f"Samples, a row a class: {rows}; seeds ({config.seed}, i) in column i, temperature {config.temperature:g}."
+        found.append(page.Figure("samples", artist.prior_grid(_GRID, config.seed, config.temperature), caption))
     real = dataset.images(config.split, range(min(_GRID, dataset.num_images(config.split))))
     found.append(page.Figure("real_images", grid(real), f"The first {len(real)} {config.split} images, to compare samples with."))
     held_out = real[: _GRID // 2]
@@ -259,6 +262,18 @@ def _recalls(name, entry):
     return page.Table(headings, rows)
 
 
+def _by_class(numbers):
+    """A table of numbers by class, {name of a number: {class: {"value", "num_images"}}}."""
+    classes = dict.fromkeys(name for means in numbers.values() for name in means)
+    counts = {name: str(next(means[name]["num_images"] for means in numbers.values() if name in means)) for name in classes}
+    rows = [
+        (name, counts[name], *(f"{means[name]['value']:.5g}" if name in means else "" for means in numbers.values()))
+        for name in classes
+    ]
+    headings = ("class", "images", *(f"{name}, bits/dim" if name in ("elbo", "bits_per_dim") else name for name in numbers))
+    return page.Table(headings, rows)
+
+
 def _numbers(row):
     """The table of numbers, those of the bounds' terms, and notes."""
     rows = []
@@ -277,6 +292,8 @@ def _numbers(row):
             yield _terms(name, entry)
         if "recall" in entry:
             yield _recalls(name, entry)
+    if of_classes := {name: entry["by_class"] for name, entry in entries.items() if "by_class" in entry}:
+        yield _by_class(of_classes)
     if notes := dict.fromkeys(note for entry in entries.values() for note in entry.get("notes", ())):
         yield page.Bullets([f"Note: {note}." for note in notes])
 
@@ -294,6 +311,6 @@ def _protocol(row):
         facts += [
             f"{key}: {json.dumps(value) if isinstance(value, (dict, list)) else value}"
             for key, value in entry.items()
-            if key not in ("value", "notes")
+            if key not in ("value", "notes", "by_class")
         ]
         yield page.Bullets(facts)

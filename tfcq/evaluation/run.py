@@ -16,6 +16,7 @@ from tfcq.config.evaluation import protocol as protocol_of
 from tfcq.engine import devices
 from tfcq.errors import UserError
 from tfcq.evaluation import distributions
+from tfcq.evaluation.classes import ClassEvaluator, by_class
 from tfcq.evaluation.comparable import data_facts
 from tfcq.evaluation.energy import NUMBER, EnergyEvaluator
 from tfcq.evaluation.likelihood import LatentLikelihoodEvaluator, LikelihoodEvaluator, likelihood_auroc
@@ -75,6 +76,7 @@ def evaluate(
     try:
         run.measure_likelihoods([name for name in chosen if name in registry.LIKELIHOODS], row, drawn)
         run.measure_latent_likelihood([name for name in chosen if name in registry.LATENT_LIKELIHOODS], row)
+        run.measure_classes([name for name in chosen if name in registry.OF_CLASSES], row)
         run.measure_energy([name for name in chosen if name in registry.OF_ENERGY], row)
         run.measure_distributions([name for name in chosen if name in registry.OF_SAMPLES], row, drawn)
     except tf.errors.OpError as error:
@@ -123,7 +125,7 @@ def _check_writable(workdir, split, report):
 def _default_metrics(model):
     for ability in ("likelihood", "latent_likelihood"):
         if ability in model.abilities:
-            return list(registry.names(ability))
+            return [*registry.names(ability), *(registry.OF_CLASSES if model.class_names else ())]
     examples = ",".join(registry.OF_SAMPLES[:3])
     raise UserError(f"{model.name} (as configured) has no likelihood; expected --metrics={examples} or others")
 
@@ -241,6 +243,9 @@ class _Run:
             entry["notes"] = [self.model.likelihood_note]
         if suffix:
             entry |= {"dataset": config.likelihood_dataset}
+        elif self.model.class_names:
+            bits = evaluator.bits_per_dim(values)
+            entry["by_class"] = by_class(bits, self._classes(total), self.model.class_names)
         row[name + suffix] = entry | {"seconds": round(time.monotonic() - start, 1)}
         error = entry["bits_per_dim_standard_error"]
         print(
@@ -268,6 +273,23 @@ class _Run:
             row[name] = entry | self._facts(config.split) | {"seed": config.seed, "seconds": round(time.monotonic() - start, 1)}
             error = f" +- {entry['standard_error']:.2g}" if "standard_error" in entry else ""
             print(f"{name}: {entry['value']:.5g}{error} ({config.split}, {total} images)", flush=True)
+
+    def measure_classes(self, names, row):
+        """Adds entries to `row`."""
+        if not names:
+            return
+        config, start = self.config, time.monotonic()
+        total = min(config.num_images or math.inf, self.dataset.num_images(config.split))
+        batches = self.dataset.eval_batches(config.split, config.batch_size, total)
+        evaluator, progress = ClassEvaluator(self.model, self.strategy), ImageProgress("classes", total)
+        asked = (batches, self._classes(total), config.num_importance_samples, config.seed, progress)
+        for name, entry in evaluator.entries(*asked).items():
+            row[name] = entry | self._facts(config.split) | {"seed": config.seed, "seconds": round(time.monotonic() - start, 1)}
+            error = f" +- {entry['standard_error']:.2g}" if "standard_error" in entry else ""
+            print(f"{name}: {entry['value']:.5g}{error} ({config.split}, {total} images)", flush=True)
+
+    def _classes(self, total):
+        return self.dataset.classes_of(self.config.split, self.model.class_names)[:total]
 
     def measure_energy(self, names, row):
         """Adds an entry to `row`."""

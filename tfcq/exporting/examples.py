@@ -33,6 +33,8 @@ def requests(model: GenerativeModel) -> dict[str, Arrays]:
         "share": np.linspace(0.0, 1.0, _ROWS, dtype=np.float32),
         "spherical": np.arange(_ROWS) % 2 == 0,
     }
+    if "sample_class" in model.abilities:
+        values["classes"] = np.arange(_ROWS, dtype=np.int32) % len(model.class_names)
     if "super_resolve" in model.abilities:
         values["compressed"] = model.compress(images)
     if "decode" in model.abilities:

@@ -161,9 +161,11 @@ def _checked(tensor, wanted, argument, model, rows_of=None):
             checks.append(require(finite, f"{name}: expected finite values, received", shape))
     with tf.control_dependencies(checks):
         tensor = tf.identity(tensor)
-        bounds = (("least", wanted.minimum, tf.greater_equal), ("most", wanted.maximum, tf.less_equal))
+        kind = tensor.dtype.as_numpy_dtype
+        most = getattr(model, wanted.maximum) if isinstance(wanted.maximum, str) else wanted.maximum
+        bounds = (("least", wanted.minimum, tf.greater_equal), ("most", most, tf.less_equal))
         checks = [
-            require(tf.reduce_all(keeps(tensor, float(bound))), f"{name}: expected at {word} {bound}, received", tensor)
+            require(tf.reduce_all(keeps(tensor, kind(bound))), f"{name}: expected at {word} {bound}, received", tensor)
             for word, bound, keeps in bounds
             if bound is not None
         ]

@@ -39,9 +39,15 @@ class Flow(keras.layers.Layer):
     The transform is always computed in float32 (float64 if that is the layer's dtype): a mixed-precision policy
     affects only the networks inside.
 
+    A flow whose map depends on a condition, such as an image's class, sets `takes_condition`, and both methods take it as
+    `condition`, after `training`; a flow of other flows hands it on.
+
     Args:
         **kwargs: Keras's (`name`, `dtype`, `trainable`).
     """
+
+    takes_condition = False
+    """Whether `_inverse_and_log_det` and `_forward_and_log_det` have an argument `condition`."""
 
     def __init__(self, **kwargs: Any):
         # No autocast: a policy must cast neither the images nor the transform's weights to half precision.
@@ -62,12 +68,15 @@ class Flow(keras.layers.Layer):
 
     # AutoGraph has nothing to convert here; it would slow tracing down and wrap every UserError.
     @tf.autograph.experimental.do_not_convert
-    def inverse_and_log_det(self, images: tf.Tensor, training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
+    def inverse_and_log_det(
+        self, images: tf.Tensor, training: bool = False, condition: tf.Tensor | None = None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """Images to features.
 
         Args:
             images: `[N, H, W, C]`; any floating dtype, cast to `transform_dtype`. H, W and C must be known.
             training: whether normalisations use the statistics of this batch and update the moving ones.
+            condition: `[N, condition_size]`, on which the flow depends; None: an unconditional flow, or no condition.
 
         Returns:
             `features`, `[N, *features_shape]`, and `log_det`, `[N]`, nats: `log |d features / d images|`.
@@ -79,15 +88,18 @@ class Flow(keras.layers.Layer):
         if not self.built:
             self.build(tuple(images.shape))
         with tf.name_scope(f"{self.name}_inverse"):
-            return self._inverse_and_log_det(images, training)
+            return self._inverse_and_log_det(images, training, **self._given(condition))
 
     @tf.autograph.experimental.do_not_convert
-    def forward_and_log_det(self, features: tf.Tensor, training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
+    def forward_and_log_det(
+        self, features: tf.Tensor, training: bool = False, condition: tf.Tensor | None = None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """Features to images. Changes no weight and uses no batch statistics, whatever `training` is.
 
         Args:
             features: `[N, H, W, C]`; any floating dtype, cast to `transform_dtype`. H, W and C must be known.
             training: accepted for symmetry; sampling always uses the moving statistics.
+            condition: as for `inverse_and_log_det`.
 
         Returns:
             `images`, `[N, *images_shape]`, and `log_det`, `[N]`, nats: `log |d images / d features|`.
@@ -99,7 +111,7 @@ class Flow(keras.layers.Layer):
         if not self.built:
             self.build((None, *self.images_shape(tuple(features.shape[1:]))))
         with tf.name_scope(f"{self.name}_forward"):
-            return self._forward_and_log_det(features, training)
+            return self._forward_and_log_det(features, training, **self._given(condition))
 
     def call(self, images: tf.Tensor, training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
         """Calling a flow as a Keras layer calls `inverse_and_log_det`."""
@@ -129,9 +141,12 @@ class Flow(keras.layers.Layer):
         height, width, channels = features_shape
         return height, width, channels
 
-    def bijector(self, training: bool = False) -> FlowBijector:
-        """A fresh `tfb.Bijector` over this layer; see `FlowBijector`. Do not store it."""
-        return FlowBijector(self, training=training)
+    def bijector(self, training: bool = False, condition: tf.Tensor | None = None) -> FlowBijector:
+        """A fresh `tfb.Bijector` over this layer, given the condition; see `FlowBijector`. Do not store it."""
+        return FlowBijector(self, training=training, condition=condition)
+
+    def _given(self, condition):
+        return {"condition": condition} if self.takes_condition else {}
 
     def _inverse_and_log_det(self, images, training):
         raise NotImplementedError(f"{type(self).__name__} does not define _inverse_and_log_det")
@@ -169,6 +184,8 @@ class Chain(Flow):
         **kwargs: Keras's (`name`, `dtype`, `trainable`).
     """
 
+    takes_condition = True
+
     def __init__(self, flows: Iterable[Flow], **kwargs: Any):
         super().__init__(**kwargs)
         self.flows = list(flows)
@@ -203,17 +220,17 @@ class Chain(Flow):
             features_shape = flow.images_shape(features_shape)
         return super().images_shape(features_shape)
 
-    def _inverse_and_log_det(self, images, training):
+    def _inverse_and_log_det(self, images, training, condition=None):
         total = zero_log_det(images)
         for flow in self.flows:
-            images, log_det = flow.inverse_and_log_det(images, training)
+            images, log_det = flow.inverse_and_log_det(images, training, condition)
             total += log_det
         return images, total
 
-    def _forward_and_log_det(self, features, training):
+    def _forward_and_log_det(self, features, training, condition=None):
         total = zero_log_det(features)
         for flow in reversed(self.flows):
-            features, log_det = flow.forward_and_log_det(features, training)
+            features, log_det = flow.forward_and_log_det(features, training, condition)
             total += log_det
         return features, total
 

@@ -60,6 +60,7 @@ class FlowBijector(tfp.bijectors.Bijector):
 
     Args:
         flow: a `tfcq.flows.Flow`, or a `ContextualFlow`.
+        condition: `[N, condition_size]`, passed to a `Flow`, whose images then have one batch dimension; None: none is.
         training: passed to the flow: whether normalisations of the inverse use the batch's statistics and update theirs.
         validate_args: argument of TFP without effect; there is nothing to validate.
         name: name of the bijector and of its operations.
@@ -68,11 +69,17 @@ class FlowBijector(tfp.bijectors.Bijector):
     _cache = _NoCache()
 
     def __init__(
-        self, flow: Flow | ContextualFlow, training: bool = False, validate_args: bool = False, name: str | None = None
+        self,
+        flow: Flow | ContextualFlow,
+        training: bool = False,
+        validate_args: bool = False,
+        name: str | None = None,
+        condition: tf.Tensor | None = None,
     ):
         parameters = dict(locals())
         self._flow = flow
         self._training = training
+        self._given = self._no_dependency({} if condition is None else {"condition": condition})
         super().__init__(
             forward_min_event_ndims=EVENT_NDIMS,
             dtype=tf.as_dtype(flow.transform_dtype),
@@ -110,7 +117,7 @@ class FlowBijector(tfp.bijectors.Bijector):
                 return outputs, log_det
         flow_method = self._flow.forward_and_log_det if direction == "forward" else self._flow.inverse_and_log_det
         if value.shape.rank == EVENT_NDIMS + 1:
-            outputs, log_det = flow_method(value, training=self._training)
+            outputs, log_det = flow_method(value, training=self._training, **self._given)
         else:
             # A flow has one batch dimension; a distribution may have several, or none.
             batch_shape, event_shape = tf.shape(value)[:-EVENT_NDIMS], value.shape[-EVENT_NDIMS:]

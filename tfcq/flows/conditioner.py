@@ -39,6 +39,8 @@ class ResidualConditioner(keras.layers.Layer):
         batch_normalization: whether there is batch normalisation, synchronised over replicas.
         output_kernel_size: the side of the last convolution's kernel, in pixels.
         seed: an integer that fixes the initial values.
+        condition_size: how many values a condition has, such as a class as one-hot; 0: there is none. It shifts the outputs of
+            the first convolution, by nothing at first.
         **kwargs: Keras's (`name`, `dtype`, `trainable`).
 
     Raises:
@@ -58,6 +60,7 @@ class ResidualConditioner(keras.layers.Layer):
         batch_normalization: bool = False,
         output_kernel_size: int = 1,
         seed: int | None = 0,
+        condition_size: int = 0,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -96,6 +99,11 @@ class ResidualConditioner(keras.layers.Layer):
                 BatchNormalization(EPSILON, name=f"normalization_{index}", dtype=self.dtype_policy)
                 for index in range(2 * blocks + 1)
             ]
+        self.condition_size = condition_size
+        if condition_size:
+            self.of_condition = keras.layers.Dense(
+                width, use_bias=False, kernel_initializer="zeros", name="condition", dtype=self.dtype_policy
+            )
         # tf.train.Checkpoint follows attributes; it silently leaves out layers that are only in a list on a Keras layer.
         for layer in (*self.inner, *self.normalizations):
             setattr(self, layer.name, layer)
@@ -104,12 +112,21 @@ class ResidualConditioner(keras.layers.Layer):
         """Builds the layers for `inputs_shape`, `(N, H, W, channels)`."""
         inner_shape = (*inputs_shape[:-1], self.width)
         self.first.build(inputs_shape)
+        if self.condition_size:
+            self.of_condition.build((None, self.condition_size))
         for layer in (*self.inner, *self.normalizations, self.last):
             layer.build(inner_shape)
 
-    def call(self, inputs: tf.Tensor, training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
-        """`inputs` `[N, H, W, channels]` to `shift` and `raw_log_scale`, each `[N, H, W, outputs]`, compute dtype."""
+    def call(
+        self, inputs: tf.Tensor, training: bool = False, condition: tf.Tensor | None = None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """`inputs` `[N, H, W, channels]` to `shift` and `raw_log_scale`, each `[N, H, W, outputs]`, compute dtype.
+
+        `condition`: `[N, condition_size]`; None: without.
+        """
         hidden = self.first(inputs)
+        if condition is not None:
+            hidden += self.of_condition(condition)[:, tf.newaxis, tf.newaxis]
         for block in range(self.blocks):
             residual = self.inner[2 * block](self._activate(hidden, 2 * block, training))
             residual = self.inner[2 * block + 1](self._activate(residual, 2 * block + 1, training))

@@ -44,6 +44,7 @@ class AffineCoupling(Flow):
         conditioner: function of (number of moving channels, seed, name, dtype) that makes another conditioner, a Keras
             layer with the inputs and outputs of `ResidualConditioner`. Width, blocks and the options of normalisation and
             kernel then have no effect.
+        condition_size: how many values the condition has on which the usual conditioner depends, besides; 0: there is none.
         **kwargs: Keras's (`name`, `dtype`, `trainable`).
 
     Raises:
@@ -53,6 +54,8 @@ class AffineCoupling(Flow):
         Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP", 2017, equations 7 and 8, section 3.4. As in the
         authors' program, the shift is added before scaling.
     """
+
+    takes_condition = True
 
     def __init__(
         self,
@@ -65,9 +68,11 @@ class AffineCoupling(Flow):
         output_kernel_size: int = 1,
         seed: int | None = 0,
         conditioner: Callable[[int, int | None, str, Any], keras.layers.Layer] | None = None,
+        condition_size: int = 0,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
+        self.condition_size = condition_size
         if mask not in MASKS:
             raise UserError(f"unknown coupling mask: expected one of {', '.join(MASKS)}, got {mask!r}")
         if parity not in (0, 1):
@@ -91,6 +96,7 @@ class AffineCoupling(Flow):
             self.batch_normalization,
             self.output_kernel_size,
             seed,
+            condition_size=self.condition_size,
             name=name,
             dtype=dtype,
         )
@@ -112,14 +118,14 @@ class AffineCoupling(Flow):
         self.conditioner = self._make_conditioner(moved, self.seed, "conditioner", self.dtype_policy)
         self.conditioner.build((*outer, read))
 
-    def _inverse_and_log_det(self, images, training):
+    def _inverse_and_log_det(self, images, training, condition=None):
         kept, moving = self._split(images)
-        shift, log_scale = self._parameters(kept, training)
+        shift, log_scale = self._parameters(kept, training, condition)
         return self._join(kept, (moving + shift) * tf.exp(log_scale)), tf.reduce_sum(log_scale, axis=[1, 2, 3])
 
-    def _forward_and_log_det(self, features, training):
+    def _forward_and_log_det(self, features, training, condition=None):
         kept, moving = self._split(features)
-        shift, log_scale = self._parameters(kept, training=False)
+        shift, log_scale = self._parameters(kept, False, condition)
         return self._join(kept, moving * tf.exp(-log_scale) - shift), -tf.reduce_sum(log_scale, axis=[1, 2, 3])
 
     def _split(self, images):
@@ -135,20 +141,21 @@ class AffineCoupling(Flow):
             return moved
         return tf.concat([kept, moved] if self.parity == 0 else [moved, kept], axis=-1)
 
-    def _parameters(self, images, training):
+    def _parameters(self, images, training, condition):
         """The shift and the log-scale of the moving part, in the transform's dtype; kept pixels have 0 and 0."""
         factor = self.log_scale_factor.value
         if self.mask == "channel":
-            shift, raw = self._condition(images, training)
+            shift, raw = self._computed(images, training, condition)
             return shift, factor * tf.tanh(raw)
         kept = tf.constant(checkerboard(images.shape[1], images.shape[2], self.parity), images.dtype)
         channel = tf.broadcast_to(kept, tf.concat([tf.shape(images)[:-1], [1]], axis=0))
-        shift, raw = self._condition(tf.concat([images * kept, channel], axis=-1), training)
+        shift, raw = self._computed(tf.concat([images * kept, channel], axis=-1), training, condition)
         moving = 1.0 - kept
         return moving * shift, (factor * moving) * tf.tanh(raw)
 
-    def _condition(self, inputs, training):
-        shift, raw = self.conditioner(inputs, training=training)
+    def _computed(self, inputs, training, condition):
+        given = {"condition": condition} if self.condition_size and condition is not None else {}
+        shift, raw = self.conditioner(inputs, training=training, **given)
         return tf.cast(shift, self.transform_dtype), tf.cast(raw, self.transform_dtype)
 
 

@@ -58,6 +58,7 @@ class ImageFlow(Chain):
         output_kernel_size: the side of the conditioners' last kernel: 1, as by the authors of RealNVP, or 3.
         seed: an integer that fixes the initial values.
         conditioner: makes other conditioners, see `AffineCoupling`; the options of the usual ones then have no effect.
+        condition_size: how many values the condition has on which all couplings depend; 0: there is none.
         **kwargs: Keras's (`name`, `dtype`, `trainable`).
 
     Raises:
@@ -83,6 +84,7 @@ class ImageFlow(Chain):
         width_factor: int = 2,
         channel_width_factor: int = 2,
         conditioner: Callable[[int, int | None, str, Any], keras.layers.Layer] | None = None,
+        condition_size: int = 0,
         **kwargs: Any,
     ):
         if scales < 0 or couplings < 1:
@@ -98,6 +100,7 @@ class ImageFlow(Chain):
             "batch_normalization": conditioner_batch_normalization,
             "output_kernel_size": output_kernel_size,
             "conditioner": conditioner,
+            "condition_size": condition_size,
             "dtype": kwargs.get("dtype"),
         }
         # A scale has at most 2 * couplings + 1 couplings, with a seed each.
@@ -136,7 +139,7 @@ class ImageFlow(Chain):
         self.scales = scales
 
     @classmethod
-    def of(cls, options: FlowOptions, seed: int | None, name: str = "flow") -> ImageFlow:
+    def of(cls, options: FlowOptions, seed: int | None, name: str = "flow", condition_size: int = 0) -> ImageFlow:
         """The flow that `options` describe."""
         return cls(
             scales=options.flow_scales,
@@ -151,6 +154,7 @@ class ImageFlow(Chain):
             output_kernel_size=options.flow_output_kernel_size,
             seed=seed,
             name=name,
+            condition_size=condition_size,
         )
 
     def build(self, images_shape: ImagesShape) -> None:

@@ -55,6 +55,9 @@ class LatentFlow(keras.layers.Layer):
         name: the layer's name.
         dtype: dtype of weights, vectors and densities; the tests' reference is float64.
         normalized: whether the hidden layers of the couplings' networks have batch normalisation.
+        condition_size: how many values the condition has on which all couplings depend, such as a class as one-hot; 0: there is
+            none. The condition enters the couplings' networks, and the noise stays standard normal: a class may then change the
+            shape of its latents' distribution, and not only where it lies and how wide it is.
     """
 
     def __init__(
@@ -67,18 +70,19 @@ class LatentFlow(keras.layers.Layer):
         name: str = "latent_flow",
         dtype: str = "float32",
         normalized: bool = False,
+        condition_size: int = 0,
     ):
         super().__init__(name=name, dtype=dtype)
         self.dim, self.blocks, self.units, self.layers, self.seed = dim, blocks, units, layers, seed
-        self.normalized = normalized
+        self.normalized, self.condition_size = normalized, condition_size
         self.build()
 
     @classmethod
-    def of(cls, options: Any, seed: int | None) -> LatentFlow:
+    def of(cls, options: Any, seed: int | None, condition_size: int = 0) -> LatentFlow:
         """The flow that `options`, which are `LatentFlowOptions` and `AutoencoderOptions` at once, describe."""
         return cls(
             options.latent_dim, options.latent_flow_blocks, options.latent_flow_units, options.latent_flow_layers, seed,
-            normalized=options.latent_flow_normalization == "batch",
+            normalized=options.latent_flow_normalization == "batch", condition_size=condition_size,
         )  # fmt: skip
 
     def build(self, latents_shape: tuple[int | None, int] | None = None) -> None:
@@ -97,6 +101,7 @@ class LatentFlow(keras.layers.Layer):
                     name=f"coupling_{block}_{index}",
                     dtype=self.dtype_policy,
                     normalization="after" if self.normalized else "",
+                    condition_size=self.condition_size,
                 )
                 setattr(self, network.name, network)
             order = np.random.default_rng(next(seeds)).permutation(self.dim)
@@ -109,37 +114,40 @@ class LatentFlow(keras.layers.Layer):
             )
             setattr(self, f"permutation_{block}", weight)
 
-    def bijector(self, training: bool = False) -> tfp.bijectors.Bijector:
+    def bijector(self, training: bool = False, condition: tf.Tensor | None = None) -> tfp.bijectors.Bijector:
         """A fresh `tfb.Chain` over the weights. Do not store it.
 
         In `training`, batch normalisations use a batch's statistics, and move their own once: do not use it for two batches.
+        `condition`, [N, condition_size], is that of the N vectors that it transforms; None: without.
         """
         chain: list[tfp.bijectors.Bijector] = []
         for block in range(self.blocks):
-            chain += [self._coupling(block, 0, training), self._coupling(block, 1, training)]
+            chain += [self._coupling(block, 0, training, condition), self._coupling(block, 1, training, condition)]
             chain += [Permute(permutation=value_of(getattr(self, f"permutation_{block}")))]
         return tfb.Chain(chain)
 
-    def distribution(self, temperature: float = 1.0, training: bool = False) -> tfp.distributions.Distribution:
+    def distribution(
+        self, temperature: float = 1.0, training: bool = False, condition: tf.Tensor | None = None
+    ) -> tfp.distributions.Distribution:
         """The distribution of latents: N(0, temperature^2 I) transformed by the flow, a `tfd.TransformedDistribution`.
 
-        `training` is that of `bijector`.
+        `training` and `condition` are those of `bijector`.
         """
         noise = tfd.MultivariateNormalDiag(scale_diag=temperature * tf.ones(self.dim, self.compute_dtype))
-        return tfd.TransformedDistribution(noise, self.bijector(training))
+        return tfd.TransformedDistribution(noise, self.bijector(training, condition))
 
     def _num_kept(self, index):
         """The number of values that a block's coupling number `index` leaves unchanged."""
         return self.dim // 2 if index == 0 else self.dim - self.dim // 2
 
-    def _coupling(self, block, index, training):
+    def _coupling(self, block, index, training, condition):
         network = getattr(self, f"coupling_{block}_{index}")
         kept, called = self._num_kept(index), False
 
         def shift_and_log_scale(inputs, moved, **_):
             nonlocal called
             with frozen_statistics(called):  # TFP runs it for the value, and again for the log-determinant
-                shift, raw = tf.split(network(inputs, training=training), 2, axis=-1)
+                shift, raw = tf.split(network(inputs, training=training, condition=condition), 2, axis=-1)
             called = True
             return shift, LOG_SCALE_LIMIT * tf.tanh(raw / LOG_SCALE_LIMIT)
 

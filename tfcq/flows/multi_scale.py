@@ -29,6 +29,8 @@ class MultiScale(Flow):
         Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP", 2017, section 3.6.
     """
 
+    takes_condition = True
+
     def __init__(self, fine: Flow, coarse: Flow, **kwargs: Any):
         super().__init__(**kwargs)
         self.fine = fine
@@ -48,16 +50,16 @@ class MultiScale(Flow):
         going_on, staying = _halves(self.fine.initialize(self._checked_eager(images)))
         return _whole(self.coarse.initialize(going_on), staying)
 
-    def _inverse_and_log_det(self, images, training):
-        features, fine_log_det = self.fine.inverse_and_log_det(images, training)
+    def _inverse_and_log_det(self, images, training, condition=None):
+        features, fine_log_det = self.fine.inverse_and_log_det(images, training, condition)
         going_on, staying = _halves(features)
-        going_on, coarse_log_det = self.coarse.inverse_and_log_det(going_on, training)
+        going_on, coarse_log_det = self.coarse.inverse_and_log_det(going_on, training, condition)
         return _whole(going_on, staying), fine_log_det + coarse_log_det
 
-    def _forward_and_log_det(self, features, training):
+    def _forward_and_log_det(self, features, training, condition=None):
         going_on, staying = _halves(features)
-        going_on, coarse_log_det = self.coarse.forward_and_log_det(going_on, training)
-        images, fine_log_det = self.fine.forward_and_log_det(_whole(going_on, staying), training)
+        going_on, coarse_log_det = self.coarse.forward_and_log_det(going_on, training, condition)
+        images, fine_log_det = self.fine.forward_and_log_det(_whole(going_on, staying), training, condition)
         return images, fine_log_det + coarse_log_det
 
 

@@ -39,8 +39,8 @@ class Listed:
     """A line of `TABLE`.
 
     Attributes:
-        ability: what a model must be able to do (`GenerativeModel.abilities`): "likelihood", "latent_likelihood", "energy" or
-            "sample"; "classes": its samples must have known classes, as those of no model have, but those of files may.
+        ability: what a model must be able to do (`GenerativeModel.abilities`): "likelihood", "latent_likelihood", "energy",
+            "class_probabilities" or "sample"; "classes": its samples must have known classes, as those of files may.
         meaning: a sentence for --help and the report, which says which direction is better.
         module: name of the module of tfcq.metrics that has its `METRIC`; "": a likelihood or an energy.
         numbers: {name: Number}; empty: one, of the metric's name.
@@ -88,6 +88,21 @@ TABLE = {
         "energy",
         "AUROC of the model's energy, by which generated images are told from real ones, one by one; 0.5: it tells nothing",
         numbers={"energy_auroc": Number()},
+    ),
+    "classes": Listed(
+        "class_probabilities",
+        "how well the model knows the classes of images, of a model of --class_conditional",
+        numbers={
+            "class_accuracy": Number(
+                "share of images whose most probable class, by Bayes's rule, is their own; higher is better", "", "higher"
+            ),
+            "log_prob_given_class": Number(
+                "log P(image | its class), or log p(latents of an image | its class), nats; higher is likelier", "nats", "higher"
+            ),
+            "bits_per_dim_given_class": Number(
+                "bound on -log P(image | its class), of a model that is a density of images; lower is better", "bits/dim", "lower"
+            ),
+        },
     ),
     "frechet_distance": Listed(
         "sample",
@@ -202,6 +217,9 @@ LIKELIHOODS = names("likelihood")
 
 LATENT_LIKELIHOODS = names("latent_likelihood")
 """Metrics of real images under models that are a density of latents and not of images."""
+
+OF_CLASSES = names("class_probabilities")
+"""Metrics of real images and their classes, of models that learn images given their class."""
 
 OF_ENERGY = names("energy")
 """Metrics of a model's energy, on real and generated images."""

@@ -10,7 +10,7 @@ import importlib
 import importlib.util
 import pkgutil
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -23,13 +23,17 @@ if TYPE_CHECKING:
     from tfcq.models.base import GenerativeModel
 
 
-def build(config: Config, image_shape: Sequence[int]) -> GenerativeModel:
+def build(
+    config: Config, image_shape: Sequence[int], classes: Mapping[str, float] | None = None
+) -> GenerativeModel:
     """Builds the untrained model of a configuration, with all its weights.
 
     Args:
         config: the configuration; `training.precision` becomes the dtype policy of the layers, `training.seed` the seed of
             the weights.
         image_shape: (H, W, C).
+        classes: {name of a class: its probability}, in the order of their numbers, of a model with `class_conditional`; None: of
+            any other.
 
     Returns:
         The model; its `fit` trains according to `config.training`, unless it is compiled otherwise.
@@ -42,11 +46,15 @@ def build(config: Config, image_shape: Sequence[int]) -> GenerativeModel:
     if len(image_shape) != 3:
         raise UserError(f"image_shape: expected (H, W, C), received {image_shape}")
     image_shape = tuple(check_integer("image_shape", size, 1) for size in image_shape)
+    if config.class_conditional != bool(classes):
+        expected = "{name of a class: its probability}" if config.class_conditional else "none without class_conditional"
+        raise UserError(f"classes: expected {expected}, received {classes!r}")
+    given = {"classes": dict(classes)} if classes else {}
     settings.import_tensorflow()  # a caller may not have come through an entry point
     assert config.model is not None  # Config fills it in
     system = _module(config.model).MODEL
     with settings.keras_defaults(config.training.precision), _seeded(config.training.seed):
-        model = system(config.system, image_shape, seed=config.training.seed)
+        model = system(config.system, image_shape, seed=config.training.seed, **given)
     model.training_config = config.training
     return model
 

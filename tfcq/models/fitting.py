@@ -71,7 +71,7 @@ class FittedModel(Trainer):
                 )
 
     def fit(
-        self, x: Any, y: None = None, batch_size: int | None = None, epochs: int = 1, **options: Any
+        self, x: Any, y: Any = None, batch_size: int | None = None, epochs: int = 1, **options: Any
     ) -> keras.callbacks.History:
         """Trains on images in memory, without checkpoints and evaluations; a new model is first initialised with some of them.
 
@@ -80,7 +80,7 @@ class FittedModel(Trainer):
 
         Args:
             x: uint8 [N, H, W, C] (or [N, H, W]), an array or a finite `tf.data.Dataset` of images.
-            y: None; these models take no labels.
+            y: numbers of the images' classes, int [N], of a model with classes, indices into `class_names`; None: of any other.
             batch_size: images of an update; None: `config.training.batch_size`, or fewer if there are fewer images.
             epochs: passes over the images; a step takes one batch for each turn of the player with the most turns.
             **options: arguments of `keras.Model.fit`, such as verbose, callbacks, steps_per_epoch.
@@ -92,13 +92,15 @@ class FittedModel(Trainer):
             UserError: images of another type or shape, too few images, or an option that has no meaning here.
         """
         check_integer("fit(epochs)", epochs, 1)
-        for name, value in ({"y": y} | options).items():
+        if self.class_names and y is None:
+            raise UserError(f"fit(y): {self.name} learns images given their class; expected int [N], a number for each image")
+        for name, value in (options if self.class_names else {"y": y} | options).items():
             if name in _NOT_OF_FIT and value is not None:
                 raise UserError(f"fit({name}): a model learns from images alone here; tfcq.Run.train measures on held-out images")
         options = {name: value for name, value in options.items() if name not in _NOT_OF_FIT}
         if self.training_config.init_from:
             raise UserError("fit: init_from is of tfcq.Run.train; expected none here: assign weights, or load them, before fit")
-        dataset = arrays.training_set(x, self.image_shape, "fit(x)")
+        dataset = arrays.training_set(x, self.image_shape, "fit(x)", y, self.class_names)
         self._attach(dataset, batch_size or self.training_config.batch_size)
         count, turns = dataset.num_images("train"), self.batches_per_step
         most = count // turns

@@ -26,6 +26,8 @@ class Perceptron(keras.layers.Layer):
         name: the layer's name.
         dtype: dtype or policy of the hidden layers; None: the precision policy.
         normalization: the batch normalisation of hidden layers: "" (none) | "before" each ReLU, in place of a bias | "after" it.
+        condition_size: how many values a condition has, such as a class as one-hot; 0: there is none. It shifts the first hidden
+            layer before its ReLU, by nothing at first.
     """
 
     def __init__(
@@ -40,10 +42,12 @@ class Perceptron(keras.layers.Layer):
         name: str = "perceptron",
         dtype: str | keras.DTypePolicy | None = None,
         normalization: str = "",
+        condition_size: int = 0,
     ):
         super().__init__(name=name, dtype=dtype)
         self.inputs, self.outputs, self.units, self.layers = inputs, outputs, units, layers
         self.output_gain, self.input_skip, self.seed, self.normalization = output_gain, input_skip, seed, normalization
+        self.condition_size = condition_size
         self.build()
 
     def build(self, inputs_shape: tuple[int | None, int] | None = None) -> None:
@@ -53,9 +57,10 @@ class Perceptron(keras.layers.Layer):
         for index, seed in enumerate(seeds[:-1]):
             initializer = keras.initializers.HeNormal(seed)
             before = self.normalization == "before"
+            linear = before or self._is_shifted(index)
             hidden = keras.layers.Dense(
                 self.units,
-                None if before else "relu",
+                None if linear else "relu",
                 use_bias=not before,
                 kernel_initializer=initializer,
                 name=f"hidden_{index}",
@@ -68,17 +73,28 @@ class Perceptron(keras.layers.Layer):
                 normalization = BatchNormalization(name=f"normalization_{index}", dtype=self.dtype_policy)
                 normalization.build((None, size))
                 setattr(self, normalization.name, normalization)
+        if self.condition_size:
+            self.of_condition = keras.layers.Dense(
+                self.units, use_bias=False, kernel_initializer="zeros", name="condition", dtype=self.dtype_policy
+            )
+            self.of_condition.build((None, self.condition_size))
         # VarianceScaling does not take a scale of 0.
         gain = self.output_gain
         initializer = keras.initializers.VarianceScaling(gain**2, seed=seeds[-1]) if gain else "zeros"
         self.last = keras.layers.Dense(self.outputs, kernel_initializer=initializer, dtype=self.variable_dtype, name="outputs")
         self.last.build((None, size + self.inputs if self.input_skip else size))
 
-    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Vectors [N, inputs] to [N, outputs]; in `training`, hidden layers are normalised by the batch's statistics."""
+    def call(self, inputs: tf.Tensor, training: bool = False, condition: tf.Tensor | None = None) -> tf.Tensor:
+        """Vectors [N, inputs] to [N, outputs]; in `training`, hidden layers are normalised by the batch's statistics.
+
+        `condition`: [N, condition_size]; None: without.
+        """
         hidden = inputs
         for index in range(self.layers):
             hidden = getattr(self, f"hidden_{index}")(hidden)
+            if self._is_shifted(index):
+                hidden = hidden if condition is None else hidden + self.of_condition(condition)
+                hidden = hidden if self.normalization == "before" else tf.nn.relu(hidden)
             if self.normalization:
                 hidden = getattr(self, f"normalization_{index}")(hidden, training=training)
             if self.normalization == "before":
@@ -86,3 +102,6 @@ class Perceptron(keras.layers.Layer):
         if self.input_skip:
             hidden = tf.concat([hidden, tf.cast(inputs, hidden.dtype)], axis=-1)
         return self.last(hidden)
+
+    def _is_shifted(self, index):
+        return bool(self.condition_size) and index == 0

@@ -30,109 +30,14 @@ import numpy as np
 import tensorflow as tf
 
 from tfcq.networks.convolutions import Convolution, TransposedConvolution, spawn_seeds
+from tfcq.networks.encoder import MOST_SEEDS, normalization_of, unit
 from tfcq.networks.latents import HEAD_GAIN, Inferred, LatentLayer
-from tfcq.networks.normalization import BatchNormalization
 from tfcq.networks.plan import Plan
 from tfcq.networks.residual import LINEAR_GAIN, ResidualBlock
 from tfcq.randomness import RowNoise, StepNoise
 
 if TYPE_CHECKING:
     from tfcq.flows import InverseAutoregressiveFlow
-
-_MOST_SEEDS = 4096  # at most, one for each layer
-
-
-class Encoder(keras.layers.Layer):
-    """Computes evidence for each layer of latents from features float32 [N, H, W, C].
-
-    Its outputs are a list, from the top, of float32 [N, *latent_shape[:-1], statistics].
-
-    Args:
-        plan: the sizes.
-        seed: an integer that fixes the initial values.
-        name: the layer's name.
-    """
-
-    def __init__(self, plan: Plan, seed: int | None = 0, name: str = "encoder"):
-        super().__init__(name=name)
-        self.plan = plan
-        self.seed = seed
-        self.build((None, *plan.image_shape))
-
-    def build(self, features_shape: tuple[int | None, int, int, int]) -> None:
-        """Makes all weights; called by the constructor."""
-        plan = self.plan
-        seeds = iter(spawn_seeds(self.seed, _MOST_SEEDS))
-        height, width, channels = plan.image_shape
-        if plan.network == "residual":
-            self.stem = Convolution(max(plan.width // 2, 1), 3, seed=next(seeds), name="stem", **plan.options)
-            self.stem.build((None, *plan.image_shape))
-            channels = max(plan.width // 2, 1)
-        elif plan.network == "standard":
-            convolution = Convolution(plan.width, 3, seed=next(seeds), **plan.options)
-            self.stem = _unit(plan.image_shape, convolution, plan, "stem")
-            channels = plan.width
-        for level in reversed(range(self._num_halved)):
-            for index in range(self._num_blocks):
-                name = f"level_{level}_{index}"
-                if plan.network == "residual":
-                    resampling = "down" if index == 0 and level < plan.halvings else "none"
-                    block: keras.layers.Layer = ResidualBlock(
-                        plan.channels(level), resampling, seed=next(seeds), name=name, **plan.block_options
-                    )
-                    block.build((None, height, width, channels))
-                else:
-                    convolution = Convolution(plan.channels(level), 4, 2, seed=next(seeds), **plan.options)
-                    block = _unit((height, width, channels), convolution, plan, name)
-                setattr(self, name, block)
-                height, width, channels = plan.state_shape(level)
-        for layer in plan.layers:
-            statistics = 2 * plan.latent_channels + plan.context_of(layer[0])
-            gain = HEAD_GAIN * plan.head_scale(layer[0])
-            options: dict[str, Any] = {"name": _head_name(layer), "dtype": "float32"}
-            if len(plan.latent_shape(layer)) == 1:
-                initializer = keras.initializers.VarianceScaling(2.0 * gain**2, seed=next(seeds))
-                head: keras.layers.Layer = keras.layers.Dense(statistics, kernel_initializer=initializer, **options)
-                head.build((None, int(np.prod(plan.state_shape(layer[0])))))
-            else:
-                options |= {"weight_normalization": plan.normalization == "weight", "gain": gain}
-                head = Convolution(statistics, 3, seed=next(seeds), **options)
-                head.build((None, *plan.state_shape(layer[0])))
-            setattr(self, head.name, head)
-
-    @property
-    def _num_halved(self):
-        """The number of resolutions with blocks: with "standard" the stem alone is at the image's own."""
-        return self.plan.halvings if self.plan.network == "standard" else self.plan.num_resolutions
-
-    @property
-    def _num_blocks(self):
-        """The number of blocks at each resolution."""
-        return self.plan.blocks if self.plan.network == "residual" else 1
-
-    def call(self, features: tf.Tensor, training: bool = False) -> list[tf.Tensor]:
-        """The evidence for each layer of latents, from the top; see the class."""
-        plan = self.plan
-        evidence: dict[tuple[int, int], tf.Tensor] = {}
-        hidden = features
-        if plan.network == "residual":
-            hidden = self.stem(features)
-        elif plan.network == "standard":
-            hidden = self.stem(features, training=training)
-        for level in reversed(range(self._num_halved)):
-            seen = []
-            for index in range(self._num_blocks):
-                hidden = getattr(self, f"level_{level}_{index}")(hidden, training=training)
-                seen.append(tf.nn.elu(hidden) if plan.network == "residual" else hidden)
-            # The last block on the way up belongs to the first on the way down.
-            for layer in plan.layers:
-                if layer[0] == level:
-                    source = seen[-1 - layer[1]] if plan.network == "residual" else seen[0]
-                    head = getattr(self, _head_name(layer))
-                    if len(plan.latent_shape(layer)) == 1:
-                        source = tf.reshape(source, [-1, int(np.prod(source.shape[1:]))])
-                    evidence[layer] = head(source)
-        return [evidence[layer] for layer in plan.layers]
 
 
 class Decoder(keras.layers.Layer):
@@ -147,6 +52,8 @@ class Decoder(keras.layers.Layer):
             outputs) that makes a posterior's flow; needed if the plan has `context_channels`.
         seed: an integer that fixes the initial values.
         name: the layer's name.
+        num_classes: the number of classes of images, on which the priors depend; 0: they do not. Methods then take `condition`,
+            classes as one-hot, [N, num_classes].
     """
 
     def __init__(
@@ -155,17 +62,19 @@ class Decoder(keras.layers.Layer):
         make_flow: Callable[[int | None, int, int, float], InverseAutoregressiveFlow] | None = None,
         seed: int | None = 0,
         name: str = "decoder",
+        num_classes: int = 0,
     ):
         super().__init__(name=name)
         self.plan = plan
         self.seed = seed
+        self.num_classes = num_classes
         self._make_flow = make_flow
         self.build()
 
     def build(self, latents_shape: tuple[int | None, ...] | None = None) -> None:
         """Makes all weights; called by the constructor."""
         plan = self.plan
-        seeds = iter(spawn_seeds(self.seed, _MOST_SEEDS))
+        seeds = iter(spawn_seeds(self.seed, MOST_SEEDS))
         self.latents: list[LatentLayer] = []
         for layer in plan.layers:
             level = layer[0]
@@ -184,6 +93,7 @@ class Decoder(keras.layers.Layer):
                 plan.normalization == "weight",
                 HEAD_GAIN * scale,
                 next(seeds),
+                self.num_classes,
                 name=f"latents_{layer[0]}_{layer[1]}",
             )
             latent.build()
@@ -203,7 +113,12 @@ class Decoder(keras.layers.Layer):
         return (sum(int(np.prod(latent.shape)) for latent in self.latents),)
 
     def infer(
-        self, evidence: list[tf.Tensor], noise: RowNoise | StepNoise | None, tag: int, training: bool = False
+        self,
+        evidence: list[tf.Tensor],
+        noise: RowNoise | StepNoise | None,
+        tag: int,
+        training: bool = False,
+        condition: tf.Tensor | None = None,
     ) -> tuple[tf.Tensor, list[Inferred]]:
         """Draws all latents from their posteriors.
 
@@ -212,6 +127,7 @@ class Decoder(keras.layers.Layer):
             noise: layer i draws with the tag `tag` + i. None: the posteriors' central values instead of draws.
             tag: see `noise`.
             training: whether batch normalisation is in training mode.
+            condition: see the class.
 
         Returns:
             The means of the features, float32 [N, H, W, C], and the results of all layers, from the top.
@@ -221,13 +137,18 @@ class Decoder(keras.layers.Layer):
         def choose(latent, state):
             shape = latent.shape
             normal = noise.normal(shape, tag + len(inferred)) if noise else tf.zeros(shape)
-            inferred.append(latent.infer(state, evidence[len(inferred)], normal))
+            inferred.append(latent.infer(state, evidence[len(inferred)], normal, condition))
             return inferred[-1].latents
 
         return self._descend(choose, training), inferred
 
     def generate(
-        self, noise: RowNoise | StepNoise, tag: int, temperature: float | tf.Tensor = 1.0, training: bool = False
+        self,
+        noise: RowNoise | StepNoise,
+        tag: int,
+        temperature: float | tf.Tensor = 1.0,
+        training: bool = False,
+        condition: tf.Tensor | None = None,
     ) -> tf.Tensor:
         """Draws all latents from their priors; returns the means of the features, float32 [N, H, W, C].
 
@@ -236,18 +157,24 @@ class Decoder(keras.layers.Layer):
             tag: see `noise`.
             temperature: a float, or [N]: the factor of the priors' standard deviations.
             training: whether batch normalisation is in training mode.
+            condition: see the class.
         """
         drawn: list[tf.Tensor] = []
 
         def choose(latent, state):
             scale = tf.reshape(tf.cast(temperature, tf.float32), [-1] + [1] * len(latent.shape))
-            drawn.append(latent.generate(state, noise.normal(latent.shape, tag + len(drawn)), scale))
+            drawn.append(latent.generate(state, noise.normal(latent.shape, tag + len(drawn)), scale, condition))
             return drawn[-1]
 
         return self._descend(choose, training)
 
     def infer_and_generate(
-        self, evidence: list[tf.Tensor], noise: StepNoise, prior_noise: StepNoise, tag: int
+        self,
+        evidence: list[tf.Tensor],
+        noise: StepNoise,
+        prior_noise: StepNoise,
+        tag: int,
+        condition: tf.Tensor | None = None,
     ) -> tuple[tf.Tensor, list[Inferred], tf.Tensor]:
         """`infer` and `generate` in training, as one batch: batch normalisation has the same statistics for both.
 
@@ -256,6 +183,7 @@ class Decoder(keras.layers.Layer):
             noise: posterior i draws with the tag `tag` + i.
             prior_noise: prior i draws with the tag `tag` + i.
             tag: see `noise`.
+            condition: see the class; of both.
 
         Returns:
             The means of the features, the results of all layers, from the top, and the means of generated features.
@@ -265,8 +193,8 @@ class Decoder(keras.layers.Layer):
         def choose(latent, state):
             of_inferred, of_generated = (None, None) if state is None else tf.split(state, 2)
             shape, layer_tag = latent.shape, tag + len(inferred)
-            inferred.append(latent.infer(of_inferred, evidence[len(inferred)], noise.normal(shape, layer_tag)))
-            generated = latent.generate(of_generated, prior_noise.normal(shape, layer_tag), tf.constant(1.0))
+            inferred.append(latent.infer(of_inferred, evidence[len(inferred)], noise.normal(shape, layer_tag), condition))
+            generated = latent.generate(of_generated, prior_noise.normal(shape, layer_tag), tf.constant(1.0), condition)
             return tf.concat([inferred[-1].latents, generated], axis=0)
 
         means, generated = tf.split(self._descend(choose, training=True), 2)
@@ -328,11 +256,11 @@ class Decoder(keras.layers.Layer):
             if plan.network == "residual":
                 linear += [dense, keras.layers.Reshape(shape)]
             else:
-                linear += [dense, *_normalization(plan), keras.layers.ELU(), keras.layers.Reshape(shape)]
+                linear += [dense, *normalization_of(plan), keras.layers.ELU(), keras.layers.Reshape(shape)]
         elif plan.network == "residual":
             linear += [Convolution(plan.channels(0), 3, gain=LINEAR_GAIN, seed=seed, **plan.options)]
         else:
-            linear += [Convolution(plan.channels(0), 3, seed=seed, **plan.options), *_normalization(plan), keras.layers.ELU()]
+            linear += [Convolution(plan.channels(0), 3, seed=seed, **plan.options), *normalization_of(plan), keras.layers.ELU()]
         self.top = keras.Sequential(linear, name="top")
 
     def _build_plain(self, seeds: Iterator[Any]) -> None:
@@ -346,7 +274,7 @@ class Decoder(keras.layers.Layer):
             self._hold(join)
         for level in range(plan.num_resolutions - 1):
             up = TransposedConvolution(plan.channels(level + 1), 4, 2, seed=next(seeds), **plan.options)
-            self._hold(_unit(plan.state_shape(level), up, plan, f"level_{level}_{plan.blocks - 1}"))
+            self._hold(unit(plan.state_shape(level), up, plan, f"level_{level}_{plan.blocks - 1}"))
         if plan.network == "plain":
             self._build_output(TransposedConvolution, 4, 2, next(seeds))
         else:
@@ -382,18 +310,3 @@ class Decoder(keras.layers.Layer):
     def _hold(self, layer):
         # tf.train.Checkpoint follows attributes; it silently leaves out layers that are only in a list on a Keras layer.
         setattr(self, layer.name, layer)
-
-
-def _head_name(layer):
-    return f"head_{layer[0]}_{layer[1]}"
-
-
-def _normalization(plan):
-    if plan.normalization == "batch":
-        return [BatchNormalization()]
-    return []
-
-
-def _unit(shape, layer, plan, name):
-    return keras.Sequential([keras.Input(shape), layer, *_normalization(plan), keras.layers.ELU()], name=name)
-

@@ -13,6 +13,7 @@ a sum of terms from both.
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -33,6 +34,27 @@ HEAD_GAIN = 0.07
 PRIOR_LOG_SCALES, POSTERIOR_LOG_SCALES = (-3.0, 3.0), (-7.0, 3.0)
 """Limits of log-deviations. They bound how much wider than its prior a posterior can be, because the square of that ratio is in
 the KL: with wide limits one outlying image cost 1e9 nats and ended a run. A posterior may be much narrower than its prior."""
+
+
+class ClassTerm(keras.layers.Layer):
+    """What a class adds to statistics: classes as one-hot, [N, classes], to float32 [N, *shape], 0 at first.
+
+    Args:
+        shape: of the terms.
+        name: the layer's name.
+    """
+
+    def __init__(self, shape: tuple[int, ...], name: str):
+        super().__init__(name=name, dtype="float32")
+        self.shape = tuple(shape)
+
+    def build(self, condition_shape: tuple[int | None, int]) -> None:
+        """Makes the terms of each class."""
+        self.terms = self.add_weight(name="terms", shape=(condition_shape[1], math.prod(self.shape)), initializer="zeros")
+
+    def call(self, condition: tf.Tensor) -> tf.Tensor:
+        """See the class. A product, as the gradient of a gather has no deterministic kernel on GPUs."""
+        return tf.reshape(tf.matmul(condition, self.terms), [-1, *self.shape])
 
 
 @dataclasses.dataclass
@@ -63,6 +85,8 @@ class LatentLayer(keras.layers.Layer):
         weight_normalization: whether the convolution that reads the state is weight-normalised.
         head_gain: the gain of that convolution: the relative size of its initial outputs.
         seed: an integer that fixes the initial values of that convolution.
+        num_classes: the number of classes of images, on which the prior depends; 0: it does not. A class shifts means and
+            log-deviations, at each place those of the first layer, by 0 at first.
         **kwargs: Keras's (`name`, `dtype`).
     """
 
@@ -76,10 +100,12 @@ class LatentLayer(keras.layers.Layer):
         weight_normalization: bool = False,
         head_gain: float = HEAD_GAIN,
         seed: int | None = 0,
+        num_classes: int = 0,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.shape = tuple(shape)
+        self.num_classes = num_classes
         self.channels = self.shape[-1]
         self.num_statistics = 2 * self.channels + (context_channels if flow is not None else 0)
         self.flow = flow
@@ -96,6 +122,9 @@ class LatentLayer(keras.layers.Layer):
                 name="head",
             )
         self._state_channels = state_channels
+        if num_classes:
+            space = self.shape[:-1] if state_channels is None else (1,) * (len(self.shape) - 1)
+            self.of_class = ClassTerm((*space, 2 * self.channels), name="class_prior")
 
     def build(self, state_shape: tuple[int | None, ...] | None = None) -> None:
         """Makes all weights; the sizes are those of the constructor."""
@@ -104,6 +133,8 @@ class LatentLayer(keras.layers.Layer):
             self.flow.build((None, height, width, channels), (None, height, width, self._context_channels))
         if self.head is not None and self._state_channels is not None:
             self.head.build((None, height, width, self._state_channels))
+        if self.num_classes:
+            self.of_class.build((None, self.num_classes))
 
     @property
     def _map_shape(self) -> tuple[int, int, int]:
@@ -116,24 +147,34 @@ class LatentLayer(keras.layers.Layer):
     def _as_map(self, values):
         return tf.reshape(values, [-1, *self._map_shape[:-1], values.shape[-1]])
 
-    def prior(self, state: tf.Tensor | None) -> tfp.distributions.Distribution:
-        """p(z | state), a `tfd.Normal` of batch shape [N, *shape] (`shape` for the first layer, with `state` None)."""
-        return self._read(state)[0]
+    def prior(
+        self, state: tf.Tensor | None, condition: tf.Tensor | None = None
+    ) -> tfp.distributions.Distribution:
+        """p(z | state), a `tfd.Normal` of batch shape [N, *shape] (`shape` for the first layer, with `state` None).
 
-    def generate(self, state: tf.Tensor | None, noise: tf.Tensor, temperature: tf.Tensor) -> tf.Tensor:
+        `condition`: classes as one-hot, [N, num_classes]; None: without.
+        """
+        return self._read(state, condition)[0]
+
+    def generate(
+        self, state: tf.Tensor | None, noise: tf.Tensor, temperature: tf.Tensor, condition: tf.Tensor | None = None
+    ) -> tf.Tensor:
         """Latents [N, *shape] from the prior and standard normal `noise`; `temperature` [N, 1, ...] scales the deviation."""
-        prior = self.prior(state)
+        prior = self.prior(state, condition)
         return prior.loc + prior.scale * temperature * noise
 
-    def infer(self, state: tf.Tensor | None, evidence: tf.Tensor, noise: tf.Tensor) -> Inferred:
+    def infer(
+        self, state: tf.Tensor | None, evidence: tf.Tensor, noise: tf.Tensor, condition: tf.Tensor | None = None
+    ) -> Inferred:
         """Draws latents from the posterior.
 
         Args:
             state: float [N, side, side, state_channels], or None for the first layer.
             evidence: float32 [N, *shape[:-1], num_statistics], from the encoder.
             noise: standard normal, float32 [N, *shape]; zeros give the posterior's central value.
+            condition: as for `prior`.
         """
-        prior, below = self._read(state)
+        prior, below = self._read(state, condition)
         statistics = evidence if below is None else evidence + below
         loc, log_scale, context = tf.split(
             statistics, [self.channels, self.channels, self.num_statistics - 2 * self.channels], axis=-1
@@ -154,12 +195,17 @@ class LatentLayer(keras.layers.Layer):
             latents, tf.reduce_sum(kl, axis=space) if space else kl, tf.reduce_sum(log_ratio, axis=[*space, len(self.shape)])
         )
 
-    def _read(self, state):
+    def _read(self, state, condition):
         """The prior, and the state's term of the posterior's statistics (None for the first layer)."""
+        terms = None if condition is None else tf.split(self.of_class(condition), 2, axis=-1)
         if state is None or self.head is None:
+            if terms is not None:
+                return tfd.Normal(terms[0], tf.exp(_limited(terms[1], PRIOR_LOG_SCALES))), None
             return tfd.Normal(tf.zeros(self.shape), 1.0), None
         statistics = self.head(state)
         loc, log_scale = statistics[..., : self.channels], statistics[..., self.channels : 2 * self.channels]
+        if terms is not None:
+            loc, log_scale = loc + terms[0], log_scale + terms[1]
         return tfd.Normal(loc, tf.exp(_limited(log_scale, PRIOR_LOG_SCALES))), statistics[..., 2 * self.channels :]
 
 

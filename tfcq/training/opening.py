@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from tfcq import data
 from tfcq import workdir as workdirs
 from tfcq.data import arrays
+from tfcq.data.splits import SPLITS
 from tfcq.engine import checkpoints
 from tfcq.errors import UserError
 from tfcq.machine import files, paths
@@ -157,6 +158,29 @@ class OpenedRun:
             arrays.check_kept(place, self.images, "leave images= out to resume that run, or use another workdir")
         return workdirs.images_of(self.folder, self.config.data, self.accept_changed_data)
 
+    def classes(self, dataset: ImageDataset) -> dict[str, Any] | None:
+        """`Classes.facts` of the images, for a model with classes: names and counts are those that the run began with.
+
+        None: the model has no classes.
+
+        Raises:
+            UserError: the images have no classes, or one that training does not know, or others than when the run began.
+        """
+        if not self.config.class_conditional:
+            return None
+        now, before = dataset.classes.facts(), None
+        if self.config_before() is not None:
+            before = workdirs.data_facts(self.folder).get("classes")
+        if before and before["digest"] != now["digest"] and not self.accept_changed_data:
+            raise UserError(
+                f"dataset {self.config.data.dataset}: training images are of other classes than when the run began; put them "
+                "back, or go on with --accept_changed_data"
+            )
+        facts = now | {name: before[name] for name in ("names", "counts")} if before else now
+        for split in SPLITS:
+            dataset.classes_of(split, facts["names"])
+        return facts
+
     def _names_kept_images(self):
         """Whether a configuration in the folder names the images there, so that they are its own."""
         if not workdirs.exists(self.folder):
@@ -189,6 +213,7 @@ class OpenedRun:
         dataset: ImageDataset,
         digests: Mapping[str, str] | None = None,
         weights: Mapping[str, Any] | None = None,
+        classes: Mapping[str, Any] | None = None,
     ) -> None:
         """Writes the files of a run that begins or resumes at `step`: config, environment, facts about the data, history.
 
@@ -199,6 +224,7 @@ class OpenedRun:
             dataset: the images.
             digests: of the other files that training has read, `GenerativeModel.files_read`; None: none.
             weights: where the first weights are from, `FirstWeights.facts`; None: they are the run's own.
+            classes: from `classes`.
         """
         with files.writing("workdir", self.folder):
             last = step or -1
@@ -223,7 +249,7 @@ class OpenedRun:
             if self.images and not begun:
                 arrays.keep(self.folder.absolute() / workdirs.IMAGES, self.images)
             workdirs.open_for(self.config, self.folder, step, self.accept_changed_data)
-            workdirs.keep_data(self.folder, dataset, step if begun else None, digests)
+            workdirs.keep_data(self.folder, dataset, step if begun else None, digests, classes)
             if weights:
                 workdirs.record_changes(self.folder, step, {"weights": [None, dict(weights)]})
             if "tensorboard" in self.config.training.names_of_loggers():

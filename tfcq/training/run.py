@@ -15,6 +15,7 @@ from tfcq import __version__, models
 from tfcq import workdir as workdirs
 from tfcq.checks import check_bool, check_kind
 from tfcq.config import Config, check_config
+from tfcq.data.classes import shares
 from tfcq.engine import devices
 from tfcq.engine.batches import step_batches
 from tfcq.engine.checkpoints import Checkpoints
@@ -156,8 +157,10 @@ def _train_with(workers, distribution, config, workdir, accept_changed_data, on_
         other = workers.each(lambda: first_weights.other_run(config, run.folder))
         dataset = workers.each(run.load_data)
         workers.agree({"list of images": str(dataset.manifest and dataset.manifest.fingerprints())})
+        classes = workers.each(lambda: run.classes(dataset))
+        workers.agree({"classes": str(classes)})
         with distribution.scope():
-            model = models.build(config, dataset.image_shape)
+            model = models.build(config, dataset.image_shape, classes and shares(classes, config.data.balance_classes))
         model.starts_trained = bool(training.init_from)
         weights = workers.each(lambda: first_weights.read(other, model)) if other else None
         with distribution.scope():
@@ -225,7 +228,7 @@ def _train_with(workers, distribution, config, workdir, accept_changed_data, on_
             evaluation = callbacks.Evaluation(workdir, model, dataset, training, checkpoints, signals)
             files.check_room("workdir", run.folder, checkpoints.num_bytes())
             begun = loggers.begun(workdir, config)
-            run.begin(start, dataset, model.files_read, weights and weights.facts)  # all checks are done
+            run.begin(start, dataset, model.files_read, weights and weights.facts, classes)  # all checks are done
             evaluation.row_at_start = run.row_of(start)
             return evaluation, begun
 

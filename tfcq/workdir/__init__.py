@@ -1,7 +1,8 @@
 """The folder of a run, which holds everything that is needed after training.
 
 config.json        the Config               environment.json   versions, devices, commit
-data.json          shape and source of the images, doubts about them, digests of the other files that training reads
+data.json          shape and source of the images, doubts about them, digests of the other files that training reads; of a model
+                   with classes their names, and how many training images each has
 images.npz         the images, if they were given in Python (`tfcq.Run.train`)
 images.jsonl.gz    which image belongs to which split (`tfcq.data.manifest`)
 history.jsonl      a row each time that options, images or the environment changed on resuming: {"time", "step", "changes":
@@ -25,8 +26,10 @@ from tfcq.workdir.images import (
     IMAGES,
     MANIFEST,
     check_files,
+    data_facts,
     keep_data,
     kept_sizes,
+    read_classes,
     read_digests,
     read_image_shape,
     read_manifest,
@@ -48,6 +51,7 @@ __all__ = [
     "check_files",
     "check_for",
     "check_metrics_writable",
+    "data_facts",
     "describe",
     "drop_metrics_after",
     "event_writer",
@@ -60,6 +64,7 @@ __all__ = [
     "load",
     "load_data",
     "open_for",
+    "read_classes",
     "read_config",
     "read_digests",
     "read_image_shape",

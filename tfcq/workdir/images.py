@@ -27,6 +27,7 @@ def keep_data(
     dataset: ImageDataset,
     step: int | None = None,
     digests: Mapping[str, str] | None = None,
+    classes: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes the list of a data set's images and their splits, and facts about it that are needed without opening it.
 
@@ -37,6 +38,7 @@ def keep_data(
         dataset: the images.
         step: from which the run resumes; None: it begins.
         digests: {"section.option": digest} of the other files that training has read, for `check_files`; None: none.
+        classes: `tfcq.data.classes.Classes.facts`, of a model with classes; None: it has none.
     """
     folder, manifest = as_path(workdir), dataset.manifest
     kept = None if step is None else read_manifest(folder)
@@ -50,6 +52,7 @@ def keep_data(
         facts |= {"fingerprints": fingerprints}
         facts |= {"files": digests} if digests else {}
         facts |= {"doubt": dataset.doubt} if dataset.doubt else {}
+        facts |= {"classes": dict(classes)} if classes else {}
         write_text(folder / "data.json", json.dumps(facts, indent=2) + "\n")
     if manifest and kept != manifest:  # also if only names or times of the same images differ
         with replacing(folder / MANIFEST) as file:
@@ -96,6 +99,22 @@ def read_manifest(workdir: str | os.PathLike) -> Manifest | None:
             f"{path}: the list of the run's images cannot be read: {error}; restore it from a copy, or remove it to split "
             "the images by position"
         ) from error
+
+
+def read_classes(workdir: str | os.PathLike, config: Config) -> dict[str, float] | None:
+    """{name of a class: its probability}, in the order of their numbers, of a run with classes; None: the run has none.
+
+    Raises:
+        UserError: the run has classes, and its data.json does not tell them.
+    """
+    from tfcq.data.classes import shares
+
+    if not config.class_conditional:
+        return None
+    try:
+        return shares(data_facts(workdir)["classes"], config.data.balance_classes)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"workdir {workdir}: expected data.json with the classes of a run that has started: {error}") from error
 
 
 def data_facts(workdir: str | os.PathLike) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from tfcq.errors import UserError
 from tfcq.machine import paths
 from tfcq.workdir import packed
 from tfcq.workdir.configuration import read_config
-from tfcq.workdir.images import data_facts, read_image_shape, read_manifest
+from tfcq.workdir.images import data_facts, read_classes, read_image_shape, read_manifest
 
 if TYPE_CHECKING:
     from tfcq.config import DataConfig
@@ -89,7 +89,8 @@ def load(workdir: str | os.PathLike, checkpoint: str = "best", image_draw: str =
             raise UserError(f"image_draw={image_draw}: model={config.model} has one way to draw images; leave --image_draw out")
         config = dataclasses.replace(config, system=dataclasses.replace(config.system, image_draw=image_draw))
     float32 = dataclasses.replace(config.training, precision="float32")
-    model = models.build(dataclasses.replace(config, training=float32), read_image_shape(workdir))
+    shape, classes = read_image_shape(workdir), read_classes(workdir, config)
+    model = models.build(dataclasses.replace(config, training=float32), shape, classes)
     model.config_of_run = config
     if kept := packed.read(workdir):
         packed.restore(model, workdir, kept)

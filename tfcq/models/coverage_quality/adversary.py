@@ -19,6 +19,7 @@ from tfcq.engine.players import BalanceWarning, Terms
 from tfcq.losses import adversarial
 from tfcq.models.base import Noise
 from tfcq.networks import convolutional, residual
+from tfcq.networks.projection import ClassProjection
 
 DEQUANTIZATION, MIX = 0, 1
 """Tags of the draws in the discriminator's turn."""
@@ -59,6 +60,31 @@ def build(options: AdversaryOptions, image_shape: tuple[int, int, int], smallest
     if options.discriminator_network == "residual":
         return residual.discriminator(image_shape, smallest_size, blocks=options.discriminator_blocks, **layout)
     return convolutional.discriminator(image_shape, smallest_size, network=options.discriminator_network, **layout)
+
+
+def given_classes(
+    discriminator: keras.Sequential, projection: ClassProjection, condition: tf.Tensor
+) -> Callable[[tf.Tensor], tf.Tensor]:
+    """The discriminator of images of given classes (Miyato and Koyama 2018): its logits, and the projection of its features.
+
+    Args:
+        discriminator: from `build`; its last layers are a Dense and the Reshape of the logits.
+        projection: of the features before the Dense.
+        condition: classes as one-hot, float32 [N, classes].
+
+    Returns:
+        A function from images around [-1, 1], k N of them in k groups of these classes, to logits [k N].
+    """
+    *before, dense, reshape = discriminator.layers
+
+    def judge(images):
+        features = images
+        for layer in before:
+            features = layer(features)
+        classes = tf.tile(condition, [tf.shape(images)[0] // tf.shape(condition)[0], 1])
+        return reshape(dense(features)) + projection(features, classes)
+
+    return judge
 
 
 def discriminator_terms(

@@ -14,6 +14,11 @@ layers, each given the draws above it.
 
 With batch normalisation in the decoder, the features of a step's real and of its generated images are normalised together.
 
+With classes (`--class_conditional`, not in the papers) everything is given the class y of the image: a class shifts means and
+log-deviations of the priors p(z | y), and of the first layer at each place; the encoder's evidence, so q(z | y, x); the first
+convolution of each coupling of the flow; and D is a projection discriminator (Miyato and Koyama 2018). All of it is 0 at first,
+where the model is the one without classes. Training's bound, of log p(x | y), is called class_elbo.
+
 Departures from the paper: ActNorm is the flow's default normalisation, because with batch normalisation the generating direction
 uses statistics that differ from those in training; D and the generator use the same draws of a step. In residual networks
 latents enter the state by a 1x1 convolution of their own, of a size with which all layers start alike, besides 0.1 times the
@@ -26,6 +31,7 @@ Rows of Table 1: `gan` has only L_Q and neither encoder nor flow, `vae` only L_C
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -39,7 +45,8 @@ from tfcq.flows.autoregressive import InverseAutoregressiveFlow
 from tfcq.losses.free_bits import free_bits
 from tfcq.models.base import Array, Noise, log_mean_exp
 from tfcq.models.coverage_quality.flow_model import LATENT, FlowModel
-from tfcq.networks.hierarchy import Decoder, Encoder
+from tfcq.networks.encoder import Encoder
+from tfcq.networks.hierarchy import Decoder
 from tfcq.networks.latents import Inferred
 from tfcq.networks.normalization import frozen_statistics, statistics_may_move
 from tfcq.networks.plan import Plan
@@ -56,12 +63,21 @@ class CQF(FlowModel):
         image_shape: (H, W, C).
         seed: seed of the weights and of the noise of training.
         name: name of the model.
+        classes: {name of a class: its probability}, with `class_conditional`; None: without classes.
     """
 
     config: CQFConfig
 
-    def __init__(self, config: CQFConfig, image_shape: tuple[int, int, int], seed: int = 0, name: str = "cqf"):
-        super().__init__(config, image_shape, config.discriminator_size or config.latent_size, seed, name)
+    def __init__(
+        self,
+        config: CQFConfig,
+        image_shape: tuple[int, int, int],
+        seed: int = 0,
+        name: str = "cqf",
+        classes: Mapping[str, float] | None = None,
+    ):
+        super().__init__(config, image_shape, config.discriminator_size or config.latent_size, seed, name, classes)
+        num_classes = len(self.class_names)
         plan = Plan(
             image_shape=self.image_shape,
             halvings=config.num_halvings(self.image_shape[0]),
@@ -80,12 +96,12 @@ class CQF(FlowModel):
         def make_flow(seed: int | None, side: int, width: int, gain: float) -> InverseAutoregressiveFlow:
             return InverseAutoregressiveFlow(width, config.iaf_layers, 1 if side == 1 else 3, seed, gain)
 
-        self.decoder = Decoder(plan, make_flow, seed)
+        self.decoder = Decoder(plan, make_flow, seed, num_classes=num_classes)
         self.latent_shape = self.decoder.latent_shape
         self.encoder: Encoder | None = None
         self.log_sigma: keras.Variable | None = None
         if config.coverage:
-            self.encoder = Encoder(plan, seed + 1)
+            self.encoder = Encoder(plan, seed + 1, num_classes=num_classes)
             self.log_sigma = self.add_weight(
                 name="log_sigma",
                 shape=(),
@@ -98,7 +114,16 @@ class CQF(FlowModel):
     def abilities(self) -> frozenset[str]:
         both = {"sample", "interpolate_noise", "decode"}
         more = {"likelihood", "encode", "reconstruct", "interpolate"}
-        return frozenset(both | more if self.config.coverage else both)
+        own = frozenset(both | more if self.config.coverage else both)
+        if not self.class_names:
+            return own
+        # Latents are decoded by a flow that needs the class, which they do not say.
+        own -= {"encode", "decode", "interpolate", "reconstruct"}
+        return own | (self.abilities_of_classes if self.config.coverage else {"sample_class"})
+
+    @property
+    def trained_bound(self) -> str:  # type: ignore[override]
+        return "class_elbo" if self.class_names else "elbo"
 
     @property
     def weights_changed(self) -> str:  # type: ignore[override]
@@ -128,11 +153,13 @@ class CQF(FlowModel):
 
     # The model.
 
-    def _evidence(self, features: tf.Tensor, training: bool = False) -> list[tf.Tensor]:
+    def _evidence(
+        self, features: tf.Tensor, training: bool = False, condition: tf.Tensor | None = None
+    ) -> list[tf.Tensor]:
         """The encoder's evidence for each layer of latents."""
         if self.encoder is None:
             raise self.cannot("encode")
-        return self.encoder(features, training=training)
+        return self.encoder(features, training=training, condition=condition)
 
     def _feature_distribution(self, means: tf.Tensor) -> tfp.distributions.Distribution:
         """p(y|z): N(mu(z), sigma^2 I)."""
@@ -146,11 +173,12 @@ class CQF(FlowModel):
     # The losses.
 
     def _coverage_terms(
-        self, images: Array, noise: Noise, training: bool = False
+        self, images: Array, noise: Noise, training: bool = False, condition: tf.Tensor | None = None
     ) -> tuple[dict[str, tf.Tensor], list[Inferred]]:
         """The terms of L_C, [N] each, nats, and the results of all layers of latents."""
-        features, log_det = self.features(images, noise, training)
-        means, inferred = self.decoder.infer(self._evidence(features, training), noise, LATENT, training)
+        features, log_det = self.features(images, noise, training, condition)
+        evidence = self._evidence(features, training, condition)
+        means, inferred = self.decoder.infer(evidence, noise, LATENT, training, condition)
         return self._terms_of(features, log_det, means, inferred), inferred
 
     def _terms_of(self, features, log_det, means, inferred):
@@ -174,42 +202,46 @@ class CQF(FlowModel):
         """As the base's; where batch normalisation sees both, also "terms" of L_C and "kls", [N, C] of each layer of latents."""
         if not self._normalizes_jointly:
             return super().shared_tensors(images, noise, kept)
+        images, condition = self.unpacked(images)
         # With micro-batches, the discriminator's turn computes these tensors, too. A flow's batch normalisation has no
         # trainable weights that say whose turn moves its statistics (`statistics_may_move`). log_sigma says it for the flow:
         # the same player trains both.
         with frozen_statistics(not statistics_may_move(self.log_sigma)):
-            features, log_det = self.features(images, noise, training=True)
-            evidence = self._evidence(features, training=True)
-            means, inferred, generated = self.decoder.infer_and_generate(evidence, noise, noise.fold(1), LATENT)
+            features, log_det = self.features(images, noise, training=True, condition=condition)
+            evidence = self._evidence(features, training=True, condition=condition)
+            means, inferred, generated = self.decoder.infer_and_generate(evidence, noise, noise.fold(1), LATENT, condition)
         terms = self._terms_of(features, log_det, means, inferred)
-        return {"generated": self._shown(generated), "terms": terms, "kls": [layer.kl for layer in inferred]}
+        return {"generated": self._shown(generated, condition), "terms": terms, "kls": [layer.kl for layer in inferred]}
 
     def coverage_loss(self, images: tf.Tensor, noise: Noise, shared: dict[str, Any]) -> Terms:
         if self._normalizes_jointly:
             terms, kls = shared["terms"], shared["kls"]
         else:
-            terms, inferred = self._coverage_terms(images, noise, training=True)
+            images, condition = self.unpacked(images)
+            terms, inferred = self._coverage_terms(images, noise, training=True, condition=condition)
             kls = [layer.kl for layer in inferred]
         kl = sum(free_bits(of_layer, self.config.free_bits) for of_layer in kls)
         total = terms["reconstruction"] - terms["log_det"] + kl
         logs = {} if self.log_sigma is None else {"sigma": tf.exp(self.log_sigma.value)}
-        return Terms(*self._with_penalty(total, logs), self.bound_measures(terms))
+        return Terms(*self._with_penalty(total, logs), self.bound_measures(terms, self.trained_bound))
 
-    def generate_features(self, noise: Noise) -> tf.Tensor:
-        return self.decoder.generate(noise, LATENT, training=True)
+    def generate_features(self, noise: Noise, condition: tf.Tensor | None = None) -> tf.Tensor:
+        return self.decoder.generate(noise, LATENT, training=True, condition=condition)
 
     # Abilities.
 
-    def draw_images(self, noise: Noise, temperature: float | Array = 1.0) -> Array:
+    def draw_given(self, noise: Noise, temperature: float | Array, condition: tf.Tensor | None) -> Array:
         """Images uint8 [N, H, W, C]: the decoder's means through the flow, like those that the discriminator is trained on."""
-        return units.quantize(self.pixels(self.decoder.generate(noise, LATENT, temperature)))
+        return units.quantize(self.pixels(self.decoder.generate(noise, LATENT, temperature, condition=condition), condition))
 
     def elbo_terms(self, images: Array, seeds: Array) -> dict[str, Array]:
         """-L_C with one draw of (u, z): elbo = log_det - reconstruction - kl, and kl/i of layer i from the top.
 
-        A layer's KL is exact given the draws above it or, if its posterior has a flow, estimated from this draw.
+        A layer's KL is exact given the draws above it or, if its posterior has a flow, estimated from this draw. With classes it
+        is `marginal_bound`.
         """
-        return self._coverage_terms(images, RowNoise(seeds))[0]
+        noise = RowNoise(seeds)
+        return self.marginal_bound(lambda condition: self._coverage_terms(images, noise, condition=condition)[0], images)
 
     def log_prob(self, images: Array, seeds: Array, num_importance_samples: int | Array = 1) -> Array:
         """log 1/K sum_k p(v, z_k) / q(z_k | v), with one u per image and K draws of z: a bound that tightens with K.
@@ -221,12 +253,19 @@ class CQF(FlowModel):
             seeds: int32 [N, 2].
             num_importance_samples: K, int or scalar int tensor.
         """
+        return self.marginal(
+            lambda condition: self.log_prob_given(images, seeds, num_importance_samples, condition), images
+        )
+
+    def log_prob_given(
+        self, images: Array, seeds: Array, num_importance_samples: int | Array, condition: tf.Tensor | None
+    ) -> tf.Tensor:
         noise = RowNoise(seeds)
-        features, log_det = self.features(images, noise)
-        evidence = self._evidence(features)
+        features, log_det = self.features(images, noise, condition=condition)
+        evidence = self._evidence(features, condition=condition)
 
         def log_weight(k):
-            means, inferred = self.decoder.infer(evidence, noise.fold(k), LATENT)
+            means, inferred = self.decoder.infer(evidence, noise.fold(k), LATENT, condition=condition)
             return self._feature_distribution(means).log_prob(features) + sum(layer.log_ratio for layer in inferred)
 
         return log_mean_exp(log_weight, num_importance_samples, tf.shape(log_det)) + log_det

@@ -6,6 +6,7 @@ direction from image to feature. The system defines the distribution of features
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -17,17 +18,19 @@ from tfcq.config import CQFConfig, RealNVPConfig
 from tfcq.distributions.pixels import pixel_bijector
 from tfcq.engine.players import BalanceWarning, Objective, Player, Terms
 from tfcq.flows.image_flow import ImageFlow
-from tfcq.models.base import Array, GenerativeModel, Noise
+from tfcq.models.base import Array, Noise
+from tfcq.models.class_conditional import ClassConditional
 from tfcq.models.coverage_quality import adversary
 from tfcq.networks.convolutions import data_dependent_initialization
 from tfcq.networks.host_variables import value_of
+from tfcq.networks.projection import ClassProjection
 from tfcq.randomness import StepNoise
 
 DEQUANTIZATION, LATENT = 0, 1
 """Tags of the draws; a system with several layers of latents numbers them from LATENT on."""
 
 
-class FlowModel(GenerativeModel):
+class FlowModel(ClassConditional):
     """Base of both. A system defines `coverage_loss`, `generate_features` and the variables that each loss trains.
 
     Args:
@@ -36,6 +39,7 @@ class FlowModel(GenerativeModel):
         smallest_size: side at which the discriminator stops halving images, in pixels.
         seed: seed of the weights and of the noise of training.
         name: name of the model.
+        classes: {name of a class: its probability}, if flow and discriminator depend on the class of an image; None: they do not.
     """
 
     def __init__(
@@ -45,14 +49,18 @@ class FlowModel(GenerativeModel):
         smallest_size: int,
         seed: int,
         name: str,
+        classes: Mapping[str, float] | None = None,
     ):
         super().__init__(image_shape, seed, name)
+        self.set_classes(classes)
         self.config: CQFConfig | RealNVPConfig = config
-        self.flow = ImageFlow.of(config, seed)
+        self.flow = ImageFlow.of(config, seed, condition_size=len(self.class_names))
         self.flow.build((None, *self.image_shape))
         self.discriminator: keras.Sequential | None = None
         if config.quality_weight:
             self.discriminator = adversary.build(config, self.image_shape, smallest_size)
+            if self.class_names:
+                self.class_projection = ClassProjection(len(self.class_names), self.discriminator.layers[-2].kernel.shape[0])
 
     # Hooks that a system defines.
 
@@ -68,8 +76,8 @@ class FlowModel(GenerativeModel):
         """The variables that L_Q trains, without those of networks that it only passes through."""
         raise NotImplementedError
 
-    def generate_features(self, noise: Noise) -> tf.Tensor:
-        """Features of generated images, float32 [N, H, W, C], in training."""
+    def generate_features(self, noise: Noise, condition: tf.Tensor | None = None) -> tf.Tensor:
+        """Features of generated images, float32 [N, H, W, C], in training; `condition`: their classes, if there are any."""
         raise NotImplementedError
 
     def initialize_networks(self, features: tf.Tensor) -> None:
@@ -91,7 +99,9 @@ class FlowModel(GenerativeModel):
         if self.config.coverage:
             objectives.append(Objective(self.coverage_loss, self.coverage_variables()))
         if self.discriminator:
-            discriminator = Objective(self._discriminator_loss, self.discriminator.trainable_variables)
+            judging = [*self.discriminator.trainable_variables]
+            judging += self.class_projection.trainable_variables if self.class_names else []
+            discriminator = Objective(self._discriminator_loss, judging)
             players.append(Player("discriminator", [discriminator], turns=self.config.discriminator_steps))
             objectives.append(Objective(self._quality_loss, self.quality_variables()))
         return [*players, Player("generator", objectives)]
@@ -112,23 +122,28 @@ class FlowModel(GenerativeModel):
 
     def shared_tensors(self, images: tf.Tensor, noise: StepNoise, kept: Any = None) -> dict[str, Any]:
         """{"generated": the generated images of a step, float32 [N, H, W, C] around [-1, 1]}; empty without a discriminator."""
-        return {"generated": self._shown(self.generate_features(noise))} if self.discriminator else {}
+        condition = self.unpacked(images)[1]  # generated images have the classes of the real ones
+        if not self.discriminator:
+            return {}
+        return {"generated": self._shown(self.generate_features(noise, condition), condition)}
 
-    def features(self, images: Array, noise: Noise, training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
+    def features(
+        self, images: Array, noise: Noise, training: bool = False, condition: tf.Tensor | None = None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """Features y of dequantised images, float32 [N, H, W, C], and log|det dy/dv|, [N], nats."""
         pixels = units.dequantize(images, noise.uniform(self.image_shape, DEQUANTIZATION))
         transform = self.transform
-        features, log_det = self.flow.inverse_and_log_det(transform.inverse(pixels), training=training)
+        features, log_det = self.flow.inverse_and_log_det(transform.inverse(pixels), training=training, condition=condition)
         return features, log_det + transform.inverse_log_det_jacobian(pixels, event_ndims=3)
 
-    def pixels(self, features: Array) -> tf.Tensor:
+    def pixels(self, features: Array, condition: tf.Tensor | None = None) -> tf.Tensor:
         """Pixels float32, around [0, 256), of features; does not update the statistics of the flow."""
-        unbounded, _ = self.flow.forward_and_log_det(features, training=False)
+        unbounded, _ = self.flow.forward_and_log_det(features, training=False, condition=condition)
         return self.transform.forward(unbounded)
 
-    def _shown(self, features: tf.Tensor) -> tf.Tensor:
+    def _shown(self, features: tf.Tensor, condition: tf.Tensor | None = None) -> tf.Tensor:
         """Images as the discriminator sees them, around [-1, 1], of features."""
-        return units.to_network_range(self.pixels(features))
+        return units.to_network_range(self.pixels(features, condition))
 
     def _with_penalty(
         self, loss: tf.Tensor, logs: dict[str, tf.Tensor]
@@ -140,9 +155,15 @@ class FlowModel(GenerativeModel):
         return loss + penalty, logs | {"flow_magnitude_penalty": penalty}
 
     def _quality_loss(self, images, noise, shared):
-        assert self.discriminator is not None  # otherwise there is no such objective
-        return adversary.quality_terms(self.config, self.discriminator, shared["generated"], value_of(self.step))
+        judge = self._judge_of(self.unpacked(images)[1])
+        return adversary.quality_terms(self.config, judge, shared["generated"], value_of(self.step))
 
     def _discriminator_loss(self, images, noise, shared):
+        images, condition = self.unpacked(images)
+        return adversary.discriminator_terms(self.config, self._judge_of(condition), images, shared["generated"], noise)
+
+    def _judge_of(self, condition):
         assert self.discriminator is not None  # otherwise there is no such objective
-        return adversary.discriminator_terms(self.config, self.discriminator, images, shared["generated"], noise)
+        if condition is None:
+            return self.discriminator
+        return adversary.given_classes(self.discriminator, self.class_projection, condition)

@@ -75,7 +75,7 @@ class RealNVP(FlowModel):
         terms = self._density_terms(images, noise, training=True)
         return Terms(*self._with_penalty(-terms["elbo"], {}), self.bound_measures(terms))
 
-    def generate_features(self, noise: Noise) -> tf.Tensor:
+    def generate_features(self, noise: Noise, condition: tf.Tensor | None = None) -> tf.Tensor:
         return noise.normal(self.latent_shape, LATENT)
 
     # Abilities.

@@ -279,7 +279,7 @@ class Evaluation(StepCallback):
 
     def _grids(self):
         count = self._training.grid_images
-        grids = {"samples": self._pictures.sample_grid(count, _PICTURE_SEED)}
+        grids = {"samples": self._pictures.prior_grid(count, _PICTURE_SEED)}
         images = self._real_images(count // 2 or 1)
         for ability, name in (
             ("reconstruct", "reconstructions"),
