@@ -44,12 +44,15 @@ def _mirrored():
 
 
 @pytest.fixture
-def two_replicas(_mirrored):
-    """A MirroredStrategy on two logical CPU devices. TensorFlow does not optimise graphs meanwhile.
-
-    Optimising a step of two replicas takes longer than all its steps here; that of one replica is optimised as in a training.
-    """
+def unoptimised_graphs():
+    """TensorFlow does not optimise graphs meanwhile: where each runs once or twice that takes longer than all its runs."""
     before = tf.config.optimizer.get_experimental_options()
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-    yield _mirrored
+    yield
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False} | before)
+
+
+@pytest.fixture
+def two_replicas(_mirrored, unoptimised_graphs):
+    """A MirroredStrategy on two logical CPU devices. Graphs are not optimised; that of one replica is, as in a training."""
+    return _mirrored

@@ -239,7 +239,7 @@ def test_answers_do_not_change_the_model(trained):
     assert not tiny.changed(before, trained.model.variables)
 
 
-def test_a_saved_model_answers_as_the_live_one(trained, tmp_path, monkeypatch):
+def test_a_saved_model_answers_as_the_live_one(trained, tmp_path, monkeypatch, unoptimised_graphs):
     # Without those of picture files, which are the same functions of the same networks: tests/exporting/test_pictures.py.
     monkeypatch.setattr(exported, "SIGNATURES", {name: one for name, one in SIGNATURES.items() if not one.encoded})
     model = trained.model
