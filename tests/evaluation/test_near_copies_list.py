@@ -51,6 +51,7 @@ def test_copies_lead_the_list_and_are_flagged(measured):
 def test_the_report_names_the_list_and_shows_pairs(measured):
     _, folder, real, made = measured
     text = (folder / "report.md").read_text()
+    assert "either flags about 1.8 %" in text  # 2 of 111
     assert "2 of 5 generated images are flagged" in text and "first: report/near_copies.csv." in text
     assert "near_copies.csv" in (folder / "report.html").read_text()
     picture = picture_files.decoded((folder / "report" / "near_copies.png").read_bytes())
