@@ -140,7 +140,9 @@ class Evaluator(abc.ABC):
                 entry["notes"] = [*entry.get("notes", ()), *note]
         if not draw:
             return None
-        return near_copies.listed(found, generated, self._dataset, searched, self._name_of, self._config.near_copy_quantile)
+        held_out = next(iter(entries.values()))["num_real"]
+        quantile = self._config.near_copy_quantile
+        return near_copies.listed(found, generated, self._dataset, searched, self._name_of, quantile, held_out)
 
     def _nearest(self, generated, train):
         """(generated images, {space: their nearest training images, grouped by generated image}, how many were searched)."""
