@@ -163,8 +163,9 @@ def blocks(drawn: dict[str, Any], folder: str) -> list[page.Block]:
     text = (
         f"{found.flagged:,} of {len(found.rows):,} generated images are flagged: fewer than {100 * found.quantile:g} % of the "
         f"held-out images are nearer to one of {among} training images, by features or by pixels. Where nothing is copied, "
-        f"either flags about {100 * found.expected:.2g} %. A percentile is the share of held-out images that are nearer; training "
-        f"images are compared by pixels as they are and mirrored. All generated images, the nearest first: {folder}/{NAME}."
+        f"either flags about {100 * found.expected:.2g} %. A percentile is the share of held-out images that are nearer. "
+        "Training images are compared by pixels as they are and mirrored. All generated images, the nearest first: "
+        f"{folder}/{NAME}."
     )
     table = page.Table([name.replace("_", " ") for name in COLUMNS], found.rows[:_IN_THE_PAGE])
     return [page.Heading("Near copies of training images"), page.Text(text), table]

@@ -144,9 +144,10 @@ def _measure(real, generated, seed, train, near_copy_quantile, num_samples, num_
     }
     found, notes = {"features": by_features, "pixels": by_pixels}, []
     if len(real) * near_copy_quantile < 1:
+        expected = 100 * expected_share(len(real), near_copy_quantile)
         notes.append(
             f"{len(real)} held-out images are too few for --near_copy_quantile={near_copy_quantile:g}: by features and by pixels "
-            f"each about {100 * expected_share(len(real), near_copy_quantile):.2g} % of images are flagged where nothing is copied"
+            f"each about {expected:.2g} % of images are flagged where nothing is copied"
         )
     return Measured({"near_copies": float(np.mean(flags[0] | flags[1]))}, {"near_copies": details}, notes, found)
 
