@@ -1,12 +1,14 @@
 """Near copies of training images: a copy, a mirrored copy and a fresh image worked by hand; the search against SciPy."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import scipy.spatial.distance
 
 from tfcq.errors import UserError
 from tfcq.evaluation.activations import Activations
-from tfcq.metrics import near_copies
+from tfcq.metrics import near_copies, neighbours
 from tfcq.metrics.neighbours import nearest_images
 
 
@@ -109,3 +111,17 @@ def test_images_in_memory_are_searched_by_blocks_as_scipy_does():
     np.testing.assert_allclose(np.take_along_axis(expected, indices, 1), distances, rtol=1e-12)
     with pytest.raises(UserError, match="bank: expected uint8"):
         nearest_images(queries, bank[:, :2])
+
+
+def test_large_images_are_searched_in_as_little_memory_as_small_ones(monkeypatch):
+    random = np.random.default_rng(0)
+    queries, bank = (random.integers(0, 256, (count, 32, 32, 1), dtype=np.uint8) for count in (300, 310))
+    found = nearest_images(queries, bank, 2)
+    monkeypatch.setattr(neighbours, "_VALUES", 2**14)  # 16 images
+    tracemalloc.start()
+    again = nearest_images(queries, bank, 2)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    for one, other in zip(found, again):
+        np.testing.assert_array_equal(one, other)
+    assert peak < 10 * 2**14 * 8  # 300 images alone would be 150 times as many bytes
