@@ -11,8 +11,8 @@ estimators compare the two samples through balls that reach from each point to i
 Distances come in square blocks, |a - b|^2 = |a|^2 + |b|^2 - 2 a.b, by matrix products in float64 of features moved to a
 common centre: in float32 the rounding of the large terms would swamp the distances of close neighbours, the very ones that
 matter. No N x N matrix is ever allocated. With blocks of 1024 rows the work space is 2 x 1024 x D x 8 bytes of features and
-some copies of 8 MB of distances: 100 MB in all at D = 2048, whatever N is. Above D = 16384, as of pixels, blocks have fewer rows. The time is that of three products N x D x N
-for the four scores and one for a search.
+some copies of 8 MB of distances: 100 MB in all at D = 2048, whatever N is. Above D = 16384, as of pixels, blocks have fewer
+rows. The time is that of three products N x D x N for the four scores and one for a search.
 
 References:
 
