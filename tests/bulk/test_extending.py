@@ -95,13 +95,35 @@ def test_parts_are_joined_in_their_order(tmp_path):
 
 def test_fewer_images_or_others_are_refused_and_change_nothing(tmp_path):
     before = drawn(tmp_path, 7)
-    with pytest.raises(UserError, match="begun with 7 images, received --num_samples=3; expected at least as many, or another"):
+    with pytest.raises(UserError, match="has 7 images, received --num_samples=3; expected at least as many, or another"):
         drawn(tmp_path, 3)
     with pytest.raises(UserError, match="its parts are of another job, with temperature=1.0, and this one has temperature=0.5"):
         drawn(tmp_path, 12, temperature=0.5)
     with pytest.raises(UserError, match="with number of images=7, and this one has number of images=12"):
         Work(sampling(12), 4, tmp_path)  # a shard of four: the other processes would not know
     assert before == {path.name: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("meanwhile", [9, 14])
+def test_another_process_that_goes_on_at_the_same_time_is_not_overwritten(tmp_path, meanwhile):
+    drawn(tmp_path, 7, "npz")
+    calls = []
+
+    def parts_of(rows):  # asked between what is read and what is written
+        calls.append(rows)
+        if len(calls) == 1:
+            Work(sampling(meanwhile, "npz"), None, tmp_path)
+        return running.parts_of(rows)
+
+    job = sampling(12, "npz").job(running.parts_of(12))
+    if meanwhile > 12:
+        with pytest.raises(UserError, match="has 14 images, received --num_samples=12"):
+            job.begin_or_extend(tmp_path, parts_of)
+        assert jobs.read(tmp_path).count == 14
+    else:
+        job = job.begin_or_extend(tmp_path, parts_of)
+        assert job.digest == jobs.read(tmp_path).digest
+        assert ([span["count"] for span in job.earlier], job.count, calls) == ([7, 9], 12, [5, 3])
 
 
 def test_one_process_completes_what_shards_began(tmp_path):

@@ -34,7 +34,7 @@ def test_of_an_npz_file_it_is_the_label_beside_the_array(tmp_path, naming):
 
 
 def test_labels_may_be_texts_and_are_of_their_own_split(tmp_path):
-    np.savez(tmp_path / "a.npz", x_train=0, x_test=0, y_train=np.array(["a", "b"]), y_test=np.array([b"c"]))
+    np.savez(tmp_path / "a.npz", x_train=np.zeros(2), x_test=np.zeros(1), y_train=np.array(["a", "b"]), y_test=np.array([b"c"]))
     given = entries("image 1") + entries("image 0", origin="test")
     assert class_names(f"npz:{tmp_path}/a.npz", given).tolist() == ["b", "c"]
     assert class_names(f"npz:{tmp_path}/a.npz", entries("image 0", origin="generated"), "test").tolist() == ["c"]
@@ -42,15 +42,16 @@ def test_labels_may_be_texts_and_are_of_their_own_split(tmp_path):
 
 @pytest.mark.parametrize("labels", [np.zeros(2), np.zeros((2, 5), np.int64)])
 def test_labels_of_another_kind_are_refused(tmp_path, labels):
-    np.savez(tmp_path / "a.npz", images=0, labels=labels)
+    np.savez(tmp_path / "a.npz", images=np.zeros(2), labels=labels)
     with pytest.raises(UserError, match=r"array labels: expected integers or texts \[N\], a class an image, received"):
         class_names(f"npz:{tmp_path}/a.npz", entries("image 0"))
 
 
-def test_too_few_labels_are_refused(tmp_path):
-    np.savez(tmp_path / "a.npz", images=0, labels=np.arange(2))
-    with pytest.raises(UserError, match="expected a label for each image, received 2 for train/image 2"):
-        class_names(f"npz:{tmp_path}/a.npz", entries("image 2"))
+@pytest.mark.parametrize("count", [2, 4])
+def test_too_few_or_too_many_labels_are_refused(tmp_path, count):
+    np.savez(tmp_path / "a.npz", images=np.zeros((3, 4, 4), np.uint8), labels=np.arange(count))
+    with pytest.raises(UserError, match=f"a.npz, array labels: expected a label for each of 3 images, received {count}"):
+        class_names(f"npz:{tmp_path}/a.npz", entries("image 0"))
 
 
 def test_of_idx_it_is_in_the_file_of_labels(tmp_path):

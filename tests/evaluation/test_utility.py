@@ -65,6 +65,13 @@ def test_both_classifiers_are_recorded_and_reported(made, tmp_path, monkeypatch,
     assert json.loads((tmp_path / "metrics.json").read_text()) == row
 
 
+def test_the_accuracy_of_real_images_is_the_mean_over_the_seeds_too(made, tmp_path):
+    row = tfcq.evaluate_images(made, "digits", tmp_path, "tstr", False, num_seeds=2, **FAST)
+    accuracies, ratios = (np.array(row[f"tstr_{name}_pixels"]["per_seed"]) for name in ("accuracy", "ratio"))
+    of_real = accuracies / ratios
+    assert of_real[0] != of_real[1] and row["tstr_accuracy_pixels"]["real"] == pytest.approx(of_real.mean())
+
+
 def test_labels_in_an_npz_file_are_classes_too_and_all_measures_them(tmp_path, monkeypatch):
     monkeypatch.setattr(tstr_cnn, "_MOST", 5)
     digits = sklearn.datasets.load_digits()

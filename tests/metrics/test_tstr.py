@@ -7,6 +7,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from tfcq.errors import UserError
+from tfcq.evaluation.activations import Activations
 from tfcq.metrics import tstr, tstr_cnn
 
 
@@ -56,9 +57,27 @@ def test_generated_images_of_one_class_alone_are_all_that_is_found():
 def test_classes_that_real_images_do_not_have_are_refused():
     train = labelled(a=range(3), b=range(3))
     with pytest.raises(UserError, match="expected generated images of the real ones' classes, a, b, received 00000"):
-        tstr.train_and_test(nearest_mean, labelled(**{"00000": range(3)}), train, train)
+        tstr.check_classes(labelled(**{"00000": range(3)})[1], train[1])
     with pytest.raises(UserError, match="expected training images of at least two classes, received a alone"):
         tstr.check_classes(np.array(["a"]), np.array(["a", "a"]))
+
+
+def test_a_class_that_the_first_training_images_lack_is_learnt_of_generated_ones():
+    """Few images are compared: not all classes are among the training images that are as many."""
+    train, generated = labelled(a=range(3), b=range(50, 53)), labelled(a=range(2), b=(50, 51), c=(90, 91))
+    tested = tstr.train_and_test(nearest_mean, generated, train, labelled(a=[1], b=[51], c=[90, 92]))
+    assert tested.accuracies == {"generated": 1.0, "real": 0.5}
+    assert tested.notes == ["none of the 6 training images that classifiers learn of has the class c"]
+
+
+def test_features_that_are_no_numbers_are_refused():
+    features = np.random.default_rng(0).normal(size=(6, 2)).astype(np.float32)
+    good = Activations(features, None, np.zeros(0), np.array(list("ababab")))
+    bad = Activations(np.where(np.arange(12).reshape(6, 2) == 3, np.nan, features), None, np.zeros(0), good.classes)
+    for given, message in (((good, bad, good), "generated: expected finite"), ((bad, good, good), "real: expected finite")):
+        real, generated, train = given
+        with pytest.raises(UserError, match=message):
+            tstr.METRIC.measure(real, generated, 0, train=train)
 
 
 def test_the_logistic_regression_is_scikit_learns_on_standardised_features():

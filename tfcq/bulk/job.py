@@ -93,16 +93,16 @@ class Job:
         dataclasses.replace(same, facts={**self.facts, **batch}).begin(folder)
         if lowered:
             raise UserError(
-                f"output {folder}: was begun with {there.count} images, received --num_samples={self.count}; expected at least "
-                "as many, or another folder"
+                f"output {folder}: has {there.count} images, received --num_samples={self.count}; expected at least as many, or "
+                "another folder"
             )
         if self.count == there.count:
             return there
         span = {"count": there.count, "parts": there.parts, "batch_size": there.facts["batch_size"]}
         parts = there.parts + parts_of(self.count - there.count)
         job = dataclasses.replace(self, parts=parts, earlier=(*there.earlier, span), places=there.places, content=there.content)
-        with files.writing("output", folder):
-            files.write_text(folder / NAME, job._text())
+        if not _replaced(folder, there, job._text()):  # another process went on from it meanwhile
+            return self.begin_or_extend(folder, parts_of)
         return job
 
     def begin(self, folder: pathlib.Path) -> None:
@@ -195,6 +195,19 @@ def _write_if_missing(path, text):
             file.write(text.encode())
     except FileExistsError:
         pass
+
+
+def _replaced(folder, there, text):
+    """Writes job.json, unless it is no longer that of the Job `there`; whether it was written."""
+    with files.writing("output", folder):
+        try:
+            with files.replacing(folder / NAME) as file:  # which lets one process at a time in here
+                if read(folder) != there:
+                    raise FileExistsError
+                file.write(text.encode())
+        except FileExistsError:
+            return False
+    return True
 
 
 _IN_WORDS = {"stage": "kind of results", "count": "number of images", "parts": "number of parts"}

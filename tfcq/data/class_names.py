@@ -87,6 +87,7 @@ def _of_npz(path, split):
         if name not in arrays:
             of = NAMINGS[naming].get(split, split)
             raise UserError(f"{path}: expected an array {name} with the classes of {of}, found none")
+        num_images = _length(archive, NAMINGS[naming][split])
         try:
             labels = archive[name]
         except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
@@ -96,7 +97,16 @@ def _of_npz(path, split):
     if labels.ndim != 1 or labels.dtype.kind not in "iuUS":
         received = f"{labels.dtype} {list(labels.shape)}"
         raise UserError(f"{path}, array {name}: expected integers or texts [N], a class an image, received {received}")
+    if len(labels) != num_images:
+        raise UserError(f"{path}, array {name}: expected a label for each of {num_images} images, received {len(labels)}")
     return np.char.decode(labels) if labels.dtype.kind == "S" else labels
+
+
+def _length(archive, name):
+    """The length of an array in an npz file, of which the header alone is read."""
+    with archive.zip.open(f"{name}.npy") as file:
+        headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        return headers[np.lib.format.read_magic(file)](file)[0][0]
 
 
 def _of_idx(directory, split):

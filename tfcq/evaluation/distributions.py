@@ -140,18 +140,21 @@ class Evaluator(abc.ABC):
                 entry["notes"] = [*entry.get("notes", ()), *note]
         if not draw:
             return None
-        return near_copies.listed(found, generated, self._dataset, searched, self._name_of, self._config.near_copy_quantile)
+        held_out = next(iter(entries.values()))["num_real"]
+        quantile = self._config.near_copy_quantile
+        return near_copies.listed(found, generated, self._dataset, searched, self._name_of, quantile, held_out)
 
     def _nearest(self, generated, train):
         """(generated images, {space: their nearest training images, grouped by generated image}, how many were searched)."""
         shown = generated.images[:IMAGES_SHOWN]
         batches = self._dataset.eval_batches("train", self._config.batch_size, len(train))
         features, bank, space = generated.features[: len(shown)], train.features, "feature space"
+        count = min(_NEAREST, len(train))
         if self._config.neighbour_distance == "cosine":
             features, bank, space = _directions(features), _directions(bank), "feature space, by cosine distance,"
         found = {
-            space: nearest_neighbours(features, bank, _NEAREST),
-            "pixel space": nearest_in_pixels(shown, batches, _NEAREST),
+            space: nearest_neighbours(features, bank, count),
+            "pixel space": nearest_in_pixels(shown, batches, count),
         }
         nearest = {space: self._dataset.images("train", places.reshape(-1)) for space, (_, places) in found.items()}
         return shown, nearest, len(train)
@@ -266,6 +269,8 @@ def measured_entries(
         values = [numbers.values[key] for numbers in measured]
         meaning = registry.numbers_of(name)[key].meaning or registry.TABLE[name].meaning
         entry = {"value": float(np.mean(values)), "meaning": meaning} | measured[0].details.get(key, {})
+        if "real" in entry:  # as the value: of all seeds
+            entry["real"] = float(np.mean([numbers.details[key]["real"] for numbers in measured]))
         if len(values) > 1:
             entry |= {"per_seed": values, "standard_deviation_over_seeds": float(np.std(values, ddof=1))}
         if floor is not None and lowest is not None:

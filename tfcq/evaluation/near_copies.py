@@ -14,7 +14,7 @@ from tfcq.evaluation import page
 from tfcq.evaluation.activations import Activations
 from tfcq.grids import grid
 from tfcq.machine import files, paths
-from tfcq.metrics.near_copies import Nearest, ranked
+from tfcq.metrics.near_copies import Nearest, expected_share, ranked
 
 if TYPE_CHECKING:
     from tfcq.data import ImageDataset
@@ -41,6 +41,7 @@ class NearCopies:
         flagged: how many of all are flagged.
         searched, total: how many training images were searched, and how many there are.
         quantile: the fraction of held-out images by which they are flagged.
+        expected: the fraction of images that one space flags where nothing is copied.
     """
 
     rows: list[list[str]]
@@ -50,6 +51,7 @@ class NearCopies:
     searched: int
     total: int
     quantile: float
+    expected: float
 
 
 def listed(
@@ -59,6 +61,7 @@ def listed(
     searched: int,
     name_of: Callable[[int], str],
     quantile: float,
+    num_held_out: int,
 ) -> NearCopies:
     """The list of a set of generated images.
 
@@ -69,6 +72,7 @@ def listed(
         searched: among how many.
         name_of: function that names a generated image by its number.
         quantile: as the metric's.
+        num_held_out: how many held-out images the percentiles are of.
     """
     by_features, by_pixels = found["features"], found["pixels"]
     flagged = {name: space.flagged(quantile) for name, space in found.items()}
@@ -101,6 +105,7 @@ def listed(
         searched,
         dataset.num_images("train"),
         quantile,
+        expected_share(num_held_out, quantile),
     )
 
 
@@ -158,8 +163,9 @@ def blocks(drawn: dict[str, Any], folder: str) -> list[page.Block]:
     text = (
         f"{found.flagged:,} of {len(found.rows):,} generated images are flagged: fewer than {100 * found.quantile:g} % of the "
         f"held-out images are nearer to one of {among} training images, by features or by pixels. Where nothing is copied, "
-        f"either flags about {100 * found.quantile:g} %. A percentile is the share of held-out images that are nearer; training "
-        f"images are compared by pixels as they are and mirrored. All generated images, the nearest first: {folder}/{NAME}."
+        f"either flags about {100 * found.expected:.2g} %. A percentile is the share of held-out images that are nearer. "
+        "Training images are compared by pixels as they are and mirrored. All generated images, the nearest first: "
+        f"{folder}/{NAME}."
     )
     table = page.Table([name.replace("_", " ") for name in COLUMNS], found.rows[:_IN_THE_PAGE])
     return [page.Heading("Near copies of training images"), page.Text(text), table]

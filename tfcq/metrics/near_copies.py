@@ -18,12 +18,15 @@ References:
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from tfcq.metrics.metric import Measured, Metric
 from tfcq.metrics.neighbours import nearest_images, nearest_neighbours
+
+_ROUNDING = 1e-9  # 100 * 0.07 is a little more than 7
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Nearest:
 
     def flagged(self, quantile: float) -> np.ndarray:
         """bool [N]: whether fewer than that fraction of the held-out images has a smaller distance."""
-        return self.percentiles < 100.0 * quantile
+        return self.percentiles < 100.0 * quantile - _ROUNDING
 
 
 def percentiles(distances: np.ndarray, held_out: np.ndarray) -> np.ndarray:
@@ -58,6 +61,17 @@ def percentiles(distances: np.ndarray, held_out: np.ndarray) -> np.ndarray:
         held_out: float [M], M of at least 1.
     """
     return 100.0 * np.searchsorted(np.sort(held_out), distances, side="left") / len(held_out)
+
+
+def expected_share(num_held_out: int, quantile: float) -> float:
+    """The fraction of images that one space flags where nothing is copied: about `quantile`, and more where few are held out.
+
+    The rank of an image's distance among those of M held-out ones is then any of M + 1 with equal probability.
+
+    >>> round(expected_share(1000, 0.01), 4), round(expected_share(9, 0.01), 4)
+    (0.01, 0.1)
+    """
+    return math.ceil(num_held_out * quantile - _ROUNDING) / (num_held_out + 1)
 
 
 def nearest_in_features(images: np.ndarray, train: np.ndarray, held_out: np.ndarray) -> tuple[Nearest, Nearest]:
@@ -123,12 +137,19 @@ def _measure(real, generated, seed, train, near_copy_quantile, num_samples, num_
         "flagged_by_features": int(np.sum(flags[0])),
         "flagged_by_pixels": int(np.sum(flags[1])),
         "near_copy_quantile": near_copy_quantile,
-        "feature_distance_at_quantile": float(np.quantile(features_of_real.distances, near_copy_quantile)),
-        "pixel_distance_at_quantile": float(np.quantile(pixels_of_real.distances, near_copy_quantile)),
+        # The largest distance that is flagged: that of a held-out image.
+        "feature_distance_at_quantile": float(features_of_real.distances[real_flags[0]].max()),
+        "pixel_distance_at_quantile": float(pixels_of_real.distances[real_flags[1]].max()),
         "mirrored": "training images are compared by pixels as they are and mirrored, by features as they are",
     }
-    found = {"features": by_features, "pixels": by_pixels}
-    return Measured({"near_copies": float(np.mean(flags[0] | flags[1]))}, {"near_copies": details}, curve=found)
+    found, notes = {"features": by_features, "pixels": by_pixels}, []
+    if len(real) * near_copy_quantile < 1:
+        expected = 100 * expected_share(len(real), near_copy_quantile)
+        notes.append(
+            f"{len(real)} held-out images are too few for --near_copy_quantile={near_copy_quantile:g}: by features and by pixels "
+            f"each about {expected:.2g} % of images are flagged where nothing is copied"
+        )
+    return Measured({"near_copies": float(np.mean(flags[0] | flags[1]))}, {"near_copies": details}, notes, found)
 
 
 METRIC = Metric(

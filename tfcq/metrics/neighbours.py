@@ -11,8 +11,8 @@ estimators compare the two samples through balls that reach from each point to i
 Distances come in square blocks, |a - b|^2 = |a|^2 + |b|^2 - 2 a.b, by matrix products in float64 of features moved to a
 common centre: in float32 the rounding of the large terms would swamp the distances of close neighbours, the very ones that
 matter. No N x N matrix is ever allocated. With blocks of 1024 rows the work space is 2 x 1024 x D x 8 bytes of features and
-some copies of 8 MB of distances: 100 MB in all at D = 2048, whatever N is. The time is that of three products N x D x N
-for the four scores and one for a search.
+some copies of 8 MB of distances: 100 MB in all at D = 2048, whatever N is. Above D = 16384, as of pixels, blocks have fewer
+rows. The time is that of three products N x D x N for the four scores and one for a search.
 
 References:
 
@@ -31,7 +31,7 @@ from tfcq.metrics.checks import check_same_columns
 from tfcq.metrics.metric import Measured, Metric
 
 _BLOCK_ROWS = 1024
-_VALUES = 2**24  # pixels of a bank that are held in float64 at a time
+_VALUES = 2**24  # of a block that are held in float64 at a time; pixels may be many a row
 # Relative to |a|^2 + |b|^2: covers the product's error at D of some thousands.
 _ROUNDING = 64 * np.finfo(np.float64).eps
 
@@ -203,12 +203,13 @@ def _squared_distances(first, second):
     run fastest.
     """
     centre = second.mean(axis=0, dtype=np.float64)
-    for start in range(0, len(first), _BLOCK_ROWS):
-        rows = slice(start, min(start + _BLOCK_ROWS, len(first)))
+    size = min(_BLOCK_ROWS, max(1, _VALUES // max(1, first.shape[1])))
+    for start in range(0, len(first), size):
+        rows = slice(start, min(start + size, len(first)))
         left = first[rows] - centre
         left_norms = np.einsum("nd,nd->n", left, left)
-        for column_start in range(0, len(second), _BLOCK_ROWS):
-            columns = slice(column_start, min(column_start + _BLOCK_ROWS, len(second)))
+        for column_start in range(0, len(second), size):
+            columns = slice(column_start, min(column_start + size, len(second)))
             right = second[columns] - centre
             norms = left_norms[:, None] + np.einsum("nd,nd->n", right, right)[None, :]
             squared = left @ right.T

@@ -51,6 +51,7 @@ def test_copies_lead_the_list_and_are_flagged(measured):
 def test_the_report_names_the_list_and_shows_pairs(measured):
     _, folder, real, made = measured
     text = (folder / "report.md").read_text()
+    assert "either flags about 1.8 %" in text  # 2 of 111
     assert "2 of 5 generated images are flagged" in text and "first: report/near_copies.csv." in text
     assert "near_copies.csv" in (folder / "report.html").read_text()
     picture = picture_files.decoded((folder / "report" / "near_copies.png").read_bytes())
@@ -60,6 +61,18 @@ def test_the_report_names_the_list_and_shows_pairs(measured):
     np.testing.assert_array_equal(np.squeeze(shown[2]), real[17])
     np.testing.assert_array_equal(np.squeeze(shown[3]), made["mirrored"])
     np.testing.assert_array_equal(np.squeeze(shown[5]), real[5])
+
+
+def test_two_training_images_are_enough_and_few_held_out_ones_are_told(tmp_path):
+    random = np.random.default_rng(0)
+    splits = {name: random.integers(0, 256, (count, 8, 8), dtype=np.uint8) for name, count in (("train", 2), ("test", 9))}
+    np.savez(tmp_path / "real.npz", validation=splits["test"][:2] // 2, **splits)
+    np.savez(tmp_path / "made.npz", images=random.integers(0, 256, (5, 8, 8), dtype=np.uint8))
+    row = tfcq.evaluate_images(f"npz:{tmp_path}/made.npz", f"npz:{tmp_path}/real.npz", tmp_path / "out", "near_copies", **FAST)
+    note = "9 held-out images are too few for --near_copy_quantile=0.01: by features and by pixels each about 10 % of images"
+    assert any(one.startswith(note) for one in row["near_copies_pixels"]["notes"])
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "Where nothing is copied, either flags about 10 %." in text and "each followed by its 2 nearest" in text
 
 
 def test_a_reference_without_training_images_has_no_copies(measured, tmp_path):
