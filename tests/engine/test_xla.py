@@ -35,7 +35,7 @@ def integers_elsewhere():
 
 @pytest.mark.parametrize(
     "family, micro_batches, options",
-    [("cqf", 1, {"quality_ramp_steps": 5, "flow_couplings": 1}), ("glf", 2, {})],
+    [("cqf", 1, {"quality_ramp_steps": 5, "flow_couplings": 1}), pytest.param("glf", 2, {}, marks=pytest.mark.long)],
 )
 def test_a_step_reads_no_variable_of_another_device_inside_of_xla(family, micro_batches, options):
     def losses(**training):

@@ -366,7 +366,7 @@ def test_a_run_without_what_the_card_says_is_refused_before_the_work(run, tmp_pa
         export.export(folder, tmp_path / "exports")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_saved_model_cli_runs_it(base, live, tmp_path):
     np.save(tmp_path / "seed.npy", SEEDS[:2])
     np.save(tmp_path / "temperature.npy", ONES[:2])

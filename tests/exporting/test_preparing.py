@@ -1,5 +1,6 @@
 """Files of any size become in a graph, to the byte, what training makes of them by Pillow and NumPy; or are refused as there."""
 
+import functools
 import io
 
 import numpy as np
@@ -15,6 +16,7 @@ from tfcq.exporting import pictures, preparing
 RANDOM = np.random.default_rng(0)
 
 
+@functools.cache
 def in_graph(transform):
     """A function from files to images, of one graph."""
     specs = [tf.TensorSpec([None], tf.string)]

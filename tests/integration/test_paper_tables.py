@@ -49,12 +49,13 @@ for number in ("1", "2", "3a", "3b"):
 
 
 ALIKE = {
-    "3a-scales_2_blocks_2", "3a-scales_2_blocks_4", "3b-scales_1_blocks_2", "3b-scales_2_blocks_2", "3b-scales_3_blocks_2",
-    "3b-scales_4_blocks_1", "3a-scales_3_blocks_3", "2-cqf_residual", "2-cqf_residual_iaf", "2-cqf_residual_iaf_large_d",
+    "1-cq", "2-cqf_residual", "2-cqf_residual_iaf", "2-cqf_residual_iaf_large_d", "3a-scales_2_blocks_2", "3a-scales_2_blocks_4",
+    "3a-scales_3_blocks_3", "3b-no_flow", "3b-scales_1_blocks_2", "3b-scales_2_blocks_2", "3b-scales_3_blocks_2",
+    "3b-scales_4_blocks_1",
 }  # fmt: skip
-"""Rows that differ from others in nothing but how many scales and blocks the flow has (3a's have Table 2's other parts), one
-whose posterior alone is simpler than another's, one whose discriminator alone is smaller, and that other, which the goldens
-have as `cqf_residual_iaf`."""
+"""Rows that differ from others in nothing but how many scales and blocks the flow has, or that it has none (3a's have Table 2's
+other parts), one whose posterior alone is simpler than another's, one whose discriminator alone is smaller, and that other, which
+the goldens have as `cqf_residual_iaf`."""
 
 
 @pytest.mark.parametrize("narrow", [1.0, 0.375, 0.2])
