@@ -83,11 +83,11 @@ def test_images_without_classes_or_of_others_are_refused_in_a_line(made, run, tm
             tfcq.evaluate_images(generated, reference, tmp_path / "output", "tstr", **FAST)
         assert "\n" not in str(caught.value) and not (tmp_path / "output").exists()
 
-    refused(made / "3", "digits", "metrics: tstr: generated: folder:/.*/3: 0.png lies in no folder of a class; expected a folder")
+    refused(made / "3", "digits", r"metrics: tstr: generated: /.*/3/\d+.png: expected each image in a folder of its class")
     (tmp_path / "drawn").mkdir()
     (tmp_path / "drawn" / "00000").symlink_to(made / "3")
     refused(tmp_path / "drawn", "digits", "metrics: tstr: expected generated images of the real ones' classes, 0, 1, .*, 7 and 2")
     np.savez(tmp_path / "real.npz", train=np.arange(6400).reshape(100, 8, 8).astype(np.uint8))
-    refused(made, f"npz:{tmp_path}/real.npz", "metrics: tstr: reference: .*: expected an array train_labels with the classes of")
+    refused(made, f"npz:{tmp_path}/real.npz", "metrics: tstr: reference: dataset npz:.*: expected images with a class .* train_l")
     with pytest.raises(UserError, match="tstr_cnn needs generated images of known classes, and samples of a run have none"):
         evaluate(run, ["tstr_cnn"], **FAST)

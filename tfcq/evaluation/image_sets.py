@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _GRID = 64
 _HEADS = {"num_images": "num images", "jpeg_qualities": "JPEG qualities, estimated"}
-_POSSIBLE = (*registry.OF_SAMPLES, *registry.OF_CLASSES)
+_POSSIBLE = (*registry.OF_SAMPLES, *registry.OF_SAMPLES_BY_CLASS)
 
 
 def evaluate_images(
@@ -60,8 +60,8 @@ def evaluate_images(
     Args:
         generated, reference: folder:DIR, list:FILE, npz:FILE, idx:DIR or the name of a data set; a folder alone is folder:DIR.
         output: folder for what is written.
-        metrics: names in `tfcq.metrics.registry.OF_SAMPLES` and `OF_CLASSES`, a list or separated by commas, or "all" that can be
-            measured. None: the Frechet distance.
+        metrics: names in `tfcq.metrics.registry.OF_SAMPLES` and `OF_SAMPLES_BY_CLASS`, a list or separated by commas, or "all"
+            that can be measured. None: the Frechet distance.
         report: whether to write report.md and its figures.
         image_size: side of the squares that images of both sets are made; None: that of the generated images.
         center_crop, resize, color: how they are made so, as in `DataConfig`.

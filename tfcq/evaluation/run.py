@@ -99,7 +99,7 @@ def evaluate(
 
 def _refuse_of_classes(asked):
     for name in asked:
-        if name in registry.OF_CLASSES:
+        if name in registry.OF_SAMPLES_BY_CLASS:
             raise UserError(
                 f"metrics: {name} needs generated images of known classes, and samples of a run have none; expected it with "
                 "--generated=DIR, a folder of images with a folder for each class, or npz:FILE with labels"
