@@ -104,13 +104,11 @@ def test_both_sides_of_a_comparison_have_the_classes_of_their_images(name, tmp_p
     of_test = f"{place}/test" if name == "folder" else place  # of the others the test split is taken as it is
     config = EvaluationConfig(split="test", num_samples=2, num_seeds=2)
     sides = Sides(of_test, place, DataConfig(data_dir=str(tmp_path)), None, config, split_given=True)
-    found = sides.classes()
-    for one, names in zip(sides.generated, found[GENERATED], strict=True):
+    for one, names in zip(sides.generated, sides.classes(), strict=True):
         assert names.tolist() == [str(one) for one in classes_in(one.images(GENERATED, range(2)))]
-    assert found.keys() == {GENERATED, "train", "validation", "test"}
     for split in ("train", "validation", "test"):
         images = sides.reference.images(split, range(sides.reference.num_images(split)))
-        assert found[split][0].tolist() == [str(one) for one in classes_in(images)]
+        assert sides.reference.classes.by_name(split).tolist() == [str(one) for one in classes_in(images)]
 
 
 @pytest.mark.parametrize("balance", [False, True])

@@ -93,10 +93,10 @@ class Sides:
             | reference_formats.facts(transform),
         }
         self.notes = of_several + differences(formats, reference_formats, transform) + self._few(count) + self._repeated()
-        self._classes: dict[str, list[np.ndarray]] = {}
+        self._classes: list[np.ndarray] = []
 
-    def classes(self) -> dict[str, list[np.ndarray]]:
-        """{"generated": the classes of each seed's images, str [N], a split of the reference: [those of its images]}.
+    def classes(self) -> list[np.ndarray]:
+        """The classes of each seed's generated images, str [N], which are classes of training images of the reference.
 
         Raises:
             UserError: the classes of either are not known, or are not the same.
@@ -104,11 +104,10 @@ class Sides:
         if not self._classes:
             with named("generated"):
                 names = Labels.read(self._labels, self.facts["generated"]["place"]).by_name()
-                found = {GENERATED: [names[indices] for indices in self._chosen]}
             with named("reference"):
                 classes = self.reference.classes
-                found |= {split: [classes.by_name(split)] for split in classes.numbers}
-            check_classes(np.concatenate(found[GENERATED]), found["train"][0])
+            found = [names[indices] for indices in self._chosen]
+            check_classes(np.concatenate(found), classes.by_name("train"))
             self._classes = found
         return self._classes
 
