@@ -275,6 +275,7 @@ def test_an_image_keeps_its_name_whatever_is_left_out_before_it():
     assert [index for _, index, _ in match.splits["test"]] == [4, 5]
     array = RawArray(np.arange(6, dtype=np.uint8).reshape(6, 1, 1, 1), "toy")
     assert [array.select([0, 2]).key(index) for index in (0, 1)] == ["image 0", "image 2"]
+    assert array.select([1, 4]).select([1]).key(0) == "image 4"
 
 
 def test_the_same_content_in_two_splits_is_told(tmp_path):

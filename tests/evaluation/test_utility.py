@@ -5,15 +5,19 @@ import json
 import numpy as np
 import pytest
 import sklearn.datasets
+import tiny_models as tiny
 from markdown_tables import unpadded
 from PIL import Image
 
 import tfcq
 from tfcq import data
+from tfcq import workdir as workdirs
 from tfcq.config import DataConfig
 from tfcq.errors import UserError
+from tfcq.evaluation.classes import allotted
 from tfcq.evaluation.run import evaluate
 from tfcq.metrics import tstr, tstr_cnn
+from tfcq.randomness import row_seeds
 
 FAST = {"features": "pixels", "cache_dir": "none", "split": "test"}
 PER_CLASS = 15
@@ -90,11 +94,43 @@ def test_images_without_classes_or_of_others_are_refused_in_a_line(made, run, tm
             tfcq.evaluate_images(generated, reference, tmp_path / "output", "tstr", **FAST)
         assert "\n" not in str(caught.value) and not (tmp_path / "output").exists()
 
-    refused(made / "3", "digits", "metrics: tstr: generated: folder:/.*/3: 0.png lies in no folder of a class; expected a folder")
+    refused(made / "3", "digits", r"metrics: tstr: generated: /.*/3/\d+.png: expected each image in a folder of its class")
     (tmp_path / "drawn").mkdir()
     (tmp_path / "drawn" / "00000").symlink_to(made / "3")
     refused(tmp_path / "drawn", "digits", "metrics: tstr: expected generated images of the real ones' classes, 0, 1, .*, 7 and 2")
     np.savez(tmp_path / "real.npz", train=np.arange(6400).reshape(100, 8, 8).astype(np.uint8))
-    refused(made, f"npz:{tmp_path}/real.npz", "metrics: tstr: reference: .*: expected an array train_labels with the classes of")
-    with pytest.raises(UserError, match="tstr_cnn needs generated images of known classes, and samples of a run have none"):
+    refused(made, f"npz:{tmp_path}/real.npz", "metrics: tstr: reference: dataset npz:.*: expected images with a class .* train_l")
+    with pytest.raises(UserError, match="tstr_cnn needs generated images of known classes, and samples of this run have none"):
         evaluate(run, ["tstr_cnn"], **FAST)
+
+
+def test_a_class_has_as_many_images_as_its_share_says():
+    assert np.bincount(allotted([0.5, 0.2, 0.3], 10)).tolist() == [5, 2, 3]
+    assert np.bincount(allotted([0.5, 0.2, 0.3], 4)).tolist() == [2, 1, 1]  # of 2, 0.8 and 1.2
+    assert np.bincount(allotted([0.45, 0.1, 0.45], 3)).tolist() == [2, 0, 1]  # of 1.35, 0.3 and 1.35
+    mixed = allotted([0.5, 0.5], 100)
+    assert mixed.dtype == np.int32 and 30 < mixed[:50].sum() * 2 < 70  # the first images are of all classes
+
+
+def test_samples_of_a_run_with_classes_are_drawn_by_class(tmp_path, monkeypatch):
+    monkeypatch.setattr(tstr_cnn, "_MOST", 5)
+    tiny.make_workdir(tmp_path / "run", tiny.config(8, model="glf", class_conditional=True))
+    row = evaluate(tmp_path / "run", ["tstr", "tstr_cnn", "frechet_distance"], num_samples=60, seed=3, batch_size=25, **FAST)
+    model, dataset = workdirs.load(tmp_path / "run"), workdirs.load_data(tmp_path / "run")
+    targets = sklearn.datasets.load_digits().target.astype(str)
+    numbers = {split: [int(one.key.split()[1]) for one in dataset.manifest.splits[split]] for split in ("train", "test")}
+    names, shares = np.unique(targets[numbers["train"]], return_counts=True)
+    chosen = allotted(shares / shares.sum(), 60)
+
+    def accuracy(images, classes):
+        classify = tstr.logistic_regression(images.reshape(60, -1) / np.float32(255), classes)
+        test = dataset.images("test", range(60))
+        return np.mean(classify(test.reshape(60, -1) / np.float32(255)) == targets[numbers["test"][:60]])
+
+    entry = row["tstr_accuracy_pixels"]
+    drawn = np.asarray(model.sample_class(chosen, row_seeds(60, 3)))
+    assert entry["value"] == pytest.approx(accuracy(drawn, names[chosen]), abs=0.034)  # two images may lie at a boundary
+    assert entry["real"] == pytest.approx(accuracy(dataset.images("train", range(60)), targets[numbers["train"][:60]]), abs=0.034)
+    assert entry["num_generated"] == 60 and entry["seeds"] == [3] and "train_content" in entry["data"]
+    assert {"tstr_cnn_accuracy", "fd_pixels"} <= set(row)
+    assert "recall, trained on generated images" in (tmp_path / "run" / "report.md").read_text()

@@ -24,7 +24,7 @@ def activations(seed, count=40):
     return Activations(features.astype(np.float32), logits.astype(np.float32), images, classes.astype(str))
 
 
-@pytest.mark.parametrize("name", registry.OF_SAMPLES + registry.OF_CLASSES)
+@pytest.mark.parametrize("name", registry.OF_SAMPLES + registry.OF_SAMPLES_BY_CLASS)
 def test_a_metric_gives_the_numbers_of_its_line(name, monkeypatch):
     monkeypatch.setattr(tstr_cnn, "_MOST", 5)  # steps
     metric = registry.load(name)
@@ -35,6 +35,12 @@ def test_a_metric_gives_the_numbers_of_its_line(name, monkeypatch):
     assert measured.details.keys() <= measured.values.keys()
     assert all(isinstance(value, float) for value in measured.values.values())
     assert metric.needs in ("features", "logits", "images", "features and images")
+
+
+def test_every_metric_is_of_one_kind():
+    of_real = registry.LIKELIHOODS + registry.LATENT_LIKELIHOODS + registry.OF_CLASSES + registry.OF_ENERGY
+    kinds = of_real + registry.OF_SAMPLES + registry.OF_SAMPLES_BY_CLASS
+    assert sorted(kinds) == sorted(registry.TABLE)
 
 
 def test_every_module_with_a_metric_has_its_line():

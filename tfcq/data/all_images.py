@@ -116,3 +116,7 @@ class ListedFiles(ImageFiles):
 
     def key(self, index: int) -> str:
         return self._keys[index]
+
+    @property
+    def labels(self) -> None:
+        return None  # a path in a list may begin anywhere

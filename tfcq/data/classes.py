@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from tfcq.data.manifest import Entry, Manifest
     from tfcq.data.split_images import SplitImages
 
+EXPECTED = (
+    "images with a class each (folder:DIR with a folder for each class; npz:FILE with train_labels beside train, y_train beside "
+    "x_train, or labels beside images; idx:DIR with files of labels; digits; a TFDS data set with a feature `label`)"
+)
+"""Images whose classes are known, for messages."""
+
 MOST_CLASSES = 10
 """Up to this many classes are counted one by one; of more, only the smallest and the largest."""
 
@@ -51,6 +57,17 @@ class Labels:
         place[order] = np.arange(len(names))
         return cls(tuple(names[index] for index in order), place[numbers.reshape(-1)])
 
+    @classmethod
+    def read(cls, reader: Callable[[], Labels] | None, dataset: str) -> Labels:
+        """Those that `reader`, a `RawImages.labels`, gives; UserError if it is None, which names the images by `dataset`."""
+        if reader is None:
+            raise UserError(f"{dataset}: expected {EXPECTED}, found none")
+        return reader()
+
+    def by_name(self) -> np.ndarray:
+        """The name of each image's class, str [N]."""
+        return np.array(self.names, str)[self.numbers]
+
 
 @dataclasses.dataclass(frozen=True)
 class Classes:
@@ -59,12 +76,14 @@ class Classes:
     Attributes:
         names: of the classes, in their order; their numbers are indices into it.
         counts: how many training images each has, at least 1.
-        numbers: {split: number of each image's class, int64 [N]}; -1: that of no training image.
+        numbers: {split: number of each image's class, int64 [N]}; from len(names) on it is that of no training image.
+        others: names of the classes that no training image has; their numbers go on from those of `names`.
     """
 
     names: tuple[str, ...]
     counts: tuple[int, ...]
     numbers: dict[str, np.ndarray]
+    others: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -80,26 +99,21 @@ class Classes:
         Raises:
             UserError: the source has no classes, or all training images are of one.
         """
-        labels: dict[str, Labels] = {}
-        for origin, read in readers.items():
-            if read is None:
-                raise UserError(
-                    f"class_conditional with dataset={dataset}: expected images with a class each (folder:DIR with a folder for "
-                    "each class, npz:FILE or idx:DIR with labels, a TFDS data set with a feature `label`), found none"
-                )
-            labels[origin] = read()
+        labels = {origin: Labels.read(reader, f"dataset {dataset}") for origin, reader in readers.items()}
         named = {split: _names(one, labels) for split, one in images.items()}
         there = set(named["train"].tolist())
-        names = tuple(dict.fromkeys(name for one in labels.values() for name in one.names if name in there))
+        known = dict.fromkeys(name for one in labels.values() for name in one.names)
+        names, others = (tuple(name for name in known if (name in there) == trained) for trained in (True, False))
         if len(names) < 2:
-            raise UserError(
-                f"class_conditional with dataset={dataset}: expected training images of several classes, received all of "
-                f"{names[0]}"
-            )
-        number = {name: index for index, name in enumerate(names)}
-        numbers = {split: np.array([number.get(name, -1) for name in one], np.int64) for split, one in named.items()}
+            raise UserError(f"dataset {dataset}: expected training images of several classes, received all of {names[0]}")
+        number = {name: index for index, name in enumerate(names + others)}
+        numbers = {split: np.array([number[name] for name in one], np.int64) for split, one in named.items()}
         counts = np.bincount(numbers["train"], minlength=len(names))
-        return cls(names, tuple(counts.tolist()), numbers)
+        return cls(names, tuple(counts.tolist()), numbers, others)
+
+    def by_name(self, split: str) -> np.ndarray:
+        """The name of each image's class, str [N], of "train", "validation" or "test"."""
+        return np.array(self.names + self.others, str)[self.numbers[split]]
 
     def numbered(self, split: str, names: Sequence[str], dataset: str = "") -> np.ndarray:
         """The number of each image's class, an index into `names`, int32 [N].
@@ -113,12 +127,12 @@ class Classes:
             UserError: an image of a class that is not among them.
         """
         place = {name: index for index, name in enumerate(names)}
-        own = np.array([*(place.get(name, -1) for name in self.names), -1], np.int32)  # the last is that of number -1
+        own = np.array([place.get(name, -1) for name in self.names + self.others], np.int32)
         numbers = own[self.numbers[split]]
         if (numbers < 0).any():
             first = int(np.flatnonzero(numbers < 0)[0])
-            own_number = int(self.numbers[split][first])
-            received = "a class that no training image has" if own_number < 0 else repr(self.names[own_number])
+            received = repr(str(self.by_name(split)[first]))
+            received += ", which no training image has," if self.numbers[split][first] >= len(self.names) else ""
             raise UserError(
                 f"dataset {dataset}: expected images of the classes {', '.join(names[:10])}{', ...' if len(names) > 10 else ''}, "
                 f"received {received} for {split} image {first} (of {int((numbers < 0).sum())} such images)"

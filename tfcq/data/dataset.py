@@ -177,7 +177,7 @@ class ImageDataset:
     def classes(self) -> Classes:
         """The classes of the images; they are looked at when this is first used. UserError if the images have none."""
         if self._labels is None:
-            raise UserError(f"class_conditional: expected images with a class each, received {self.description.split(': ')[0]}")
+            raise UserError(f"dataset {self.description.split(': ')[0]}: expected images with a class each, received others")
         return self._labels()
 
     def classes_of(self, split: str, names: Sequence[str]) -> np.ndarray:

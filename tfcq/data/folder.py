@@ -244,7 +244,7 @@ class ImageFiles(RawReader):
         return os.path.relpath(path, self.root).replace(os.sep, "/")
 
     @property
-    def labels(self) -> Callable[[], Labels]:
+    def labels(self) -> Callable[[], Labels] | None:
         return self._labels
 
     def _labels(self):

@@ -179,7 +179,8 @@ class RawArray(RawImages):
 
     def select(self, indices: np.ndarray) -> RawArray:
         classes, indices = self.classes, np.asarray(indices)
-        return RawArray(self.images[indices], self.label, indices, classes and (lambda: classes()[indices]))
+        numbers = indices if self.numbers is None else self.numbers[indices]
+        return RawArray(self.images[indices], self.label, numbers, classes and (lambda: classes()[indices]))
 
     @property
     def labels(self) -> Callable[[], Labels] | None:

@@ -84,7 +84,7 @@ class Activator:
         self._cache = Cache(cache_dir) if cache_dir else None
         images = tf.TensorSpec((None, *image_shape), tf.uint8)
         self._of_images = Sharded(self._outputs, (images,), strategy)
-        self._samplers: dict[GenerativeModel, Sharded] = {}
+        self._samplers: dict[tuple[GenerativeModel, bool], Sharded] = {}
 
     def _outputs(self, images):
         features, logits = self.extractor(images)
@@ -110,29 +110,44 @@ class Activator:
         return self._activations(outputs, kept)
 
     def generated(
-        self, model: GenerativeModel, count: int, seed: int, temperature: float = 1.0, num_kept: int = IMAGES_SHOWN
+        self,
+        model: GenerativeModel,
+        count: int,
+        seed: int,
+        temperature: float = 1.0,
+        num_kept: int = IMAGES_SHOWN,
+        classes: np.ndarray | None = None,
     ) -> Activations:
-        """Activations of images that `model` draws: image i has the seed (seed, i). `num_kept`: as in `real`."""
-        if model not in self._samplers:
+        """Activations of images that `model` draws: image i has the seed (seed, i). `num_kept`: as in `real`.
 
-            def sample(seeds, temperatures):
-                images = model.sample(seeds, temperatures)
+        `classes`: of each image, numbers int32 [count], of a model with classes, and the Activations then have their names.
+        None: the model draws what it draws.
+        """
+        key = model, classes is not None
+        if key not in self._samplers:
+
+            def sample(seeds, temperatures, *given):
+                images = model.sample_class(*given, seeds, temperatures) if given else model.sample(seeds, temperatures)
                 return images, *self._outputs(images)
 
-            signature = (tf.TensorSpec((None, 2), tf.int32), tf.TensorSpec((None,), tf.float32))
-            self._samplers = {model: Sharded(sample, signature, self._strategy)}
-        sampler, kept = self._samplers[model], []
+            signature = [tf.TensorSpec((None, 2), tf.int32), tf.TensorSpec((None,), tf.float32)]
+            signature += [] if classes is None else [tf.TensorSpec((None,), tf.int32)]
+            of_model = {known: sampler for known, sampler in self._samplers.items() if known[0] is model}
+            self._samplers = of_model | {key: Sharded(sample, tuple(signature), self._strategy)}
+        sampler, kept = self._samplers[key], []
 
         def batches():
             for start in range(0, count, self._batch_size):
                 size = min(self._batch_size, count - start)
-                images, *outputs = sampler(row_seeds(size, seed, start), np.full(size, temperature, np.float32))
+                given = [] if classes is None else [classes[start:start + size]]
+                images, *outputs = sampler(row_seeds(size, seed, start), np.full(size, temperature, np.float32), *given)
                 if start < num_kept:
                     kept.append(images)
                 yield outputs
 
         outputs = self._stream(f"samples of seed {seed}", batches(), count)
-        return self._activations(outputs, np.concatenate(kept)[:num_kept])
+        names = None if classes is None else np.array(model.class_names, str)[classes]
+        return dataclasses.replace(self._activations(outputs, np.concatenate(kept)[:num_kept]), classes=names)
 
     @staticmethod
     def _activations(outputs, images):

@@ -1,4 +1,4 @@
-"""What a model with classes knows of real images' classes, and its numbers by class."""
+"""What a model with classes knows of real images' classes, its numbers by class, and how many images of each are drawn."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
+from tfcq.data.splits import fixed_permutation
 from tfcq.evaluation.likelihood import stream
 from tfcq.evaluation.streaming import Sharded
 from tfcq.images import bits_per_dim
@@ -77,6 +79,17 @@ class ClassEvaluator:
             found[name] |= {"num_importance_samples": num_importance_samples} if of_images else {}
             found[name]["by_class"] = by_class(values, classes, self._model.class_names)
         return found
+
+
+def allotted(shares: ArrayLike, count: int) -> np.ndarray:
+    """Classes for `count` images, numbers int32 [count]: of each as many as its share says, in a fixed random order.
+
+    What is left after rounding down goes to the largest remainders. `shares`: [classes], >= 0, sum 1.
+    """
+    exact = np.asarray(shares, np.float64) * count
+    counts = np.floor(exact).astype(np.int64)
+    counts[np.argsort(counts - exact, kind="stable")[: count - counts.sum()]] += 1
+    return np.repeat(np.arange(len(counts), dtype=np.int32), counts)[fixed_permutation(count)]
 
 
 def by_class(values: np.ndarray, classes: np.ndarray, names: tuple[str, ...]) -> dict[str, dict[str, Any]]:

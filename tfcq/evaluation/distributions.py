@@ -19,6 +19,7 @@ from tfcq.data.splits import JOINED
 from tfcq.errors import UserError, named
 from tfcq.evaluation import near_copies
 from tfcq.evaluation.activations import IMAGES_SHOWN, Activations, Activator
+from tfcq.evaluation.classes import allotted
 from tfcq.metrics import registry
 from tfcq.metrics.neighbours import nearest_in_pixels, nearest_neighbours
 
@@ -79,8 +80,11 @@ class Evaluator(abc.ABC):
         self._real: dict[int | None, RealImages] = {}  # {number of kept images: `_real_images`}
 
     @abc.abstractmethod
-    def _generated(self, num_kept: int) -> list[Activations]:
-        """Activations of generated images, with `num_kept` images each, for each of the protocol's seeds."""
+    def _generated(self, num_kept: int, kinds: Iterable[bool]) -> dict[bool, list[Activations]]:
+        """Activations of generated images, with `num_kept` images each, for each of the protocol's seeds.
+
+        {whether their classes must be known: these}, for each of `kinds`.
+        """
 
     @abc.abstractmethod
     def _real_images(self, num_kept: int) -> RealImages:
@@ -98,7 +102,8 @@ class Evaluator(abc.ABC):
         """Measures and prints metrics.
 
         Args:
-            names: names in `registry.OF_SAMPLES`, or the Inception names if the extractor is the Inception graph.
+            names: names in `registry.OF_SAMPLES` and `OF_SAMPLES_BY_CLASS`, or the Inception names if the
+                extractor is the Inception graph.
             draw: whether to find the nearest training images of generated ones, too.
 
         Returns:
@@ -110,12 +115,15 @@ class Evaluator(abc.ABC):
         num_kept = max([IMAGES_SHOWN] + [m.num_images(**options[name]) for name, m in metrics.items() if m.sees_images])
         if num_kept not in self._real:
             self._real = {num_kept: self._real_images(num_kept)}  # the same for every call
-        real, generated, facts = self._real[num_kept], self._generated(num_kept), self._facts()
+        kinds = sorted({metric.classes for metric in metrics.values()}) or [False]
+        real, sets, facts = self._real[num_kept], self._generated(num_kept, kinds), self._facts()
+        if True in kinds:
+            real = self._with_classes(real)
         entries: dict[str, dict] = {}
         drawn: dict[str, Any] = {}
         for name, metric in metrics.items():
             more: dict[str, Any] = options[name]
-            used, protocol = real, facts
+            used, generated, protocol = real, sets[metric.classes], facts
             if metric.train:
                 used = dataclasses.replace(real, reference=real.held_out)
                 protocol = facts | {"split": real.held_out_split}
@@ -130,7 +138,7 @@ class Evaluator(abc.ABC):
             for key, entry in found.items():
                 print(line(key + self._suffix, entry), flush=True)
         if draw and real.train is not None:
-            drawn["nearest"] = self._nearest(generated[0], real.train)
+            drawn["nearest"] = self._nearest(sets[kinds[0]][0], real.train)
         return entries, {key: value for key, value in drawn.items() if value is not None}
 
     def _copies(self, entries, found, generated, searched, draw):
@@ -158,6 +166,16 @@ class Evaluator(abc.ABC):
         }
         nearest = {space: self._dataset.images("train", places.reshape(-1)) for space, (_, places) in found.items()}
         return shown, nearest, len(train)
+
+    def _with_classes(self, real):
+        """`real` with the classes of the images that classifiers are trained and tested on, all of the evaluator's data set."""
+        if real.train is None:
+            return real
+        train, held_out = (
+            dataclasses.replace(one, classes=self._dataset.classes.by_name(split)[: len(one)])
+            for split, one in (("train", real.train), (real.held_out_split, real.held_out))
+        )
+        return dataclasses.replace(real, train=train, held_out=held_out)
 
     def _real_images_of_splits(self, num_kept, reference):
         """`RealImages` of the protocol's split of a reference `ImageDataset`, and of the training images of the evaluator's.
@@ -211,12 +229,17 @@ class DistributionEvaluator(Evaluator):
         if self._reference is not dataset:
             self._suffix = f" of {config.reference_dataset}"
 
-    def _generated(self, num_kept: int) -> list[Activations]:
-        config = self._config
-        return [
-            self._activator.generated(self._model, config.num_samples, seed, config.temperature, num_kept)
-            for seed in range(config.seed, config.seed + config.num_seeds)
-        ]
+    def _generated(self, num_kept: int, kinds: Iterable[bool]) -> dict[bool, list[Activations]]:
+        config, model = self._config, self._model
+
+        def drawn(classes):
+            return [
+                self._activator.generated(model, config.num_samples, seed, config.temperature, num_kept, classes)
+                for seed in range(config.seed, config.seed + config.num_seeds)
+            ]
+
+        # Not the model's own draws of classes: no class is missing by chance.
+        return {kind: drawn(allotted(model.class_shares, config.num_samples) if kind else None) for kind in kinds}
 
     def _real_images(self, num_kept: int) -> RealImages:
         return self._real_images_of_splits(num_kept, self._reference)

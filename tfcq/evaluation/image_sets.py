@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _GRID = 64
 _HEADS = {"num_images": "num images", "jpeg_qualities": "JPEG qualities, estimated"}
-_POSSIBLE = (*registry.OF_SAMPLES, *registry.OF_CLASSES)
+_POSSIBLE = (*registry.OF_SAMPLES, *registry.OF_SAMPLES_BY_CLASS)
 
 
 def evaluate_images(
@@ -60,8 +60,8 @@ def evaluate_images(
     Args:
         generated, reference: folder:DIR, list:FILE, npz:FILE, idx:DIR or the name of a data set; a folder alone is folder:DIR.
         output: folder for what is written.
-        metrics: names in `tfcq.metrics.registry.OF_SAMPLES` and `OF_CLASSES`, a list or separated by commas, or "all" that can be
-            measured. None: the Frechet distance.
+        metrics: names in `tfcq.metrics.registry.OF_SAMPLES` and `OF_SAMPLES_BY_CLASS`, a list or separated by commas, or "all"
+            that can be measured. None: the Frechet distance.
         report: whether to write report.md and its figures.
         image_size: side of the squares that images of both sets are made; None: that of the generated images.
         center_crop, resize, color: how they are made so, as in `DataConfig`.
@@ -121,7 +121,7 @@ class ImageSetEvaluator(Evaluator):
         extractor: `FeatureExtractor`, made in the strategy's scope.
         config: `EvaluationConfig`.
         strategy: its replicas divide the work; None: one device does it.
-        classes: as `Sides.classes` gives them; None: they are not needed.
+        classes: of the generated images, as `Sides.classes` gives them; None: they are not needed.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class ImageSetEvaluator(Evaluator):
         extractor: FeatureExtractor,
         config: EvaluationConfig,
         strategy: tf.distribute.Strategy | None = None,
-        classes: dict[str, list[np.ndarray]] | None = None,
+        classes: Sequence[np.ndarray] | None = None,
     ) -> None:
         super().__init__(reference, reference.image_shape, extractor, config, strategy)
         self._classes = classes
@@ -157,15 +157,15 @@ class ImageSetEvaluator(Evaluator):
         taken = min(self._num_generated, total // 2)
         return min(self._config.num_samples, total - taken), taken
 
-    def _generated(self, num_kept: int) -> list[Activations]:
+    def _generated(self, num_kept: int, kinds: Iterable[bool]) -> dict[bool, list[Activations]]:
         found = [self._activator.real(one, GENERATED, self._num_generated, num_kept, cached=False) for one in self._sets]
         if self._classes:
-            found = [dataclasses.replace(one, classes=names) for one, names in zip(found, self._classes[GENERATED])]
-        return found
+            found = [dataclasses.replace(one, classes=names) for one, names in zip(found, self._classes)]
+        return dict.fromkeys(kinds, found)
 
     def _real_images(self, num_kept: int) -> RealImages:
         if self._split != ALL:
-            real = self._with_classes(self._real_images_of_splits(num_kept, self._dataset))
+            real = self._real_images_of_splits(num_kept, self._dataset)
             return dataclasses.replace(real, floor=real.floor and real.floor.first(self._num_generated))
         compared, taken = self._floor_sizes()
         count = min(self._config.num_samples, self._dataset.num_images(ALL))
@@ -178,16 +178,6 @@ class ImageSetEvaluator(Evaluator):
         )
         reference = found.first(count)
         return RealImages(reference, floor if taken > 1 else None, found.first(compared), None, reference, ALL)
-
-    def _with_classes(self, real):
-        """`real` with the classes of the images that classifiers are trained and tested on."""
-        if not self._classes or real.train is None:
-            return real
-        train, held_out = (
-            dataclasses.replace(one, classes=self._classes[split][0][: len(one)])
-            for split, one in (("train", real.train), (real.held_out_split, real.held_out))
-        )
-        return dataclasses.replace(real, train=train, held_out=held_out)
 
     def _name_of(self, number: int) -> str:
         return manifest_of(self._sets[0]).splits[GENERATED][number].key

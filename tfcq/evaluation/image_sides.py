@@ -13,7 +13,7 @@ from tfcq import data
 from tfcq.config import DataConfig
 from tfcq.config.evaluation import EvaluationConfig
 from tfcq.data.all_images import all_splits, dataset_of, whole
-from tfcq.data.class_names import class_names
+from tfcq.data.classes import Labels
 from tfcq.data.dataset import FEW, ImageDataset, open_source
 from tfcq.data.formats import Formats, differences
 from tfcq.data.holding import cache_folder
@@ -56,7 +56,7 @@ class Sides:
         split_given: bool,
     ) -> None:
         places = {"generated": dataset_of(generated, "generated"), "reference": dataset_of(reference, "reference")}
-        raw, self._origin, of_several = _generated_images(dataclasses.replace(prepared, dataset=places["generated"]))
+        raw, of_several = _generated_images(dataclasses.replace(prepared, dataset=places["generated"]))
         count = min(config.num_samples, len(raw) // config.num_seeds)
         if count < 2:
             raise UserError(
@@ -66,6 +66,7 @@ class Sides:
         # Of more images than are compared a fixed random choice, in the order of their names: names may be those of classes.
         chosen = np.sort(fixed_permutation(len(raw))[: count * config.num_seeds].reshape(config.num_seeds, count))
         raws = [raw.select(indices) for indices in chosen]
+        self._chosen, self._labels = chosen, raw.labels
         formats = Formats.of(raws, GENERATED, cache_folder(prepared.data_cache))
         size = _size_of(formats) if image_size is None else image_size
         settings = {side: dataclasses.replace(prepared, dataset=place, image_size=size) for side, place in places.items()}
@@ -92,23 +93,21 @@ class Sides:
             | reference_formats.facts(transform),
         }
         self.notes = of_several + differences(formats, reference_formats, transform) + self._few(count) + self._repeated()
-        self._classes: dict[str, list[np.ndarray]] = {}
+        self._classes: list[np.ndarray] = []
 
-    def classes(self) -> dict[str, list[np.ndarray]]:
-        """{"generated": the classes of each seed's images, str [N], a split of the reference: [those of its images]}.
+    def classes(self) -> list[np.ndarray]:
+        """The classes of each seed's generated images, str [N], which are classes of training images of the reference.
 
         Raises:
             UserError: the classes of either are not known, or are not the same.
         """
         if not self._classes:
-            place = self.facts["generated"]["place"]
             with named("generated"):
-                of_seeds = [manifest_of(one).splits[GENERATED] for one in self.generated]
-                found = {GENERATED: [class_names(place, one, self._origin) for one in of_seeds]}
+                names = Labels.read(self._labels, self.facts["generated"]["place"]).by_name()
             with named("reference"):
-                for split, entries in manifest_of(self.reference).splits.items():
-                    found[split] = [class_names(self._data_config.dataset, entries)]
-            check_classes(np.concatenate(found[GENERATED]), found["train"][0])
+                classes = self.reference.classes
+            found = [names[indices] for indices in self._chosen]
+            check_classes(np.concatenate(found), classes.by_name("train"))
             self._classes = found
         return self._classes
 
@@ -151,16 +150,16 @@ def manifest_of(dataset: ImageDataset) -> Manifest:
 
 
 def _generated_images(config):
-    """(the generated images, of a data set with several splits those of its test split; that split; a note if it was chosen)."""
+    """(the generated images, of a data set with several splits those of its test split; a note if it was chosen)."""
     splits = all_splits(config, "generated")
     if len(splits) > 1 and "test" not in splits:
         raise UserError(f"generated: {config.dataset}: expected one split or one of the name test, found {', '.join(splits)}")
     if len(splits) == 1:
-        ((origin, raw),) = splits.items()
-        return raw, origin, []
+        (raw,) = splits.values()
+        return raw, []
     counts = ", ".join(f"{split} {len(raw)}" for split, raw in splits.items())
     note = f"{config.dataset} has the splits {counts}: of the generated images those of its test split alone are measured"
-    return splits["test"], "test", [note]
+    return splits["test"], [note]
 
 
 def _size_of(formats):

@@ -24,6 +24,9 @@ from tfcq.machine import files, paths
 from tfcq.machine.terminal import ImageProgress
 from tfcq.metrics import registry
 
+_OF_SAMPLES = ("sample", "sample_class")
+"""Abilities of the metrics that compare generated images with real ones."""
+
 
 def evaluate(
     workdir: str | os.PathLike, metrics: str | Sequence[str] | None = None, report: bool = True, **protocol: Any
@@ -47,9 +50,8 @@ def evaluate(
     workdir = paths.folder(workdir, "workdir")
     check_bool("report", report)
     asked = None if metrics is None else metric_names(metrics)
-    _refuse_of_classes(asked or ())
     config = protocol_of(protocol)
-    workdirs.read_config(workdir)  # an error if there is no run
+    _check_classes(asked or (), workdirs.read_config(workdir))  # an error if there is no run
     _check_writable(workdir, config.split, report)  # before the work, which may take hours
     strategy = devices.prepare(config.distribution, config.logical_devices)
     with strategy.scope():
@@ -78,7 +80,7 @@ def evaluate(
         run.measure_latent_likelihood([name for name in chosen if name in registry.LATENT_LIKELIHOODS], row)
         run.measure_classes([name for name in chosen if name in registry.OF_CLASSES], row)
         run.measure_energy([name for name in chosen if name in registry.OF_ENERGY], row)
-        run.measure_distributions([name for name in chosen if name in registry.OF_SAMPLES], row, drawn)
+        run.measure_distributions([name for name in chosen if _ability(name) in _OF_SAMPLES], row, drawn)
     except tf.errors.OpError as error:
         raise run.data_error() or error from error
     if notes := _notes_of(dataset):
@@ -97,12 +99,13 @@ def evaluate(
     return row
 
 
-def _refuse_of_classes(asked):
+def _check_classes(asked, config):
     for name in asked:
-        if name in registry.OF_CLASSES:
+        if name in registry.OF_SAMPLES_BY_CLASS and not config.class_conditional:
             raise UserError(
-                f"metrics: {name} needs generated images of known classes, and samples of a run have none; expected it with "
-                "--generated=DIR, a folder of images with a folder for each class, or npz:FILE with labels"
+                f"metrics: {name} needs generated images of known classes, and samples of this run have none; expected it of a "
+                "run with --class_conditional, or with --generated=DIR, a folder of images with a folder for each class, or "
+                "npz:FILE with labels"
             )
 
 
@@ -137,7 +140,7 @@ def _ability(name):
 
 def _extractor(asked, model, config):
     """The feature extractor, or None if no metric needs it."""
-    if "sample" not in model.abilities or not any(name == "all" or _ability(name) == "sample" for name in asked):
+    if "sample" not in model.abilities or not any(name == "all" or _ability(name) in _OF_SAMPLES for name in asked):
         return None
     from tfcq import features
 
@@ -157,7 +160,7 @@ def _possible(asked, model, extractor, config):
 
 def _check_name(name, model, extractor, config):
     """The metric's own name; UserError if the extractor, the size of the images or another reference does not suit it."""
-    if _ability(name) != "sample":
+    if _ability(name) not in _OF_SAMPLES:
         return name
     own = distributions.check_name(name, extractor, model.image_shape)
     if config.reference_dataset and registry.load(own).train:

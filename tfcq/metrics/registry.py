@@ -40,7 +40,7 @@ class Listed:
 
     Attributes:
         ability: what a model must be able to do (`GenerativeModel.abilities`): "likelihood", "latent_likelihood", "energy",
-            "class_probabilities" or "sample"; "classes": its samples must have known classes, as those of files may.
+            "class_probabilities", "sample" or "sample_class": images of known classes, as files may be, too.
         meaning: a sentence for --help and the report, which says which direction is better.
         module: name of the module of tfcq.metrics that has its `METRIC`; "": a likelihood or an energy.
         numbers: {name: Number}; empty: one, of the metric's name.
@@ -157,7 +157,7 @@ TABLE = {
         near="the real one",
     ),
     "tstr": Listed(
-        "classes",
+        "sample_class",
         "train on synthetic, test on real (Esteban et al. 2017): accuracy of a logistic regression on features",
         "tstr",
         numbers={
@@ -172,7 +172,7 @@ TABLE = {
         },
     ),
     "tstr_cnn": Listed(
-        "classes",
+        "sample_class",
         "train on synthetic, test on real (Esteban et al. 2017): accuracy of a small convolutional network on pixels",
         "tstr_cnn",
         numbers={
@@ -227,7 +227,7 @@ OF_ENERGY = names("energy")
 OF_SAMPLES = names("sample")
 """Metrics that compare generated with real images."""
 
-OF_CLASSES = names("classes")
+OF_SAMPLES_BY_CLASS = names("sample_class")
 """Metrics that compare generated images of known classes with real ones."""
 
 INCEPTION_NAMES = {line.inception: name for name, line in TABLE.items() if line.inception}
@@ -235,7 +235,7 @@ INCEPTION_NAMES = {line.inception: name for name, line in TABLE.items() if line.
 
 
 def load(name: str) -> Metric:
-    """How a metric of samples, a name of `OF_SAMPLES` or `OF_CLASSES`, is measured."""
+    """How a metric of samples, a name of `OF_SAMPLES` or `OF_SAMPLES_BY_CLASS`, is measured."""
     return importlib.import_module(f"tfcq.metrics.{TABLE[name].module}").METRIC
 
 
@@ -259,7 +259,7 @@ def recorded_name(name: str, number: str, extractor: FeatureExtractor | None) ->
 
 def is_number(recorded: str, number: str) -> bool:
     """Whether `recorded`, a name in metrics.json, is that number, with any extractor."""
-    for name in (*OF_SAMPLES, *OF_CLASSES):
+    for name in (*OF_SAMPLES, *OF_SAMPLES_BY_CLASS):
         if number in numbers_of(name):
             line = TABLE[name]
             return recorded in (number, line.inception) or recorded.startswith(f"{line.short or number}_")

@@ -35,6 +35,9 @@ class ClassConditional(GenerativeModel):
     classes_shape: tuple[int, ...] = (0,)
     """(number of classes,)."""
 
+    class_shares: tuple[float, ...] = ()
+    """How often each class is drawn in training, sum 1."""
+
     _log_prior: np.ndarray
 
     def set_classes(self, classes: Mapping[str, float] | None) -> None:
@@ -43,6 +46,7 @@ class ClassConditional(GenerativeModel):
         self.classes_shape, self.largest_class = (len(self.class_names),), len(self.class_names) - 1
         if classes:
             shares = np.array(list(classes.values()), np.float64)
+            self.class_shares = tuple((shares / shares.sum()).tolist())
             self._log_prior = np.log(shares / shares.sum()).astype(np.float32)
 
     @property

@@ -20,7 +20,7 @@ from tfcq import workdir as workdirs
 from tfcq.data import arrays
 from tfcq.data.splits import SPLITS
 from tfcq.engine import checkpoints
-from tfcq.errors import UserError
+from tfcq.errors import UserError, named
 from tfcq.machine import files, paths
 from tfcq.training import loggers, progress
 
@@ -168,7 +168,8 @@ class OpenedRun:
         """
         if not self.config.class_conditional:
             return None
-        now, before = dataset.classes.facts(), None
+        with named("class_conditional"):
+            now, before = dataset.classes.facts(), None
         if self.config_before() is not None:
             before = workdirs.data_facts(self.folder).get("classes")
         if before and before["digest"] != now["digest"] and not self.accept_changed_data:
