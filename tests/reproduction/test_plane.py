@@ -94,6 +94,14 @@ def test_runs_that_differ_in_lambda_alone_are_joined(make):
     assert plane(*runs).by_weight == [[(0.0, 5.0, 99.0), (1.0, 6.0, 98.0), (10.0, 15.0, 89.0)]]
 
 
+def test_a_run_of_an_earlier_version_has_the_defaults_of_newer_options(make):
+    runs = [make(name, [row(10, 5.0, 99.0)], weight) for name, weight in (("before", 1.0), ("now", 10.0))]
+    options = json.loads((runs[0] / "config.json").read_text())
+    del options["data"]["balance_classes"], options["training"]["early_stopping"]
+    (runs[0] / "config.json").write_text(json.dumps(options))
+    assert [[weight for weight, *_ in curve] for curve in plane(*runs).by_weight] == [[1.0, 10.0]]
+
+
 def test_runs_of_another_training_are_not_joined_by_lambda(make):
     def run(name, weight, **training):
         return make(name, [row(10, 5.0 + weight, 99.0 - weight)], weight, training)

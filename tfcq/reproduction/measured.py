@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 
 from tfcq import workdir as workdirs
-from tfcq.config import SYSTEMS, DataConfig, TrainingConfig
+from tfcq.config import SYSTEMS, Config, DataConfig, TrainingConfig
 from tfcq.config.groups import FIRST_STAGES
 from tfcq.data.splits import SPLITS
 from tfcq.errors import UserError
@@ -97,7 +97,7 @@ def read_run(folder: str | os.PathLike, label: str) -> MeasuredRun:
         points=_points(rows),
         periodic=_points(of_training, lambda entry, row: completed(entry, row, data.get(entry["split"], {"dataset": None}))),
         weight=system.get(WEIGHT),
-        others=_others(options) if options else "",
+        others=_others(_completed(options)) if options else "",
         steps_per_epoch=_steps_per_epoch(place, options),
         first_stage_steps=next((system[name] for name in FIRST_STAGES if system.get(name)), 0),
     )
@@ -139,6 +139,14 @@ def _data_of_splits(place, options):
 def _steps_per_epoch(place, options):
     count, size = workdirs.kept_sizes(place).get("train"), options.get("training", {}).get("batch_size")
     return count // size or None if count and size else None
+
+
+def _completed(options):
+    """Options of a run, with those that its version of tfcq did not have; as they are, where this one does not know them."""
+    try:
+        return Config.from_json(json.dumps(options), of_a_run=True).to_dict()
+    except UserError:
+        return options
 
 
 def _others(options):

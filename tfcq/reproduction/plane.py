@@ -126,6 +126,9 @@ def draw(axes: Any, plane: Plane) -> None:
         shown = figures.short_label(label) + (f" ({split})" if len(splits) > 1 else "")
         color = f"C{labels.index(label) % 10}"
         axes.plot(xs, ys, marker="o", markersize=5, linewidth=1.2, color=color, label=shown, **filled)
+        told = splits[0] != split and (label, splits[0]) in plane.curves and len(points) == 1
+        if told and steps[0] == plane.curves[label, splits[0]][-1][0]:
+            continue  # the same step, whose number stands beside the first split's point
         for position in {0, len(points) - 1}:  # the others are between them
             last = position == len(points) - 1  # runs go to the left
             _write(axes, f"{steps[position]:,}", (xs[position], ys[position]), (-6, 3) if last else (6, 3), color)
@@ -136,6 +139,8 @@ def draw(axes: Any, plane: Plane) -> None:
         weights, xs, ys = zip(*curve)
         name = None if number else "by lambda"
         axes.plot(xs, ys, color="0.45", linestyle="--", linewidth=1.0, zorder=1.5, label=name)
+        if any([one[0] for one in other] == list(weights) for other in plane.by_weight[number + 1 :]):
+            continue  # the same weights stand beside another split's curve
         for weight, x, y in curve:
             _write(axes, f"λ = {weight:g}", (x, y), (-6, -9), "0.25")
     axes.margins(0.12)
