@@ -61,6 +61,7 @@ def runnable(page):
     ("page", "written"),
     [
         ("README.md", ["exports/cqf/1/saved_model.pb"]),
+        pytest.param("docs/classes.md", ["runs/classes/data.json"], marks=pytest.mark.long),
         pytest.param(
             "docs/getting-started.md", ["samples.png", "exports/cqf/1", "runs/first/report.md"], marks=pytest.mark.long
         ),

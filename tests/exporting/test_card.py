@@ -11,7 +11,15 @@ from tfcq.exporting import card
 def test_a_card_of_an_unmeasured_model_says_so():
     facts = {"description": "d", "image_shape": [8, 8, 1]}
     text = card.model_card("cqf", "exported", Config(), {}, facts, [], 0, [], False)
-    assert "Nothing was measured." in text
+    assert "Nothing was measured." in text and "classes" not in text.partition("## Training")[0]
+
+
+def test_a_card_says_the_numbers_of_classes():
+    """By which an exported model is asked: it has no names."""
+    classes = {"names": ["1", "cat"], "counts": [7, 5], "digest": ""}
+    facts = {"description": "d", "image_shape": [8, 8, 1], "classes": classes}
+    text = card.model_card("cqf", "exported", Config(), {}, facts, [], 0, [], False)
+    assert "\n- classes, by number, with how many training images each has: 0: 1 (7), 1: cat (5)\n" in text
 
 
 @pytest.mark.parametrize("steps, said, shown", [

@@ -38,7 +38,7 @@ def test_a_metric_gives_the_numbers_of_its_line(name, monkeypatch):
 
 
 def test_every_metric_is_of_one_kind():
-    of_real = registry.LIKELIHOODS + registry.LATENT_LIKELIHOODS + registry.OF_CLASSES + registry.OF_ENERGY
+    of_real = registry.LIKELIHOODS + registry.LATENT_LIKELIHOODS + registry.CLASS_PROBABILITIES + registry.OF_ENERGY
     kinds = of_real + registry.OF_SAMPLES + registry.OF_SAMPLES_BY_CLASS
     assert sorted(kinds) == sorted(registry.TABLE)
 

@@ -185,3 +185,8 @@ def test_numbers_of_any_layout_are_read_to_the_bit(others, monkeypatch, orjson, 
     np.testing.assert_array_equal(images, pixels)
     images[0] = 0  # the caller may write into it
     np.testing.assert_array_equal(client.energy(pixels), values)
+
+
+def test_one_class_without_seeds_says_not_how_many_images(client):
+    with pytest.raises(UserError, match=r"^sample_class\(classes\): expected a value for each row, or one with seeds"):
+        client.sample_class(3)

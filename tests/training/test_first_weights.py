@@ -182,6 +182,18 @@ def test_other_networks_are_refused_with_the_weights_that_differ(of, tmp_path, s
     assert not (tmp_path / "run").exists()
 
 
+def test_other_classes_are_refused_also_if_there_are_as_many(of, tmp_path):
+    """A class's weights are of its number: with another order, one class would begin with the weights of another."""
+    other = shutil.copytree(of("glf", class_conditional=True), tmp_path / "other")
+    facts = json.loads((other / "data.json").read_text())
+    facts["classes"]["names"] = facts["classes"]["names"][::-1]
+    (other / "data.json").write_text(json.dumps(facts))
+    line = "expected a run of the same classes in their order, 0, 1, .*, 9, received one of 9, 8, .*, 0$"
+    with pytest.raises(UserError, match=f"init_from {other}: {line}"):
+        train(config("glf", other, class_conditional=True), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_folders_that_are_no_other_run(tmp_path):
     for folder, line in ((tmp_path / "none", "expected the folder of a trained run, found no config.json in it"),
                          (tmp_path / "run", "expected the folder of another run, received the workdir itself")):

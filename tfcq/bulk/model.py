@@ -62,8 +62,16 @@ class AskedModel:
         return _image_shape(endpoint, name, next((tuple(one.shape[1:]) for one in inputs if one.name == name), ()))
 
     def ask(self, endpoint: str, **arrays: np.ndarray) -> dict[str, np.ndarray]:
-        """{output: [N, ...]} of an endpoint, of arrays [N, ...] by the names of its tensors."""
-        answers = self.signature(endpoint)(**{name: tf.constant(array) for name, array in arrays.items()})
+        """{output: [N, ...]} of an endpoint, of arrays [N, ...] by the names of its tensors.
+
+        Raises:
+            UserError: the endpoint refuses a value, such as the number of a class that an exported model does not have.
+        """
+        try:
+            answers = self.signature(endpoint)(**{name: tf.constant(array) for name, array in arrays.items()})
+        except tf.errors.InvalidArgumentError as error:  # from the checks of `exporting.signatures`
+            text = " ".join(str(error).split())
+            raise UserError(f"{endpoint}: {(text.partition('assertion failed: ')[2] or text)[:200]}") from error
         return {name: value.numpy() for name, value in answers.items()}
 
 

@@ -78,7 +78,7 @@ def evaluate(
     try:
         run.measure_likelihoods([name for name in chosen if name in registry.LIKELIHOODS], row, drawn)
         run.measure_latent_likelihood([name for name in chosen if name in registry.LATENT_LIKELIHOODS], row)
-        run.measure_classes([name for name in chosen if name in registry.OF_CLASSES], row)
+        run.measure_classes([name for name in chosen if name in registry.CLASS_PROBABILITIES], row)
         run.measure_energy([name for name in chosen if name in registry.OF_ENERGY], row)
         run.measure_distributions([name for name in chosen if _ability(name) in _OF_SAMPLES], row, drawn)
     except tf.errors.OpError as error:
@@ -128,7 +128,7 @@ def _check_writable(workdir, split, report):
 def _default_metrics(model):
     for ability in ("likelihood", "latent_likelihood"):
         if ability in model.abilities:
-            return [*registry.names(ability), *(registry.OF_CLASSES if model.class_names else ())]
+            return [*registry.names(ability), *(registry.CLASS_PROBABILITIES if model.class_names else ())]
     examples = ",".join(registry.OF_SAMPLES[:3])
     raise UserError(f"{model.name} (as configured) has no likelihood; expected --metrics={examples} or others")
 

@@ -53,6 +53,7 @@ def model_card(
         "",
         f"- {paths.markdown(data_facts['description'])}",
         f"- images uint8, shape {data_facts['image_shape']}",
+        *_classes(data_facts.get("classes")),
         "",
         "## Training",
         "",
@@ -98,6 +99,15 @@ def signatures_of(
         if name != "serving_default"
     ]
     return ["## Signatures", "", *lines, "", "`serving_default` is `sample`."]
+
+
+def _classes(facts):
+    """A line on classes, of `Classes.facts`; none for a model without."""
+    if not facts:
+        return []
+    of_each = zip(facts["names"], facts["counts"], strict=True)
+    shown = ", ".join(f"{number}: {paths.markdown(name)} ({count})" for number, (name, count) in enumerate(of_each))
+    return [f"- classes, by number, with how many training images each has: {shown}"]
 
 
 def _measured(rows, step):

@@ -218,7 +218,7 @@ LIKELIHOODS = names("likelihood")
 LATENT_LIKELIHOODS = names("latent_likelihood")
 """Metrics of real images under models that are a density of latents and not of images."""
 
-OF_CLASSES = names("class_probabilities")
+CLASS_PROBABILITIES = names("class_probabilities")
 """Metrics of real images and their classes, of models that learn images given their class."""
 
 OF_ENERGY = names("energy")

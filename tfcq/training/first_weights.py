@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from tfcq.models.base import GenerativeModel
 
-_MOST_NAMED = 3
+_MOST_NAMED, _MOST_CLASSES = 3, 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +77,8 @@ def read(folder: paths.AnyPath, model: GenerativeModel) -> FirstWeights:
     """The weights of the run in `folder` for `model`, which `attach` has not changed yet.
 
     Raises:
-        UserError: images of another shape, other networks (the line names weights that differ), or no checkpoint to read.
+        UserError: images of another shape, other classes (a class's weights are of its number), other networks (the line names
+            weights that differ), or no checkpoint to read.
     """
     shape = workdirs.read_image_shape(folder)
     if shape != model.image_shape:
@@ -85,6 +86,10 @@ def read(folder: paths.AnyPath, model: GenerativeModel) -> FirstWeights:
         raise UserError(f"init_from {folder}: expected a run of images of {here}, received one of {there}")
     with tf.device("CPU"):  # the devices have room for one model
         other = workdirs.load(folder)
+    if model.class_names and other.class_names and model.class_names != other.class_names:
+        here, there = (", ".join(names[:_MOST_CLASSES]) + (", ..." if len(names) > _MOST_CLASSES else "")
+                       for names in (model.class_names, other.class_names))
+        raise UserError(f"init_from {folder}: expected a run of the same classes in their order, {here}, received one of {there}")
     ours, theirs = _by_name(model), _by_name(other)
     if differences := _differences(ours, theirs):
         raise UserError(

@@ -130,7 +130,9 @@ class Calls:
         values = {**given, **stand_ins} if seeds is None else {**given, **stand_ins, "seeds": seeds}
         # A mistake is reported before the server is asked.
         rows = checked(name, values, lambda one: _row_shape(f"{name}({one})", INPUTS[one], values[one]))
-        count = next(len(value) for value in rows.values() if np.ndim(value))
+        count = next((len(value) for value in rows.values() if np.ndim(value)), None)
+        if count is None:  # of arguments that may all be one number for all rows
+            raise UserError(f"{name}({next(iter(rows))}): expected a value for each row, or one with seeds, received one")
         if seeds is None and "seeds" in ENDPOINTS[endpoint].inputs:
             rows["seeds"] = row_seeds(count, seed)
         # An endpoint takes a value per row, not one number for all.
