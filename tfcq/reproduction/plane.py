@@ -142,7 +142,8 @@ def draw(axes: Any, plane: Plane) -> None:
         if any([one[0] for one in other] == list(weights) for other in plane.by_weight[number + 1 :]):
             continue  # the same weights stand beside another split's curve
         for weight, x, y in curve:
-            _write(axes, f"λ = {weight:g}", (x, y), (-6, -9), "0.25")
+            aside = 6 if weight == weights[-1] else -6  # the last two may be near to each other
+            _write(axes, f"λ = {weight:g}", (x, y), (aside, -9), "0.25")
     axes.margins(0.12)
     axes.grid(color="0.9", linewidth=0.6)
     axes.set_axisbelow(True)
