@@ -36,6 +36,7 @@ def test_a_flag_that_a_method_would_hide_is_refused():
             command.flags()
 
 
+@pytest.mark.long
 def test_entry_points_can_be_imported_together():
     program = """if True:
         import sys

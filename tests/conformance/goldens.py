@@ -123,12 +123,12 @@ GOLDENS = {
 LONG = {
     "test_two_replicas_take_the_step_of_one": {
         *("srvae", "introvae", "soft_introvae", "vae_bijective_prior", "cqf_two_scales_batch", "cqf_residual_iaf"),
-        *("vae_flow_prior", "vae_flow_posterior", "wae_mmd", "cqf_classes"),
+        *("vae_flow_prior", "vae_flow_posterior", "wae_mmd", "two_stage_vae", "wae_gan", "cqf_classes"),
     },
     # The signatures that classes give are those of glf_classes, too.
     "test_a_saved_model_answers_as_the_live_one": {
         *("srvae", "soft_introvae", "cqf_two_scales_batch", "cqf_residual_iaf", "cqf_classes"),
-        *("realnvp", "vae_flow_prior", "vae_flow_posterior"),
+        *("realnvp", "vae_flow_prior", "vae_flow_posterior", "two_stage_vae", "wae_mmd"),
     },
 }
 """By test, the goldens whose graphs take long to trace and whose parts others have: proved with `tools/test -m long`."""

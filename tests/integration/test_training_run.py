@@ -215,7 +215,7 @@ def test_another_configuration_is_refused_with_the_difference(run):
 # Every row of Table 1, and two devices.
 
 
-@pytest.mark.parametrize("row", ["gan", "vae", "cq"])
+@pytest.mark.parametrize("row", ["gan", pytest.param("vae", marks=pytest.mark.long), pytest.param("cq", marks=pytest.mark.long)])
 def test_rows_of_table_1_train_evaluate_and_sample(row, tmp_path):
     model = train(config(row, train_steps=2, learning_rate=1e-3), tmp_path)
     assert model.steps_taken == 2

@@ -57,7 +57,9 @@ def test_the_perceptual_error_is_of_pixels_between_minus_one_and_one_and_of_leve
     np.testing.assert_allclose(error(tf.constant(pixels), tf.constant(rebuilt)), expected, rtol=1e-4)
 
 
-@pytest.mark.parametrize("model", ["glf", "rae_gmm", "wae_mmd", "glann"])
+@pytest.mark.parametrize(
+    "model", ["glf", *(pytest.param(name, marks=pytest.mark.long) for name in ("rae_gmm", "wae_mmd", "glann"))]
+)
 def test_a_model_trains_by_it_and_keeps_none_of_its_weights(model, weights):
     options = {"first_stage_steps": 5} if model == "glann" else {}
     options |= {"pretraining_steps": 0} if model == "wae_mmd" else {}
