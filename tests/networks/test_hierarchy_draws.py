@@ -81,7 +81,7 @@ def test_temperature_scales_the_deviations_of_the_priors(network, monkeypatch):
         """Means; and of each layer its latents and its prior's loc and scale."""
         calls.clear()
         means = decoder.generate(row_noise(), TAG, temperature)
-        priors = [layer.prior(state) for layer, (state, _, _), _ in calls]
+        priors = [layer.prior(state) for layer, (state, *_), _ in calls]
         return means, [(latents, prior.loc, prior.scale) for (_, _, latents), prior in zip(calls, priors, strict=True)]
 
     means, layers = draw(0.0)

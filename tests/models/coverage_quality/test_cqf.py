@@ -90,7 +90,7 @@ class OneLayer:
     def __init__(self, means):
         self._means, self._layer = means, LatentLayer((2,))
 
-    def infer(self, evidence, noise, tag, training=False):
+    def infer(self, evidence, noise, tag, training=False, condition=None):
         inferred = self._layer.infer(None, evidence[0], noise.normal((2,), tag))
         return self._means(inferred.latents), [inferred]
 
@@ -116,7 +116,7 @@ class LinearGaussian:
         model.decoder = OneLayer(lambda latents: tf.reshape(latents @ weights + bias, [-1, *SHAPE]))
         dense = keras.layers.Dense(4)
         dense.build((None, SIZE))
-        model.encoder = lambda features, training=False: [dense(tf.reshape(features, [-1, SIZE]))]
+        model.encoder = lambda features, training=False, condition=None: [dense(tf.reshape(features, [-1, SIZE]))]
         shift = -self.bias @ self.projection + mean_shift * self.deviations
         log_deviations = np.log(deviation_factor * self.deviations)
         dense.set_weights(
