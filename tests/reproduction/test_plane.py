@@ -146,6 +146,17 @@ def test_points_and_labels_are_where_the_numbers_are(make):
         assert tuple(pixels[round(400 - height), round(column), :3]) == color
 
 
+def test_numbers_of_one_step_on_two_splits_stand_once(make):
+    """Points on validation and test images are near to each other, and so would the texts beside them be."""
+    rows = [row(step, 9.0 - step / 10, 99.0, "validation", None) for step in (5, 10)] + [row(10, 8.1, 95.0)]
+    runs = [make(f"{weight:g}", rows, weight) for weight in (1.0, 10.0)]
+    axes = Figure().add_subplot()
+    draw(axes, plane(*runs))
+    written = sorted((text.get_text(), *text.xy) for text in axes.texts)
+    of_test = [("λ = 1", 8.1, 95.0), ("λ = 10", 8.1, 95.0)]
+    assert written == [*2 * [("10", 8.0, 99.0)], *2 * [("5", 8.5, 99.0)], *of_test]
+
+
 def test_metrics_json_alone_is_enough_and_folders_of_one_name_are_distinguished(tmp_path):
     folders = [tmp_path / "a" / "cqf", tmp_path / "b" / "cqf"]
     for number, folder in enumerate(folders):

@@ -272,10 +272,8 @@ class _Run:
         total = min(config.num_images or math.inf, self.dataset.num_images(config.split))
         batches = self.dataset.eval_batches(config.split, config.batch_size, total)
         evaluator = LatentLikelihoodEvaluator(self.model, self.strategy)
-        for name, entry in evaluator.entries(batches, config.seed, ImageProgress("latent_likelihood", total)).items():
-            row[name] = entry | self._facts(config.split) | {"seed": config.seed, "seconds": round(time.monotonic() - start, 1)}
-            error = f" +- {entry['standard_error']:.2g}" if "standard_error" in entry else ""
-            print(f"{name}: {entry['value']:.5g}{error} ({config.split}, {total} images)", flush=True)
+        entries = evaluator.entries(batches, config.seed, ImageProgress("latent_likelihood", total))
+        self._add(row, entries, start, total)
 
     def measure_classes(self, names, row):
         """Adds entries to `row`."""
@@ -286,8 +284,13 @@ class _Run:
         batches = self.dataset.eval_batches(config.split, config.batch_size, total)
         evaluator, progress = ClassEvaluator(self.model, self.strategy), ImageProgress("classes", total)
         asked = (batches, self._classes(total), config.num_importance_samples, config.seed, progress)
-        for name, entry in evaluator.entries(*asked).items():
-            row[name] = entry | self._facts(config.split) | {"seed": config.seed, "seconds": round(time.monotonic() - start, 1)}
+        self._add(row, evaluator.entries(*asked), start, total)
+
+    def _add(self, row, entries, start, total):
+        """Adds {name: entry} of a split's images to `row`, and prints each."""
+        config, seconds = self.config, round(time.monotonic() - start, 1)
+        for name, entry in entries.items():
+            row[name] = entry | self._facts(config.split) | {"seed": config.seed, "seconds": seconds}
             error = f" +- {entry['standard_error']:.2g}" if "standard_error" in entry else ""
             print(f"{name}: {entry['value']:.5g}{error} ({config.split}, {total} images)", flush=True)
 
