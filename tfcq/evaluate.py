@@ -12,6 +12,7 @@ from tfcq.command_line import starting
 from tfcq.command_line.command import Command
 from tfcq.command_line.flags import Flags
 from tfcq.config import DataConfig
+from tfcq.config.data import PREPARATION
 from tfcq.config.evaluation import OF_IMAGE_SETS, EvaluationConfig, metric_names
 from tfcq.errors import UserError
 from tfcq.image_sets import evaluate_images
@@ -28,8 +29,6 @@ _GROUPS = {
     "Where real images are": ("dataset", "data_dir", "data_cache", "accept_changed_data"),
     "The machine": ("batch_size", "distribution", "logical_devices", "cache_dir"),
 }
-
-_PREPARATION = ("center_crop", "resize", "color")
 
 
 def define(flags: Flags) -> None:
@@ -56,7 +55,7 @@ def define(flags: Flags) -> None:
     flags.integer(
         "image_size", None, "The side at which images of both are compared, in pixels (default: the generated images')", minimum=4
     )
-    flags.options(DataConfig, _PREPARATION)
+    flags.options(DataConfig, PREPARATION)
     flags.group("Comparison")
     flags.folders(
         "compare",
@@ -101,7 +100,7 @@ def main(flags: Flags) -> None:
 def _check_flags(flags):
     """Raises UserError if a flag was given that has no meaning with or without --generated, or one is missing."""
     if not flags.generated:
-        unfit, expected = ["reference", "image_size", *_PREPARATION], "with --generated alone"
+        unfit, expected = ["reference", "image_size", *PREPARATION], "with --generated alone"
     else:
         for name, what in (("reference", "PLACE of real images"), ("output", "DIR for the numbers and the report")):
             if not getattr(flags, name):

@@ -9,6 +9,9 @@ from PIL import Image
 
 import tfcq
 from tfcq.bulk.images import key_seeds
+from tfcq.bulk.model import load
+from tfcq.bulk.place import ModelPlace
+from tfcq.exporting import card
 from tfcq.exporting.signatures import ServingModule
 from tfcq.randomness import row_seeds
 
@@ -91,6 +94,34 @@ def test_latents_are_those_that_the_model_gives(there, tmp_path, place):
         for number, (key, latents) in enumerate(zip(arrays["keys"], arrays["latents"], strict=True)):
             expected = model.encode(one(there, number), key_seeds([key], 3))[0]
             np.testing.assert_allclose(latents, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_an_export_prepares_images_as_its_run(tmp_path):
+    config = tiny_models.config(model="vae", image_size=8, data={"color": "grey", "resize": "pad"})
+    model = tiny_models.make_workdir(tmp_path / "run", config)
+    module = ServingModule(model, 2)
+    version = tmp_path / "export" / "1"
+    module.save(str(version), {name: module.signature(name) for name in ("sample", "interpolate", "encode")})
+    assert load(ModelPlace(export=version)).preparation == {}  # as of an older export
+    card.write_preparation(version, config.data)
+    smaller = np.random.default_rng(0).integers(0, 256, (7, 7, 3), np.uint8)
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(smaller).save(tmp_path / "photos" / "coloured.png")
+    grey = np.pad((smaller @ np.array([299, 587, 114]) + 500) // 1000, ((0, 1), (0, 1)))
+    expected = model.encode(grey[None, ..., None].astype(np.uint8), key_seeds(["coloured.png"], 0))
+    for place in ("workdir", "export"):
+        folder = tmp_path / {"workdir": "run"}.get(place, place)
+        flags = [f"--{place}={folder}", f"--images={tmp_path}/photos", f"--output={tmp_path}/{place}.npz"]
+        assert run_here("encode", *flags)[0] == 0
+        with np.load(tmp_path / f"{place}.npz") as arrays:
+            np.testing.assert_allclose(arrays["latents"], expected, rtol=1e-5, atol=1e-6)
+        flags = [flags[0], f"--like={tmp_path}/photos/coloured.png", "--num_samples=2", f"--output={tmp_path}/{place}_like.npz"]
+        assert run_here("sample", *flags)[0] == 0
+    with np.load(tmp_path / "workdir_like.npz") as of_run, np.load(tmp_path / "export_like.npz") as of_export:
+        assert (of_run["images"].astype(int) - of_export["images"]).max() <= 1
+    (version / "assets.extra" / "preparation.json").write_text("{")
+    status, _, errors = run_here("encode", f"--export={version}", f"--images={tmp_path}/photos", f"--output={tmp_path}/z.npz")
+    assert_one_line(status, errors, "preparation.json: expected how images are prepared")
 
 
 def test_what_a_model_lacks_or_a_file_is_said_in_a_line(there, place, tmp_path):

@@ -104,6 +104,7 @@ def test_versions_count_up_and_nothing_else_is_left(base):
         "variables/variables.index",
         "variables/variables.data-00000-of-00001",
         "assets.extra/MODEL_CARD.md",
+        "assets.extra/preparation.json",
         "assets.extra/tf_serving_warmup_requests",
         "manifest.json",
     }

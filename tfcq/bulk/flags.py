@@ -14,6 +14,7 @@ from tfcq.bulk.shards import Shard
 from tfcq.command_line import starting
 from tfcq.command_line.flags import Flags
 from tfcq.config import DataConfig
+from tfcq.config.data import PREPARATION
 from tfcq.errors import UserError
 from tfcq.machine import files, paths
 from tfcq.machine.terminal import say
@@ -21,7 +22,6 @@ from tfcq.machine.terminal import say
 if TYPE_CHECKING:
     from tfcq.bulk.stages import Stage
 
-_PREPARED = ("center_crop", "resize", "color")  # how images become the model's
 _OF_WORKDIRS = ("checkpoint", "image_draw", "num_importance_samples")  # an export has them fixed
 
 
@@ -89,7 +89,7 @@ def define_images(flags: Flags) -> None:
         None,
         ["source", "grey", "rgb"],
         "The colours of the images: grey or rgb converts all of them to the model's | source refuses those of another kind "
-        "(default: as in the run; source without)",
+        "(default: as in the run; source with --server)",
     )
     flags.boolean(
         "skip_broken_images",
@@ -105,7 +105,7 @@ def define_preparation(flags: Flags) -> None:
         "center_crop",
         None,
         "The side of the square that is cut from the centre of each source image, in pixels; 0: the largest (default: as in the "
-        "run; 0 without)",
+        "run; 0 with --server)",
         minimum=0,
     )
     flags.choice(
@@ -113,13 +113,13 @@ def define_preparation(flags: Flags) -> None:
         None,
         ["area", "pad"],
         "How the cut square is brought to the model's size: area (averaged) | pad (unscaled, centred in black) (default: as in "
-        "the run; area without)",
+        "the run; area with --server)",
     )
 
 
 def preparation(flags: Flags) -> dict[str, Any]:
     """The options of `DataConfig` that the flags of how images are prepared give."""
-    given = {name: getattr(flags, name) for name in _PREPARED if name in flags}
+    given = {name: getattr(flags, name) for name in PREPARATION if name in flags}
     return {name: value for name, value in given.items() if value is not None}
 
 

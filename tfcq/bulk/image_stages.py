@@ -13,13 +13,14 @@ from tfcq import workdir as workdirs
 from tfcq.bulk.complexity import COMPRESSIONS, complexity
 from tfcq.bulk.images import KeyedImages, SplitImages, SpreadImages, key_seeds
 from tfcq.bulk.stages import Stage, data_config
+from tfcq.config.data import PREPARATION
 from tfcq.endpoints import ENDPOINTS
 from tfcq.errors import UserError
 
 SCORES = ("likelihood", "latent_likelihood", "energy")
 """The endpoints that give an image numbers by which it is scored."""
 
-_PREPARED = ("center_crop", "resize", "color", "skip_broken_images")
+_PREPARED = (*PREPARATION, "skip_broken_images")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -12,8 +13,10 @@ import tensorflow as tf
 from tfcq import workdir as workdirs
 from tfcq.bulk.place import ModelPlace
 from tfcq.config import Config
+from tfcq.config.data import PREPARATION
 from tfcq.data.transforms import KINDS
 from tfcq.errors import UserError
+from tfcq.exporting import card
 from tfcq.exporting.signatures import ServingModule
 from tfcq.machine import paths
 from tfcq.serving.client.client import Client
@@ -31,9 +34,10 @@ class AskedModel:
         config: the Config of its run; None: unknown.
         state: which of the states that the place may have it is, in words, such as "step 2000" or "version 3".
         class_names: of its classes, in the order of their numbers; empty: it has none, or their names are unknown.
+        preparation: how training prepared images, the options `tfcq.config.data.PREPARATION`; empty: unknown.
 
     Attributes:
-        endpoints, digest, config, state, class_names: as given.
+        endpoints, digest, config, state, class_names, preparation: as given.
     """
 
     def __init__(
@@ -44,8 +48,9 @@ class AskedModel:
         config: Config | None,
         state: str,
         class_names: tuple[str, ...] = (),
+        preparation: Mapping[str, Any] | None = None,
     ) -> None:
-        self.class_names = class_names
+        self.class_names, self.preparation = class_names, dict(preparation or {})
         self._find, self.endpoints, self.digest = signature, frozenset(endpoints), digest
         self.config, self.state = config, state
         self._found: dict[str, tf.types.experimental.ConcreteFunction] = {}
@@ -89,6 +94,7 @@ class ServedModel:
 
     config = None
     class_names: tuple[str, ...] = ()
+    preparation: Mapping[str, Any] = {}
 
     def __init__(self, place: ModelPlace) -> None:
         address, model = place.address_and_model()
@@ -145,7 +151,8 @@ def _of_workdir(place):
         digest.update(f"{variable.path}\0".encode() + np.ascontiguousarray(variable).tobytes())
     chosen = f", the best by {model.chosen_by}" if model.chosen_by else ""
     state = f"step {model.steps_taken}{chosen}"
-    return AskedModel(signature, model.abilities, digest.hexdigest(), config, state, model.class_names)
+    preparation = {name: getattr(config.data, name) for name in PREPARATION}
+    return AskedModel(signature, model.abilities, digest.hexdigest(), config, state, model.class_names, preparation)
 
 
 def _of_export(folder):
@@ -162,7 +169,8 @@ def _of_export(folder):
             raise UserError(f"export {folder}: expected a model with the signature {endpoint}, received one with {known}")
         return loaded.signatures[endpoint]
 
-    return AskedModel(signature, loaded.signatures, _digest_of_files(folder), None, f"version {folder.name}")
+    digest, state = _digest_of_files(folder), f"version {folder.name}"
+    return AskedModel(signature, loaded.signatures, digest, None, state, preparation=card.read_preparation(folder))
 
 
 def _digest_of_files(folder):

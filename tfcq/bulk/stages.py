@@ -218,6 +218,4 @@ def data_config(asked: models.AskedModel | models.ServedModel, image_shape: tupl
 
     Splits and their names are the run's own; other images have theirs.
     """
-    run = asked.config
-    kept = {} if run is None else {name: getattr(run.data, name) for name in ("center_crop", "resize", "color")}
-    return DataConfig(**{"image_size": image_shape[0], **kept, **data})
+    return DataConfig(**{"image_size": image_shape[0], **asked.preparation, **data})

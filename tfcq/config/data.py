@@ -5,6 +5,9 @@ import dataclasses
 from tfcq.config.fields import Section, option
 from tfcq.errors import UserError
 
+PREPARATION = ("center_crop", "resize", "color")
+"""The options that say how a source image becomes one of the model's size and colours."""
+
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class DataConfig(Section):

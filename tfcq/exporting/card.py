@@ -1,4 +1,6 @@
-"""Files that accompany an exported model: a card for people, a manifest for programs, requests that warm a server up."""
+"""Files that accompany an exported model: a card for people, a manifest and how images are prepared for programs, requests
+that warm a server up.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +9,19 @@ import json
 import os
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 import tfcq
-from tfcq.config import Config
+from tfcq.config import Config, DataConfig
+from tfcq.config.data import PREPARATION
 from tfcq.endpoints import ENDPOINTS, SIGNATURES
-from tfcq.machine import paths
+from tfcq.errors import UserError
+from tfcq.machine import files, paths
 
+_PREPARATION_FILE = "assets.extra/preparation.json"
 _TELLS_FROM = 0.6  # the lowest AUROC at which an energy is said to tell images apart
 
 
@@ -165,10 +171,33 @@ def energy_told(rows: Sequence[dict], step: int, normalization: str) -> str:
     return f"warning: `energy` does not tell single generated images from real ones: {fact}{advice}"
 
 
+def write_preparation(folder: str | os.PathLike, data: DataConfig) -> None:
+    """Writes `assets.extra/preparation.json` of a SavedModel: how training prepared images, {option of `PREPARATION`: value}."""
+    path = pathlib.Path(folder) / _PREPARATION_FILE
+    path.parent.mkdir(exist_ok=True)
+    files.write_text(path, json.dumps({name: getattr(data, name) for name in PREPARATION}, indent=2) + "\n")
+
+
+def read_preparation(folder: paths.AnyPath) -> dict[str, Any]:
+    """What `write_preparation` wrote into a SavedModel's folder; {}: nothing, as of an export of an earlier version.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    path = folder / _PREPARATION_FILE
+    if not path.is_file():
+        return {}
+    try:
+        kept = json.loads(path.read_text())
+        return {name: kept[name] for name in PREPARATION}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: expected how images are prepared, as tfcq export writes it, received something else") from error
+
+
 def write_manifest(folder: str | os.PathLike) -> None:
     """Writes manifest.json into `folder`: size and SHA-256 of every other file below."""
     folder = pathlib.Path(folder)
-    files = {
+    found = {
         str(path.relative_to(folder)): {
             "bytes": path.stat().st_size,
             "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
@@ -176,7 +205,7 @@ def write_manifest(folder: str | os.PathLike) -> None:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != "manifest.json"
     }
-    (folder / "manifest.json").write_text(json.dumps({"files": files}, indent=2) + "\n")
+    (folder / "manifest.json").write_text(json.dumps({"files": found}, indent=2) + "\n")
 
 
 def write_warmup(folder: str | os.PathLike, inputs: dict[str, dict[str, np.ndarray]]) -> bool:

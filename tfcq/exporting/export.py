@@ -118,6 +118,7 @@ def export(
                 "energy" in signatures,
             ),
         )
+        card.write_preparation(staged, config.data)
         card.write_manifest(staged)
         target = (_upload_as_next_version if paths.is_remote(base) else _rename_to_next_version)(staged, base)
     except (OSError, tf.errors.OpError) as error:
