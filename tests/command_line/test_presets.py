@@ -5,6 +5,7 @@ import pathlib
 import pytest
 from commands import REPOSITORY, config_from, flags_of
 
+import tfcq
 from tfcq.command_line import presets
 from tfcq.errors import UserError
 
@@ -26,6 +27,27 @@ def test_flags_beside_it_override_where_they_come_later(tmp_path):
     assert config_from("--train_steps=300", "--preset=quickstart") == quickstart
     mine = config_from(f"--flagfile={tmp_path / 'mine.cfg'}")
     assert (mine.training.seed, mine.data) == (4, quickstart.data)
+
+
+def test_in_python_it_is_the_configuration_that_the_command_has():
+    assert tfcq.preset("quickstart") == config_from("--preset=quickstart")
+    given = ["--preset=mnist_glf", "--train_steps=30", "--dataset=folder:a", "--latent_dim=5"]
+    assert tfcq.preset("mnist_glf", train_steps=30, dataset="folder:a", latent_dim=5) == config_from(*given)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "expected"),
+    [
+        ("quickstrat", {}, "no such preset (did you mean quickstart?)"),
+        ("quickstart", {"train_step": 3}, "received train_step (did you mean train_steps?)"),
+        ("quickstart", {"latent_dim": 3}, "model=cqf has no such flag; it belongs to model="),
+        ("quickstart", {"train_steps": 0}, "train_steps"),
+    ],
+)
+def test_a_mistake_in_python_is_told_in_a_line(name, options, expected):
+    with pytest.raises(UserError) as caught:
+        tfcq.preset(name, **options)
+    assert expected in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_wrong_one_in_a_flagfile_is_named_by_its_line(tmp_path):

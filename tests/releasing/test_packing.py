@@ -185,3 +185,17 @@ def test_other_networks_are_told_by_name(unpacked, tmp_path):
     ):
         with pytest.raises(UserError, match=said):
             packed.restore(model, unpacked.workdir, changed)
+
+
+def test_what_is_not_the_runs_model_is_not_kept(run, tmp_path, monkeypatch):
+    def damaged(*given):
+        model = load(*given)
+        if len(given) == 1:  # the folder that was written
+            model.trainable_variables[0].assign_add(np.ones(model.trainable_variables[0].shape))
+        return model
+
+    load = workdirs.load
+    monkeypatch.setattr(workdirs, "load", damaged)
+    with pytest.raises(UserError, match="output tiny: other weights of .* were written than the run has; nothing was kept"):
+        run.pack(tmp_path / "tiny", "last")
+    assert not list(tmp_path.iterdir())

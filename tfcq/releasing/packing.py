@@ -144,13 +144,14 @@ def _parts(model):
 
 
 def _check_equal(model, folder):
-    """Raises AssertionError unless the packed model has the same weights, read as everybody reads them."""
+    """Raises UserError unless the packed model has the same weights, read as everybody reads them."""
     again, release = workdirs.load(folder), packed.read(folder)
-    assert release is not None and int(again.step) == release.step
+    if release is None or int(again.step) != release.step:
+        raise UserError(f"output {folder.name}: what was written is not the model at step {int(model.step)}; nothing was kept")
     for name in release.parts:
         for one, other in zip(*(packed.variables_of(getattr(each, name)) for each in (model, again)), strict=True):
             if not np.array_equal(one.numpy(), other.numpy(), equal_nan=True):
-                raise AssertionError(f"the packed {name} has other weights than the run's")
+                raise UserError(f"output {folder.name}: other weights of {name} were written than the run has; nothing was kept")
 
 
 def _zip(folder, path):

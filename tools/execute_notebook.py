@@ -1,0 +1,60 @@
+"""Executes the notebook of docs/ in a folder of its own, and keeps its results in it.
+
+    python tools/execute_notebook.py --folder=DIR
+
+What the cells print as progress (stderr) is left out.
+"""
+
+import pathlib
+import sys
+from collections.abc import Mapping
+
+import nbformat
+from nbclient import NotebookClient
+
+from tfcq.command_line.command import Command
+from tfcq.command_line.flags import Flags
+from tfcq.errors import UserError
+
+NOTEBOOK = pathlib.Path(__file__).parents[1] / "docs" / "own-pictures.ipynb"
+
+
+def define(flags: Flags) -> None:
+    """The flags of this tool."""
+    flags.folder("folder", None, "The folder for what the notebook writes; new or empty")
+
+
+def main(flags: Flags) -> None:
+    """Executes the notebook, and writes it with its results."""
+    if not flags.folder or (flags.folder.exists() and any(flags.folder.iterdir())):
+        raise UserError("folder: expected a new or empty folder for what the notebook writes")
+    nbformat.write(executed(flags.folder), NOTEBOOK)
+    print(f"wrote {NOTEBOOK}", flush=True)
+
+
+def executed(folder: pathlib.Path, replaced: Mapping[str, str] | None = None) -> nbformat.NotebookNode:
+    """The notebook with the results of its cells.
+
+    Args:
+        folder: where they run; it is made if it is missing.
+        replaced: {text in cells: text that is run in its place}, as for fewer steps.
+
+    Raises:
+        nbclient.exceptions.CellExecutionError: a cell failed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    for cell in notebook.cells:
+        for text, other in (replaced or {}).items():
+            cell.source = cell.source.replace(text, other)
+    NotebookClient(notebook, timeout=1800, resources={"metadata": {"path": str(folder)}}, record_timing=False).execute()
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+    return notebook
+
+
+COMMAND = Command("tools/execute_notebook.py", __doc__, define, main)
+
+if __name__ == "__main__":
+    sys.exit(COMMAND.run())
