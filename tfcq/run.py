@@ -86,6 +86,9 @@ class Run:
         test_images: Any = None,
         accept_changed_data: bool = False,
         on_progress: Callable[[Progress], None] | None = None,
+        classes: Any = None,
+        validation_classes: Any = None,
+        test_classes: Any = None,
     ) -> GenerativeModel:
         """Trains until `config.training.train_steps`, or goes on from the last checkpoint.
 
@@ -96,26 +99,26 @@ class Run:
                 configuration, or, where it names none, those that were kept.
             validation_images, test_images: likewise; None: held out of `images`.
             accept_changed_data: whether the run goes on if some of its images are gone or have changed.
-            on_progress: called with a `tfcq.training.progress.Progress` at the start, every few seconds and at the end: each time
-                progress.json is written.
+            on_progress: called with a `tfcq.training.progress.Progress` when progress.json is written, every few seconds.
+            classes, validation_classes, test_classes: of a model of `class_conditional`, the class of each of the given images,
+                ints or strs [N]; they are kept with the images. Numbers are names, too: the classes 3 and 7 are "3" and "7".
 
         Returns:
             The trained model, with the running mean of its weights if the run keeps one (`ema_decay`).
 
         Raises:
-            UserError: wrong images, options or folder; another training in the folder.
+            UserError: wrong images, classes, options or folder; another training in the folder.
             TrainingDiverged: a loss or gradient stopped being finite.
             TrainingInterrupted: SIGTERM, Ctrl-C or SIGHUP; the state is saved.
         """
         settings.import_tensorflow()
-        from tfcq.data.arrays import as_images
+        from tfcq.data.arrays import collected
         from tfcq.training.run import train
 
-        given = {"train": images, "validation": validation_images, "test": test_images}
-        names = {"train": "images", "validation": "validation_images", "test": "test_images"}
-        given = {split: as_images(value, names[split]) for split, value in given.items() if value is not None}
-        if given and "train" not in given:
-            raise UserError(f"{next(iter(given))}_images: expected images=, the training images, too")
+        given = collected(
+            {"train": images, "validation": validation_images, "test": test_images},
+            {"train": classes, "validation": validation_classes, "test": test_classes},
+            self.config.class_conditional)  # fmt: skip
         config = self._config_with_kept_images(given)
         try:
             model = train(config, self.workdir, accept_changed_data, on_progress, given)
