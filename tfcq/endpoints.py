@@ -63,7 +63,7 @@ class Output:
     """An output: an array with one row for each of N images.
 
     Attributes:
-        dtype, row: as in `Input`.
+        dtype, row: as in `Input`; also "string", text in UTF-8 (a str in Python and of a client).
         meaning: what it is, with its unit.
     """
 
@@ -129,6 +129,7 @@ ENDPOINTS = {
         "trained on",
         fixed=("num_importance_samples",),
     ),
+    "name_classes": Endpoint(("classes",), {"names": Output("string", (), "name of the class")}, "names of classes"),
     "latent_likelihood": Endpoint(
         ("images", "seeds"),
         {

@@ -31,6 +31,7 @@ def define(flags: Flags) -> None:
     flags.group("The images")
     flags.folder("workdir", None, "The folder of a trained run")
     bulk.define_export(flags)
+    bulk.define_server(flags)
     flags.choice(
         "mode",
         "prior",
@@ -128,8 +129,11 @@ def main(flags: Flags) -> None:
     if form != "picture":
         _draw_many(flags, mode, given, form)
         return
-    if flags.export:
-        raise UserError("export: a picture is drawn of a run, --workdir=DIR; expected --output=DIR, or a file .npz or .tfrecord")
+    for name in ("export", "server"):
+        if getattr(flags, name):
+            raise UserError(
+                f"{name}: a picture is drawn of a run, --workdir=DIR; expected --output=DIR, or a file .npz or .tfrecord"
+            )
     if not flags.workdir:
         raise UserError("expected --workdir=DIR of a trained run")
     path = f"{flags.workdir}/samples/{mode}.png" if flags.output is None else paths.file(flags.output, "output")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Collection
@@ -15,7 +16,9 @@ from tfcq.config import Config
 from tfcq.data.transforms import KINDS
 from tfcq.errors import UserError
 from tfcq.exporting.signatures import ServingModule
+from tfcq.inputs import as_text
 from tfcq.machine import paths
+from tfcq.serving.client.answers import num_classes
 from tfcq.serving.client.client import Client
 
 _PIECE = 2**22  # bytes read at a time
@@ -45,10 +48,16 @@ class AskedModel:
         state: str,
         class_names: tuple[str, ...] = (),
     ) -> None:
-        self.class_names = class_names
+        self.class_names = tuple(class_names)
         self._find, self.endpoints, self.digest = signature, frozenset(endpoints), digest
         self.config, self.state = config, state
         self._found: dict[str, tf.types.experimental.ConcreteFunction] = {}
+
+    @functools.cached_property
+    def num_classes(self) -> int:
+        """How many classes the model has, whether their names are known or not; 0: none."""
+        known = self.class_names or "class_probabilities" not in self.endpoints
+        return len(self.class_names) if known else _num_classes(self.signature("class_probabilities"))
 
     def signature(self, endpoint: str) -> tf.types.experimental.ConcreteFunction:
         """The endpoint's concrete function, which is traced or looked up once; UserError if the model lacks it."""
@@ -88,7 +97,6 @@ class ServedModel:
     """
 
     config = None
-    class_names: tuple[str, ...] = ()
 
     def __init__(self, place: ModelPlace) -> None:
         address, model = place.address_and_model()
@@ -98,7 +106,13 @@ class ServedModel:
         self._client = connect(address, model, version=known["version"], timeout=None, max_batch_size=2**20)
         self._signatures, self.state = known["signatures"], f"version {known['version']}"
         self.endpoints = frozenset(self._signatures)
+        self.num_classes = num_classes(self._signatures)
         self.digest = hashlib.blake2b(json.dumps(known, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+    @functools.cached_property
+    def class_names(self) -> tuple[str, ...]:
+        """As of `AskedModel`."""
+        return self._client.class_names()
 
     def image_shape(self, endpoint: str, name: str = "images") -> tuple[int, int, int]:
         """As of `AskedModel`."""
@@ -162,7 +176,21 @@ def _of_export(folder):
             raise UserError(f"export {folder}: expected a model with the signature {endpoint}, received one with {known}")
         return loaded.signatures[endpoint]
 
-    return AskedModel(signature, loaded.signatures, _digest_of_files(folder), None, f"version {folder.name}")
+    digest, names = _digest_of_files(folder), _class_names(loaded.signatures)
+    return AskedModel(signature, loaded.signatures, digest, None, f"version {folder.name}", names)
+
+
+def _num_classes(class_probabilities):
+    """The number of classes of a model's concrete function."""
+    return class_probabilities.structured_outputs["probabilities"].shape[-1]
+
+
+def _class_names(signatures):
+    """The names of an exported model's classes; () if it has none, or does not know them."""
+    if not {"name_classes", "class_probabilities"} <= set(signatures):
+        return ()
+    numbers = tf.range(_num_classes(signatures["class_probabilities"]))
+    return tuple(as_text(signatures["name_classes"](classes=numbers)["names"].numpy()).tolist())
 
 
 def _digest_of_files(folder):

@@ -26,6 +26,10 @@ CLASS = 10**6
 """Tag of the draw of a class."""
 
 
+ABILITIES = ("sample_class", "log_prob_given_class", "class_probabilities", "name_classes")
+"""Those that classes give."""
+
+
 class ClassConditional(GenerativeModel):
     """Base of systems that may have classes; without any they are as if this base were not there.
 
@@ -56,7 +60,7 @@ class ClassConditional(GenerativeModel):
     @property
     def abilities_of_classes(self) -> frozenset[str]:
         """Those that classes give."""
-        return frozenset({"sample_class", "log_prob_given_class", "class_probabilities"} if self.class_names else ())
+        return frozenset(ABILITIES if self.class_names else ())
 
     # Hooks that a system with classes defines.
 
@@ -69,6 +73,12 @@ class ClassConditional(GenerativeModel):
     ) -> tf.Tensor:
         """log p(image | class), float32 [N], nats: of the image, or of its latents if the model is no density of images."""
         raise self.cannot("log_prob_given_class")
+
+    def log_prob_given_each(self, images: Array, seeds: Array, num_importance_samples: int | Array) -> tf.Tensor:
+        """`log_prob_given` of each class, float32 [N, classes]; a system defines it where classes share a part of the way."""
+        return self.given_each_class(
+            lambda condition: self.log_prob_given(images, seeds, num_importance_samples, condition), images
+        )
 
     # What follows from them.
 
@@ -173,17 +183,27 @@ class ClassConditional(GenerativeModel):
         Returns:
             {"probabilities": in [0, 1], rows sum to 1; "log_prob_given_class": nats}, float32 [N, classes] each.
         """
-        given = self.given_each_class(
-            lambda condition: self.log_prob_given(images, seeds, num_importance_samples, condition), images
-        )
+        given = self.log_prob_given_each(images, seeds, num_importance_samples)
         return {"probabilities": tf.nn.softmax(self.log_joint(given)), "log_prob_given_class": given}
+
+    def name_classes(self, classes: Array) -> Array:
+        """Names of classes, str [N]; in a graph bytes.
+
+        Args:
+            classes: numbers of classes, int32 [N], or one: indices into `class_names`.
+        """
+        self._check_numbers("name_classes", classes)
+        return tf.gather(tf.constant([name.encode("utf-8", "surrogateescape") for name in self.class_names]), classes)
 
     def _condition(self, method, classes, rows):
         """Classes, perhaps one for all `rows`, as one-hot; UserError for a number of no class, where numbers are known."""
+        self._check_numbers(method, classes)
+        return self.one_hot(tf.broadcast_to(tf.cast(classes, tf.int32), tf.shape(rows)[:1]))
+
+    def _check_numbers(self, method, classes):
         if tf.executing_eagerly():
             wrong = [int(one) for one in np.ravel(classes) if not 0 <= one < len(self.class_names)]
             if wrong:
                 raise UserError(
                     f"{method}(classes): expected numbers of classes, 0 to {self.largest_class}, received {wrong[0]}"
                 )
-        return self.one_hot(tf.broadcast_to(tf.cast(classes, tf.int32), tf.shape(rows)[:1]))
