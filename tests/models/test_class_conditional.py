@@ -223,6 +223,16 @@ def test_the_likelihood_is_the_sum_over_the_classes(options):
     assert (model.sample_class((classes + 1) % 3, row_seeds(4)) != drawn).any()
 
 
+def test_glf_encodes_images_once_for_all_classes_and_answers_the_same_bits(monkeypatch):
+    model, images, seeds = tiny.build(tiny.config(model="glf", class_conditional=True)), tiny.images(SHAPE, 4), row_seeds(4)
+    tiny.perturb(model.trainable_variables, 0.2)
+    given = np.stack([model.log_prob_given_class(images, number, seeds) for number in range(3)], -1)
+    encoded, encode = [], model.posterior_mean
+    monkeypatch.setattr(model, "posterior_mean", lambda pixels: encoded.append(len(pixels)) or encode(pixels))
+    np.testing.assert_array_equal(model.class_probabilities(images, seeds)["log_prob_given_class"], given)
+    assert encoded == [4]
+
+
 @pytest.mark.parametrize("system, steps", [("glf", 200), pytest.param("cqf", 150, marks=pytest.mark.long)])
 def test_a_model_learns_two_classes_that_differ(system, steps):
     """Dark and bright images: samples of a class are of its brightness, and every image is classified."""
