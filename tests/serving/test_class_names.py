@@ -11,8 +11,10 @@ from commands import run_here
 import tfcq
 from tfcq.bulk import model as models
 from tfcq.bulk.place import ModelPlace
+from tfcq.endpoints import SIGNATURES
 from tfcq.errors import UserError
-from tfcq.exporting.signatures import ServingModule
+from tfcq.exporting import signatures as exported
+from tfcq.exporting.export import export
 from tfcq.serving.client.client import Client
 
 NAMES = ("1", "3", "bögen")  # so that the class named 1 is not the one numbered 1
@@ -20,16 +22,17 @@ NAMES = ("1", "3", "bögen")  # so that the class named 1 is not the one numbere
 
 @pytest.fixture(scope="module", name="place")
 def fixture_place(tmp_path_factory):
-    """A folder with `run`, `export/glf/2`, and `earlier/glf/2` of a version that kept no names; `place.model` is their model."""
+    """(a folder with `run`, `export/glf/1`, and `earlier/glf/2` of a version that kept no names; their model)."""
     folder = tmp_path_factory.mktemp("classes")
     np.savez(folder / "images.npz", train=tiny.images((4, 4, 1), 40), train_labels=np.array(NAMES)[np.arange(40) % 3])
     config = tiny.config(model="glf", class_conditional=True, data={"dataset": f"npz:{folder}/images.npz"})
     model = tiny.make_workdir(folder / "run", config)
-    module = ServingModule(model, 1)
-    signatures = {name: module.signature(name) for name in ("sample", "sample_class", "class_probabilities", "name_classes")}
-    module.save(str(folder / "export" / "glf" / "2"), signatures)
-    del signatures["name_classes"]
-    module.save(str(folder / "earlier" / "glf" / "2"), signatures)
+    few = ("sample", "sample_class", "class_probabilities", "name_classes")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exported, "SIGNATURES", {name: SIGNATURES[name] for name in few})
+        export(folder / "run", folder / "export", 1, checkpoint="last")
+    module = exported.ServingModule(model, 1)
+    module.save(str(folder / "earlier" / "glf" / "2"), {name: module.signature(name) for name in few[:-1]})
     return folder, model
 
 
