@@ -47,7 +47,9 @@ def fixture_server(place):
 def test_a_model_says_the_names_of_its_classes(place):
     model = place[1]
     assert model.class_names == NAMES
-    assert model.name_classes([2, 0, 2]).tolist() == ["bögen", "1", "bögen"] and model.name_classes(1) == "3"
+    answer = model.name_classes([2, 0, 2])
+    assert answer["names"].tolist() == ["bögen", "1", "bögen"] and answer["num_classes"].tolist() == [3] * 3
+    assert model.name_classes(1) == {"names": "3", "num_classes": 3}
     with pytest.raises(UserError, match=r"^name_classes\(classes\): expected numbers of classes, 0 to 2, received 3"):
         model.name_classes([0, 3])
 
@@ -70,7 +72,8 @@ def test_places_know_names_and_how_many_classes_there_are(place, server):
 def test_a_client_says_the_names_of_classes(server):
     for client in (Client.grpc(server.grpc_address, "glf"), Client.rest(server.rest_url, "glf")):
         assert client.class_names() == NAMES
-        assert client.name_classes([2, 1]).tolist() == ["bögen", "3"]
+        names, count = client.name_classes([2, 1])
+        assert names.tolist() == ["bögen", "3"] and count.tolist() == [3, 3]
         with pytest.raises(UserError, match="at most 2, received"):
             client.name_classes([3])
 

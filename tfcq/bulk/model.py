@@ -18,7 +18,6 @@ from tfcq.errors import UserError
 from tfcq.exporting.signatures import ServingModule
 from tfcq.inputs import as_text
 from tfcq.machine import paths
-from tfcq.serving.client.answers import num_classes
 from tfcq.serving.client.client import Client
 
 _PIECE = 2**22  # bytes read at a time
@@ -56,8 +55,9 @@ class AskedModel:
     @functools.cached_property
     def num_classes(self) -> int:
         """How many classes the model has, whether their names are known or not; 0: none."""
-        known = self.class_names or "class_probabilities" not in self.endpoints
-        return len(self.class_names) if known else _num_classes(self.signature("class_probabilities"))
+        if self.class_names or "class_probabilities" not in self.endpoints:
+            return len(self.class_names)
+        return self.signature("class_probabilities").structured_outputs["probabilities"].shape[-1]
 
     def signature(self, endpoint: str) -> tf.types.experimental.ConcreteFunction:
         """The endpoint's concrete function, which is traced or looked up once; UserError if the model lacks it."""
@@ -106,13 +106,19 @@ class ServedModel:
         self._client = connect(address, model, version=known["version"], timeout=None, max_batch_size=2**20)
         self._signatures, self.state = known["signatures"], f"version {known['version']}"
         self.endpoints = frozenset(self._signatures)
-        self.num_classes = num_classes(self._signatures)
         self.digest = hashlib.blake2b(json.dumps(known, sort_keys=True).encode(), digest_size=16).hexdigest()
 
     @functools.cached_property
     def class_names(self) -> tuple[str, ...]:
         """As of `AskedModel`."""
         return self._client.class_names()
+
+    @functools.cached_property
+    def num_classes(self) -> int:
+        """As of `AskedModel`."""
+        outputs = self._signatures.get("class_probabilities", {}).get("outputs", {})
+        shape = outputs.get("probabilities", {}).get("shape") or [0]
+        return len(self.class_names) or shape[-1] or 0
 
     def image_shape(self, endpoint: str, name: str = "images") -> tuple[int, int, int]:
         """As of `AskedModel`."""
@@ -180,17 +186,13 @@ def _of_export(folder):
     return AskedModel(signature, loaded.signatures, digest, None, f"version {folder.name}", names)
 
 
-def _num_classes(class_probabilities):
-    """The number of classes of a model's concrete function."""
-    return class_probabilities.structured_outputs["probabilities"].shape[-1]
-
-
 def _class_names(signatures):
     """The names of an exported model's classes; () if it has none, or does not know them."""
-    if not {"name_classes", "class_probabilities"} <= set(signatures):
+    if "name_classes" not in signatures:
         return ()
-    numbers = tf.range(_num_classes(signatures["class_probabilities"]))
-    return tuple(as_text(signatures["name_classes"](classes=numbers)["names"].numpy()).tolist())
+    name = signatures["name_classes"]
+    numbers = tf.range(name(classes=tf.constant([0]))["num_classes"][0])
+    return tuple(as_text(name(classes=numbers)["names"].numpy()).tolist())
 
 
 def _digest_of_files(folder):

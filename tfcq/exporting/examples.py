@@ -37,7 +37,7 @@ def requests(model: GenerativeModel) -> dict[str, Arrays]:
         values["classes"] = np.arange(_ROWS, dtype=np.int32) % len(model.class_names)
     if "super_resolve" in model.abilities:
         values["compressed"] = model.compress(images)
-    if "decode" in model.abilities:
+    if {"decode", "decode_given_class"} & model.abilities:
         values["latents"] = np.random.default_rng(7).standard_normal((_ROWS, *model.latent_shape)).astype(np.float32)
     return {
         name: {

@@ -82,13 +82,6 @@ def declared(metadata: Mapping[str, Any], signature: str, address: str) -> dict[
     return signatures[name]
 
 
-def num_classes(signatures: Mapping[str, Any]) -> int:
-    """How many classes a model has, by the signatures of its metadata; 0: it has none."""
-    outputs = signatures.get("class_probabilities", {}).get("outputs", {})
-    shape = outputs.get("probabilities", {}).get("shape") or [0]
-    return shape[-1] or 0
-
-
 def has_rows(spec: Mapping[str, Any]) -> bool:
     """Whether a declared tensor is [N, ...] for any N."""
     return spec["shape"] is None or (bool(spec["shape"]) and spec["shape"][0] is None)

@@ -23,7 +23,7 @@ from tfcq.errors import UserError
 from tfcq.inputs import as_text, checked
 from tfcq.seeds import row_seeds
 from tfcq.serving.client import chunks, pictures
-from tfcq.serving.client.answers import Expected, Request, ServerError, declared, has_rows, num_classes
+from tfcq.serving.client.answers import Expected, Request, ServerError, declared, has_rows
 from tfcq.serving.client.targets import Target, seconds
 
 FRESH_SECONDS = 1.0
@@ -169,11 +169,11 @@ class Calls:
 
     def class_names(self) -> Plan[tuple[str, ...]]:
         """See `Client.class_names`."""
-        signatures = (yield from self._served(self._clock()))["signatures"]
-        count = num_classes(signatures)
-        if not count or "name_classes" not in signatures:
+        if "name_classes" not in (yield from self._served(self._clock()))["signatures"]:
             return ()
-        return tuple((yield from self.endpoint("name_classes", {"classes": np.arange(count)}, None, 0))["names"].tolist())
+        first = yield from self.endpoint("name_classes", {"classes": [0]}, None, 0)
+        numbers = np.arange(first["num_classes"][0])
+        return tuple((yield from self.endpoint("name_classes", {"classes": numbers}, None, 0))["names"].tolist())
 
     def predict(
         self, signature: str, inputs: Mapping[str, Any], output_filter: Sequence[str]
