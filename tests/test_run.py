@@ -48,7 +48,7 @@ def test_images_in_memory_are_kept_with_the_run(run):
 
 @pytest.mark.parametrize(("call", "said"), [
     (lambda run: tfcq.Run(run.workdir, CONFIG).train(images=IMAGES[1:]),
-     r"images: expected those of .*images.npz \(splits given then: train\), received others \(train\); leave images= out"),
+     r"images: expected those of .*images.npz \(given then: train\), received others \(train\); leave images= out"),
     (lambda run: tfcq.Run(run.workdir, CONFIG).train(images=IMAGES, test_images=IMAGES), r"received others \(train, test\)"),
     (lambda run: tfcq.Run(run.workdir / "new").metrics(), "expected a trained run with config.json, found none"),
     (lambda run: tfcq.Run(run.workdir / "new", CONFIG).train(images=IMAGES / 255), r"images: expected uint8 \[N, H, W\] or"),
@@ -67,6 +67,63 @@ def test_what_is_refused_leaves_nothing(run, call, said):
         call(run)
     assert "\n" not in str(raised.value)
     assert not (run.workdir / "new").exists()
+
+
+def with_classes(given=CONFIG):
+    return dataclasses.replace(given, system=dataclasses.replace(given.system, class_conditional=True))
+
+
+LABELS = np.array(["trouser", "bag", "boot"])[np.arange(120) % 3]
+
+
+@pytest.fixture(scope="module", name="classed")
+def fixture_classed(tmp_path_factory):
+    run = tfcq.Run(tmp_path_factory.mktemp("runs") / "classed", with_classes())
+    held_out = {"test_images": IMAGES[:6], "test_classes": np.array(["boot", "bag"], object)[np.arange(6)[:, None] % 2]}
+    run.trained = run.train(IMAGES, classes=LABELS, **held_out)
+    return run
+
+
+def test_classes_in_memory_are_kept_with_the_run(classed):
+    names = ("bag", "boot", "trouser")
+    with np.load(classed.workdir / "images.npz") as kept:
+        assert kept.files == ["train", "test", "train_labels", "test_labels"]
+        assert kept["train_labels"].tolist() == LABELS.tolist()
+    again = tfcq.Run(classed.workdir)
+    assert again.train().class_names == classed.trained.class_names == names
+    facts = json.loads((classed.workdir / "data.json").read_text())["classes"]
+    trained = again.data()
+    assert facts["names"] == list(names) and sum(facts["counts"]) == trained.num_images("train") == 108
+    keys = [int(one.key.rpartition(" ")[2]) for one in trained.manifest.splits["train"]]  # their places in the array
+    assert [names[number] for number in trained.classes_of("train", names)] == LABELS[keys].tolist()
+    assert [names[number] for number in trained.classes_of("test", names)] == ["boot", "bag"] * 3
+    same = {"test_images": IMAGES[:6], "test_classes": ["boot", "bag"] * 3}
+    assert tfcq.Run(classed.workdir, with_classes()).train(IMAGES, classes=list(LABELS), **same).steps_taken == 4
+
+
+@pytest.mark.parametrize(("config", "arguments", "said"), [
+    (with_classes(), {}, r"classes: expected integers or strings \[120\], one for each of images, received none"),
+    (with_classes(), {"classes": LABELS[1:]}, r"classes: expected integers or strings \[120\], .* received <U7 \[119\]"),
+    (with_classes(), {"classes": np.eye(3)[np.arange(120) % 3]}, r"received float64 \[120, 3\]; of one-hot .*np.argmax"),
+    (with_classes(), {"classes": [None] * 120}, r"classes: expected integers or strings \[120\], .* received object"),
+    (with_classes(), {"classes": LABELS, "test_images": IMAGES}, r"test_classes: expected .*, one for each of test_images, rec"),
+    (with_classes(), {"classes": LABELS, "test_classes": LABELS}, "test_classes: expected test_images= beside it"),
+    (with_classes(), {"classes": ["one"] * 120}, "expected training images of several classes, received all of one"),
+    (CONFIG, {"classes": LABELS}, "classes: expected none, as the model learns images alone; .*class_conditional=True"),
+])
+def test_classes_in_memory_that_are_refused(tmp_path, config, arguments, said):
+    with pytest.raises(UserError, match=said):
+        tfcq.Run(tmp_path / "new", config).train(IMAGES, **arguments)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_run_goes_on_with_its_own_classes_alone(classed):
+    test = {"test_images": IMAGES[:6], "test_classes": ["boot", "bag"] * 3}
+    for others in (np.roll(LABELS, 1), np.arange(120) % 3):
+        with pytest.raises(UserError, match=r"classes: expected those of .*images.npz .*leave images= and classes= out"):
+            tfcq.Run(classed.workdir, with_classes()).train(IMAGES, classes=others, **test)
+    with pytest.raises(UserError, match=r"images: expected those of .* \(given then: train, test, train_labels, test_labels\)"):
+        tfcq.Run(classed.workdir, with_classes()).train(IMAGES, classes=LABELS)
 
 
 def test_the_size_is_that_of_the_images_where_no_other_is_said(tmp_path):

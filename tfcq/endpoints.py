@@ -63,7 +63,7 @@ class Output:
     """An output: an array with one row for each of N images.
 
     Attributes:
-        dtype, row: as in `Input`.
+        dtype, row: as in `Input`; also "string", text in UTF-8 (a str in Python and of a client).
         meaning: what it is, with its unit.
     """
 
@@ -129,6 +129,14 @@ ENDPOINTS = {
         "trained on",
         fixed=("num_importance_samples",),
     ),
+    "name_classes": Endpoint(
+        ("classes",),
+        {
+            "names": Output("string", (), "name of the class"),
+            "num_classes": Output("int32", (), "how many classes the model has"),
+        },
+        "names of classes, and how many classes there are",
+    ),
     "latent_likelihood": Endpoint(
         ("images", "seeds"),
         {
@@ -167,6 +175,20 @@ ENDPOINTS = {
         _IMAGES,
         "an image at a fraction `share` (0 to 1) of the way between two images, straight or spherical, in the space of the "
         "noise that latents are made from, or of the latents if they are not made from noise",
+    ),
+    "encode_given_class": Endpoint(
+        ("images", "classes", "seeds"),
+        {"latents": Output("float32", "latent_shape", "latents")},
+        "latents of images of given classes, of a model whose latents do not say the class",
+    ),
+    "decode_given_class": Endpoint(("latents", "classes"), _IMAGES, "images of given classes, of such latents"),
+    "reconstruct_given_class": Endpoint(
+        ("images", "classes", "seeds"), _IMAGES, "images of given classes through the latents of their posterior and back"
+    ),
+    "interpolate_given_class": Endpoint(
+        ("images", "other_images", "classes", "share", "spherical", "seeds"),
+        _IMAGES,
+        "as `interpolate`, where both images are taken to be of the given class",
     ),
     "interpolate_noise": Endpoint(
         ("first_seeds", "second_seeds", "share", "spherical", "temperature"),

@@ -120,6 +120,12 @@ class Argument:
         return ""
 
 
+def as_text(values: Any) -> Any:
+    """bytes in UTF-8, one or an array of objects, as str: of an output of type "string"; other bytes become surrogates."""
+    array = np.asarray(values, object)
+    return np.array([one.decode("utf-8", "surrogateescape") for one in array.flat], str).reshape(array.shape)[()]
+
+
 def checked(
     method: str,
     given: Mapping[str, Any],

@@ -86,6 +86,9 @@ class Run:
         test_images: Any = None,
         accept_changed_data: bool = False,
         on_progress: Callable[[Progress], None] | None = None,
+        classes: Any = None,
+        validation_classes: Any = None,
+        test_classes: Any = None,
     ) -> GenerativeModel:
         """Trains until `config.training.train_steps`, or goes on from the last checkpoint.
 
@@ -96,26 +99,26 @@ class Run:
                 configuration, or, where it names none, those that were kept.
             validation_images, test_images: likewise; None: held out of `images`.
             accept_changed_data: whether the run goes on if some of its images are gone or have changed.
-            on_progress: called with a `tfcq.training.progress.Progress` at the start, every few seconds and at the end: each time
-                progress.json is written.
+            on_progress: called with a `tfcq.training.progress.Progress` when progress.json is written, every few seconds.
+            classes, validation_classes, test_classes: of a model of `class_conditional`, the class of each of the given images,
+                ints or strs [N]; they are kept with the images. Numbers are names, too: the classes 3 and 7 are "3" and "7".
 
         Returns:
             The trained model, with the running mean of its weights if the run keeps one (`ema_decay`).
 
         Raises:
-            UserError: wrong images, options or folder; another training in the folder.
+            UserError: wrong images, classes, options or folder; another training in the folder.
             TrainingDiverged: a loss or gradient stopped being finite.
             TrainingInterrupted: SIGTERM, Ctrl-C or SIGHUP; the state is saved.
         """
         settings.import_tensorflow()
-        from tfcq.data.arrays import as_images
+        from tfcq.data.arrays import collected
         from tfcq.training.run import train
 
-        given = {"train": images, "validation": validation_images, "test": test_images}
-        names = {"train": "images", "validation": "validation_images", "test": "test_images"}
-        given = {split: as_images(value, names[split]) for split, value in given.items() if value is not None}
-        if given and "train" not in given:
-            raise UserError(f"{next(iter(given))}_images: expected images=, the training images, too")
+        given = collected(
+            {"train": images, "validation": validation_images, "test": test_images},
+            {"train": classes, "validation": validation_classes, "test": test_classes},
+            self.config.class_conditional)  # fmt: skip
         config = self._config_with_kept_images(given)
         try:
             model = train(config, self.workdir, accept_changed_data, on_progress, given)
@@ -261,7 +264,7 @@ class Run:
             other_dataset: another data set, as --dataset, prepared as the run's, whose images are shown in place of the run's.
             other_test_split: its test split, as --test_split.
             images: shown in place of the run's: uint8 [N, H, W, C], or paths of files, which are prepared as the run's images.
-            class_name: the class of all images of "prior", its name or number; "": all classes, if the model has some.
+            class_name: of "prior", "variations", "reconstruct", "interpolate": the class of all images, its name or number.
 
         Returns:
             uint8 [height, width, C]; `from tfcq import picture_files` and `picture_files.write(path, picture)` make a file of it.
@@ -283,8 +286,8 @@ class Run:
             raise UserError("mode=variations: expected images, of which it shows variations")
         if other_dataset and place and (place.dataset or place.accept_changed_data):
             raise UserError("other_dataset: expected it without dataset and accept_changed_data, which are of the run's images")
-        if class_name != "" and mode != "prior":
-            raise UserError(f"class_name: expected it with mode=prior, received it with mode={mode}")
+        if class_name != "" and mode not in shown_images.GIVEN_A_CLASS:
+            raise UserError(f"class_name: expected mode to be one of {', '.join(shown_images.GIVEN_A_CLASS)}, received {mode}")
         model = self.model(checkpoint, image_draw)
         if mode in ("stages", "interpolate_outer") and not hasattr(model, "draw_stages"):
             raise UserError(f"mode={mode}: expected a run of a model of two stages (srvae), received one of {model.name}")
@@ -298,7 +301,7 @@ class Run:
         if mode == "interpolate_noise":
             return pictures.noise_interpolation_grid(num_samples, seed=seed, spherical=spherical, temperature=temperature)
         interpolates = mode in ("interpolate", "interpolate_outer")
-        model.require("interpolate" if interpolates or mode == "variations" else mode)
+        model.require(pictures.ability_of(mode, class_name))
         if images is not None:
             shown = shown_images.prepared(model, images)
         else:
@@ -306,12 +309,12 @@ class Run:
             dataset = shown_images.of_other_data(model, *other) if other_dataset else self.data(place)
             shown = shown_images.first(dataset, split, num_samples, mode, 2 if interpolates else 1)
         if mode == "variations":
-            return pictures.variation_grid(shown, num_samples, strength, seed=seed, temperature=temperature)
+            return pictures.variation_grid(shown, num_samples, strength, seed, temperature, class_name)
         if interpolates:
-            return pictures.interpolation_grid(shown, seed=seed, spherical=spherical, outer=mode == "interpolate_outer")
+            return pictures.interpolation_grid(shown, 8, seed, spherical, mode == "interpolate_outer", class_name)
         if mode == "super_resolve":
             return pictures.super_resolution_grid(shown, seed=seed)
-        return pictures.reconstruction_grid(shown, seed, mode)
+        return pictures.reconstruction_grid(shown, seed, mode, class_name)
 
     def sample(
         self, num_images: int = 64, class_name: str | int = "", seed: int = 0, temperature: float = 1.0, checkpoint: str = "best"

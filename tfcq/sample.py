@@ -31,6 +31,7 @@ def define(flags: Flags) -> None:
     flags.group("The images")
     flags.folder("workdir", None, "The folder of a trained run")
     bulk.define_export(flags)
+    bulk.define_server(flags)
     flags.choice(
         "mode",
         "prior",
@@ -64,8 +65,9 @@ def define(flags: Flags) -> None:
     flags.string(
         "class_name",
         "",
-        "The class of all images, by its name or number, of a model of --class_conditional; empty: a picture has a row for each "
-        "class, and the class of other images is drawn, too (mode prior)",
+        "The class of all images, by its name or number, of a model of --class_conditional (modes prior, variations, "
+        "reconstruct, interpolate; a CQF needs it for given images); empty: a picture of mode prior has a row for each class, "
+        "and the class of other images is drawn, too",
         "NAME",
     )
     flags.choice(
@@ -128,8 +130,11 @@ def main(flags: Flags) -> None:
     if form != "picture":
         _draw_many(flags, mode, given, form)
         return
-    if flags.export:
-        raise UserError("export: a picture is drawn of a run, --workdir=DIR; expected --output=DIR, or a file .npz or .tfrecord")
+    for name in ("export", "server"):
+        if getattr(flags, name):
+            raise UserError(
+                f"{name}: a picture is drawn of a run, --workdir=DIR; expected --output=DIR, or a file .npz or .tfrecord"
+            )
     if not flags.workdir:
         raise UserError("expected --workdir=DIR of a trained run")
     path = f"{flags.workdir}/samples/{mode}.png" if flags.output is None else paths.file(flags.output, "output")
@@ -213,8 +218,6 @@ def _draw_many(flags, mode, given, form):
         raise UserError(f"format: expected it with --output=DIR, received it with {flags.output}")
     if given and len(given) > 1:
         raise UserError(f"like: expected one file for files of images, received {len(given)}")
-    if flags.class_name and mode != "prior":
-        raise UserError(f"class_name: expected it with mode=prior, received it with mode={mode}")
     kept = form if form != "folder" else flags.format or ("npz" if flags.shard or flags.ray else "png")
     if form == "folder" and flags.output and not paths.is_remote(flags.output):
         check_new_or_begun(pathlib.Path(flags.output).expanduser(), kept)  # before the model is loaded
@@ -222,9 +225,9 @@ def _draw_many(flags, mode, given, form):
     def stage(place):
         from tfcq.bulk.stages import Sampling, Varying
 
-        options = (place, flags.seed, flags.batch_size, flags.num_samples, flags.temperature, kept)
+        options = (place, flags.seed, flags.batch_size, flags.num_samples, flags.temperature, kept, flags.class_name)
         if mode == "prior":
-            return Sampling(*options, class_name=flags.class_name)
+            return Sampling(*options)
         return Varying(*options, image=os.path.abspath(given[0]), strength=flags.strength)
 
     if form == "folder":

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from tfcq.models.base import GenerativeModel
 
 
+GIVEN_A_CLASS = ("prior", "variations", "reconstruct", "interpolate")
+"""The modes of `Run.picture` that may be of one class."""
+
+
 def prepared(model: GenerativeModel, images: Any) -> np.ndarray:
     """Images as the model takes them, uint8 [N, H, W, C], of an array or of paths of files; UserError for anything else."""
     if hasattr(images, "dtype"):

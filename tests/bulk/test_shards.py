@@ -42,7 +42,7 @@ def test_shards_share_all_rows():
         ("sample", ["--shard=4/4", "--workdir=a"], "shard: expected i/n"),
         ("sample", ["--shard=0/4", "--workdir=a"], "expected --output=DIR, the folder for the parts"),
         ("sample", ["--shard=0/4", "--workdir=a", "--output=out"], "workdir a: expected a trained run"),
-        ("sample", ["--shard=0/4", "--output=out"], "expected either --workdir=DIR of a trained run or --export=DIR"),
+        ("sample", ["--shard=0/4", "--output=out"], "expected one of --workdir=DIR of a trained run, --export=DIR"),
         ("sample", ["--shard=0/4", "--mode=reconstruct"], "mode: expected prior or variations, or --output=FILE.png"),
         ("sample", ["--output=out/", "--mode=reconstruct"], "mode: expected prior or variations, or --output=FILE.png"),
         ("sample", ["--mode=variations"], "mode=variations: expected --like=FILE"),

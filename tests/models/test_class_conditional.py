@@ -223,6 +223,54 @@ def test_the_likelihood_is_the_sum_over_the_classes(options):
     assert (model.sample_class((classes + 1) % 3, row_seeds(4)) != drawn).any()
 
 
+def test_glf_encodes_images_once_for_all_classes_and_answers_the_same_bits(monkeypatch):
+    model, images, seeds = tiny.build(tiny.config(model="glf", class_conditional=True)), tiny.images(SHAPE, 4), row_seeds(4)
+    tiny.perturb(model.trainable_variables, 0.2)
+    given = np.stack([model.log_prob_given_class(images, number, seeds) for number in range(3)], -1)
+    encoded, encode = [], model.posterior_mean
+    monkeypatch.setattr(model, "posterior_mean", lambda pixels: encoded.append(len(pixels)) or encode(pixels))
+    np.testing.assert_array_equal(model.class_probabilities(images, seeds)["log_prob_given_class"], given)
+    assert encoded == [4]
+
+
+LATENT_LAYERS = [
+    {"latent_form": "vector"},
+    pytest.param({"network": "residual", "posterior": "iaf", "iaf_layers": 1, "latent_blocks": 1}, marks=pytest.mark.long),
+]
+
+
+@pytest.mark.parametrize("options", LATENT_LAYERS, ids=["vector", "iaf"])
+def test_images_of_a_given_class_go_through_its_flow_and_back(options):
+    """Given the class, images are decoded as the flow of the class alone says; at the start as without classes."""
+    small = QUICK | options
+    plain, model = (tiny.build(tiny.config(**small, **more)) for more in ({}, {"class_conditional": True}))
+    images, others, seeds = tiny.images(SHAPE, 3), tiny.images(SHAPE, 3, seed=1), row_seeds(3)
+    share, spherical = np.float32([0.0, 0.5, 1.0]), np.array([False, True, False])
+    # Before any training no class matters.
+    np.testing.assert_allclose(model.encode_given_class(images, 1, seeds), plain.encode(images, seeds), rtol=1e-5, atol=1e-6)
+    rebuilt = model.reconstruct_given_class(images, 1, seeds).astype(int)
+    assert np.abs(rebuilt - plain.reconstruct(images, seeds)).max() <= 1
+    tiny.perturb(model.trainable_variables, 0.2)
+    classes = np.int32([0, 2, 1])
+    latents = model.encode_given_class(images, classes, seeds)
+    assert np.abs(latents - model.encode_given_class(images, (classes + 1) % 3, seeds)).max() > 1e-3
+    # The definition: the decoder's features, through the flow in the direction of images, of each row's own class.
+    for row, number in enumerate(classes):
+        features = model.decoder.decode(latents[row : row + 1])
+        unbounded = model.flow.bijector(condition=model.one_hot(tf.constant([number]))).forward(features)
+        pixels = np.clip(np.floor(model.transform.forward(unbounded)), 0, 255)
+        assert np.abs(model.decode_given_class(latents, classes)[row] - pixels[0]).max() <= 1
+    np.testing.assert_array_equal(
+        model.reconstruct_given_class(images, classes, seeds), model.decode_given_class(latents, classes)
+    )
+    between = model.interpolate_given_class(images, others, classes, share, spherical, seeds)
+    for row, end in ((0, images), (2, others)):
+        np.testing.assert_array_equal(between[row], model.reconstruct_given_class(end, classes, seeds)[row])
+    for method in ("encode", "reconstruct"):
+        with pytest.raises(UserError, match=f"does not support {method}; .*{method}_given_class"):
+            getattr(model, method)(images)
+
+
 @pytest.mark.parametrize("system, steps", [("glf", 200), pytest.param("cqf", 150, marks=pytest.mark.long)])
 def test_a_model_learns_two_classes_that_differ(system, steps):
     """Dark and bright images: samples of a class are of its brightness, and every image is classified."""

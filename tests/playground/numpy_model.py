@@ -4,6 +4,7 @@ import numpy as np
 
 SHAPE = (8, 8, 1)
 ALL = frozenset({"sample", "likelihood", "reconstruct", "interpolate", "super_resolve"})
+WITH_CLASSES = frozenset({"sample", "likelihood", "sample_class", "class_probabilities"})
 
 
 class Model:
@@ -11,8 +12,9 @@ class Model:
 
     config, state = None, "version 7"
 
-    def __init__(self, endpoints=ALL, digest="0" * 32):
+    def __init__(self, endpoints=ALL, digest="0" * 32, class_names=(), num_classes=None):
         self.endpoints, self.digest, self.asked = frozenset(endpoints), digest, []
+        self.class_names, self.num_classes = class_names, len(class_names) if num_classes is None else num_classes
 
     def image_shape(self, endpoint, name="images"):
         return (4, 4, 1) if name == "compressed" else SHAPE
@@ -22,6 +24,11 @@ class Model:
         if endpoint == "sample":
             values = arrays["seed"][:, 0] + 10 * arrays["seed"][:, 1] + 100 * arrays["temperature"].astype(np.int64)
             return {"images": np.broadcast_to(values.astype(np.uint8)[:, None, None, None], (len(values), *SHAPE))}
+        if endpoint == "sample_class":
+            numbers = arrays["classes"]
+            return {"images": np.broadcast_to(numbers.astype(np.uint8)[:, None, None, None], (len(numbers), *SHAPE))}
+        if endpoint == "class_probabilities":
+            return {"probabilities": np.float32([[0.25, 0.75] + [0.0] * (self.num_classes - 2)])}
         if endpoint == "reconstruct":
             return {"images": arrays["images"] // 2}
         if endpoint == "interpolate":

@@ -30,7 +30,7 @@ def test_without_gradio_it_says_what_to_install(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ([], "expected either --workdir=DIR of a trained run or --export=DIR"),
+        ([], "expected one of --workdir=DIR of a trained run, --export=DIR"),
         (["--workdir=nowhere"], "workdir nowhere: expected a trained run"),
         (["--workdir={run}", "--server=localhost:1/a"], "received --workdir and --server"),
         (["--server=localhost:1"], "server: expected host:port/MODEL (gRPC)"),

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import tiny_models
 from commands import command, start
-from numpy_model import SHAPE, Model
+from numpy_model import SHAPE, WITH_CLASSES, Model
 from PIL import Image
 
 for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
@@ -61,12 +61,18 @@ def test_the_page_has_what_the_model_can_do(make):
     assert "A picture of yours" in scored and not scored & {"New images", "Reconstruction", "Between two pictures"}
 
 
+@pytest.fixture(name="asked")
+def fixture_asked():
+    """The model of the page; tests may have another."""
+    return Model()
+
+
 @pytest.fixture(name="client")
-def fixture_client(make, tmp_path, monkeypatch):
+def fixture_client(make, asked, tmp_path, monkeypatch):
     """Gradio's own client of a page."""
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
     listener = socket.create_server(("127.0.0.1", 0))
-    with listener, serving(blocks_of(make, Model()), listener):
+    with listener, serving(blocks_of(make, asked), listener):
         yield Client(f"http://127.0.0.1:{listener.getsockname()[1]}", download_files=str(tmp_path / "answers"), verbose=False)
 
 
@@ -98,11 +104,21 @@ def test_samples_pictures_and_what_is_between(client, picture):
     assert values(compressed, 1) == [grey] and values(shown, 4) == [grey + draw for draw in range(4)]
 
 
+@pytest.mark.parametrize("asked", [Model(WITH_CLASSES, class_names=("7", "boot", "0"))])
+def test_a_page_of_classes(client, picture):
+    for chosen, expected in (("", [5]), ("boot", [1]), ("0", [2])):
+        said, shown = client.predict(1, 1.0, 5, chosen, api_name="/sample")
+        assert said == "" and values(shown, 1) == [value + 100 * (chosen == "") for value in expected]
+    said, _, likely, text = client.predict(handle_file(str(picture)), api_name="/picture")
+    assert said == "" and "More unusual than" in text and likely["label"] == "boot"
+    assert {one["label"]: one["confidence"] for one in likely["confidences"]} == {"boot": 0.75, "7": 0.25, "0": 0.0}
+
+
 def test_what_cannot_be_used_is_one_line(client, picture):
     broken = picture.with_name("a_b<i>.png")
     broken.write_text("no picture")
     said, *others = client.predict(handle_file(str(broken)), api_name="/picture")
-    told = r"\*\*\S+\.png: expected a picture of 8 bits in grey or RGB, received one that cannot be used: no PNG,.*\*\*"
+    told = r"\*\*\S+\.png: expected an image that can be prepared as the run's, 8x8 in grey .*, received no PNG,.*\*\*"
     assert re.fullmatch(told, said)
     assert others[:2] == [None, None] and not others[2] and "<i>" not in said.replace("\\<", "")
     said, shown = client.predict(handle_file(str(picture)), None, False, api_name="/interpolate")

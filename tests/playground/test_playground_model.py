@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tiny_models
 from commands import run_here
-from numpy_model import SHAPE, Model
+from numpy_model import SHAPE, WITH_CLASSES, Model
 from PIL import Image
 
 from tfcq.bulk import read_parts
@@ -37,6 +37,19 @@ def test_numbers_out_of_bounds_are_one_line(make, arguments, expected):
     with pytest.raises(UserError) as raised:
         make(Model()).samples(*arguments)
     assert expected in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_classes_are_chosen_and_told_by_name_or_by_number(make):
+    named = make(Model(WITH_CLASSES, class_names=("7", "boot", "0")))  # the class named 0 has the number 2
+    assert named.classes == ["7", "boot", "0"]
+    assert [named.samples(2, 1.0, 5, name)[1, 0, 0, 0] for name in ("7", "boot", "0", "1", "")] == [0, 1, 2, 1, 115]
+    assert named.class_probabilities(np.zeros(SHAPE, np.uint8)) == {"7": 0.25, "boot": 0.75, "0": 0.0}
+    with pytest.raises(UserError, match="class_name: expected one of 7, boot, 0, or a number from 0 to 2, received 'bag'"):
+        named.samples(2, 1.0, 5, "bag")
+    numbered = make(Model(WITH_CLASSES, num_classes=3))  # an export of an earlier version
+    assert numbered.classes == ["0", "1", "2"] and numbered.samples(1, 1.0, 0, "2")[0, 0, 0, 0] == 2
+    assert numbered.class_probabilities(np.zeros(SHAPE, np.uint8)) == {"0": 0.25, "1": 0.75, "2": 0.0}
+    assert make(Model()).classes == []
 
 
 def test_a_picture_is_cut_resized_and_made_grey(make, picture):

@@ -190,3 +190,6 @@ def test_numbers_of_any_layout_are_read_to_the_bit(others, monkeypatch, orjson, 
 def test_one_class_without_seeds_says_not_how_many_images(client):
     with pytest.raises(UserError, match=r"^sample_class\(classes\): expected a value for each row, or one with seeds"):
         client.sample_class(3)
+    with pytest.raises(UserError, match=r"^name_classes\(classes\): expected a value for each row, received one"):
+        client.name_classes(3)
+    assert client.class_names() == ()  # the server has a model without classes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Collection, Mapping
@@ -18,6 +19,7 @@ from tfcq.data.transforms import KINDS
 from tfcq.errors import UserError
 from tfcq.exporting import card
 from tfcq.exporting.signatures import ServingModule
+from tfcq.inputs import as_text
 from tfcq.machine import paths
 from tfcq.serving.client.client import Client
 
@@ -50,10 +52,17 @@ class AskedModel:
         class_names: tuple[str, ...] = (),
         preparation: Mapping[str, Any] | None = None,
     ) -> None:
-        self.class_names, self.preparation = class_names, dict(preparation or {})
+        self.class_names, self.preparation = tuple(class_names), dict(preparation or {})
         self._find, self.endpoints, self.digest = signature, frozenset(endpoints), digest
         self.config, self.state = config, state
         self._found: dict[str, tf.types.experimental.ConcreteFunction] = {}
+
+    @functools.cached_property
+    def num_classes(self) -> int:
+        """How many classes the model has, whether their names are known or not; 0: none."""
+        if self.class_names or "class_probabilities" not in self.endpoints:
+            return len(self.class_names)
+        return self.signature("class_probabilities").structured_outputs["probabilities"].shape[-1]
 
     def signature(self, endpoint: str) -> tf.types.experimental.ConcreteFunction:
         """The endpoint's concrete function, which is traced or looked up once; UserError if the model lacks it."""
@@ -93,7 +102,6 @@ class ServedModel:
     """
 
     config = None
-    class_names: tuple[str, ...] = ()
     preparation: Mapping[str, Any] = {}
 
     def __init__(self, place: ModelPlace) -> None:
@@ -105,6 +113,18 @@ class ServedModel:
         self._signatures, self.state = known["signatures"], f"version {known['version']}"
         self.endpoints = frozenset(self._signatures)
         self.digest = hashlib.blake2b(json.dumps(known, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+    @functools.cached_property
+    def class_names(self) -> tuple[str, ...]:
+        """As of `AskedModel`."""
+        return self._client.class_names()
+
+    @functools.cached_property
+    def num_classes(self) -> int:
+        """As of `AskedModel`."""
+        outputs = self._signatures.get("class_probabilities", {}).get("outputs", {})
+        shape = outputs.get("probabilities", {}).get("shape") or [0]
+        return len(self.class_names) or shape[-1] or 0
 
     def image_shape(self, endpoint: str, name: str = "images") -> tuple[int, int, int]:
         """As of `AskedModel`."""
@@ -169,8 +189,18 @@ def _of_export(folder):
             raise UserError(f"export {folder}: expected a model with the signature {endpoint}, received one with {known}")
         return loaded.signatures[endpoint]
 
-    digest, state = _digest_of_files(folder), f"version {folder.name}"
-    return AskedModel(signature, loaded.signatures, digest, None, state, preparation=card.read_preparation(folder))
+    digest, names = _digest_of_files(folder), _class_names(loaded.signatures)
+    preparation = card.read_preparation(folder)
+    return AskedModel(signature, loaded.signatures, digest, None, f"version {folder.name}", names, preparation)
+
+
+def _class_names(signatures):
+    """The names of an exported model's classes; () if it has none, or does not know them."""
+    if "name_classes" not in signatures:
+        return ()
+    name = signatures["name_classes"]
+    numbers = tf.range(name(classes=tf.constant([0]))["num_classes"][0])
+    return tuple(as_text(name(classes=numbers)["names"].numpy()).tolist())
 
 
 def _digest_of_files(folder):

@@ -45,8 +45,8 @@ class ModelPlace:
         if len(places) != 1:
             received = " and ".join(f"--{name}" for name in places) or "none of them"
             raise UserError(
-                "expected either --workdir=DIR of a trained run or --export=DIR of an exported model (tfcq score and encode: "
-                f"or --server=ADDRESS/MODEL), received {received}"
+                "expected one of --workdir=DIR of a trained run, --export=DIR of an exported model, --server=ADDRESS/MODEL of a "
+                f"served one; received {received}"
             )
         if self.workdir is not None:
             workdirs.read_config(self.workdir)

@@ -195,12 +195,18 @@ class Varying(Sampling):
     @functools.cached_property
     def like(self) -> np.ndarray:
         """The image as the model takes it, uint8 [H, W, C]."""
-        shape = self.asked.image_shape("interpolate")
+        shape = self.asked.image_shape(self._endpoint)
         return images_of_files([self.image], data_config(self.asked, shape, {}), shape)[0]
 
     def options(self) -> dict[str, Any]:
         digest = hashlib.blake2b(self.like.tobytes(), digest_size=16).hexdigest()
         return super().options() | {"strength": self.strength, "like": digest}
+
+    @functools.cached_property
+    def _endpoint(self):
+        """As `evaluation.pictures.Pictures.ability_of`."""
+        given = "interpolate_given_class"
+        return given if self.class_name and given in self.asked.endpoints else "interpolate"
 
     def places(self) -> dict[str, str]:
         return super().places() | {"like": self.image}
@@ -208,9 +214,11 @@ class Varying(Sampling):
     def _results(self, first, rows):
         seeds, temperatures = self._drawn(first, rows)
         ways = {"share": np.full(self._batch, self.strength, np.float32), "spherical": np.ones(self._batch, bool)}
+        if self._endpoint != "interpolate":
+            ways["classes"] = np.full(self._batch, self._class, np.int32)
         likes = np.repeat(self.like[None], self._batch, axis=0)
         others = self._samples(seeds, temperatures)
-        return self.asked.ask("interpolate", images=likes, other_images=others, seed=seeds, **ways)["images"][rows]
+        return self.asked.ask(self._endpoint, images=likes, other_images=others, seed=seeds, **ways)["images"][rows]
 
 
 def data_config(asked: models.AskedModel | models.ServedModel, image_shape: tuple[int, int, int], data: dict) -> DataConfig:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import functools
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from tfcq.checks import as_array, shown
-from tfcq.data.classes import Classes
+from tfcq.data.classes import Classes, check_labels
 from tfcq.data.dataset import MEMORY_LIMIT, ImageDataset
-from tfcq.data.npz import UNFIT, shape_advice, type_advice
+from tfcq.data.npz import LABELS, UNFIT, shape_advice, type_advice
 from tfcq.data.sources import RawArray, Source
 from tfcq.data.split_images import Gather
+from tfcq.data.splits import SPLITS
 from tfcq.errors import UserError
 from tfcq.machine import files
 from tfcq.machine.paths import AnyPath
@@ -109,27 +110,80 @@ def _image_of(element: Any, name: str) -> tf.Tensor:
     return element
 
 
-def source_of(images: dict[str, np.ndarray], path: AnyPath) -> Source:
-    """The Source that `npz:PATH` would be once `keep` has written images {split: uint8 [N, H, W, C]} there."""
-    return Source({split: RawArray(array, f"{path}, array {split}") for split, array in images.items()})
+def collected(images: Mapping[str, Any], classes: Mapping[str, Any], class_conditional: bool) -> dict[str, np.ndarray]:
+    """Images in memory, and their classes, as the arrays of a file that `npz:FILE` reads.
+
+    Args:
+        images: {split: what `as_images` takes, or None}.
+        classes: {split: ints or strs [N], or None}.
+        class_conditional: whether the model learns images given their class: every split has classes then, otherwise none.
+
+    Returns:
+        {split: uint8 [N, H, W, C], its name in `LABELS`: ints or strs [N]}; {} if nothing is given.
+
+    Raises:
+        UserError: as `as_images`; no training images beside others; images without classes, or classes without images or for a
+            model without any.
+    """
+    found = {split: as_images(value, _called("images", split)) for split, value in images.items() if value is not None}
+    if found and "train" not in found:
+        raise UserError(f"{_called('images', next(iter(found)))}: expected images=, the training images, too")
+    labels = {}
+    for split, value in classes.items():
+        name, of = _called("classes", split), _called("images", split)
+        if value is not None and not class_conditional:
+            raise UserError(
+                f"{name}: expected none, as the model learns images alone; GLFConfig and CQFConfig have class_conditional=True"
+            )
+        if value is not None and split not in found:
+            raise UserError(f"{name}: expected {of}= beside it, the images of these classes, received none")
+        if class_conditional and split in found:
+            if value is None:
+                count = len(found[split])
+                raise UserError(f"{name}: expected integers or strings [{count}], one for each of {of}, received none")
+            labels[LABELS[split]] = check_labels(value, len(found[split]), name)
+    return found | labels
 
 
-def keep(path: AnyPath, images: dict[str, np.ndarray]) -> None:
-    """Writes images {split: uint8 [N, H, W, C]} to a file that `npz:FILE` reads, whole or not at all."""
+def _called(kind, split):
+    """The argument of `Run.train` with "images" or "classes" of a split."""
+    return kind if split == "train" else f"{split}_{kind}"
+
+
+def source_of(given: Mapping[str, np.ndarray], path: AnyPath) -> Source:
+    """The Source that `npz:PATH` would be once `keep` has written the arrays of `collected` there."""
+    return Source({
+        split: RawArray(given[split], f"{path}, array {split}", classes=_reader(given.get(LABELS[split])))
+        for split in SPLITS if split in given
+    })  # fmt: skip
+
+
+def _reader(labels):
+    return None if labels is None else lambda: labels
+
+
+def keep(path: AnyPath, images: Mapping[str, np.ndarray]) -> None:
+    """Writes the arrays of `collected` to a file that `npz:FILE` reads, whole or not at all."""
     with files.replacing(path) as file:
         np.savez(file, **images)  # type: ignore[arg-type]  # its stub takes the names for other arguments
 
 
-def check_kept(path: AnyPath, images: dict[str, np.ndarray], advice: str) -> None:
-    """Raises UserError, with advice, if a file of `keep` holds other images than these."""
+def check_kept(path: AnyPath, images: Mapping[str, np.ndarray], advice: str) -> None:
+    """Raises UserError, with advice, if a file of `keep` holds other images or classes than these of `collected`."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
-            names, same = list(kept.files), list(kept.files) == list(images)
-            same = same and all(np.array_equal(kept[split], array) for split, array in images.items())
+            names = list(kept.files)
+            other = [name for name in images if name not in names or not _equal(kept[name], images[name])]
+            same = not other and len(names) == len(images)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: expected the images of a run, which cannot be read: {error}") from error
     if not same:
+        what = "classes" if other and not set(other) & set(SPLITS) else "images"
         raise UserError(
-            f"images: expected those of {path} (splits given then: {', '.join(names)}), received others "
-            f"({', '.join(images)}); {advice}"
+            f"{what}: expected those of {path} (given then: {', '.join(names)}), received others ({', '.join(images)}); {advice}"
         )
+
+
+def _equal(one, other):
+    """Whether arrays are equal, of which those of classes may be numbers and strs."""
+    return (one.dtype.kind in "US") == (other.dtype.kind in "US") and np.array_equal(one, other)

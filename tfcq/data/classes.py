@@ -29,6 +29,28 @@ MOST_CLASSES = 10
 """Up to this many classes are counted one by one; of more, only the smallest and the largest."""
 
 
+def check_labels(values: Any, count: int, name: str) -> np.ndarray:
+    """The label of each of `count` images: an array of ints or strs [count], without Python objects.
+
+    Args:
+        values: int or str [count] or [count, 1].
+        count: how many images there are.
+        name: of the labels, for messages.
+
+    Raises:
+        UserError: another type or shape.
+    """
+    array = np.asarray(values)
+    if array.dtype == object and all(isinstance(one, str) for one in array.flat):  # a column of strs of a table
+        array = array.astype(str)
+    if array.shape not in ((count,), (count, 1)) or array.dtype.kind not in "iuSU":
+        received = f"{array.dtype} {list(array.shape)}"
+        if array.ndim == 2 and array.shape[1] > 1:
+            received += "; of one-hot rows np.argmax(classes, axis=1)"
+        raise UserError(f"{name}: expected integers or strings [{count}], one for each image, received {received}")
+    return array.reshape(-1)
+
+
 @dataclasses.dataclass(frozen=True)
 class Labels:
     """The class of each of some images.

@@ -21,6 +21,7 @@ import zlib
 
 import numpy as np
 
+from tfcq.data.classes import check_labels
 from tfcq.data.sources import RawArray, Source
 from tfcq.data.splits import SPLITS
 from tfcq.errors import UserError
@@ -74,10 +75,7 @@ def _raw(archive, path, key):
     def classes():
         if unread:
             raise unread
-        if labels.shape not in ((count,), (count, 1)) or labels.dtype.kind not in "iuSU":
-            raise UserError(f"{path}, array {name}: expected integers or strings [{count}], one for each image, received "
-                            f"{labels.dtype} {list(labels.shape)}")
-        return labels.reshape(-1)
+        return check_labels(labels, count, f"{path}, array {name}")
 
     return RawArray(images, f"{path}, array {key}", classes=classes)
 

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfcq.checks import class_number
+from tfcq.endpoints import ENDPOINTS
 from tfcq.errors import UserError
 from tfcq.grids import grid
 from tfcq.randomness import RowNoise, row_seeds
@@ -29,6 +30,15 @@ class Pictures:
     def __init__(self, model: GenerativeModel) -> None:
         self._model = model
         self._compiled: dict[str, Callable[..., tf.Tensor]] = {}
+
+    def ability_of(self, mode: str, class_name: str | int = "") -> str:
+        """The ability that a mode of `tfcq.Run.picture` with given images needs; of a class that which is given it.
+
+        Variations of a model whose latents do not depend on the class are on the way to samples of the class.
+        """
+        ability = "interpolate" if mode in ("interpolate", "interpolate_outer", "variations") else mode
+        given = f"{ability}_given_class"
+        return ability if class_name == "" or (mode == "variations" and given not in self._model.abilities) else given
 
     def samples(
         self, num_images: int, seed: int = 0, temperature: float = 1.0, class_name: str | int = ""
@@ -59,21 +69,30 @@ class Pictures:
         """A grid of `samples`: uint8 [height, width, C]."""
         return grid(self.samples(num_images, seed, temperature))
 
-    def reconstruction_grid(self, images: np.ndarray, seed: int = 0, ability: str = "reconstruct") -> np.ndarray:
+    def reconstruction_grid(
+        self, images: np.ndarray, seed: int = 0, ability: str = "reconstruct", class_name: str | int = ""
+    ) -> np.ndarray:
         """Pairs of an image and its reconstruction, uint8 [height, width, C], for uint8 [N, H, W, C].
 
         Args:
             images: uint8 [N, H, W, C].
             seed: seed of the random draws.
             ability: "reconstruct" or "generative_reconstruct".
+            class_name: the class of the images, its name or number; "": the model needs none.
         """
-        rebuilt = self._run(ability, images, row_seeds(len(images), seed))
+        rebuilt = self._of_images(ability, class_name, images=images, seeds=row_seeds(len(images), seed))
         pairs = np.stack([images, rebuilt], axis=1).reshape(-1, *images.shape[1:])
         columns = 2 * max(1, round(np.sqrt(len(pairs)) / 2))
         return grid(pairs, columns, ("image", "recon."))
 
     def variation_grid(
-        self, images: np.ndarray, num_variations: int, strength: float, seed: int = 0, temperature: float = 1.0
+        self,
+        images: np.ndarray,
+        num_variations: int,
+        strength: float,
+        seed: int = 0,
+        temperature: float = 1.0,
+        class_name: str | int = "",
     ) -> np.ndarray:
         """Images, their reconstructions and variations, uint8 [height, width, C]: a row an image, or a square of a single one.
 
@@ -83,18 +102,20 @@ class Pictures:
             images: uint8 [N, H, W, C].
             num_variations: of each image.
             strength: from 0, the reconstruction, to 1, that of the sample.
-            seed, temperature: of the samples.
+            seed, temperature, class_name: of the samples.
         """
         seeds = row_seeds(num_variations, seed)
-        others = self.samples(num_variations, seed, temperature)
+        others = self.samples(num_variations, seed, temperature, class_name)
         # The first share is of the reconstruction.
         shares = np.array([0.0] + [strength] * num_variations, np.float32)
-        ways = shares, np.ones(len(shares), bool), np.concatenate([seeds[:1], seeds])
-        others = np.concatenate([others[:1], others])
-        rows = [
-            np.concatenate([image[None], self._run("interpolate", np.repeat(image[None], len(shares), 0), others, *ways)])
-            for image in images
-        ]
+        ways = {"share": shares, "spherical": np.ones(len(shares), bool), "seeds": np.concatenate([seeds[:1], seeds])}
+        ways["other_images"] = np.concatenate([others[:1], others])
+
+        def row(image):
+            repeated = np.repeat(image[None], len(shares), 0)
+            return np.concatenate([image[None], self._of_images("variations", class_name, images=repeated, **ways)])
+
+        rows = [row(image) for image in images]
         if len(rows) == 1:
             return grid(rows[0])
         labels = ("image", "recon.", "variations", *[""] * (num_variations - 1))
@@ -135,7 +156,13 @@ class Pictures:
         return grid(pairs.reshape(-1, *images.shape[1:]), columns, ("small", "sample"))
 
     def interpolation_grid(
-        self, images: np.ndarray, num_steps: int = 8, seed: int = 0, spherical: bool = False, outer: bool = False
+        self,
+        images: np.ndarray,
+        num_steps: int = 8,
+        seed: int = 0,
+        spherical: bool = False,
+        outer: bool = False,
+        class_name: str | int = "",
     ) -> np.ndarray:
         """A row for each pair of neighbours (0 and 1, 2 and 3, ...): the model's interpolation between them, both ends
         included.
@@ -147,6 +174,7 @@ class Pictures:
             spherical: see `GenerativeModel.interpolate`.
             outer: whether to change u alone, the latents of the first of two stages; only of a model with `interpolate_outer`
                 (srVAE).
+            class_name: the class of the images, its name or number; "": the model needs none.
 
         Raises:
             UserError: fewer than two images or steps, or a model without latents of images.
@@ -159,7 +187,8 @@ class Pictures:
         first, second, seeds = (np.repeat(rows, num_steps, axis=0) for rows in (first, second, row_seeds(pairs, seed)))
         paths = np.full(len(fractions), spherical)
         if not outer:
-            between = self._run("interpolate", first, second, fractions, paths, seeds)
+            way = {"images": first, "other_images": second, "share": fractions, "spherical": paths, "seeds": seeds}
+            between = self._of_images("interpolate", class_name, **way)
         else:
             function = tf.function(self._model.interpolate_outer, autograph=False, reduce_retracing=True)
             between = self._batches(function, first, second, fractions, paths)
@@ -189,6 +218,15 @@ class Pictures:
         temperatures = np.full(count, temperature, np.float32)
         between = self._run("interpolate_noise", first, second, fractions, np.full(count, spherical), temperatures)
         return grid(between, num_steps, _shares(num_steps))
+
+    def _of_images(self, mode, class_name, **arrays):
+        """What the ability of a mode answers to arrays by their names in `ENDPOINTS`, given a class where it needs one."""
+        ability = self.ability_of(mode, class_name)
+        self._model.require(ability)
+        inputs = ENDPOINTS[ability].inputs
+        if "classes" in inputs:
+            arrays["classes"] = np.full(len(arrays["images"]), class_number(self._model.class_names, class_name), np.int32)
+        return self._run(ability, *(arrays[name] for name in inputs))
 
     def _run(self, ability, *arrays):
         if ability not in self._model.abilities:

@@ -37,7 +37,7 @@ def requests(model: GenerativeModel) -> dict[str, Arrays]:
         values["classes"] = np.arange(_ROWS, dtype=np.int32) % len(model.class_names)
     if "super_resolve" in model.abilities:
         values["compressed"] = model.compress(images)
-    if "decode" in model.abilities:
+    if {"decode", "decode_given_class"} & model.abilities:
         values["latents"] = np.random.default_rng(7).standard_normal((_ROWS, *model.latent_shape)).astype(np.float32)
     return {
         name: {
@@ -64,7 +64,8 @@ def answers(
             continue
         begin(name)
         outputs = signatures[name](**{tensor: tf.constant(array) for tensor, array in tensors.items()})
-        found |= {f"{name}/{tensor}": value.numpy() for tensor, value in outputs.items()}
+        arrays = {tensor: value.numpy() for tensor, value in outputs.items()}
+        found |= {f"{name}/{tensor}": one.astype("S") if one.dtype == object else one for tensor, one in arrays.items()}
     return found
 
 
@@ -85,4 +86,5 @@ def without_files(found: Arrays) -> Arrays:
         pictures = [np.asarray(Image.open(io.BytesIO(file))) for file in files]
         return np.stack([picture[..., None] if picture.ndim == 2 else picture for picture in pictures])
 
-    return {name: images(array) if array.dtype.kind == "S" else array for name, array in found.items()}
+    files = [name for name, array in found.items() if array.dtype.kind == "S" and SIGNATURES[name.split("/")[0]].encoded]
+    return {name: images(array) if name in files else array for name, array in found.items()}

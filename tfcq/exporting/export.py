@@ -196,6 +196,10 @@ def check_equal_answers(live: dict[str, np.ndarray], reloaded: dict[str, np.ndar
             raise UserError(
                 f"the SavedModel's {name} is {received.dtype} {received.shape}, expected {expected.dtype} {expected.shape}"
             )
+        if expected.dtype.kind in "SO":  # strings
+            if not np.array_equal(expected, received):
+                raise UserError(f"the SavedModel's {name} is {received.tolist()}, expected {expected.tolist()}")
+            continue
         difference = np.abs(expected.astype(np.float64) - received)
         if expected.dtype == np.uint8:
             equal = (difference > 0).mean() <= 0.01

@@ -134,7 +134,9 @@ def _with_optional_seeds(signature: inspect.Signature) -> inspect.Signature:
 
 
 def _array(value):
-    return value.numpy() if isinstance(value, tf.Tensor) else value
+    if not isinstance(value, tf.Tensor):
+        return value
+    return inputs.as_text(value.numpy()) if value.dtype == tf.string else value.numpy()
 
 
 class _Argument(inputs.Argument):

@@ -20,10 +20,15 @@ import tensorflow as tf
 
 from tfcq.errors import UserError
 from tfcq.models.base import Array, GenerativeModel, Noise
+from tfcq.models.interpolation import between
 from tfcq.randomness import RowNoise
 
 CLASS = 10**6
 """Tag of the draw of a class."""
+
+
+ABILITIES = ("sample_class", "log_prob_given_class", "class_probabilities", "name_classes")
+"""Those that classes give."""
 
 
 class ClassConditional(GenerativeModel):
@@ -56,7 +61,7 @@ class ClassConditional(GenerativeModel):
     @property
     def abilities_of_classes(self) -> frozenset[str]:
         """Those that classes give."""
-        return frozenset({"sample_class", "log_prob_given_class", "class_probabilities"} if self.class_names else ())
+        return frozenset(ABILITIES if self.class_names else ())
 
     # Hooks that a system with classes defines.
 
@@ -69,6 +74,20 @@ class ClassConditional(GenerativeModel):
     ) -> tf.Tensor:
         """log p(image | class), float32 [N], nats: of the image, or of its latents if the model is no density of images."""
         raise self.cannot("log_prob_given_class")
+
+    def encode_given(self, images: Array, seeds: Array, condition: tf.Tensor | None) -> tf.Tensor:
+        """Latents float32 [N, *latent_shape] of images of classes, of a model whose latents do not say the class."""
+        raise self.cannot("encode_given_class")
+
+    def decode_given(self, latents: Array, condition: tf.Tensor | None) -> Array:
+        """Images uint8 [N, H, W, C] of such latents and classes."""
+        raise self.cannot("decode_given_class")
+
+    def log_prob_given_each(self, images: Array, seeds: Array, num_importance_samples: int | Array) -> tf.Tensor:
+        """`log_prob_given` of each class, float32 [N, classes]; a system defines it where classes share a part of the way."""
+        return self.given_each_class(
+            lambda condition: self.log_prob_given(images, seeds, num_importance_samples, condition), images
+        )
 
     # What follows from them.
 
@@ -165,6 +184,33 @@ class ClassConditional(GenerativeModel):
         condition = self._condition("log_prob_given_class", classes, images)
         return self.log_prob_given(images, seeds, num_importance_samples, condition)
 
+    def encode_given_class(self, images: Array, classes: Array, seeds: Array) -> Array:
+        """Latents float32 [N, *latent_shape] of images uint8 [N, H, W, C] of given classes, int32 [N], or one for all."""
+        return self.encode_given(images, seeds, self._condition("encode_given_class", classes, images))
+
+    def decode_given_class(self, latents: Array, classes: Array) -> Array:
+        """Images uint8 [N, H, W, C] of latents float32 [N, *latent_shape] and classes, int32 [N], or one for all."""
+        return self.decode_given(latents, self._condition("decode_given_class", classes, latents))
+
+    def reconstruct_given_class(self, images: Array, classes: Array, seeds: Array) -> Array:
+        """Images uint8 [N, H, W, C] of given classes, int32 [N], or one for all: encoded, then decoded."""
+        condition = self._condition("reconstruct_given_class", classes, images)
+        return self.decode_given(self.encode_given(images, seeds, condition), condition)
+
+    def interpolate_given_class(
+        self,
+        images: Array,
+        other_images: Array,
+        classes: Array,
+        share: float | Array,
+        spherical: bool | Array,
+        seeds: Array,
+    ) -> Array:
+        """As `interpolate`, where both images are taken to be of a class, int32 [N], or one for all."""
+        condition = self._condition("interpolate_given_class", classes, images)
+        first, second = (self.noise_of(self.encode_given(one, seeds, condition)) for one in (images, other_images))
+        return self.decode_given(self.latents_of(between(first, second, share, spherical)), condition)
+
     def class_probabilities(
         self, images: Array, seeds: Array, num_importance_samples: int | Array = 1
     ) -> dict[str, Array]:
@@ -173,17 +219,31 @@ class ClassConditional(GenerativeModel):
         Returns:
             {"probabilities": in [0, 1], rows sum to 1; "log_prob_given_class": nats}, float32 [N, classes] each.
         """
-        given = self.given_each_class(
-            lambda condition: self.log_prob_given(images, seeds, num_importance_samples, condition), images
-        )
+        given = self.log_prob_given_each(images, seeds, num_importance_samples)
         return {"probabilities": tf.nn.softmax(self.log_joint(given)), "log_prob_given_class": given}
+
+    def name_classes(self, classes: Array) -> dict[str, Array]:
+        """Names of classes, for whoever has an export alone; in Python `class_names` has them.
+
+        Args:
+            classes: numbers of classes, int32 [N], or one: indices into `class_names`.
+
+        Returns:
+            {"names": str [N], in a graph bytes; "num_classes": int32 [N], how many classes the model has}.
+        """
+        self._check_numbers("name_classes", classes)
+        names = tf.constant([name.encode("utf-8", "surrogateescape") for name in self.class_names])
+        return {"names": tf.gather(names, classes), "num_classes": tf.fill(tf.shape(classes), len(self.class_names))}
 
     def _condition(self, method, classes, rows):
         """Classes, perhaps one for all `rows`, as one-hot; UserError for a number of no class, where numbers are known."""
+        self._check_numbers(method, classes)
+        return self.one_hot(tf.broadcast_to(tf.cast(classes, tf.int32), tf.shape(rows)[:1]))
+
+    def _check_numbers(self, method, classes):
         if tf.executing_eagerly():
             wrong = [int(one) for one in np.ravel(classes) if not 0 <= one < len(self.class_names)]
             if wrong:
                 raise UserError(
                     f"{method}(classes): expected numbers of classes, 0 to {self.largest_class}, received {wrong[0]}"
                 )
-        return self.one_hot(tf.broadcast_to(tf.cast(classes, tf.int32), tf.shape(rows)[:1]))

@@ -55,6 +55,11 @@ class Playground:
         """The endpoints by which the model makes an image of an image."""
         return [name for name in REBUILT if name in self.asked.endpoints]
 
+    @property
+    def classes(self) -> list[str]:
+        """What `samples` takes as a class: the names of the model's classes; where they are unknown, their numbers."""
+        return list(self.asked.class_names) or [str(number) for number in range(self.asked.num_classes)]
+
     def can(self, endpoint: str) -> bool:
         """Whether the model has an endpoint."""
         return endpoint in self.asked.endpoints
@@ -80,11 +85,15 @@ class Playground:
         except UserError as error:  # the folder of uploads says nothing to whoever has dragged the picture in
             raise UserError(str(error).replace(f"{os.path.dirname(os.path.abspath(path))}/", "")) from error
 
-    def samples(self, count: int, temperature: float, seed: int) -> np.ndarray:
+    def samples(self, count: int, temperature: float, seed: int, class_name: str = "") -> np.ndarray:
         """Images 0 to `count` - 1 of `tfcq sample` with this seed: uint8 [count, H, W, C].
 
+        Args:
+            count, temperature, seed: as of `tfcq sample`.
+            class_name: the class of all of them; "": a model with classes draws each one's.
+
         Raises:
-            UserError: numbers out of bounds.
+            UserError: numbers out of bounds, or a class that the model does not have.
         """
         check_integer("number of images", count, 1)
         check_integer("seed", seed, 0)
@@ -92,13 +101,18 @@ class Playground:
             raise UserError(f"number of images: expected at most {MOST_SAMPLES}, received {count}")
         if isinstance(temperature, bool) or not isinstance(temperature, int | float) or not 0.0 <= temperature < math.inf:
             raise UserError(f"temperature: expected a number of at least 0, received {temperature!r}")
-        stage = self.sharing(Sampling(self.place, seed, count, count, temperature))
+        stage = self.sharing(Sampling(self.place, seed, count, count, temperature, class_name=class_name))
         row_seeds(count, seed)  # refuses a seed that is too large
         return np.concatenate(list(stage.results(range(count))))
 
     def rebuild(self, endpoint: str, image: np.ndarray, seed: int = 0) -> np.ndarray:
         """What an endpoint of `rebuilt` makes of an image: uint8 [H, W, C]."""
         return self.asked.ask(endpoint, images=image[None], seed=row_seeds(1, seed))["images"][0]
+
+    def class_probabilities(self, image: np.ndarray, seed: int = 0) -> dict[str, float]:
+        """{class, as in `classes`: its probability given an image uint8 [H, W, C]}."""
+        answer = self.asked.ask("class_probabilities", images=image[None], seed=row_seeds(1, seed))
+        return dict(zip(self.classes, answer["probabilities"][0].tolist(), strict=True))
 
     def between(self, first: np.ndarray, second: np.ndarray, count: int, spherical: bool, seed: int = 0) -> np.ndarray:
         """Images on the way between two, at equal distances: uint8 [count, H, W, C]; the ends are their reconstructions."""

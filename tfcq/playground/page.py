@@ -26,6 +26,7 @@ from tfcq.playground.scores import Score
 STEPS, DRAWS = 8, 4
 """Images between two pictures, both ends included; images that are drawn for a compressed one."""
 
+_MOST_CLASSES = 5  # the likeliest, of which the page says how likely they are
 _WIDTH = 512  # pixels: the least width of a picture on the page
 _ONE_AT_A_TIME = {"concurrency_limit": 1, "concurrency_id": "model", "show_progress": "minimal"}
 _TITLES = {"reconstruct": "Reconstruction", "generative_reconstruct": "Generated anew from what the first stage keeps"}
@@ -73,24 +74,31 @@ def _samples(playground, blocks):
         count = gr.Slider(1, MOST_SAMPLES, 16, step=1, label="Number of images")
         temperature = gr.Slider(0.0, 2.0, 1.0, step=0.05, label="Temperature")
         seed = gr.Number(0, label="Seed", precision=0, minimum=0)
+    given = [count, temperature, seed]
+    if playground.can("sample_class"):
+        choices = [("each image's is drawn", ""), *((name, name) for name in playground.classes)]
+        given.append(gr.Dropdown(choices, value="", label="Class"))
     button = gr.Button("Draw", variant="primary")
     said, shown = gr.Markdown(), _output("New images", 480)
 
-    def draw(count, temperature, seed):
-        return _shown(playground.samples(count, temperature, seed))
+    def draw(count, temperature, seed, class_name=""):
+        return _shown(playground.samples(count, temperature, seed, class_name))
 
     draw = _told(draw, 1)
-    button.click(draw, [count, temperature, seed], [said, shown], api_name="sample", **_ONE_AT_A_TIME)
-    blocks.load(draw, [count, temperature, seed], [said, shown], api_visibility="private", **_ONE_AT_A_TIME)
+    button.click(draw, given, [said, shown], api_name="sample", **_ONE_AT_A_TIME)
+    blocks.load(draw, given, [said, shown], api_visibility="private", **_ONE_AT_A_TIME)
 
 
 def _picture(playground, score, note):
+    classifies = playground.can("class_probabilities")
     does = [*(["how usual the model finds it"] if score else []), *(["what the model makes of it"] if playground.rebuilt else [])]
+    does += ["how likely each class is given the picture"] if classifies else []
     gr.Markdown(f"Drag a picture in to see {' and '.join(does)}. It is {_PREPARED}")
     with gr.Row():
         given = _input("Your picture", "picture")
         seen = _output("As the model sees it")
         rebuilt = [_output(_TITLES.get(name, name)) for name in playground.rebuilt]
+        classes = [gr.Label(label="Class", num_top_classes=_MOST_CLASSES)] if classifies else []
     said, meant = gr.Markdown(), gr.Markdown(latex_delimiters=[], elem_classes="scores")
     endpoint = playground.score_endpoint if score else playground.rebuilt[0]
 
@@ -98,9 +106,10 @@ def _picture(playground, score, note):
         image = playground.prepared(path, endpoint)
         made = [_shown(playground.rebuild(name, image)[None]) for name in playground.rebuilt]
         text = score(image).text() + (f"\n\n{paths.markdown(note)}" if note else "") if score else ""
-        return _shown(image[None]), *made, text
+        likely = [playground.class_probabilities(image)] if classifies else []
+        return _shown(image[None]), *made, *likely, text
 
-    outputs = [seen, *rebuilt, meant]
+    outputs = [seen, *rebuilt, *classes, meant]
     given.change(_told(look, len(outputs)), given, [said, *outputs], api_name="picture", **_ONE_AT_A_TIME)
 
 

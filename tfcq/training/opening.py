@@ -155,7 +155,8 @@ class OpenedRun:
                     f"workdir {self.folder} holds a run of {before.data.dataset}; leave images= out to resume it, or use another "
                     "workdir"
                 )
-            arrays.check_kept(place, self.images, "leave images= out to resume that run, or use another workdir")
+            given = "images= and classes=" if self.config.class_conditional else "images="
+            arrays.check_kept(place, self.images, f"leave {given} out to resume that run, or use another workdir")
         return workdirs.images_of(self.folder, self.config.data, self.accept_changed_data)
 
     def classes(self, dataset: ImageDataset) -> dict[str, Any] | None:

@@ -71,7 +71,8 @@ def train(
             longer, and at the end, also after an error. An exception in it ends training without a checkpoint, and it is not
             called again. Not called if there is nothing to do.
         images: the run's images {"train": uint8 [N, H, W, C], perhaps "validation" and "test"}, if they are in memory:
-            `config.data.dataset` then names images.npz in the workdir, where they are kept when the run begins.
+            `config.data.dataset` then names images.npz in the workdir, where they are kept when the run begins. Of a model with
+            classes also "train_labels" and so on, ints or strs [N] (`tfcq.data.arrays.collected`).
 
     Returns:
         The trained model, compiled, with the weights themselves (not their running mean).

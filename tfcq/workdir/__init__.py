@@ -3,7 +3,7 @@
 config.json        the Config               environment.json   versions, devices, commit
 data.json          shape and source of the images, doubts about them, digests of the other files that training reads; of a model
                    with classes their names, and how many training images each has
-images.npz         the images, if they were given in Python (`tfcq.Run.train`)
+images.npz         the images, if they were given in Python (`tfcq.Run.train`), and their classes
 images.jsonl.gz    which image belongs to which split (`tfcq.data.manifest`)
 history.jsonl      a row each time that options, images or the environment changed on resuming: {"time", "step", "changes":
                    {name: [before, after]}}; of step 0, from which run the first weights are (--init_from)

@@ -133,12 +133,20 @@ class GLF(ClassConditional, Autoencoder):
     # Abilities.
 
     def latent_log_prob(self, latents: tf.Tensor) -> tf.Tensor:
-        return self.marginal(lambda condition: self.flow.distribution(condition=condition).log_prob(latents), latents)
+        return self.marginal(lambda condition: self._density(latents, condition), latents)
 
     def log_prob_given(
         self, images: Array, seeds: Array, num_importance_samples: int | Array, condition: tf.Tensor | None
     ) -> tf.Tensor:
-        return self.flow.distribution(condition=condition).log_prob(self.encode(images, seeds))
+        return self._density(self.encode(images, seeds), condition)
+
+    def log_prob_given_each(self, images: Array, seeds: Array, num_importance_samples: int | Array) -> tf.Tensor:
+        latents = self.encode(images, seeds)  # once: the encoder does not read the class
+        return self.given_each_class(lambda condition: self._density(latents, condition), latents)
+
+    def _density(self, latents, condition):
+        """log p(latents | class), float32 [N]."""
+        return self.flow.distribution(condition=condition).log_prob(latents)
 
     def draw_latents(
         self, noise: Noise, temperature: float | Array = 1.0, condition: tf.Tensor | None = None

@@ -54,6 +54,8 @@ from tfcq.randomness import RowNoise, StepNoise, row_seeds
 
 tfd = tfp.distributions
 
+_OF_LATENTS = frozenset({"encode", "decode", "reconstruct", "interpolate"})
+
 
 class CQF(FlowModel):
     """CQF; see the module.
@@ -118,8 +120,9 @@ class CQF(FlowModel):
         if not self.class_names:
             return own
         # Latents are decoded by a flow that needs the class, which they do not say.
-        own -= {"encode", "decode", "interpolate", "reconstruct"}
-        return own | (self.abilities_of_classes if self.config.coverage else {"sample_class"})
+        given = {f"{name}_given_class" for name in _OF_LATENTS & own}
+        of_classes = self.abilities_of_classes if self.config.coverage else {"sample_class", "name_classes"}
+        return (own - _OF_LATENTS) | given | of_classes
 
     @property
     def trained_bound(self) -> str:  # type: ignore[override]
@@ -272,13 +275,19 @@ class CQF(FlowModel):
 
     def encode(self, images: Array, seeds: Array) -> Array:
         """The posteriors' central values from the top down, float32 [N, *latent_shape]; `seeds` decide the dequantisation."""
-        evidence = self._evidence(self.features(images, RowNoise(seeds))[0])
-        _, inferred = self.decoder.infer(evidence, None, LATENT)
-        return self.decoder.join([layer.latents for layer in inferred])
+        return self.encode_given(images, seeds, None)
 
     def decode(self, latents: Array) -> Array:
         """Images uint8 [N, H, W, C]: the decoder's means through the flow."""
-        return units.quantize(self.pixels(self.decoder.decode(latents)))
+        return self.decode_given(latents, None)
+
+    def encode_given(self, images: Array, seeds: Array, condition: tf.Tensor | None) -> tf.Tensor:
+        features, _ = self.features(images, RowNoise(seeds), condition=condition)
+        _, inferred = self.decoder.infer(self._evidence(features, condition=condition), None, LATENT, condition=condition)
+        return self.decoder.join([layer.latents for layer in inferred])
+
+    def decode_given(self, latents: Array, condition: tf.Tensor | None) -> Array:
+        return units.quantize(self.pixels(self.decoder.decode(latents), condition))
 
 
 MODEL = CQF

@@ -76,6 +76,10 @@ class AsyncClient(AnyClient):
         """As `tfcq.Client.metadata`."""
         return await self._run(self._calls.metadata())
 
+    async def class_names(self) -> tuple[str, ...]:
+        """As `tfcq.Client.class_names`."""
+        return await self._run(self._calls.class_names())
+
     async def status(self) -> dict[int, dict[str, str]]:
         """As `tfcq.Client.status`."""
         return await self._run(self._calls.status())

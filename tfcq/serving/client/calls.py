@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 from tfcq.checks import as_array, check_integer, dims
 from tfcq.endpoints import ENDPOINTS, INPUTS, Signature
 from tfcq.errors import UserError
-from tfcq.inputs import checked
+from tfcq.inputs import as_text, checked
 from tfcq.seeds import row_seeds
 from tfcq.serving.client import chunks, pictures
 from tfcq.serving.client.answers import Expected, Request, ServerError, declared, has_rows
@@ -132,7 +132,8 @@ class Calls:
         rows = checked(name, values, lambda one: _row_shape(f"{name}({one})", INPUTS[one], values[one]))
         count = next((len(value) for value in rows.values() if np.ndim(value)), None)
         if count is None:  # of arguments that may all be one number for all rows
-            raise UserError(f"{name}({next(iter(rows))}): expected a value for each row, or one with seeds, received one")
+            other = ", or one with seeds" if "seeds" in ENDPOINTS[endpoint].inputs else ""
+            raise UserError(f"{name}({next(iter(rows))}): expected a value for each row{other}, received one")
         if seeds is None and "seeds" in ENDPOINTS[endpoint].inputs:
             rows["seeds"] = row_seeds(count, seed)
         # An endpoint takes a value per row, not one number for all.
@@ -161,7 +162,18 @@ class Calls:
         for tensor, output in of_files.outputs.items():
             if tensor != output and tensor in answers:
                 answers[output] = pictures.as_images(f"{name}: the server's {tensor}", answers.pop(tensor))
+        for output, one in ENDPOINTS[endpoint].outputs.items():
+            if one.dtype == "string" and output in answers:
+                answers[output] = as_text(answers[output])
         return answers
+
+    def class_names(self) -> Plan[tuple[str, ...]]:
+        """See `Client.class_names`."""
+        if "name_classes" not in (yield from self._served(self._clock()))["signatures"]:
+            return ()
+        first = yield from self.endpoint("name_classes", {"classes": [0]}, None, 0)
+        numbers = np.arange(first["num_classes"][0])
+        return tuple((yield from self.endpoint("name_classes", {"classes": numbers}, None, 0))["names"].tolist())
 
     def predict(
         self, signature: str, inputs: Mapping[str, Any], output_filter: Sequence[str]

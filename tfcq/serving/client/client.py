@@ -234,6 +234,13 @@ class Client(AnyClient):
         """
         return self._run(self._calls.metadata())
 
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the model's classes, in the order of their numbers.
+
+        Empty: it has no classes, or was exported by an earlier version of tfcq, without their names.
+        """
+        return self._run(self._calls.class_names())
+
     def status(self) -> dict[int, dict[str, str]]:
         """{version: {"state": "AVAILABLE" | "LOADING" | "END" | ..., "error": str, empty if all is well}}."""
         return self._run(self._calls.status())
