@@ -39,7 +39,7 @@ PLACE = ModelPlace(export="nowhere")
 class Model:
     """Answers by NumPy; remembers the batches that it was asked for."""
 
-    digest, config, endpoints = "0" * 32, None, frozenset({"sample", "likelihood", "encode", "interpolate"})
+    digest, config, preparation, endpoints = "0" * 32, None, {}, frozenset({"sample", "likelihood", "encode", "interpolate"})
 
     def __init__(self):
         self.asked = []

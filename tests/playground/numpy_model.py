@@ -10,7 +10,7 @@ WITH_CLASSES = frozenset({"sample", "likelihood", "sample_class", "class_probabi
 class Model:
     """Answers by NumPy; remembers what it was asked."""
 
-    config, state = None, "version 7"
+    config, preparation, state = None, {}, "version 7"
 
     def __init__(self, endpoints=ALL, digest="0" * 32, class_names=(), num_classes=None):
         self.endpoints, self.digest, self.asked = frozenset(endpoints), digest, []
