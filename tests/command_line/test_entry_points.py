@@ -108,8 +108,11 @@ def test_sample_asks_the_model_for_what_its_mode_says(monkeypatch, tmp_path, mod
         def __init__(self, model):
             pass
 
-        def reconstruction_grid(self, images, seed, ability):
-            asked.append((ability, len(images), seed))
+        def ability_of(self, mode, class_name):
+            return f"what {mode} needs{class_name}"
+
+        def reconstruction_grid(self, images, seed, ability, class_name):
+            asked.append((ability, len(images), seed, class_name))
             return images[0]
 
     def load(*arguments):
@@ -127,4 +130,4 @@ def test_sample_asks_the_model_for_what_its_mode_says(monkeypatch, tmp_path, mod
     monkeypatch.setattr(workdir, "load_data", lambda *_: images)
     given = (f"--workdir={tmp_path}", f"--mode={mode}", f"--output={path}", "--num_samples=2", "--seed=5", "--image_draw=mode")
     assert run_here("sample", *given) == (0, f"wrote {path}\n", "")
-    assert asked == [(tmp_path, "best", "mode"), mode, (mode, 2, 5)] and path.is_file()
+    assert asked == [(tmp_path, "best", "mode"), f"what {mode} needs", (mode, 2, 5, "")] and path.is_file()

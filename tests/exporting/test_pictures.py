@@ -99,7 +99,7 @@ def test_files_in_png_and_jpeg_are_their_pixels(exported):
     np.testing.assert_allclose(answered["log_prob"], expected, rtol=1e-6)
     again = ask(signatures, "likelihood", images=given[1:], seed=SEEDS[1:])
     np.testing.assert_array_equal(answered["log_prob"][1:], again["log_prob"])
-    np.testing.assert_array_equal(examples.without_files({"a": examples.as_files(given)})["a"], given)
+    np.testing.assert_array_equal(examples.without_files({"sample_png/a": examples.as_files(given)})["sample_png/a"], given)
 
 
 def test_every_endpoint_that_takes_images_takes_and_answers_files(exported):

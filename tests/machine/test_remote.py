@@ -89,7 +89,7 @@ def test_no_module_makes_a_local_path_of_what_may_be_an_address():
     sources = [path for path in package.rglob("*.py") if path.relative_to(package).parts[0] not in local]
     assert len(sources) > 100
     found = [f"{path.name}: {hit[0]}" for path in sources for hit in re.finditer(given, path.read_text())]
-    assert found == ["card.py: pathlib.Path(folder"] * 2
+    assert found == ["card.py: pathlib.Path(folder"] * 3
 
 
 def test_who_looks_while_a_file_is_replaced_sees_the_old_or_the_new(there):
