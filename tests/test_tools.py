@@ -41,6 +41,17 @@ def tool(name):
     return module
 
 
+@pytest.mark.parametrize(
+    "name", [path.stem for path in sorted((REPOSITORY / "tools").glob("*.py")) if "COMMAND = " in path.read_text()]
+)
+def test_a_tool_says_what_its_flags_are(name, capsys):
+    if name == "execute_notebook":
+        pytest.importorskip("nbclient", reason="needs the extra dev")
+    assert tool(name).COMMAND.run(["--help"]) == 0
+    assert f"tools/{name}.py" in capsys.readouterr().out
+
+
+
 @pytest.fixture(name="project_gpu", scope="module")
 def fixture_project_gpu():
     return tool("project_gpu")
