@@ -99,11 +99,23 @@ def test_classes_in_memory_are_kept_with_the_run(classed):
     assert [names[number] for number in trained.classes_of("test", names)] == ["boot", "bag"] * 3
     same = {"test_images": IMAGES[:6], "test_classes": ["boot", "bag"] * 3}
     assert tfcq.Run(classed.workdir, with_classes()).train(IMAGES, classes=list(LABELS), **same).steps_taken == 4
+    pairs = tf.data.Dataset.from_tensor_slices((IMAGES, LABELS))  # classes may be labels of a data set
+    rows = tf.data.Dataset.from_tensor_slices({"image": IMAGES[:6], "label": np.array(["boot", "bag"])[np.arange(6) % 2]})
+    for images in (pairs, pairs.batch(50)):
+        run = tfcq.Run(classed.workdir, with_classes())
+        assert run.train(images, test_images=rows.batch(4)).steps_taken == 4
 
 
 @pytest.mark.parametrize(("config", "arguments", "said"), [
     (with_classes(), {}, r"classes: expected integers or strings \[120\], one for each of images, received none"),
     (with_classes(), {"classes": LABELS[1:]}, r"classes: expected integers or strings \[120\], .* received <U7 \[119\]"),
+    (with_classes(), {"images": tf.data.Dataset.from_tensor_slices((IMAGES, np.eye(3)[np.arange(120) % 3]))},
+     r"received float64 \[120, 3\]; of one-hot .*np.argmax"),
+    (with_classes(), {"images": tf.data.Dataset.from_tensor_slices((IMAGES,))}, "classes: expected integers or strings .* none"),
+    (with_classes(), {"images": tf.data.Dataset.from_generator(
+        lambda: ((one, [0] * (number % 2 + 1)) for number, one in enumerate(IMAGES)),
+        output_signature=(tf.TensorSpec((8, 8, 1), tf.uint8), tf.TensorSpec((None,), tf.int32)))},
+     "images: expected a label for each image of the tf.data.Dataset, received several shapes"),
     (with_classes(), {"classes": np.eye(3)[np.arange(120) % 3]}, r"received float64 \[120, 3\]; of one-hot .*np.argmax"),
     (with_classes(), {"classes": [None] * 120}, r"classes: expected integers or strings \[120\], .* received object"),
     (with_classes(), {"classes": LABELS, "test_images": IMAGES}, r"test_classes: expected .*, one for each of test_images, rec"),
@@ -113,7 +125,7 @@ def test_classes_in_memory_are_kept_with_the_run(classed):
 ])
 def test_classes_in_memory_that_are_refused(tmp_path, config, arguments, said):
     with pytest.raises(UserError, match=said):
-        tfcq.Run(tmp_path / "new", config).train(IMAGES, **arguments)
+        tfcq.Run(tmp_path / "new", config).train(**{"images": IMAGES} | arguments)
     assert not (tmp_path / "new").exists()
 
 

@@ -1,4 +1,4 @@
-"""Images of one's own, taken to be of a class: `tfcq sample --like=FILE --class_name=NAME`, `Run.picture`."""
+"""Images of one's own, taken to be of a class: `tfcq sample --like=FILE --class_name=NAME`, `tfcq encode`, pictures."""
 
 import numpy as np
 import pytest
@@ -7,6 +7,7 @@ from commands import run_here
 from PIL import Image
 
 import tfcq
+from tfcq.bulk.images import key_seeds
 from tfcq.errors import UserError
 from tfcq.evaluation.pictures import Pictures
 
@@ -52,6 +53,36 @@ def test_variations_are_of_the_class(place, tmp_path):
         assert status == 2 and "interpolate" in errors and "\n" not in errors.strip() and "interpolate_given_class" in errors
     status, _, errors = run_here("sample", *flags, "--class_name=boot", f"--output={tmp_path}/some.png")
     assert status == 0 and (tmp_path / "some.png").is_file(), errors
+
+
+def test_latents_are_of_the_class(place, tmp_path):
+    folder, model = place
+    flags = [f"--workdir={folder}/run", f"--images=folder:{folder}", "--seed=3", "--batch_size=2"]
+    images = tiny.images(SHAPE, 2, seed=5)
+    for name, number in (("boot", 1), ("2", 2)):
+        status, _, errors = run_here("encode", *flags, f"--class_name={name}", f"--output={tmp_path}/{name}.npz")
+        assert status == 0, errors
+        with np.load(tmp_path / f"{name}.npz") as found:
+            assert found["keys"].tolist() == ["a.png", "b.png"] and (found["unfit"] == "").all()
+            expected = model.encode_given_class(images, number, key_seeds(found["keys"], 3))
+            np.testing.assert_allclose(found["latents"], expected, rtol=1e-4, atol=1e-5)
+    for more, said in (([], "encode_given_class"), (["--class_name=hat"], "class_name: expected one of bag, boot, coat")):
+        status, _, errors = run_here("encode", *flags, *more, f"--output={tmp_path}/no.npz")
+        assert status == 2 and said in errors and "\n" not in errors.strip()
+
+
+def test_grids_have_reconstructions_given_the_images_own_classes(place, monkeypatch):
+    folder, model = place
+    dataset = tfcq.Run(folder / "run").data()
+    asked = []
+    monkeypatch.setattr(Pictures, "_run", lambda _, ability, images, classes, __: asked.append((ability, classes)) or images)
+    grid = Pictures(model).reconstruction_grid_of(dataset, "test", 100, seed=3)
+    own = dataset.classes_of("test", NAMES)
+    assert grid is not None and [ability for ability, _ in asked] == ["reconstruct_given_class"]
+    assert len(own) > 2 and len(set(own)) > 1
+    np.testing.assert_array_equal(asked[0][1], own)
+    monkeypatch.setattr(model, "class_names", ("bag", "boot"))  # of coats it has no class
+    assert Pictures(model).reconstruction_grid_of(dataset, "test", 100) is None
 
 
 def test_pictures_of_given_images_are_of_the_class(place):

@@ -17,6 +17,12 @@ def define(flags: Flags) -> None:
     """The flags of `tfcq.encode`."""
     bulk.define_model(flags)
     flags.integer("seed", 0, "The seed of what an encoder draws; an image's own follows from it and from its name", minimum=0)
+    flags.string(
+        "class_name",
+        "",
+        "The class of all images, by its name or number, of a model whose latents do not say it (a CQF of --class_conditional)",
+        "NAME",
+    )
     bulk.define_images(flags)
     flags.group("The work")
     flags.string(
@@ -34,7 +40,7 @@ def main(flags: Flags) -> None:
     def stage(place):
         from tfcq.bulk.image_stages import Encoding
 
-        return Encoding(place, flags.seed, flags.batch_size, data)
+        return Encoding(place, flags.seed, flags.batch_size, data, flags.class_name)
 
     if flags.shard or flags.ray:
         bulk.run(flags, stage, flags.output)

@@ -18,47 +18,13 @@ from tfcq.command_line import starting
 from tfcq.command_line.command import Command
 from tfcq.command_line.flags import Flags
 
-DATA = tfcq.DataConfig(dataset="digits", image_size=8)
 COLUMNS = 16
 SCALE = 6  # of a pixel in the picture
 GAP = 2  # pixels between two images, before they are scaled
 
 
-def adam(steps: int, **options: object) -> tfcq.TrainingConfig:
-    """Training with Adam that is evaluated at its end."""
-    return tfcq.TrainingConfig(train_steps=steps, evaluate_every=steps, optimizer="adam", **options)
-
-
-MODELS = {
-    "glf": tfcq.Config(
-        data=DATA,
-        system=tfcq.GLFConfig(latent_dim=16, autoencoder_width=32, hidden_units=256),
-        training=adam(4000, batch_size=128, learning_rate=1e-3, learning_rate_drops="0.5:0.5"),
-    ),
-    "cqf": tfcq.Config(
-        data=DATA,
-        system=tfcq.CQFConfig(
-            latent_size=2, latent_form="vector", latent_levels=1, latent_channels=16, width=32, discriminator_width=32,
-            flow_width=16, quality_weight=2.0, initial_sigma=0.5,
-        ),
-        training=adam(
-            2000, beta_1=0.5, clip_norm=2000.0, warmup_steps=100, learning_rate=5e-4, discriminator_learning_rate=1e-3
-        ),
-    ),
-    "soft_introvae": tfcq.Config(
-        data=DATA,
-        system=tfcq.SoftIntroVAEConfig(
-            latent_dim=32, width=32, reconstruction_weight=1.5, kl_weight=1.0, negative_weight=16.0
-        ),
-        training=adam(4000, batch_size=64, learning_rate=2e-4, ema_decay=0.999),
-    ),
-    "srvae": tfcq.Config(
-        data=DATA,
-        system=tfcq.SRVAEConfig(latent_channels=4, growth_scale=0.25, steps_scale=0.3, prior_scales=1, prior_couplings=2),
-        training=adam(2500, batch_size=64, learning_rate=1e-3, learning_rate_drops="0.5:0.5"),
-    ),
-}
-"""{name of the row: how it is trained}."""
+MODELS = {"glf": "digits_glf", "cqf": "quickstart", "soft_introvae": "digits_soft_introvae", "srvae": "digits_srvae"}
+"""{name of the row: the preset by which it is trained}."""
 
 
 def define(flags: Flags) -> None:
@@ -73,8 +39,8 @@ def main(flags: Flags) -> None:
     picture_files.check_name(flags.output)
     starting.start_tensorflow()
     rows = []
-    for name, config in MODELS.items():
-        run = tfcq.Run(flags.models / name, config)
+    for name, preset in MODELS.items():
+        run = tfcq.Run(flags.models / name, tfcq.preset(preset))
         run.train()
         if not rows:
             rows.append(run.data().images("test", range(COLUMNS)))

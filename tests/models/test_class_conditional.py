@@ -286,7 +286,10 @@ def test_a_model_learns_two_classes_that_differ(system, steps):
         model.fit(images)
     with pytest.raises(UserError, match=r"classes: expected int \[64\] in 0..1"):
         model.fit(images, classes + 1, verbose=0)
-    model.fit(images, classes, steps_per_epoch=steps, verbose=0)  # one epoch, as each begins anew with Keras's own work
+    with pytest.raises(UserError, match=r"fit\(x\): expected a label beside each image of the tf.data.Dataset, or y"):
+        model.fit(tf.data.Dataset.from_tensor_slices(images))
+    pairs = tf.data.Dataset.from_tensor_slices((images, classes)).batch(32)
+    model.fit(pairs, steps_per_epoch=steps, verbose=0)  # one epoch, as each begins anew with Keras's own work
     means = [model.sample_class([number] * 16, seed=3).mean() for number in (0, 1)]
     assert means[0] < 80 and means[1] > 170, means
     assert (model.class_probabilities(images)["probabilities"].argmax(-1) == classes).all()

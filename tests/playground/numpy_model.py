@@ -5,6 +5,7 @@ import numpy as np
 SHAPE = (8, 8, 1)
 ALL = frozenset({"sample", "likelihood", "reconstruct", "interpolate", "super_resolve"})
 WITH_CLASSES = frozenset({"sample", "likelihood", "sample_class", "class_probabilities"})
+GIVEN_A_CLASS = WITH_CLASSES | {"reconstruct_given_class", "interpolate_given_class"}
 
 
 class Model:
@@ -29,11 +30,13 @@ class Model:
             return {"images": np.broadcast_to(numbers.astype(np.uint8)[:, None, None, None], (len(numbers), *SHAPE))}
         if endpoint == "class_probabilities":
             return {"probabilities": np.float32([[0.25, 0.75] + [0.0] * (self.num_classes - 2)])}
+        if endpoint == "reconstruct_given_class":
+            return {"images": arrays["images"] // 2 + arrays["classes"].astype(np.uint8)[:, None, None, None]}
         if endpoint == "reconstruct":
             return {"images": arrays["images"] // 2}
-        if endpoint == "interpolate":
-            share = arrays["share"][:, None, None, None]
-            return {"images": ((1 - share) * arrays["images"] + share * arrays["other_images"]).astype(np.uint8)}
+        if endpoint in ("interpolate", "interpolate_given_class"):
+            share, more = arrays["share"][:, None, None, None], arrays.get("classes", np.zeros(1))[:, None, None, None]
+            return {"images": ((1 - share) * arrays["images"] + share * arrays["other_images"] + more).astype(np.uint8)}
         if endpoint == "super_resolve":
             larger = arrays["compressed"].repeat(2, 1).repeat(2, 2)
             return {"images": larger + arrays["seed"][:, 1, None, None, None].astype(np.uint8)}

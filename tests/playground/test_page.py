@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import tiny_models
 from commands import command, start
-from numpy_model import SHAPE, WITH_CLASSES, Model
+from numpy_model import GIVEN_A_CLASS, SHAPE, WITH_CLASSES, Model
 from PIL import Image
 
 for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
@@ -112,6 +112,19 @@ def test_a_page_of_classes(client, picture):
     said, _, likely, text = client.predict(handle_file(str(picture)), api_name="/picture")
     assert said == "" and "More unusual than" in text and likely["label"] == "boot"
     assert {one["label"]: one["confidence"] for one in likely["confidences"]} == {"boot": 0.75, "7": 0.25, "0": 0.0}
+
+
+@pytest.mark.parametrize("asked", [Model(GIVEN_A_CLASS, class_names=("7", "boot", "0"))])
+def test_a_page_of_a_model_that_rebuilds_given_a_class(client, picture):
+    grey = (299 * 200 + 587 * 100 + 114 * 50 + 500) // 1000
+    dark = picture.with_name("dark.png")
+    Image.new("L", SHAPE[:2], 7).save(dark)
+    for chosen, number in (("", 1), ("7", 0), ("0", 2)):  # the likeliest is boot
+        said, _, rebuilt, likely, text = client.predict(handle_file(str(picture)), chosen, api_name="/picture")
+        assert said == "" and values(rebuilt, 1) == [grey // 2 + number] and likely["label"] == "boot" and "More unusual" in text
+        ends = handle_file(str(dark)), handle_file(str(picture))
+        said, shown = client.predict(*ends, False, chosen, api_name="/interpolate")
+        assert said == "" and values(shown, 8)[::7] == pytest.approx([7 + number, grey + number], abs=1)
 
 
 def test_what_cannot_be_used_is_one_line(client, picture):

@@ -185,10 +185,15 @@ class Encoding(OfImages):
     """The latents of each image of a data set: {"keys", str [n], "latents", float32 [n, ...], "unfit", str [n]}.
 
     `unfit` says why an image cannot be used, with latents of NaN; "": it can.
+
+    Args:
+        class_name: the class of all images, by its name or number, where it has `encode_given_class`; "": where it has `encode`.
     """
 
     name = "encode"
     verb = "encoding"
+
+    class_name: str = ""
 
     @property
     def format(self) -> str:
@@ -196,12 +201,17 @@ class Encoding(OfImages):
 
     @property
     def endpoint(self) -> str:
-        return "encode"
+        return "encode_given_class" if self.class_name else "encode"
+
+    def options(self) -> dict[str, Any]:
+        return super().options() | self._class_asked
 
     def _results(self, first, rows):
         keys, images, unfit = self.images.take(first + rows.start, first + rows.stop)
         asked = {"images": self._filled(images, rows), "seed": self._seeds(keys, rows)}
-        latents = np.array(self.asked.ask("encode", **asked)["latents"][rows])
+        if self.class_name:
+            asked["classes"] = np.full(self._batch, self._class, np.int32)
+        latents = np.array(self.asked.ask(self.endpoint, **asked)["latents"][rows])
         latents[list(unfit)] = np.nan
         notes = [unfit.get(position, "") for position in range(len(keys))]
         return {"keys": np.array(keys), "latents": latents, "unfit": np.array(notes)}

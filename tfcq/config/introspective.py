@@ -48,6 +48,12 @@ class IntrospectiveOptions(StageOptions):
         "the steps at the beginning in which encoder and generator are trained as a VAE, without introspection",
         minimum=0, unit="steps",
     )
+    frozen_statistics_from: int = option(
+        0,
+        "the step from which the encoder's batch normalisation has its moving statistics of real images for all images, and they "
+        "no longer move, so that the energy of an image is the KL that training sees; 0: never",
+        minimum=0, unit="steps",
+    )
 
     @property
     def normalization_of_encoder(self) -> str:
@@ -57,9 +63,24 @@ class IntrospectiveOptions(StageOptions):
     def check_run(self, data: DataConfig, training: TrainingConfig) -> None:
         """Raises UserError also if the networks do not fit image_size."""
         super().check_run(data, training)
+        self._check_frozen_statistics(training)
         size = data.image_size
         if size < 8 or size & (size - 1):
             raise UserError(f"image_size={size}: expected a power of two, at least 8, as the networks halve images down to 4")
+
+    def _check_frozen_statistics(self, training: TrainingConfig) -> None:
+        given = f"frozen_statistics_from={self.frozen_statistics_from}"
+        if not self.frozen_statistics_from:
+            return
+        if self.normalization_of_encoder != "batch":
+            raise UserError(f"{given}: expected batch normalisation in the encoder, received {self.normalization_of_encoder}")
+        if self.recompute_gradients:
+            raise UserError(f"{given} with recompute_gradients: expected one of them, as frozen statistics recompute nothing")
+        first = 0 if training.init_from else max(self.first_stages().values(), default=0)
+        if not first < self.frozen_statistics_from < training.train_steps:
+            raise UserError(
+                f"{given}: expected 0, or a step after pre-training (step {first}) and before train_steps={training.train_steps}"
+            )
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

@@ -36,13 +36,22 @@ def as_images(value: Any, name: str = "images") -> np.ndarray:
     Raises:
         UserError: another type or shape, no images, an infinite data set, or one of more than `MEMORY_LIMIT` bytes.
     """
-    array = _collected(value, name) if isinstance(value, tf.data.Dataset) else as_array(value, name, "uint8 [N, H, W, C]")
+    return _images_and_labels(value, name, False)[0]
+
+
+def _images_and_labels(value: Any, name: str, labelled: bool) -> tuple[np.ndarray, np.ndarray | None]:
+    """`as_images` of a value and, if they are wanted, the labels of a `tf.data.Dataset`; None: it has none."""
+    labels = None
+    if isinstance(value, tf.data.Dataset):
+        array, labels = _collected(value, name, labelled)
+    else:
+        array = as_array(value, name, "uint8 [N, H, W, C]")
     advice = shape_advice(array.shape) or type_advice(array)
     if advice or not len(array):
         advice = "" if advice in (None, UNFIT) else f" {advice}"
         received = f"{array.dtype} {list(array.shape)}{advice}"
         raise UserError(f"{name}: expected uint8 [N, H, W] or [N, H, W, 1 or 3], received {received}")
-    return array[..., None] if array.ndim == 3 else array
+    return array[..., None] if array.ndim == 3 else array, labels
 
 
 def training_set(
@@ -50,16 +59,21 @@ def training_set(
 ) -> ImageDataset:
     """An `ImageDataset` with the training images `value`, in any form that `as_images` takes, and no other split.
 
-    `classes`: int [N], indices into `class_names`; None: there are none.
+    `classes`: int [N], indices into `class_names`; None: the labels of a `tf.data.Dataset`, or without `class_names` none.
 
     Raises:
         UserError: as `as_images`; images of another shape than `image_shape`, (H, W, C); classes that are no such numbers.
     """
-    images = as_images(value, name)
+    wanted = bool(class_names) and classes is None
+    images, labelled = _images_and_labels(value, name, wanted)
     if images.shape[1:] != tuple(image_shape):
         raise UserError(f"{name}: expected uint8 {['N', *image_shape]}, received {list(images.shape)}".replace("'", ""))
     splits: dict[str, tuple[Gather, np.ndarray]] = {"train": (images.__getitem__, np.arange(len(images)))}
     labels = None
+    if wanted:
+        classes = labelled
+        if classes is None:
+            raise UserError(f"{name}: expected a label beside each image of the tf.data.Dataset, or y, as the model has classes")
     if classes is not None:
         numbers = as_array(classes, "classes", f"int [{len(images)}]")
         fits = numbers.dtype.kind in "iu" and numbers.shape == (len(images),)
@@ -72,14 +86,15 @@ def training_set(
     return ImageDataset(description, images.shape[1:], splits, horizontal_flip=False, labels=labels)
 
 
-def _collected(dataset: tf.data.Dataset, name: str) -> np.ndarray:
-    """The images of a tf.data.Dataset, [N, H, W, C] or [N, H, W]."""
+def _collected(dataset: tf.data.Dataset, name: str, labelled: bool) -> tuple[np.ndarray, np.ndarray | None]:
+    """The images of a tf.data.Dataset, [N, H, W, C] or [N, H, W], and its labels, if they are wanted and all have one."""
     if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
         raise UserError(f"{name}: expected a finite tf.data.Dataset, received one without an end; leave its repeat() out")
-    parts, num_bytes = [], 0
+    parts, labels, num_bytes = [], [], 0
     for element in dataset:
         part = _image_of(element, name).numpy()
         parts.append(part)
+        labels.append(_label_of(element) if labelled else None)
         num_bytes += part.nbytes
         if num_bytes > MEMORY_LIMIT:
             raise UserError(
@@ -91,10 +106,32 @@ def _collected(dataset: tf.data.Dataset, name: str) -> np.ndarray:
     # [H, W] and [H, W, 1 or 3] are images, anything else batches of them.
     single = parts[0].ndim == 2 or (parts[0].ndim == 3 and parts[0].shape[-1] in (1, 3))
     try:
-        return np.stack(parts) if single else np.concatenate(parts)
+        images = np.stack(parts) if single else np.concatenate(parts)
     except ValueError as error:
         advice = "resize them in its map"
         raise UserError(f"{name}: expected images of one size, received a tf.data.Dataset of several; {advice}") from error
+    found = [one for one in labels if one is not None]
+    return images, _joined(found, single, name) if len(found) == len(labels) else None
+
+
+def _joined(labels, single, name):
+    """The labels of elements, each of one image or of a batch, as one array; bytes become str."""
+    try:
+        joined = np.stack(labels) if single else np.concatenate(labels)
+    except ValueError as error:
+        raise UserError(f"{name}: expected a label for each image of the tf.data.Dataset, received several shapes") from error
+    if joined.dtype.kind not in "OS":
+        return joined
+    return np.array([one.decode("utf-8", "surrogateescape") for one in joined.flat]).reshape(joined.shape)
+
+
+def _label_of(element):
+    """The label beside an image: second in a tuple, "label" in a dict; None: there is none."""
+    if isinstance(element, dict):
+        label = element.get("label")
+    else:
+        label = element[1] if isinstance(element, tuple) and len(element) > 1 else None
+    return label.numpy() if isinstance(label, tf.Tensor) else None
 
 
 def _image_of(element: Any, name: str) -> tf.Tensor:
@@ -115,7 +152,7 @@ def collected(images: Mapping[str, Any], classes: Mapping[str, Any], class_condi
 
     Args:
         images: {split: what `as_images` takes, or None}.
-        classes: {split: ints or strs [N], or None}.
+        classes: {split: ints or strs [N], or None: the labels of a `tf.data.Dataset`, second in a tuple or "label" in a dict}.
         class_conditional: whether the model learns images given their class: every split has classes then, otherwise none.
 
     Returns:
@@ -125,7 +162,11 @@ def collected(images: Mapping[str, Any], classes: Mapping[str, Any], class_condi
         UserError: as `as_images`; no training images beside others; images without classes, or classes without images or for a
             model without any.
     """
-    found = {split: as_images(value, _called("images", split)) for split, value in images.items() if value is not None}
+    read = {
+        split: _images_and_labels(value, _called("images", split), class_conditional and classes.get(split) is None)
+        for split, value in images.items() if value is not None
+    }  # fmt: skip
+    found = {split: array for split, (array, _) in read.items()}
     if found and "train" not in found:
         raise UserError(f"{_called('images', next(iter(found)))}: expected images=, the training images, too")
     labels = {}
@@ -138,6 +179,7 @@ def collected(images: Mapping[str, Any], classes: Mapping[str, Any], class_condi
         if value is not None and split not in found:
             raise UserError(f"{name}: expected {of}= beside it, the images of these classes, received none")
         if class_conditional and split in found:
+            value = read[split][1] if value is None else value
             if value is None:
                 count = len(found[split])
                 raise UserError(f"{name}: expected integers or strings [{count}], one for each of {of}, received none")

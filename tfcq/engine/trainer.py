@@ -19,7 +19,7 @@ No system repeats either.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -59,7 +59,7 @@ class Trainer(Step, keras.Model):
 
     train_function: Callable[[Any], dict[str, tf.Tensor]] | None
     traced_step: tf.types.experimental.PolymorphicFunction
-    """The function (iterator, stage, flags) of a step, from `make_train_function`; see `step_graph`."""
+    """The function (iterator, stage, variant, flags) of a step, from `make_train_function`; see `step_graph`."""
 
     def __init__(self, seed: int, name: str | None):
         super().__init__(name=name)
@@ -148,6 +148,11 @@ class Trainer(Step, keras.Model):
             {"player/term": value} to be logged with this step, the same from all workers; usually none.
         """
         return {}
+
+    @property
+    def graph_variant(self) -> Hashable:
+        """What `begin_step` has decided that is part of a step's graph: each value has a graph of its own; None by default."""
+        return None
 
     def long_begin_every(self, stage: int) -> int:
         """After how many steps of a stage, from its first one on, `begin_step` does what takes long; 0, also by default: never.
@@ -304,7 +309,7 @@ class Trainer(Step, keras.Model):
         tf.config.optimizer.set_experimental_options({"dependency_optimization": False})
         strategy = self.distribute_strategy
 
-        def step(iterator, stage, flags):
+        def step(iterator, stage, variant, flags):
             names: list[str] = []
 
             def of_replica(batch):
@@ -328,7 +333,7 @@ class Trainer(Step, keras.Model):
         def next_step(iterator):
             number, self._next_step = self._next_step, self._next_step + 1
             begun = self.begin_step(number)
-            logs, flags = self.traced_step(iterator, self.stage_at(number), self._flags())
+            logs, flags = self.traced_step(iterator, self.stage_at(number), self.graph_variant, self._flags())
             self.workers.hear(flags)
             return logs | begun
 
@@ -337,7 +342,7 @@ class Trainer(Step, keras.Model):
 
     def step_graph(self, iterator: Any, stage: int) -> tf.Graph:
         """The graph that runs in a step of a stage, once `make_train_function` has been called."""
-        return self.traced_step.get_concrete_function(iterator, stage, self._flags()).graph
+        return self.traced_step.get_concrete_function(iterator, stage, self.graph_variant, self._flags()).graph
 
     def _flags(self):
         return [tf.constant(flag) for flag in self.workers.flags()]  # tensors: other values are no other graph

@@ -15,6 +15,7 @@ from tfcq.grids import grid
 from tfcq.randomness import RowNoise, row_seeds
 
 if TYPE_CHECKING:
+    from tfcq.data import ImageDataset
     from tfcq.models.base import GenerativeModel
 
 _BATCH = 64
@@ -69,6 +70,23 @@ class Pictures:
         """A grid of `samples`: uint8 [height, width, C]."""
         return grid(self.samples(num_images, seed, temperature))
 
+    def reconstruction_grid_of(self, dataset: ImageDataset, split: str, count: int, seed: int = 0) -> np.ndarray | None:
+        """`reconstruction_grid` of the first images of a split, or of fewer; None: the model reconstructs none.
+
+        Where it reconstructs images given their class, it gets the data set's; None also if the model has not all of them.
+        """
+        rows = range(min(count, dataset.num_images(split)))
+        if "reconstruct" in self._model.abilities:
+            return self.reconstruction_grid(dataset.images(split, rows), seed)
+        if "reconstruct_given_class" not in self._model.abilities:
+            return None
+        try:
+            classes = dataset.classes_of(split, self._model.class_names)[rows.start : rows.stop]
+        except UserError:
+            return None
+        images = dataset.images(split, rows)
+        return _pairs(images, self._run("reconstruct_given_class", images, classes, row_seeds(len(images), seed)))
+
     def reconstruction_grid(
         self, images: np.ndarray, seed: int = 0, ability: str = "reconstruct", class_name: str | int = ""
     ) -> np.ndarray:
@@ -81,9 +99,7 @@ class Pictures:
             class_name: the class of the images, its name or number; "": the model needs none.
         """
         rebuilt = self._of_images(ability, class_name, images=images, seeds=row_seeds(len(images), seed))
-        pairs = np.stack([images, rebuilt], axis=1).reshape(-1, *images.shape[1:])
-        columns = 2 * max(1, round(np.sqrt(len(pairs)) / 2))
-        return grid(pairs, columns, ("image", "recon."))
+        return _pairs(images, rebuilt)
 
     def variation_grid(
         self,
@@ -242,6 +258,13 @@ class Pictures:
         answers = [function(*(array[start : start + _BATCH] for array in arrays)) for start in starts]
         joined = [np.concatenate(parts) for parts in zip(*map(tf.nest.flatten, answers))]
         return joined if isinstance(answers[0], tuple) else joined[0]
+
+
+def _pairs(images, rebuilt):
+    """A grid of images [N, H, W, C], each with what was made of it beside it."""
+    pairs = np.stack([images, rebuilt], axis=1).reshape(-1, *images.shape[1:])
+    columns = 2 * max(1, round(np.sqrt(len(pairs)) / 2))
+    return grid(pairs, columns, ("image", "recon."))
 
 
 def _shares(num_steps):

@@ -117,9 +117,10 @@ def _figures(folder, model, dataset, drawn, config):
     real = dataset.images(config.split, range(min(_GRID, dataset.num_images(config.split))))
     found.append(page.Figure("real_images", grid(real), f"The first {len(real)} {config.split} images, to compare samples with."))
     held_out = real[: _GRID // 2]
-    if "reconstruct" in model.abilities:
-        caption = f"Pairs of a {config.split} image and its reconstruction."
-        found.append(page.Figure("reconstructions", artist.reconstruction_grid(held_out, config.seed), caption))
+    rebuilt = artist.reconstruction_grid_of(dataset, config.split, len(held_out), config.seed)
+    if rebuilt is not None:
+        given = "" if "reconstruct" in model.abilities else " given its class"
+        found.append(page.Figure("reconstructions", rebuilt, f"Pairs of a {config.split} image and its reconstruction{given}."))
     if "generative_reconstruct" in model.abilities:
         caption = f"Pairs of a {config.split} image and what the first of two stages keeps of it, the rest generated."
         picture = artist.reconstruction_grid(held_out, config.seed, "generative_reconstruct")

@@ -7,6 +7,7 @@ import warnings
 from typing import Any, NoReturn
 
 import keras
+import tensorflow as tf
 
 from tfcq.checks import check_integer
 from tfcq.config import TrainingConfig
@@ -80,7 +81,8 @@ class FittedModel(Trainer):
 
         Args:
             x: uint8 [N, H, W, C] (or [N, H, W]), an array or a finite `tf.data.Dataset` of images.
-            y: numbers of the images' classes, int [N], of a model with classes, indices into `class_names`; None: of any other.
+            y: numbers of the images' classes, int [N], of a model with classes, indices into `class_names`; None: the labels of a
+                `tf.data.Dataset`, second in a tuple or "label" in a dict; of a model without classes.
             batch_size: images of an update; None: `config.training.batch_size`, or fewer if there are fewer images.
             epochs: passes over the images; a step takes one batch for each turn of the player with the most turns.
             **options: arguments of `keras.Model.fit`, such as verbose, callbacks, steps_per_epoch.
@@ -92,7 +94,7 @@ class FittedModel(Trainer):
             UserError: images of another type or shape, too few images, or an option that has no meaning here.
         """
         check_integer("fit(epochs)", epochs, 1)
-        if self.class_names and y is None:
+        if self.class_names and y is None and not isinstance(x, tf.data.Dataset):
             raise UserError(f"fit(y): {self.name} learns images given their class; expected int [N], a number for each image")
         for name, value in (options if self.class_names else {"y": y} | options).items():
             if name in _NOT_OF_FIT and value is not None:

@@ -15,13 +15,16 @@ from tfcq.bulk.image_stages import SCORES, Scoring
 from tfcq.bulk.images import images_of_files
 from tfcq.bulk.place import ModelPlace
 from tfcq.bulk.stages import Sampling, Stage, data_config
-from tfcq.checks import check_integer
+from tfcq.checks import check_integer, class_number
 from tfcq.data.transforms import KINDS
 from tfcq.errors import UserError
 from tfcq.run import REBUILT
 from tfcq.seeds import row_seeds
 
 MOST_SAMPLES = 64
+
+RECONSTRUCT_GIVEN, INTERPOLATE_GIVEN = "reconstruct_given_class", "interpolate_given_class"
+"""Endpoints of a model whose latents do not say the class of their image."""
 
 
 class Playground:
@@ -53,7 +56,7 @@ class Playground:
     @property
     def rebuilt(self) -> list[str]:
         """The endpoints by which the model makes an image of an image."""
-        return [name for name in REBUILT if name in self.asked.endpoints]
+        return [name for name in (*REBUILT, RECONSTRUCT_GIVEN) if name in self.asked.endpoints]
 
     @property
     def classes(self) -> list[str]:
@@ -105,20 +108,45 @@ class Playground:
         row_seeds(count, seed)  # refuses a seed that is too large
         return np.concatenate(list(stage.results(range(count))))
 
-    def rebuild(self, endpoint: str, image: np.ndarray, seed: int = 0) -> np.ndarray:
-        """What an endpoint of `rebuilt` makes of an image: uint8 [H, W, C]."""
-        return self.asked.ask(endpoint, images=image[None], seed=row_seeds(1, seed))["images"][0]
+    @property
+    def interpolation(self) -> str:
+        """The endpoint of `between`; "": the model has none."""
+        return next((name for name in ("interpolate", INTERPOLATE_GIVEN) if self.can(name)), "")
+
+    def rebuild(self, endpoint: str, image: np.ndarray, class_name: str = "", seed: int = 0) -> np.ndarray:
+        """What an endpoint of `rebuilt` makes of an image: uint8 [H, W, C].
+
+        `class_name`: of an endpoint that is given a class; "": the likeliest.
+        """
+        classes = {"classes": self._class_of(image, class_name, 1, seed)} if endpoint == RECONSTRUCT_GIVEN else {}
+        return self.asked.ask(endpoint, images=image[None], seed=row_seeds(1, seed), **classes)["images"][0]
 
     def class_probabilities(self, image: np.ndarray, seed: int = 0) -> dict[str, float]:
         """{class, as in `classes`: its probability given an image uint8 [H, W, C]}."""
         answer = self.asked.ask("class_probabilities", images=image[None], seed=row_seeds(1, seed))
         return dict(zip(self.classes, answer["probabilities"][0].tolist(), strict=True))
 
-    def between(self, first: np.ndarray, second: np.ndarray, count: int, spherical: bool, seed: int = 0) -> np.ndarray:
-        """Images on the way between two, at equal distances: uint8 [count, H, W, C]; the ends are their reconstructions."""
+    def between(
+        self, first: np.ndarray, second: np.ndarray, count: int, spherical: bool, class_name: str = "", seed: int = 0
+    ) -> np.ndarray:
+        """Images on the way between two, at equal distances: uint8 [count, H, W, C]; the ends are their reconstructions.
+
+        `class_name`: of both, where the way is given a class; "": the likeliest of the first.
+        """
+        given = self.interpolation == INTERPOLATE_GIVEN
+        classes = {"classes": self._class_of(first, class_name, count, seed)} if given else {}
         first, second, seeds = (np.repeat(row, count, axis=0) for row in (first[None], second[None], row_seeds(1, seed)))
         way = {"share": np.linspace(0.0, 1.0, count, dtype=np.float32), "spherical": np.full(count, bool(spherical))}
-        return self.asked.ask("interpolate", images=first, other_images=second, seed=seeds, **way)["images"]
+        return self.asked.ask(self.interpolation, images=first, other_images=second, seed=seeds, **way, **classes)["images"]
+
+    def _class_of(self, image, class_name, count, seed):
+        """The number of a class, or of the likeliest of an image, `count` times: int32 [count]."""
+        if class_name:
+            number = class_number(self.asked.class_names, class_name)
+        else:
+            names = self.class_probabilities(image, seed)
+            number = self.classes.index(max(names, key=names.__getitem__))
+        return np.full(count, number, np.int32)
 
     def super_resolve(self, compressed: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
         """So many images uint8 [count, H, W, C] drawn for a compressed one, uint8 [h, w, c]."""

@@ -20,7 +20,7 @@ import gradio as gr
 from tfcq.errors import UserError
 from tfcq.grids import grid
 from tfcq.machine import paths
-from tfcq.playground.model import MOST_SAMPLES, About, Playground
+from tfcq.playground.model import INTERPOLATE_GIVEN, MOST_SAMPLES, RECONSTRUCT_GIVEN, About, Playground
 from tfcq.playground.scores import Score
 
 STEPS, DRAWS = 8, 4
@@ -29,7 +29,11 @@ STEPS, DRAWS = 8, 4
 _MOST_CLASSES = 5  # the likeliest, of which the page says how likely they are
 _WIDTH = 512  # pixels: the least width of a picture on the page
 _ONE_AT_A_TIME = {"concurrency_limit": 1, "concurrency_id": "model", "show_progress": "minimal"}
-_TITLES = {"reconstruct": "Reconstruction", "generative_reconstruct": "Generated anew from what the first stage keeps"}
+_TITLES = {
+    "reconstruct": "Reconstruction",
+    "generative_reconstruct": "Generated anew from what the first stage keeps",
+    RECONSTRUCT_GIVEN: "Reconstruction",
+}
 
 
 STYLE = ".scores td:nth-child(-n+3) {white-space: nowrap}"
@@ -53,7 +57,7 @@ def page(playground: Playground, about: About, score: Callable[[np.ndarray], Sco
         if score or playground.rebuilt:
             with gr.Tab("A picture of yours"):
                 _picture(playground, score, note)
-        if playground.can("interpolate"):
+        if playground.interpolation:
             with gr.Tab("Between two pictures"):
                 _between(playground)
         if playground.can("super_resolve"):
@@ -76,8 +80,7 @@ def _samples(playground, blocks):
         seed = gr.Number(0, label="Seed", precision=0, minimum=0)
     given = [count, temperature, seed]
     if playground.can("sample_class"):
-        choices = [("each image's is drawn", ""), *((name, name) for name in playground.classes)]
-        given.append(gr.Dropdown(choices, value="", label="Class"))
+        given.append(_class_choice(playground, "each image's is drawn"))
     button = gr.Button("Draw", variant="primary")
     said, shown = gr.Markdown(), _output("New images", 480)
 
@@ -95,22 +98,27 @@ def _picture(playground, score, note):
     does += ["how likely each class is given the picture"] if classifies else []
     gr.Markdown(f"Drag a picture in to see {' and '.join(does)}. It is {_PREPARED}")
     with gr.Row():
-        given = _input("Your picture", "picture")
+        given = [_input("Your picture", "picture")]
         seen = _output("As the model sees it")
         rebuilt = [_output(_TITLES.get(name, name)) for name in playground.rebuilt]
         classes = [gr.Label(label="Class", num_top_classes=_MOST_CLASSES)] if classifies else []
+    if RECONSTRUCT_GIVEN in playground.rebuilt:
+        given.append(_class_choice(playground, "the likeliest", "Reconstructed as"))
     said, meant = gr.Markdown(), gr.Markdown(latex_delimiters=[], elem_classes="scores")
     endpoint = playground.score_endpoint if score else playground.rebuilt[0]
 
-    def look(path):
+    def look(path, class_name=""):
         image = playground.prepared(path, endpoint)
-        made = [_shown(playground.rebuild(name, image)[None]) for name in playground.rebuilt]
+        made = [_shown(playground.rebuild(name, image, class_name)[None]) for name in playground.rebuilt]
         text = score(image).text() + (f"\n\n{paths.markdown(note)}" if note else "") if score else ""
         likely = [playground.class_probabilities(image)] if classifies else []
         return _shown(image[None]), *made, *likely, text
 
     outputs = [seen, *rebuilt, *classes, meant]
-    given.change(_told(look, len(outputs)), given, [said, *outputs], api_name="picture", **_ONE_AT_A_TIME)
+    look = _told(look, len(outputs))
+    given[0].change(look, given, [said, *outputs], api_name="picture", **_ONE_AT_A_TIME)
+    for choice in given[1:]:
+        choice.input(look, given, [said, *outputs], api_visibility="private", **_ONE_AT_A_TIME)
 
 
 def _between(playground):
@@ -119,17 +127,19 @@ def _between(playground):
         f"noise that they are made of. Each picture is {_PREPARED}"
     )
     with gr.Row():
-        first, second = _input("From", "first"), _input("To", "second")
-    spherical = gr.Checkbox(False, label="Along a great circle instead of straight")
+        given = [_input("From", "first"), _input("To", "second")]
+    given.append(gr.Checkbox(False, label="Along a great circle instead of straight"))
+    if playground.interpolation == INTERPOLATE_GIVEN:
+        given.append(_class_choice(playground, "the likeliest of the first picture"))
     button = gr.Button("Interpolate", variant="primary")
     said, shown = gr.Markdown(), _output("On the way")
 
-    def go(first, second, spherical):
-        ends = [playground.prepared(path, "interpolate") for path in (first, second)]
-        return _shown(playground.between(*ends, STEPS, spherical), STEPS)
+    def go(first, second, spherical, class_name=""):
+        ends = [playground.prepared(path, playground.interpolation) for path in (first, second)]
+        return _shown(playground.between(*ends, STEPS, spherical, class_name), STEPS)
 
     go = _told(go, 1, "Drag two pictures in.")
-    button.click(go, [first, second, spherical], [said, shown], api_name="interpolate", **_ONE_AT_A_TIME)
+    button.click(go, given, [said, shown], api_name="interpolate", **_ONE_AT_A_TIME)
 
 
 def _super_resolution(playground):
@@ -149,6 +159,11 @@ def _super_resolution(playground):
     go = _told(go, 2)
     given.change(go, [given, seed], [said, compressed, shown], api_name="super_resolve", **_ONE_AT_A_TIME)
     seed.submit(go, [given, seed], [said, compressed, shown], api_visibility="private", **_ONE_AT_A_TIME)
+
+
+def _class_choice(playground, unchosen, label="Class"):
+    """A choice of a class, by its name; "", said as `unchosen`, is none."""
+    return gr.Dropdown([(unchosen, ""), *((name, name) for name in playground.classes)], value="", label=label)
 
 
 _PREPARED = "cut to a square, resized, and made grey or coloured, as the images that the model was trained on."

@@ -29,6 +29,7 @@ import tensorflow_probability as tfp
 
 from tfcq.config.introspective import IntrospectiveOptions
 from tfcq.engine.players import BalanceWarning, Objective, Player, Terms
+from tfcq.machine.terminal import say
 from tfcq.models.autoencoders.autoencoder import Autoencoder
 from tfcq.models.base import Array, Noise, log_mean_exp
 from tfcq.networks import introvae
@@ -62,6 +63,7 @@ class IntrospectiveVAE(Autoencoder):
 
     def __init__(self, config: IntrospectiveOptions, image_shape: tuple[int, int, int], seed: int, name: str):
         super().__init__(config, image_shape, seed, name, encoder_outputs=2 * config.latent_dim)
+        self._statistics_are_frozen = False
 
     def make_networks(self, outputs: int, seed: int) -> tuple[keras.Sequential, keras.Sequential]:
         config = self.config
@@ -80,6 +82,18 @@ class IntrospectiveVAE(Autoencoder):
     def stage_starts(self) -> tuple[int, ...]:
         steps = 0 if self.starts_trained else self.config.pretraining_steps
         return (0, steps) if steps and self.introspective else (0,)
+
+    def begin_step(self, step: int) -> dict[str, float]:
+        """Freezes the statistics of the encoder's batch normalisation from the step of the options on."""
+        since = self.config.frozen_statistics_from
+        self._statistics_are_frozen = 0 < since <= step
+        if since and step == since:
+            say(f"step {step + 1}: the encoder's batch normalisation has fixed statistics from here on; building it anew ...")
+        return super().begin_step(step)
+
+    @property
+    def graph_variant(self) -> bool:
+        return self._statistics_are_frozen
 
     def players(self) -> list[Player]:
         encoder, generator = self.encoder.trainable_variables, self.decoder.trainable_variables
@@ -160,7 +174,8 @@ class IntrospectiveVAE(Autoencoder):
 
     def posterior_of(self, pixels: tf.Tensor, training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
         """Mean and log-variance of q(z|x), float32 [N, latent_dim], of pixels float32 [N, S, S, C] in [0, 1]."""
-        mean, log_variance = tf.split(self.encoder(pixels, training=training), 2, axis=-1)
+        by_batch = training and not self._statistics_are_frozen
+        mean, log_variance = tf.split(self.encoder(pixels, training=by_batch), 2, axis=-1)
         return mean, tfp.math.clip_by_value_preserve_gradient(log_variance, *LOG_VARIANCES)
 
     def posteriors_of_generated(self, images: Mapping[str, tf.Tensor]) -> dict[str, tuple[tf.Tensor, tf.Tensor]]:

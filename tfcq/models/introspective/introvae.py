@@ -80,8 +80,9 @@ class IntroVAE(IntrospectiveVAE):
 
     def begin_step(self, step: int) -> dict[str, float]:
         """Suggests a margin at the end of the pre-training; with margin=auto, uses it."""
+        logs = super().begin_step(step)
         if step == 0 or step != self.stage_starts[-1]:
-            return {}
+            return logs
         assert self._dataset is not None  # set by attach, before training
         count = min(_MARGIN_IMAGES, self._dataset.num_images("train"))
         size = max(1, self._images_at_a_time // self.micro_batches)  # the number of images that a step has in memory at once
@@ -95,7 +96,7 @@ class IntroVAE(IntrospectiveVAE):
             f"pre-training is over: KL of real images {mean:.4g} nats; suggested --margin={SUGGESTED * mean:.4g}, "
             + ("which is used" if taken else f"--margin={self.config.margin} was given and is used")
         )
-        return {}
+        return logs
 
     level_name = "margin"
 

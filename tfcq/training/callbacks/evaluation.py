@@ -273,20 +273,24 @@ class Evaluation(StepCallback):
         return row
 
     def _real_images(self, count):
-        """The first images of the validation split; test images are not looked at while a model is made."""
-        split = "validation" if self._num_images else "train"
+        """The first images of `_shown_split`."""
+        split = self._shown_split
         return self._dataset.images(split, range(min(count, self._dataset.num_images(split))))
+
+    @property
+    def _shown_split(self):
+        """Test images are not looked at while a model is made."""
+        return "validation" if self._num_images else "train"
 
     def _grids(self):
         count = self._training.grid_images
         grids = {"samples": self._pictures.prior_grid(count, _PICTURE_SEED)}
         images = self._real_images(count // 2 or 1)
-        for ability, name in (
-            ("reconstruct", "reconstructions"),
-            ("generative_reconstruct", "generative_reconstructions"),
-        ):
-            if ability in self.model.abilities:
-                grids[name] = self._pictures.reconstruction_grid(images, _PICTURE_SEED, ability)
+        rebuilt = self._pictures.reconstruction_grid_of(self._dataset, self._shown_split, len(images), _PICTURE_SEED)
+        grids |= {} if rebuilt is None else {"reconstructions": rebuilt}
+        if "generative_reconstruct" in self.model.abilities:
+            grid_of = self._pictures.reconstruction_grid(images, _PICTURE_SEED, "generative_reconstruct")
+            grids["generative_reconstructions"] = grid_of
         if "super_resolve" in self.model.abilities:
             grids["super_resolutions"] = self._pictures.super_resolution_grid(images[:8], seed=_PICTURE_SEED)
         return grids
