@@ -161,7 +161,7 @@ def test_the_best_model_of_the_paper_is_the_same_on_every_data_set(name, config_
         network="residual", network_normalization="weight", width=32, latent_channels=32,
         latent_size={32: 4, 48: 3, 64: 4, 96: 3}[config.data.image_size], posterior="iaf", discriminator_network="residual",
         free_bits=0.25,  # the default of the program of Kingma et al. 2016, which the paper uses
-        discriminator_width=64, quality_weight=100.0, gradient_penalty=100.0, generator_loss="log_ratio", flow_scales=1,
+        discriminator_width=64, quality_weight=100.0, gradient_penalty=10.0, generator_loss="log_ratio", flow_scales=1,
         flow_couplings=3, flow_blocks=2, flow_normalization="batch", flow_conditioner_batch_normalization=True,
     )  # fmt: skip
     assert config.system == expected

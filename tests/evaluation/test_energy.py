@@ -88,7 +88,7 @@ def test_the_card_says_what_it_tells():
     rows = [{"step": 5}, row(5, 0.98), row(7, 0.99), row(5, 0.48), row(9, 0.05)]
     fact = "an AUROC of {} (1,000 validation images, as many samples; 0.5 is chance)"
     blind = f"warning: `energy` does not tell single generated images from real ones: {fact.format('0.48')}"
-    ways = "with --encoder_normalization=none or group, or with --frozen_statistics_from=STEP"
+    ways = "with --encoder_normalization=none or group, or with --final_encoder_steps=STEPS"
     assert energy_told(rows, 5, "batch") == f"{blind}; {ways}, it is the KL that training sees"
     assert energy_told(rows, 5, "group") == blind
     assert energy_told(rows, 7, "batch") == f"`energy` tells generated images from real ones with {fact.format('0.99')}"

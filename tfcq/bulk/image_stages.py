@@ -13,6 +13,7 @@ from tfcq import workdir as workdirs
 from tfcq.bulk.complexity import COMPRESSIONS, complexity
 from tfcq.bulk.images import KeyedImages, SplitImages, SpreadImages, key_seeds
 from tfcq.bulk.stages import Stage, data_config
+from tfcq.checks import class_number
 from tfcq.config.data import PREPARATION
 from tfcq.endpoints import ENDPOINTS
 from tfcq.errors import UserError
@@ -204,7 +205,11 @@ class Encoding(OfImages):
         return "encode_given_class" if self.class_name else "encode"
 
     def options(self) -> dict[str, Any]:
-        return super().options() | self._class_asked
+        return super().options() | ({"class": self._class} if self.class_name else {})
+
+    @functools.cached_property
+    def _class(self):
+        return class_number(self.asked.class_names, self.class_name)
 
     def _results(self, first, rows):
         keys, images, unfit = self.images.take(first + rows.start, first + rows.stop)

@@ -118,16 +118,6 @@ class Stage(abc.ABC):
             if progress:
                 progress(end - rows.start)
 
-    @functools.cached_property
-    def _class(self) -> int:
-        """The number of the class `class_name`, of a stage that has one."""
-        return class_number(self.asked.class_names, self.class_name)
-
-    @property
-    def _class_asked(self) -> dict[str, int]:
-        """{"class": number}, part of `options`; {} where none is given."""
-        return {"class": self._class} if self.class_name else {}
-
     @property
     def _batch(self):
         return min(self.batch_size, self.count)  # a larger one would be filled with rows that nobody wants
@@ -163,7 +153,11 @@ class Sampling(Stage):
 
     def options(self) -> dict[str, Any]:
         row_seeds(1, self.seed, self.num_samples - 1)  # refuses a last image whose number is too large, before the first
-        return {"temperature": self.temperature} | self._class_asked
+        return {"temperature": self.temperature} | ({"class": self._class} if self.class_name else {})
+
+    @functools.cached_property
+    def _class(self):
+        return class_number(self.asked.class_names, self.class_name)
 
     def _results(self, first, rows):
         return self._samples(*self._drawn(first, rows))[rows]

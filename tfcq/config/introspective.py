@@ -48,10 +48,10 @@ class IntrospectiveOptions(StageOptions):
         "the steps at the beginning in which encoder and generator are trained as a VAE, without introspection",
         minimum=0, unit="steps",
     )
-    frozen_statistics_from: int = option(
+    final_encoder_steps: int = option(
         0,
-        "the step from which the encoder's batch normalisation has its moving statistics of real images for all images, and they "
-        "no longer move, so that the energy of an image is the KL that training sees; 0: never",
+        "the steps at the end in which the encoder alone is trained, its batch normalisation by its moving statistics, which no "
+        "longer move: the energy of an image is then the KL that training sees, and samples stay as they were",
         minimum=0, unit="steps",
     )
 
@@ -63,23 +63,24 @@ class IntrospectiveOptions(StageOptions):
     def check_run(self, data: DataConfig, training: TrainingConfig) -> None:
         """Raises UserError also if the networks do not fit image_size."""
         super().check_run(data, training)
-        self._check_frozen_statistics(training)
+        self._check_final_encoder_steps(training)
         size = data.image_size
         if size < 8 or size & (size - 1):
             raise UserError(f"image_size={size}: expected a power of two, at least 8, as the networks halve images down to 4")
 
-    def _check_frozen_statistics(self, training: TrainingConfig) -> None:
-        given = f"frozen_statistics_from={self.frozen_statistics_from}"
-        if not self.frozen_statistics_from:
+    def _check_final_encoder_steps(self, training: TrainingConfig) -> None:
+        given = f"final_encoder_steps={self.final_encoder_steps}"
+        if not self.final_encoder_steps:
             return
         if self.normalization_of_encoder != "batch":
             raise UserError(f"{given}: expected batch normalisation in the encoder, received {self.normalization_of_encoder}")
         if self.recompute_gradients:
-            raise UserError(f"{given} with recompute_gradients: expected one of them, as frozen statistics recompute nothing")
+            raise UserError(f"{given} with recompute_gradients: expected one of them, as fixed statistics recompute nothing")
         first = 0 if training.init_from else max(self.first_stages().values(), default=0)
-        if not first < self.frozen_statistics_from < training.train_steps:
+        if self.final_encoder_steps >= training.train_steps - first:
             raise UserError(
-                f"{given}: expected 0, or a step after pre-training (step {first}) and before train_steps={training.train_steps}"
+                f"{given}: expected fewer than the {training.train_steps - first} steps that train_steps={training.train_steps} "
+                "leaves after pre-training"
             )
 
 
@@ -141,8 +142,10 @@ class IntroVAEConfig(IntrospectiveOptions):
         return super().first_stages() if self.adversarial_weight else {}
 
     def check_run(self, data: DataConfig, training: TrainingConfig) -> None:
-        """Raises UserError also if the mean over a batch would be taken over a micro-batch."""
+        """Raises UserError also for a batch mean over micro-batches, and for final encoder steps of a plain VAE."""
         super().check_run(data, training)
+        if self.final_encoder_steps and not self.adversarial_weight:
+            raise UserError(f"final_encoder_steps={self.final_encoder_steps} with adversarial_weight=0, a plain VAE: expected 0")
         if self.margin_form == "batch_mean" and training.micro_batches > 1:
             raise UserError(
                 f"micro_batches={training.micro_batches} with margin_form=batch_mean: expected micro_batches=1 or "

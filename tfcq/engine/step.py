@@ -41,6 +41,7 @@ class Step:
     micro_batches: int
     player_optimizers: dict[str, keras.optimizers.Optimizer]
     players: Callable[[], list[Player]]
+    takes_part: Callable[[Player], bool]
     shared_tensors: Callable[..., Any]
     keep: Callable[..., Any]
     _jit_players: bool
@@ -65,7 +66,7 @@ class Step:
             {"player/term", or the name of a measure of the model: scalar} of this replica.
         """
         step, several = host_variables.value_of(self.step), self.batches_per_step > 1
-        players = [player for player in self.players() if player.stage == stage]
+        players = [player for player in self.players() if player.stage == stage and self.takes_part(player)]
         if _num_rows(batch) % self.micro_batches:
             raise ValueError(f"micro_batches={self.micro_batches}: expected a divisor of {_num_rows(batch)}, a replica's images")
 

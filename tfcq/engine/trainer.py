@@ -154,6 +154,10 @@ class Trainer(Step, keras.Model):
         """What `begin_step` has decided that is part of a step's graph: each value has a graph of its own; None by default."""
         return None
 
+    def takes_part(self, player: Player) -> bool:
+        """Whether a player of the stage has its turns in the step that has begun (`graph_variant` tells); by default it does."""
+        return True
+
     def long_begin_every(self, stage: int) -> int:
         """After how many steps of a stage, from its first one on, `begin_step` does what takes long; 0, also by default: never.
 

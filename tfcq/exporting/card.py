@@ -167,7 +167,7 @@ def energy_told(rows: Sequence[dict], step: int, normalization: str) -> str:
         return f"`energy` tells generated images from real ones with {fact}"
     if entry["value"] <= 1.0 - _TELLS_FROM:
         return f"warning: `energy` is lower for generated images than for real ones: {fact}"
-    ways = "--encoder_normalization=none or group, or with --frozen_statistics_from=STEP"
+    ways = "--encoder_normalization=none or group, or with --final_encoder_steps=STEPS"
     advice = f"; with {ways}, it is the KL that training sees" if normalization == "batch" else ""
     return f"warning: `energy` does not tell single generated images from real ones: {fact}{advice}"
 

@@ -63,7 +63,7 @@ class IntrospectiveVAE(Autoencoder):
 
     def __init__(self, config: IntrospectiveOptions, image_shape: tuple[int, int, int], seed: int, name: str):
         super().__init__(config, image_shape, seed, name, encoder_outputs=2 * config.latent_dim)
-        self._statistics_are_frozen = False
+        self._encoder_alone = False
 
     def make_networks(self, outputs: int, seed: int) -> tuple[keras.Sequential, keras.Sequential]:
         config = self.config
@@ -84,16 +84,19 @@ class IntrospectiveVAE(Autoencoder):
         return (0, steps) if steps and self.introspective else (0,)
 
     def begin_step(self, step: int) -> dict[str, float]:
-        """Freezes the statistics of the encoder's batch normalisation from the step of the options on."""
-        since = self.config.frozen_statistics_from
-        self._statistics_are_frozen = 0 < since <= step
-        if since and step == since:
-            say(f"step {step + 1}: the encoder's batch normalisation has fixed statistics from here on; building it anew ...")
+        """Leaves the encoder alone for the last steps, where the options say so."""
+        first = self.training_config.train_steps - self.config.final_encoder_steps
+        self._encoder_alone = self.config.final_encoder_steps > 0 and step >= first
+        if self._encoder_alone and step == first:
+            say(f"step {step + 1}: from here on the encoder alone is trained, by fixed statistics; building its step ...")
         return super().begin_step(step)
 
     @property
     def graph_variant(self) -> bool:
-        return self._statistics_are_frozen
+        return self._encoder_alone
+
+    def takes_part(self, player: Player) -> bool:
+        return player.name == "encoder" or not self._encoder_alone
 
     def players(self) -> list[Player]:
         encoder, generator = self.encoder.trainable_variables, self.decoder.trainable_variables
@@ -168,13 +171,13 @@ class IntrospectiveVAE(Autoencoder):
     # Parts of losses.
 
     def generate(self, latents: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """{name: images [N, S, S, C]} for {name: latents [N, latent_dim]}, generated as one batch."""
-        images = self.decoder(tf.concat(list(latents.values()), axis=0), training=True)
+        """{name: images [N, S, S, C]} for {name: latents [N, latent_dim]}, generated as one batch, or as they are served."""
+        images = self.decoder(tf.concat(list(latents.values()), axis=0), training=not self._encoder_alone)
         return dict(zip(latents, tf.split(images, len(latents), axis=0)))
 
     def posterior_of(self, pixels: tf.Tensor, training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
         """Mean and log-variance of q(z|x), float32 [N, latent_dim], of pixels float32 [N, S, S, C] in [0, 1]."""
-        by_batch = training and not self._statistics_are_frozen
+        by_batch = training and not self._encoder_alone
         mean, log_variance = tf.split(self.encoder(pixels, training=by_batch), 2, axis=-1)
         return mean, tfp.math.clip_by_value_preserve_gradient(log_variance, *LOG_VARIANCES)
 

@@ -1,4 +1,4 @@
-"""`frozen_statistics_from`: the encoder's batch normalisation by fixed statistics, late in training."""
+"""`final_encoder_steps`: the encoder alone, its batch normalisation by fixed statistics, at the end of training."""
 
 import numpy as np
 import pytest
@@ -12,30 +12,36 @@ from tfcq.models.introspective.base import kl_of
 from tfcq.randomness import row_seeds
 
 
-def statistics(network):
-    return [one.numpy() for one in network.non_trainable_variables if "moving" in one.path]
+def statistics(model):
+    return [one.numpy() for one in model.non_trainable_variables if "moving" in one.path]
+
+
+def ends(train_steps, final_steps):
+    return {"training": {"train_steps": train_steps}, "final_encoder_steps": final_steps}
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
-def test_from_that_step_on_the_encoders_statistics_stay_and_training_goes_on(name, capsys):
-    model = model_of(name, away=0.03, frozen_statistics_from=2)
+def test_in_the_last_steps_the_encoder_alone_is_trained_and_no_statistics_move(name, capsys):
+    model = model_of(name, away=0.03, **ends(4, 2))
     model.run_eagerly = True  # tracing takes longer than all of this
-    before = statistics(model.encoder), statistics(model.decoder)
-    tiny.fit(model, IMAGES, 2)
-    assert "fixed statistics" not in capsys.readouterr().out
-    frozen = statistics(model.encoder)
-    assert all((one != other).any() for one, other in zip(before[0], frozen, strict=True))
-    weights, others = tiny.values(model.trainable_variables), statistics(model.decoder)
-    tiny.fit(model, IMAGES, 2)
-    assert capsys.readouterr().out.count("step 3: the encoder's batch normalisation has fixed statistics") == 1
-    for one, other in zip(frozen, statistics(model.encoder), strict=True):
+    before = statistics(model)
+    rows = tiny.fit(model, IMAGES, 2)
+    assert "encoder alone" not in capsys.readouterr().out and "generator/loss" in rows[-1]
+    fixed, samples = statistics(model), model.sample(8)
+    assert all((one != other).any() for one, other in zip(before, fixed, strict=True))
+    weights = {part: tiny.values(part.trainable_variables) for part in (model.encoder, model.decoder)}
+    rows = tiny.fit(model, IMAGES, 2)
+    assert capsys.readouterr().out.count("step 3: from here on the encoder alone is trained, by fixed statistics") == 1
+    assert not any(name.startswith("generator/") for name in rows[-1]) and "encoder/kl_sampled" in rows[-1]
+    for one, other in zip(fixed, statistics(model), strict=True):
         np.testing.assert_array_equal(one, other)
-    assert all((one != other).any() for one, other in zip(others, statistics(model.decoder), strict=True))
-    assert len(tiny.changed(weights, model.trainable_variables)) == len(weights)
+    assert len(tiny.changed(weights[model.encoder], model.encoder.trainable_variables)) == len(weights[model.encoder])
+    assert not tiny.changed(weights[model.decoder], model.decoder.trainable_variables)
+    np.testing.assert_array_equal(model.sample(8), samples)
 
 
 def test_the_energy_of_an_image_is_then_the_kl_that_training_sees():
-    model = model_of("introvae", away=0.03, frozen_statistics_from=1)
+    model = model_of("introvae", away=0.03, **ends(2, 1))
     images = {"reconstructed": tiny.images(SHAPE, 8, 5), "sampled": tiny.images(SHAPE, 8, 6)}
 
     def agree():
@@ -51,13 +57,12 @@ def test_the_energy_of_an_image_is_then_the_kl_that_training_sees():
     assert agree() == [True] * 3
     # The graph of the step has no gradient of fixed statistics, which has no deterministic kernel on GPUs.
     graph = model.step_graph(iter(tf.data.Dataset.from_tensors(IMAGES).repeat()), 0)
-    gradients = [one for one in graph.get_operations() if one.type == "FusedBatchNormGradV3"]
-    assert gradients and all(one.get_attr("is_training") for one in gradients)  # those of the generator
+    assert not [one for one in graph.get_operations() if one.type == "FusedBatchNormGradV3"]
 
 
 @pytest.mark.parametrize("stop", [2, 3])
 def test_a_run_resumed_before_or_after_ends_as_an_uninterrupted_one(stop, tmp_path):
-    config = tiny.config(8, model="introvae", pretraining_steps=0, margin="5", frozen_statistics_from=2)
+    config = tiny.config(8, model="introvae", pretraining_steps=0, margin="5", **ends(4, 2))
     images = tiny.images((8, 8, 1))
     uninterrupted, first, second = models = [tiny.compiled(config) for _ in range(3)]
     for model in models:
@@ -75,11 +80,12 @@ def test_a_run_resumed_before_or_after_ends_as_an_uninterrupted_one(stop, tmp_pa
     ({"network_normalization": "group"}, {}, "expected batch normalisation in the encoder, received group"),
     ({"encoder_normalization": "none"}, {}, "expected batch normalisation in the encoder, received none"),
     ({"recompute_gradients": True}, {}, "with recompute_gradients: expected one of them"),
-    ({"pretraining_steps": 7, "margin": "auto"}, {}, r"expected 0, or a step after pre-training \(step 7\)"),
-    ({}, {"train_steps": 5}, r"expected 0, or a step after pre-training \(step 0\) and before train_steps=5"),
+    ({"adversarial_weight": 0.0}, {}, "with adversarial_weight=0, a plain VAE: expected 0"),
+    ({"pretraining_steps": 7, "margin": "auto"}, {"train_steps": 12}, "expected fewer than the 5 steps that train_steps=12"),
+    ({}, {"train_steps": 5}, "expected fewer than the 5 steps that train_steps=5 leaves after pre-training"),
 ])
 def test_what_cannot_be_is_refused(options, training, said):
-    given = {"pretraining_steps": 0, "margin": "5", "frozen_statistics_from": 5} | options
-    with pytest.raises(UserError, match=f"frozen_statistics_from=5.*{said}") as raised:
+    given = {"pretraining_steps": 0, "margin": "5", "final_encoder_steps": 5} | options
+    with pytest.raises(UserError, match=f"final_encoder_steps=5.*{said}") as raised:
         tiny.config(8, model="introvae", training=training, **given)
     assert "\n" not in str(raised.value)
