@@ -51,7 +51,6 @@ def test_a_tool_says_what_its_flags_are(name, capsys):
     assert f"tools/{name}.py" in capsys.readouterr().out
 
 
-
 @pytest.fixture(name="project_gpu", scope="module")
 def fixture_project_gpu():
     return tool("project_gpu")

@@ -15,6 +15,9 @@ too, let their KLs grow without bound: configs/README.md.) Batch normalisation o
 samples as one batch (in the pre-training: reconstructions alone). Both depart from the authors' code, where all passes are
 separate and all update the statistics: its generator normalises by the statistics of one kind of latents in training and by a
 mixture of both kinds afterwards, which spoilt reconstructions here.
+
+In the last `final_encoder_steps` the encoder alone is trained (not in the papers): both networks normalise all images by their
+moving statistics, which stay, so the KLs of training are those of `energy`, and samples stay as they are.
 """
 
 from __future__ import annotations
